@@ -1,0 +1,181 @@
+//! `Condition`: one thing that is true of a BpfProgram or not, when that changed, and why.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A condition, as Kubernetes' API conventions shape it (`metav1.Condition`), with bounded strings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Accepted, Attached, Ready; and Reconciling or Stalled while True.
+    #[serde(rename = "type")]
+    pub type_: ConditionType,
+    /// True, False or Unknown.
+    pub status: Status,
+    /// The `metadata.generation` that was looked at.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// When `status` last changed.
+    pub last_transition_time: Time,
+    /// Why, in one word that programs can compare.
+    pub reason: Reason,
+    /// Why, in words for people: what is wrong, where, and what to do.
+    #[serde(default)]
+    #[schemars(length(max = 4096))]
+    pub message: String,
+}
+
+/// What a condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionType {
+    /// The latest spec is valid and dispatched.
+    Accepted,
+    /// The dispatched revision is in effect on every live selected node.
+    Attached,
+    /// Both Accepted and Attached.
+    Ready,
+    /// Work towards the latest spec is under way (kstatus).
+    Reconciling,
+    /// Only an edit can help (kstatus).
+    Stalled,
+}
+
+/// A condition's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Status {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl From<bool> for Status {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+/// Why a condition has its status. Every reason there is, so that none is ever built from free text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Reason {
+    // Accepted
+    /// The latest spec is valid and dispatched.
+    Dispatched,
+    /// The bytes are no ELF object for BPF, or a damaged one.
+    InvalidObject,
+    /// `spec.programs[].name` is not a function in the object.
+    NoSuchProgram,
+    /// `spec.programs[].type` is not what the function's section says.
+    TypeMismatch,
+    /// `spec.maps[].name` is not a map in the object.
+    NoSuchMap,
+    /// The spec asks for something this version of sockeye does not do.
+    Unsupported,
+    /// The spec contradicts itself or the object in some other way.
+    InvalidSpec,
+    /// The bytes could not be fetched from where the spec says they are.
+    BytecodeUnavailable,
+    // Attached, and a node's state
+    /// In effect wherever it should be.
+    InEffect,
+    /// No node matches `spec.nodeSelector`.
+    NoNodeSelected,
+    /// Nodes are selected, but none of them is live.
+    NoLiveNode,
+    /// Some nodes have not yet said that the revision is in effect.
+    Progressing,
+    /// The kernel's verifier refused a program.
+    VerifierRefused,
+    /// The kernel refused to create a map.
+    MapRefused,
+    /// A map's shape differs from that of the pinned map whose content it should carry over.
+    MapShapeChanged,
+    /// The kernel refused to attach.
+    AttachRefused,
+    /// The cgroup to attach to does not exist or is no cgroup v2 directory.
+    CgroupNotFound,
+    /// bpffs is not mounted, not writable, or full.
+    BpffsUnusable,
+    /// The agent lacks a capability or is refused a system call.
+    PermissionDenied,
+    /// The kernel lacks something that the program needs.
+    KernelUnsupported,
+    /// The attachment is no longer listed by the kernel.
+    NotInEffect,
+    /// Loading failed in some other way.
+    LoadFailed,
+    /// Nothing was dispatched: no spec has been accepted yet.
+    NotDispatched,
+    /// The object is being deleted.
+    Deleting,
+}
+
+impl Reason {
+    /// The word as it stands in a condition, an Event and a metric's label.
+    pub fn as_str(self) -> String {
+        // The enum's serde form is the single spelling; a unit variant always serializes to a string.
+        serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Whether only an edit of the object can help, so that retrying is pointless.
+    pub const fn needs_edit(self) -> bool {
+        matches!(
+            self,
+            Self::InvalidObject
+                | Self::NoSuchProgram
+                | Self::TypeMismatch
+                | Self::NoSuchMap
+                | Self::Unsupported
+                | Self::InvalidSpec
+                | Self::VerifierRefused
+                | Self::MapShapeChanged
+        )
+    }
+}
+
+/// What a condition should say now; [`merge`] gives it its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What it is about.
+    pub type_: ConditionType,
+    /// Whether it holds.
+    pub status: Status,
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, in words.
+    pub message: String,
+}
+
+/// The conditions that `verdicts` make of the `previous` ones: a condition keeps its transition time while its status
+/// stays, one that has no verdict any more goes, and the order is the one of [`ConditionType`].
+pub fn merge(
+    previous: &[Condition],
+    verdicts: Vec<Verdict>,
+    observed_generation: i64,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut conditions: Vec<Condition> = verdicts
+        .into_iter()
+        .map(|Verdict { type_, status, reason, message }| {
+            let unchanged = previous.iter().find(|c| c.type_ == type_ && c.status == status);
+            Condition {
+                type_,
+                status,
+                observed_generation,
+                last_transition_time: unchanged.map_or(Time(now), |c| c.last_transition_time.clone()),
+                reason,
+                message: crate::names::clip(&message, 4096),
+            }
+        })
+        .collect();
+    conditions.sort_by_key(|c| c.type_);
+    conditions
+}
+
+/// The condition of one type, if it is there.
+pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|c| c.type_ == type_)
+}

@@ -1,0 +1,31 @@
+//! The three resources of `sockeye.dev/v1alpha1`, and the pure arithmetic on them.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`program`] | `BpfProgram`: intent, written by a user |
+//! | [`revision`] | `BpfRevision`: dispatch, written by the operator; what agents run |
+//! | [`node`] | `BpfNode`: observation, written by one node's agent |
+//! | [`object`] | what an ELF object holds, before any node loads it |
+//! | [`program_type`] | the program types sockeye runs, in the kernel's words |
+//! | [`condition`] | conditions, their types and their reasons |
+//! | [`summary`] | `BpfNode`s folded into `BpfProgram.status` |
+//! | [`names`] | labels, finalizer, object names, and which names may reach a path |
+//!
+//! Nothing here does IO.
+
+pub mod condition;
+pub mod names;
+pub mod node;
+pub mod object;
+pub mod program;
+pub mod program_type;
+pub mod revision;
+mod schema;
+pub mod summary;
+
+pub use condition::{Condition, ConditionType, Reason};
+pub use node::{BpfNode, BpfNodeStatus};
+pub use object::{MapDefinition, MapInfo, ObjectInfo, ProgramInfo};
+pub use program::{BpfProgram, BpfProgramSpec, BpfProgramStatus};
+pub use program_type::ProgramType;
+pub use revision::{BpfRevision, BpfRevisionSpec};

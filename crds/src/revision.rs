@@ -1,0 +1,146 @@
+//! `BpfRevision`: dispatch, written by the operator: an accepted spec without its bytes. Immutable, owned by its
+//! BpfProgram, and what agents run: as ReplicaSet to Deployment.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::{CustomResource, KubeSchema, ResourceExt as _, core::Selector, core::SelectorExt as _};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ObjectInfo, names,
+    program::{MapSpec, ProgramSpec},
+    schema,
+};
+
+/// A BpfRevision is an accepted spec of a BpfProgram, without its bytes. Immutable.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "sockeye.dev",
+    version = "v1alpha1",
+    kind = "BpfRevision",
+    plural = "bpfrevisions",
+    shortname = "sbpfr",
+    category = "sockeye",
+    derive = "PartialEq",
+    doc = "BpfRevision is an accepted spec of a BpfProgram, without its bytes. The operator writes it; agents run it. It is immutable.",
+    validation = Rule::new("self.spec == oldSelf.spec").message("a BpfRevision's spec is immutable: edit the BpfProgram instead"),
+    printcolumn(name = "Program", type_ = "string", json_path = ".spec.program.name", description = "The BpfProgram it belongs to"),
+    printcolumn(name = "Sequence", type_ = "integer", json_path = ".spec.sequence", description = "Of a program's live revisions, an agent runs the one with the highest sequence"),
+    printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.generation", description = "The BpfProgram's generation it was made from"),
+    printcolumn(name = "Live", type_ = "string", json_path = ".metadata.labels.sockeye\\.dev/live", description = "Whether agents consider it"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BpfRevisionSpec {
+    /// The BpfProgram it was made from.
+    pub program: ProgramRef,
+    /// That BpfProgram's generation.
+    pub generation: i64,
+    /// Rises with every revision of a BpfProgram; of the live ones that select a node, its agent runs the highest.
+    #[schemars(range(min = 1))]
+    pub sequence: i64,
+    /// The sha256 of the object's bytes, `sha256:` and 64 hexadecimal digits.
+    #[schemars(length(max = 80), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
+    pub digest: String,
+    /// What the object holds, as the operator read it.
+    pub object: ObjectInfo,
+    /// The nodes to run on; absent means every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub node_selector: Option<LabelSelector>,
+    /// The programs to run, with their types filled in.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub programs: Vec<ProgramSpec>,
+    /// Settings of single maps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub maps: Vec<MapSpec>,
+}
+
+/// A BpfProgram, this very one: a re-created one of the same name has another UID.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgramRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Its UID.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+}
+
+impl BpfRevisionSpec {
+    /// Names what a load of this revision gives: two revisions with the same key need no second load.
+    ///
+    /// Sixteen hexadecimal digits over the bytes' digest and every option that changes loading: which functions, and
+    /// each map's size and pinning. Where programs attach and which nodes run them is not part of it.
+    pub fn load_key(&self) -> String {
+        use sha2::{Digest as _, Sha256};
+        let mut hash = Sha256::new();
+        let mut add = |part: &str| {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        };
+        add(&self.digest);
+        let mut functions: Vec<&str> = self.programs.iter().map(|p| p.name.as_str()).collect();
+        functions.sort_unstable();
+        functions.into_iter().for_each(&mut add);
+        add("maps");
+        let mut maps: Vec<&MapSpec> = self.maps.iter().filter(|m| !m.pin || m.max_entries.is_some()).collect();
+        maps.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for MapSpec { name, pin, max_entries, on_delete: _ } in maps {
+            add(name);
+            add(if *pin { "pin" } else { "no-pin" });
+            add(&max_entries.map(|n| n.to_string()).unwrap_or_default());
+        }
+        names::hex(&hash.finalize())[..16].to_owned()
+    }
+
+    /// The settings of one map, where the spec has any.
+    pub fn map(&self, name: &str) -> Option<&MapSpec> {
+        self.maps.iter().find(|m| m.name == name)
+    }
+
+    /// Whether a node with these labels is selected. An invalid selector, which the schema refuses, selects nothing.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        selects(self.node_selector.as_ref(), labels)
+    }
+}
+
+/// Whether a selector matches labels; an absent one matches all.
+pub fn selects(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
+    selector.is_none_or(|selector| Selector::try_from(selector.clone()).is_ok_and(|s| s.matches(labels)))
+}
+
+impl BpfRevision {
+    /// Whether agents are to consider it: labelled live and not being deleted.
+    pub fn is_live(&self) -> bool {
+        self.metadata.deletion_timestamp.is_none()
+            && self.labels().get(names::LABEL_LIVE).is_some_and(|value| value == "true")
+    }
+}
+
+/// Of all revisions, the ones a node with these labels is to run, by program name: live, selecting the node, and of those
+/// the highest sequence. A name whose BpfProgram was re-created can have live revisions of two UIDs for a moment; the
+/// younger object's run, told by the creation time.
+pub fn wanted<'a>(
+    revisions: impl IntoIterator<Item = &'a BpfRevision>,
+    labels: &BTreeMap<String, String>,
+) -> BTreeMap<&'a str, &'a BpfRevision> {
+    let mut wanted: BTreeMap<&str, &BpfRevision> = BTreeMap::new();
+    let rank = |r: &BpfRevision| (r.metadata.creation_timestamp.clone().map(|t| t.0), r.spec.sequence);
+    for revision in revisions.into_iter().filter(|r| r.is_live() && r.spec.selects(labels)) {
+        let slot = wanted.entry(&revision.spec.program.name).or_insert(revision);
+        let same_object = slot.spec.program.uid == revision.spec.program.uid;
+        let higher =
+            if same_object { revision.spec.sequence > slot.spec.sequence } else { rank(revision) > rank(slot) };
+        if higher {
+            *slot = revision;
+        }
+    }
+    wanted
+}

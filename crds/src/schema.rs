@@ -1,0 +1,51 @@
+//! Schemas of foreign types, bounded: CEL's cost estimate needs a limit on every string and list.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// `serde(skip_serializing_if)` for counts whose absence means zero.
+pub(crate) fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+/// A `metav1.LabelSelector` with its bounds written out.
+pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "A label selector over Nodes; absent means every node.",
+        "type": "object",
+        "x-kubernetes-map-type": "atomic",
+        "nullable": true,
+        "properties": {
+            "matchLabels": {
+                "description": "Labels a node must carry, all of them.",
+                "type": "object",
+                "maxProperties": 32,
+                "additionalProperties": {"type": "string", "maxLength": 63}
+            },
+            "matchExpressions": {
+                "description": "Requirements a node's labels must meet, all of them.",
+                "type": "array",
+                "maxItems": 32,
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": {"description": "The label's key.", "type": "string", "maxLength": 317},
+                        "operator": {
+                            "description": "How the label relates to the values.",
+                            "type": "string",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"]
+                        },
+                        "values": {
+                            "description": "Values for In and NotIn.",
+                            "type": "array",
+                            "maxItems": 64,
+                            "x-kubernetes-list-type": "atomic",
+                            "items": {"type": "string", "maxLength": 63}
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
