@@ -1,0 +1,162 @@
+//! The CustomResourceDefinitions: what is committed is what is generated, and what is generated keeps the promises that
+//! users and the API server's cost estimates rely on.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use kube::CustomResourceExt as _;
+use serde_json::Value;
+use sockeye_crds::{BpfNode, BpfProgram, BpfRevision};
+
+/// The three definitions, as the API server would read them.
+fn definitions() -> Result<Vec<Value>> {
+    [BpfProgram::crd(), BpfRevision::crd(), BpfNode::crd()]
+        .into_iter()
+        .map(|crd| serde_json::to_value(crd).context("a definition is JSON"))
+        .collect()
+}
+
+fn kind(definition: &Value) -> &str {
+    definition["spec"]["names"]["kind"].as_str().unwrap_or_default()
+}
+
+fn only_version(definition: &Value) -> &Value {
+    &definition["spec"]["versions"][0]
+}
+
+#[test]
+fn committed_yaml_is_what_crdgen_prints() -> Result<()> {
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart/files/crds.yaml");
+    let committed = std::fs::read_to_string(committed).context(committed)?;
+    let generated = Command::new(env!("CARGO_BIN_EXE_crdgen")).output().context("crdgen")?;
+    assert!(generated.status.success(), "crdgen failed: {}", String::from_utf8_lossy(&generated.stderr));
+    // Not assert_eq!, which would print both files.
+    assert!(
+        String::from_utf8(generated.stdout)? == committed,
+        "deploy/chart/files/crds.yaml is not what crds/src generates: run `make crds` and commit it"
+    );
+    Ok(())
+}
+
+#[test]
+fn names_scope_and_subresource() -> Result<()> {
+    let expected = [
+        ("BpfProgram", "bpfprograms", "sbpf", true),
+        ("BpfRevision", "bpfrevisions", "sbpfr", false),
+        ("BpfNode", "bpfnodes", "sbpfn", true),
+    ];
+    for (definition, (kind, plural, short, has_status)) in definitions()?.iter().zip(expected) {
+        let spec = &definition["spec"];
+        assert_eq!(spec["group"], "sockeye.dev");
+        assert_eq!(spec["scope"], "Cluster", "{kind}");
+        assert_eq!(spec["names"]["kind"], kind);
+        assert_eq!(spec["names"]["plural"], plural);
+        assert_eq!(spec["names"]["shortNames"], serde_json::json!([short]));
+        assert_eq!(spec["names"]["categories"], serde_json::json!(["sockeye"]), "{kind}");
+        assert_eq!(spec["versions"].as_array().map(Vec::len), Some(1), "{kind}");
+        let version = only_version(definition);
+        assert_eq!(version["name"], "v1alpha1");
+        assert_eq!(version["subresources"].get("status").is_some(), has_status, "{kind}");
+    }
+    Ok(())
+}
+
+/// What `kubectl get` prints, wide or not, in its order. NAME comes from kubectl itself.
+#[test]
+fn print_columns() -> Result<()> {
+    for (definition, narrow) in definitions()?.iter().zip([
+        &["Type", "Nodes", "Ready", "Program-IDs", "Map-IDs", "Age"][..],
+        &["Program", "Sequence", "Generation", "Live", "Age"],
+        &["Kernel", "Programs", "Failed", "Links", "Agent", "Age"],
+    ]) {
+        let columns = only_version(definition)["additionalPrinterColumns"].as_array().context("columns")?;
+        let names: Vec<&str> = columns
+            .iter()
+            .filter(|c| c["priority"].as_i64().unwrap_or(0) == 0)
+            .filter_map(|c| c["name"].as_str())
+            .collect();
+        assert_eq!(names, narrow, "{}", kind(definition));
+        for column in columns.iter().filter(|c| c["name"] != "Age") {
+            assert!(column["description"].is_string(), "{}: column {} says nothing", kind(definition), column["name"]);
+        }
+    }
+    Ok(())
+}
+
+/// Every rule below is told of every schema, with the path to it.
+fn complaints(rule: impl Fn(&Value) -> Option<&'static str>) -> Result<Vec<String>> {
+    fn walk(schema: &Value, path: &str, rule: &dyn Fn(&Value) -> Option<&'static str>, out: &mut Vec<String>) {
+        if let Some(complaint) = rule(schema) {
+            out.push(format!("{path}: {complaint}"));
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            walk(property, &format!("{path}.{name}"), rule, out);
+        }
+        if schema["items"].is_object() {
+            walk(&schema["items"], &format!("{path}[]"), rule, out);
+        }
+        if schema["additionalProperties"].is_object() {
+            walk(&schema["additionalProperties"], &format!("{path}{{}}"), rule, out);
+        }
+    }
+    let mut out = Vec::new();
+    for definition in definitions()? {
+        walk(&only_version(&definition)["schema"]["openAPIV3Schema"], kind(&definition), &rule, &mut out);
+    }
+    Ok(out)
+}
+
+#[test]
+fn every_string_is_bounded() -> Result<()> {
+    let unbounded = complaints(|schema| {
+        let bounded =
+            schema["maxLength"].is_u64() || schema["enum"].is_array() || schema["format"].as_str() == Some("date-time");
+        (schema["type"] == "string" && !bounded).then_some("a string without maxLength, enum or format date-time")
+    })?;
+    assert_eq!(unbounded, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn every_list_is_bounded_and_says_how_it_merges() -> Result<()> {
+    let loose = complaints(|schema| match schema["type"].as_str() {
+        Some("array") if !schema["maxItems"].is_u64() => Some("a list without maxItems"),
+        Some("array") => match schema["x-kubernetes-list-type"].as_str() {
+            Some("map") if !schema["x-kubernetes-list-map-keys"].is_array() => Some("a list-map without keys"),
+            Some(_) => None,
+            None => Some("a list without x-kubernetes-list-type"),
+        },
+        Some("object") if schema["additionalProperties"].is_object() && !schema["maxProperties"].is_u64() => {
+            Some("a map without maxProperties")
+        }
+        _ => None,
+    })?;
+    assert_eq!(loose, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn every_property_is_described_and_typed() -> Result<()> {
+    let silent = complaints(|schema| {
+        let described = |property: &Value| property["description"].as_str().is_some_and(|text| !text.is_empty());
+        match schema["properties"].as_object() {
+            Some(properties) if !properties.values().all(described) => Some("a property without a description"),
+            _ if !schema["type"].is_string() => Some("no type"),
+            _ if schema["x-kubernetes-preserve-unknown-fields"] == true => Some("takes unknown fields"),
+            _ => None,
+        }
+    })?;
+    assert_eq!(silent, [""; 0]);
+    Ok(())
+}
+
+/// A rule that fails should say what to do; the default message quotes CEL at the user.
+#[test]
+fn every_rule_has_a_message() -> Result<()> {
+    let mute = complaints(|schema| {
+        let rules = schema["x-kubernetes-validations"].as_array()?;
+        rules.iter().any(|rule| !rule["message"].is_string()).then_some("a CEL rule without a message")
+    })?;
+    assert_eq!(mute, [""; 0]);
+    Ok(())
+}
