@@ -107,6 +107,10 @@ pub enum Reason {
     NotInEffect,
     /// Loading failed in some other way.
     LoadFailed,
+    /// The node is not Ready, or its agent's pod is not: what runs there is not known.
+    NodeNotLive,
+    /// The node is Ready and has no agent.
+    NoAgent,
     /// Nothing was dispatched: no spec has been accepted yet.
     NotDispatched,
     /// The object is being deleted.

@@ -1,0 +1,361 @@
+//! The fold's rules, each by an example: reports in, status out.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::*;
+use crate::{
+    Condition, ConditionType, ObjectInfo, ProgramType,
+    condition::{Status, find},
+    node::{AttachedLink, Details, HeldProgram, LoadedMap, LoadedProgram, State},
+    program::ProgramSpec,
+    revision::BpfRevisionSpec,
+};
+
+const UID: &str = "8d1f";
+
+fn program() -> ProgramRef {
+    ProgramRef { name: "tcp-events".into(), uid: UID.into() }
+}
+
+fn revision(name: &str) -> BpfRevision {
+    let spec = BpfRevisionSpec {
+        program: program(),
+        generation: 3,
+        sequence: 2,
+        digest: names::digest(b"elf"),
+        object: ObjectInfo::default(),
+        node_selector: None,
+        programs: vec![ProgramSpec {
+            name: "my_prog".into(),
+            program_type: Some(ProgramType::SockOps),
+            attach: vec![],
+        }],
+        maps: vec![],
+    };
+    BpfRevision::new(name, spec)
+}
+
+fn held(state: State, revision: Option<&str>, reason: Option<Reason>) -> HeldProgram {
+    HeldProgram {
+        name: "tcp-events".into(),
+        uid: UID.into(),
+        revision: revision.map(Into::into),
+        state,
+        reason,
+        program_ids: revision.map(|_| 57).into_iter().collect(),
+        map_ids: revision.map(|_| 31).into_iter().collect(),
+    }
+}
+
+fn attached(revision: &str) -> BpfNodeStatus {
+    let details = Details {
+        name: "tcp-events".into(),
+        programs: vec![LoadedProgram {
+            name: "my_prog".into(),
+            kernel_name: "my_prog".into(),
+            id: 57,
+            program_type: ProgramType::SockOps,
+            tag: "f3a3583cdd82ae8d".into(),
+            gpl_compatible: true,
+            loaded_at: "2026-01-01T00:00:00Z".into(),
+            uid: 0,
+            xlated_bytes: 184,
+            jited_bytes: 0,
+            memlock_bytes: 4096,
+            map_ids: vec![31],
+            btf_id: None,
+            pin_path: "/sys/fs/bpf/sockeye/tcp-events/programs/my_prog".into(),
+        }],
+        maps: vec![LoadedMap {
+            name: "my_map".into(),
+            kernel_name: "my_map".into(),
+            id: 31,
+            map_type: "Array".into(),
+            flags: 0,
+            key_size: 4,
+            value_size: 8,
+            max_entries: 10,
+            memlock_bytes: 4096,
+            frozen: false,
+            btf_id: None,
+            definition: None,
+            used: true,
+            pin_path: None,
+        }],
+        links: [true, false].map(|in_effect| link(57, in_effect)).into(),
+        ..Details::default()
+    };
+    BpfNodeStatus {
+        programs: vec![held(State::Attached, Some(revision), None)],
+        details: vec![details],
+        ..BpfNodeStatus::default()
+    }
+}
+
+fn link(program_id: i64, in_effect: bool) -> AttachedLink {
+    AttachedLink {
+        program: "my_prog".into(),
+        id: 9,
+        link_type: "cgroup".into(),
+        program_id,
+        attach_type: "cgroup_sock_ops".into(),
+        cgroup_id: 1,
+        cgroup_path: None,
+        in_effect,
+        pin_path: String::new(),
+    }
+}
+
+fn failed(wanted: &str, reason: Reason, words: &str) -> BpfNodeStatus {
+    BpfNodeStatus {
+        programs: vec![held(State::Failed, None, Some(reason))],
+        details: vec![Details {
+            name: "tcp-events".into(),
+            wanted: Some(wanted.into()),
+            message: Some(words.into()),
+            ..Details::default()
+        }],
+        ..BpfNodeStatus::default()
+    }
+}
+
+struct Cluster {
+    revision: Option<BpfRevision>,
+    acceptance: Acceptance,
+    labels: BTreeMap<String, String>,
+    nodes: Vec<(String, Liveness, Option<BpfNodeStatus>)>,
+}
+
+impl Cluster {
+    fn new(nodes: impl IntoIterator<Item = (Liveness, Option<BpfNodeStatus>)>) -> Self {
+        let nodes =
+            nodes.into_iter().enumerate().map(|(i, (liveness, report))| (format!("node-{i:03}"), liveness, report));
+        Self {
+            revision: Some(revision("r2")),
+            acceptance: Acceptance::Accepted { notes: vec![] },
+            labels: BTreeMap::new(),
+            nodes: nodes.collect(),
+        }
+    }
+
+    fn views(&self) -> Vec<NodeView<'_>> {
+        self.nodes
+            .iter()
+            .map(|(name, liveness, report)| NodeView {
+                name,
+                labels: &self.labels,
+                liveness: *liveness,
+                report: report.as_ref(),
+            })
+            .collect()
+    }
+
+    fn fold_onto(&self, previous: &BpfProgramStatus, second: i64) -> BpfProgramStatus {
+        let subject = Subject {
+            program: &program(),
+            generation: 3,
+            acceptance: &self.acceptance,
+            dispatched: self.revision.as_ref(),
+        };
+        fold(&subject, &self.views(), previous, Timestamp::from_second(second).unwrap())
+    }
+
+    fn fold(&self) -> BpfProgramStatus {
+        self.fold_onto(&BpfProgramStatus::default(), 0)
+    }
+}
+
+fn says(status: &BpfProgramStatus, type_: ConditionType) -> Option<(Status, Reason)> {
+    find(&status.conditions, type_).map(|c| (c.status, c.reason))
+}
+
+fn message(status: &BpfProgramStatus, type_: ConditionType) -> &str {
+    find(&status.conditions, type_).map_or("", |c: &Condition| &c.message)
+}
+
+use ConditionType::{Accepted, Attached, Ready, Reconciling, Stalled};
+use Liveness::{Live, Unknown, WithoutAgent};
+
+#[test]
+fn in_effect_everywhere_is_ready() {
+    let status = Cluster::new([(Live, Some(attached("r2"))), (Live, Some(attached("r2")))]).fold();
+    for type_ in [Attached, Ready] {
+        assert_eq!(says(&status, type_), Some((Status::True, Reason::InEffect)));
+    }
+    assert_eq!(says(&status, Accepted), Some((Status::True, Reason::Dispatched)));
+    assert_eq!((says(&status, Reconciling), says(&status, Stalled)), (None, None));
+    assert_eq!(status.summary.nodes, "2/2");
+    assert_eq!(status.summary.program_type, "SockOps");
+    assert_eq!((&*status.summary.program_ids, &*status.summary.map_ids), ("57,57", "31,31"));
+    assert_eq!((status.nodes.selected, status.nodes.updated, status.nodes.attached), (2, 2, 2));
+    let placement = &status.placements[0];
+    assert_eq!((placement.programs[0].id, placement.programs[0].links, placement.maps[0].id), (57, 1, 31));
+    assert_eq!(status.dispatch.as_ref().map(|d| (&*d.revision, d.generation)), Some(("r2", 3)));
+    assert_eq!(status.observed_generation, 3);
+}
+
+#[test]
+fn folding_twice_changes_nothing_and_keeps_times() {
+    let mut cluster = Cluster::new([(Live, Some(attached("r2"))), (Live, None), (Unknown, None)]);
+    let first = cluster.fold();
+    assert_eq!(cluster.fold_onto(&first, 60), first);
+    cluster.nodes.reverse();
+    assert_eq!(cluster.fold_onto(&first, 60), first, "the order of the nodes does not matter");
+    cluster.nodes.retain(|(_, liveness, report)| *liveness != Live || report.is_some());
+    let later = cluster.fold_onto(&first, 60);
+    let time = |s: &BpfProgramStatus, t| find(&s.conditions, t).unwrap().last_transition_time.0.as_second();
+    assert_eq!((time(&later, Accepted), time(&later, Attached)), (0, 60));
+}
+
+#[test]
+fn an_older_revision_is_attached_but_not_updated() {
+    let status = Cluster::new([(Live, Some(attached("r1"))), (Live, Some(attached("r2")))]).fold();
+    assert_eq!((status.nodes.updated, status.nodes.attached), (1, 2));
+    assert_eq!(says(&status, Attached), Some((Status::False, Reason::Progressing)));
+    assert!(says(&status, Reconciling).is_some());
+    assert_eq!(status.placements[0].revision.as_deref(), Some("r1"));
+    assert!(message(&status, Ready).contains("waiting for node-000"), "{}", message(&status, Ready));
+}
+
+#[test]
+fn failures_come_first_and_speak_for_themselves() {
+    let refused = failed("r2", Reason::VerifierRefused, "R1 invalid mem access 'scalar'");
+    let status = Cluster::new([(Live, Some(attached("r2"))), (Live, Some(refused)), (Unknown, None)]).fold();
+    assert_eq!(status.placements[0].node, "node-001");
+    assert_eq!(status.placements[0].reason, Some(Reason::VerifierRefused));
+    assert_eq!(says(&status, Ready), Some((Status::False, Reason::VerifierRefused)));
+    assert_eq!(says(&status, Stalled), Some((Status::True, Reason::VerifierRefused)));
+    assert_eq!(says(&status, Reconciling), None);
+    let words = message(&status, Attached);
+    assert_eq!(words, "failed on 1 of 2 live nodes: node-001: R1 invalid mem access 'scalar'");
+}
+
+#[test]
+fn a_failure_that_may_pass_is_not_stalled() {
+    let status = Cluster::new([(Live, Some(failed("r2", Reason::AttachRefused, "E2BIG")))]).fold();
+    assert_eq!(says(&status, Stalled), None);
+    assert_eq!(says(&status, Reconciling), Some((Status::True, Reason::AttachRefused)));
+}
+
+#[test]
+fn a_failure_of_the_last_revision_says_nothing_of_this_one() {
+    let status = Cluster::new([(Live, Some(failed("r1", Reason::VerifierRefused, "no")))]).fold();
+    assert_eq!(status.nodes.failed, 0);
+    assert_eq!(says(&status, Attached), Some((Status::False, Reason::Progressing)));
+}
+
+#[test]
+fn the_message_names_a_few_and_counts_the_rest() {
+    let no = || (Live, Some(failed("r2", Reason::LoadFailed, "no")));
+    let status = Cluster::new(std::iter::repeat_with(no).take(7)).fold();
+    let words = message(&status, Attached);
+    assert_eq!(words, "failed on 7 of 7 live nodes: node-000: no; node-001: no; node-002: no; +4");
+}
+
+#[test]
+fn nodes_that_are_not_live_hold_nothing_up() {
+    let status = Cluster::new([(Live, Some(attached("r2"))), (Unknown, None), (WithoutAgent, None)]).fold();
+    assert_eq!(says(&status, Ready), Some((Status::True, Reason::InEffect)));
+    assert_eq!((status.nodes.unknown, status.nodes.without_agent), (1, 1));
+    assert_eq!(status.summary.nodes, "1/3");
+    assert!(message(&status, Ready).ends_with("(1 not live, 1 without an agent)"));
+    assert_eq!(status.placements[0].reason, Some(Reason::NodeNotLive));
+    assert_eq!(status.placements[1].reason, Some(Reason::NoAgent));
+}
+
+#[test]
+fn no_live_node_is_unknown() {
+    let status = Cluster::new([(Unknown, Some(attached("r2"))), (WithoutAgent, None)]).fold();
+    assert_eq!(says(&status, Attached), Some((Status::Unknown, Reason::NoLiveNode)));
+    assert_eq!(says(&status, Ready), Some((Status::Unknown, Reason::NoLiveNode)));
+    assert_eq!(status.summary.program_ids, "", "what runs on a node that is not live is not known");
+}
+
+#[test]
+fn no_node_selected_is_ready_and_says_so() {
+    let mut cluster = Cluster::new([(Live, None)]);
+    cluster.revision.as_mut().unwrap().spec.node_selector = Some(LabelSelector {
+        match_labels: Some(BTreeMap::from([("disk".to_owned(), "ssd".to_owned())])),
+        ..LabelSelector::default()
+    });
+    let status = cluster.fold();
+    assert_eq!(says(&status, Ready), Some((Status::True, Reason::NoNodeSelected)));
+    assert_eq!(says(&status, Reconciling), None);
+    assert_eq!(status.summary.nodes, "0/0");
+
+    cluster.nodes[0].2 = Some(attached("r2"));
+    let leaving = cluster.fold();
+    assert_eq!(says(&leaving, Reconciling), Some((Status::True, Reason::Progressing)), "still held there");
+    assert_eq!(leaving.placements[0].node, "node-000");
+}
+
+#[test]
+fn a_refused_edit_leaves_what_runs_in_effect() {
+    let mut cluster = Cluster::new([(Live, Some(attached("r2")))]);
+    cluster.acceptance =
+        Acceptance::Refused { reason: Reason::NoSuchProgram, message: "no function 'x' in the object".into() };
+    let status = cluster.fold();
+    assert_eq!(says(&status, Accepted), Some((Status::False, Reason::NoSuchProgram)));
+    assert_eq!(says(&status, Attached), Some((Status::True, Reason::InEffect)));
+    assert_eq!(says(&status, Ready), Some((Status::False, Reason::NoSuchProgram)));
+    assert_eq!(says(&status, Stalled), Some((Status::True, Reason::NoSuchProgram)));
+    assert_eq!(message(&status, Ready), "no function 'x' in the object; r2 keeps running");
+    assert_eq!(status.dispatch.map(|d| d.revision).as_deref(), Some("r2"));
+}
+
+#[test]
+fn refused_from_the_start_runs_nowhere() {
+    let mut cluster = Cluster::new([(Live, None)]);
+    cluster.revision = None;
+    cluster.acceptance = Acceptance::Refused { reason: Reason::BytecodeUnavailable, message: "no ConfigMap".into() };
+    let status = cluster.fold();
+    assert_eq!(says(&status, Attached), Some((Status::False, Reason::NotDispatched)));
+    assert_eq!(
+        says(&status, Reconciling),
+        Some((Status::True, Reason::BytecodeUnavailable)),
+        "not stalled: it may come"
+    );
+    assert_eq!((status.dispatch, status.nodes.selected), (None, 0));
+}
+
+#[test]
+fn another_object_of_the_same_name_does_not_count() {
+    let mut report = attached("r2");
+    report.programs[0].uid = "other".into();
+    let cluster = Cluster::new([(Live, Some(report))]);
+    assert_eq!(cluster.fold().nodes.attached, 0);
+    assert!(holders(&program(), &cluster.views()).is_empty());
+}
+
+#[test]
+fn columns_show_five_ids_and_count_the_rest() {
+    let status = Cluster::new((0..8).map(|_| (Live, Some(attached("r2"))))).fold();
+    assert_eq!(status.summary.program_ids, "57,57,57,57,57,+3");
+}
+
+#[test]
+fn placements_are_bounded_and_what_is_left_out_is_counted() {
+    let status = Cluster::new((0..70).map(|_| (Live, Some(attached("r2"))))).fold();
+    assert_eq!((status.placements.len(), status.omitted), (MAX_PLACEMENTS, 6));
+}
+
+#[test]
+fn deletion_waits_for_live_holders_alone() {
+    let nodes = [(Live, Some(attached("r2"))), (Unknown, Some(attached("r2"))), (Live, None)];
+    let mut cluster = Cluster::new(nodes);
+    let before = cluster.fold();
+    let now = Timestamp::from_second(9).unwrap();
+    assert_eq!(holders(&program(), &cluster.views()), ["node-000"]);
+    let during = fold_deletion(&program(), 4, &cluster.views(), &before, now);
+    assert_eq!(says(&during, Ready), Some((Status::False, Reason::Deleting)));
+    assert_eq!(says(&during, Accepted), says(&before, Accepted));
+    assert_eq!(message(&during, Ready), "being removed from node-000");
+    assert_eq!((during.nodes.attached, &*during.summary.program_ids), (1, "57"));
+    assert_eq!(fold_deletion(&program(), 4, &cluster.views(), &during, Timestamp::now()), during);
+
+    cluster.nodes[0].2 = None;
+    assert!(holders(&program(), &cluster.views()).is_empty());
+    let last = fold_deletion(&program(), 4, &cluster.views(), &during, now);
+    assert_eq!(message(&last, Ready), "no live node holds it any more");
+    assert!(last.placements.is_empty());
+}

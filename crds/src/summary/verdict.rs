@@ -1,0 +1,183 @@
+//! `Verdict`s: what the acceptance and the standings of all nodes make of Accepted, Attached, Ready, Reconciling and
+//! Stalled. No IO.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt as _;
+
+use super::{
+    Acceptance, few,
+    standing::{Placed, Standing},
+    words,
+};
+use crate::{
+    BpfRevision, Condition, ConditionType, Reason,
+    condition::{self, Status, Verdict},
+    names::clip,
+    program::NodeCounts,
+};
+
+/// A message names at most so many nodes.
+const MAX_NAMED: usize = 5;
+/// A message carries the words of at most so many nodes, and of each at most so many bytes.
+const MAX_QUOTED: usize = 3;
+const MAX_QUOTE: usize = 400;
+
+/// The conditions of a BpfProgram that is not being deleted.
+pub(super) fn verdicts(
+    acceptance: &Acceptance,
+    dispatched: Option<&BpfRevision>,
+    counts: &NodeCounts,
+    placed: &[Placed<'_>],
+) -> Vec<Verdict> {
+    let accepted = accepted(acceptance, dispatched);
+    let attached = attached(dispatched, counts, placed);
+    let ready = ready(&accepted, &attached);
+    let progress = stalled(&accepted, placed, &attached).or_else(|| reconciling(&ready, placed));
+    [Some(accepted), Some(attached), Some(ready), progress].into_iter().flatten().collect()
+}
+
+/// The conditions of one that is: Accepted stays as it was, the rest says who still holds it.
+pub(super) fn deletion(previous: &[Condition], placed: &[Placed<'_>]) -> Vec<Verdict> {
+    let message = if placed.is_empty() {
+        "no live node holds it any more".to_owned()
+    } else {
+        let nodes = few(placed.iter().map(|p| p.node), MAX_NAMED, ", ");
+        let quotes = quotes(placed.iter().filter_map(|p| p.message().map(|m| (p.node, m.to_owned()))));
+        if quotes.is_empty() {
+            format!("being removed from {nodes}")
+        } else {
+            format!("being removed from {nodes}: {quotes}")
+        }
+    };
+    let accepted = condition::find(previous, ConditionType::Accepted).map(|c| Verdict {
+        type_: ConditionType::Accepted,
+        status: c.status,
+        reason: c.reason,
+        message: c.message.clone(),
+    });
+    let deleting = |type_, status| verdict(type_, status, Reason::Deleting, message.clone());
+    let rest = [
+        deleting(ConditionType::Attached, Status::False),
+        deleting(ConditionType::Ready, Status::False),
+        deleting(ConditionType::Reconciling, Status::True),
+    ];
+    accepted.into_iter().chain(rest).collect()
+}
+
+fn verdict(type_: ConditionType, status: Status, reason: Reason, message: String) -> Verdict {
+    Verdict { type_, status, reason, message }
+}
+
+fn accepted(acceptance: &Acceptance, dispatched: Option<&BpfRevision>) -> Verdict {
+    let (status, reason, message) = match (acceptance, dispatched) {
+        (Acceptance::Refused { reason, message }, Some(revision)) => {
+            (Status::False, *reason, format!("{message}; {} keeps running", revision.name_any()))
+        }
+        (Acceptance::Refused { reason, message }, None) => (Status::False, *reason, message.clone()),
+        (Acceptance::Accepted { notes }, Some(revision)) => {
+            let dispatched = format!("dispatched as {}", revision.name_any());
+            let message = std::iter::once(dispatched).chain(notes.iter().cloned()).collect::<Vec<_>>().join("; ");
+            (Status::True, Reason::Dispatched, message)
+        }
+        (Acceptance::Accepted { .. }, None) => {
+            (Status::False, Reason::NotDispatched, "valid, and about to be dispatched".to_owned())
+        }
+    };
+    verdict(ConditionType::Accepted, status, reason, message)
+}
+
+fn attached(dispatched: Option<&BpfRevision>, counts: &NodeCounts, placed: &[Placed<'_>]) -> Verdict {
+    let say = |status, reason, message| verdict(ConditionType::Attached, status, reason, message);
+    let NodeCounts { selected, updated, attached: _, failed, unknown, without_agent } = counts;
+    let live = selected - unknown - without_agent;
+    if dispatched.is_none() {
+        return say(Status::False, Reason::NotDispatched, "no spec has been accepted yet".to_owned());
+    }
+    if *selected == 0 {
+        let message = "no node matches spec.nodeSelector: it runs nowhere until one does".to_owned();
+        return say(Status::True, Reason::NoNodeSelected, message);
+    }
+    if live == 0 {
+        let nodes = few(placed.iter().filter(|p| p.is_selected()).map(|p| p.node), MAX_NAMED, ", ");
+        let message = format!("none of {selected} selected nodes is live{}: {nodes}", absent(*unknown, *without_agent));
+        return say(Status::Unknown, Reason::NoLiveNode, message);
+    }
+    if *failed > 0 {
+        let message = format!("failed on {failed} of {live} live nodes: {}", quotes(failures(placed)));
+        return say(Status::False, leading_reason(placed).unwrap_or(Reason::LoadFailed), message);
+    }
+    let besides = absent(*unknown, *without_agent);
+    if updated < &live {
+        let waiting = placed.iter().filter(|p| p.standing == Standing::Pending).map(|p| p.node);
+        let waiting = few(waiting, MAX_NAMED, ", ");
+        let message = format!("in effect on {updated} of {live} live nodes, waiting for {waiting}{besides}");
+        return say(Status::False, Reason::Progressing, message);
+    }
+    say(Status::True, Reason::InEffect, format!("in effect on {updated} of {live} live nodes{besides}"))
+}
+
+fn ready(accepted: &Verdict, attached: &Verdict) -> Verdict {
+    let Verdict { type_: _, status, reason, message } =
+        if accepted.status == Status::True { attached.clone() } else { accepted.clone() };
+    verdict(ConditionType::Ready, status, reason, message)
+}
+
+/// Only an edit can help: of the spec that was refused, or of the one that some node's kernel will never take.
+fn stalled(accepted: &Verdict, placed: &[Placed<'_>], attached: &Verdict) -> Option<Verdict> {
+    let stalled = |from: &Verdict| verdict(ConditionType::Stalled, Status::True, from.reason, from.message.clone());
+    if accepted.status == Status::False {
+        return accepted.reason.needs_edit().then(|| stalled(accepted));
+    }
+    let hopeless = placed.iter().find_map(|p| match p.standing {
+        Standing::Failed(reason) if reason.needs_edit() => Some(reason),
+        _ => None,
+    })?;
+    Some(Verdict { reason: hopeless, ..stalled(attached) })
+}
+
+/// Work is under way until it is Ready, and while nodes that are no longer selected let go of it.
+fn reconciling(ready: &Verdict, placed: &[Placed<'_>]) -> Option<Verdict> {
+    let under_way = |reason, message| verdict(ConditionType::Reconciling, Status::True, reason, message);
+    if ready.status != Status::True {
+        return Some(under_way(ready.reason, ready.message.clone()));
+    }
+    let leaving: Vec<&str> = placed.iter().filter(|p| p.standing == Standing::Leaving).map(|p| p.node).collect();
+    if leaving.is_empty() {
+        return None;
+    }
+    Some(under_way(Reason::Progressing, format!("being removed from {}", few(leaving, MAX_NAMED, ", "))))
+}
+
+/// The reason that most failing nodes give; of equals the first in the enum's order.
+fn leading_reason(placed: &[Placed<'_>]) -> Option<Reason> {
+    let mut tally: BTreeMap<Reason, i64> = BTreeMap::new();
+    for p in placed {
+        if let Standing::Failed(reason) = p.standing {
+            *tally.entry(reason).or_default() += 1;
+        }
+    }
+    tally.into_iter().min_by_key(|(reason, count)| (-count, *reason)).map(|(reason, _)| reason)
+}
+
+fn failures<'a>(placed: &'a [Placed<'_>]) -> impl Iterator<Item = (&'a str, String)> {
+    placed.iter().filter_map(|p| match p.standing {
+        Standing::Failed(reason) => Some((p.node, words(p, reason))),
+        _ => None,
+    })
+}
+
+fn quotes<'a>(said: impl Iterator<Item = (&'a str, String)>) -> String {
+    let quoted: Vec<String> = said.map(|(node, words)| format!("{node}: {}", clip(&words, MAX_QUOTE))).collect();
+    few(quoted.iter().map(String::as_str), MAX_QUOTED, "; ")
+}
+
+/// " (1 not live, 2 without an agent)", or nothing.
+fn absent(unknown: i64, without_agent: i64) -> String {
+    let parts: Vec<String> = [(unknown, "not live"), (without_agent, "without an agent")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+}
