@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{MapDefinition, ProgramType, schema};
 
 /// A BpfNode says what sockeye holds on the node of the same name. Its agent writes it.
+#[allow(clippy::duplicated_attributes, reason = "clippy takes the columns' settings for attributes")]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "sockeye.dev",
