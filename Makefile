@@ -1,0 +1,42 @@
+# The commands of this repository. Each installs what it needs that is not there, says what, and is safe to run twice.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+
+.PHONY: help demo test cluster-up cluster-down images lint crds example clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## no cluster: run the agent alone on this machine, count real TCP connections, leave nothing behind
+	@tests/demo.sh
+
+test: ## everything that can be tested here; ends with "N passed, N failed"
+	@tests/run.sh
+
+cluster-up: ## a Kubernetes of two nodes on this machine, with sockeye installed on it by Helm
+	@tests/cluster/up.sh
+
+cluster-down: ## stop it and leave nothing behind
+	@tests/cluster/down.sh
+
+images: ## build localhost/sockeye-operator:dev and localhost/sockeye-agent:dev
+	@deploy/images/build.sh
+
+lint: ## formatting, clippy, dependencies' policy, chart, shell scripts, generated files
+	@tests/lint/run.sh
+
+crds: ## regenerate the chart's CustomResourceDefinitions from crds/src
+	@mkdir -p target
+	@$(CARGO) run --quiet -p sockeye-crds --bin crdgen > target/crds.yaml
+	@cp target/crds.yaml deploy/chart/files/crds.yaml
+	@git --no-pager diff --stat -- deploy/chart/files/crds.yaml
+
+example: ## regenerate deploy/examples/bpfprogram.yaml from ebpf/programs
+	@deploy/examples/generate.sh
+
+clean: cluster-down ## stop the cluster and remove what was built (not the cached tools in ~/.cache/sockeye)
+	@$(CARGO) clean

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Everything that can be told without running the code; goes through all checks, then exits non-zero if one failed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+# shellcheck source=tests/packages.sh
+source tests/packages.sh
+
+cache=${SOCKEYE_CACHE:-$HOME/.cache/sockeye}
+deny_version=0.20.2
+failed=()
+
+check() { # check WHAT COMMAND...
+    local what=$1
+    shift
+    echo "== $what"
+    "$@" || failed+=("$what")
+}
+
+cargo_deny() {
+    local deny=$cache/cargo/bin/cargo-deny
+    deny=$(command -v cargo-deny || echo "$deny")
+    if [[ ! -x $deny ]]; then
+        echo "building cargo-deny $deny_version (a few minutes, once)"
+        cargo install --quiet --locked --root "$cache/cargo" "cargo-deny@$deny_version"
+    fi
+    "$deny" --log-level warn check --hide-inclusion-graph bans licenses sources || return
+    if "$deny" --log-level error fetch db 2>/dev/null; then
+        "$deny" --log-level warn check --hide-inclusion-graph --disable-fetch advisories
+    else
+        echo "!! ADVISORIES WERE NOT CHECKED: the advisory database cannot be reached from here"
+    fi
+}
+
+# The chart with its defaults and with every switch the other way.
+chart() {
+    local helm
+    helm=$(command -v helm || tests/cluster/build-tools.sh helm)
+    "$helm" lint --strict --quiet deploy/chart || return
+    "$helm" template sockeye deploy/chart -n sockeye-system >/dev/null || return
+    "$helm" template sockeye deploy/chart -n sockeye-system -f tests/lint/values.yaml >/dev/null
+}
+
+shell_scripts() {
+    git ls-files -co --exclude-standard -z | xargs -0 grep -lIE '^#!.*bash|^# shellcheck shell=' -- | xargs shellcheck -x
+}
+
+need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev shellcheck:shellcheck
+check "formatting" cargo fmt --check
+check "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+check "committed CRDs" cargo test --locked --quiet -p sockeye-crds --test definitions
+check "dependencies" cargo_deny
+check "chart" chart
+check "shell scripts" shell_scripts
+
+if ((${#failed[@]})); then
+    printf 'failed: %s\n' "${failed[@]}" >&2
+    exit 1
+fi
+echo "lint: nothing to complain of"

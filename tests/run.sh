@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# tests/run.sh [STAGE...]: all tests, or some stages; each sets up what it needs. Ends with one line,
+# "N passed, N failed".
+#
+# Counted are the test runner's own "test result:" lines. A stage that ends badly without a failure counted there (it did
+# not compile, the cluster did not come up) is one failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/packages.sh
+source tests/packages.sh
+
+# Pure code and properties: every crate, no privileges, no network.
+stage_unit() {
+    need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev
+    cargo test --locked --no-fail-fast --workspace
+}
+
+all=(unit)
+
+counted() { # passed and failed, by the logs given
+    awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$@"
+}
+
+(($#)) || set -- "${all[@]}"
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+broken=0
+for stage; do
+    declare -F "stage_$stage" >/dev/null || { echo "no stage $stage; there are: ${all[*]}" >&2; exit 2; }
+    started=$SECONDS
+    echo "== $stage"
+    # Not within `if`, where bash ignores errexit.
+    set +e
+    (set -e; trap - EXIT; "stage_$stage") 2>&1 | tee "$logs/$stage"
+    status=${PIPESTATUS[0]}
+    set -e
+    read -r _ failed < <(counted "$logs/$stage")
+    ((status == 0 || failed > 0)) || broken=$((broken + 1))
+    echo "== $stage: $( ((status)) && echo FAILED || echo passed), $((SECONDS - started)) s"
+done
+
+read -r passed failed < <(counted "$logs"/*)
+failed=$((failed + broken))
+echo "$passed passed, $failed failed"
+((failed == 0 && passed > 0))
