@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The agent alone, without a cluster: runs deploy/examples/bpfprogram.yaml on this machine, makes real TCP connections,
+# and compares what the agent says with what the kernel says (tests/demo.py). Exits non-zero if they disagree.
+#
+# Nothing stays: bpffs is mounted in a mount namespace of the demo's own, so pins end with it, and the node's cgroup is
+# one directory, removed at the end. Other programs' connections are outside it and are not counted.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/packages.sh
+source tests/packages.sh
+
+cgroup2_mount() {
+    awk '{ for (i = 7; i <= NF; i++) if ($i == "-" && $(i + 1) == "cgroup2") { print $5; exit } }' /proc/self/mountinfo
+}
+
+# In the mount namespace: bpffs, a cgroup, the demo, and all of it undone.
+inside() {
+    local mount
+    mount -t bpf bpf /sys/fs/bpf
+    mount=$(cgroup2_mount)
+    [[ $mount ]] || { echo "no cgroup v2 is mounted on this machine" >&2; return 1; }
+    work=$(mktemp -d)
+    cgroup=$(mktemp -d "$mount/sockeye-demo.XXXXXX")
+    trap 'rmdir "$cgroup"; rm -rf "$work"' EXIT
+    python3 tests/demo.py --agent "$1" --example deploy/examples/bpfprogram.yaml --work "$work" --cgroup "$cgroup"
+}
+
+if [[ ${1-} == --inside ]]; then
+    inside "$2"
+    exit
+fi
+
+need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool python3:python3-minimal \
+    /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml
+echo "building the agent (a few minutes the first time)"
+cargo build --locked --release -p sockeye-agent
+as_root unshare --mount --propagation private -- \
+    "$BASH" tests/demo.sh --inside "${CARGO_TARGET_DIR:-target}/release/sockeye-agent"
