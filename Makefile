@@ -3,6 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+.ONESHELL:
 
 CARGO ?= cargo
 
@@ -31,12 +32,14 @@ lint: ## formatting, clippy, dependencies' policy, chart, shell scripts, generat
 
 crds: ## regenerate the chart's CustomResourceDefinitions from crds/src
 	@mkdir -p target
-	@$(CARGO) run --quiet -p sockeye-crds --bin crdgen > target/crds.yaml
-	@cp target/crds.yaml deploy/chart/files/crds.yaml
-	@git --no-pager diff --stat -- deploy/chart/files/crds.yaml
+	$(CARGO) run --quiet -p sockeye-crds --bin crdgen > target/crds.yaml
+	cp target/crds.yaml deploy/chart/files/crds.yaml
+	git --no-pager diff --stat -- deploy/chart/files/crds.yaml
 
 example: ## regenerate deploy/examples/bpfprogram.yaml from ebpf/programs
-	@deploy/examples/generate.sh
+	@object=$$($(CARGO) run --quiet -p sockeye-ebpf --example inline)
+	sed -i "s|^\( *inline: \).*|\1$$object|" deploy/examples/bpfprogram.yaml
+	git --no-pager diff --stat -- deploy/examples/bpfprogram.yaml
 
 clean: cluster-down ## stop the cluster and remove what was built (not the cached tools in ~/.cache/sockeye)
 	@$(CARGO) clean

@@ -22,7 +22,7 @@ inside() {
     work=$(mktemp -d)
     cgroup=$(mktemp -d "$mount/sockeye-demo.XXXXXX")
     trap 'rmdir "$cgroup"; rm -rf "$work"' EXIT
-    python3 tests/demo.py --agent "$1" --example deploy/examples/bpfprogram.yaml --work "$work" --cgroup "$cgroup"
+    /usr/bin/python3 tests/demo.py --agent "$1" --example deploy/examples/bpfprogram.yaml --work "$work" --cgroup "$cgroup"
 }
 
 if [[ ${1-} == --inside ]]; then
@@ -30,7 +30,7 @@ if [[ ${1-} == --inside ]]; then
     exit
 fi
 
-need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool python3:python3-minimal \
+need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool /usr/bin/python3:python3-minimal \
     /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml
 echo "building the agent (a few minutes the first time)"
 cargo build --locked --release -p sockeye-agent

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Sourced: Debian packages on demand.
 
+PATH=$PATH:/usr/sbin:/sbin
+
 # need THING:PACKAGE...: installs the packages whose THING (a command, or a file when it begins with /) is not there,
 # and says which.
 need() {

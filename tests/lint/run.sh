@@ -34,17 +34,25 @@ cargo_deny() {
 # The chart with its defaults and with every switch the other way.
 chart() {
     local helm
-    helm=$(command -v helm || tests/cluster/build-tools.sh helm)
+    helm=$(helm_path) || return
     "$helm" lint --strict --quiet deploy/chart || return
-    "$helm" template sockeye deploy/chart -n sockeye-system >/dev/null || return
-    "$helm" template sockeye deploy/chart -n sockeye-system -f tests/lint/values.yaml >/dev/null
+    local values
+    for values in deploy/chart/values.yaml tests/lint/values.yaml; do
+        "$helm" template sockeye deploy/chart -n sockeye-system -f "$values" | /usr/bin/python3 tests/lint/chart.py || return
+    done
+}
+
+helm_path() {
+    if command -v helm; then return; fi
+    tests/cluster/build-tools.sh helm >&2 && tests/cluster/tool-path.sh helm
 }
 
 shell_scripts() {
     git ls-files -co --exclude-standard -z | xargs -0 grep -lIE '^#!.*bash|^# shellcheck shell=' -- | xargs shellcheck -x
 }
 
-need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev shellcheck:shellcheck
+need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev shellcheck:shellcheck \
+    /usr/bin/python3:python3-minimal /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml
 check "formatting" cargo fmt --check
 check "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 check "committed CRDs" cargo test --locked --quiet -p sockeye-crds --test definitions

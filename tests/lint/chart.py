@@ -1,0 +1,65 @@
+"""Reads the rendered chart on stdin and holds it to what docs/operations.md promises about privileges."""
+
+import sys
+
+import yaml
+
+CAPABILITIES = {"agent": ["BPF", "NET_ADMIN", "PERFMON"], "operator": []}
+HOST_PATHS = {"agent": 2, "operator": 0}
+
+
+def main():
+    objects = [o for o in yaml.safe_load_all(sys.stdin) if o]
+    complaints = []
+    for o in objects:
+        name = f"{o['kind']} {o['metadata']['name']}"
+        if o["kind"] in ("Deployment", "DaemonSet"):
+            component = o["metadata"]["labels"]["app.kubernetes.io/component"]
+            complaints += [f"{name}: {c}" for c in workload(component, o["spec"]["template"]["spec"])]
+        elif o["kind"] in ("ClusterRole", "Role"):
+            complaints += [f"{name}: {c}" for rule in o["rules"] for c in role(rule)]
+    kinds = sorted(o["kind"] for o in objects if o["kind"] in ("Deployment", "DaemonSet"))
+    if kinds != ["DaemonSet", "Deployment"]:
+        complaints.append(f"workloads are {kinds}")
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return bool(complaints)
+
+
+def workload(component, pod):
+    for shared in ("hostPID", "hostNetwork", "hostIPC"):
+        if pod.get(shared):
+            yield shared
+    if pod["securityContext"]["seccompProfile"] != {"type": "RuntimeDefault"}:
+        yield "seccomp profile is not RuntimeDefault"
+    host_paths = [v for v in pod.get("volumes", []) if "hostPath" in v]
+    if len(host_paths) != HOST_PATHS[component]:
+        yield f"{len(host_paths)} host paths"
+    (container,) = pod["containers"]
+    security = container["securityContext"]
+    capabilities = security["capabilities"]
+    if capabilities["drop"] != ["ALL"] or capabilities.get("add", []) != CAPABILITIES[component]:
+        yield f"capabilities are {capabilities}"
+    if security.get("privileged") or security["allowPrivilegeEscalation"] or not security["readOnlyRootFilesystem"]:
+        yield "privileged, may escalate, or writes its root"
+    uid = security.get("runAsUser", pod["securityContext"].get("runAsUser"))
+    if uid != {"agent": 0, "operator": 65532}[component]:
+        yield f"runs as {uid}"
+    for mount in container.get("volumeMounts", []):
+        if mount["mountPath"].startswith("/sys"):
+            yield "mounts below /sys, where containerd's AppArmor profile denies writes"
+        if mount.get("mountPropagation") == "Bidirectional":
+            yield "mounts reach the host"
+        if mount["name"] == "cgroup" and not mount.get("readOnly"):
+            yield "may write cgroups"
+
+
+def role(rule):
+    if "*" in rule["apiGroups"] + rule["resources"] + rule["verbs"]:
+        yield f"a wildcard: {rule}"
+    if "secrets" in rule["resources"]:
+        yield "reads Secrets"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
