@@ -1,0 +1,73 @@
+//! Compiles the BPF programs with clang. The bytes depend on nothing but the sources and clang: they are committed in an
+//! example, and named by their digest.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+const INSTALL: &str = "install them with: apt-get install clang-16 libbpf-dev linux-libc-dev (Debian 12), \
+                       or name another clang in SOCKEYE_CLANG";
+
+fn main() -> ExitCode {
+    println!("cargo::rerun-if-env-changed=SOCKEYE_CLANG");
+    println!("cargo::rerun-if-changed=programs");
+    match compile_all() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo::error={error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compile_all() -> Result<(), String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
+    let clang = clang()?;
+    compile_folder(&clang, Path::new("programs"), &out)?;
+    if env::var_os("CARGO_FEATURE_FIXTURES").is_some() {
+        compile_folder(&clang, Path::new("programs/fixtures"), &out)?;
+    }
+    Ok(())
+}
+
+fn clang() -> Result<String, String> {
+    let named = env::var("SOCKEYE_CLANG").ok();
+    let candidates = named.iter().map(String::as_str).chain(["clang-16", "clang"]);
+    let runs = |clang: &&str| Command::new(clang).arg("--version").output().is_ok_and(|o| o.status.success());
+    candidates.into_iter().find(runs).map(str::to_owned).ok_or_else(|| format!("no clang that runs: {INSTALL}"))
+}
+
+fn compile_folder(clang: &str, folder: &Path, out: &Path) -> Result<(), String> {
+    for entry in fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))? {
+        let source = entry.map_err(|e| e.to_string())?.path();
+        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(stem) = name.strip_suffix(".bpf.c") {
+            compile(clang, &source, &out.join(format!("{stem}.bpf.o")))?;
+        }
+    }
+    Ok(())
+}
+
+fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), String> {
+    let mut command = Command::new(clang);
+    // v3 has 32-bit jumps and full atomics, and every kernel from 5.12 takes it.
+    command.args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror"]);
+    // No path of the machine reaches the debug information.
+    command.args(["-ffile-compilation-dir=.", "-fdebug-prefix-map=/="]);
+    // Debian keeps asm/ below the multiarch directory, which clang does not search for this target.
+    for include in ["/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu"] {
+        if env::var("HOST").is_ok_and(|host| include.contains(host.split('-').next().unwrap_or_default())) {
+            command.arg(format!("-I{include}"));
+        }
+    }
+    let output = command.arg("-c").arg(source).arg("-o").arg(object).output().map_err(|e| format!("{clang}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    let hint =
+        if words.contains("file not found") { format!("; headers are missing: {INSTALL}") } else { String::new() };
+    Err(format!("{}: {}{hint}", source.display(), words.trim().replace('\n', " | ")))
+}

@@ -1,0 +1,264 @@
+//! `Btf`: the types in an object's `.BTF`, as far as map definitions need them (Documentation/bpf/btf.rst).
+//!
+//! Every read is bounded by the section, every walk by a count: damaged BTF is an error, never a panic or a loop.
+
+use std::collections::BTreeMap;
+
+/// What is wrong with the BTF.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("BTF: {0}")]
+pub struct BtfError(pub &'static str);
+
+/// The types of an object.
+#[derive(Debug)]
+pub struct Btf<'a> {
+    strings: &'a [u8],
+    /// By type ID less one; type 0 is void.
+    types: Vec<Type<'a>>,
+}
+
+/// One type (`struct btf_type`), with what follows it.
+#[derive(Clone, Copy, Debug)]
+struct Type<'a> {
+    name: u32,
+    kind: u8,
+    vlen: usize,
+    /// `size` or `type`, by kind.
+    size_or_type: u32,
+    rest: &'a [u8],
+}
+
+const KIND_INT: u8 = 1;
+const KIND_PTR: u8 = 2;
+const KIND_ARRAY: u8 = 3;
+const KIND_STRUCT: u8 = 4;
+const KIND_UNION: u8 = 5;
+const KIND_ENUM: u8 = 6;
+const KIND_FUNC_PROTO: u8 = 13;
+const KIND_VAR: u8 = 14;
+const KIND_DATASEC: u8 = 15;
+const KIND_FLOAT: u8 = 16;
+const KIND_DECL_TAG: u8 = 17;
+const KIND_ENUM64: u8 = 19;
+/// typedef, volatile, const, restrict and type tags stand for the type they name.
+const TRANSPARENT: [u8; 5] = [8, 9, 10, 11, 18];
+
+/// A chain of typedefs may be so long (the kernel's MAX_RESOLVE_DEPTH is 32).
+const MAX_DEPTH: usize = 32;
+/// The kernel takes no more types than this (BTF_MAX_TYPE).
+const MAX_TYPES: usize = 0x000f_ffff;
+
+type Result<T> = std::result::Result<T, BtfError>;
+
+/// A little-endian word at an offset.
+pub(crate) fn word(data: &[u8], at: usize) -> Option<u32> {
+    let end = at.checked_add(4)?;
+    data.get(at..end)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+impl<'a> Btf<'a> {
+    /// Reads a `.BTF` section.
+    pub fn parse(data: &'a [u8]) -> Result<Self> {
+        let field = |at| word(data, at).map(|w| w as usize).ok_or(BtfError("its header is cut short"));
+        if data.get(..3) != Some(&[0x9f, 0xeb, 1]) {
+            return Err(BtfError("it does not begin with the magic of little-endian version 1"));
+        }
+        let header = field(4)?;
+        let part = |offset: usize, len: usize| {
+            let start = header.checked_add(offset)?;
+            data.get(start..start.checked_add(len)?)
+        };
+        let types = part(field(8)?, field(12)?).ok_or(BtfError("its types lie outside the section"))?;
+        let strings = part(field(16)?, field(20)?).ok_or(BtfError("its strings lie outside the section"))?;
+        if header < 24 || strings.first() != Some(&0) || strings.last() != Some(&0) {
+            return Err(BtfError("its strings do not begin and end with NUL"));
+        }
+        let mut btf = Self { strings, types: Vec::new() };
+        let mut rest = types;
+        while !rest.is_empty() {
+            let (one, after) = Type::split(rest)?;
+            if btf.types.len() >= MAX_TYPES {
+                return Err(BtfError("it has too many types"));
+            }
+            btf.types.push(one);
+            rest = after;
+        }
+        Ok(btf)
+    }
+
+    /// The variables of the data section of that name, and their types' IDs, by name.
+    pub fn variables(&self, section: &str) -> Result<BTreeMap<&'a str, u32>> {
+        let mut found = BTreeMap::new();
+        for datasec in self.types.iter().filter(|t| t.kind == KIND_DATASEC) {
+            if self.string(datasec.name)? != section {
+                continue;
+            }
+            for entry in datasec.rest.chunks_exact(12) {
+                let id = word(entry, 0).ok_or(BtfError("a data section is cut short"))?;
+                let var = self.get(id)?;
+                if var.kind != KIND_VAR {
+                    return Err(BtfError("a data section holds something else than a variable"));
+                }
+                found.insert(self.string(var.name)?, var.size_or_type);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The members of a struct, and their types' IDs, in order.
+    pub fn members(&self, id: u32) -> Result<Vec<(&'a str, u32)>> {
+        let composite = self.resolve(id)?;
+        if composite.kind != KIND_STRUCT {
+            return Err(BtfError("a map's definition is no struct"));
+        }
+        let member = |m: &'a [u8]| {
+            let short = BtfError("a struct is cut short");
+            Ok((self.string(word(m, 0).ok_or(short.clone())?)?, word(m, 4).ok_or(short)?))
+        };
+        composite.rest.chunks_exact(12).map(member).collect()
+    }
+
+    /// A number written as the length of an array that is pointed to: what libbpf's `__uint` makes.
+    pub fn uint(&self, id: u32) -> Result<u32> {
+        let pointed = self.pointed(id)?;
+        let array = self.resolve(pointed)?;
+        match array.kind {
+            KIND_ARRAY => word(array.rest, 8).ok_or(BtfError("an array is cut short")),
+            _ => Err(BtfError("a map's field is not written with __uint")),
+        }
+    }
+
+    /// What a pointer points to.
+    pub fn pointed(&self, id: u32) -> Result<u32> {
+        let pointer = self.resolve(id)?;
+        if pointer.kind == KIND_PTR { Ok(pointer.size_or_type) } else { Err(BtfError("a map's field is no pointer")) }
+    }
+
+    /// An array's element type.
+    pub fn element(&self, id: u32) -> Result<u32> {
+        let array = self.resolve(id)?;
+        match array.kind {
+            KIND_ARRAY => word(array.rest, 0).ok_or(BtfError("an array is cut short")),
+            _ => Err(BtfError("a map's inner definition is not written with __array")),
+        }
+    }
+
+    /// A type's size in bytes.
+    pub fn size(&self, id: u32) -> Result<u32> {
+        let mut count = 1u64;
+        let mut id = id;
+        for _ in 0..MAX_DEPTH {
+            let one = self.resolve(id)?;
+            let size = match one.kind {
+                KIND_INT | KIND_STRUCT | KIND_UNION | KIND_ENUM | KIND_ENUM64 | KIND_FLOAT => {
+                    u64::from(one.size_or_type)
+                }
+                KIND_PTR => 8,
+                KIND_ARRAY => {
+                    let short = BtfError("an array is cut short");
+                    count = count.saturating_mul(u64::from(word(one.rest, 8).ok_or(short.clone())?));
+                    id = word(one.rest, 0).ok_or(short)?;
+                    continue;
+                }
+                _ => return Err(BtfError("a key or value has a type without size")),
+            };
+            return u32::try_from(count.saturating_mul(size)).map_err(|_| BtfError("a key or value is too large"));
+        }
+        Err(BtfError("arrays are nested too deep"))
+    }
+
+    fn get(&self, id: u32) -> Result<Type<'a>> {
+        let index = usize::try_from(id).ok().and_then(|id| id.checked_sub(1));
+        index.and_then(|i| self.types.get(i)).copied().ok_or(BtfError("a type is referred to that is not there"))
+    }
+
+    fn resolve(&self, mut id: u32) -> Result<Type<'a>> {
+        for _ in 0..MAX_DEPTH {
+            let one = self.get(id)?;
+            if !TRANSPARENT.contains(&one.kind) {
+                return Ok(one);
+            }
+            id = one.size_or_type;
+        }
+        Err(BtfError("types refer to each other too deep"))
+    }
+
+    fn string(&self, offset: u32) -> Result<&'a str> {
+        let tail = self.strings.get(offset as usize..).ok_or(BtfError("a name lies outside the strings"))?;
+        let end = tail.iter().position(|&b| b == 0).unwrap_or(tail.len());
+        std::str::from_utf8(tail.get(..end).unwrap_or_default()).map_err(|_| BtfError("a name is not UTF-8"))
+    }
+}
+
+impl<'a> Type<'a> {
+    /// The first type, and what comes after it.
+    fn split(data: &'a [u8]) -> Result<(Self, &'a [u8])> {
+        let short = || BtfError("a type is cut short");
+        let info = word(data, 4).ok_or_else(short)?;
+        let (kind, vlen) = ((info >> 24 & 0x1f) as u8, (info & 0xffff) as usize);
+        let follows = match kind {
+            KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
+            KIND_ARRAY => 12,
+            KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * vlen,
+            KIND_ENUM | KIND_FUNC_PROTO => 8 * vlen,
+            KIND_PTR | 7..=12 | KIND_FLOAT | 18 => 0,
+            _ => return Err(BtfError("it has a kind of type that is not known")),
+        };
+        let rest = data.get(12..12 + follows).ok_or_else(short)?;
+        let one = Self {
+            name: word(data, 0).ok_or_else(short)?,
+            kind,
+            vlen,
+            size_or_type: word(data, 8).ok_or_else(short)?,
+            rest,
+        };
+        debug_assert!(one.vlen <= 0xffff);
+        Ok((one, data.get(12 + follows..).unwrap_or_default()))
+    }
+}
+
+/// Checks `.BTF.ext`: that its records are as long as what is read from them, and lie inside the section. Tells whether it
+/// holds CO-RE relocations.
+pub fn check_ext(data: &[u8]) -> Result<bool> {
+    if data.get(..3) != Some(&[0x9f, 0xeb, 1]) {
+        return Err(BtfError(".BTF.ext does not begin with the magic of little-endian version 1"));
+    }
+    let field = |at| word(data, at).map(|w| w as usize).ok_or(BtfError("the header of .BTF.ext is cut short"));
+    let header = field(4)?;
+    let mut relocations = false;
+    // func_info, line_info, core_relo: offset, length, and the least size of a record.
+    for (at, least) in [(8, 8), (16, 16), (24, 16)] {
+        if at == 24 && header < 32 {
+            break;
+        }
+        let (offset, len) = (field(at)?, field(at + 4)?);
+        if len == 0 {
+            continue;
+        }
+        let start = header.checked_add(offset).ok_or(BtfError(".BTF.ext lies outside the section"))?;
+        let part = start.checked_add(len).and_then(|end| data.get(start..end));
+        let part = part.ok_or(BtfError(".BTF.ext lies outside the section"))?;
+        check_records(part, least)?;
+        relocations |= at == 24;
+    }
+    Ok(relocations)
+}
+
+/// A record size, then for each ELF section its name's offset, how many records it has, and these.
+fn check_records(part: &[u8], least: usize) -> Result<()> {
+    let short = BtfError("a part of .BTF.ext is cut short");
+    let size = word(part, 0).ok_or(short.clone())? as usize;
+    if size < least || size > 256 {
+        return Err(BtfError(".BTF.ext has records of an impossible size"));
+    }
+    let mut rest = part.get(4..).unwrap_or_default();
+    while !rest.is_empty() {
+        let count = word(rest, 4).ok_or(short.clone())? as usize;
+        let len = count.checked_mul(size).and_then(|len| len.checked_add(8)).ok_or(short.clone())?;
+        if count == 0 {
+            return Err(BtfError("a part of .BTF.ext has no records"));
+        }
+        rest = rest.get(len..).ok_or(short.clone())?;
+    }
+    Ok(())
+}

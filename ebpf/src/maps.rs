@@ -1,0 +1,162 @@
+//! The maps that an object defines: legacy definitions, BTF-typed ones, and global data. Names and sizes agree with
+//! aya-obj's, which loads them.
+
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionIndex};
+use sockeye_crds::{MapDefinition, MapInfo};
+
+use crate::{
+    btf::{Btf, BtfError, word},
+    map_type,
+    object::{Elf, ObjectError},
+};
+
+/// A map, and where the instructions' relocations find it.
+#[derive(Clone, Debug)]
+pub(crate) struct Map {
+    pub(crate) info: MapInfo,
+    pub(crate) section: SectionIndex,
+    /// The symbol's address in the section; absent for global data, which is its whole section.
+    pub(crate) address: Option<u64>,
+    /// Whether the ELF asks for it to be pinned by its name.
+    pub(crate) asks_to_be_pinned: bool,
+}
+
+/// What a definition says.
+#[derive(Clone, Copy, Debug, Default)]
+struct Definition {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    pinning: u32,
+}
+
+/// `BPF_F_RDONLY_PROG`: what libbpf and aya create `.rodata` with.
+const F_RDONLY_PROG: u32 = 1 << 7;
+/// `BPF_MAP_TYPE_ARRAY`
+const ARRAY: u32 = 2;
+
+/// Reads all of them.
+pub(crate) fn read(elf: &Elf<'_>, btf: Option<&Btf<'_>>) -> Result<Vec<Map>, ObjectError> {
+    let mut maps = Vec::new();
+    for section in elf.sections() {
+        let name = section.name().map_err(ObjectError::elf)?;
+        if name.starts_with("maps") {
+            maps.extend(legacy(elf, &section, name)?);
+        } else if name.starts_with(".maps") {
+            maps.extend(typed(elf, &section, name, btf)?);
+        } else if [".rodata", ".data", ".bss"].iter().any(|data| name.starts_with(data)) {
+            maps.push(data(&section, name)?);
+        }
+    }
+    maps.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+    Ok(maps)
+}
+
+type ElfSection<'a, 'f> = object::read::elf::ElfSection64<'a, 'f, object::LittleEndian>;
+
+/// Each symbol in a "maps" section is a `struct bpf_map_def`, of five words or more.
+fn legacy(elf: &Elf<'_>, section: &ElfSection<'_, '_>, name: &str) -> Result<Vec<Map>, ObjectError> {
+    let data = section.data().map_err(ObjectError::elf)?;
+    let mut maps = Vec::new();
+    for symbol in elf.symbols().filter(|symbol| symbol.section_index() == Some(section.index())) {
+        let map = symbol.name().map_err(ObjectError::elf)?;
+        let invalid = |what: &'static str| ObjectError::Map { name: map.to_owned(), what };
+        let start = usize::try_from(symbol.address()).map_err(|_| invalid("it lies outside its section"))?;
+        let end = usize::try_from(symbol.size()).ok().and_then(|size| start.checked_add(size));
+        let words = end.and_then(|end| data.get(start..end)).ok_or_else(|| invalid("it lies outside its section"))?;
+        if words.len() < 20 {
+            return Err(invalid("its definition is shorter than five words"));
+        }
+        let at = |i: usize| word(words, 4 * i).unwrap_or_default();
+        let pinning = at(6);
+        if pinning > 1 || (25..28).contains(&words.len()) {
+            return Err(invalid("its definition asks for a pinning that is not known"));
+        }
+        let definition = Definition {
+            map_type: at(0),
+            key_size: at(1),
+            value_size: at(2),
+            max_entries: at(3),
+            flags: at(4),
+            pinning,
+        };
+        maps.push(definition.map(map, MapDefinition::Legacy, section.index(), Some(symbol.address())));
+    }
+    if maps.is_empty() {
+        Err(ObjectError::Map { name: name.to_owned(), what: "the section has no symbols" })
+    } else {
+        Ok(maps)
+    }
+}
+
+/// Each variable of the BTF data section is a map, its fields as libbpf's `parse_btf_map_def` reads them.
+fn typed(
+    elf: &Elf<'_>,
+    section: &ElfSection<'_, '_>,
+    name: &str,
+    btf: Option<&Btf<'_>>,
+) -> Result<Vec<Map>, ObjectError> {
+    let btf = btf.ok_or(ObjectError::Btf(BtfError("there is none, and .maps needs it")))?;
+    let mut maps = Vec::new();
+    for (map, type_id) in btf.variables(name)? {
+        let symbol = elf.symbols().find(|s| s.section_index() == Some(section.index()) && s.name() == Ok(map));
+        let missing = || ObjectError::Map { name: map.to_owned(), what: "it has no symbol" };
+        let address = symbol.ok_or_else(missing)?.address();
+        let definition = Definition::from_btf(btf, type_id)?;
+        maps.push(definition.map(map, MapDefinition::Btf, section.index(), Some(address)));
+    }
+    Ok(maps)
+}
+
+/// A section of global data is an array of one element, the section.
+fn data(section: &ElfSection<'_, '_>, name: &str) -> Result<Map, ObjectError> {
+    let value_size = u32::try_from(section.size()).ok().filter(|size| (1..=1 << 20).contains(size));
+    let what = "the section is empty, or larger than an object may be";
+    let value_size = value_size.ok_or_else(|| ObjectError::Map { name: name.to_owned(), what })?;
+    let flags = if name.starts_with(".rodata") { F_RDONLY_PROG } else { 0 };
+    let definition = Definition { map_type: ARRAY, key_size: 4, value_size, max_entries: 1, flags, pinning: 0 };
+    Ok(definition.map(name, MapDefinition::Data, section.index(), None))
+}
+
+impl Definition {
+    fn from_btf(btf: &Btf<'_>, type_id: u32) -> Result<Self, BtfError> {
+        let mut definition = Self::default();
+        for (field, id) in btf.members(type_id)? {
+            match field {
+                "type" => definition.map_type = btf.uint(id)?,
+                "key" => definition.key_size = btf.size(btf.pointed(id)?)?,
+                "key_size" => definition.key_size = btf.uint(id)?,
+                "value" => definition.value_size = btf.size(btf.pointed(id)?)?,
+                "value_size" => definition.value_size = btf.uint(id)?,
+                "max_entries" => definition.max_entries = btf.uint(id)?,
+                "map_flags" => definition.flags = btf.uint(id)?,
+                "pinning" => definition.pinning = btf.uint(id)?,
+                // A map of maps: its values are descriptors (u32); a program array's are too, whatever its functions take.
+                "values" => {
+                    btf.element(id)?;
+                    definition.key_size = if definition.key_size == 0 { 4 } else { definition.key_size };
+                    definition.value_size = 4;
+                }
+                _ => {}
+            }
+        }
+        Ok(definition)
+    }
+
+    fn map(self, name: &str, definition: MapDefinition, section: SectionIndex, address: Option<u64>) -> Map {
+        let Self { map_type, key_size, value_size, max_entries, flags, pinning } = self;
+        let info = MapInfo {
+            name: name.to_owned(),
+            map_type: map_type::name(map_type).into_owned(),
+            key_size: key_size.into(),
+            value_size: value_size.into(),
+            max_entries: max_entries.into(),
+            flags: flags.into(),
+            definition,
+            used_by: Vec::new(),
+        };
+        Map { info, section, address, asks_to_be_pinned: pinning == 1 }
+    }
+}

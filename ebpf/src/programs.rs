@@ -1,0 +1,20 @@
+//! The programs that ship with sockeye, compiled in the build from `programs/*.bpf.c`.
+
+/// Counts socket-ops events 0 to 9 in `my_map`; legacy map definition.
+pub static TCP_EVENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tcp-events.bpf.o"));
+
+/// The same with a BTF map definition.
+pub static TCP_EVENTS_BTF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tcp-events-btf.bpf.o"));
+
+/// Objects for tests.
+#[cfg(feature = "fixtures")]
+pub mod fixtures {
+    /// Two programs, global data, an unused map, a pinning that the ELF asks for.
+    pub static GLOBALS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/globals.bpf.o"));
+    /// A program that the verifier refuses.
+    pub static REFUSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/refused.bpf.o"));
+    /// tcp-events with a map of another shape.
+    pub static RESHAPED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reshaped.bpf.o"));
+    /// tcp-events with other instructions and the same map.
+    pub static TWICE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/twice.bpf.o"));
+}

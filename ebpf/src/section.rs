@@ -1,0 +1,153 @@
+//! The one table of program types: what an ELF section says of the programs in it, and what the kernel calls that.
+//!
+//! The spellings are those that both libbpf (`section_defs` in libbpf.c) and aya-obj (`ProgramSection::from_str`) take; the
+//! numbers are `enum bpf_prog_type` and `enum bpf_attach_type`, the names bpftool's (`libbpf_bpf_attach_type_str`).
+
+use std::borrow::Cow;
+
+use sockeye_crds::ProgramType;
+
+/// What a section says of its programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// The section's name; what follows it after a further `/` is free.
+    pub name: &'static str,
+    /// The program type.
+    pub program_type: ProgramType,
+    /// `enum bpf_prog_type`
+    pub prog_type: u32,
+    /// `enum bpf_attach_type`
+    pub attach_type: u32,
+    /// The attach type as bpftool prints it.
+    pub attach_name: &'static str,
+    /// What its programs attach to.
+    pub target: Target,
+    /// The first kernel that has it.
+    pub least_kernel: (u16, u16),
+}
+
+/// What a program attaches to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A cgroup, by link.
+    Cgroup,
+    /// A sockmap or sockhash.
+    Map,
+}
+
+/// A row, in the columns' order.
+const fn row(
+    name: &'static str,
+    program_type: ProgramType,
+    prog_type: u32,
+    attach_type: u32,
+    attach_name: &'static str,
+    target: Target,
+    least_kernel: (u16, u16),
+) -> Section {
+    Section { name, program_type, prog_type, attach_type, attach_name, target, least_kernel }
+}
+
+/// The table.
+#[rustfmt::skip]
+pub static SECTIONS: &[Section] = {
+    use ProgramType::*;
+    use Target::*;
+    &[
+        row("sockops",               SockOps,        13, 3,  "cgroup_sock_ops",            Cgroup, (4, 13)),
+        row("cgroup_skb/ingress",    CgroupSkb,      8,  0,  "cgroup_inet_ingress",        Cgroup, (4, 10)),
+        row("cgroup_skb/egress",     CgroupSkb,      8,  1,  "cgroup_inet_egress",         Cgroup, (4, 10)),
+        row("cgroup/sock_create",    CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10)),
+        row("cgroup/sock",           CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10)),
+        row("cgroup/sock_release",   CgroupSock,     9,  34, "cgroup_inet_sock_release",   Cgroup, (5, 9)),
+        row("cgroup/post_bind4",     CgroupSock,     9,  12, "cgroup_inet4_post_bind",     Cgroup, (4, 17)),
+        row("cgroup/post_bind6",     CgroupSock,     9,  13, "cgroup_inet6_post_bind",     Cgroup, (4, 17)),
+        row("cgroup/bind4",          CgroupSockAddr, 18, 8,  "cgroup_inet4_bind",          Cgroup, (4, 17)),
+        row("cgroup/bind6",          CgroupSockAddr, 18, 9,  "cgroup_inet6_bind",          Cgroup, (4, 17)),
+        row("cgroup/connect4",       CgroupSockAddr, 18, 10, "cgroup_inet4_connect",       Cgroup, (4, 17)),
+        row("cgroup/connect6",       CgroupSockAddr, 18, 11, "cgroup_inet6_connect",       Cgroup, (4, 17)),
+        row("cgroup/sendmsg4",       CgroupSockAddr, 18, 14, "cgroup_udp4_sendmsg",        Cgroup, (4, 18)),
+        row("cgroup/sendmsg6",       CgroupSockAddr, 18, 15, "cgroup_udp6_sendmsg",        Cgroup, (4, 18)),
+        row("cgroup/recvmsg4",       CgroupSockAddr, 18, 19, "cgroup_udp4_recvmsg",        Cgroup, (5, 2)),
+        row("cgroup/recvmsg6",       CgroupSockAddr, 18, 20, "cgroup_udp6_recvmsg",        Cgroup, (5, 2)),
+        row("cgroup/getpeername4",   CgroupSockAddr, 18, 29, "cgroup_inet4_getpeername",   Cgroup, (5, 8)),
+        row("cgroup/getpeername6",   CgroupSockAddr, 18, 30, "cgroup_inet6_getpeername",   Cgroup, (5, 8)),
+        row("cgroup/getsockname4",   CgroupSockAddr, 18, 31, "cgroup_inet4_getsockname",   Cgroup, (5, 8)),
+        row("cgroup/getsockname6",   CgroupSockAddr, 18, 32, "cgroup_inet6_getsockname",   Cgroup, (5, 8)),
+        row("cgroup/getsockopt",     CgroupSockopt,  25, 21, "cgroup_getsockopt",          Cgroup, (5, 3)),
+        row("cgroup/setsockopt",     CgroupSockopt,  25, 22, "cgroup_setsockopt",          Cgroup, (5, 3)),
+        row("cgroup/sysctl",         CgroupSysctl,   23, 18, "cgroup_sysctl",              Cgroup, (5, 2)),
+        row("cgroup/dev",            CgroupDevice,   15, 6,  "cgroup_device",              Cgroup, (4, 15)),
+        row("sk_msg",                SkMsg,          16, 7,  "sk_msg_verdict",             Map,    (4, 17)),
+        row("sk_skb/stream_parser",  SkSkb,          14, 4,  "sk_skb_stream_parser",       Map,    (4, 14)),
+        row("sk_skb/stream_verdict", SkSkb,          14, 5,  "sk_skb_stream_verdict",      Map,    (4, 14)),
+    ]
+};
+
+/// What a section of that name says; nothing where sockeye does not run its type.
+pub fn find(section: &str) -> Option<&'static Section> {
+    SECTIONS
+        .iter()
+        .find(|row| section.strip_prefix(row.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// The program type of a kernel number.
+pub fn program_type(prog_type: u32) -> Option<ProgramType> {
+    SECTIONS.iter().find(|row| row.prog_type == prog_type).map(|row| row.program_type)
+}
+
+/// An attach type as bpftool prints it; its number where it is none of ours.
+pub fn attach_type_name(attach_type: u32) -> Cow<'static, str> {
+    let row = SECTIONS.iter().find(|row| row.attach_type == attach_type);
+    row.map_or_else(|| Cow::Owned(attach_type.to_string()), |row| Cow::Borrowed(row.attach_name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aya_obj::{ProgramSection, generated::bpf_attach_type as attach, generated::bpf_prog_type as prog};
+
+    #[test]
+    fn aya_takes_every_section() {
+        for row in SECTIONS {
+            assert!(row.name.parse::<ProgramSection>().is_ok(), "{}", row.name);
+            assert!(format!("{}/more", row.name).parse::<ProgramSection>().is_ok(), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        for (section, prog_type, attach_type) in [
+            ("sockops", prog::BPF_PROG_TYPE_SOCK_OPS, attach::BPF_CGROUP_SOCK_OPS),
+            ("cgroup_skb/egress", prog::BPF_PROG_TYPE_CGROUP_SKB, attach::BPF_CGROUP_INET_EGRESS),
+            ("cgroup/sock_create", prog::BPF_PROG_TYPE_CGROUP_SOCK, attach::BPF_CGROUP_INET_SOCK_CREATE),
+            ("cgroup/sock_release", prog::BPF_PROG_TYPE_CGROUP_SOCK, attach::BPF_CGROUP_INET_SOCK_RELEASE),
+            ("cgroup/post_bind6", prog::BPF_PROG_TYPE_CGROUP_SOCK, attach::BPF_CGROUP_INET6_POST_BIND),
+            ("cgroup/bind6", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET6_BIND),
+            ("cgroup/connect4", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_CONNECT),
+            ("cgroup/sendmsg6", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_UDP6_SENDMSG),
+            ("cgroup/recvmsg4", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_UDP4_RECVMSG),
+            ("cgroup/getpeername6", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET6_GETPEERNAME),
+            ("cgroup/getsockname4", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_GETSOCKNAME),
+            ("cgroup/setsockopt", prog::BPF_PROG_TYPE_CGROUP_SOCKOPT, attach::BPF_CGROUP_SETSOCKOPT),
+            ("cgroup/sysctl", prog::BPF_PROG_TYPE_CGROUP_SYSCTL, attach::BPF_CGROUP_SYSCTL),
+            ("cgroup/dev", prog::BPF_PROG_TYPE_CGROUP_DEVICE, attach::BPF_CGROUP_DEVICE),
+            ("sk_msg", prog::BPF_PROG_TYPE_SK_MSG, attach::BPF_SK_MSG_VERDICT),
+            ("sk_skb/stream_verdict", prog::BPF_PROG_TYPE_SK_SKB, attach::BPF_SK_SKB_STREAM_VERDICT),
+        ] {
+            let row = find(section).unwrap();
+            assert_eq!((row.prog_type, row.attach_type), (prog_type as u32, attach_type as u32), "{section}");
+        }
+    }
+
+    #[test]
+    fn a_section_is_found_by_its_whole_words() {
+        assert_eq!(find("sockops").unwrap().program_type, ProgramType::SockOps);
+        assert_eq!(find("cgroup/connect4/mine").unwrap().attach_type, 10);
+        assert_eq!(find("cgroup/sock").unwrap().name, "cgroup/sock");
+        for other in ["", "sockopsx", "xdp", "cgroup/connect", "maps", ".text"] {
+            assert!(find(other).is_none(), "{other}");
+        }
+        assert_eq!(attach_type_name(3), "cgroup_sock_ops");
+    }
+}
