@@ -1,0 +1,120 @@
+//! `announce`: the Events that a change of status is worth. Pure, and told from the two statuses, so that an operator that
+//! restarts announces nothing twice.
+
+use sockeye_crds::{
+    BpfProgramStatus, Condition, ConditionType, Reason,
+    condition::{self, Status},
+};
+
+use crate::step::Announcement;
+
+/// What to announce of a change from `old` to `new`: transitions, not messages.
+pub fn changes(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<Announcement> {
+    let pair = |type_| (condition::find(&old.conditions, type_), condition::find(&new.conditions, type_));
+    let (was_accepted, accepted) = pair(ConditionType::Accepted);
+    let (was_attached, attached) = pair(ConditionType::Attached);
+    [acceptance(was_accepted, accepted, old, new), attachment(was_attached, attached)].into_iter().flatten().collect()
+}
+
+/// No live node holds a deleted BpfProgram any more.
+pub fn detached() -> Announcement {
+    let note = "no live node holds it any more; nodes that are not live remove what they hold once they are back";
+    Announcement { warning: false, reason: "Detached".to_owned(), action: "Delete", note: note.to_owned() }
+}
+
+fn acceptance(
+    was: Option<&Condition>,
+    is: Option<&Condition>,
+    old: &BpfProgramStatus,
+    new: &BpfProgramStatus,
+) -> Option<Announcement> {
+    let is = is?;
+    let revision = |status: &BpfProgramStatus| status.dispatch.as_ref().map(|dispatch| dispatch.revision.clone());
+    // Of an accepted spec the revision is what counts; a refused one is worth a word for every edit.
+    let news = match is.status {
+        Status::True => revision(old) != revision(new) || was.is_none_or(|was| was.status != is.status),
+        Status::False | Status::Unknown => {
+            was.is_none_or(|was| said(was) != said(is) || was.observed_generation != is.observed_generation)
+        }
+    };
+    news.then(|| announcement(is, "Validate", is.status != Status::True))
+}
+
+fn attachment(was: Option<&Condition>, is: Option<&Condition>) -> Option<Announcement> {
+    let is = is?;
+    let under_way = matches!(is.reason, Reason::Progressing | Reason::NotDispatched);
+    let news = was.is_none_or(|was| said(was) != said(is));
+    // To be Ready and run nowhere is seldom what was meant.
+    let warning = is.status != Status::True || is.reason == Reason::NoNodeSelected;
+    (news && !under_way).then(|| announcement(is, "Attach", warning))
+}
+
+fn said(condition: &Condition) -> (Status, Reason) {
+    (condition.status, condition.reason)
+}
+
+fn announcement(condition: &Condition, action: &'static str, warning: bool) -> Announcement {
+    Announcement { warning, reason: condition.reason.as_str(), action, note: condition.message.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+    use sockeye_crds::program::Dispatch;
+
+    use super::*;
+
+    fn condition(type_: ConditionType, status: Status, reason: Reason, generation: i64) -> Condition {
+        let last_transition_time = Time(Timestamp::UNIX_EPOCH);
+        Condition {
+            type_,
+            status,
+            observed_generation: generation,
+            last_transition_time,
+            reason,
+            message: "words".into(),
+        }
+    }
+
+    fn status(accepted: (Status, Reason, i64), attached: (Status, Reason), revision: Option<&str>) -> BpfProgramStatus {
+        BpfProgramStatus {
+            dispatch: revision.map(|name| Dispatch { revision: name.into(), ..Dispatch::default() }),
+            conditions: vec![
+                condition(ConditionType::Accepted, accepted.0, accepted.1, accepted.2),
+                condition(ConditionType::Attached, attached.0, attached.1, accepted.2),
+            ],
+            ..BpfProgramStatus::default()
+        }
+    }
+
+    fn reasons(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<(String, bool)> {
+        changes(old, new).into_iter().map(|a| (a.reason, a.warning)).collect()
+    }
+
+    const GOOD: (Status, Reason, i64) = (Status::True, Reason::Dispatched, 1);
+    const WORKING: (Status, Reason) = (Status::False, Reason::Progressing);
+    const DONE: (Status, Reason) = (Status::True, Reason::InEffect);
+
+    #[test]
+    fn a_rollout_is_two_words() {
+        let (first, second) = (status(GOOD, WORKING, Some("r1")), status(GOOD, DONE, Some("r1")));
+        assert_eq!(reasons(&BpfProgramStatus::default(), &first), [("Dispatched".to_owned(), false)]);
+        assert_eq!(reasons(&first, &second), [("InEffect".to_owned(), false)]);
+        assert_eq!(reasons(&second, &second), []);
+    }
+
+    #[test]
+    fn every_refused_edit_is_announced_once() {
+        let good = status(GOOD, DONE, Some("r1"));
+        let refused = |generation| status((Status::False, Reason::NoSuchMap, generation), DONE, Some("r1"));
+        assert_eq!(reasons(&good, &refused(2)), [("NoSuchMap".to_owned(), true)]);
+        assert_eq!(reasons(&refused(2), &refused(2)), []);
+        assert_eq!(reasons(&refused(2), &refused(3)), [("NoSuchMap".to_owned(), true)]);
+    }
+
+    #[test]
+    fn running_nowhere_is_a_warning() {
+        let nowhere = status(GOOD, (Status::True, Reason::NoNodeSelected), Some("r1"));
+        assert_eq!(reasons(&status(GOOD, DONE, Some("r1")), &nowhere), [("NoNodeSelected".to_owned(), true)]);
+    }
+}

@@ -1,0 +1,210 @@
+//! `gather`: everything that one look at a BpfProgram needs to know, read once. IO: reads only, and of the API server only
+//! what the watches do not bring: bytes, and revisions where a cache is not good enough.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Api, Client, Resource as _, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use sockeye_crds::{
+    BpfProgram, BpfProgramSpec, BpfProgramStatus, BpfRevision, Reason, names, program::ConfigMapSource,
+    revision::ProgramRef,
+};
+use sockeye_ebpf::Refusal;
+
+use crate::{
+    cluster::Cluster,
+    memory::{Fingerprint, Memory},
+    stores::Stores,
+};
+
+/// Why gathering failed: always worth another try.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ConfigMap with the bytes.
+    #[error("reading ConfigMap {name}: {source}")]
+    Bytecode {
+        /// Its name.
+        name: String,
+        /// What the API server said.
+        source: kube::Error,
+    },
+    /// The revisions.
+    #[error("listing the revisions of {program}: {source}")]
+    Revisions {
+        /// The BpfProgram's name.
+        program: String,
+        /// What the API server said.
+        source: kube::Error,
+    },
+}
+
+/// Everything that one look at a BpfProgram needs to know.
+#[derive(Clone, Debug)]
+pub struct Gathered {
+    /// What its user wants.
+    pub intent: Intent,
+    /// Where its bytes are.
+    pub bytecode: Bytecode,
+    /// Its revisions, live or not; none of an earlier object of the same name.
+    pub revisions: Vec<BpfRevision>,
+    /// Digests whose bytes are stored.
+    pub stored: BTreeSet<String>,
+    /// The nodes and what they say.
+    pub cluster: Cluster,
+}
+
+/// What the user of a BpfProgram wants.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// Which object this is.
+    pub program: ProgramRef,
+    /// Its metadata.
+    pub meta: ObjectMeta,
+    /// Its spec, or why it cannot be read.
+    pub spec: Result<Arc<BpfProgramSpec>, String>,
+    /// Its status as it was last written.
+    pub status: BpfProgramStatus,
+}
+
+/// The bytes of a BpfProgram.
+#[derive(Clone, Debug)]
+pub enum Bytecode {
+    /// Not read: what was found out about them holds, and they are stored.
+    Known,
+    /// In the spec, base64.
+    Inline(Fingerprint),
+    /// Fetched from where the spec says.
+    Fetched(Fingerprint, Vec<u8>),
+    /// Not where the spec says, or not to be looked for.
+    Unavailable(Refusal),
+}
+
+impl Intent {
+    /// What an object as it was watched says.
+    pub fn read(object: &DeserializeGuard<BpfProgram>, memory: &Memory) -> Self {
+        let meta = object.meta();
+        let program = ProgramRef { name: object.name_any(), uid: object.uid().unwrap_or_default() };
+        let (spec, seen) = match &object.0 {
+            Ok(readable) => (Ok(Arc::new(readable.spec.clone())), readable.status.clone().unwrap_or_default()),
+            Err(invalid) => (Err(invalid.error.clone()), BpfProgramStatus::default()),
+        };
+        let status = memory.latest_status(&program.uid, meta.resource_version.as_deref(), &seen);
+        Self { program, meta: meta.clone(), spec, status }
+    }
+
+    /// The latest generation.
+    pub fn generation(&self) -> i64 {
+        self.meta.generation.unwrap_or_default()
+    }
+
+    /// Whether it is being deleted.
+    pub fn deleting(&self) -> bool {
+        self.meta.deletion_timestamp.is_some()
+    }
+
+    /// Where the operator's finalizer stands.
+    pub fn finalizer(&self) -> Option<usize> {
+        self.meta.finalizers.iter().flatten().position(|finalizer| finalizer == names::FINALIZER)
+    }
+}
+
+/// Gathers what one look at `object` needs.
+pub async fn gather(
+    client: &Client,
+    namespace: &str,
+    stores: &Stores,
+    object: &DeserializeGuard<BpfProgram>,
+    memory: &Memory,
+) -> Result<Gathered, Error> {
+    let intent = Intent::read(object, memory);
+    let revisions = if intent.deleting() {
+        revisions(client, &intent.program).await?
+    } else {
+        stores.revisions_of(&intent.program.uid)
+    };
+    let stored = stores.digests();
+    let bytecode = bytecode(client, namespace, stores, &stored, &intent, memory).await?;
+    Ok(Gathered { intent, bytecode, revisions, stored, cluster: stores.cluster() })
+}
+
+/// The revisions of one BpfProgram as the API server has them this moment. A dispatch is decided on these: on a cache that
+/// lags behind, two revisions might get the same sequence.
+pub async fn revisions(client: &Client, program: &ProgramRef) -> Result<Vec<BpfRevision>, Error> {
+    let ProgramRef { name, uid } = program;
+    let labelled = ListParams::default().labels(&format!("{}={name}", names::LABEL_PROGRAM));
+    let api: Api<DeserializeGuard<BpfRevision>> = Api::all(client.clone());
+    let list = api.list(&labelled).await.map_err(|source| Error::Revisions { program: name.clone(), source })?;
+    let readable = list.items.into_iter().filter_map(|revision| revision.0.ok());
+    Ok(readable.filter(|revision| revision.spec.program.uid == *uid).collect())
+}
+
+async fn bytecode(
+    client: &Client,
+    namespace: &str,
+    stores: &Stores,
+    stored: &BTreeSet<String>,
+    intent: &Intent,
+    memory: &Memory,
+) -> Result<Bytecode, Error> {
+    let spec = match &intent.spec {
+        Ok(_) if intent.deleting() => return Ok(Bytecode::Known),
+        Ok(spec) => spec,
+        Err(words) => {
+            let message = format!("the BpfProgram cannot be read: {words}");
+            return Ok(Bytecode::Unavailable(Refusal { reason: Reason::InvalidSpec, message }));
+        }
+    };
+    let mut fingerprint =
+        Fingerprint { uid: intent.program.uid.clone(), generation: intent.generation(), config_map: None };
+    let known = |fingerprint: &Fingerprint| {
+        memory.verdict_on(fingerprint).is_some_and(|verdict| match &*verdict {
+            Ok(accepted) => stored.contains(&accepted.digest),
+            Err(_) => true,
+        })
+    };
+    let Some(ConfigMapSource { name, key }) = &spec.bytecode.config_map else {
+        return Ok(if known(&fingerprint) { Bytecode::Known } else { Bytecode::Inline(fingerprint) });
+    };
+    let Some(seen) = stores.config_map(namespace, name) else {
+        return Ok(Bytecode::Unavailable(missing(namespace, name)));
+    };
+    fingerprint.config_map = version(&seen.metadata);
+    if known(&fingerprint) {
+        return Ok(Bytecode::Known);
+    }
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let fetched = api.get_opt(name).await.map_err(|source| Error::Bytecode { name: name.clone(), source })?;
+    let Some(mut config_map) = fetched else { return Ok(Bytecode::Unavailable(missing(namespace, name))) };
+    fingerprint.config_map = version(&config_map.metadata);
+    Ok(match config_map.binary_data.as_mut().and_then(|data| data.remove(key)) {
+        Some(bytes) => Bytecode::Fetched(fingerprint, bytes.0),
+        None => Bytecode::Unavailable(without_key(namespace, name, key, &config_map)),
+    })
+}
+
+fn version(meta: &ObjectMeta) -> Option<(String, String)> {
+    Some((meta.uid.clone().unwrap_or_default(), meta.resource_version.clone().unwrap_or_default()))
+}
+
+fn missing(namespace: &str, name: &str) -> Refusal {
+    let message = format!(
+        "spec.bytecode.configMap: there is no ConfigMap {name} in namespace {namespace}; create it: \
+         kubectl create configmap {name} -n {namespace} --from-file=..."
+    );
+    Refusal { reason: Reason::BytecodeUnavailable, message }
+}
+
+fn without_key(namespace: &str, name: &str, key: &str, config_map: &ConfigMap) -> Refusal {
+    let text = config_map.data.as_ref().is_some_and(|data| data.contains_key(key));
+    let present: Vec<&str> = config_map.binary_data.iter().flatten().map(|(key, _)| key.as_str()).take(5).collect();
+    let why = if text {
+        "it is in data, as text, not in binaryData".to_owned()
+    } else if present.is_empty() {
+        "its binaryData is empty".to_owned()
+    } else {
+        format!("its binaryData has {}", present.join(", "))
+    };
+    let message =
+        format!("spec.bytecode.configMap: ConfigMap {namespace}/{name} has no key {key} in binaryData: {why}");
+    Refusal { reason: Reason::BytecodeUnavailable, message }
+}

@@ -1,0 +1,162 @@
+//! `Health`: whether the process does its work, and the two pages that say so. IO: one listening socket.
+//!
+//! Ready: every watch has been listed, and the API server took the last write. A user's program that fails is not the
+//! process's failure. Healthy: the loop has turned lately.
+
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http_body_util::Full;
+use hyper::{Request, Response, StatusCode, body::Bytes, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tracing::{debug, info};
+
+/// A loop that has not turned for so long is stuck: it turns at least every half of this.
+pub const STUCK: Duration = Duration::from_secs(60);
+
+/// Whether the process does its work.
+#[derive(Clone, Debug)]
+pub struct Health {
+    start: Instant,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    listed: AtomicBool,
+    refused: AtomicBool,
+    turned_ms: AtomicU64,
+}
+
+/// Why health cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("serving health on port {port}: {source}")]
+pub struct Error {
+    port: u16,
+    source: std::io::Error,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { start: Instant::now(), state: Arc::default() }
+    }
+}
+
+impl Health {
+    /// Every watch has been listed.
+    pub fn listed(&self) {
+        self.state.listed.store(true, Ordering::Relaxed);
+    }
+
+    /// The loop has turned.
+    pub fn turned(&self) {
+        let since = self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        self.state.turned_ms.store(since, Ordering::Relaxed);
+    }
+
+    /// A write was tried. Conflicts and what was gone or invalid are about the object, not about this process.
+    pub fn wrote<T>(&self, result: &Result<T, kube::Error>) {
+        let refused = match result {
+            Ok(_) => false,
+            Err(kube::Error::Api(status)) => !matches!(status.code, 404 | 409 | 422),
+            Err(_) => true,
+        };
+        self.state.refused.store(refused, Ordering::Relaxed);
+    }
+
+    /// Why it is not ready, if so.
+    pub fn ready(&self) -> Result<(), &'static str> {
+        if !self.state.listed.load(Ordering::Relaxed) {
+            return Err("not everything has been listed yet");
+        }
+        if self.state.refused.load(Ordering::Relaxed) {
+            return Err("the API server did not take the last write; see the log");
+        }
+        self.healthy()
+    }
+
+    /// Why it is not healthy, if so. Waiting for the API server is healthy.
+    pub fn healthy(&self) -> Result<(), &'static str> {
+        let turned = Duration::from_millis(self.state.turned_ms.load(Ordering::Relaxed));
+        let stuck = self.state.listed.load(Ordering::Relaxed) && self.start.elapsed().saturating_sub(turned) > STUCK;
+        if stuck { Err("the loop is stuck") } else { Ok(()) }
+    }
+
+    /// Serves `/healthz` and `/readyz`, on IPv6 and IPv4 where there is IPv6.
+    pub async fn serve(self, port: u16) -> Result<Infallible, Error> {
+        let failed = |source| Error { port, source };
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let listener = match TcpListener::bind(any).await {
+            Ok(listener) => listener,
+            Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.map_err(failed)?,
+        };
+        info!(port, "serving /healthz and /readyz");
+        loop {
+            let (stream, _) = listener.accept().await.map_err(failed)?;
+            let health = self.clone();
+            let service = service_fn(move |request| {
+                let response = health.answer(&request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            // A connection's failure is its own; one that says nothing for long is closed.
+            tokio::spawn(async move {
+                let mut server = http1::Builder::new();
+                server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).keep_alive(false);
+                if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+                    debug!(%error, "health connection");
+                }
+            });
+        }
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let (status, text) = match request.uri().path() {
+            "/healthz" => verdict(self.healthy()),
+            "/readyz" => verdict(self.ready()),
+            _ => (StatusCode::NOT_FOUND, "there are /healthz and /readyz"),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
+        *response.status_mut() = status;
+        response
+    }
+}
+
+fn verdict(result: Result<(), &'static str>) -> (StatusCode, &'static str) {
+    match result {
+        Ok(()) => (StatusCode::OK, "ok"),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: u16) -> Result<(), kube::Error> {
+        let status = kube::core::Status { code, ..kube::core::Status::failure("no", "No") };
+        Err(kube::Error::Api(status.boxed()))
+    }
+
+    #[test]
+    fn ready_once_listed_and_while_writes_are_taken() {
+        let health = Health::default();
+        assert!(health.ready().is_err());
+        health.listed();
+        assert_eq!(health.ready(), Ok(()));
+        health.wrote(&refusal(409));
+        assert_eq!(health.ready(), Ok(()), "a conflict is about the object");
+        health.wrote(&refusal(403));
+        assert!(health.ready().is_err());
+        assert_eq!(health.healthy(), Ok(()), "restarting would not help");
+        health.wrote::<()>(&Ok(()));
+        assert_eq!(health.ready(), Ok(()));
+    }
+}

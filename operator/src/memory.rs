@@ -1,0 +1,66 @@
+//! `Memory`: what the operator remembers of one BpfProgram between two looks. Losing it costs a second check of the same
+//! bytes, never correctness: everything that matters is in the API. No IO.
+
+use std::sync::Arc;
+
+use sockeye_crds::BpfProgramStatus;
+use sockeye_ebpf::{Accepted, Refusal};
+
+/// What is remembered of one BpfProgram.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// What became of the spec and bytes that were checked last.
+    pub verdict: Option<(Fingerprint, Arc<Verdict>)>,
+    /// The status that was written last, which the watch may not have brought back yet.
+    pub written: Option<Written>,
+}
+
+/// What became of a spec and its bytes.
+pub type Verdict = Result<Accepted, Refusal>;
+
+/// Which spec and which bytes: where two are equal, so are the verdicts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The BpfProgram's UID.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// UID and resource version of the ConfigMap that holds the bytes, unless the spec itself does.
+    pub config_map: Option<(String, String)>,
+}
+
+/// A status as it was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Of which BpfProgram.
+    pub uid: String,
+    /// The resource version that the write made.
+    pub resource_version: u64,
+    /// What was written.
+    pub status: BpfProgramStatus,
+}
+
+impl Memory {
+    /// The verdict on exactly that spec and those bytes.
+    pub fn verdict_on(&self, fingerprint: &Fingerprint) -> Option<Arc<Verdict>> {
+        self.verdict.as_ref().filter(|(of, _)| of == fingerprint).map(|(_, verdict)| Arc::clone(verdict))
+    }
+
+    /// The latest status there is: the one the watch brought, or the one written since.
+    pub fn latest_status(
+        &self,
+        uid: &str,
+        resource_version: Option<&str>,
+        seen: &BpfProgramStatus,
+    ) -> BpfProgramStatus {
+        let seen_at = resource_version.and_then(|version| version.parse::<u64>().ok());
+        match &self.written {
+            Some(written)
+                if written.uid == uid && seen_at.is_some_and(|seen_at| seen_at < written.resource_version) =>
+            {
+                written.status.clone()
+            }
+            _ => seen.clone(),
+        }
+    }
+}

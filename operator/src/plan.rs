@@ -1,0 +1,135 @@
+//! `plan`: the writes that make the API say what the latest accepted spec says. Pure: gathered facts in, steps out; when
+//! nothing changed, no steps.
+//!
+//! Bytes come first, then the revision, then the older ones go. Of one BpfProgram exactly one revision is live: the last
+//! accepted one. An older one that stayed live would go on running on nodes that the newer no longer selects. It is kept
+//! while any node reports that it runs there, live node or not, and deleted when none does. A node on which the newer one
+//! does not load keeps the older one attached by itself; it needs no live revision for that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource as _, ResourceExt};
+use sockeye_crds::{BpfProgram, BpfRevision, BpfRevisionSpec, names, revision::ProgramRef};
+use sockeye_ebpf::Accepted;
+
+use crate::{gather::Gathered, step::Step, validate::Validated};
+
+/// What is to be done, and what agents are to run once it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The writes, in order.
+    pub steps: Vec<Step>,
+    /// The revision that agents are to run.
+    pub dispatched: Option<BpfRevision>,
+}
+
+impl Plan {
+    /// Whether a revision is to be made.
+    pub fn dispatches(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Dispatch(_)))
+    }
+}
+
+/// Plans for a BpfProgram that is to stay, or is being deleted.
+pub fn plan(gathered: &Gathered, validated: &Validated) -> Plan {
+    if gathered.intent.deleting() {
+        return Plan { steps: gathered.revisions.iter().filter_map(delete).collect(), dispatched: None };
+    }
+    let mut steps = Vec::new();
+    if gathered.intent.finalizer().is_none() {
+        steps.push(Step::AddFinalizer { present: gathered.intent.meta.finalizers.clone().unwrap_or_default() });
+    }
+    let newest = newest(&gathered.revisions);
+    let dispatched = match validated.accepted() {
+        Some(accepted) => dispatch(gathered, validated, accepted, newest, &mut steps),
+        None => newest.cloned(),
+    };
+    let running = gathered.cluster.running(&gathered.intent.program.uid);
+    steps.extend(retire(&gathered.revisions, dispatched.as_ref(), &running));
+    Plan { steps, dispatched }
+}
+
+/// Of the live ones, the revision that agents run.
+fn newest(revisions: &[BpfRevision]) -> Option<&BpfRevision> {
+    revisions.iter().filter(|revision| revision.is_live()).max_by_key(|revision| revision.spec.sequence)
+}
+
+fn dispatch(
+    gathered: &Gathered,
+    validated: &Validated,
+    accepted: &Accepted,
+    newest: Option<&BpfRevision>,
+    steps: &mut Vec<Step>,
+) -> Option<BpfRevision> {
+    let stored = gathered.stored.contains(&accepted.digest);
+    if let (false, Some(bytes)) = (stored, &validated.bytes) {
+        steps.push(Step::StoreBytes { digest: accepted.digest.clone(), bytes: bytes.clone() });
+    }
+    let highest = gathered.revisions.iter().map(|revision| revision.spec.sequence).max().unwrap_or_default();
+    let program = gathered.intent.program.clone();
+    let spec = accepted.clone().into_revision_spec(program.clone(), gathered.intent.generation(), highest + 1);
+    match newest {
+        Some(newest) if same_content(&newest.spec, &spec) => Some(newest.clone()),
+        // Without its bytes no agent could run it. They are read again with the next look.
+        _ if !stored && validated.bytes.is_none() => newest.cloned(),
+        _ => {
+            let revision = revision(&program, spec);
+            steps.push(Step::Dispatch(Box::new(revision.clone())));
+            Some(revision)
+        }
+    }
+}
+
+/// Whether two revisions ask for the same, whenever they were made.
+fn same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
+    let BpfRevisionSpec { program, generation: _, sequence: _, digest, object, node_selector, programs, maps } = a;
+    *program == b.program
+        && *digest == b.digest
+        && *object == b.object
+        && *node_selector == b.node_selector
+        && *programs == b.programs
+        && *maps == b.maps
+}
+
+/// A revision named by all it says, so that making it twice makes one.
+fn revision(program: &ProgramRef, spec: BpfRevisionSpec) -> BpfRevision {
+    // A spec made of strings, numbers and lists always serializes; were it not to, the sequence still names it.
+    let content = serde_json::to_vec(&spec).unwrap_or_else(|_| spec.sequence.to_string().into_bytes());
+    let mut revision = BpfRevision::new(&names::revision_name(&program.name, &content), spec);
+    let labels = [(names::LABEL_PROGRAM, program.name.as_str()), (names::LABEL_LIVE, "true")];
+    revision.metadata.labels = Some(BTreeMap::from(labels.map(|(key, value)| (key.to_owned(), value.to_owned()))));
+    revision.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: BpfProgram::api_version(&()).into_owned(),
+        kind: BpfProgram::kind(&()).into_owned(),
+        name: program.name.clone(),
+        uid: program.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }]);
+    revision
+}
+
+/// Withdraws what is live beside the dispatched one, and deletes what is withdrawn and runs nowhere.
+fn retire<'a>(
+    revisions: &'a [BpfRevision],
+    dispatched: Option<&BpfRevision>,
+    running: &'a BTreeSet<String>,
+) -> impl Iterator<Item = Step> + 'a {
+    let kept = dispatched.map(ResourceExt::name_any);
+    let others = revisions.iter().filter(move |revision| Some(revision.name_any()) != kept);
+    others.filter_map(|revision| {
+        if revision.is_live() {
+            Some(Step::Withdraw { revision: revision.name_any(), uid: revision.uid()? })
+        } else if running.contains(&revision.name_any()) {
+            None
+        } else {
+            delete(revision)
+        }
+    })
+}
+
+fn delete(revision: &BpfRevision) -> Option<Step> {
+    let to_delete = revision.metadata.deletion_timestamp.is_none();
+    to_delete.then(|| Some(Step::DeleteRevision { revision: revision.name_any(), uid: revision.uid()? })).flatten()
+}

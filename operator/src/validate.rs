@@ -1,0 +1,128 @@
+//! `validate`: what becomes of the latest spec. Pure but for the thread it runs on: reading an object is CPU work on bytes
+//! that a stranger wrote, so it happens on a blocking thread, where a panic in a parser ends that reading alone.
+
+use std::sync::Arc;
+
+use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, condition};
+use sockeye_ebpf::{Accepted, Refusal};
+
+use crate::{
+    gather::{Bytecode, Gathered, Intent},
+    memory::{Fingerprint, Memory, Verdict},
+};
+
+/// Why validating failed, as opposed to refusing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process is ending.
+    #[error("the check was cancelled")]
+    Cancelled,
+}
+
+/// What became of the latest spec.
+#[derive(Clone, Debug)]
+pub struct Validated {
+    /// Whether it is accepted, and as what.
+    pub judgement: Judgement,
+    /// The bytes, where they were read; without them nothing can be stored.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// Whether the latest spec is accepted.
+#[derive(Clone, Debug)]
+pub enum Judgement {
+    /// It was checked, now or earlier.
+    Checked(Arc<Verdict>),
+    /// It was accepted and dispatched once; its bytes are not where they came from any more, which takes nothing back.
+    Stands,
+    /// It cannot be checked.
+    Refused(Refusal),
+}
+
+/// Judges the latest spec, and remembers the judgement.
+pub async fn validate(gathered: &mut Gathered, memory: &mut Memory) -> Result<Validated, Error> {
+    let bytecode = std::mem::replace(&mut gathered.bytecode, Bytecode::Known);
+    let intent = &gathered.intent;
+    let (fingerprint, fetched) = match bytecode {
+        Bytecode::Known => return Ok(known(memory)),
+        Bytecode::Unavailable(refusal) => {
+            let judgement = if stands(intent, &refusal) { Judgement::Stands } else { Judgement::Refused(refusal) };
+            return Ok(Validated { judgement, bytes: None });
+        }
+        Bytecode::Inline(fingerprint) => (fingerprint, None),
+        Bytecode::Fetched(fingerprint, bytes) => (fingerprint, Some(bytes)),
+    };
+    let Ok(spec) = &intent.spec else { return Ok(known(memory)) };
+    let spec = Arc::clone(spec);
+    let (verdict, bytes) = match tokio::task::spawn_blocking(move || check(&spec, fetched)).await {
+        Ok(checked) => checked,
+        Err(ended) if ended.is_panic() => (Err(unreadable()), None),
+        Err(_) => return Err(Error::Cancelled),
+    };
+    Ok(Validated { judgement: Judgement::Checked(remember(memory, fingerprint, verdict)), bytes })
+}
+
+fn remember(memory: &mut Memory, fingerprint: Fingerprint, verdict: Verdict) -> Arc<Verdict> {
+    let verdict = Arc::new(verdict);
+    memory.verdict = Some((fingerprint, Arc::clone(&verdict)));
+    verdict
+}
+
+fn known(memory: &Memory) -> Validated {
+    let judgement = match &memory.verdict {
+        Some((_, verdict)) => Judgement::Checked(Arc::clone(verdict)),
+        None => Judgement::Stands,
+    };
+    Validated { judgement, bytes: None }
+}
+
+/// Decodes and checks. The bytes come back only where they are of use.
+fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> (Verdict, Option<Vec<u8>>) {
+    let bytes = match (fetched, &spec.bytecode.inline) {
+        (Some(bytes), _) => bytes,
+        (None, Some(inline)) => match sockeye_ebpf::check::decode_inline(inline) {
+            Ok(bytes) => bytes,
+            Err(refusal) => return (Err(refusal), None),
+        },
+        (None, None) => {
+            let message = "spec.bytecode: exactly one of inline and configMap must be set".to_owned();
+            return (Err(Refusal { reason: Reason::InvalidSpec, message }), None);
+        }
+    };
+    match sockeye_ebpf::check(spec, &bytes) {
+        Ok(accepted) => (Ok(accepted), Some(bytes)),
+        Err(refusal) => (Err(refusal), None),
+    }
+}
+
+fn unreadable() -> Refusal {
+    let message = "the bytes are no object that sockeye can read: its reader gave up; please report them".to_owned();
+    Refusal { reason: Reason::InvalidObject, message }
+}
+
+/// Whether this very generation was accepted before, so that only its source is missing.
+fn stands(intent: &Intent, refusal: &Refusal) -> bool {
+    let accepted = condition::find(&intent.status.conditions, ConditionType::Accepted);
+    refusal.reason == Reason::BytecodeUnavailable
+        && intent.status.dispatch.is_some()
+        && accepted.is_some_and(|c| c.status == condition::Status::True && c.observed_generation == intent.generation())
+}
+
+impl Validated {
+    /// The accepted spec, where there is one.
+    pub fn accepted(&self) -> Option<&Accepted> {
+        match &self.judgement {
+            Judgement::Checked(verdict) => verdict.as_ref().as_ref().ok(),
+            Judgement::Stands | Judgement::Refused(_) => None,
+        }
+    }
+
+    /// Why the latest spec is refused, where it is.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.judgement {
+            Judgement::Checked(verdict) => verdict.as_ref().as_ref().err(),
+            Judgement::Refused(refusal) => Some(refusal),
+            Judgement::Stands => None,
+        }
+    }
+}
