@@ -1,0 +1,236 @@
+//! `Agent`: brings one node to what is wanted, one BpfProgram after the other: observe, plan, execute, observe again.
+//!
+//! Level-triggered and without a state of its own to lose: all that it knows of the node comes from bpffs and the kernel.
+//! What it keeps between passes is only what has been tried, and when to try again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
+
+use sockeye_crds::{BpfNodeStatus, BpfRevision, Reason, node::NodeFacts};
+use tokio::task::block_in_place;
+
+use crate::{
+    execute::Executor,
+    failure::Failure,
+    kernel::{
+        SysError,
+        cgroup::{Cgroup, Root, RootError},
+        facts::{self, Machine},
+        load::KernelBtf,
+    },
+    layout::Layout,
+    observe::{self, ObserveError},
+    plan::{Step, plan},
+    report::report,
+    track::Track,
+    wanted::Wanted,
+};
+
+/// Where things are on this node.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Where bpffs is mounted for this process.
+    pub bpffs: PathBuf,
+    /// Where the host has it: pin paths are reported so.
+    pub host_bpffs: PathBuf,
+    /// The node's cgroup root; found where absent.
+    pub cgroup_root: Option<PathBuf>,
+}
+
+/// Gives the bytes of an object.
+pub trait Bytes {
+    /// The bytes of that digest, checked against it, or why there are none.
+    fn get(&self, digest: &str) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
+}
+
+/// Why the agent can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no cgroup root.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// There is no bpffs.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}
+
+/// What a node is told to run.
+#[derive(Clone, Debug, Default)]
+pub struct Wants {
+    /// The revision to run, by BpfProgram.
+    pub run: BTreeMap<String, Arc<BpfRevision>>,
+    /// BpfPrograms that are to keep what they have, and why: what is wanted of them can't be told.
+    pub keep: BTreeMap<String, String>,
+    /// Whether a BpfProgram that is not named is to have nothing here. Otherwise it keeps what it has.
+    pub complete: bool,
+}
+
+impl Wants {
+    /// Why a BpfProgram is to be left as it is, where it is.
+    fn leave_alone(&self, name: &str) -> Option<String> {
+        match self.keep.get(name) {
+            Some(why) => Some(why.clone()),
+            None if self.complete || self.run.contains_key(name) => None,
+            None => Some("not everything that is wanted here could be read".to_owned()),
+        }
+    }
+}
+
+/// One node's agent.
+pub struct Agent {
+    layout: Layout,
+    root: Root,
+    machine: Machine,
+    facts: NodeFacts,
+    tracks: BTreeMap<String, Track>,
+}
+
+impl Agent {
+    /// Looks around; changes nothing.
+    pub fn start(places: &Places) -> Result<Self, StartError> {
+        let root = Root::find(places.cgroup_root.as_deref())?;
+        let facts = facts::read(root.mode)?;
+        let layout = Layout::new(&places.bpffs, &places.host_bpffs);
+        let tracks = observe::homes(&layout)?.into_iter().map(|name| (name, Track::default())).collect();
+        tracing::info!(cgroup_root = %root.path.display(), pins = %layout.directory().display(), "started");
+        Ok(Self { layout, root, machine: Machine::read()?, facts, tracks })
+    }
+
+    /// One pass over the BpfPrograms that changed, whose time to try again has come, or, in a sweep, all.
+    pub async fn pass(&mut self, wants: &Wants, bytes: &impl Bytes, sweep: bool) {
+        let kernel_btf = KernelBtf::default();
+        if sweep {
+            match block_in_place(|| observe::homes(&self.layout)) {
+                Ok(homes) => {
+                    for name in homes {
+                        self.tracks.entry(name).or_default();
+                    }
+                }
+                Err(error) => tracing::error!(%error, "can't look at bpffs"),
+            }
+        }
+        let names: BTreeSet<String> = self.tracks.keys().chain(wants.run.keys()).cloned().collect();
+        for name in names {
+            if let Some(why) = wants.leave_alone(&name) {
+                self.leave_alone(&name, why);
+                continue;
+            }
+            let revision = wants.run.get(&name).map(Arc::as_ref);
+            let track = self.tracks.entry(name.clone()).or_default();
+            let changed = track.set_revision(revision);
+            let due = track.retry_at().is_some_and(|at| at <= Instant::now());
+            if changed || due || (sweep && track.retry_at().is_none()) {
+                self.reconcile(&name, revision, bytes, &kernel_btf).await;
+            }
+        }
+        self.tracks.retain(|_, track| track.is_wanted() || !track.held.is_empty() || track.failure.is_some());
+    }
+
+    /// When the next attempt is due, if any failed.
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.tracks.values().filter_map(Track::retry_at).min()
+    }
+
+    /// The node's status.
+    pub fn report(&self) -> BpfNodeStatus {
+        report(&self.facts, &self.layout, &self.tracks)
+    }
+
+    /// Looks at what is there, and changes nothing.
+    fn leave_alone(&mut self, name: &str, why: String) {
+        let held = block_in_place(|| observe::home(&self.layout.home(name), &self.root));
+        let track = self.tracks.entry(name.to_owned()).or_default();
+        match held {
+            Ok(held) => track.leave_alone(held, why),
+            Err(error) => tracing::warn!(program = name, %error, "can't look at what it has"),
+        }
+    }
+
+    async fn reconcile(&mut self, name: &str, revision: Option<&BpfRevision>, bytes: &impl Bytes, btf: &KernelBtf) {
+        let outcome = self.attempt(name, revision, bytes, btf).await;
+        let Some(track) = self.tracks.get_mut(name) else { return };
+        match &outcome {
+            Err(failure) if track.failure.as_ref() != Some(failure) => {
+                tracing::warn!(program = name, revision = track.revision, %failure, "not in effect");
+            }
+            Ok(()) if track.failure.is_some() => tracing::info!(program = name, "in effect again"),
+            _ => {}
+        }
+        track.outcome(outcome, Instant::now());
+    }
+
+    /// Observe, plan, execute, observe again. An attempt that fails is observed too: what it left is what is reported.
+    async fn attempt(
+        &mut self,
+        name: &str,
+        revision: Option<&BpfRevision>,
+        bytes: &impl Bytes,
+        kernel_btf: &KernelBtf,
+    ) -> Result<(), Failure> {
+        let wanted = revision.map(|revision| Wanted::new(revision, &self.machine)).transpose();
+        let home = self.layout.home(name);
+        let held = block_in_place(|| observe::home(&home, &self.root))?;
+        let track = self.tracks.entry(name.to_owned()).or_default();
+        track.observe(held);
+        track.wanted = wanted.as_ref().ok().cloned().flatten();
+        let wanted = wanted?;
+
+        let cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
+        let track = self.tracks.entry(name.to_owned()).or_default();
+        let steps = plan(wanted.as_ref(), &track.held, &cgroups)?;
+        track.settled = steps.is_empty();
+        if track.settled {
+            return Ok(());
+        }
+        let object = match (&wanted, steps.iter().any(|step| matches!(step, Step::Load { .. }))) {
+            (Some(wanted), true) => Some(fetch(bytes, &wanted.digest).await?),
+            _ => None,
+        };
+        block_in_place(|| {
+            let executor = Executor {
+                home: &home,
+                root: &self.root,
+                wanted: wanted.as_ref(),
+                bytes: object.as_deref(),
+                kernel_btf,
+            };
+            let executed = executor.execute(&steps);
+            let held = observe::home(&home, &self.root)?;
+            let track = self.tracks.entry(name.to_owned()).or_default();
+            track.observe(held);
+            executed?;
+            track.settled = plan(wanted.as_ref(), &track.held, &cgroups)?.is_empty();
+            tracing::info!(
+                program = name,
+                revision = track.revision,
+                steps = steps.len(),
+                settled = track.settled,
+                "done"
+            );
+            if track.settled {
+                Ok(())
+            } else {
+                Err(Failure::new(Reason::NotInEffect, "what was done did not stay in effect"))
+            }
+        })
+    }
+
+    fn cgroups(&self, wanted: Option<&Wanted>) -> Result<BTreeMap<String, Cgroup>, SysError> {
+        wanted.map_or_else(|| Ok(BTreeMap::new()), |wanted| observe::cgroups(&self.root, wanted))
+    }
+}
+
+async fn fetch(bytes: &impl Bytes, digest: &str) -> Result<Vec<u8>, Failure> {
+    let got = bytes.get(digest).await.and_then(|bytes| {
+        let found = sockeye_crds::names::digest(&bytes);
+        if found == digest { Ok(bytes) } else { Err(format!("the bytes have digest {found}")) }
+    });
+    got.map_err(|why| Failure::new(Reason::BytecodeUnavailable, format!("the object {digest} can't be had: {why}")))
+}

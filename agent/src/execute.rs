@@ -1,0 +1,297 @@
+//! Execute: the one interpreter of [`Step`]s. Does IO, in the order given, and stops at the first refusal; what it had
+//! made visible by then is undone in reverse, so that a revision that fails leaves what was there before it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use crate::{
+    failure::{Failure, Place},
+    held::LinkKey,
+    kernel::{
+        SysError, bpf, bpffs,
+        cgroup::{Cgroup, Root},
+        info,
+        load::{self, KernelBtf, Loaded, MapSource, Request},
+    },
+    layout::{Home, Origin},
+    plan::Step,
+    wanted::Wanted,
+};
+
+/// What steps are executed with.
+pub struct Executor<'a> {
+    /// The BpfProgram's home.
+    pub home: &'a Home,
+    /// The node's cgroup root.
+    pub root: &'a Root,
+    /// What is wanted; nothing, where all of it goes.
+    pub wanted: Option<&'a Wanted>,
+    /// The object's bytes; needed by [`Step::Load`] alone.
+    pub bytes: Option<&'a [u8]>,
+    /// The kernel's BTF, shared by all loads of one pass.
+    pub kernel_btf: &'a KernelBtf,
+}
+
+/// What has been done so far: the descriptors that later steps need, and how to undo it.
+#[derive(Default)]
+struct Progress {
+    loaded: Loaded,
+    /// Programs whose pins were replaced: what links ran until now.
+    replaced: BTreeMap<String, OwnedFd>,
+    undo: Vec<Undo>,
+}
+
+/// The inverse of a step that was done.
+enum Undo {
+    Leave,
+    UnpinMap(String),
+    RepinMap(String, OwnedFd),
+    UnpinProgram(String),
+    RepinProgram(String, OwnedFd, Option<String>),
+    Detach(LinkKey),
+    UpdateBack(LinkKey, OwnedFd),
+    Release(String),
+    Retain(String),
+}
+
+impl Executor<'_> {
+    /// Executes the steps.
+    pub fn execute(&self, steps: &[Step]) -> Result<(), Failure> {
+        let mut progress = Progress::default();
+        for step in steps {
+            if let Err(failure) = self.step(step, &mut progress) {
+                tracing::warn!(?step, %failure, "step refused: undoing what this run made");
+                self.undo(progress.undo);
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&self, step: &Step, progress: &mut Progress) -> Result<(), Failure> {
+        tracing::debug!(home = %self.home.directory().display(), ?step);
+        match step {
+            Step::RemoveStray(below) => Ok(bpffs::remove(&self.home.directory().join(below))?),
+            Step::Claim { uid } => self.claim(uid, progress),
+            Step::Load { reuse } => self.load(reuse, progress),
+            Step::Retain(pin) => {
+                bpffs::write_note(&self.home.retention(pin), "Retain")?;
+                progress.undo.push(Undo::Release(pin.clone()));
+                Ok(())
+            }
+            Step::Release(pin) => {
+                bpffs::remove(&self.home.retention(pin))?;
+                progress.undo.push(Undo::Retain(pin.clone()));
+                Ok(())
+            }
+            Step::PinMap(name) => self.pin_map(name, progress),
+            Step::PinProgram(function) => self.pin_program(function, progress),
+            Step::Attach { function, cgroup } => self.attach(function, cgroup, progress),
+            Step::Update(key) => self.update(key, progress),
+            Step::SetRevision(Some(revision)) => Ok(bpffs::write_note(&self.home.revision(), revision)?),
+            Step::SetRevision(None) => Ok(bpffs::remove(&self.home.revision())?),
+            Step::Detach(key) => Ok(self.detach(key)?),
+            Step::UnpinProgram(function) => Ok(self.unpin_program(function)?),
+            Step::UnpinMap(pin) => Ok(bpffs::remove(&self.home.map(pin))?),
+            Step::Leave => Ok(self.leave()?),
+        }
+    }
+
+    fn claim(&self, uid: &str, progress: &mut Progress) -> Result<(), Failure> {
+        let home = self.home;
+        let fresh = bpffs::list(home.directory())?.is_empty();
+        for dir in
+            [home.meta(), home.origins(), home.retentions(), home.cgroups(), home.maps(), home.programs(), home.links()]
+        {
+            bpffs::make_dir(&dir)?;
+        }
+        bpffs::write_note(&home.uid(), uid)?;
+        if fresh {
+            progress.undo.push(Undo::Leave);
+        }
+        Ok(())
+    }
+
+    fn load(&self, reuse: &BTreeSet<String>, progress: &mut Progress) -> Result<(), Failure> {
+        let (Some(wanted), Some(bytes)) = (self.wanted, self.bytes) else {
+            return Err(Failure::internal("a load was planned without an object to load"));
+        };
+        let mut request = Request::default();
+        for (name, map) in &wanted.maps {
+            let source = if reuse.contains(&map.pin_name) {
+                MapSource::Reuse(bpf::obj_get(&self.home.map(&map.pin_name))?)
+            } else {
+                MapSource::Create { value_size: map.shape.value_size, max_entries: map.shape.max_entries }
+            };
+            request.maps.insert(name, source);
+        }
+        request.programs.extend(wanted.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
+        progress.loaded = load::load(bytes, request, self.kernel_btf)?;
+        Ok(())
+    }
+
+    fn pin_map(&self, name: &str, progress: &mut Progress) -> Result<(), Failure> {
+        let fd =
+            progress.loaded.maps.get(name).ok_or_else(|| Failure::internal(format!("map {name} was not loaded")))?;
+        let pin = sockeye_crds::names::pin_name(name);
+        let path = self.home.map(&pin);
+        let replaced = existing(bpf::obj_get(&path))?;
+        pin_over(fd, &path)?;
+        progress.undo.push(match replaced {
+            Some(fd) => Undo::RepinMap(pin, fd),
+            None => Undo::UnpinMap(pin),
+        });
+        Ok(())
+    }
+
+    fn pin_program(&self, function: &str, progress: &mut Progress) -> Result<(), Failure> {
+        let missing = || Failure::internal(format!("program {function} was not loaded"));
+        let fd = progress.loaded.programs.get(function).ok_or_else(missing)?;
+        let load_key = self.wanted.map(|wanted| wanted.load_key.clone()).ok_or_else(missing)?;
+        let path = self.home.program(function);
+        let replaced = existing(bpf::obj_get(&path))?;
+        let origin_before = bpffs::read_note(&self.home.origin(function))?;
+        // The note first: a pin whose note is of another program counts as one whose load is not known.
+        let origin = Origin { load_key, program_id: info::program(fd.as_fd())?.id };
+        bpffs::write_note(&self.home.origin(function), &origin.note())?;
+        pin_over(fd, &path)?;
+        progress.undo.push(match replaced {
+            Some(fd) => {
+                progress.replaced.insert(function.to_owned(), fd.try_clone().map_err(Failure::internal)?);
+                Undo::RepinProgram(function.to_owned(), fd, origin_before)
+            }
+            None => Undo::UnpinProgram(function.to_owned()),
+        });
+        Ok(())
+    }
+
+    fn attach(&self, function: &str, cgroup: &Cgroup, progress: &mut Progress) -> Result<(), Failure> {
+        let place = Place { function, path: &cgroup.path };
+        let wanted = self.wanted.and_then(|wanted| wanted.functions.get(function));
+        let kind = wanted.ok_or_else(|| Failure::internal(format!("program {function} is not wanted")))?.kind;
+        let program = bpf::obj_get(&self.home.program(function))?;
+        let directory = self.root.open(&cgroup.path)?;
+        let link = bpf::link_create(program.as_fd(), directory.as_fd(), kind.attach_type)
+            .map_err(|error| Failure::attach(place, error))?;
+        let key = LinkKey { function: function.to_owned(), place: cgroup.id.to_string() };
+        bpffs::write_note(&self.home.cgroup(&key.place), &cgroup.path)?;
+        bpffs::make_dir(&self.home.links_of(function))?;
+        bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
+        progress.undo.push(Undo::Detach(key));
+        Ok(())
+    }
+
+    fn update(&self, key: &LinkKey, progress: &mut Progress) -> Result<(), Failure> {
+        let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
+        let program = bpf::obj_get(&self.home.program(&key.function))?;
+        let runs = info::link(link.as_fd())?.program_id;
+        let replaced = progress.replaced.get(&key.function);
+        let expected = match replaced {
+            Some(fd) if info::program(fd.as_fd())?.id == runs => Some(fd),
+            // The pin was replaced by an agent that was killed before it came to this link.
+            _ => None,
+        };
+        let place = Place { function: &key.function, path: &key.place };
+        bpf::link_update(link.as_fd(), program.as_fd(), expected.map(|fd| fd.as_fd()))
+            .map_err(|error| Failure::attach(place, error))?;
+        if let Some(fd) = expected {
+            progress.undo.push(Undo::UpdateBack(key.clone(), fd.try_clone().map_err(Failure::internal)?));
+        }
+        Ok(())
+    }
+
+    /// The pin goes while the descriptor is open, and the descriptor last: the kernel then detaches before it returns. A
+    /// link whose last reference was the pin would be detached later, by a kernel worker.
+    fn detach(&self, key: &LinkKey) -> Result<(), SysError> {
+        let path = self.home.link(&key.function, &key.place);
+        let link = existing(bpf::obj_get(&path))?;
+        bpffs::remove(&path)?;
+        drop(link);
+        let links = bpffs::list(&self.home.links_of(&key.function))?;
+        if links.is_empty() {
+            bpffs::remove_dir(&self.home.links_of(&key.function))?;
+        }
+        for function in bpffs::list(&self.home.links())? {
+            if bpffs::list(&self.home.links_of(&function))?.contains(&key.place) {
+                return Ok(());
+            }
+        }
+        bpffs::remove(&self.home.cgroup(&key.place))
+    }
+
+    fn unpin_program(&self, function: &str) -> Result<(), SysError> {
+        bpffs::remove(&self.home.program(function))?;
+        bpffs::remove(&self.home.origin(function))
+    }
+
+    /// The UID goes last: until then the home is known to be ours.
+    fn leave(&self) -> Result<(), SysError> {
+        let home = self.home;
+        for dir in [home.origins(), home.retentions(), home.cgroups()] {
+            for name in bpffs::list(&dir)? {
+                bpffs::remove(&dir.join(name))?;
+            }
+            bpffs::remove_dir(&dir)?;
+        }
+        for function in bpffs::list(&home.links())? {
+            bpffs::remove_dir(&home.links_of(&function))?;
+        }
+        for dir in [home.links(), home.programs(), home.maps()] {
+            bpffs::remove_dir(&dir)?;
+        }
+        bpffs::remove(&home.revision())?;
+        bpffs::remove(&home.uid())?;
+        bpffs::remove_dir(&home.meta())?;
+        bpffs::remove_dir(home.directory())
+    }
+
+    /// Undoes in reverse. What can't be undone is said, and found by the next observation.
+    fn undo(&self, undo: Vec<Undo>) {
+        for undo in undo.into_iter().rev() {
+            if let Err(error) = self.undo_one(&undo) {
+                tracing::error!(%error, "could not undo a step");
+            }
+        }
+    }
+
+    fn undo_one(&self, undo: &Undo) -> Result<(), SysError> {
+        match undo {
+            Undo::Leave => self.leave(),
+            Undo::UnpinMap(pin) => bpffs::remove(&self.home.map(pin)),
+            Undo::RepinMap(pin, fd) => pin_over(fd, &self.home.map(pin)),
+            Undo::UnpinProgram(function) => self.unpin_program(function),
+            Undo::RepinProgram(function, fd, origin) => {
+                pin_over(fd, &self.home.program(function))?;
+                match origin {
+                    Some(origin) => bpffs::write_note(&self.home.origin(function), origin),
+                    None => bpffs::remove(&self.home.origin(function)),
+                }
+            }
+            Undo::Detach(key) => self.detach(key),
+            Undo::UpdateBack(key, fd) => {
+                let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
+                bpf::link_update(link.as_fd(), fd.as_fd(), None)
+            }
+            Undo::Release(pin) => bpffs::remove(&self.home.retention(pin)),
+            Undo::Retain(pin) => bpffs::write_note(&self.home.retention(pin), "Retain"),
+        }
+    }
+}
+
+/// Pins beside the path and renames over it: whoever opens the path finds the old object or the new one.
+fn pin_over(fd: &OwnedFd, path: &std::path::Path) -> Result<(), SysError> {
+    let staged = bpffs::staged(path);
+    bpffs::remove(&staged)?;
+    bpf::obj_pin(fd.as_fd(), &staged)?;
+    bpffs::rename(&staged, path)
+}
+
+fn existing(answer: Result<OwnedFd, SysError>) -> Result<Option<OwnedFd>, SysError> {
+    match answer {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

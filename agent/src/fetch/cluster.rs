@@ -1,0 +1,234 @@
+//! What the Kubernetes API tells this node: live BpfRevisions, its own Node, its own BpfNode; and what it tells the API: its BpfNode.
+//!
+//! Guarantees:
+//! - nothing is told before every list is complete; a watch that fails, a 403 or a missing CRD leaves what was told before;
+//! - a revision that this agent can't read is told as such, so that what runs stays;
+//! - bytes are fetched only when asked for, and the BpfNode is written only when it says something else than before.
+
+use std::{collections::BTreeMap, fmt::Debug, pin::pin, sync::Arc};
+
+use anyhow::{Context as _, Result, bail};
+use futures::TryStreamExt as _;
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Node},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::{DeserializeGuard, ObjectMeta, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use sockeye_crds::{
+    BpfNode, BpfNodeStatus, BpfRevision,
+    names::{GROUP, LABEL_LIVE, LABEL_PROGRAM, OBJECT_KEY, VERSION, object_config_map},
+    node::BpfNodeSpec,
+    revision,
+};
+use tokio::{sync::Notify, task::JoinSet};
+
+use crate::agent::{Bytes, Wants};
+
+/// Who writes BpfNodes, for server-side apply.
+const FIELD_MANAGER: &str = "sockeye-agent";
+
+/// The API server, as this node's agent sees it.
+pub struct Cluster {
+    client: Client,
+    namespace: String,
+    node_name: String,
+    revisions: Store<DeserializeGuard<BpfRevision>>,
+    node: Store<PartialObjectMeta<Node>>,
+    bpf_node: Store<BpfNode>,
+    changed: Arc<Notify>,
+    written: Option<Written>,
+}
+
+/// What the API has of us, by the UID of the BpfNode that has it.
+struct Written {
+    uid: Option<String>,
+    status: BpfNodeStatus,
+}
+
+impl Cluster {
+    /// Starts the watches as tasks of `tasks`; each runs for as long as the process.
+    pub fn watch(client: Client, node_name: &str, namespace: &str, tasks: &mut JoinSet<Result<()>>) -> Self {
+        let changed = Arc::new(Notify::new());
+        let own = watcher::Config::default().fields(&format!("metadata.name={node_name}"));
+        let live = watcher::Config::default().labels(&format!("{LABEL_LIVE}=true"));
+
+        let revisions = Api::<DeserializeGuard<BpfRevision>>::all(client.clone());
+        let revisions = follow("BpfRevisions", watcher(revisions, live), &changed, tasks);
+        let node = watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), own.clone());
+        let node = follow("the Node", node, &changed, tasks);
+        let bpf_node = watcher(Api::<BpfNode>::all(client.clone()), own);
+        let bpf_node = follow("the BpfNode", bpf_node, &changed, tasks);
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            node_name: node_name.to_owned(),
+            revisions,
+            node,
+            bpf_node,
+            changed,
+            written: None,
+        }
+    }
+
+    /// Waits until every list is complete.
+    pub async fn ready(&self) -> Result<()> {
+        self.revisions.wait_until_ready().await?;
+        self.node.wait_until_ready().await?;
+        self.bpf_node.wait_until_ready().await?;
+        Ok(())
+    }
+
+    /// Waits until something changed since the last call.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What this node is to run; nothing is told while its Node is not there, for then nothing is known of its labels.
+    pub fn wants(&self) -> Option<Wants> {
+        let node = self.node.state().into_iter().next()?;
+        let revisions = self.revisions.state();
+        let mut unreadable = BTreeMap::new();
+        let mut readable = Vec::new();
+        for guard in &revisions {
+            match &guard.0 {
+                Ok(revision) => readable.push(revision),
+                Err(error) => {
+                    let program = error.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_PROGRAM));
+                    let name = error.metadata.name.as_deref().unwrap_or_default();
+                    program.map(|p| {
+                        unreadable.insert(p.clone(), format!("BpfRevision {name} can't be read: {}", error.error))
+                    });
+                }
+            }
+        }
+        let run = revision::wanted(readable, node.labels());
+        let run = run.into_iter().map(|(name, revision)| (name.to_owned(), Arc::new(revision.clone()))).collect();
+        Some(Wants { run, keep: unreadable, complete: true })
+    }
+
+    /// Writes the status where it says something else than what the API has. Makes the BpfNode where there is none, and
+    /// again where it belongs to a Node that is gone.
+    pub async fn write(&mut self, status: BpfNodeStatus) -> Result<()> {
+        let Some(node) = self.node.state().into_iter().next() else { return Ok(()) };
+        let api = Api::<BpfNode>::all(self.client.clone());
+        let existing = self.bpf_node.state().into_iter().next();
+        let uid = match existing {
+            Some(existing) if owned_by(&existing, &node) => existing.uid(),
+            Some(stale) => {
+                tracing::info!(node = self.node_name, "the BpfNode belongs to a Node that is gone: making it anew");
+                let this = Preconditions { uid: stale.uid(), ..Preconditions::default() };
+                let params = DeleteParams { preconditions: Some(this), ..DeleteParams::default() };
+                let gone = api.delete(&self.node_name, &params).await;
+                ignore(gone, &[404, 409]).context("delete of the stale BpfNode")?;
+                self.create(&api, &node).await?
+            }
+            // Made by us a moment ago, and not yet seen by the watch.
+            None => match &self.written {
+                Some(written)
+                    if api.get_metadata_opt(&self.node_name).await?.is_some_and(|m| m.uid() == written.uid) =>
+                {
+                    written.uid.clone()
+                }
+                _ => self.create(&api, &node).await?,
+            },
+        };
+        if self.written.as_ref().is_some_and(|written| written.uid == uid && written.status == status) {
+            return Ok(());
+        }
+        let patch = serde_json::json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "BpfNode",
+            "metadata": {"name": self.node_name},
+            "status": &status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let written = api.patch_status(&self.node_name, &params, &Patch::Apply(&patch)).await;
+        let written = written.context("write of BpfNode.status")?;
+        self.written = Some(Written { uid: written.uid(), status });
+        Ok(())
+    }
+
+    async fn create(&self, api: &Api<BpfNode>, node: &PartialObjectMeta<Node>) -> Result<Option<String>> {
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: self.node_name.clone(),
+            uid: node.uid().unwrap_or_default(),
+            ..OwnerReference::default()
+        };
+        let object = BpfNode {
+            metadata: ObjectMeta {
+                name: Some(self.node_name.clone()),
+                owner_references: Some(vec![owner]),
+                ..ObjectMeta::default()
+            },
+            spec: BpfNodeSpec {},
+            status: None,
+        };
+        match api.create(&PostParams::default(), &object).await {
+            Ok(created) => Ok(created.uid()),
+            // Another process of ours was quicker, or the watch lags.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(api.get_metadata(&self.node_name).await?.uid()),
+            Err(error) => Err(error).context("creation of the BpfNode"),
+        }
+    }
+}
+
+impl Bytes for Cluster {
+    async fn get(&self, digest: &str) -> Result<Vec<u8>, String> {
+        let name = object_config_map(digest);
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace);
+        let map = api.get(&name).await.map_err(|e| format!("ConfigMap {}/{name}: {e}", self.namespace))?;
+        let bytes = map.binary_data.and_then(|mut data| data.remove(OBJECT_KEY)).map(|bytes| bytes.0);
+        bytes.ok_or_else(|| format!("ConfigMap {}/{name} has no binaryData.{OBJECT_KEY}", self.namespace))
+    }
+}
+
+/// Runs one watch into a store, and says whenever it changed. Errors are retried with backoff, and leave the store as it is.
+fn follow<K>(
+    what: &'static str,
+    stream: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    changed: &Arc<Notify>,
+    tasks: &mut JoinSet<Result<()>>,
+) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let changed = Arc::clone(changed);
+    let stream =
+        stream.modify(|object: &mut K| object.meta_mut().managed_fields = None).default_backoff().reflect(writer);
+    tasks.spawn(async move {
+        let mut stream = pin!(stream);
+        loop {
+            match stream.try_next().await {
+                Ok(Some(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
+                Ok(Some(_)) => changed.notify_one(),
+                Ok(None) => bail!("the watch of {what} ended"),
+                Err(error) => tracing::warn!(%error, "the watch of {what} failed; keeping what it told before"),
+            }
+        }
+    });
+    store
+}
+
+fn owned_by(bpf_node: &BpfNode, node: &PartialObjectMeta<Node>) -> bool {
+    let uid = node.uid();
+    bpf_node.owner_references().iter().any(|owner| owner.kind == "Node" && Some(&owner.uid) == uid.as_ref())
+}
+
+fn ignore<T>(answer: kube::Result<T>, codes: &[u16]) -> kube::Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if codes.contains(&status.code) => Ok(()),
+        other => other.map(drop),
+    }
+}

@@ -1,0 +1,251 @@
+//! Manifests in a folder, as the kubelet reads static pods: `X.yaml` holds one BpfProgram, and `X.status.yaml` beside it is
+//! the same object with the status that the operator would fold. The validation is the operator's own.
+//!
+//! A manifest that can't be read or is refused leaves what runs; one that is gone ends it.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+use sockeye_crds::{
+    BpfNode, BpfNodeStatus, BpfProgram, BpfProgramStatus, BpfRevision, Reason, names,
+    node::BpfNodeSpec,
+    revision::ProgramRef,
+    summary::{self, Acceptance, Liveness, NodeView, Subject},
+};
+use sockeye_ebpf::check::{self, Refusal};
+
+use crate::{
+    agent::{Bytes, Wants},
+    table::{self, Row},
+};
+
+/// All BpfPrograms of a folder have this UID: their names tell them apart, and a manifest put back is the same object.
+const UID: &str = "standalone";
+
+/// A folder of manifests.
+#[derive(Debug)]
+pub struct Folder {
+    directory: PathBuf,
+    node_name: String,
+    manifests: BTreeMap<PathBuf, Manifest>,
+    printed: String,
+}
+
+/// One manifest, as it was last read.
+#[derive(Debug)]
+struct Manifest {
+    stamp: (SystemTime, u64),
+    program: Result<Box<BpfProgram>, String>,
+    acceptance: Acceptance,
+    dispatched: Option<Dispatched>,
+    status: BpfProgramStatus,
+}
+
+/// What of a manifest was last accepted.
+#[derive(Clone, Debug)]
+struct Dispatched {
+    revision: Arc<BpfRevision>,
+    bytes: Arc<[u8]>,
+}
+
+impl Folder {
+    /// A folder that has not been read yet.
+    pub fn new(directory: &Path, node_name: &str) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            node_name: node_name.to_owned(),
+            manifests: BTreeMap::new(),
+            printed: String::new(),
+        }
+    }
+
+    /// Reads what changed; tells whether anything did.
+    pub fn scan(&mut self) -> io::Result<bool> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if is_manifest(&entry.path()) && meta.is_file() {
+                found.insert(entry.path(), (meta.modified()?, meta.len()));
+            }
+        }
+        let mut changed = false;
+        let gone: Vec<PathBuf> = self.manifests.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
+        for path in gone {
+            self.manifests.remove(&path);
+            remove_if_there(&status_path(&path))?;
+            changed = true;
+        }
+        for (path, stamp) in found {
+            if self.manifests.get(&path).is_none_or(|manifest| manifest.stamp != stamp) {
+                let previous = self.manifests.remove(&path);
+                let manifest = Manifest::read(&path, stamp, previous);
+                if let Acceptance::Refused { reason, message } = &manifest.acceptance {
+                    tracing::warn!(manifest = %path.display(), reason = reason.as_str(), "{message}");
+                }
+                self.manifests.insert(path, manifest);
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// What the node is to run.
+    pub fn wants(&self) -> Wants {
+        let mut wants = Wants { complete: true, ..Wants::default() };
+        for manifest in self.manifests.values() {
+            match (&manifest.dispatched, &manifest.program) {
+                (Some(dispatched), _) => {
+                    let name = dispatched.revision.spec.program.name.clone();
+                    wants.run.insert(name, Arc::clone(&dispatched.revision));
+                }
+                (None, Ok(program)) => {
+                    let Acceptance::Refused { message, .. } = &manifest.acceptance else { continue };
+                    wants.keep.insert(program.metadata.name.clone().unwrap_or_default(), message.clone());
+                }
+                // Nobody knows which BpfProgram it was to be.
+                (None, Err(_)) => wants.complete = false,
+            }
+        }
+        wants
+    }
+
+    /// Writes every status that changed beside its manifest, and gives the table where it differs from the one before.
+    pub fn write(&mut self, node: &BpfNodeStatus, now: Timestamp) -> io::Result<Option<String>> {
+        let labels = BTreeMap::new();
+        let view = NodeView { name: &self.node_name, labels: &labels, liveness: Liveness::Live, report: Some(node) };
+        for (path, manifest) in &mut self.manifests {
+            let Ok(program) = &manifest.program else { continue };
+            let reference = reference(program);
+            let subject = Subject {
+                program: &reference,
+                generation: 1,
+                acceptance: &manifest.acceptance,
+                dispatched: manifest.dispatched.as_ref().map(|d| d.revision.as_ref()),
+            };
+            let status = summary::fold(&subject, &[view], &manifest.status, now);
+            let file = status_path(path);
+            if status != manifest.status || !file.exists() {
+                let shown = BpfProgram { status: Some(status.clone()), ..program.as_ref().clone() };
+                replace(&file, &shown)?;
+                manifest.status = status;
+            }
+        }
+        let object = BpfNode {
+            metadata: kube::core::ObjectMeta { name: Some(self.node_name.clone()), ..Default::default() },
+            spec: BpfNodeSpec {},
+            status: Some(node.clone()),
+        };
+        replace(&self.directory.join("node.status.yaml"), &object)?;
+        Ok(self.table())
+    }
+
+    /// The table, where more than the ages in it changed.
+    fn table(&mut self) -> Option<String> {
+        let row = |age: fn(SystemTime) -> Duration| {
+            let rows = self.manifests.values().filter_map(move |manifest| {
+                let name = manifest.program.as_ref().ok()?.metadata.name.as_deref()?;
+                Some(Row { name, status: &manifest.status, age: age(manifest.stamp.0) })
+            });
+            table::render(&rows.collect::<Vec<_>>())
+        };
+        let ageless = row(|_| Duration::ZERO);
+        if ageless == self.printed {
+            return None;
+        }
+        let table = row(|since| since.elapsed().unwrap_or_default());
+        self.printed = ageless;
+        Some(table)
+    }
+}
+
+impl Manifest {
+    /// Reads and validates it. What was accepted before stays dispatched until something else is accepted.
+    fn read(path: &Path, stamp: (SystemTime, u64), previous: Option<Self>) -> Self {
+        let (before, status) = previous.map(|p| (p.dispatched, p.status)).unwrap_or_default();
+        let parsed = parse(path);
+        let accepted = match &parsed {
+            Ok(program) => accept(program),
+            Err(message) => Err(Refusal { reason: Reason::InvalidSpec, message: message.clone() }),
+        };
+        let (acceptance, dispatched) = match accepted {
+            Ok((dispatched, notes)) => (Acceptance::Accepted { notes }, Some(dispatched)),
+            Err(Refusal { reason, message }) => (Acceptance::Refused { reason, message }, before),
+        };
+        Self { stamp, program: parsed.map(Box::new), acceptance, dispatched, status }
+    }
+}
+
+impl Bytes for Folder {
+    async fn get(&self, digest: &str) -> Result<Vec<u8>, String> {
+        let mut dispatched = self.manifests.values().filter_map(|manifest| manifest.dispatched.as_ref());
+        let found = dispatched.find(|d| d.revision.spec.digest == digest);
+        found.map(|d| d.bytes.to_vec()).ok_or_else(|| "no manifest holds it any more".to_owned())
+    }
+}
+
+fn parse(path: &Path) -> Result<BpfProgram, String> {
+    let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let program: BpfProgram = serde_saphyr::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    let name = program.metadata.name.as_deref().unwrap_or_default();
+    if !names::is_dns_label(name) {
+        return Err(format!(
+            "{}: metadata.name {name:?} is no DNS label: it names a directory on bpffs",
+            path.display()
+        ));
+    }
+    Ok(program)
+}
+
+fn accept(program: &BpfProgram) -> Result<(Dispatched, Vec<String>), Refusal> {
+    let inline = program.spec.bytecode.inline.as_deref().ok_or_else(|| Refusal {
+        reason: Reason::BytecodeUnavailable,
+        message: "spec.bytecode: without a cluster only inline can be used".to_owned(),
+    })?;
+    let bytes = check::decode_inline(inline)?;
+    let accepted = check::check(&program.spec, &bytes)?;
+    let notes = accepted.notes.clone();
+    let spec = accepted.into_revision_spec(reference(program), 1, 1);
+    let content = serde_json::to_vec(&spec).unwrap_or_default();
+    let revision = BpfRevision::new(&names::revision_name(&spec.program.name, &content), spec);
+    Ok((Dispatched { revision: Arc::new(revision), bytes: bytes.into() }, notes))
+}
+
+fn reference(program: &BpfProgram) -> ProgramRef {
+    ProgramRef { name: program.metadata.name.clone().unwrap_or_default(), uid: UID.to_owned() }
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let yaml = name.ends_with(".yaml") || name.ends_with(".yml");
+    yaml && !name.starts_with('.') && !name.ends_with(".status.yaml")
+}
+
+fn status_path(manifest: &Path) -> PathBuf {
+    manifest.with_extension("status.yaml")
+}
+
+/// Writes the YAML beside its place and renames it over, where it says something else than what is there.
+fn replace(path: &Path, object: &impl Serialize) -> io::Result<()> {
+    let text = serde_saphyr::to_string(object).map_err(io::Error::other)?;
+    if fs::read_to_string(path).is_ok_and(|before| before == text) {
+        return Ok(());
+    }
+    let staged = path.with_file_name(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()));
+    fs::write(&staged, text)?;
+    fs::rename(&staged, path)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,56 @@
+//! Health: `/healthz` says that the process turns, `/readyz` that its lists are complete, bpffs is usable and its last write
+//! to the API was accepted. A user's program that fails is not the process's failure.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+/// Whether the process is ready; shared with whoever knows.
+#[derive(Clone, Debug, Default)]
+pub struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    /// Says whether it is.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Relaxed);
+    }
+}
+
+/// Answers the kubelet's probes until the process ends.
+pub async fn serve(port: u16, ready: Ready) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.context("health port")?;
+    loop {
+        let (stream, _) = listener.accept().await.context("health port")?;
+        // A probe that hangs must not hold up the next.
+        let ready = ready.clone();
+        tokio::spawn(async move { timeout(Duration::from_secs(5), answer(stream, &ready)).await });
+    }
+}
+
+async fn answer(mut stream: TcpStream, ready: &Ready) -> std::io::Result<()> {
+    let mut request = [0; 1024];
+    let read = stream.read(&mut request).await?;
+    let line = String::from_utf8_lossy(request.get(..read).unwrap_or_default());
+    let status = match line.split(' ').nth(1) {
+        Some("/healthz") => "200 OK",
+        Some("/readyz") if ready.0.load(Ordering::Relaxed) => "200 OK",
+        Some("/readyz") => "503 Service Unavailable",
+        _ => "404 Not Found",
+    };
+    let body = status.split_once(' ').map_or("", |(_, words)| words);
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
+}

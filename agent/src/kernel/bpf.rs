@@ -1,0 +1,280 @@
+//! bpf(2): one function per command that the agent makes. Each returns the kernel's answer, nothing more.
+//!
+//! `union bpf_attr` is zeroed before use: the kernel takes bytes it does not know as long as they are zero
+//! (`bpf_check_uarg_tail_zero`), so one binary runs on older kernels.
+#![expect(unsafe_code, reason = "bpf(2) has no safe form")]
+
+use std::{
+    ffi::CString,
+    io, mem,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+
+use super::{Call as _, SysError};
+
+/// `BPF_F_REPLACE`: a link update names the program that it expects to replace.
+const F_REPLACE: u32 = 1 << 2;
+/// At most so many programs per cgroup and attach type (`BPF_CGROUP_MAX_PROGS`).
+pub const MAX_PROGRAMS_PER_CGROUP: usize = 64;
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: a union of plain integers, for which all-zero is valid.
+    unsafe { mem::zeroed() }
+}
+
+/// Makes the call. The attribute's pointers must be valid for what `cmd` reads and writes, which every caller here sees to.
+fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: the kernel reads and writes `attr` within the size given, and the memory it points to, which the caller borrows
+    // for the duration of the call.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, cmd as libc::c_long, std::ptr::from_mut(attr), size_of::<bpf_attr>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// For commands that answer with a new descriptor; the kernel opens all of them close-on-exec.
+fn bpf_fd(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(bpf(cmd, attr)?).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: a descriptor that the kernel has just opened for us and that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    // Descriptors are never negative.
+    fd.as_raw_fd() as u32
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// The kernel keeps 15 characters of a name (`BPF_OBJ_NAME_LEN` is 16, with the NUL), letters, digits, `_` and `.`.
+fn kernel_name(name: &str) -> [libc::c_char; 16] {
+    let mut out = [0; 16];
+    for (slot, byte) in out.iter_mut().zip(name.bytes().take(15)) {
+        let legal = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+        *slot = if legal { byte } else { b'_' } as libc::c_char;
+    }
+    out
+}
+
+/// What `BPF_MAP_CREATE` is given.
+#[derive(Clone, Debug)]
+pub struct MapAttr<'a> {
+    /// The map's name.
+    pub name: &'a str,
+    /// `enum bpf_map_type`.
+    pub map_type: u32,
+    /// Bytes.
+    pub key_size: u32,
+    /// Bytes.
+    pub value_size: u32,
+    /// Entries.
+    pub max_entries: u32,
+    /// `BPF_F_*`.
+    pub flags: u32,
+    /// Per-type extra.
+    pub extra: u64,
+    /// The object's BTF, and the types of key and value in it.
+    pub btf: Option<(BorrowedFd<'a>, u32, u32)>,
+    /// For a map of maps: a map of the inner shape.
+    pub inner: Option<BorrowedFd<'a>>,
+}
+
+/// `BPF_MAP_CREATE`
+pub fn map_create(map: &MapAttr<'_>) -> Result<OwnedFd, SysError> {
+    let mut attr = zeroed();
+    let MapAttr { name, map_type, key_size, value_size, max_entries, flags, extra, btf, inner } = *map;
+    // SAFETY: every member of the union is plain integers, zeroed above.
+    let create = unsafe { &mut attr.__bindgen_anon_1 };
+    create.map_type = map_type;
+    create.key_size = key_size;
+    create.value_size = value_size;
+    create.max_entries = max_entries;
+    create.map_flags = flags;
+    create.map_extra = extra;
+    create.map_name = kernel_name(name);
+    if let Some((fd, key_type, value_type)) = btf {
+        create.btf_fd = raw(fd);
+        create.btf_key_type_id = key_type;
+        create.btf_value_type_id = value_type;
+    }
+    if let Some(inner) = inner {
+        create.inner_map_fd = raw(inner);
+    }
+    bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr).call(|| format!("BPF_MAP_CREATE of map {name}"))
+}
+
+/// `BPF_MAP_UPDATE_ELEM` of an array's element 0, which is how global data is filled. `value` must be the map's value size.
+pub fn map_fill(map: BorrowedFd<'_>, value: &[u8]) -> Result<(), SysError> {
+    let key = 0u32;
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let elem = unsafe { &mut attr.__bindgen_anon_2 };
+    elem.map_fd = raw(map);
+    elem.key = std::ptr::from_ref(&key) as u64;
+    elem.__bindgen_anon_1.value = value.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop).call(|| "BPF_MAP_UPDATE_ELEM")
+}
+
+/// `BPF_MAP_FREEZE`: user space can no longer write the map, so the verifier can take its content as constant.
+pub fn map_freeze(map: BorrowedFd<'_>) -> Result<(), SysError> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = raw(map);
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop).call(|| "BPF_MAP_FREEZE")
+}
+
+/// `BPF_BTF_LOAD`
+pub fn btf_load(btf: &[u8]) -> Result<OwnedFd, SysError> {
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let load = unsafe { &mut attr.__bindgen_anon_7 };
+    load.btf = btf.as_ptr() as u64;
+    load.btf_size = u32::try_from(btf.len()).unwrap_or(u32::MAX);
+    bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr).call(|| "BPF_BTF_LOAD")
+}
+
+/// What `BPF_PROG_LOAD` is given.
+pub struct ProgAttr<'a> {
+    /// The function's name.
+    pub name: &'a str,
+    /// `enum bpf_prog_type`.
+    pub prog_type: u32,
+    /// `enum bpf_attach_type` the program is verified for; 0 where its type has none.
+    pub expected_attach_type: u32,
+    /// The instructions, as bytes, eight each.
+    pub instructions: &'a [aya_obj::generated::bpf_insn],
+    /// The licence.
+    pub license: &'a std::ffi::CStr,
+    /// The object's BTF, with function and line information encoded for it.
+    pub btf: Option<ProgBtf<'a>>,
+}
+
+/// A program's debug information.
+pub struct ProgBtf<'a> {
+    /// The loaded BTF.
+    pub fd: BorrowedFd<'a>,
+    /// `struct bpf_func_info`s, and how many.
+    pub functions: (&'a [u8], usize),
+    /// `struct bpf_line_info`s, and how many.
+    pub lines: (&'a [u8], usize),
+}
+
+/// `BPF_PROG_LOAD`; with a log buffer, the verifier writes into it. `log` empty means that no log is wanted.
+pub fn prog_load(prog: &ProgAttr<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    let ProgAttr { name, prog_type, expected_attach_type, instructions, license, btf } = prog;
+    // SAFETY: as above.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_name = kernel_name(name);
+    load.prog_type = *prog_type;
+    load.expected_attach_type = *expected_attach_type;
+    load.insns = instructions.as_ptr() as u64;
+    load.insn_cnt = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
+    load.license = license.as_ptr() as u64;
+    if let Some(ProgBtf { fd, functions, lines }) = btf {
+        load.prog_btf_fd = raw(*fd);
+        if functions.1 > 0 {
+            load.func_info = functions.0.as_ptr() as u64;
+            load.func_info_cnt = u32::try_from(functions.1).unwrap_or(u32::MAX);
+            load.func_info_rec_size = size_of::<aya_obj::generated::bpf_func_info>() as u32;
+        }
+        if lines.1 > 0 {
+            load.line_info = lines.0.as_ptr() as u64;
+            load.line_info_cnt = u32::try_from(lines.1).unwrap_or(u32::MAX);
+            load.line_info_rec_size = size_of::<aya_obj::generated::bpf_line_info>() as u32;
+        }
+    }
+    if !log.is_empty() {
+        // 1: the path to the instruction that was refused, as libbpf asks for it.
+        load.log_level = 1;
+        load.log_buf = log.as_mut_ptr() as u64;
+        load.log_size = u32::try_from(log.len()).unwrap_or(u32::MAX);
+    }
+    bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+}
+
+/// `BPF_OBJ_PIN`
+pub fn obj_pin(object: BorrowedFd<'_>, path: &Path) -> Result<(), SysError> {
+    let named = || format!("BPF_OBJ_PIN at {}", path.display());
+    let c_path = c_path(path).call(named)?;
+    let mut attr = zeroed();
+    // SAFETY: as above; the path outlives the call.
+    let pin = unsafe { &mut attr.__bindgen_anon_4 };
+    pin.pathname = c_path.as_ptr() as u64;
+    pin.bpf_fd = raw(object);
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop).call(named)
+}
+
+/// `BPF_OBJ_GET`
+pub fn obj_get(path: &Path) -> Result<OwnedFd, SysError> {
+    let named = || format!("BPF_OBJ_GET of {}", path.display());
+    let c_path = c_path(path).call(named)?;
+    let mut attr = zeroed();
+    attr.__bindgen_anon_4.pathname = c_path.as_ptr() as u64;
+    bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut attr).call(named)
+}
+
+/// `BPF_LINK_CREATE` on a cgroup. A cgroup link is always "multi": it stands beside other links.
+pub fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> Result<OwnedFd, SysError> {
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let create = unsafe { &mut attr.link_create };
+    create.__bindgen_anon_1.prog_fd = raw(program);
+    create.__bindgen_anon_2.target_fd = raw(cgroup);
+    create.attach_type = attach_type;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr).call(|| "BPF_LINK_CREATE")
+}
+
+/// `BPF_LINK_UPDATE`: the link runs `new` from now on, with no moment in between; refused (EPERM) unless it ran `expected`.
+pub fn link_update(
+    link: BorrowedFd<'_>,
+    new: BorrowedFd<'_>,
+    expected: Option<BorrowedFd<'_>>,
+) -> Result<(), SysError> {
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let update = unsafe { &mut attr.link_update };
+    update.link_fd = raw(link);
+    update.__bindgen_anon_1.new_prog_fd = raw(new);
+    if let Some(expected) = expected {
+        update.flags = F_REPLACE;
+        update.__bindgen_anon_2.old_prog_fd = raw(expected);
+    }
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop).call(|| "BPF_LINK_UPDATE")
+}
+
+/// `BPF_PROG_QUERY`: the programs attached at that very cgroup, in the order they run.
+pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32) -> Result<Vec<u32>, SysError> {
+    let mut ids = [0u32; MAX_PROGRAMS_PER_CGROUP];
+    let mut attr = zeroed();
+    // SAFETY: as above; `ids` outlives the call and holds as many as `count` says.
+    let query = unsafe { &mut attr.query };
+    query.__bindgen_anon_1.target_fd = raw(cgroup);
+    query.attach_type = attach_type;
+    query.prog_ids = ids.as_mut_ptr() as u64;
+    query.__bindgen_anon_2.count = ids.len() as u32;
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr).call(|| "BPF_PROG_QUERY")?;
+    // SAFETY: the kernel wrote the member that we gave it.
+    let count = unsafe { attr.query.__bindgen_anon_2.count } as usize;
+    Ok(ids.into_iter().take(count).collect())
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` into a `struct bpf_*_info`. `T` must be the struct of the descriptor's kind.
+///
+/// # Safety
+/// `T` is a plain struct of integers whose pointers, where it has any, point to memory of the size it says.
+pub(super) unsafe fn obj_info<T>(object: BorrowedFd<'_>, info: &mut T) -> Result<(), SysError> {
+    let mut attr = zeroed();
+    // SAFETY: as above; the kernel writes at most `info_len` bytes.
+    let get = unsafe { &mut attr.info };
+    get.bpf_fd = raw(object);
+    get.info_len = size_of::<T>() as u32;
+    get.info = std::ptr::from_mut(info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop).call(|| "BPF_OBJ_GET_INFO_BY_FD")
+}

@@ -1,0 +1,154 @@
+//! Cgroups: the cgroup v2 root that is this node's, and the cgroups below it.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use sockeye_crds::node::CgroupMode;
+
+use super::{Call as _, SysError};
+
+/// `CGROUP2_SUPER_MAGIC`
+const MAGIC: u64 = 0x6367_7270;
+
+/// The node's cgroup root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Where it is in this process's mount namespace.
+    pub path: PathBuf,
+    /// Whether v1 controllers stand beside it.
+    pub mode: CgroupMode,
+}
+
+/// A cgroup that exists.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cgroup {
+    /// Its ID: the inode number of its directory, as `bpf_get_current_cgroup_id` and links have it.
+    pub id: u64,
+    /// Its path below the root, "/" for the root itself.
+    pub path: String,
+}
+
+/// Why no cgroup root was found.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// mountinfo can't be read.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+    /// Nothing of the sort is mounted there.
+    #[error(
+        "no cgroup v2 is mounted at or below {0}: mount it there (type cgroup2), or name another place with --cgroup-root"
+    )]
+    NotCgroup2(PathBuf),
+    /// Nothing of the sort is mounted at all.
+    #[error("no cgroup v2 is mounted on this machine: mount it (type cgroup2), or name a place with --cgroup-root")]
+    NotMounted,
+}
+
+impl Root {
+    /// Finds it. `given` is taken where it is a cgroup v2 directory, or else the cgroup v2 mount below it (on a hybrid host
+    /// /sys/fs/cgroup holds v1 controllers and the v2 tree beside them). Where nothing is given, it is the cgroup2 mount
+    /// with the outermost root: a container sees its own cgroup mounted as "/" and, if at all, the host's as "/../..".
+    pub fn find(given: Option<&Path>) -> Result<Self, RootError> {
+        let text = fs::read_to_string("/proc/self/mountinfo").call(|| "read of /proc/self/mountinfo")?;
+        let mounts: Vec<MountLine<'_>> = text.lines().filter_map(MountLine::parse).collect();
+        let mode = if mounts.iter().any(|m| m.fs_type == "cgroup") { CgroupMode::Hybrid } else { CgroupMode::Unified };
+        let v2 = || mounts.iter().filter(|m| m.fs_type == "cgroup2");
+        let path = match given {
+            Some(given) if is_cgroup2(given)? => given.to_owned(),
+            Some(given) => v2()
+                .map(|m| PathBuf::from(unescape(m.mount_point)))
+                .find(|p| p.starts_with(given))
+                .ok_or_else(|| RootError::NotCgroup2(given.to_owned()))?,
+            None => v2()
+                .max_by_key(|m| outermost(m.root))
+                .map(|m| PathBuf::from(unescape(m.mount_point)))
+                .ok_or(RootError::NotMounted)?,
+        };
+        Ok(Self { path, mode })
+    }
+
+    /// The directory of a cgroup, by its path below the root.
+    pub fn join(&self, path: &str) -> PathBuf {
+        self.path.join(path.trim_start_matches('/'))
+    }
+
+    /// Looks up a cgroup by its path below the root. `InvalidInput` means that the directory is no cgroup v2 one.
+    pub fn cgroup(&self, path: &str) -> Result<Cgroup, SysError> {
+        let dir = self.join(path);
+        let named = || format!("stat of {}", dir.display());
+        let meta = fs::metadata(&dir).call(named)?;
+        if !is_cgroup2(&dir)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a cgroup v2 directory")).call(named);
+        }
+        Ok(Cgroup { id: meta.ino(), path: path.to_owned() })
+    }
+
+    /// Opens a cgroup, to attach to it or query it.
+    pub fn open(&self, path: &str) -> Result<OwnedFd, SysError> {
+        let dir = self.join(path);
+        File::open(&dir).map(OwnedFd::from).call(|| format!("open of {}", dir.display()))
+    }
+}
+
+fn is_cgroup2(dir: &Path) -> Result<bool, SysError> {
+    let stat = rustix::fs::statfs(dir).call(|| format!("statfs of {}", dir.display()))?;
+    Ok(stat.f_type as u64 & 0xffff_ffff == MAGIC)
+}
+
+/// More steps up are further out; "/" beats a path below it.
+fn outermost(root: &str) -> (usize, std::cmp::Reverse<usize>) {
+    let up = root.split('/').filter(|part| *part == "..").count();
+    (up, std::cmp::Reverse(root.len()))
+}
+
+/// One line of mountinfo (proc_pid_mountinfo(5)).
+struct MountLine<'a> {
+    root: &'a str,
+    mount_point: &'a str,
+    fs_type: &'a str,
+}
+
+impl<'a> MountLine<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (head, tail) = line.split_once(" - ")?;
+        let mut fields = head.split(' ').skip(3);
+        Some(Self { root: fields.next()?, mount_point: fields.next()?, fs_type: tail.split(' ').next()? })
+    }
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &str) -> String {
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outermost_root_wins() {
+        let mut roots = ["/", "/../../..", "/kubepods/pod1", "/.."];
+        roots.sort_by_key(|root| outermost(root));
+        assert_eq!(roots, ["/kubepods/pod1", "/", "/..", "/../../.."]);
+    }
+
+    #[test]
+    fn a_line_of_mountinfo() {
+        let line = "35 24 0:30 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
+        let mount = MountLine::parse(line).unwrap();
+        assert_eq!((mount.root, mount.mount_point, mount.fs_type), ("/", "/sys/fs/cgroup/unified", "cgroup2"));
+        assert_eq!(unescape("/a\\040b"), "/a b");
+    }
+
+    #[test]
+    fn this_machine_has_a_root() {
+        let root = Root::find(None).unwrap();
+        let top = root.cgroup("/").unwrap();
+        assert!(top.id > 0);
+        assert!(root.cgroup("/no-such-cgroup").unwrap_err().is_not_found());
+    }
+}

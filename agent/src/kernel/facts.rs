@@ -1,0 +1,50 @@
+//! The node and its kernel: what does not change while the agent runs.
+
+use std::fs;
+
+use sockeye_crds::node::{CgroupMode, NodeFacts};
+
+use super::{Call as _, SysError};
+
+/// Reads them.
+pub fn read(cgroup_mode: CgroupMode) -> Result<NodeFacts, SysError> {
+    const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+    let boot_id = fs::read_to_string(BOOT_ID).call(|| format!("read of {BOOT_ID}"))?;
+    let uname = rustix::system::uname();
+    let mut features = Vec::new();
+    if fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false) {
+        features.push("KernelBtf".to_owned());
+    }
+    if fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|v| v.trim() != "0") {
+        features.push("Jit".to_owned());
+    }
+    features.sort_unstable();
+    Ok(NodeFacts {
+        boot_id: boot_id.trim().to_owned(),
+        kernel_release: uname.release().to_string_lossy().into_owned(),
+        architecture: uname.machine().to_string_lossy().into_owned(),
+        cgroup_mode: Some(cgroup_mode),
+        features,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// What settles a map's size: the kernel's page, in bytes, and the processors there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Bytes.
+    pub page: u32,
+    /// Processors, possible ones.
+    pub cpus: u32,
+}
+
+impl Machine {
+    /// Reads it.
+    pub fn read() -> Result<Self, SysError> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).call(|| "read of the possible processors")?;
+        Ok(Self {
+            page: u32::try_from(rustix::param::page_size()).unwrap_or(4096),
+            cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+        })
+    }
+}

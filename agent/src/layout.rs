@@ -1,0 +1,165 @@
+//! Where things stand on bpffs: paths computed from checked names, no IO.
+//!
+//! ```text
+//! <bpffs>/sockeye/<BpfProgram>/maps/<map>                 stable across updates
+//!                             /programs/<function>        what is live
+//!                             /links/<function>/<where>   where: the cgroup's ID
+//!                             /_meta/uid                  -> the BpfProgram's UID
+//!                                   /revision             -> the BpfRevision in effect
+//!                                   /programs/<function>  -> <load key>.<program ID>: what load the pin came from
+//!                                   /retain/<map>         -> Retain: the map outlives its BpfProgram
+//!                                   /cgroups/<ID>         -> the cgroup's path below the root
+//! ```
+//! What stands under `_meta` are symlinks whose targets are the notes: bpffs has no files.
+
+use std::path::{Path, PathBuf};
+
+/// The directory under which sockeye keeps everything.
+pub const DIRECTORY: &str = "sockeye";
+
+/// sockeye's directory on bpffs.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    here: PathBuf,
+    host: PathBuf,
+}
+
+impl Layout {
+    /// `bpffs` is where bpffs is mounted for this process, `host_bpffs` where the host has it.
+    pub fn new(bpffs: &Path, host_bpffs: &Path) -> Self {
+        Self { here: bpffs.join(DIRECTORY), host: host_bpffs.join(DIRECTORY) }
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Path {
+        &self.here
+    }
+
+    /// One BpfProgram's home.
+    pub fn home(&self, program: &str) -> Home {
+        Home { here: self.here.join(program), host: self.host.join(program) }
+    }
+}
+
+/// One BpfProgram's directory.
+#[derive(Clone, Debug)]
+pub struct Home {
+    here: PathBuf,
+    host: PathBuf,
+}
+
+impl Home {
+    /// The directory itself.
+    pub fn directory(&self) -> &Path {
+        &self.here
+    }
+
+    /// A path of ours as the host sees it.
+    pub fn host(&self, path: &Path) -> String {
+        let below = path.strip_prefix(&self.here).unwrap_or(path);
+        self.host.join(below).to_string_lossy().into_owned()
+    }
+
+    /// The directory of the maps' pins.
+    pub fn maps(&self) -> PathBuf {
+        self.here.join("maps")
+    }
+
+    /// A map's pin, by its pin name.
+    pub fn map(&self, pin: &str) -> PathBuf {
+        self.maps().join(pin)
+    }
+
+    /// The directory of the programs' pins.
+    pub fn programs(&self) -> PathBuf {
+        self.here.join("programs")
+    }
+
+    /// A program's pin.
+    pub fn program(&self, function: &str) -> PathBuf {
+        self.programs().join(function)
+    }
+
+    /// The directory of the links' pins.
+    pub fn links(&self) -> PathBuf {
+        self.here.join("links")
+    }
+
+    /// The directory of one function's links.
+    pub fn links_of(&self, function: &str) -> PathBuf {
+        self.links().join(function)
+    }
+
+    /// A link's pin.
+    pub fn link(&self, function: &str, place: &str) -> PathBuf {
+        self.links_of(function).join(place)
+    }
+
+    /// The directory of the notes.
+    pub fn meta(&self) -> PathBuf {
+        self.here.join("_meta")
+    }
+
+    /// The note that holds the BpfProgram's UID.
+    pub fn uid(&self) -> PathBuf {
+        self.meta().join("uid")
+    }
+
+    /// The note that names the revision in effect.
+    pub fn revision(&self) -> PathBuf {
+        self.meta().join("revision")
+    }
+
+    /// The directory of the notes on programs.
+    pub fn origins(&self) -> PathBuf {
+        self.meta().join("programs")
+    }
+
+    /// The note on the load that a program's pin came from.
+    pub fn origin(&self, function: &str) -> PathBuf {
+        self.origins().join(function)
+    }
+
+    /// The directory of the notes on maps to retain.
+    pub fn retentions(&self) -> PathBuf {
+        self.meta().join("retain")
+    }
+
+    /// The note that a map is to be retained.
+    pub fn retention(&self, pin: &str) -> PathBuf {
+        self.retentions().join(pin)
+    }
+
+    /// The directory of the notes on cgroups.
+    pub fn cgroups(&self) -> PathBuf {
+        self.meta().join("cgroups")
+    }
+
+    /// The note on a cgroup's path.
+    pub fn cgroup(&self, place: &str) -> PathBuf {
+        self.cgroups().join(place)
+    }
+}
+
+/// Which load a program came from. The ID tells a note that was written for a pin that never came about (the agent was
+/// killed in between) from one that belongs to the pin that is there: IDs are unique within a boot, and so is a bpffs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The revision's load key.
+    pub load_key: String,
+    /// The kernel's ID of the program.
+    pub program_id: u32,
+}
+
+impl Origin {
+    /// As it stands in the note.
+    pub fn note(&self) -> String {
+        format!("{}.{}", self.load_key, self.program_id)
+    }
+
+    /// From the note.
+    pub fn parse(note: &str) -> Option<Self> {
+        let (load_key, id) = note.rsplit_once('.')?;
+        Some(Self { load_key: load_key.to_owned(), program_id: id.parse().ok()? })
+    }
+}

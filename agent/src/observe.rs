@@ -1,0 +1,138 @@
+//! Observe: reads what one BpfProgram has on this node from bpffs and the kernel. Reads only; changes nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::AsFd as _,
+    path::Path,
+};
+
+use crate::{
+    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
+    kernel::{
+        SysError, bpf, bpffs,
+        cgroup::{Cgroup, Root},
+        info,
+    },
+    layout::{Home, Layout, Origin},
+    wanted::Wanted,
+};
+
+/// Why nothing could be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The place for pins is not bpffs: pins there would vanish with this process's mount namespace, or fail.
+    #[error("{0} is not on a bpffs: mount one there (mount -t bpf bpf /sys/fs/bpf) before the agent starts")]
+    NotBpffs(String),
+    /// The kernel refused.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}
+
+/// The names of the BpfPrograms that have a home here.
+pub fn homes(layout: &Layout) -> Result<BTreeSet<String>, ObserveError> {
+    let directory = layout.directory();
+    let bpffs_root = directory.parent().unwrap_or(directory);
+    if bpffs::mount(bpffs_root)? != bpffs::Mount::Bpffs {
+        return Err(ObserveError::NotBpffs(bpffs_root.display().to_string()));
+    }
+    Ok(bpffs::list(directory)?.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
+}
+
+/// The wanted cgroups that exist, by path; the others are missing from the answer.
+pub fn cgroups(root: &Root, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError> {
+    let mut found = BTreeMap::new();
+    for path in wanted.paths() {
+        match root.cgroup(path) {
+            Ok(cgroup) => drop(found.insert(path.to_owned(), cgroup)),
+            Err(error) if error.is_not_found() || error.source.kind() == io::ErrorKind::InvalidInput => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Reads one home.
+pub fn home(home: &Home, root: &Root) -> Result<Held, SysError> {
+    let mut held = Held {
+        uid: bpffs::read_note(&home.uid())?,
+        revision: bpffs::read_note(&home.revision())?,
+        retained: settled(bpffs::list(&home.retentions())?).collect(),
+        strays: strays(home)?,
+        ..Held::default()
+    };
+    for function in settled(bpffs::list(&home.programs())?) {
+        let fd = bpf::obj_get(&home.program(&function))?;
+        let info = info::program(fd.as_fd())?;
+        let origin = bpffs::read_note(&home.origin(&function))?.as_deref().and_then(Origin::parse);
+        let load_key = origin.filter(|origin| origin.program_id == info.id).map(|origin| origin.load_key);
+        held.functions.insert(function, HeldFunction { info, load_key });
+    }
+    for pin in settled(bpffs::list(&home.maps())?) {
+        let fd = bpf::obj_get(&home.map(&pin))?;
+        held.maps.insert(pin, HeldMap { info: info::map(fd.as_fd())? });
+    }
+    let mut attached = Attached { root, queried: BTreeMap::new() };
+    for function in bpffs::list(&home.links())? {
+        for place in settled(bpffs::list(&home.links_of(&function))?) {
+            let fd = bpf::obj_get(&home.link(&function, &place))?;
+            let info = info::link(fd.as_fd())?;
+            let path = bpffs::read_note(&home.cgroup(&place))?;
+            let in_effect = match &path {
+                Some(path) => attached.lists(&info, path)?,
+                None => false,
+            };
+            held.links.insert(LinkKey { function: function.clone(), place }, HeldLink { info, path, in_effect });
+        }
+    }
+    Ok(held)
+}
+
+/// What the kernel says is attached, asked once per cgroup and attach type.
+struct Attached<'a> {
+    root: &'a Root,
+    queried: BTreeMap<(String, u32), Vec<u32>>,
+}
+
+impl Attached<'_> {
+    /// Whether the link is alive, its cgroup is still the one at that path, and the cgroup's query lists its program.
+    fn lists(&mut self, link: &info::LinkInfo, path: &str) -> Result<bool, SysError> {
+        if link.cgroup_id == 0 {
+            return Ok(false);
+        }
+        let key = (path.to_owned(), link.attach_type);
+        if !self.queried.contains_key(&key) {
+            let ids = match self.root.cgroup(path) {
+                Ok(cgroup) if cgroup.id == link.cgroup_id => {
+                    bpf::prog_query(self.root.open(path)?.as_fd(), link.attach_type)?
+                }
+                Ok(_) => Vec::new(),
+                Err(error) if error.is_not_found() => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            self.queried.insert(key.clone(), ids);
+        }
+        Ok(self.queried.get(&key).is_some_and(|ids| ids.contains(&link.program_id)))
+    }
+}
+
+fn settled(names: Vec<String>) -> impl Iterator<Item = String> {
+    names.into_iter().filter(|name| !name.ends_with(bpffs::STAGED))
+}
+
+/// Staged names, which only an agent killed at the wrong moment leaves.
+fn strays(home: &Home) -> Result<BTreeSet<String>, SysError> {
+    let mut strays = BTreeSet::new();
+    let mut look = |dir: &Path| -> Result<(), SysError> {
+        for name in bpffs::list(dir)?.into_iter().filter(|name| name.ends_with(bpffs::STAGED)) {
+            let path = dir.join(name);
+            let below = path.strip_prefix(home.directory()).unwrap_or(&path);
+            strays.insert(below.to_string_lossy().into_owned());
+        }
+        Ok(())
+    };
+    for dir in [home.maps(), home.programs(), home.meta(), home.origins(), home.retentions(), home.cgroups()] {
+        look(&dir)?;
+    }
+    Ok(strays)
+}

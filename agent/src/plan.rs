@@ -1,0 +1,200 @@
+//! Plan: the steps from what is held to what is wanted. Pure: no IO, and the same answer for the same values.
+//!
+//! Guarantees, which the property test shows:
+//! - after the steps are executed, planning again gives nothing to do;
+//! - nothing that is in effect is taken away before what replaces it is in effect;
+//! - nothing visible happens before the load has succeeded, so that a revision that does not load changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sockeye_crds::Reason;
+
+use crate::{
+    held::{Held, LinkKey},
+    kernel::cgroup::Cgroup,
+    wanted::{Refusal, Wanted, WantedFunction, WantedMap},
+};
+
+/// One step; [`execute`](crate::execute) interprets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Remove a half-made thing, by its path below the home.
+    RemoveStray(String),
+    /// Make the home and note whose it is.
+    Claim {
+        /// The BpfProgram's UID.
+        uid: String,
+    },
+    /// Load the object: reuse these pinned maps (pin names), create the others.
+    Load {
+        /// Pin names of the maps whose content is carried over.
+        reuse: BTreeSet<String>,
+    },
+    /// Note that a map is to outlive its BpfProgram.
+    Retain(String),
+    /// Forget that a map is to outlive its BpfProgram.
+    Release(String),
+    /// Pin a loaded map, by its name in the ELF, over what may be there.
+    PinMap(String),
+    /// Note where a loaded program comes from, and pin it over what may be there.
+    PinProgram(String),
+    /// Attach the pinned program to a cgroup, and pin the link.
+    Attach {
+        /// The function.
+        function: String,
+        /// Where.
+        cgroup: Cgroup,
+    },
+    /// Make a pinned link run the pinned program, atomically.
+    Update(LinkKey),
+    /// Note the revision that is now in effect.
+    SetRevision(Option<String>),
+    /// Detach and unpin a link.
+    Detach(LinkKey),
+    /// Unpin a program and forget where it came from.
+    UnpinProgram(String),
+    /// Unpin a map.
+    UnpinMap(String),
+    /// Remove the home, which is empty but for its notes and directories.
+    Leave,
+}
+
+/// The steps that bring `held` to what is wanted. `cgroups` are the wanted cgroups that exist.
+pub fn plan(wanted: Option<&Wanted>, held: &Held, cgroups: &BTreeMap<String, Cgroup>) -> Result<Vec<Step>, Refusal> {
+    let Some(wanted) = wanted else { return Ok(dismantle(held)) };
+    let mut steps = Vec::new();
+    let mut held = held.clone();
+    if held.uid.as_ref().is_some_and(|uid| *uid != wanted.program.uid) {
+        // Another object of the same name: what is left of it goes, but for the maps it was asked to retain.
+        steps.extend(dismantle(&held).into_iter().filter(|step| *step != Step::Leave));
+        let Held { retained, mut maps, .. } = held;
+        maps.retain(|pin, _| retained.contains(pin));
+        held = Held { retained, maps, ..Held::default() };
+    } else {
+        steps.extend(held.strays.iter().cloned().map(Step::RemoveStray));
+    }
+    if held.uid.is_none() {
+        steps.push(Step::Claim { uid: wanted.program.uid.clone() });
+    }
+
+    let loads = needs_load(wanted, &held);
+    if loads {
+        steps.extend(load(wanted, &held)?);
+    }
+    steps.extend(retention(wanted, &held));
+    let (attach, keep) = attach(wanted, &held, cgroups, loads)?;
+    steps.extend(attach);
+    if held.revision.as_ref() != Some(&wanted.revision) {
+        steps.push(Step::SetRevision(Some(wanted.revision.clone())));
+    }
+    steps.extend(remove(wanted, &held, &keep));
+    Ok(steps)
+}
+
+/// Whether the wanted functions and maps are there, from the wanted load.
+fn needs_load(wanted: &Wanted, held: &Held) -> bool {
+    let loaded =
+        |function: &String| held.functions.get(function).is_some_and(|f| f.load_key.as_ref() == Some(&wanted.load_key));
+    let pinned = |map: &WantedMap| !map.pin || held.maps.contains_key(&map.pin_name);
+    !wanted.functions.keys().all(loaded) || !wanted.maps.values().all(pinned)
+}
+
+fn load(wanted: &Wanted, held: &Held) -> Result<Vec<Step>, Refusal> {
+    let mut reuse = BTreeSet::new();
+    let mut pins = Vec::new();
+    for (name, map) in &wanted.maps {
+        match held.maps.get(&map.pin_name).filter(|_| !map.definition.is_data() && map.pin) {
+            Some(pinned) if pinned.shape() == map.shape => drop(reuse.insert(map.pin_name.clone())),
+            Some(pinned) => {
+                return Err(Refusal {
+                    reason: Reason::MapShapeChanged,
+                    message: format!(
+                        "map {name}: the pinned map is {}, the object wants {}; its content can't be carried over: \
+                         rename the map, or delete the BpfProgram first",
+                        pinned.shape(),
+                        map.shape
+                    ),
+                });
+            }
+            None if map.pin => pins.push(Step::PinMap(name.clone())),
+            None => {}
+        }
+    }
+    let programs = wanted.functions.keys().cloned().map(Step::PinProgram);
+    Ok([Step::Load { reuse }].into_iter().chain(pins).chain(programs).collect())
+}
+
+fn retention(wanted: &Wanted, held: &Held) -> impl Iterator<Item = Step> {
+    let wants = |pin: &String| wanted.map_by_pin(pin).is_none_or(|(_, map)| map.retain && map.pin);
+    let retain = wanted.maps.values().filter(|map| map.retain && map.pin && !held.retained.contains(&map.pin_name));
+    let release = held.retained.iter().filter(|pin| !wants(pin)).cloned();
+    retain
+        .map(|map| Step::Retain(map.pin_name.clone()))
+        .chain(release.map(Step::Release))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+/// The steps that put every wanted link into effect, and the links that are wanted.
+fn attach(
+    wanted: &Wanted,
+    held: &Held,
+    cgroups: &BTreeMap<String, Cgroup>,
+    loads: bool,
+) -> Result<(Vec<Step>, BTreeSet<LinkKey>), Refusal> {
+    let mut steps = Vec::new();
+    let mut keep = BTreeSet::new();
+    for (function, WantedFunction { kind, paths }) in &wanted.functions {
+        let program = held.functions.get(function).map(|f| f.info.id);
+        for path in paths {
+            let cgroup = cgroups.get(path).ok_or_else(|| Refusal {
+                reason: Reason::CgroupNotFound,
+                message: format!(
+                    "program {function}: there is no cgroup v2 directory {path} below the node's cgroup root: \
+                     create it, or correct the path"
+                ),
+            })?;
+            let key = LinkKey { function: function.clone(), place: cgroup.id.to_string() };
+            keep.insert(key.clone());
+            match held.links.get(&key) {
+                // A dead link, or one of another attach type, can't be made to run the program.
+                Some(link) if !link.in_effect || link.info.attach_type != kind.attach_type => {
+                    steps.push(Step::Detach(key));
+                    steps.push(Step::Attach { function: function.clone(), cgroup: cgroup.clone() });
+                }
+                Some(link) if loads || Some(link.info.program_id) != program => steps.push(Step::Update(key)),
+                Some(_) => {}
+                None => steps.push(Step::Attach { function: function.clone(), cgroup: cgroup.clone() }),
+            }
+        }
+    }
+    Ok((steps, keep))
+}
+
+/// What is held and no longer wanted: links first, so that nothing runs that is half gone.
+fn remove(wanted: &Wanted, held: &Held, keep: &BTreeSet<LinkKey>) -> Vec<Step> {
+    let links = held.links.keys().filter(|key| !keep.contains(key)).cloned().map(Step::Detach);
+    let functions =
+        held.functions.keys().filter(|f| !wanted.functions.contains_key(*f)).cloned().map(Step::UnpinProgram);
+    let wants = |pin: &str| wanted.map_by_pin(pin).is_some_and(|(_, map)| map.pin) || held.retained.contains(pin);
+    let maps = held.maps.keys().filter(|pin| !wants(pin)).cloned().map(Step::UnpinMap);
+    links.chain(functions).chain(maps).collect()
+}
+
+/// The steps that leave nothing but the maps to retain.
+fn dismantle(held: &Held) -> Vec<Step> {
+    if held.is_empty() || held.is_retained_only() {
+        return Vec::new();
+    }
+    let Held { uid: _, revision, functions, maps, links, retained, strays } = held;
+    let mut steps: Vec<Step> = strays.iter().cloned().map(Step::RemoveStray).collect();
+    steps.extend(links.keys().cloned().map(Step::Detach));
+    steps.extend(functions.keys().cloned().map(Step::UnpinProgram));
+    steps.extend(maps.keys().filter(|pin| !retained.contains(*pin)).cloned().map(Step::UnpinMap));
+    if maps.keys().any(|pin| retained.contains(pin)) {
+        steps.extend(revision.is_some().then_some(Step::SetRevision(None)));
+    } else {
+        steps.push(Step::Leave);
+    }
+    steps
+}

@@ -1,0 +1,85 @@
+//! `Shape`: what two maps must have in common for one to carry the other's content. Pure.
+
+use std::fmt;
+
+use aya_obj::generated::bpf_map_type;
+
+use crate::kernel::facts::Machine;
+
+/// A map's shape, after the kernel's and the loader's defaulting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// `enum bpf_map_type`
+    pub map_type: u32,
+    /// Bytes.
+    pub key_size: u32,
+    /// Bytes.
+    pub value_size: u32,
+    /// Entries.
+    pub max_entries: u32,
+    /// `BPF_F_*`
+    pub flags: u32,
+}
+
+impl Shape {
+    /// What the loader and the kernel make of a declared shape, as libbpf does it: a ring buffer's size is rounded up to
+    /// a power of two of pages and has no value size, and a perf event array that names no size gets one entry a processor.
+    pub fn settled(self, machine: &Machine) -> Self {
+        match bpf_map_type::try_from(self.map_type) {
+            Ok(bpf_map_type::BPF_MAP_TYPE_RINGBUF) => Self {
+                max_entries: match self.max_entries {
+                    0 => 0,
+                    bytes => bytes
+                        .div_ceil(machine.page)
+                        .checked_next_power_of_two()
+                        .and_then(|pages| pages.checked_mul(machine.page))
+                        .unwrap_or(bytes),
+                },
+                value_size: 0,
+                ..self
+            },
+            Ok(bpf_map_type::BPF_MAP_TYPE_PERF_EVENT_ARRAY) if !(1..=machine.cpus).contains(&self.max_entries) => {
+                Self { max_entries: machine.cpus, ..self }
+            }
+            _ => self,
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { map_type, key_size, value_size, max_entries, flags } = self;
+        let name = sockeye_ebpf::map_type::name(*map_type);
+        write!(f, "{name} key {key_size}B value {value_size}B max_entries {max_entries} flags {flags:#x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MACHINE: Machine = Machine { page: 4096, cpus: 4 };
+
+    fn entries(map_type: bpf_map_type, max_entries: u32) -> u32 {
+        Shape { map_type: map_type as u32, max_entries, ..Shape::default() }.settled(&MACHINE).max_entries
+    }
+
+    #[test]
+    fn ring_buffers_are_powers_of_two_of_pages() {
+        use bpf_map_type::BPF_MAP_TYPE_RINGBUF as RING;
+        for (declared, settled) in
+            [(0, 0), (1, 4096), (4096, 4096), (4097, 8192), (12_288, 16_384), (u32::MAX, u32::MAX)]
+        {
+            assert_eq!(entries(RING, declared), settled, "{declared}");
+        }
+    }
+
+    #[test]
+    fn perf_event_arrays_get_an_entry_a_processor() {
+        use bpf_map_type::BPF_MAP_TYPE_PERF_EVENT_ARRAY as PERF;
+        for (declared, settled) in [(0, 4), (2, 2), (4, 4), (5, 4)] {
+            assert_eq!(entries(PERF, declared), settled, "{declared}");
+        }
+        assert_eq!(entries(bpf_map_type::BPF_MAP_TYPE_ARRAY, 0), 0);
+    }
+}

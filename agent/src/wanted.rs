@@ -1,0 +1,201 @@
+//! `Wanted`: what one BpfProgram is to have on this node, worked out from its revision. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sockeye_crds::{
+    BpfRevision, BpfRevisionSpec, MapDefinition, MapInfo, Reason,
+    names::{is_pin_name, pin_name},
+    program::{Attach, CgroupTarget, OnDelete, ProgramSpec, Scope},
+    revision::ProgramRef,
+};
+use sockeye_ebpf::section::{self, Target};
+
+use crate::{
+    kernel::{facts::Machine, load::ProgramKind},
+    shape::Shape,
+};
+
+/// What one BpfProgram is to have on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whose it is.
+    pub program: ProgramRef,
+    /// The revision's name.
+    pub revision: String,
+    /// Names what a load gives; see [`BpfRevisionSpec::load_key`].
+    pub load_key: String,
+    /// The digest of the object's bytes.
+    pub digest: String,
+    /// The functions to run.
+    pub functions: BTreeMap<String, WantedFunction>,
+    /// Every map of the object, by its name in the ELF.
+    pub maps: BTreeMap<String, WantedMap>,
+}
+
+/// A function to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedFunction {
+    /// How it is verified and attached.
+    pub kind: ProgramKind,
+    /// The cgroups to attach it to, as paths below the root, none below another: nothing counts twice.
+    pub paths: BTreeSet<String>,
+}
+
+/// A map to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedMap {
+    /// Its name on bpffs.
+    pub pin_name: String,
+    /// Whether it is pinned.
+    pub pin: bool,
+    /// Whether it outlives its BpfProgram.
+    pub retain: bool,
+    /// How the object defines it; global data belongs to one load and is never carried over.
+    pub definition: MapDefinition,
+    /// Its shape, settled.
+    pub shape: Shape,
+}
+
+/// Why a revision, a value, can't be done here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// In one word.
+    pub reason: Reason,
+    /// In words.
+    pub message: String,
+}
+
+impl Refusal {
+    fn unsupported(message: String) -> Self {
+        Self { reason: Reason::Unsupported, message }
+    }
+}
+
+impl Wanted {
+    /// Works it out. The operator has checked the revision; what fails here is what this agent, perhaps an older one, does not know.
+    pub fn new(revision: &BpfRevision, machine: &Machine) -> Result<Self, Refusal> {
+        let spec = &revision.spec;
+        let mut functions = BTreeMap::new();
+        for program in &spec.programs {
+            functions.insert(program.name.clone(), function(spec, program)?);
+        }
+        let mut maps = BTreeMap::new();
+        for info in &spec.object.maps {
+            maps.insert(info.name.clone(), map(spec, info, machine)?);
+        }
+        Ok(Self {
+            program: spec.program.clone(),
+            revision: revision.metadata.name.clone().unwrap_or_default(),
+            load_key: spec.load_key(),
+            digest: spec.digest.clone(),
+            functions,
+            maps,
+        })
+    }
+
+    /// Every cgroup path that some function is to be attached to.
+    pub fn paths(&self) -> BTreeSet<&str> {
+        self.functions.values().flat_map(|f| f.paths.iter().map(String::as_str)).collect()
+    }
+
+    /// The map of a pin name.
+    pub fn map_by_pin(&self, pin: &str) -> Option<(&str, &WantedMap)> {
+        self.maps.iter().find(|(_, map)| map.pin_name == pin).map(|(name, map)| (name.as_str(), map))
+    }
+}
+
+fn function(spec: &BpfRevisionSpec, program: &ProgramSpec) -> Result<WantedFunction, Refusal> {
+    let ProgramSpec { name, program_type: _, attach } = program;
+    let info = spec.object.programs.iter().find(|p| p.name == *name);
+    let section_name = info.map(|p| p.section.as_str()).unwrap_or_default();
+    let section = section::find(section_name)
+        .ok_or_else(|| Refusal::unsupported(format!("program {name}: this agent runs no section {section_name:?}")))?;
+    if section.target != Target::Cgroup || !is_pin_name(name) {
+        return Err(Refusal::unsupported(format!(
+            "program {name}: this agent does not attach section {section_name:?}"
+        )));
+    }
+    let kind = ProgramKind { prog_type: section.prog_type, attach_type: section.attach_type };
+    let paths = attach.iter().map(path).collect::<Result<Vec<_>, _>>()?;
+    Ok(WantedFunction { kind, paths: highest(paths) })
+}
+
+fn path(attach: &Attach) -> Result<String, Refusal> {
+    match attach {
+        Attach { cgroup: Some(CgroupTarget { scope: Scope::Node, path: None }), map: None } => Ok("/".to_owned()),
+        Attach { cgroup: Some(CgroupTarget { scope: Scope::Path, path: Some(path) }), map: None } => {
+            let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+            if parts.iter().any(|part| matches!(*part, "." | "..")) {
+                return Err(Refusal {
+                    reason: Reason::InvalidSpec,
+                    message: format!("attach path {path:?} leaves its place"),
+                });
+            }
+            Ok(format!("/{}", parts.join("/")))
+        }
+        other => Err(Refusal::unsupported(format!("this agent does not know the attach target {other:?}"))),
+    }
+}
+
+/// Of several cgroups, those that lie below no other: a program attached to both would run twice for the lower one.
+fn highest(paths: Vec<String>) -> BTreeSet<String> {
+    let below = |path: &str, above: &str| above == "/" || path.starts_with(&format!("{above}/"));
+    let all: BTreeSet<String> = paths.into_iter().collect();
+    all.iter().filter(|path| !all.iter().any(|above| above != *path && below(path, above))).cloned().collect()
+}
+
+fn map(spec: &BpfRevisionSpec, info: &MapInfo, machine: &Machine) -> Result<WantedMap, Refusal> {
+    let MapInfo { name, map_type, key_size, value_size, max_entries, flags, definition, used_by: _ } = info;
+    let settings = spec.map(name);
+    let word = |n: i64| u32::try_from(n).map_err(|_| Refusal::unsupported(format!("map {name}: {n} is out of bounds")));
+    let type_number = sockeye_ebpf::map_type::number(map_type)
+        .ok_or_else(|| Refusal::unsupported(format!("map {name}: this agent knows no map type {map_type}")))?;
+    let pin = pin_name(name);
+    if !is_pin_name(&pin) {
+        return Err(Refusal {
+            reason: Reason::InvalidObject,
+            message: format!("map {name:?} has a name that can't be pinned"),
+        });
+    }
+    let declared = Shape {
+        map_type: type_number,
+        key_size: word(*key_size)?,
+        value_size: word(*value_size)?,
+        max_entries: word(settings.and_then(|s| s.max_entries).unwrap_or(*max_entries))?,
+        flags: word(*flags)?,
+    };
+    Ok(WantedMap {
+        pin_name: pin,
+        pin: settings.is_none_or(|s| s.pin),
+        retain: settings.is_some_and(|s| s.on_delete == OnDelete::Retain),
+        definition: *definition,
+        shape: declared.settled(machine),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_below_another_gets_no_link_of_its_own() {
+        let highest =
+            |paths: &[&str]| highest(paths.iter().map(|p| (*p).to_owned()).collect()).into_iter().collect::<Vec<_>>();
+        assert_eq!(highest(&["/", "/a", "/a/b"]), ["/"]);
+        assert_eq!(highest(&["/a/b", "/a", "/ab", "/a"]), ["/a", "/ab"]);
+        assert_eq!(highest(&["/x/y", "/x/z"]), ["/x/y", "/x/z"]);
+    }
+
+    #[test]
+    fn paths_are_normal_and_stay_below_the_root() {
+        let target = |path: &str| Attach {
+            cgroup: Some(CgroupTarget { scope: Scope::Path, path: Some(path.to_owned()) }),
+            map: None,
+        };
+        assert_eq!(path(&target("/system.slice//x/")).unwrap(), "/system.slice/x");
+        assert_eq!(path(&target("/a/../..")).unwrap_err().reason, Reason::InvalidSpec);
+        let pods = Attach { cgroup: Some(CgroupTarget { scope: Scope::Pods, path: None }), map: None };
+        assert_eq!(path(&pods).unwrap_err().reason, Reason::Unsupported);
+    }
+}
