@@ -78,6 +78,8 @@ pub enum Reason {
     InvalidSpec,
     /// The bytes could not be fetched from where the spec says they are.
     BytecodeUnavailable,
+    /// It is valid, and the API server refused to store its bytes or its revision.
+    DispatchFailed,
     // Attached, and a node's state
     /// In effect wherever it should be.
     InEffect,

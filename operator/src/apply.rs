@@ -32,6 +32,18 @@ pub struct Error {
     source: kube::Error,
 }
 
+impl Error {
+    /// What to tell the user, where the API server will refuse it again: no conflict, no passing trouble of its own.
+    pub fn refusal(&self) -> Option<String> {
+        match &self.source {
+            kube::Error::Api(status) if matches!(status.code, 400 | 403 | 413 | 422) => {
+                Some(format!("{}: {}", self.doing, status.message))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What the writes are done with.
 #[derive(Clone)]
 pub struct Writer {

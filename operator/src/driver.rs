@@ -28,7 +28,7 @@ use crate::{
     trigger::{Pace, Touched},
 };
 
-/// The loop turns at least so often, and then looks for bytes that may go.
+/// The loop turns at least so often, and looks for bytes that may go.
 const TURN: Duration = Duration::from_secs(health::STUCK.as_secs() / 2);
 
 /// The watches are gone, so there is nothing left to do.
@@ -133,8 +133,11 @@ impl Driver {
     async fn sweep(&self) {
         let Context { stores, writer, .. } = &*self.context;
         let steps = sweep::sweep(stores, self.config.bytes_grace, Timestamp::now());
-        if let Err(error) = writer.apply(&ProgramRef::default(), steps).await {
-            warn!(%error, "removing unused bytes; trying again later");
+        // No BpfProgram is meant: bytes belong to none.
+        match tokio::time::timeout(TURN / 2, writer.apply(&ProgramRef::default(), steps)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%error, "removing unused bytes; trying again later"),
+            Err(_) => warn!("removing unused bytes takes too long; trying again later"),
         }
     }
 }

@@ -58,10 +58,8 @@ pub struct Gathered {
 pub struct Intent {
     /// Which object this is.
     pub program: ProgramRef,
-    /// Its metadata.
-    pub meta: ObjectMeta,
-    /// Its spec, or why it cannot be read.
-    pub spec: Result<Arc<BpfProgramSpec>, String>,
+    /// The object as it was watched, perhaps one that cannot be read.
+    pub object: Arc<DeserializeGuard<BpfProgram>>,
     /// Its status as it was last written.
     pub status: BpfProgramStatus,
 }
@@ -81,30 +79,37 @@ pub enum Bytecode {
 
 impl Intent {
     /// What an object as it was watched says.
-    pub fn read(object: &DeserializeGuard<BpfProgram>, memory: &Memory) -> Self {
-        let meta = object.meta();
+    pub fn read(object: Arc<DeserializeGuard<BpfProgram>>, memory: &Memory) -> Self {
         let program = ProgramRef { name: object.name_any(), uid: object.uid().unwrap_or_default() };
-        let (spec, seen) = match &object.0 {
-            Ok(readable) => (Ok(Arc::new(readable.spec.clone())), readable.status.clone().unwrap_or_default()),
-            Err(invalid) => (Err(invalid.error.clone()), BpfProgramStatus::default()),
-        };
-        let status = memory.latest_status(&program.uid, meta.resource_version.as_deref(), &seen);
-        Self { program, meta: meta.clone(), spec, status }
+        let seen = object.0.as_ref().ok().and_then(|readable| readable.status.as_ref());
+        let version = object.meta().resource_version.as_deref();
+        let status = memory.latest_status(&program.uid, version, seen);
+        Self { program, object, status }
+    }
+
+    /// Its metadata.
+    pub fn meta(&self) -> &ObjectMeta {
+        self.object.meta()
+    }
+
+    /// Its spec, or why it cannot be read.
+    pub fn spec(&self) -> Result<&BpfProgramSpec, &str> {
+        self.object.0.as_ref().map(|readable| &readable.spec).map_err(|invalid| invalid.error.as_str())
     }
 
     /// The latest generation.
     pub fn generation(&self) -> i64 {
-        self.meta.generation.unwrap_or_default()
+        self.meta().generation.unwrap_or_default()
     }
 
     /// Whether it is being deleted.
     pub fn deleting(&self) -> bool {
-        self.meta.deletion_timestamp.is_some()
+        self.meta().deletion_timestamp.is_some()
     }
 
     /// Where the operator's finalizer stands.
     pub fn finalizer(&self) -> Option<usize> {
-        self.meta.finalizers.iter().flatten().position(|finalizer| finalizer == names::FINALIZER)
+        self.meta().finalizers.iter().flatten().position(|finalizer| finalizer == names::FINALIZER)
     }
 }
 
@@ -113,7 +118,7 @@ pub async fn gather(
     client: &Client,
     namespace: &str,
     stores: &Stores,
-    object: &DeserializeGuard<BpfProgram>,
+    object: Arc<DeserializeGuard<BpfProgram>>,
     memory: &Memory,
 ) -> Result<Gathered, Error> {
     let intent = Intent::read(object, memory);
@@ -146,7 +151,7 @@ async fn bytecode(
     intent: &Intent,
     memory: &Memory,
 ) -> Result<Bytecode, Error> {
-    let spec = match &intent.spec {
+    let spec = match intent.spec() {
         Ok(_) if intent.deleting() => return Ok(Bytecode::Known),
         Ok(spec) => spec,
         Err(words) => {
@@ -165,12 +170,12 @@ async fn bytecode(
     let Some(ConfigMapSource { name, key }) = &spec.bytecode.config_map else {
         return Ok(if known(&fingerprint) { Bytecode::Known } else { Bytecode::Inline(fingerprint) });
     };
-    let Some(seen) = stores.config_map(namespace, name) else {
-        return Ok(Bytecode::Unavailable(missing(namespace, name)));
-    };
-    fingerprint.config_map = version(&seen.metadata);
-    if known(&fingerprint) {
-        return Ok(Bytecode::Known);
+    // One that the watch has not brought yet may be there nevertheless: users apply both at once.
+    if let Some(seen) = stores.config_map(namespace, name) {
+        fingerprint.config_map = version(&seen.metadata);
+        if known(&fingerprint) {
+            return Ok(Bytecode::Known);
+        }
     }
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let fetched = api.get_opt(name).await.map_err(|source| Error::Bytecode { name: name.clone(), source })?;

@@ -22,6 +22,9 @@ use tracing::{debug, info};
 /// A loop that has not turned for so long is stuck: it turns at least every half of this.
 pub const STUCK: Duration = Duration::from_secs(60);
 
+/// A refused write that was not tried again for so long was given up.
+const FORGOTTEN: Duration = Duration::from_secs(150);
+
 /// Whether the process does its work.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -32,7 +35,8 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct State {
     listed: AtomicBool,
-    refused: AtomicBool,
+    /// When a write was refused, if none was taken since; 0 otherwise.
+    refused_ms: AtomicU64,
     turned_ms: AtomicU64,
 }
 
@@ -58,8 +62,11 @@ impl Health {
 
     /// The loop has turned.
     pub fn turned(&self) {
-        let since = self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        self.state.turned_ms.store(since, Ordering::Relaxed);
+        self.state.turned_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
     }
 
     /// A write was tried. Conflicts and what was gone or invalid are about the object, not about this process.
@@ -69,7 +76,8 @@ impl Health {
             Err(kube::Error::Api(status)) => !matches!(status.code, 404 | 409 | 422),
             Err(_) => true,
         };
-        self.state.refused.store(refused, Ordering::Relaxed);
+        let at = if refused { self.now_ms().max(1) } else { 0 };
+        self.state.refused_ms.store(at, Ordering::Relaxed);
     }
 
     /// Why it is not ready, if so.
@@ -77,7 +85,9 @@ impl Health {
         if !self.state.listed.load(Ordering::Relaxed) {
             return Err("not everything has been listed yet");
         }
-        if self.state.refused.load(Ordering::Relaxed) {
+        let refused_ms = self.state.refused_ms.load(Ordering::Relaxed);
+        // What is refused is tried again within a minute, unless it is not wanted any more.
+        if refused_ms > 0 && self.now_ms().saturating_sub(refused_ms) < FORGOTTEN.as_millis() as u64 {
             return Err("the API server did not take the last write; see the log");
         }
         self.healthy()
@@ -85,9 +95,9 @@ impl Health {
 
     /// Why it is not healthy, if so. Waiting for the API server is healthy.
     pub fn healthy(&self) -> Result<(), &'static str> {
-        let turned = Duration::from_millis(self.state.turned_ms.load(Ordering::Relaxed));
-        let stuck = self.state.listed.load(Ordering::Relaxed) && self.start.elapsed().saturating_sub(turned) > STUCK;
-        if stuck { Err("the loop is stuck") } else { Ok(()) }
+        let turned_ms = self.state.turned_ms.load(Ordering::Relaxed);
+        let still = Duration::from_millis(self.now_ms().saturating_sub(turned_ms));
+        if self.state.listed.load(Ordering::Relaxed) && still > STUCK { Err("the loop is stuck") } else { Ok(()) }
     }
 
     /// Serves `/healthz` and `/readyz`, on IPv6 and IPv4 where there is IPv6.

@@ -51,16 +51,28 @@ impl Memory {
         &self,
         uid: &str,
         resource_version: Option<&str>,
-        seen: &BpfProgramStatus,
+        seen: Option<&BpfProgramStatus>,
     ) -> BpfProgramStatus {
         let seen_at = resource_version.and_then(|version| version.parse::<u64>().ok());
-        match &self.written {
-            Some(written)
-                if written.uid == uid && seen_at.is_some_and(|seen_at| seen_at < written.resource_version) =>
-            {
-                written.status.clone()
-            }
-            _ => seen.clone(),
-        }
+        let newer = |written: &&Written| written.uid == uid && seen_at.is_some_and(|at| at < written.resource_version);
+        let written = self.written.as_ref().filter(newer).map(|written| &written.status);
+        written.or(seen).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_counts_until_the_watch_brings_it_or_something_newer() {
+        let status = |generation| BpfProgramStatus { observed_generation: generation, ..BpfProgramStatus::default() };
+        let written = Written { uid: "u".into(), resource_version: 10, status: status(2) };
+        let memory = Memory { verdict: None, written: Some(written) };
+        let latest = |uid, version| memory.latest_status(uid, Some(version), Some(&status(1))).observed_generation;
+        assert_eq!(latest("u", "9"), 2);
+        assert_eq!(latest("u", "10"), 1);
+        assert_eq!(latest("another", "9"), 1);
+        assert_eq!(latest("u", "not a number"), 1);
     }
 }

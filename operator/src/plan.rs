@@ -38,7 +38,7 @@ pub fn plan(gathered: &Gathered, validated: &Validated) -> Plan {
     }
     let mut steps = Vec::new();
     if gathered.intent.finalizer().is_none() {
-        steps.push(Step::AddFinalizer { present: gathered.intent.meta.finalizers.clone().unwrap_or_default() });
+        steps.push(Step::AddFinalizer { present: gathered.intent.meta().finalizers.clone().unwrap_or_default() });
     }
     let newest = newest(&gathered.revisions);
     let dispatched = match validated.accepted() {
@@ -51,7 +51,7 @@ pub fn plan(gathered: &Gathered, validated: &Validated) -> Plan {
 }
 
 /// Of the live ones, the revision that agents run.
-fn newest(revisions: &[BpfRevision]) -> Option<&BpfRevision> {
+pub fn newest(revisions: &[BpfRevision]) -> Option<&BpfRevision> {
     revisions.iter().filter(|revision| revision.is_live()).max_by_key(|revision| revision.spec.sequence)
 }
 

@@ -1,17 +1,26 @@
 //! `reconcile`: one look at one BpfProgram, and the rhythm of it all:
 //! gather (reads) -> validate -> plan (decisions) -> apply (writes) -> summarize -> apply.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use sockeye_crds::{Reason, revision::ProgramRef};
+use sockeye_ebpf::Refusal;
 
 use crate::{
     apply, gather,
     memory::{Memory, Written},
-    plan, queue,
+    plan::{self, Plan},
+    queue::Ended,
     step::Step,
     stores::Stores,
-    summarize, validate,
+    summarize,
+    validate::{self, Judgement},
 };
+
+/// A look that takes longer hangs in some call, and is broken off.
+const LATE: Duration = Duration::from_secs(60);
 
 /// What a look is taken with.
 #[derive(Clone)]
@@ -38,6 +47,9 @@ pub enum Error {
     /// Writing.
     #[error("apply: {0}")]
     Apply(#[from] apply::Error),
+    /// All of it together.
+    #[error("broken off after {LATE:?}")]
+    Late,
 }
 
 impl Error {
@@ -47,27 +59,57 @@ impl Error {
             Self::Gather(_) => "gather",
             Self::Validate(_) => "validate",
             Self::Apply(_) => "apply",
+            Self::Late => "late",
         }
     }
 }
 
 /// Takes a look at the BpfProgram of that name.
-pub async fn reconcile(context: &Context, name: &str, memory: &mut Memory) -> Result<queue::Ended, Error> {
+pub async fn reconcile(context: &Context, name: &str, memory: &mut Memory) -> Result<Ended, Error> {
+    match tokio::time::timeout(LATE, look(context, name, memory)).await {
+        Ok(ended) => ended,
+        Err(_) => Err(Error::Late),
+    }
+}
+
+async fn look(context: &Context, name: &str, memory: &mut Memory) -> Result<Ended, Error> {
     let Context { client, namespace, stores, writer } = context;
-    let Some(object) = stores.program(name) else { return Ok(queue::Ended::Gone) };
-    let mut gathered = gather::gather(client, namespace, stores, &object, memory).await?;
-    drop(object);
-    let validated = validate::validate(&mut gathered, memory).await?;
+    let Some(object) = stores.program(name) else { return Ok(Ended::Gone) };
+    let mut gathered = gather::gather(client, namespace, stores, object, memory).await?;
+    let mut validated = validate::validate(&mut gathered, memory).await?;
     let mut planned = plan::plan(&gathered, &validated);
     if planned.dispatches() {
         gathered.revisions = gather::revisions(client, &gathered.intent.program).await?;
         planned = plan::plan(&gathered, &validated);
     }
-    let plan::Plan { steps, dispatched } = planned;
+    let Plan { steps, mut dispatched } = planned;
     let program = gathered.intent.program.clone();
-    writer.apply(&program, steps).await?;
+    let applied = writer.apply(&program, steps).await.map_err(|error| (error.refusal(), error));
+    let failure = match applied {
+        Ok(_) => None,
+        Err((None, error)) => return Err(error.into()),
+        Err((Some(message), error)) => {
+            // Worth another try, and worth telling the one who waits for it.
+            validated.judgement = Judgement::Refused(Refusal { reason: Reason::DispatchFailed, message });
+            dispatched = plan::newest(&gathered.revisions).cloned();
+            Some(error)
+        }
+    };
+    let steps = summarize::summarize(&gathered, &validated, dispatched.as_ref(), now());
+    write(writer, program, steps, memory).await?;
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(Ended::Settled),
+    }
+}
 
-    let steps = summarize::summarize(&gathered, &validated, dispatched.as_ref(), Timestamp::now());
+/// Writes what the summary says, and remembers the status, which the watch brings back only later.
+async fn write(
+    writer: &apply::Writer,
+    program: ProgramRef,
+    steps: Vec<Step>,
+    memory: &mut Memory,
+) -> Result<(), apply::Error> {
     let status = steps.iter().find_map(|step| match step {
         Step::WriteStatus(status) => Some((**status).clone()),
         _ => None,
@@ -76,5 +118,11 @@ pub async fn reconcile(context: &Context, name: &str, memory: &mut Memory) -> Re
     if let (Some(status), Some(resource_version)) = (status, version) {
         memory.written = Some(Written { uid: program.uid, resource_version, status });
     }
-    Ok(queue::Ended::Settled)
+    Ok(())
+}
+
+/// The time in whole seconds, as Kubernetes writes it.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

@@ -44,8 +44,8 @@ fn deletion(gathered: &Gathered, now: Timestamp) -> Vec<Step> {
         steps.push(Step::WriteStatus(Box::new(status)));
     }
     if summary::holders(&intent.program, &nodes).is_empty() {
-        steps.push(Step::Announce(announce::detached()));
         steps.push(Step::RemoveFinalizer { index });
+        steps.push(Step::Announce(announce::detached()));
     }
     steps
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use kube::core::Selector;
 use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, condition};
 use sockeye_ebpf::{Accepted, Refusal};
 
@@ -52,9 +53,12 @@ pub async fn validate(gathered: &mut Gathered, memory: &mut Memory) -> Result<Va
         Bytecode::Inline(fingerprint) => (fingerprint, None),
         Bytecode::Fetched(fingerprint, bytes) => (fingerprint, Some(bytes)),
     };
-    let Ok(spec) = &intent.spec else { return Ok(known(memory)) };
-    let spec = Arc::clone(spec);
-    let (verdict, bytes) = match tokio::task::spawn_blocking(move || check(&spec, fetched)).await {
+    let object = Arc::clone(&intent.object);
+    let checked = tokio::task::spawn_blocking(move || match &object.0 {
+        Ok(program) => check(&program.spec, fetched),
+        Err(invalid) => (Err(refuse(Reason::InvalidSpec, invalid.error.clone())), None),
+    });
+    let (verdict, bytes) = match checked.await {
         Ok(checked) => checked,
         Err(ended) if ended.is_panic() => (Err(unreadable()), None),
         Err(_) => return Err(Error::Cancelled),
@@ -78,6 +82,9 @@ fn known(memory: &Memory) -> Validated {
 
 /// Decodes and checks. The bytes come back only where they are of use.
 fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> (Verdict, Option<Vec<u8>>) {
+    if let Some(Err(error)) = spec.node_selector.clone().map(Selector::try_from) {
+        return (Err(refuse(Reason::InvalidSpec, format!("spec.nodeSelector: {error}"))), None);
+    }
     let bytes = match (fetched, &spec.bytecode.inline) {
         (Some(bytes), _) => bytes,
         (None, Some(inline)) => match sockeye_ebpf::check::decode_inline(inline) {
@@ -86,7 +93,7 @@ fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> (Verdict, Option<Ve
         },
         (None, None) => {
             let message = "spec.bytecode: exactly one of inline and configMap must be set".to_owned();
-            return (Err(Refusal { reason: Reason::InvalidSpec, message }), None);
+            return (Err(refuse(Reason::InvalidSpec, message)), None);
         }
     };
     match sockeye_ebpf::check(spec, &bytes) {
@@ -96,8 +103,12 @@ fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> (Verdict, Option<Ve
 }
 
 fn unreadable() -> Refusal {
-    let message = "the bytes are no object that sockeye can read: its reader gave up; please report them".to_owned();
-    Refusal { reason: Reason::InvalidObject, message }
+    let message = "the bytes are no object that sockeye can read: its reader gave up; please report them";
+    refuse(Reason::InvalidObject, message.to_owned())
+}
+
+fn refuse(reason: Reason, message: String) -> Refusal {
+    Refusal { reason, message }
 }
 
 /// Whether this very generation was accepted before, so that only its source is missing.
