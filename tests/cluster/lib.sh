@@ -4,16 +4,74 @@
 cluster_src=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$cluster_src/../.." && pwd)
 cache=${SOCKEYE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockeye}
+# What users and tests find: kubeconfig, helpers, logs.
+out=$repo/target/cluster
+# What runs, and where its processes meet: one cluster a machine.
+run=/run/sockeye-cluster
+# Every process of the cluster carries this in its environment, so that none of another's is ever ended.
+mark=SOCKEYE_LOCAL_CLUSTER
+
+netns=sockeye
+api_ip=198.18.0.1
+service_cidr=198.19.0.0/24
+service_ip=198.19.0.1
 
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
 # The version of a module as its go.mod pins it: pinned kubernetes k8s.io/kubernetes
-pinned() { awk -v m="$2" '$1 == "require" && $2 == m {print $3; exit} $1 == m {print $2; exit}' "$cluster_src/tools/$1/go.mod"; }
+pinned() { awk -v m="$2" '$1 == "require" && $2 == m {print $3; exit} $1 == m && $2 ~ /^v/ {print $2; exit}' "$cluster_src/tools/$1/go.mod"; }
 
 # The directory of a module's built tools, named by all that they are made from.
 tools_dir() {
   local key
   key=$({ cat "$cluster_src/tools/$1/go.mod" "$cluster_src/tools/$1/go.sum" "$cluster_src/build-tools.sh"; go version; } | sha256sum | cut -c1-16)
   printf '%s/tools/%s-%s' "$cache" "$1" "$key"
+}
+
+tools_path() {
+  local path='' module
+  for module in kubernetes etcd helm containerd; do path+="$(tools_dir $module):"; done
+  printf '%s' "$path$PATH"
+}
+
+in_netns() { nsenter --net=/run/netns/$netns -- "$@"; }
+
+# Starts a daemon of the cluster's, by name, in the cluster's network: daemon NAME CMD...
+daemon() {
+  local name=$1
+  shift
+  mkdir -p "$out/logs"
+  setsid env "$mark=1" "$@" >>"$out/logs/$name.log" 2>&1 </dev/null &
+  echo $! >"$run/$name.pid"
+}
+
+# Whether the process of that PID is the cluster's.
+is_ours() { tr '\0' '\n' 2>/dev/null <"/proc/$1/environ" | grep -q "^$mark=1$"; }
+
+our_pids() {
+  local environ pid
+  for environ in /proc/[0-9]*/environ; do
+    pid=${environ#/proc/}
+    pid=${pid%/environ}
+    if [ "$pid" != $$ ] && is_ours "$pid"; then echo "$pid"; fi
+  done
+}
+
+# Waits until a command succeeds: wait_for SECONDS WHAT CMD...
+wait_for() {
+  local deadline=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$deadline" ] || die "$what did not come about in time; see $out/logs"
+    sleep 0.2
+  done
+}
+
+# Where cgroup hierarchies are mounted: v1 ones, then v2.
+v1_mounts() { awk '$3 == "cgroup" {print $2}' /proc/self/mounts; }
+v2_mount() { awk '$3 == "cgroup2" {print $2; exit}' /proc/self/mounts; }
+cgroup_dirs() {
+  local mount
+  for mount in $(v1_mounts) "$(v2_mount)"; do printf '%s\n' "$mount/sockeye-$1"; done
 }

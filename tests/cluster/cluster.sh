@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# The local cluster: a real Kubernetes on this machine, in a network namespace of its own, each node in a mount namespace
+# of its own. See usage below.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for part in lib net pki helpers control-plane node images sweep apiserver; do
+  # shellcheck source=/dev/null
+  . "$here/$part.sh"
+done
+
+usage() {
+  cat <<'USAGE'
+cluster.sh up [--no-sockeye]       two nodes, with sockeye installed on them by Helm
+cluster.sh down                    stop it and leave nothing behind
+cluster.sh node-add NAME N         one more node; N (3 to 9) makes its addresses
+cluster.sh node-remove NAME        stop a node and delete its Node
+cluster.sh node-stop NAME          stop a node's kubelet: it becomes NotReady; its pods run on
+cluster.sh node-start NAME         start it again
+cluster.sh apiserver-stop          stop the API server and etcd
+cluster.sh apiserver-start         start them again
+cluster.sh sockeye                 build the images, import them, install or upgrade the chart
+cluster.sh api-up DIR              an API server alone on loopback, for schema and RBAC tests; DIR/kubeconfig
+cluster.sh api-down DIR            stop it
+USAGE
+}
+
+up() {
+  [ "$(id -u)" = 0 ] || die "the cluster needs root: it makes namespaces, mounts and cgroups"
+  if [ -e "$run/owner" ] && [ "$(cat "$run/owner")" != "$repo" ] && [ -n "$(our_pids)" ]; then
+    die "another checkout's cluster is running here: stop it with $(cat "$run/owner")/tests/cluster/cluster.sh down"
+  fi
+  "$here/install-packages.sh"
+  "$here/build-tools.sh"
+  PATH=$(tools_path)
+  export PATH
+  if ! is_up; then
+    sweep
+    say "starting the control plane"
+    mkdir -p "$run" "$out/logs"
+    echo "$repo" >"$run/owner"
+    net_up
+    pki_up
+    helpers_up
+    control_plane_up
+    for n in 1 2; do node_up "node-$n" "$n"; done
+    for n in 1 2; do node_ready "node-$n"; done
+    say "two nodes are Ready"
+  fi
+  if [ "${1:-}" != --no-sockeye ]; then
+    sockeye_install
+  fi
+  say "up: $out/kubectl get nodes"
+}
+
+is_up() {
+  [ -e "$run/owner" ] && [ "$(cat "$run/owner")" = "$repo" ] && [ -x "$out/kubectl" ] &&
+    "$out/kubectl" --request-timeout=3s wait --for=condition=Ready --timeout=5s node/node-1 node/node-2 >/dev/null 2>&1
+}
+
+case ${1:-} in
+  up) up "${2:-}" ;;
+  down) sweep; say "down" ;;
+  sockeye) PATH=$(tools_path) sockeye_install ;;
+  node-add) PATH=$(tools_path); export PATH; node_up "$2" "$3"; images_import "$2"; node_ready "$2" ;;
+  node-remove) node_remove "$2" ;;
+  node-stop) node_stop "$2" ;;
+  node-start) PATH=$(tools_path); export PATH; kubelet_up "$2" ;;
+  apiserver-stop) apiserver_stop ;;
+  apiserver-start) PATH=$(tools_path); export PATH; apiserver_start ;;
+  api-up) api_up "$2" ;;
+  api-down) api_down "$2" ;;
+  *) usage; exit 2 ;;
+esac
