@@ -114,7 +114,7 @@ pub struct Attach {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.scope == 'Path' ? has(self.path) : !has(self.path)").message("path must be set with scope Path, and with no other scope"),
-    validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.split('/').exists(p, p == '..' || p == '.'))")
+    validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.matches('/[.][.]?(/|$)'))")
         .message("path must begin with '/' and hold no '.' or '..': it is taken below the node's cgroup root")
 )]
 pub struct CgroupTarget {
