@@ -60,7 +60,8 @@ pub struct BpfProgramSpec {
 pub struct Bytecode {
     /// The ELF object itself, base64, at most 128 KiB decoded (`kubectl apply` keeps a second copy in an annotation).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 174764), extend("format" = "byte"))]
+    // Not `format: byte`: a CEL rule beside it then decodes the value as URL-safe base64 and refuses every '/' and '+'.
+    #[schemars(length(min = 1, max = 174764), regex(pattern = r"^[A-Za-z0-9+/\s]+={0,2}\s*$"))]
     pub inline: Option<String>,
     /// A ConfigMap in sockeye's namespace that holds the object in its binaryData.
     #[serde(default, skip_serializing_if = "Option::is_none")]
