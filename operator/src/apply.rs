@@ -1,26 +1,17 @@
 //! `apply`: the one interpreter of [`Step`]s. IO: writes to the API server, and to nothing else. It stops at the first
 //! step that fails; what was done stays done, and the next look plans the rest.
 
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{ConfigMap, ObjectReference},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{ByteString, api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource as _,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::DeserializeGuard,
-    runtime::events::{Event, EventType, Recorder},
 };
 use serde_json::{Value, json};
 use sockeye_crds::{BpfProgram, BpfProgramStatus, BpfRevision, names, revision::ProgramRef};
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::{
-    config::MANAGER,
-    health::Health,
-    step::{Announcement, Step},
-};
+use crate::{config::MANAGER, events::Events, health::Health, step::Step};
 
 /// Which write failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +40,7 @@ impl Error {
 pub struct Writer {
     client: Client,
     namespace: String,
-    recorder: Recorder,
+    events: Events,
     health: Health,
 }
 
@@ -58,8 +49,8 @@ pub type Version = Option<u64>;
 
 impl Writer {
     /// A writer whose bytes go to that namespace, and whose successes and failures are told to `health`.
-    pub fn new(client: Client, namespace: String, recorder: Recorder, health: Health) -> Self {
-        Self { client, namespace, recorder, health }
+    pub fn new(client: Client, namespace: String, events: Events, health: Health) -> Self {
+        Self { client, namespace, events, health }
     }
 
     /// Does the steps, in order. Those that concern a BpfProgram concern `program`, this very one.
@@ -98,7 +89,7 @@ impl Writer {
             }
             Step::WriteStatus(status) => self.write_status(program, &status).await,
             Step::Announce(announcement) => {
-                self.announce(program, announcement).await;
+                self.events.publish(program, announcement).await;
                 Ok(None)
             }
         }
@@ -162,28 +153,6 @@ impl Writer {
         let params = PatchParams::apply(MANAGER).force();
         let written = self.programs().patch_status(name, &params, &Patch::Apply(patch)).await?;
         Ok(written.meta().resource_version.as_deref().and_then(|version| version.parse().ok()))
-    }
-
-    /// An Event that cannot be published holds nothing up.
-    async fn announce(&self, program: &ProgramRef, announcement: Announcement) {
-        let Announcement { warning, reason, action, note } = announcement;
-        let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
-            reason,
-            note: Some(names::clip(&note, 1024)),
-            action: action.to_owned(),
-            secondary: None,
-        };
-        let about = ObjectReference {
-            api_version: Some(BpfProgram::api_version(&()).into_owned()),
-            kind: Some(BpfProgram::kind(&()).into_owned()),
-            name: Some(program.name.clone()),
-            uid: Some(program.uid.clone()),
-            ..ObjectReference::default()
-        };
-        if let Err(error) = self.recorder.publish(&event, &about).await {
-            warn!(program = program.name, %error, "publishing an Event");
-        }
     }
 }
 

@@ -11,8 +11,8 @@
 //! | [`summarize`] | the writes that make the status say what the nodes say | none |
 //!
 //! Around it: [`watch`] keeps the [`stores`] and says by [`trigger`] what changed; [`driver`] is the loop, [`queue`] its
-//! timetable, [`memory`] what it may forget; [`sweep`] finds bytes to remove; [`announce`] finds Events; [`cluster`] joins
-//! nodes, agents and reports; [`health`] serves the two pages.
+//! timetable, [`memory`] what it may forget; [`cluster`] joins nodes, agents and reports; [`sweep`] finds bytes to remove;
+//! [`announce`] finds what is worth an Event and [`events`] publishes it; [`health`] serves the two pages.
 //!
 //! Guarantees
 //! - Nothing is written when nothing changed, and an idle cluster causes no write at all.
@@ -47,6 +47,7 @@ pub mod apply;
 pub mod cluster;
 pub mod config;
 pub mod driver;
+pub mod events;
 pub mod gather;
 pub mod health;
 pub mod memory;
@@ -63,10 +64,7 @@ pub mod watch;
 
 use std::convert::Infallible;
 
-use kube::{
-    Client,
-    runtime::events::{Recorder, Reporter},
-};
+use kube::{Client, runtime::events::Reporter};
 use tokio::{sync::mpsc, task::JoinSet};
 
 pub use config::Config;
@@ -107,9 +105,9 @@ pub async fn run(client: Client, config: Config) -> Result<Infallible> {
     let stores = watch::start(&client, &config, &triggers, &mut tasks);
     drop(triggers);
     let reporter = Reporter { controller: config::MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
-    let recorder = Recorder::new(client.clone(), reporter);
+    let events = events::Events::new(client.clone(), reporter);
     let namespace = config.namespace.clone();
-    let writer = apply::Writer::new(client.clone(), namespace.clone(), recorder, health.clone());
+    let writer = apply::Writer::new(client.clone(), namespace.clone(), events, health.clone());
     let context = reconcile::Context { client, namespace, stores: stores.clone(), writer };
     tasks.spawn(async move {
         stores.ready().await?;
