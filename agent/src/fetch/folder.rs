@@ -70,10 +70,14 @@ impl Folder {
     pub fn scan(&mut self) -> io::Result<bool> {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            let meta = entry.metadata()?;
-            if is_manifest(&entry.path()) && meta.is_file() {
-                found.insert(entry.path(), (meta.modified()?, meta.len()));
+            let path = entry?.path();
+            match fs::metadata(&path) {
+                Ok(meta) if is_manifest(&path) && meta.is_file() => {
+                    found.insert(path, (meta.modified()?, meta.len()));
+                }
+                // Gone since the folder was listed: a rename's other half.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
         }
         let mut changed = false;

@@ -1,0 +1,305 @@
+//! The agent, alone, on the real kernel: what it says is what bpftool says, and what it leaves is nothing.
+//!
+//! Needs root. Each test has a mount namespace of its own with a bpffs of its own, and a cgroup of its own; both go with
+//! the test, also with a killed one.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod node;
+
+use node::Node;
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
+
+fn seed(node: &Node, name: &str, bytes: &[u8]) {
+    node.apply(name, bytes, json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]), json!([]));
+}
+
+#[test]
+fn the_seeds_program_is_what_bpftool_says_it_is() {
+    let mut node = Node::new("seed");
+    node.start();
+    seed(&node, "tcp-events", TCP_EVENTS);
+    let program = node.ready("tcp-events");
+
+    let details = node.details("tcp-events");
+    let (prog, map, link) = (&details["programs"][0], &details["maps"][0], &details["links"][0]);
+    let shown = node.bpftool(&["prog", "show", "pinned", &node.pin(prog)]);
+    for (ours, theirs) in [
+        ("id", "id"),
+        ("kernelName", "name"),
+        ("tag", "tag"),
+        ("mapIds", "map_ids"),
+        ("uid", "uid"),
+        ("xlatedBytes", "bytes_xlated"),
+        ("jitedBytes", "bytes_jited"),
+        ("memlockBytes", "bytes_memlock"),
+        ("gplCompatible", "gpl_compatible"),
+        ("btfID", "btf_id"),
+    ] {
+        assert_eq!(prog[ours], shown[theirs], "{ours}: {shown}");
+    }
+    let shown = node.bpftool(&["map", "show", "pinned", &node.pin(map)]);
+    for (ours, theirs) in [
+        ("id", "id"),
+        ("kernelName", "name"),
+        ("flags", "flags"),
+        ("keySize", "bytes_key"),
+        ("valueSize", "bytes_value"),
+        ("maxEntries", "max_entries"),
+        ("memlockBytes", "bytes_memlock"),
+    ] {
+        assert_eq!(map[ours], shown[theirs], "{ours}: {shown}");
+    }
+    assert_eq!((shown["type"].as_str(), map["type"].as_str()), (Some("array"), Some("Array")));
+    let shown = node.bpftool(&["link", "show", "pinned", &node.pin(link)]);
+    for (ours, theirs) in [
+        ("id", "id"),
+        ("type", "type"),
+        ("programID", "prog_id"),
+        ("cgroupID", "cgroup_id"),
+        ("attachType", "attach_type"),
+    ] {
+        assert_eq!(link[ours], shown[theirs], "{ours}: {shown}");
+    }
+    assert_eq!(program["status"]["summary"]["programIDs"], prog["id"].to_string());
+    assert_eq!((map["used"].as_bool(), link["inEffect"].as_bool()), (Some(true), Some(true)));
+
+    let before = node.events("tcp-events");
+    node.connect(25);
+    let after = node.events("tcp-events");
+    // ACTIVE_ESTABLISHED_CB and PASSIVE_ESTABLISHED_CB: both ends are in the node's cgroup.
+    assert_eq!((after[4] - before[4], after[5] - before[5]), (25, 25));
+
+    node.remove("tcp-events");
+    node.nothing_left();
+}
+
+#[test]
+fn a_restarted_agent_finds_everything_and_loads_nothing() {
+    let mut node = Node::new("restart");
+    node.start();
+    seed(&node, "tcp-events", TCP_EVENTS_BTF);
+    node.ready("tcp-events");
+    let before = node.details("tcp-events");
+    node.connect(3);
+    let counted = node.events("tcp-events");
+    for signal in ["TERM", "KILL"] {
+        node.stop(signal);
+        node.connect(2);
+        node.start();
+        node.ready("tcp-events");
+        assert_eq!(node.details("tcp-events"), before, "after SIG{signal}");
+    }
+    assert_eq!(node.events("tcp-events")[4], counted[4] + 4, "it counts while there is no agent");
+    node.remove("tcp-events");
+    node.nothing_left();
+}
+
+#[test]
+fn every_map_is_pinned_also_one_that_no_program_uses() {
+    let mut node = Node::new("maps");
+    node.start();
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let programs = json!([{"name": "on_connect", "attach": attach}, {"name": "on_create", "attach": attach}]);
+    node.apply("globals", fixtures::GLOBALS, programs, json!([]));
+    node.ready("globals");
+    let details = node.details("globals");
+    let maps: Vec<(&str, bool, &str)> = details["maps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| (m["name"].as_str().unwrap(), m["used"].as_bool().unwrap(), m["pinPath"].as_str().unwrap()))
+        .collect();
+    let home = node.home("globals");
+    let path = |pin: &str| format!("{home}/maps/{pin}");
+    assert_eq!(
+        maps,
+        [
+            (".bss", true, path("_bss").as_str()),
+            (".data", true, &path("_data")),
+            (".rodata", true, &path("_rodata")),
+            ("shared", true, &path("shared")),
+            ("unused", false, &path("unused")),
+        ]
+    );
+    let unused = node.bpftool(&["map", "show", "pinned", &path("unused")]);
+    assert_eq!((unused["type"].as_str(), unused["max_entries"].as_i64()), (Some("ringbuf"), Some(8192)));
+    let accepted = node.condition("globals", "Accepted");
+    assert!(
+        accepted["message"].as_str().unwrap().contains("shared"),
+        "the pinning that the ELF asks for is reported: {accepted}"
+    );
+    assert!(!node.exists(&format!("{}/shared", node.bpffs())), "and ignored");
+    node.remove("globals");
+    node.nothing_left();
+}
+
+#[test]
+fn a_program_that_does_not_load_leaves_nothing_and_the_last_good_one_stays() {
+    let mut node = Node::new("refused");
+    node.start();
+    seed(&node, "counter", fixtures::REFUSED);
+    let ready = node.condition_is("counter", "Ready", "False");
+    assert_eq!(ready["reason"], "VerifierRefused");
+    let message = ready["message"].as_str().unwrap();
+    assert!(message.contains("my_prog") && message.contains("map_value_or_null"), "{message}");
+    let details = node.details("counter");
+    assert!(
+        details["verifierLog"].as_str().unwrap().contains("R1 invalid mem access") || !details["verifierLog"].is_null()
+    );
+    assert_eq!(node.pins("counter"), Vec::<String>::new(), "nothing half-loaded");
+
+    seed(&node, "counter", TCP_EVENTS_BTF);
+    node.ready("counter");
+    let good = node.details("counter");
+    node.connect(5);
+    let counted = node.events("counter");
+
+    for (bad, reason) in [(fixtures::REFUSED, "MapShapeChanged"), (fixtures::RESHAPED, "MapShapeChanged")] {
+        seed(&node, "counter", bad);
+        let ready = node.condition_is("counter", "Ready", "False");
+        assert_eq!(ready["reason"], reason, "{ready}");
+        assert!(ready["message"].as_str().unwrap().contains("max_entries 10"), "both shapes are shown: {ready}");
+        let kept = node.details("counter");
+        assert_eq!(
+            (&kept["programs"], &kept["links"], &kept["maps"]),
+            (&good["programs"], &good["links"], &good["maps"])
+        );
+    }
+    node.connect(1);
+    assert_eq!(node.events("counter")[4], counted[4] + 1, "the last good one counts on");
+
+    seed(&node, "counter", fixtures::TWICE);
+    node.ready("counter");
+    let new = node.details("counter");
+    assert_ne!(new["programs"][0]["id"], good["programs"][0]["id"]);
+    assert_eq!(new["links"][0]["id"], good["links"][0]["id"], "the link is updated, not made anew");
+    assert_eq!(new["links"][0]["programID"], new["programs"][0]["id"]);
+    assert_eq!(new["maps"][0]["id"], good["maps"][0]["id"], "the map and its content are carried over");
+    let before = node.events("counter");
+    node.connect(1);
+    assert_eq!(node.events("counter")[4], before[4] + 2, "and the new program counts each event twice");
+    node.remove("counter");
+    node.nothing_left();
+}
+
+#[test]
+fn a_map_that_is_retained_outlives_its_program_and_is_found_again() {
+    let mut node = Node::new("retain");
+    node.start();
+    let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    let maps = json!([{"name": "my_map", "onDelete": "Retain"}]);
+    node.apply("kept", TCP_EVENTS_BTF, programs.clone(), maps.clone());
+    node.ready("kept");
+    node.connect(7);
+    let id = node.details("kept")["maps"][0]["id"].clone();
+    node.remove("kept");
+    assert_eq!(node.pins("kept"), ["maps/my_map"]);
+    let retained = &node.node_status()["retained"][0];
+    assert_eq!((&retained["id"], retained["program"].as_str()), (&id, Some("kept")));
+    assert_eq!(node.events("kept")[4], 7);
+
+    node.apply("kept", TCP_EVENTS_BTF, programs.clone(), json!([]));
+    node.ready("kept");
+    assert_eq!(node.details("kept")["maps"][0]["id"], id);
+    node.remove("kept");
+    node.nothing_left();
+}
+
+#[test]
+fn an_unpinned_map_lives_with_the_program_that_uses_it() {
+    let mut node = Node::new("unpinned");
+    node.start();
+    let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    node.apply("seed", TCP_EVENTS, programs, json!([{"name": "my_map", "pin": false}]));
+    node.ready("seed");
+    let details = node.details("seed");
+    assert_eq!(details["maps"].as_array().map_or(0, Vec::len), 0);
+    let used = details["programs"][0]["mapIds"].as_array().unwrap();
+    assert_eq!(used.len(), 1, "the program keeps it: {details}");
+    assert_eq!(node.bpftool(&["map", "show", "id", &used[0].to_string()])["name"], "my_map");
+    node.remove("seed");
+    node.nothing_left();
+}
+
+#[test]
+fn a_path_is_attached_and_one_that_is_not_there_is_named() {
+    let mut node = Node::new("path");
+    node.start();
+    let attach = |path: &str| json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": path}}]}]);
+    node.apply("path", TCP_EVENTS_BTF, attach("/inner"), json!([]));
+    let ready = node.condition_is("path", "Ready", "False");
+    assert_eq!(ready["reason"], "CgroupNotFound");
+    assert!(ready["message"].as_str().unwrap().contains("/inner"), "{ready}");
+    assert_eq!(node.pins("path"), Vec::<String>::new());
+
+    node.make_cgroup("inner");
+    node.ready("path");
+    let link = &node.details("path")["links"][0];
+    assert_eq!(link["cgroupPath"], "/inner");
+    node.connect(3);
+    assert_eq!(node.events("path")[4], 0, "the node's other cgroups are not counted");
+
+    // Two entries, one below the other: one link, at the higher.
+    let both = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": "/inner"}}, {"cgroup": {"scope": "Node"}}]}]);
+    node.apply("path", TCP_EVENTS_BTF, both, json!([]));
+    node.until("one link at the root", |node| {
+        let links = node.details("path")["links"].clone();
+        links.as_array().is_some_and(|l| l.len() == 1) && links[0]["cgroupPath"] == "/"
+    });
+    node.connect(3);
+    assert_eq!(node.events("path")[4], 3, "nothing counts twice");
+    node.remove("path");
+    node.nothing_left();
+}
+
+#[test]
+fn what_is_refused_before_it_is_loaded() {
+    let mut node = Node::new("invalid");
+    node.start();
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    for (name, bytes, programs, reason, word) in [
+        ("no-elf", b"not an ELF".as_slice(), json!([{"name": "my_prog", "attach": attach}]), "InvalidObject", "ELF"),
+        ("cut-short", &TCP_EVENTS[..700], json!([{"name": "my_prog", "attach": attach}]), "InvalidObject", "ELF"),
+        (
+            "no-program",
+            TCP_EVENTS,
+            json!([{"name": "other", "attach": attach}]),
+            "NoSuchProgram",
+            "spec.programs[0].name",
+        ),
+        (
+            "type",
+            TCP_EVENTS,
+            json!([{"name": "my_prog", "type": "CgroupSkb", "attach": attach}]),
+            "TypeMismatch",
+            "spec.programs[0].type",
+        ),
+    ] {
+        node.apply(name, bytes, programs, json!([]));
+        let accepted = node.condition_is(name, "Accepted", "False");
+        assert_eq!(accepted["reason"], reason, "{accepted}");
+        assert!(accepted["message"].as_str().unwrap().contains(word), "{accepted}");
+        assert_eq!(node.pins(name), Vec::<String>::new());
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
+#[test]
+fn a_table_is_printed_as_kubectl_prints_it() {
+    let mut node = Node::new("table");
+    node.start();
+    seed(&node, "tcp-events", TCP_EVENTS);
+    let program = node.ready("tcp-events");
+    let ids = &program["status"]["summary"];
+    node.until("the table", |node| {
+        let table = node.printed();
+        let row: Vec<&str> = table.lines().last().unwrap_or_default().split_whitespace().collect();
+        let text = |v: &Value| v.as_str().unwrap().to_owned();
+        row.len() == 7
+            && row[..6] == ["tcp-events", "SockOps", "1/1", "True", &text(&ids["programIDs"]), &text(&ids["mapIDs"])]
+    });
+    node.remove("tcp-events");
+    node.nothing_left();
+}

@@ -1,0 +1,291 @@
+//! A node for one test: a mount namespace with a bpffs, a cgroup, a folder of manifests, and an agent.
+
+use std::{
+    cell::Cell,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use sockeye_agent::kernel::cgroup::Root;
+use tempfile::TempDir;
+
+pub struct Node {
+    /// Keeps the mount namespace; ends when its input does, so with the test.
+    holder: Child,
+    folder: TempDir,
+    cgroup: PathBuf,
+    agent: Option<Child>,
+    /// How many manifests were applied; each carries its number, and so does the status that is about it.
+    applied: Cell<u32>,
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Node {
+    pub fn new(name: &str) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "these tests load into the kernel: run them as root");
+        let root = Root::find(None).unwrap().path;
+        sweep(&root);
+        let cgroup = root.join(format!("sockeye-test-{}-{name}", std::process::id()));
+        fs::create_dir(&cgroup).unwrap();
+        let script = "mount -t bpf bpf /sys/fs/bpf && echo mounted && exec cat";
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "mounted\n");
+        Self { holder, folder: tempfile::tempdir().unwrap(), cgroup, agent: None, applied: Cell::new(0) }
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg("--").arg(program);
+        command
+    }
+
+    pub fn start(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.log")).unwrap();
+        let out = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.out")).unwrap();
+        let agent = self
+            .inside("setpriv")
+            .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_sockeye-agent"), "standalone"])
+            .arg("--manifests")
+            .arg(self.folder.path())
+            .arg("--cgroup-root")
+            .arg(&self.cgroup)
+            .args(["--node-name", "test"])
+            .stdout(out)
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.agent = Some(agent);
+    }
+
+    pub fn stop(&mut self, signal: &str) {
+        let mut agent = self.agent.take().unwrap();
+        let pid = agent.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        agent.wait().unwrap();
+    }
+
+    /// Puts a manifest into the folder, in one step.
+    pub fn apply(&self, name: &str, object: &[u8], programs: Value, maps: Value) {
+        self.applied.set(self.applied.get() + 1);
+        let manifest = json!({
+            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram",
+            "metadata": {"name": name, "annotations": {"applied": self.applied.get().to_string()}},
+            "spec": {"bytecode": {"inline": STANDARD.encode(object)}, "programs": programs, "maps": maps},
+        });
+        let staged = self.folder.path().join(format!(".{name}"));
+        fs::write(&staged, manifest.to_string()).unwrap();
+        fs::rename(staged, self.manifest(name)).unwrap();
+    }
+
+    /// Takes a manifest away, and waits until the agent has done with it.
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.manifest(name)).unwrap();
+        self.until("its end", |node| {
+            let status = node.node_status();
+            let named = status["programs"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == name));
+            !named && !node.exists(&format!("{}/programs", node.home(name))) || node.is_retained(name)
+        });
+    }
+
+    fn is_retained(&self, name: &str) -> bool {
+        self.node_status()["retained"].as_array().is_some_and(|all| all.iter().any(|m| m["program"] == name))
+            && self.pins(name).iter().all(|pin| pin.starts_with("maps/"))
+    }
+
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.yaml"))
+    }
+
+    fn status_file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.status.yaml"))
+    }
+
+    pub fn program(&self, name: &str) -> Value {
+        yaml(&self.status_file(name))
+    }
+
+    pub fn node_status(&self) -> Value {
+        yaml(&self.folder.path().join("node.status.yaml"))["status"].clone()
+    }
+
+    pub fn details(&self, name: &str) -> Value {
+        let all = self.node_status()["details"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|details| details["name"] == name).unwrap_or_default()
+    }
+
+    pub fn condition(&self, name: &str, type_: &str) -> Value {
+        let all = self.program(name)["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default()
+    }
+
+    pub fn condition_is(&self, name: &str, type_: &str, status: &str) -> Value {
+        let number = self.applied.get().to_string();
+        self.until(&format!("{type_}={status}"), |node| {
+            let about = node.program(name)["metadata"]["annotations"]["applied"] == number.as_str();
+            about && node.condition(name, type_)["status"] == status
+        });
+        self.condition(name, type_)
+    }
+
+    pub fn ready(&self, name: &str) -> Value {
+        self.condition_is(name, "Ready", "True");
+        self.program(name)
+    }
+
+    pub fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !holds(self) {
+            if start.elapsed() > PATIENCE {
+                let log = fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default();
+                panic!("{what} did not come about; the agent's log:\n{log}");
+            }
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn printed(&self) -> String {
+        fs::read_to_string(self.folder.path().join("agent.out")).unwrap_or_default()
+    }
+
+    pub const fn bpffs(&self) -> &'static str {
+        "/sys/fs/bpf"
+    }
+
+    pub fn home(&self, name: &str) -> String {
+        format!("{}/sockeye/{name}", self.bpffs())
+    }
+
+    pub fn pin(&self, object: &Value) -> String {
+        object["pinPath"].as_str().unwrap().to_owned()
+    }
+
+    pub fn exists(&self, path: &str) -> bool {
+        self.inside("test").args(["-e", path]).status().unwrap().success()
+    }
+
+    /// What is pinned below a BpfProgram's home, notes left out.
+    pub fn pins(&self, name: &str) -> Vec<String> {
+        let found = self.inside("find").args([&self.home(name), "-type", "f", "-printf", "%P\n"]).output().unwrap();
+        let mut pins: Vec<String> = String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect();
+        pins.sort();
+        pins
+    }
+
+    pub fn bpftool(&self, args: &[&str]) -> Value {
+        let shown = self.inside("bpftool").arg("--json").args(args).output().unwrap();
+        assert!(shown.status.success(), "bpftool {args:?}: {}", text(&shown));
+        serde_json::from_slice(&shown.stdout).unwrap()
+    }
+
+    /// The counts of `my_map`, by event.
+    pub fn events(&self, name: &str) -> Vec<u64> {
+        let dump = self.bpftool(&["map", "dump", "pinned", &format!("{}/maps/my_map", self.home(name))]);
+        let number = |bytes: &Value| {
+            let bytes = bytes.as_array().unwrap().iter().rev();
+            bytes.fold(0u64, |n, b| {
+                n << 8 | u64::from_str_radix(b.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+            })
+        };
+        dump.as_array().unwrap().iter().map(|entry| number(&entry["value"])).collect()
+    }
+
+    pub fn make_cgroup(&self, name: &str) {
+        fs::create_dir(self.cgroup.join(name)).unwrap();
+    }
+
+    /// Makes TCP connections on loopback, both ends in the node's cgroup: a socket belongs to the cgroup that created it.
+    pub fn connect(&self, count: usize) {
+        let script = format!(
+            "echo $$ >{}/cgroup.procs && exec \"$0\" --exact node::connector --nocapture",
+            self.cgroup.display()
+        );
+        let done = Command::new("sh")
+            .args(["-c", &script])
+            .arg(std::env::current_exe().unwrap())
+            .env("CONNECTIONS", count.to_string())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", text(&done));
+    }
+
+    /// Whatever the agent made is gone: pins, directories, links on the cgroup.
+    pub fn nothing_left(&self) {
+        self.until("an empty bpffs", |node| {
+            let found =
+                node.inside("find").args([&format!("{}/sockeye", node.bpffs()), "-mindepth", "1"]).output().unwrap();
+            found.stdout.is_empty()
+        });
+        let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(&self.cgroup).output().unwrap();
+        let attached: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
+        assert!(attached.as_array().is_none_or(Vec::is_empty), "still attached: {attached}");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+        remove_cgroup(&self.cgroup);
+    }
+}
+
+/// What a killed run left: cgroups named after processes that are no more.
+fn sweep(root: &Path) {
+    for entry in fs::read_dir(root).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix("sockeye-test-").and_then(|rest| rest.split('-').next()) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            remove_cgroup(&entry.path());
+        }
+    }
+}
+
+fn remove_cgroup(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
+}
+
+fn yaml(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    serde_saphyr::from_str(&text).unwrap_or_default()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Makes as many connections as CONNECTIONS says, one where it says nothing: what [`Node::connect`] runs inside a cgroup.
+#[test]
+fn connector() {
+    let count: usize = std::env::var("CONNECTIONS").map_or(1, |count| count.parse().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for _ in 0..count {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"x").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+    }
+}
