@@ -137,3 +137,54 @@ impl Validated {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(spec: serde_json::Value, bytes: Option<&[u8]>) -> Refusal {
+        let spec: BpfProgramSpec = serde_json::from_value(spec).unwrap();
+        check(&spec, bytes.map(<[u8]>::to_vec)).0.unwrap_err()
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+        let config_map = json!({"configMap": {"name": "n", "key": "k"}});
+        let selector = json!({"matchExpressions": [{"key": "disk", "operator": "Near"}]});
+        for (spec, bytes, reason, field) in [
+            (json!({"bytecode": {}, "programs": programs}), None, Reason::InvalidSpec, "spec.bytecode"),
+            (
+                json!({"bytecode": {"inline": "!"}, "programs": programs}),
+                None,
+                Reason::InvalidSpec,
+                "spec.bytecode.inline",
+            ),
+            (
+                json!({"bytecode": config_map, "programs": programs}),
+                Some(&b"text"[..]),
+                Reason::InvalidObject,
+                "spec.bytecode",
+            ),
+            (
+                json!({"bytecode": config_map, "programs": programs, "nodeSelector": selector}),
+                Some(&b""[..]),
+                Reason::InvalidSpec,
+                "spec.nodeSelector",
+            ),
+        ] {
+            let refusal = refused(spec, bytes);
+            assert_eq!(refusal.reason, reason, "{}", refusal.message);
+            assert!(refusal.message.starts_with(field), "{}", refusal.message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_that_panics_is_a_refusal() {
+        let panicked = tokio::task::spawn_blocking(|| -> () { panic!("a parser gave up") }).await;
+        assert!(panicked.is_err_and(|ended| ended.is_panic()), "what `validate` relies on");
+        assert_eq!(unreadable().reason, Reason::InvalidObject);
+    }
+}

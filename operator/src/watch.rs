@@ -1,7 +1,7 @@
 //! `watch`: keeps the [`Stores`] as the API server has them, and says which BpfPrograms each change touches. IO: lists and
 //! watches, nothing else. A watch that fails is tried again with backoff for ever; readiness waits for the first lists.
 
-use std::{convert::Infallible, fmt::Debug, pin::pin};
+use std::{convert::Infallible, fmt::Debug, pin::pin, time::Duration};
 
 use futures::StreamExt as _;
 use kube::{
@@ -9,6 +9,7 @@ use kube::{
     runtime::{
         WatchStreamExt as _,
         reflector::{self, ObjectRef, Store, store::Writer},
+        utils::{Backoff, ResetTimerBackoff},
         watcher::{self, watcher},
     },
 };
@@ -49,6 +50,30 @@ pub fn start(client: &Client, config: &Config, triggers: &Triggers, tasks: &mut 
     }
 }
 
+/// How long a failed watch waits: twice as long each time, but not long, so that the picture is soon right once the API
+/// server is back. There is one operator, so there is no herd to spread.
+struct Patience(Duration);
+
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+/// Without a failure for so long, the next one waits as the first did.
+const CALM: Duration = Duration::from_secs(30);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let doubled = (self.0 * 2).min(LONGEST_WAIT);
+        Some(std::mem::replace(&mut self.0, doubled))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = FIRST_WAIT;
+    }
+}
+
 type Tasks = JoinSet<crate::Result<Infallible>>;
 
 struct Start<'a> {
@@ -77,7 +102,8 @@ async fn follow<K: Kind>(
     triggers: Triggers,
 ) -> crate::Result<Infallible> {
     let kind = K::kind(&()).into_owned();
-    let mut events = pin!(watcher(api, config).default_backoff().modify(K::trim));
+    let mut events =
+        pin!(watcher(api, config).backoff(ResetTimerBackoff::new(Patience(FIRST_WAIT), CALM)).modify(K::trim));
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
