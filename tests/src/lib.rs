@@ -1,0 +1,73 @@
+//! What tests against a cluster share: its tools as commands, and waiting.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+/// The checkout.
+pub fn repo() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Runs a command to its end; its output where it succeeds, its words where it does not.
+pub fn run(command: &mut Command) -> Result<String> {
+    let Output { status, stdout, stderr } = command.output().with_context(|| format!("{command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}: {}{}", String::from_utf8_lossy(&stderr), String::from_utf8_lossy(&stdout));
+    }
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// One of the helpers that the local cluster puts into target/cluster.
+pub fn helper(name: &str, args: &[&str]) -> Result<String> {
+    run(Command::new(repo().join("target/cluster").join(name)).args(args))
+}
+
+/// `kubectl` on the local cluster.
+pub fn kubectl(args: &[&str]) -> Result<String> {
+    helper("kubectl", args)
+}
+
+/// What `kubectl` prints as JSON.
+pub fn json(args: &[&str]) -> Result<Value> {
+    Ok(serde_json::from_str(&kubectl(&[args, &["-o", "json"]].concat())?)?)
+}
+
+/// What bpftool, run in a node's mount namespace, prints as JSON.
+pub fn bpftool(node: &str, args: &[&str]) -> Result<Value> {
+    Ok(serde_json::from_str(&helper("bpftool", &[&[node, "--json"], args].concat())?)?)
+}
+
+/// A verb of tests/cluster/cluster.sh.
+pub fn cluster(args: &[&str]) -> Result<String> {
+    run(Command::new(repo().join("tests/cluster/cluster.sh")).args(args))
+}
+
+/// Waits until something holds, and says how long it took.
+pub fn until(patience: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    let start = Instant::now();
+    let mut last = None;
+    while start.elapsed() < patience {
+        match holds() {
+            Ok(true) => return Ok(start.elapsed()),
+            Ok(false) => {}
+            Err(error) => last = Some(error),
+        }
+        sleep(Duration::from_millis(100));
+    }
+    match last {
+        Some(error) => Err(error.context(format!("{what} did not come about in {patience:?}"))),
+        None => bail!("{what} did not come about in {patience:?}"),
+    }
+}
+
+/// A condition of an object, by its type.
+pub fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_)
+}

@@ -1,0 +1,193 @@
+//! The schemas, on a real API server: good objects are taken, and each bad one is refused with a message that names the field.
+//!
+//! KUBECONFIG says where (tests/run.sh starts one: `tests/cluster/cluster.sh api-up DIR`).
+#![allow(missing_docs)]
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+    sync::Once,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use sockeye_tests::{repo, run, until};
+
+fn kubectl(args: &[&str], input: &str) -> Result<String> {
+    let mut child = Command::new("kubectl")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("kubectl: tests/run.sh api puts it on PATH")?;
+    child.stdin.take().context("no input")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let words = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(words) } else { bail!("{words}") }
+}
+
+fn definitions() -> Result<()> {
+    static INSTALLED: Once = Once::new();
+    let mut outcome = Ok(());
+    INSTALLED.call_once(|| {
+        let file = repo().join("deploy/chart/files/crds.yaml").display().to_string();
+        outcome = kubectl(&["apply", "--server-side", "-f", &file], "").and_then(|_| {
+            let wait = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];
+            kubectl(&wait, "")?;
+            until(Duration::from_secs(30), "discovery", || Ok(kubectl(&["get", "sbpf,sbpfr,sbpfn"], "").is_ok()))?;
+            Ok(())
+        });
+    });
+    outcome
+}
+
+/// Whether the API server takes it; nothing is stored.
+fn dry_run(object: &Value) -> Result<String> {
+    kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", "-"], &object.to_string())
+}
+
+fn program() -> Value {
+    json!({
+        "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": "tcp-events"},
+        "spec": {
+            "bytecode": {"inline": "f0VMRg=="},
+            "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+        },
+    })
+}
+
+/// The good program with one pointer's value replaced; null takes it away.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut object = program();
+    let (parent, key) = pointer.rsplit_once('/').unwrap_or_default();
+    if let Some(parent) = object.pointer_mut(parent).and_then(Value::as_object_mut) {
+        if value.is_null() { drop(parent.remove(key)) } else { drop(parent.insert(key.to_owned(), value)) }
+    }
+    object
+}
+
+#[test]
+fn good_objects_are_taken() -> Result<()> {
+    definitions()?;
+    let attach = |attach: Value| with("/spec/programs", json!([{"name": "my_prog", "attach": attach}]));
+    for (what, object) in [
+        ("the least", program()),
+        ("a ConfigMap", with("/spec/bytecode", json!({"configMap": {"name": "objects", "key": "tcp.o"}}))),
+        (
+            "a type",
+            with(
+                "/spec/programs",
+                json!([{"name": "my_prog", "type": "SockOps", "attach": [{"cgroup": {"scope": "Node"}}]}]),
+            ),
+        ),
+        ("a path", attach(json!([{"cgroup": {"scope": "Path", "path": "/system.slice/a.service"}}]))),
+        ("a map to attach to", attach(json!([{"map": "sock_hash"}]))),
+        (
+            "map settings",
+            with(
+                "/spec/maps",
+                json!([{"name": "my_map", "pin": false, "maxEntries": 4294967295u32, "onDelete": "Retain"}]),
+            ),
+        ),
+        ("a selector", with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]}))),
+        ("the longest name", with("/metadata/name", json!("n".repeat(63)))),
+        ("the largest inline", with("/spec/bytecode/inline", json!("A".repeat(174_764)))),
+    ] {
+        dry_run(&object).with_context(|| what.to_owned())?;
+    }
+    for file in std::fs::read_dir(repo().join("deploy/examples"))? {
+        let text = std::fs::read_to_string(file?.path())?;
+        kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", "-"], &text)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn bad_objects_are_refused_by_the_field() -> Result<()> {
+    definitions()?;
+    let attach = |attach: Value| with("/spec/programs", json!([{"name": "my_prog", "attach": attach}]));
+    let node = json!([{"cgroup": {"scope": "Node"}}]);
+    for (object, field) in [
+        (with("/spec/bytecode", json!({})), "spec.bytecode"),
+        (with("/spec/bytecode", json!({"inline": "AA==", "configMap": {"name": "a", "key": "b"}})), "spec.bytecode"),
+        (with("/spec/bytecode/inline", json!("not base64!")), "spec.bytecode.inline"),
+        (with("/spec/bytecode/inline", json!("A".repeat(174_768))), "spec.bytecode.inline"),
+        (with("/spec/bytecode", json!({"configMap": {"name": "a"}})), "spec.bytecode.configMap.key"),
+        (with("/spec/bytecode", Value::Null), "spec.bytecode"),
+        (with("/spec/programs", json!([])), "spec.programs"),
+        (with("/spec/programs", Value::Null), "spec.programs"),
+        (with("/spec/programs", json!([{"name": "a/b", "attach": node}])), "spec.programs[0].name"),
+        (with("/spec/programs", json!([{"name": "p".repeat(129), "attach": node}])), "spec.programs[0].name"),
+        (
+            with("/spec/programs", json!([{"name": "p", "attach": node}, {"name": "p", "attach": node}])),
+            "spec.programs[1]",
+        ),
+        (with("/spec/programs", json!([{"name": "p", "type": "Xdp", "attach": node}])), "spec.programs[0].type"),
+        (attach(json!([])), "spec.programs[0].attach"),
+        (attach(json!([{}])), "spec.programs[0].attach[0]"),
+        (attach(json!([{"cgroup": {"scope": "Node"}, "map": "m"}])), "spec.programs[0].attach[0]"),
+        (attach(json!([{"cgroup": {"scope": "Everywhere"}}])), "spec.programs[0].attach[0].cgroup.scope"),
+        (attach(json!([{"cgroup": {"scope": "Path"}}])), "spec.programs[0].attach[0].cgroup"),
+        (attach(json!([{"cgroup": {"scope": "Node", "path": "/a"}}])), "spec.programs[0].attach[0].cgroup"),
+        (attach(json!([{"cgroup": {"scope": "Path", "path": "a"}}])), "spec.programs[0].attach[0].cgroup"),
+        (attach(json!([{"cgroup": {"scope": "Path", "path": "/a/../b"}}])), "spec.programs[0].attach[0].cgroup"),
+        (with("/spec/maps", json!([{"name": "m", "maxEntries": 0}])), "spec.maps[0].maxEntries"),
+        (with("/spec/maps", json!([{"name": "m", "maxEntries": 4_294_967_296u64}])), "spec.maps[0].maxEntries"),
+        (with("/spec/maps", json!([{"name": "m", "onDelete": "Keep"}])), "spec.maps[0].onDelete"),
+        (with("/spec/maps", json!([{"name": "m"}, {"name": "m"}])), "spec.maps[1]"),
+        (
+            with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Near"}]})),
+            "spec.nodeSelector.matchExpressions[0].operator",
+        ),
+        (with("/spec/surprise", json!(1)), "spec.surprise"),
+        (with("/metadata/name", json!("tcp.events")), "metadata.name"),
+        (with("/metadata/name", json!("n".repeat(64))), "metadata.name"),
+    ] {
+        let refusal = match dry_run(&object) {
+            Ok(_) => bail!("taken, though {field} is wrong: {:.300}", object.to_string()),
+            Err(refusal) => refusal.to_string(),
+        };
+        ensure!(refusal.contains(field), "the refusal does not name {field}: {refusal:.600}");
+    }
+    Ok(())
+}
+
+#[test]
+fn revisions_are_immutable() -> Result<()> {
+    definitions()?;
+    let mut revision = json!({
+        "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfRevision", "metadata": {"name": "tcp-events-1"},
+        "spec": {
+            "program": {"name": "tcp-events", "uid": "1"}, "generation": 1, "sequence": 1,
+            "digest": format!("sha256:{}", "0".repeat(64)), "object": {"programs": [], "maps": [], "license": "GPL", "btf": true},
+            "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+        },
+    });
+    kubectl(&["delete", "bpfrevisions", "tcp-events-1", "--ignore-not-found"], "")?;
+    kubectl(&["create", "-f", "-"], &revision.to_string())?;
+    revision["metadata"]["labels"] = json!({"sockeye.dev/live": "true"});
+    kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &revision.to_string())
+        .context("a label may change")?;
+    revision["spec"]["sequence"] = json!(2);
+    let refusal = match kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &revision.to_string()) {
+        Ok(_) => bail!("a revision's spec was changed"),
+        Err(refusal) => refusal.to_string(),
+    };
+    ensure!(refusal.contains("immutable"), "{refusal}");
+    kubectl(&["delete", "bpfrevisions", "tcp-events-1"], "")?;
+    Ok(())
+}
+
+#[test]
+fn fields_explain_themselves() -> Result<()> {
+    definitions()?;
+    let words = kubectl(&["explain", "bpfprograms.spec.programs.attach.cgroup.scope"], "")?;
+    ensure!(words.contains("the node's cgroup root"), "{words}");
+    let names = run(Command::new("kubectl").args(["api-resources", "--categories=sockeye", "-o", "name"]))?;
+    for name in ["bpfprograms.sockeye.dev", "bpfrevisions.sockeye.dev", "bpfnodes.sockeye.dev"] {
+        ensure!(names.contains(name), "{names}");
+    }
+    Ok(())
+}

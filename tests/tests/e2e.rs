@@ -1,0 +1,405 @@
+//! The main job, end to end, on a real Kubernetes of two nodes that share a kernel.
+//!
+//! The tests share the cluster and run one after the other (`--test-threads=1`); each has its own BpfPrograms and takes
+//! them away, whatever happens.
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
+use sockeye_tests::{bpftool, cluster, condition, helper, json, kubectl, repo, run, until};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const NODES: [&str; 2] = ["node-1", "node-2"];
+
+/// A BpfProgram that goes with the test.
+struct Applied(String);
+
+impl Applied {
+    fn example() -> Result<Self> {
+        let path = repo().join("deploy/examples/bpfprogram.yaml");
+        kubectl(&["apply", "-f", &path.display().to_string()])?;
+        Ok(Self("tcp-events".to_owned()))
+    }
+
+    fn apply(name: &str, object: &[u8], more: Value) -> Result<Self> {
+        let applied = Self(name.to_owned());
+        applied.edit(object, more)?;
+        Ok(applied)
+    }
+
+    fn edit(&self, object: &[u8], more: Value) -> Result<()> {
+        let mut manifest = json!({
+            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": self.0},
+            "spec": {
+                "bytecode": {"inline": STANDARD.encode(object)},
+                "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+            },
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            manifest["spec"][key] = value.clone();
+        }
+        let file = repo().join(format!("target/cluster/{}.json", self.0));
+        std::fs::write(&file, manifest.to_string())?;
+        kubectl(&["apply", "-f", &file.display().to_string()])?;
+        Ok(())
+    }
+
+    fn get(&self) -> Result<Value> {
+        json(&["get", "bpfprograms.sockeye.dev", &self.0])
+    }
+
+    /// Waits until a condition of the latest generation has that status.
+    fn condition_is(&self, type_: &str, status: &str) -> Result<Value> {
+        let mut found = Value::Null;
+        let waited = until(PATIENCE, &format!("{} of {}: {status}", type_, self.0), || {
+            found = self.get()?;
+            let generation = &found["metadata"]["generation"];
+            Ok(condition(&found, type_)
+                .is_some_and(|c| c["status"] == status && c["observedGeneration"] == *generation))
+        });
+        waited.with_context(|| format!("status: {:#}", found["status"]))?;
+        Ok(found)
+    }
+
+    fn ready_on(&self, nodes: &str) -> Result<Value> {
+        let mut found = Value::Null;
+        until(PATIENCE, &format!("{} on {nodes}", self.0), || {
+            found = self.condition_is("Ready", "True")?;
+            Ok(found["status"]["summary"]["nodes"] == nodes)
+        })
+        .with_context(|| format!("status: {:#}", found["status"]))?;
+        Ok(found)
+    }
+
+    fn home(&self) -> String {
+        format!("/sys/fs/bpf/sockeye/{}", self.0)
+    }
+
+    fn pin(&self, node: &str, kind: &str, below: &str) -> Result<Value> {
+        bpftool(node, &[kind, "show", "pinned", &format!("{}/{below}", self.home())])
+    }
+
+    fn counts(&self, node: &str) -> Result<Vec<u64>> {
+        let dump = bpftool(node, &["map", "dump", "pinned", &format!("{}/maps/my_map", self.home())])?;
+        let entries = dump.as_array().context("no entries")?;
+        Ok(entries.iter().map(|entry| little_endian(&entry["value"])).collect())
+    }
+}
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        let gone = kubectl(&["delete", "bpfprograms.sockeye.dev", &self.0, "--ignore-not-found", "--timeout=30s"]);
+        if let Err(error) = gone {
+            eprintln!("{} could not be deleted: {error:#}", self.0);
+        }
+    }
+}
+
+fn little_endian(bytes: &Value) -> u64 {
+    let digits = bytes.as_array().into_iter().flatten().rev().filter_map(Value::as_str);
+    digits.fold(0, |n, byte| n << 8 | u64::from_str_radix(byte.trim_start_matches("0x"), 16).unwrap_or_default())
+}
+
+fn placement<'a>(program: &'a Value, node: &str) -> Result<&'a Value> {
+    let all = program["status"]["placements"].as_array().context("no placements")?;
+    all.iter().find(|p| p["node"] == node).with_context(|| format!("no placement on {node}"))
+}
+
+fn details(node: &str, program: &str) -> Result<Value> {
+    let status = json(&["get", "bpfnodes", node])?["status"].clone();
+    let all = status["details"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|d| d["name"] == program).with_context(|| format!("BpfNode {node} says nothing of {program}"))
+}
+
+#[test]
+fn what_the_status_says_is_what_bpftool_says() -> Result<()> {
+    let example = Applied::example()?;
+    let program = example.ready_on("2/2")?;
+    let mut printed = (Vec::new(), Vec::new());
+    for node in NODES {
+        let prog = example.pin(node, "prog", "programs/my_prog")?;
+        let map = example.pin(node, "map", "maps/my_map")?;
+        let said = details(node, "tcp-events")?;
+        let link_pin = said["links"][0]["pinPath"].as_str().context("no link")?.to_owned();
+        let link = bpftool(node, &["link", "show", "pinned", &link_pin])?;
+
+        let placed = placement(&program, node)?;
+        ensure!(
+            placed["programs"] == json!([{"name": "my_prog", "id": prog["id"], "tag": prog["tag"], "links": 1}]),
+            "{placed}"
+        );
+        ensure!(placed["maps"] == json!([{"name": "my_map", "id": map["id"]}]), "{placed}");
+        for (ours, theirs) in [
+            ("id", "id"),
+            ("kernelName", "name"),
+            ("tag", "tag"),
+            ("mapIds", "map_ids"),
+            ("uid", "uid"),
+            ("xlatedBytes", "bytes_xlated"),
+            ("jitedBytes", "bytes_jited"),
+            ("memlockBytes", "bytes_memlock"),
+        ] {
+            ensure!(said["programs"][0][ours] == prog[theirs], "{node} {ours}: {said} {prog}");
+        }
+        for (ours, theirs) in [
+            ("id", "id"),
+            ("kernelName", "name"),
+            ("keySize", "bytes_key"),
+            ("valueSize", "bytes_value"),
+            ("maxEntries", "max_entries"),
+            ("flags", "flags"),
+            ("memlockBytes", "bytes_memlock"),
+        ] {
+            ensure!(said["maps"][0][ours] == map[theirs], "{node} {ours}: {said} {map}");
+        }
+        for (ours, theirs) in
+            [("id", "id"), ("programID", "prog_id"), ("cgroupID", "cgroup_id"), ("attachType", "attach_type")]
+        {
+            ensure!(said["links"][0][ours] == link[theirs], "{node} {ours}: {said} {link}");
+        }
+        ensure!(prog["map_ids"] == json!([map["id"]]) && link["prog_id"] == prog["id"], "{prog} {link}");
+        printed.0.push(prog["id"].to_string());
+        printed.1.push(map["id"].to_string());
+    }
+    // The row that a user sees.
+    let table = kubectl(&["get", "bpfprograms.sockeye.dev", "tcp-events", "--no-headers"])?;
+    let row: Vec<&str> = table.split_whitespace().collect();
+    ensure!(
+        row[..6] == ["tcp-events", "SockOps", "2/2", "True", &printed.0.join(","), &printed.1.join(",")],
+        "{table}"
+    );
+    Ok(())
+}
+
+/// A server outside both nodes' cgroups, so that only the clients' ends are counted.
+struct Server(std::process::Child);
+
+impl Server {
+    fn start() -> Result<Self> {
+        let run = repo().join("target/cluster/run");
+        let child = std::process::Command::new(run)
+            .args([
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "busybox",
+                "nc",
+                "-ll",
+                "-s",
+                "198.18.0.1",
+                "-p",
+                "8099",
+                "-e",
+                "true",
+            ])
+            .stdin(std::process::Stdio::null())
+            .spawn()?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A pod that goes with the test.
+struct Pod(&'static str);
+
+impl Pod {
+    fn run(name: &'static str, node: &str, command: &str) -> Result<Self> {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"nodeName": node, "restartPolicy": "Never", "automountServiceAccountToken": false,
+                "enableServiceLinks": false, "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "main", "image": "localhost/sockeye-toolbox:dev", "imagePullPolicy": "Never",
+                    "command": ["/bin/sh", "-c", command]}]},
+        });
+        let file = repo().join(format!("target/cluster/{name}.json"));
+        std::fs::write(&file, pod.to_string())?;
+        until(PATIENCE, "the default service account", || Ok(kubectl(&["get", "serviceaccount", "default"]).is_ok()))?;
+        kubectl(&["delete", "pod", name, "--ignore-not-found", "--wait"])?;
+        kubectl(&["apply", "-f", &file.display().to_string()])?;
+        Ok(Self(name))
+    }
+
+    fn succeeded(&self) -> Result<()> {
+        until(PATIENCE, "the pod's end", || {
+            let pod = json(&["get", "pod", self.0])?;
+            ensure!(pod["status"]["phase"] != "Failed", "the pod failed: {}", kubectl(&["logs", self.0])?);
+            Ok(pod["status"]["phase"] == "Succeeded")
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ =
+            kubectl(&["delete", "pod", self.0, "--ignore-not-found", "--wait=false", "--grace-period=0", "--force"]);
+    }
+}
+
+#[test]
+fn a_pods_connections_raise_its_nodes_counters_by_their_number() -> Result<()> {
+    const ACTIVE: usize = 4;
+    const CONNECTIONS: u64 = 100;
+    let example = Applied::apply("pod-connections", TCP_EVENTS_BTF, json!({}))?;
+    example.ready_on("2/2")?;
+    let _server = Server::start()?;
+    // Components of ours that run on the nodes keep their connections open; wait until a second passes without a new one.
+    let counts = || Ok::<_, anyhow::Error>([example.counts("node-1")?[ACTIVE], example.counts("node-2")?[ACTIVE]]);
+    until(PATIENCE, "quiet nodes", || {
+        let before = counts()?;
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(counts()? == before)
+    })?;
+    let before = counts()?;
+    let command =
+        format!("i=0; while [ $i -lt {CONNECTIONS} ]; do nc 198.18.0.1 8099 </dev/null || exit 1; i=$((i+1)); done");
+    let pod = Pod::run("connections", "node-1", &command)?;
+    pod.succeeded()?;
+    let after = counts()?;
+    ensure!(after[0] - before[0] == CONNECTIONS, "node-1: {before:?} {after:?}");
+    ensure!(after[1] == before[1], "node-2 made none: {before:?} {after:?}");
+    Ok(())
+}
+
+#[test]
+fn deletion_removes_everything_within_five_seconds() -> Result<()> {
+    let program = Applied::apply("deleted", TCP_EVENTS_BTF, json!({}))?;
+    program.ready_on("2/2")?;
+    let ids: Vec<String> = NODES
+        .iter()
+        .map(|n| Ok(program.pin(n, "prog", "programs/my_prog")?["id"].to_string()))
+        .collect::<Result<_>>()?;
+    kubectl(&["delete", "bpfprograms.sockeye.dev", "deleted", "--wait=false"])?;
+    let took = until(Duration::from_secs(5), "the end of it", || {
+        let object = kubectl(&["get", "bpfprograms.sockeye.dev", "deleted", "--ignore-not-found"])?.is_empty();
+        let homes = NODES.iter().all(|node| helper("exec", &[node, "test", "-e", &program.home()]).is_err());
+        let programs = ids.iter().all(|id| bpftool("node-1", &["prog", "show", "id", id]).is_err());
+        Ok(object && homes && programs)
+    })?;
+    println!("gone after {took:?}");
+    for id in &ids {
+        ensure!(bpftool("node-1", &["prog", "show", "id", id]).is_err(), "program {id} is still loaded");
+    }
+    let revisions =
+        kubectl(&["get", "bpfrevisions", "-l", "sockeye.dev/program=deleted", "--no-headers", "--ignore-not-found"])?;
+    ensure!(revisions.is_empty(), "{revisions}");
+    // The same name at once.
+    let again = Applied::apply("deleted", TCP_EVENTS_BTF, json!({}))?;
+    again.ready_on("2/2")?;
+    Ok(())
+}
+
+#[test]
+fn a_refused_edit_leaves_the_accepted_revision_running() -> Result<()> {
+    let program = Applied::apply("refused", TCP_EVENTS_BTF, json!({}))?;
+    let accepted = program.ready_on("2/2")?;
+    program
+        .edit(TCP_EVENTS_BTF, json!({"programs": [{"name": "nonesuch", "attach": [{"cgroup": {"scope": "Node"}}]}]}))?;
+    let refused = program.condition_is("Accepted", "False")?;
+    let why = condition(&refused, "Accepted").context("no condition")?;
+    ensure!(why["reason"] == "NoSuchProgram", "{why}");
+    let words = why["message"].as_str().unwrap_or_default();
+    ensure!(words.contains("spec.programs[0].name") && words.contains("my_prog"), "{words}");
+    ensure!(refused["status"]["dispatch"] == accepted["status"]["dispatch"]);
+    ensure!(refused["status"]["placements"] == accepted["status"]["placements"], "{:#}", refused["status"]);
+    let events = kubectl(&["get", "events", "-n", "default", "--field-selector", "involvedObject.name=refused"])?;
+    ensure!(events.contains("NoSuchProgram") || events.contains("nonesuch"), "{events}");
+
+    // One that the verifier refuses is dispatched, and every node keeps the last good one.
+    program.edit(fixtures::REFUSED, json!({}))?;
+    let failed = program.condition_is("Attached", "False")?;
+    let why = condition(&failed, "Attached").context("no condition")?;
+    ensure!(why["message"].as_str().is_some_and(|m| m.contains("node-1")), "{why}");
+    for node in NODES {
+        let id = &placement(&accepted, node)?["programs"][0]["id"];
+        ensure!(program.pin(node, "prog", "programs/my_prog")?["id"] == *id, "{node} lost its last good program");
+    }
+    program.edit(TCP_EVENTS_BTF, json!({}))?;
+    let healed = program.ready_on("2/2")?;
+    ensure!(healed["status"]["summary"]["programIDs"] == accepted["status"]["summary"]["programIDs"]);
+    Ok(())
+}
+
+#[test]
+fn labels_and_agents_come_and_go_and_the_picture_follows() -> Result<()> {
+    let selector = json!({"nodeSelector": {"matchLabels": {"sockeye.dev/e2e": "yes"}}});
+    for node in NODES {
+        kubectl(&["label", "node", node, "sockeye.dev/e2e-"])?;
+    }
+    let program = Applied::apply("selected", TCP_EVENTS_BTF, selector)?;
+    let none = program.condition_is("Ready", "True")?;
+    ensure!(condition(&none, "Ready").is_some_and(|c| c["reason"] == "NoNodeSelected"), "{:#}", none["status"]);
+    kubectl(&["label", "node", "node-1", "sockeye.dev/e2e=yes"])?;
+    program.ready_on("1/1")?;
+    kubectl(&["label", "node", "node-2", "sockeye.dev/e2e=yes"])?;
+    let both = program.ready_on("2/2")?;
+
+    // An agent's pod is deleted: the next one finds everything and loads nothing.
+    kubectl(&["delete", "pod", "-n", "sockeye-system", "-l", "app.kubernetes.io/component=agent", "--wait"])?;
+    kubectl(&["rollout", "status", "-n", "sockeye-system", "daemonset", "--timeout=60s"])?;
+    let after = program.ready_on("2/2")?;
+    ensure!(after["status"]["placements"] == both["status"]["placements"], "{:#}", after["status"]);
+
+    kubectl(&["label", "node", "node-2", "sockeye.dev/e2e-"])?;
+    program.ready_on("1/1")?;
+    until(PATIENCE, "nothing on node-2", || Ok(helper("exec", &["node-2", "test", "-e", &program.home()]).is_err()))?;
+    kubectl(&["label", "node", "node-1", "sockeye.dev/e2e-"])?;
+    Ok(())
+}
+
+/// Takes the third node away, whatever happens.
+struct ThirdNode;
+
+impl Drop for ThirdNode {
+    fn drop(&mut self) {
+        if let Err(error) = cluster(&["node-remove", "node-3"]) {
+            eprintln!("node-3 could not be removed: {error:#}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_joins_runs_what_was_accepted_last() -> Result<()> {
+    let program = Applied::apply("joined", TCP_EVENTS_BTF, json!({}))?;
+    program.ready_on("2/2")?;
+    program.edit(b"no ELF at all", json!({}))?;
+    program.condition_is("Accepted", "False")?;
+    cluster(&["node-add", "node-3", "3"])?;
+    let third = ThirdNode;
+    until(Duration::from_secs(60), "3/3", || Ok(program.get()?["status"]["summary"]["nodes"] == "3/3"))?;
+    ensure!(program.pin("node-3", "prog", "programs/my_prog")?["name"] == "my_prog");
+    drop(third);
+    until(Duration::from_secs(60), "2/2", || Ok(program.get()?["status"]["summary"]["nodes"] == "2/2"))?;
+    Ok(())
+}
+
+#[test]
+fn nothing_is_written_while_nothing_changes() -> Result<()> {
+    let program = Applied::apply("idle", TCP_EVENTS_BTF, json!({}))?;
+    program.ready_on("2/2")?;
+    let versions = || -> Result<Vec<String>> {
+        let objects = run(std::process::Command::new(repo().join("target/cluster/kubectl")).args([
+            "get",
+            "bpfprograms.sockeye.dev,bpfrevisions,bpfnodes",
+            "-o",
+            "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}",
+        ]))?;
+        Ok(objects.lines().map(str::to_owned).collect())
+    };
+    std::thread::sleep(Duration::from_secs(3));
+    let before = versions()?;
+    std::thread::sleep(Duration::from_secs(25));
+    let after = versions()?;
+    ensure!(before == after, "written while idle:\n{before:#?}\n{after:#?}");
+    Ok(())
+}
