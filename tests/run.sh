@@ -15,7 +15,32 @@ stage_unit() {
     cargo test --locked --no-fail-fast --workspace
 }
 
-all=(unit)
+# The agent alone on this machine's kernel. Needs root; each test has a bpffs and a cgroup of its own.
+stage_kernel() {
+    need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool nsenter:util-linux
+    cargo test --locked -p sockeye-agent --features kernel-tests --test kernel
+}
+
+# Schemas on a real API server, on loopback.
+stage_api() {
+    local dir=$PWD/target/api
+    tests/cluster/cluster.sh api-up "$dir"
+    # shellcheck disable=SC2064 # the directory of now
+    trap "tests/cluster/cluster.sh api-down '$dir'" EXIT
+    local path
+    path=$(source tests/cluster/lib.sh && tools_path)
+    PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked -p sockeye-tests --features api --test api -- --test-threads=1
+}
+
+# The main job on a real two-node cluster, which this brings up and takes down.
+stage_e2e() {
+    need bpftool:bpftool busybox:busybox-static setpriv:util-linux
+    trap 'tests/cluster/down.sh' EXIT
+    tests/cluster/up.sh
+    cargo test --locked -p sockeye-tests --features e2e --test e2e -- --test-threads=1
+}
+
+all=(unit kernel api e2e)
 
 counted() { # passed and failed, by the logs given
     awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$@"

@@ -182,20 +182,7 @@ impl Server {
     fn start() -> Result<Self> {
         let run = repo().join("target/cluster/run");
         let child = std::process::Command::new(run)
-            .args([
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                "busybox",
-                "nc",
-                "-ll",
-                "-s",
-                "198.18.0.1",
-                "-p",
-                "8099",
-                "-e",
-                "true",
-            ])
+            .args(["setpriv", "--pdeathsig", "KILL", "busybox", "nc", "-ll", "-p", "8099", "-e", "true"])
             .stdin(std::process::Stdio::null())
             .spawn()?;
         Ok(Self(child))
