@@ -22,11 +22,11 @@ api_up() {
   pki=$dir/pki
   pki_base "DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1"
   kubeconfig admin "https://127.0.0.1:$port" "$dir/kubeconfig"
-  setsid env "$mark=1" etcd --data-dir "$dir/etcd" --unsafe-no-fsync --log-level warn \
+  setsid env "$mark=api" etcd --data-dir "$dir/etcd" --unsafe-no-fsync --log-level warn \
     --listen-client-urls "http://127.0.0.1:$etcd_port" --advertise-client-urls "http://127.0.0.1:$etcd_port" \
     --listen-peer-urls "http://127.0.0.1:$peer_port" >"$dir/etcd.log" 2>&1 </dev/null &
   echo $! >"$dir/etcd.pid"
-  setsid env "$mark=1" kube-apiserver --etcd-servers="http://127.0.0.1:$etcd_port" \
+  setsid env "$mark=api" kube-apiserver --etcd-servers="http://127.0.0.1:$etcd_port" \
     --bind-address=127.0.0.1 --advertise-address=127.0.0.1 --secure-port="$port" --service-cluster-ip-range=$service_cidr \
     --client-ca-file="$pki/ca.crt" --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
     --service-account-key-file="$pki/service-account.key" --service-account-signing-key-file="$pki/service-account.key" \
@@ -42,7 +42,7 @@ api_down() {
   local name pid
   for name in kube-apiserver etcd; do
     pid=$(cat "$1/$name.pid" 2>/dev/null) || continue
-    if is_ours "$pid"; then kill -9 "$pid" 2>/dev/null || true; fi
+    if is_ours "$pid" api; then kill -9 "$pid" 2>/dev/null || true; fi
     rm -f "$1/$name.pid"
   done
   rm -rf "$1/etcd"

@@ -46,8 +46,8 @@ daemon() {
   echo $! >"$run/$name.pid"
 }
 
-# Whether the process of that PID is the cluster's.
-is_ours() { tr '\0' '\n' 2>/dev/null <"/proc/$1/environ" | grep -q "^$mark=1$"; }
+# Whether the process of that PID is the cluster's, or, by its mark, an API server's alone: is_ours PID [MARK]
+is_ours() { tr '\0' '\n' 2>/dev/null <"/proc/$1/environ" | grep -qx "$mark=${2:-1}"; }
 
 our_pids() {
   local environ pid
