@@ -15,7 +15,8 @@ use sockeye_crds::{
 };
 
 use crate::{
-    object::{Object, printable},
+    elf::printable,
+    object::Object,
     section::{self, Target},
 };
 

@@ -6,8 +6,8 @@ use sockeye_crds::{MapDefinition, MapInfo};
 
 use crate::{
     btf::{Btf, BtfError, word},
+    elf::{Elf, ObjectError},
     map_type,
-    object::{Elf, ObjectError},
 };
 
 /// A map, and where the instructions' relocations find it.

@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use object::{
     LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex, SectionKind,
-    SymbolKind,
-    elf::EM_BPF,
-    read::elf::{ElfFile64, FileHeader as _},
+    SymbolKind, elf::EM_BPF, read::elf::FileHeader as _,
 };
 use sockeye_crds::{
     ObjectInfo, ProgramInfo,
@@ -17,67 +15,10 @@ use sockeye_crds::{
 
 use crate::{
     btf::{self, Btf, BtfError, word},
+    elf::{Elf, ObjectError, at_most, section_data},
     maps::{self, Map},
     section,
 };
-
-pub(crate) type Elf<'a> = ElfFile64<'a, LittleEndian>;
-
-/// Why bytes are no object that sockeye takes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ObjectError {
-    /// Too many bytes.
-    #[error("it has {0} bytes; an object may have {MAX_OBJECT_BYTES}")]
-    TooLarge(usize),
-    /// Too many of something.
-    #[error("it has more than {most} {what}")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// How many it may have.
-        most: usize,
-    },
-    /// Not an ELF file, or a damaged one.
-    #[error("it is no 64-bit little-endian ELF file: {0}")]
-    Elf(String),
-    /// An ELF file for another machine.
-    #[error("it is an ELF file for machine {0}, not for BPF (247): compile with -target bpf")]
-    Machine(u16),
-    /// Its types can't be read.
-    #[error(transparent)]
-    Btf(#[from] BtfError),
-    /// A map's definition can't be read.
-    #[error("map {}: {what}", printable(.name))]
-    Map {
-        /// The map's, or its section's, name.
-        name: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// A function can't be read.
-    #[error("function {}: {what}", printable(.name))]
-    Function {
-        /// The function's name.
-        name: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// A name that can't be pinned.
-    #[error("the name {} can't be pinned: letters, digits and '_', at most 128", printable(.0))]
-    Name(String),
-}
-
-impl ObjectError {
-    pub(crate) fn elf(error: object::Error) -> Self {
-        Self::Elf(error.to_string())
-    }
-}
-
-/// Text from an object, fit to be shown: short, and without control characters.
-pub(crate) fn printable(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(128).collect();
-    format!("{clean:?}")
-}
 
 /// So many programs are more than any object has.
 const MAX_PROGRAMS: usize = 64;
@@ -157,14 +98,6 @@ impl Object {
     pub fn into_info(self) -> ObjectInfo {
         self.info
     }
-}
-
-fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), ObjectError> {
-    if count > most { Err(ObjectError::TooMany { what, most }) } else { Ok(()) }
-}
-
-fn section_data<'a>(elf: &Elf<'a>, name: &str) -> Result<Option<&'a [u8]>, ObjectError> {
-    elf.section_by_name(name).map(|section| section.data()).transpose().map_err(ObjectError::elf)
 }
 
 /// The licence, as libbpf and aya take it: the "license" section up to its NUL; GPL where there is none.
