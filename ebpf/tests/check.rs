@@ -1,0 +1,111 @@
+//! A spec against its object: each mistake is refused with its reason, and a message that names the field.
+#![cfg(feature = "fixtures")]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use sockeye_crds::{
+    BpfProgramSpec, ProgramType, Reason,
+    program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, ProgramSpec, Scope},
+    revision::ProgramRef,
+};
+use sockeye_ebpf::{
+    check::{check, decode_inline},
+    programs::{TCP_EVENTS, fixtures},
+};
+
+fn cgroup(scope: Scope, path: Option<&str>) -> Attach {
+    Attach { cgroup: Some(CgroupTarget { scope, path: path.map(str::to_owned) }), map: None }
+}
+
+fn program(name: &str) -> ProgramSpec {
+    ProgramSpec { name: name.into(), program_type: None, attach: vec![cgroup(Scope::Node, None)] }
+}
+
+fn map(name: &str) -> MapSpec {
+    MapSpec { name: name.into(), pin: true, max_entries: None, on_delete: OnDelete::Remove }
+}
+
+fn spec(programs: Vec<ProgramSpec>, maps: Vec<MapSpec>) -> BpfProgramSpec {
+    let bytecode = Bytecode { inline: Some("AA==".into()), config_map: None };
+    BpfProgramSpec { bytecode, node_selector: None, programs, maps }
+}
+
+#[test]
+fn a_fitting_spec_is_dispatched_with_types_filled_in() {
+    let accepted = check(&spec(vec![program("my_prog")], vec![map("my_map")]), TCP_EVENTS).unwrap();
+    assert_eq!(accepted.programs[0].program_type, Some(ProgramType::SockOps));
+    assert_eq!(accepted.digest, sockeye_crds::names::digest(TCP_EVENTS));
+    assert!(accepted.notes.is_empty());
+    let revision = accepted.into_revision_spec(ProgramRef { name: "p".into(), uid: "u".into() }, 3, 7);
+    assert_eq!((revision.generation, revision.sequence, revision.maps.len()), (3, 7, 1));
+}
+
+#[test]
+fn a_pinning_that_the_elf_asks_for_is_noted() {
+    let accepted = check(&spec(vec![program("on_create")], vec![]), fixtures::GLOBALS).unwrap();
+    assert!(accepted.notes.iter().any(|note| note.contains("shared")), "{:?}", accepted.notes);
+}
+
+#[test]
+fn mistakes_are_refused_by_field_and_reason() {
+    let attach = |attach: Vec<Attach>| spec(vec![ProgramSpec { attach, ..program("my_prog") }], vec![]);
+    let typed = |t| spec(vec![ProgramSpec { program_type: Some(t), ..program("my_prog") }], vec![]);
+    let maps = |maps| spec(vec![program("my_prog")], maps);
+    let none = Attach { cgroup: None, map: None };
+    let to_map = Attach { cgroup: None, map: Some("my_map".into()) };
+    let mut two_sources = spec(vec![program("my_prog")], vec![]);
+    two_sources.bytecode.inline = None;
+    let long = format!("/{}", "a".repeat(1024));
+    use Reason::*;
+    for (bad, reason, field) in [
+        (two_sources, InvalidSpec, "spec.bytecode"),
+        (spec(vec![], vec![]), InvalidSpec, "spec.programs"),
+        (spec(vec![program("my_prog"), program("my_prog")], vec![]), InvalidSpec, "spec.programs[1].name"),
+        (spec(vec![program("my_prog"), program("other")], vec![]), NoSuchProgram, "spec.programs[1].name"),
+        (typed(ProgramType::CgroupSkb), TypeMismatch, "spec.programs[0].type"),
+        (attach(vec![]), InvalidSpec, "spec.programs[0].attach"),
+        (attach(vec![none]), InvalidSpec, "spec.programs[0].attach[0]"),
+        (attach(vec![to_map]), InvalidSpec, "spec.programs[0].attach[0].map"),
+        (attach(vec![cgroup(Scope::Node, Some("/a"))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
+        (attach(vec![cgroup(Scope::Path, None)]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
+        (attach(vec![cgroup(Scope::Path, Some("a"))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
+        (attach(vec![cgroup(Scope::Path, Some("/a/../b"))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
+        (attach(vec![cgroup(Scope::Path, Some(&long))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
+        (attach(vec![cgroup(Scope::Pods, None)]), Unsupported, "spec.programs[0].attach[0].cgroup.scope"),
+        (maps(vec![map("other")]), NoSuchMap, "spec.maps[0].name"),
+        (maps(vec![map("my_map"), map("my_map")]), InvalidSpec, "spec.maps[1].name"),
+        (maps(vec![MapSpec { max_entries: Some(0), ..map("my_map") }]), InvalidSpec, "spec.maps[0].maxEntries"),
+        (maps(vec![MapSpec { max_entries: Some(1 << 32), ..map("my_map") }]), InvalidSpec, "spec.maps[0].maxEntries"),
+        (
+            maps(vec![MapSpec { pin: false, on_delete: OnDelete::Retain, ..map("my_map") }]),
+            InvalidSpec,
+            "spec.maps[0].onDelete",
+        ),
+    ] {
+        let refusal = check(&bad, TCP_EVENTS).unwrap_err();
+        assert_eq!(refusal.reason, reason, "{refusal}");
+        assert!(refusal.message.starts_with(field), "{field}: {refusal}");
+    }
+    let data = spec(vec![program("on_create")], vec![MapSpec { max_entries: Some(2), ..map(".data") }]);
+    assert!(check(&data, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].maxEntries"));
+    let kept = spec(vec![program("on_create")], vec![MapSpec { on_delete: OnDelete::Retain, ..map(".bss") }]);
+    assert!(check(&kept, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].onDelete"));
+}
+
+#[test]
+fn what_is_there_is_said_where_something_is_not() {
+    let refusal = check(&spec(vec![program("nonesuch")], vec![]), fixtures::GLOBALS).unwrap_err();
+    assert!(refusal.message.contains("on_connect, on_create"), "{refusal}");
+    let object = check(&spec(vec![program("my_prog")], vec![]), b"#!/bin/sh").unwrap_err();
+    assert_eq!(object.reason, Reason::InvalidObject);
+    assert!(object.message.starts_with("spec.bytecode"), "{object}");
+}
+
+#[test]
+fn inline_bytes_are_base64_and_bounded() {
+    assert_eq!(decode_inline("f0VM\n  Rg==").unwrap(), b"\x7fELF");
+    for (text, word) in [("not base64!", "base64"), (&"A".repeat(4 * 50_000), "131072")] {
+        let refusal = decode_inline(text).unwrap_err();
+        assert_eq!(refusal.reason, Reason::InvalidSpec);
+        assert!(refusal.message.starts_with("spec.bytecode.inline") && refusal.message.contains(word), "{refusal}");
+    }
+}
