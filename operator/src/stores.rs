@@ -22,7 +22,7 @@ pub struct Stores {
     pub programs: Store<DeserializeGuard<BpfProgram>>,
     /// BpfRevisions.
     pub revisions: Store<DeserializeGuard<BpfRevision>>,
-    /// BpfNodes, without the verifier's logs.
+    /// BpfNodes, without what no summary shows.
     pub reports: Store<DeserializeGuard<BpfNode>>,
     /// Nodes.
     pub nodes: Store<SlimNode>,

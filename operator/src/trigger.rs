@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
-use sockeye_crds::{BpfNode, BpfNodeStatus, BpfProgram, BpfRevision, names};
+use sockeye_crds::{BpfNode, BpfNodeStatus, BpfProgram, BpfRevision, names, node::Details};
 
 use crate::{
     cluster::{SlimNode, SlimPod},
@@ -97,9 +97,28 @@ impl Watched for DeserializeGuard<BpfNode> {
     fn trim(&mut self) {
         self.meta_mut().managed_fields = None;
         if let Ok(BpfNode { status: Some(status), .. }) = &mut self.0 {
-            // By far the longest string there is, and no part of any summary.
-            status.details.iter_mut().for_each(|details| details.verifier_log = None);
+            status.details.iter_mut().for_each(slim);
         }
+    }
+}
+
+/// Drops the strings that no summary shows: on many nodes they would be most of the operator's memory.
+fn slim(details: &mut Details) {
+    let Details { name: _, wanted: _, message: _, verifier_log, notes, programs, maps, links } = details;
+    *verifier_log = None;
+    *notes = Vec::new();
+    for program in programs {
+        for text in [&mut program.kernel_name, &mut program.loaded_at, &mut program.pin_path] {
+            *text = String::new();
+        }
+        program.map_ids = Vec::new();
+    }
+    for map in maps {
+        (map.kernel_name, map.map_type, map.pin_path) = (String::new(), String::new(), None);
+    }
+    for link in links {
+        (link.cgroup_path, link.link_type, link.attach_type) = (None, String::new(), String::new());
+        link.pin_path = String::new();
     }
 }
 

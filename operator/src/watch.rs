@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A page of a list; smaller pages keep the memory of a large cluster's list small.
-const PAGE: u32 = 100;
+const PAGE: u32 = 50;
 
 /// Where the watches send what they noticed.
 pub type Triggers = mpsc::UnboundedSender<Touched>;
