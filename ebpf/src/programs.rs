@@ -11,6 +11,8 @@ pub static TCP_EVENTS_BTF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tcp
 pub mod fixtures {
     /// Two programs, global data, an unused map, a pinning that the ELF asks for.
     pub static GLOBALS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/globals.bpf.o"));
+    /// A CO-RE relocation.
+    pub static CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
     /// A program that the verifier refuses.
     pub static REFUSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/refused.bpf.o"));
     /// tcp-events with a map of another shape.

@@ -50,7 +50,8 @@ fn subprograms_global_data_and_pin_requests() {
 /// What aya-obj makes of the same bytes must agree: it is what loads them.
 #[test]
 fn aya_reads_the_same_maps() {
-    let all = [TCP_EVENTS, TCP_EVENTS_BTF, fixtures::GLOBALS, fixtures::REFUSED, fixtures::RESHAPED, fixtures::TWICE];
+    use fixtures::{CORE, GLOBALS, REFUSED, RESHAPED, TWICE};
+    let all = [TCP_EVENTS, TCP_EVENTS_BTF, GLOBALS, REFUSED, RESHAPED, TWICE, CORE];
     for bytes in all {
         let ours = Object::read(bytes).unwrap();
         let theirs = aya_obj::Object::parse(bytes).unwrap();
@@ -64,6 +65,12 @@ fn aya_reads_the_same_maps() {
         assert!(ours.info().programs.iter().all(|p| theirs.programs.contains_key(&p.name)));
         assert_eq!(ours.needs_kernel_btf, theirs.has_btf_relocations());
     }
+}
+
+#[test]
+fn only_core_relocations_need_the_kernels_types() {
+    assert!(Object::read(fixtures::CORE).unwrap().needs_kernel_btf);
+    assert!(!Object::read(fixtures::GLOBALS).unwrap().needs_kernel_btf);
 }
 
 #[test]

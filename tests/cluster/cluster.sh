@@ -59,7 +59,7 @@ is_up() {
 
 case ${1:-} in
   up) up "${2:-}" ;;
-  down) sweep; say "down" ;;
+  down) sweep; residue; say "down" ;;
   sockeye) PATH=$(tools_path) sockeye_install ;;
   node-add) PATH=$(tools_path); export PATH; node_up "$2" "$3"; images_import "$2"; node_ready "$2" ;;
   node-remove) node_remove "$2" ;;

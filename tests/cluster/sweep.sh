@@ -30,3 +30,16 @@ sweep() {
   net_down
   rm -rf "$run"
 }
+
+# Says what of the cluster is still on the machine; succeeds where nothing is.
+residue() {
+  local found
+  found=$(
+    our_pids | sed 's/^/process /'
+    for mount in $(v1_mounts) "$(v2_mount)"; do find "$mount" -maxdepth 1 -name 'sockeye-node-*' | sed 's/^/cgroup /'; done
+    ip netns list | grep -w $netns | sed 's/^/network namespace /'
+    grep -E "$run|/run/netns/$netns" /proc/self/mounts | sed 's/^/mount /'
+    [ ! -e "$run" ] || echo "directory $run"
+  ) || true
+  [ -z "$found" ] || { printf 'left behind:\n%s\n' "$found" >&2; return 1; }
+}

@@ -371,6 +371,21 @@ fn a_node_that_joins_runs_what_was_accepted_last() -> Result<()> {
 }
 
 #[test]
+fn a_bpfnode_that_is_deleted_is_made_again() -> Result<()> {
+    let program = Applied::apply("observed", TCP_EVENTS_BTF, json!({}))?;
+    let before = program.ready_on("2/2")?;
+    let uid = |kind: &str| Ok::<_, anyhow::Error>(json(&["get", kind, "node-1"])?["metadata"]["uid"].clone());
+    let old = uid("bpfnode")?;
+    kubectl(&["delete", "bpfnode", "node-1", "--wait"])?;
+    until(PATIENCE, "a new BpfNode", || Ok(uid("bpfnode")? != old && details("node-1", "observed").is_ok()))?;
+    let owner = json(&["get", "bpfnode", "node-1"])?["metadata"]["ownerReferences"][0].clone();
+    ensure!(owner["uid"] == uid("node")? && owner["kind"] == "Node" && owner["blockOwnerDeletion"] != true, "{owner}");
+    let after = program.ready_on("2/2")?;
+    ensure!(before["status"]["placements"] == after["status"]["placements"], "{:#}", after["status"]);
+    Ok(())
+}
+
+#[test]
 fn nothing_is_written_while_nothing_changes() -> Result<()> {
     let program = Applied::apply("idle", TCP_EVENTS_BTF, json!({}))?;
     program.ready_on("2/2")?;

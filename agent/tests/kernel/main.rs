@@ -4,6 +4,7 @@
 //! the test, also with a killed one.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod load;
 mod node;
 
 use node::Node;

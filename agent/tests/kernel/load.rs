@@ -1,0 +1,63 @@
+//! The loader by itself: what it asks of the kernel.
+
+use std::os::fd::AsFd as _;
+
+use sockeye_agent::kernel::{
+    info,
+    load::{KernelBtf, LoadError, MapSource, ProgramKind, Request, load},
+};
+use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
+
+/// `BPF_PROG_TYPE_SOCK_OPS`, `BPF_CGROUP_SOCK_OPS`
+const SOCK_OPS: ProgramKind = ProgramKind { prog_type: 13, attach_type: 3 };
+
+fn request<'a>(program: &'a str, map: &'a str, value_size: u32, max_entries: u32) -> Request<'a> {
+    let mut request = Request::default();
+    request.programs.insert(program, SOCK_OPS);
+    request.maps.insert(map, MapSource::Create { value_size, max_entries });
+    request
+}
+
+#[test]
+fn the_kernels_btf_is_parsed_only_for_an_object_that_needs_it_and_once() {
+    let btf = KernelBtf::default();
+    for _ in 0..2 {
+        let loaded = load(TCP_EVENTS_BTF, request("my_prog", "my_map", 8, 10), &btf).unwrap();
+        let program = info::program(loaded.programs["my_prog"].as_fd()).unwrap();
+        let map = info::map(loaded.maps["my_map"].as_fd()).unwrap();
+        assert_eq!(program.map_ids, [map.id]);
+        assert!(!btf.is_parsed(), "no relocation asks for it");
+    }
+    let first = load(fixtures::CORE, request("read_rtt", "smoothed", 4, 1), &btf).unwrap();
+    assert!(btf.is_parsed());
+    let second = load(fixtures::CORE, request("read_rtt", "smoothed", 4, 1), &btf).unwrap();
+    let tag =
+        |loaded: &sockeye_agent::kernel::load::Loaded| info::program(loaded.programs["read_rtt"].as_fd()).unwrap().tag;
+    assert_eq!(tag(&first), tag(&second));
+}
+
+#[test]
+fn a_reused_map_is_the_very_one() {
+    let btf = KernelBtf::default();
+    let mut first = load(TCP_EVENTS_BTF, request("my_prog", "my_map", 8, 10), &btf).unwrap();
+    let map = first.maps.remove("my_map").unwrap();
+    let id = info::map(map.as_fd()).unwrap().id;
+    let mut again = Request::default();
+    again.programs.insert("my_prog", SOCK_OPS);
+    again.maps.insert("my_map", MapSource::Reuse(map));
+    let second = load(fixtures::TWICE, again, &btf).unwrap();
+    assert_eq!(info::program(second.programs["my_prog"].as_fd()).unwrap().map_ids, [id]);
+}
+
+#[test]
+fn what_an_object_lacks_is_named() {
+    let btf = KernelBtf::default();
+    let missing = load(TCP_EVENTS_BTF, request("other", "my_map", 8, 10), &btf).unwrap_err();
+    assert!(matches!(&missing, LoadError::Missing(what) if what == "program other"), "{missing}");
+    let refused = load(fixtures::REFUSED, request("my_prog", "my_map", 8, 1), &btf).unwrap_err();
+    let LoadError::Program { name, log, .. } = refused else { panic!("{refused}") };
+    assert_eq!(name, "my_prog");
+    assert!(log.contains("map_value_or_null"), "{log}");
+    let damaged = load(&TCP_EVENTS_BTF[..900], request("my_prog", "my_map", 8, 10), &btf).unwrap_err();
+    assert!(matches!(damaged, LoadError::Object(_)), "{damaged}");
+}
