@@ -116,6 +116,11 @@ pub fn selects(selector: Option<&LabelSelector>, labels: &BTreeMap<String, Strin
     selector.is_none_or(|selector| Selector::try_from(selector.clone()).is_ok_and(|s| s.matches(labels)))
 }
 
+/// What is wrong with a selector, where something is: an operator that is none, or values that do not go with it.
+pub fn selector_fault(selector: &LabelSelector) -> Option<String> {
+    Selector::try_from(selector.clone()).err().map(|error| error.to_string())
+}
+
 impl BpfRevision {
     /// Whether agents are to consider it: labelled live and not being deleted.
     pub fn is_live(&self) -> bool {

@@ -11,7 +11,7 @@ use sockeye_crds::{
     BpfProgramSpec, BpfRevisionSpec, ObjectInfo, ProgramInfo, Reason,
     names::{self, MAX_INLINE_BYTES},
     program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, ProgramSpec, Scope},
-    revision::ProgramRef,
+    revision::{self, ProgramRef},
 };
 
 use crate::{
@@ -76,6 +76,9 @@ pub fn decode_inline(text: &str) -> Result<Vec<u8>, Refusal> {
 pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     let BpfProgramSpec { bytecode, node_selector, programs, maps } = spec;
     source(bytecode)?;
+    if let Some(fault) = node_selector.as_ref().and_then(revision::selector_fault) {
+        return Err(invalid(format!("spec.nodeSelector: {fault}")));
+    }
     let object = Object::read(bytes)
         .map_err(|e| refuse(Reason::InvalidObject, format!("spec.bytecode: the object is refused: {e}")))?;
     let mut checked = Vec::with_capacity(programs.len());

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use kube::core::Selector;
 use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, condition};
 use sockeye_ebpf::{Accepted, Refusal};
 
@@ -82,9 +81,6 @@ fn known(memory: &Memory) -> Validated {
 
 /// Decodes and checks. The bytes come back only where they are of use.
 fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> (Verdict, Option<Vec<u8>>) {
-    if let Some(Err(error)) = spec.node_selector.clone().map(Selector::try_from) {
-        return (Err(refuse(Reason::InvalidSpec, format!("spec.nodeSelector: {error}"))), None);
-    }
     let bytes = match (fetched, &spec.bytecode.inline) {
         (Some(bytes), _) => bytes,
         (None, Some(inline)) => match sockeye_ebpf::check::decode_inline(inline) {
