@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
 # An API server alone, on loopback, for tests of schemas and rights: no nodes, nothing that needs root.
 
 free_port() {
@@ -27,7 +27,7 @@ api_up() {
     --listen-peer-urls "http://127.0.0.1:$peer_port" >"$dir/etcd.log" 2>&1 </dev/null &
   echo $! >"$dir/etcd.pid"
   setsid env "$mark=api" kube-apiserver --etcd-servers="http://127.0.0.1:$etcd_port" \
-    --bind-address=127.0.0.1 --advertise-address=127.0.0.1 --secure-port="$port" --service-cluster-ip-range=$service_cidr \
+    --bind-address=127.0.0.1 --advertise-address=127.0.0.1 --secure-port="$port" --service-cluster-ip-range="$service_cidr" \
     --client-ca-file="$pki/ca.crt" --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
     --service-account-key-file="$pki/service-account.key" --service-account-signing-key-file="$pki/service-account.key" \
     --service-account-issuer=https://kubernetes.default.svc --authorization-mode=Node,RBAC \

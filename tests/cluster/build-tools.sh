@@ -2,9 +2,7 @@
 # Builds the tools that the local cluster is made of, from Go modules at pinned versions, once: they are kept by the content
 # of what they are made from, and a fresh clone finds them again.
 #
-#   build-tools.sh [TOOL...]      all of them where none is named; prints the directory of each module's tools
-#
-# A tool that KUBEBUILDER_ASSETS or PATH gives in the pinned version is taken from there (see tool-path.sh).
+#   build-tools.sh [TOOL...]      all of them where none is named; lib.sh's tools_path says where they are
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/cluster/lib.sh

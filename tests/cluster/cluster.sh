@@ -3,7 +3,9 @@
 # of its own. See usage below.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-for part in lib net pki helpers control-plane node images sweep apiserver; do
+# shellcheck source=tests/cluster/lib.sh
+. "$here/lib.sh"
+for part in net pki helpers control-plane node images sweep apiserver; do
   # shellcheck source=/dev/null
   . "$here/$part.sh"
 done

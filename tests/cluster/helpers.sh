@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
 # The helpers in target/cluster: each enters the right namespaces and runs one tool.
 
 # helper NAME SCRIPT

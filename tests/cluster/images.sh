@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
 # Images: built here from scratch, imported into every node; no registry is asked. And sockeye's chart, by Helm.
 
 images_build() { "$repo/deploy/images/build.sh"; "$cluster_src/test-images.sh"; }

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what is set here is for those who source it
 # What the scripts of the local cluster share: where things are, and how they speak.
 
 cluster_src=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -35,7 +35,7 @@ tools_path() {
   printf '%s' "$path$PATH"
 }
 
-in_netns() { nsenter --net=/run/netns/$netns -- "$@"; }
+in_netns() { nsenter --net="/run/netns/$netns" -- "$@"; }
 
 # Starts a daemon of the cluster's, by name, in the cluster's network: daemon NAME CMD...
 daemon() {

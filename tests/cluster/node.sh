@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
 # A node: containerd and a kubelet in a mount namespace of their own, with a bpffs of their own at /sys/fs/bpf and a cgroup
 # of their own as the kubelet's root. What they keep is on tmpfs in that namespace: it goes with the last process in it.
 
@@ -10,7 +10,7 @@ node_pid() { cat "$run/nodes/$1/holder.pid"; }
 in_node() {
   local name=$1
   shift
-  nsenter --mount="/proc/$(node_pid "$name")/ns/mnt" --net=/run/netns/$netns -- "$@"
+  nsenter --mount="/proc/$(node_pid "$name")/ns/mnt" --net="/run/netns/$netns" -- "$@"
 }
 
 # node_up NAME N
@@ -28,7 +28,7 @@ node_up() {
     "$dir" "$(v2_mount)/sockeye-$name" >"$out/logs/$name-mounts.log" 2>&1 </dev/null &
   echo $! >"$dir/holder.pid"
   wait_for 10 "the mounts of $name" test -e "$dir/mounted"
-  daemon "$name-containerd" nsenter --mount="/proc/$(node_pid "$name")/ns/mnt" --net=/run/netns/$netns -- \
+  daemon "$name-containerd" nsenter --mount="/proc/$(node_pid "$name")/ns/mnt" --net="/run/netns/$netns" -- \
     containerd --config "$dir/containerd.toml"
   wait_for 30 "containerd of $name" in_node "$name" ctr version
   kubelet_up "$name"
@@ -38,7 +38,7 @@ kubelet_up() {
   local name=$1 dir=$run/nodes/$1
   # Images first, so that no pod has to wait for the pause image.
   images_import "$name"
-  daemon "$name-kubelet" nsenter --mount="/proc/$(node_pid "$name")/ns/mnt" --net=/run/netns/$netns -- \
+  daemon "$name-kubelet" nsenter --mount="/proc/$(node_pid "$name")/ns/mnt" --net="/run/netns/$netns" -- \
     kubelet --config "$dir/kubelet.yaml" --kubeconfig "$pki/$name.kubeconfig" --hostname-override "$name" \
     --node-ip "$(node_ip "$(cat "$dir/number")")" --v=1
 }

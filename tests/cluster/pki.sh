@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
 # Certificates and kubeconfigs, made anew for every cluster, valid for a week.
 
 pki=$out/pki

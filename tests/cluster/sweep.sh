@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
 # Leaves nothing behind: processes, mounts, cgroups, the network namespace with its links and rules; also what a killed run left.
 
 kill_cgroup() {
@@ -37,7 +37,7 @@ residue() {
   found=$(
     our_pids | sed 's/^/process /'
     for mount in $(v1_mounts) "$(v2_mount)"; do find "$mount" -maxdepth 1 -name 'sockeye-node-*' | sed 's/^/cgroup /'; done
-    ip netns list | grep -w $netns | sed 's/^/network namespace /'
+    ip netns list | grep -w "$netns" | sed 's/^/network namespace /'
     grep -E "$run|/run/netns/$netns" /proc/self/mounts | sed 's/^/mount /'
     [ ! -e "$run" ] || echo "directory $run"
   ) || true

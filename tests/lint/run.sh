@@ -44,7 +44,7 @@ chart() {
 
 helm_path() {
     if command -v helm; then return; fi
-    tests/cluster/build-tools.sh helm >&2 && tests/cluster/tool-path.sh helm
+    tests/cluster/build-tools.sh helm >&2 && (source tests/cluster/lib.sh && echo "$(tools_dir helm)/helm")
 }
 
 shell_scripts() {
