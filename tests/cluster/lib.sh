@@ -22,17 +22,63 @@ die() { say "error: $*"; exit 1; }
 # The version of a module as its go.mod pins it: pinned kubernetes k8s.io/kubernetes
 pinned() { awk -v m="$2" '$1 == "require" && $2 == m {print $3; exit} $1 == m && $2 ~ /^v/ {print $2; exit}' "$cluster_src/tools/$1/go.mod"; }
 
+# The version that a module of tools is pinned at.
+version_of() {
+  case $1 in
+    kubernetes) pinned kubernetes k8s.io/kubernetes ;;
+    etcd) pinned etcd go.etcd.io/etcd/server/v3 ;;
+    helm) pinned helm helm.sh/helm/v4 ;;
+    containerd) pinned containerd github.com/containerd/containerd/v2 ;;
+  esac
+}
+
+# Versions are told to the binaries by the linker, as their own builds do it.
+flags_of() {
+  local version package minor
+  version=$(version_of "$1")
+  case $1 in
+    kubernetes)
+      minor=${version#v1.}
+      for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+        printf -- '-X %s.gitVersion=%s -X %s.gitMajor=1 -X %s.gitMinor=%s ' \
+          $package "$version" $package $package "${minor%%.*}"
+      done ;;
+    helm) printf -- '-X helm.sh/helm/v4/internal/version.version=%s' "$version" ;;
+    containerd) printf -- '-X github.com/containerd/containerd/v2/version.Version=%s' "$version" ;;
+  esac
+}
+# Containerd leaves btrfs out, which wants C; the others do not know the tag.
+build_flags=(-trimpath -buildvcs=false -tags no_btrfs)
+
 # The directory of a module's built tools, named by all that they are made from.
 tools_dir() {
   local key
-  key=$({ cat "$cluster_src/tools/$1/go.mod" "$cluster_src/tools/$1/go.sum" "$cluster_src/build-tools.sh"; go version; } | sha256sum | cut -c1-16)
+  key=$({ cat "$cluster_src/tools/$1/go.mod" "$cluster_src/tools/$1/go.sum"; echo "${build_flags[@]}" "$(flags_of "$1")"; go version; } | sha256sum | cut -c1-16)
   printf '%s/tools/%s-%s' "$cache" "$1" "$key"
 }
 
 tools_path() {
-  local path='' module
+  local path=${KUBEBUILDER_ASSETS:+$KUBEBUILDER_ASSETS:} module
   for module in kubernetes etcd helm containerd; do path+="$(tools_dir $module):"; done
   printf '%s' "$path$PATH"
+}
+
+# Whether a tool need not be built: KUBEBUILDER_ASSETS gives it, or PATH does, in the series of the pinned version:
+# given TOOL MODULE VERSION
+given() {
+  local series=${3#v} says
+  if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; then return 0; fi
+  command -v "$1" >/dev/null || return 1
+  case $1 in
+    kubectl) says=$(kubectl version --client) ;;
+    helm) says=$(helm version --short) ;;
+    containerd-shim-runc-v2) says=$("$1" -v) ;;
+    *) says=$("$1" --version) ;;
+  esac 2>/dev/null || return 1
+  # The minor release counts, for Helm the major.
+  series=${series%.*}
+  [ "$2" != helm ] || series=${series%.*}
+  grep -qE "(^|[^0-9.])v?${series//./\\.}\\." <<<"$says"
 }
 
 in_netns() { nsenter --net="/run/netns/$netns" -- "$@"; }
