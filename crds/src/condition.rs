@@ -2,7 +2,7 @@
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A condition, as Kubernetes' API conventions shape it (`metav1.Condition`), with bounded strings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -59,7 +59,7 @@ impl From<bool> for Status {
 }
 
 /// Why a condition has its status. Every reason there is, so that none is ever built from free text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 pub enum Reason {
     // Accepted
     /// The latest spec is valid and dispatched.
@@ -93,6 +93,8 @@ pub enum Reason {
     VerifierRefused,
     /// The kernel refused to create a map.
     MapRefused,
+    /// The maps would hold more bytes than the agent's policy allows a program or the node.
+    MapBytesExceeded,
     /// A map's shape differs from that of the pinned map whose content it should carry over.
     MapShapeChanged,
     /// The kernel refused to attach.
@@ -105,6 +107,8 @@ pub enum Reason {
     PermissionDenied,
     /// The kernel lacks something that the program needs.
     KernelUnsupported,
+    /// The revision requires what the node's agent, an older one, does not know.
+    AgentTooOld,
     /// The attachment is no longer listed by the kernel.
     NotInEffect,
     /// Loading failed in some other way.
@@ -117,13 +121,56 @@ pub enum Reason {
     NotDispatched,
     /// The object is being deleted.
     Deleting,
+    /// A newer agent's or operator's reason, which this version does not know.
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    /// Takes any word: versions may differ by one, and an object must stay readable to the older.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Ok(Self::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Self::Other))
+    }
 }
 
 impl Reason {
-    /// The word as it stands in a condition, an Event and a metric's label.
+    /// All of them.
+    pub const ALL: [Self; 30] = [
+        Self::Dispatched,
+        Self::InvalidObject,
+        Self::NoSuchProgram,
+        Self::TypeMismatch,
+        Self::NoSuchMap,
+        Self::Unsupported,
+        Self::InvalidSpec,
+        Self::BytecodeUnavailable,
+        Self::DispatchFailed,
+        Self::InEffect,
+        Self::NoNodeSelected,
+        Self::NoLiveNode,
+        Self::Progressing,
+        Self::VerifierRefused,
+        Self::MapRefused,
+        Self::MapBytesExceeded,
+        Self::MapShapeChanged,
+        Self::AttachRefused,
+        Self::CgroupNotFound,
+        Self::BpffsUnusable,
+        Self::PermissionDenied,
+        Self::KernelUnsupported,
+        Self::AgentTooOld,
+        Self::NotInEffect,
+        Self::LoadFailed,
+        Self::NodeNotLive,
+        Self::NoAgent,
+        Self::NotDispatched,
+        Self::Deleting,
+        Self::Other,
+    ];
+
+    /// The word as it stands in a condition, an Event and a metric's label: the variant's own name.
     pub fn as_str(self) -> String {
-        // The enum's serde form is the single spelling; a unit variant always serializes to a string.
-        serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+        format!("{self:?}")
     }
 
     /// Whether only an edit of the object can help, so that retrying is pointless.

@@ -57,6 +57,8 @@ pub struct BpfNodeSpec {}
 /// What the node's agent saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+// One writer, one value: the API server keeps no owner of every field, which for many programs would double the object.
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct BpfNodeStatus {
     /// The node and its kernel.
     #[serde(default)]

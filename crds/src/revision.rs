@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ObjectInfo, names,
-    program::{MapSpec, ProgramSpec},
+    program::{MapSpec, ProgramSpec, Scope},
     schema,
 };
 
@@ -50,6 +50,12 @@ pub struct BpfRevisionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub node_selector: Option<LabelSelector>,
+    /// What an agent must know to run this revision, beyond what every agent does; one that lacks any of it keeps what it
+    /// has, and says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub requires: Vec<String>,
     /// The programs to run, with their types filled in.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -73,7 +79,41 @@ pub struct ProgramRef {
     pub uid: String,
 }
 
+/// What was added to revisions since the first agents. An agent that does not know a field ignores it, and would run
+/// something else than what is meant; so a revision names what it makes use of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// Targets that are pods' cgroups: `scope: Pods`.
+    ScopePods,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::ScopePods];
+
+    /// The word in `requires`.
+    pub fn as_str(self) -> String {
+        format!("{self:?}")
+    }
+
+    /// What a spec makes use of, sorted.
+    pub fn of(programs: &[ProgramSpec]) -> Vec<String> {
+        let uses = |feature: &Self| match feature {
+            Self::ScopePods => {
+                let targets = programs.iter().flat_map(|program| &program.attach).filter_map(|a| a.cgroup.as_ref());
+                targets.into_iter().any(|target| target.scope == Scope::Pods)
+            }
+        };
+        Self::ALL.iter().filter(|feature| uses(feature)).map(|feature| feature.as_str()).collect()
+    }
+}
+
 impl BpfRevisionSpec {
+    /// Of what it requires, what is not among the known words.
+    pub fn lacking<'a>(&'a self, known: &'a [String]) -> Vec<&'a str> {
+        self.requires.iter().filter(|word| !known.contains(word)).map(String::as_str).collect()
+    }
+
     /// Names what a load of this revision gives: two revisions with the same key need no second load.
     ///
     /// Sixteen hexadecimal digits over the bytes' digest and every option that changes loading: which functions, and

@@ -84,3 +84,16 @@ fn reasons_are_spelt_as_serialized() {
         assert_eq!(reason.as_str(), format!("{reason:?}"));
     }
 }
+
+#[test]
+fn every_reason_is_listed_and_spelt_as_the_schema_has_it() {
+    let schema = serde_json::to_value(schemars::schema_for!(Reason)).unwrap_or_default();
+    let in_schema = |reason: &Reason| schema.to_string().contains(&format!("\"const\":\"{}\"", reason.as_str()));
+    assert!(Reason::ALL.iter().all(in_schema), "{schema}");
+    assert_eq!(schema.to_string().matches("\"const\"").count(), Reason::ALL.len(), "Reason::ALL lacks one");
+    for reason in Reason::ALL {
+        assert_eq!(serde_json::to_value(reason).ok(), Some(reason.as_str().into()));
+        assert_eq!(serde_json::from_value::<Reason>(reason.as_str().into()).ok(), Some(reason));
+    }
+    assert_eq!(serde_json::from_value::<Reason>("OfTomorrow".into()).ok(), Some(Reason::Other));
+}

@@ -39,6 +39,7 @@ fn spec() -> BpfRevisionSpec {
         digest: names::digest(b"object"),
         object: ObjectInfo::default(),
         node_selector: None,
+        requires: vec![],
         programs: vec![program("my_prog")],
         maps: vec![],
     }

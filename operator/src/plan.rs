@@ -83,7 +83,18 @@ fn dispatch(
 
 /// Whether two revisions ask for the same, whenever they were made.
 fn same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
-    let BpfRevisionSpec { program, generation: _, sequence: _, digest, object, node_selector, programs, maps } = a;
+    // What it requires follows from the rest.
+    let BpfRevisionSpec {
+        program,
+        generation: _,
+        sequence: _,
+        digest,
+        object,
+        node_selector,
+        requires: _,
+        programs,
+        maps,
+    } = a;
     *program == b.program
         && *digest == b.digest
         && *object == b.object

@@ -25,6 +25,7 @@ fn revision(name: &str) -> BpfRevision {
         digest: names::digest(b"elf"),
         object: ObjectInfo::default(),
         node_selector: None,
+        requires: vec![],
         programs: vec![ProgramSpec {
             name: "my_prog".into(),
             program_type: Some(ProgramType::SockOps),
