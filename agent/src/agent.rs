@@ -14,8 +14,8 @@ use sockeye_crds::{BpfNodeStatus, BpfRevision, Reason, node::NodeFacts};
 use tokio::task::block_in_place;
 
 use crate::{
-    execute::Executor,
     failure::Failure,
+    host::{Host, Kernel, Order},
     kernel::{
         SysError,
         cgroup::{Cgroup, Root, RootError},
@@ -23,8 +23,8 @@ use crate::{
         load::KernelBtf,
     },
     layout::Layout,
-    observe::{self, ObserveError},
     plan::{Step, plan},
+    policy::Policy,
     report::report,
     track::Track,
     wanted::Wanted,
@@ -39,6 +39,8 @@ pub struct Places {
     pub host_bpffs: PathBuf,
     /// The node's cgroup root; found where absent.
     pub cgroup_root: Option<PathBuf>,
+    /// The kubelet's own root, as a path below the node's cgroup root: pods' cgroups are below it.
+    pub kubelet_root: String,
 }
 
 /// Gives the bytes of an object.
@@ -53,9 +55,6 @@ pub enum StartError {
     /// There is no cgroup root.
     #[error(transparent)]
     Root(#[from] RootError),
-    /// There is no bpffs.
-    #[error(transparent)]
-    Observe(#[from] ObserveError),
     /// The kernel refused.
     #[error(transparent)]
     Sys(#[from] SysError),
@@ -84,42 +83,47 @@ impl Wants {
 }
 
 /// One node's agent.
-pub struct Agent {
+pub struct Agent<H> {
+    host: H,
     layout: Layout,
-    root: Root,
-    machine: Machine,
+    policy: Policy,
     facts: NodeFacts,
     tracks: BTreeMap<String, Track>,
 }
 
-impl Agent {
-    /// Looks around; changes nothing.
-    pub fn start(places: &Places) -> Result<Self, StartError> {
-        let root = Root::find(places.cgroup_root.as_deref())?;
+impl Agent<Kernel> {
+    /// The agent of this very node. Looks around; changes nothing.
+    pub fn start(places: Places, policy: Policy) -> Result<Self, StartError> {
+        let Places { bpffs, host_bpffs, cgroup_root, kubelet_root } = places;
+        let root = Root::find(cgroup_root.as_deref())?;
         let facts = facts::read(root.mode)?;
-        let layout = Layout::new(&places.bpffs, &places.host_bpffs);
-        let tracks = observe::homes(&layout)?.into_iter().map(|name| (name, Track::default())).collect();
+        let layout = Layout::new(&bpffs, &host_bpffs);
         tracing::info!(cgroup_root = %root.path.display(), pins = %layout.directory().display(), "started");
-        Ok(Self { layout, root, machine: Machine::read()?, facts, tracks })
+        let host = Kernel::new(layout.clone(), root, kubelet_root, Machine::read()?);
+        Ok(Self::new(host, layout, policy, facts))
+    }
+}
+
+impl<H: Host> Agent<H> {
+    /// An agent of some node.
+    pub const fn new(host: H, layout: Layout, policy: Policy, facts: NodeFacts) -> Self {
+        Self { host, layout, policy, facts, tracks: BTreeMap::new() }
     }
 
     /// One pass over the BpfPrograms that changed, whose time to try again has come, or, in a sweep, all.
     pub async fn pass(&mut self, wants: &Wants, bytes: &impl Bytes, sweep: bool) {
         let kernel_btf = KernelBtf::default();
-        if sweep {
-            match block_in_place(|| observe::homes(&self.layout)) {
-                Ok(homes) => {
-                    for name in homes {
-                        self.tracks.entry(name).or_default();
-                    }
-                }
-                Err(error) => tracing::error!(%error, "can't look at bpffs"),
-            }
+        // Without bpffs nothing can be told of what is there, and nothing kept: every attempt fails, and says so.
+        let bpffs = block_in_place(|| self.host.homes()).map_err(Failure::from);
+        for name in bpffs.iter().flatten() {
+            self.tracks.entry(name.clone()).or_default();
         }
         let names: BTreeSet<String> = self.tracks.keys().chain(wants.run.keys()).cloned().collect();
         for name in names {
             if let Some(why) = wants.leave_alone(&name) {
-                self.leave_alone(&name, why);
+                if bpffs.is_ok() {
+                    self.leave_alone(&name, why);
+                }
                 continue;
             }
             let revision = wants.run.get(&name).map(Arc::as_ref);
@@ -127,7 +131,11 @@ impl Agent {
             let changed = track.set_revision(revision);
             let due = track.retry_at().is_some_and(|at| at <= Instant::now());
             if changed || due || (sweep && track.retry_at().is_none()) {
-                self.reconcile(&name, revision, bytes, &kernel_btf).await;
+                let outcome = match &bpffs {
+                    Ok(_) => self.attempt(&name, revision, bytes, &kernel_btf).await,
+                    Err(failure) => Err(failure.clone()),
+                };
+                self.note(&name, outcome);
             }
         }
         self.tracks.retain(|_, track| track.is_wanted() || !track.held.is_empty() || track.failure.is_some());
@@ -145,7 +153,7 @@ impl Agent {
 
     /// Looks at what is there, and changes nothing.
     fn leave_alone(&mut self, name: &str, why: String) {
-        let held = block_in_place(|| observe::home(&self.layout.home(name), &self.root));
+        let held = block_in_place(|| self.host.observe(name));
         let track = self.tracks.entry(name.to_owned()).or_default();
         match held {
             Ok(held) => track.leave_alone(held, why),
@@ -153,8 +161,8 @@ impl Agent {
         }
     }
 
-    async fn reconcile(&mut self, name: &str, revision: Option<&BpfRevision>, bytes: &impl Bytes, btf: &KernelBtf) {
-        let outcome = self.attempt(name, revision, bytes, btf).await;
+    /// Notes what an attempt came to; says what is new in it.
+    fn note(&mut self, name: &str, outcome: Result<(), Failure>) {
         let Some(track) = self.tracks.get_mut(name) else { return };
         match &outcome {
             Err(failure) if track.failure.as_ref() != Some(failure) => {
@@ -174,9 +182,8 @@ impl Agent {
         bytes: &impl Bytes,
         kernel_btf: &KernelBtf,
     ) -> Result<(), Failure> {
-        let wanted = revision.map(|revision| Wanted::new(revision, &self.machine)).transpose();
-        let home = self.layout.home(name);
-        let held = block_in_place(|| observe::home(&home, &self.root))?;
+        let (held, here) = block_in_place(|| Ok::<_, SysError>((self.host.observe(name)?, self.host.here()?)))?;
+        let wanted = revision.map(|revision| Wanted::new(revision, &here)).transpose();
         let track = self.tracks.entry(name.to_owned()).or_default();
         track.observe(held);
         track.wanted = wanted.as_ref().ok().cloned().flatten();
@@ -190,19 +197,16 @@ impl Agent {
             return Ok(());
         }
         let object = match (&wanted, steps.iter().any(|step| matches!(step, Step::Load { .. }))) {
-            (Some(wanted), true) => Some(fetch(bytes, &wanted.digest).await?),
+            (Some(wanted), true) => {
+                self.policy.admit(wanted, self.map_bytes_besides(name, &here.machine), &here.machine)?;
+                Some(fetch(bytes, &wanted.digest).await?)
+            }
             _ => None,
         };
         block_in_place(|| {
-            let executor = Executor {
-                home: &home,
-                root: &self.root,
-                wanted: wanted.as_ref(),
-                bytes: object.as_deref(),
-                kernel_btf,
-            };
-            let executed = executor.execute(&steps);
-            let held = observe::home(&home, &self.root)?;
+            let order = Order { steps: &steps, wanted: wanted.as_ref(), bytes: object.as_deref(), kernel_btf };
+            let executed = self.host.execute(name, &order);
+            let held = self.host.observe(name)?;
             let track = self.tracks.entry(name.to_owned()).or_default();
             track.observe(held);
             executed?;
@@ -222,8 +226,14 @@ impl Agent {
         })
     }
 
+    /// What the maps of all other BpfPrograms here may hold.
+    fn map_bytes_besides(&self, name: &str, machine: &Machine) -> u64 {
+        let others = self.tracks.iter().filter(|(other, _)| *other != name);
+        others.flat_map(|(_, track)| track.held.maps.values()).map(|map| map.shape().bytes(machine)).sum()
+    }
+
     fn cgroups(&self, wanted: Option<&Wanted>) -> Result<BTreeMap<String, Cgroup>, SysError> {
-        wanted.map_or_else(|| Ok(BTreeMap::new()), |wanted| observe::cgroups(&self.root, wanted))
+        wanted.map_or_else(|| Ok(BTreeMap::new()), |wanted| self.host.cgroups(wanted))
     }
 }
 

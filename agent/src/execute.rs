@@ -7,31 +7,28 @@ use std::{
 };
 
 use crate::{
-    failure::{Failure, Place},
+    failure::{Failure, Obstacle, Place},
     held::LinkKey,
+    host::Order,
     kernel::{
         SysError, bpf, bpffs,
         cgroup::{Cgroup, Root},
-        info,
-        load::{self, KernelBtf, Loaded, MapSource, Request},
+        facts, info,
+        load::{self, Loaded, MapSource, Request},
     },
     layout::{Home, Origin},
+    observe,
     plan::Step,
-    wanted::Wanted,
 };
 
-/// What steps are executed with.
+/// Executes one plan.
 pub struct Executor<'a> {
     /// The BpfProgram's home.
     pub home: &'a Home,
     /// The node's cgroup root.
     pub root: &'a Root,
-    /// What is wanted; nothing, where all of it goes.
-    pub wanted: Option<&'a Wanted>,
-    /// The object's bytes; needed by [`Step::Load`] alone.
-    pub bytes: Option<&'a [u8]>,
-    /// The kernel's BTF, shared by all loads of one pass.
-    pub kernel_btf: &'a KernelBtf,
+    /// The plan, and what its steps need.
+    pub order: &'a Order<'a>,
 }
 
 /// What has been done so far: the descriptors that later steps need, and how to undo it.
@@ -58,9 +55,9 @@ enum Undo {
 
 impl Executor<'_> {
     /// Executes the steps.
-    pub fn execute(&self, steps: &[Step]) -> Result<(), Failure> {
+    pub fn execute(&self) -> Result<(), Failure> {
         let mut progress = Progress::default();
-        for step in steps {
+        for step in self.order.steps {
             if let Err(failure) = self.step(step, &mut progress) {
                 tracing::warn!(?step, %failure, "step refused: undoing what this run made");
                 self.undo(progress.undo);
@@ -115,7 +112,7 @@ impl Executor<'_> {
     }
 
     fn load(&self, reuse: &BTreeSet<String>, progress: &mut Progress) -> Result<(), Failure> {
-        let (Some(wanted), Some(bytes)) = (self.wanted, self.bytes) else {
+        let (Some(wanted), Some(bytes)) = (self.order.wanted, self.order.bytes) else {
             return Err(Failure::internal("a load was planned without an object to load"));
         };
         let mut request = Request::default();
@@ -128,7 +125,7 @@ impl Executor<'_> {
             request.maps.insert(name, source);
         }
         request.programs.extend(wanted.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
-        progress.loaded = load::load(bytes, request, self.kernel_btf)?;
+        progress.loaded = load::load(bytes, request, self.order.kernel_btf)?;
         Ok(())
     }
 
@@ -149,7 +146,7 @@ impl Executor<'_> {
     fn pin_program(&self, function: &str, progress: &mut Progress) -> Result<(), Failure> {
         let missing = || Failure::internal(format!("program {function} was not loaded"));
         let fd = progress.loaded.programs.get(function).ok_or_else(missing)?;
-        let load_key = self.wanted.map(|wanted| wanted.load_key.clone()).ok_or_else(missing)?;
+        let load_key = self.order.wanted.map(|wanted| wanted.load_key.clone()).ok_or_else(missing)?;
         let path = self.home.program(function);
         let replaced = existing(bpf::obj_get(&path))?;
         let origin_before = bpffs::read_note(&self.home.origin(function))?;
@@ -169,18 +166,29 @@ impl Executor<'_> {
 
     fn attach(&self, function: &str, cgroup: &Cgroup, progress: &mut Progress) -> Result<(), Failure> {
         let place = Place { function, path: &cgroup.path };
-        let wanted = self.wanted.and_then(|wanted| wanted.functions.get(function));
+        let wanted = self.order.wanted.and_then(|wanted| wanted.functions.get(function));
         let kind = wanted.ok_or_else(|| Failure::internal(format!("program {function} is not wanted")))?.kind;
         let program = bpf::obj_get(&self.home.program(function))?;
         let directory = self.root.open(&cgroup.path)?;
         let link = bpf::link_create(program.as_fd(), directory.as_fd(), kind.attach_type)
-            .map_err(|error| Failure::attach(place, error))?;
+            .map_err(|error| Failure::attach(place, &error, &self.obstacle(&cgroup.path, kind.attach_type)))?;
         let key = LinkKey { function: function.to_owned(), place: cgroup.id.to_string() };
         bpffs::write_note(&self.home.cgroup(&key.place), &cgroup.path)?;
         bpffs::make_dir(&self.home.links_of(function))?;
         bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
         progress.undo.push(Undo::Detach(key));
         Ok(())
+    }
+
+    /// Why the kernel may have said EPERM.
+    fn obstacle(&self, path: &str, attach_type: u32) -> Obstacle {
+        match facts::lacking_capabilities() {
+            Ok(lacking) if !lacking.is_empty() => Obstacle::Lacking(lacking),
+            _ => match observe::keeper(self.root, path, attach_type) {
+                Ok(Some(keeper)) => Obstacle::Keeper(keeper),
+                _ => Obstacle::Unseen,
+            },
+        }
     }
 
     fn update(&self, key: &LinkKey, progress: &mut Progress) -> Result<(), Failure> {
@@ -195,7 +203,7 @@ impl Executor<'_> {
         };
         let place = Place { function: &key.function, path: &key.place };
         bpf::link_update(link.as_fd(), program.as_fd(), expected.map(|fd| fd.as_fd()))
-            .map_err(|error| Failure::attach(place, error))?;
+            .map_err(|error| Failure::attach(place, &error, &Obstacle::Moved))?;
         if let Some(fd) = expected {
             progress.undo.push(Undo::UpdateBack(key.clone(), fd.try_clone().map_err(Failure::internal)?));
         }

@@ -6,7 +6,7 @@ use sockeye_crds::{Reason, names::clip};
 
 use crate::{
     kernel::{SysError, load::LoadError},
-    observe::ObserveError,
+    observe::{Keeper, ObserveError},
     wanted::Refusal,
 };
 
@@ -30,6 +30,21 @@ pub struct Place<'a> {
     pub path: &'a str,
 }
 
+/// What stands behind an EPERM to an attachment, as far as the agent can see.
+#[derive(Clone, Debug)]
+pub enum Obstacle {
+    /// The agent itself may not.
+    Lacking(Vec<&'static str>),
+    /// Something that is attached lets nothing beside it.
+    Keeper(Keeper),
+    /// Neither is to be seen from here.
+    Unseen,
+    /// The link no longer ran the program that it was to be moved away from.
+    Moved,
+}
+
+/// What a refusal for want of rights asks for.
+const NEEDED: &str = ": the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a bpffs that it may write";
 /// A verifier log in a status has at most so many bytes; it keeps its end, where the refusal is.
 const MAX_LOG: usize = 8000;
 
@@ -45,21 +60,39 @@ impl Failure {
     }
 
     /// The kernel refused to attach.
-    pub fn attach(place: Place<'_>, error: SysError) -> Self {
+    pub fn attach(place: Place<'_>, error: &SysError, obstacle: &Obstacle) -> Self {
         let Place { function, path } = place;
-        let hint = match error.errno() {
-            Some(libc::E2BIG) => {
-                "the cgroup already has 64 programs of this attach type, the kernel's limit: remove some"
+        let (reason, hint) = match (error.errno(), obstacle) {
+            (Some(libc::E2BIG), _) => (
+                Reason::AttachRefused,
+                "the cgroup already has 64 programs of this attach type, the kernel's limit: remove some".to_owned(),
+            ),
+            (Some(libc::EPERM), Obstacle::Keeper(Keeper { path: above, programs })) => {
+                let ids = programs.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+                let hint = format!(
+                    "program {ids}, attached at cgroup {above} without BPF_F_ALLOW_MULTI, keeps others out of it and of all \
+                     below: detach it there, or attach it with that flag (bpftool cgroup attach ... multi)"
+                );
+                (Reason::AttachRefused, hint)
             }
-            Some(libc::EPERM) => {
-                "a program attached there or above without the multi flag keeps others out (bpftool cgroup tree shows it), \
-                 or the agent lacks CAP_BPF or CAP_NET_ADMIN"
+            (Some(libc::EPERM), Obstacle::Lacking(capabilities)) => {
+                let hint = format!("the agent lacks {}: install the chart as it is", capabilities.join(", "));
+                (Reason::PermissionDenied, hint)
             }
-            Some(libc::EBADF) => "the directory is no cgroup v2 one",
-            Some(libc::ENOENT | libc::ENOLINK) => "the cgroup is gone",
-            _ => "see the kernel's answer",
+            (Some(libc::EPERM), Obstacle::Unseen) => (
+                Reason::AttachRefused,
+                "a program attached above this node's cgroup root without BPF_F_ALLOW_MULTI may keep others out: \
+                 see `bpftool cgroup tree` on the host"
+                    .to_owned(),
+            ),
+            (Some(libc::EPERM), Obstacle::Moved) => {
+                (Reason::AttachRefused, "something else has updated the link meanwhile".to_owned())
+            }
+            (Some(libc::EBADF), _) => (Reason::AttachRefused, "the directory is no cgroup v2 one".to_owned()),
+            (Some(libc::ENOENT | libc::ENOLINK), _) => (Reason::AttachRefused, "the cgroup is gone".to_owned()),
+            _ => (Reason::AttachRefused, "see the kernel's answer".to_owned()),
         };
-        Self::new(Reason::AttachRefused, format!("program {function}, cgroup {path}: {error}: {hint}"))
+        Self::new(reason, format!("program {function}, cgroup {path}: {error}: {hint}"))
     }
 }
 
@@ -78,10 +111,7 @@ impl From<Refusal> for Failure {
 impl From<SysError> for Failure {
     fn from(error: SysError) -> Self {
         let (reason, hint) = match error.errno() {
-            Some(libc::EPERM | libc::EACCES) => (
-                Reason::PermissionDenied,
-                ": the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a writable bpffs",
-            ),
+            Some(libc::EPERM | libc::EACCES) => (Reason::PermissionDenied, NEEDED),
             Some(libc::EROFS | libc::ENOSPC) => (Reason::BpffsUnusable, ": bpffs is read-only or full"),
             _ => (Reason::LoadFailed, ""),
         };
@@ -105,21 +135,26 @@ impl From<LoadError> for Failure {
             LoadError::Object(_) | LoadError::Missing(_) => Self::new(Reason::InvalidObject, message),
             LoadError::NoKernelBtf(_) => Self::new(Reason::KernelUnsupported, message),
             LoadError::Map { source, .. } => {
-                let hint = match source.errno() {
-                    Some(libc::ENOMEM) => ": not enough memory for it (a limit on the agent's pod counts map memory)",
-                    Some(libc::EINVAL) => ": the kernel does not take its type, sizes or flags",
-                    Some(libc::EPERM) => ": the agent lacks CAP_BPF",
-                    _ => "",
+                let (reason, hint) = match source.errno() {
+                    Some(libc::ENOMEM) => (
+                        Reason::MapRefused,
+                        ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
+                    ),
+                    Some(libc::EINVAL | libc::E2BIG) => {
+                        (Reason::MapRefused, ": the kernel does not take its type, sizes or flags")
+                    }
+                    Some(libc::EPERM) => (Reason::PermissionDenied, NEEDED),
+                    _ => (Reason::MapRefused, ""),
                 };
-                Self::new(Reason::MapRefused, format!("{message}{hint}"))
+                Self::new(reason, format!("{message}{hint}"))
             }
             LoadError::Program { source, log, .. } if log.is_empty() => {
-                let reason = match source.raw_os_error() {
-                    Some(libc::EPERM) => Reason::PermissionDenied,
-                    Some(libc::EINVAL) => Reason::KernelUnsupported,
-                    _ => Reason::LoadFailed,
+                let (reason, hint) = match source.raw_os_error() {
+                    Some(libc::EPERM) => (Reason::PermissionDenied, NEEDED),
+                    Some(libc::EINVAL) => (Reason::KernelUnsupported, ""),
+                    _ => (Reason::LoadFailed, ""),
                 };
-                Self::new(reason, message)
+                Self::new(reason, format!("{message}{hint}"))
             }
             LoadError::Program { log, .. } => {
                 let words = last_words(&log);

@@ -11,19 +11,24 @@
 //! | execute | [`execute`] | bpffs, kernel | |
 //! | report | [`mod@report`] | none | `BpfNode.status` |
 //!
-//! [`agent`] turns the wheel, [`track`] remembers what has been tried, [`layout`] knows where things stand on bpffs, and
-//! [`kernel`] is the only door to bpf(2).
+//! [`drive`] says when, [`agent`] takes a pass, [`track`] remembers what has been tried, [`policy`] what the node gives,
+//! [`layout`] knows where things stand on bpffs. [`host`] is the seam to the node: behind it observe and execute, and
+//! [`kernel`], the only door to bpf(2).
 
 pub mod agent;
+pub mod drive;
 pub mod execute;
 pub mod failure;
 pub mod fetch;
 pub mod health;
 pub mod held;
+pub mod host;
 pub mod kernel;
+pub mod kubelet;
 pub mod layout;
 pub mod observe;
 pub mod plan;
+pub mod policy;
 pub mod report;
 pub mod shape;
 pub mod table;

@@ -1,32 +1,21 @@
 //! sockeye-agent: one node's agent, in a cluster or alone.
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use k8s_openapi::jiff::Timestamp;
 use sockeye_agent::{
     agent::{Agent, Places},
+    drive,
     fetch::{cluster::Cluster, folder::Folder},
     health::{self, Ready},
+    policy::{self, Policy},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
-    time::sleep,
 };
 use tracing_subscriber::EnvFilter;
-
-/// Everything is looked at again so often, whether or not anything was said to have changed.
-const SWEEP: Duration = Duration::from_secs(10);
-/// A write that the API refused is tried again so soon.
-const WRITE_AGAIN: Duration = Duration::from_secs(5);
-/// A folder is looked at so often.
-const SCAN: Duration = Duration::from_millis(250);
 
 /// Loads and attaches the BpfPrograms of one node. Ending it detaches nothing.
 #[derive(Parser)]
@@ -48,6 +37,8 @@ enum Command {
 struct Run {
     #[command(flatten)]
     places: PlaceArgs,
+    #[command(flatten)]
+    policy: PolicyArgs,
     /// This node's name.
     #[arg(long, env = "NODE_NAME")]
     node_name: String,
@@ -63,6 +54,8 @@ struct Run {
 struct Standalone {
     #[command(flatten)]
     places: PlaceArgs,
+    #[command(flatten)]
+    policy: PolicyArgs,
     /// The folder: X.yaml holds a BpfProgram, X.status.yaml gets its status.
     #[arg(long)]
     manifests: PathBuf,
@@ -82,11 +75,30 @@ struct PlaceArgs {
     /// The node's cgroup root; absent means the cgroup2 mount with the outermost root.
     #[arg(long)]
     cgroup_root: Option<PathBuf>,
+    /// The kubelet's own cgroup root (its --cgroup-root), as a path below the node's.
+    #[arg(long, default_value = "/")]
+    kubelet_cgroup_root: String,
 }
 
 impl From<PlaceArgs> for Places {
-    fn from(PlaceArgs { bpffs, host_bpffs, cgroup_root }: PlaceArgs) -> Self {
-        Self { host_bpffs: host_bpffs.unwrap_or_else(|| bpffs.clone()), bpffs, cgroup_root }
+    fn from(PlaceArgs { bpffs, host_bpffs, cgroup_root, kubelet_cgroup_root: kubelet_root }: PlaceArgs) -> Self {
+        Self { host_bpffs: host_bpffs.unwrap_or_else(|| bpffs.clone()), bpffs, cgroup_root, kubelet_root }
+    }
+}
+
+#[derive(Args)]
+struct PolicyArgs {
+    /// The bytes that the maps of one BpfProgram may hold, e.g. 256Mi; absent means no bound.
+    #[arg(long, value_parser = policy::bytes)]
+    map_bytes_per_program: Option<u64>,
+    /// The bytes that the maps of all BpfPrograms on this node may hold; absent means no bound.
+    #[arg(long, value_parser = policy::bytes)]
+    map_bytes_per_node: Option<u64>,
+}
+
+impl From<PolicyArgs> for Policy {
+    fn from(PolicyArgs { map_bytes_per_program, map_bytes_per_node }: PolicyArgs) -> Self {
+        Self { map_bytes_per_program, map_bytes_per_node }
     }
 }
 
@@ -123,15 +135,15 @@ fn start(command: Command) -> Result<()> {
 }
 
 async fn in_cluster(run: Run) -> Result<()> {
-    let Run { places, node_name, namespace, health_port } = run;
+    let Run { places, policy, node_name, namespace, health_port } = run;
     let ready = Ready::default();
     let mut tasks = JoinSet::new();
     tasks.spawn(health::serve(health_port, ready.clone()));
     let client = kube::Client::try_default().await.context("no way to the Kubernetes API")?;
     let cluster = Cluster::watch(client, &node_name, &namespace, &mut tasks);
-    let agent = Agent::start(&places.into())?;
+    let agent = Agent::start(places.into(), policy.into())?;
     tokio::select! {
-        ended = follow_cluster(agent, cluster, ready) => ended,
+        ended = drive::cluster(agent, cluster, ready) => ended,
         Some(ended) = tasks.join_next() => match ended? {
             Ok(()) => bail!("a task ended that should run as long as the process"),
             Err(error) => Err(error),
@@ -139,50 +151,8 @@ async fn in_cluster(run: Run) -> Result<()> {
     }
 }
 
-async fn follow_cluster(mut agent: Agent, mut cluster: Cluster, ready: Ready) -> Result<()> {
-    cluster.ready().await?;
-    let mut next_sweep = Instant::now();
-    loop {
-        let sweep = next_sweep <= Instant::now();
-        if sweep {
-            next_sweep = Instant::now() + SWEEP;
-        }
-        let mut wake = next_sweep;
-        if let Some(wants) = cluster.wants() {
-            agent.pass(&wants, &cluster, sweep).await;
-            wake = agent.next_retry().map_or(wake, |retry| wake.min(retry));
-            let written = cluster.write(agent.report()).await;
-            ready.set(written.is_ok());
-            if let Err(error) = written {
-                tracing::warn!("{error:#}");
-                wake = wake.min(Instant::now() + WRITE_AGAIN);
-            }
-        }
-        tokio::select! {
-            () = cluster.changed() => {}
-            () = tokio::time::sleep_until(wake.into()) => {}
-        }
-    }
-}
-
 async fn alone(standalone: Standalone) -> Result<()> {
-    let Standalone { places, manifests, node_name } = standalone;
-    let mut agent = Agent::start(&places.into())?;
-    let mut folder = Folder::new(&manifests, &node_name);
-    let mut next_sweep = Instant::now();
-    loop {
-        let changed = folder.scan().with_context(|| format!("can't read {}", manifests.display()))?;
-        let now = Instant::now();
-        let sweep = next_sweep <= now;
-        if changed || sweep || agent.next_retry().is_some_and(|retry| retry <= now) {
-            agent.pass(&folder.wants(), &folder, sweep).await;
-            if let Some(table) = folder.write(&agent.report(), Timestamp::now())? {
-                print!("{table}");
-            }
-        }
-        if sweep {
-            next_sweep = Instant::now() + SWEEP;
-        }
-        sleep(SCAN).await;
-    }
+    let Standalone { places, policy, manifests, node_name } = standalone;
+    let agent = Agent::start(places.into(), policy.into())?;
+    drive::folder(agent, Folder::new(&manifests, &node_name)).await.with_context(|| manifests.display().to_string())
 }

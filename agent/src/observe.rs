@@ -14,6 +14,7 @@ use crate::{
         cgroup::{Cgroup, Root},
         info,
     },
+    kubelet,
     layout::{Home, Layout, Origin},
     wanted::Wanted,
 };
@@ -22,7 +23,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
     /// The place for pins is not bpffs: pins there would vanish with this process's mount namespace, or fail.
-    #[error("{0} is not on a bpffs: mount one there (mount -t bpf bpf /sys/fs/bpf) before the agent starts")]
+    #[error("{0} is not on a bpffs: mount one there (mount -t bpf bpf /sys/fs/bpf), which the agent notices")]
     NotBpffs(String),
     /// The kernel refused.
     #[error(transparent)]
@@ -50,6 +51,37 @@ pub fn cgroups(root: &Root, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>,
         }
     }
     Ok(found)
+}
+
+/// The cgroup that holds all pods: of the paths that the kubelet's cgroup drivers give it, the first that is there.
+pub fn pods(root: &Root, kubelet_root: &str) -> Result<String, SysError> {
+    let [systemd, cgroupfs] = kubelet::pods_cgroups(kubelet_root);
+    match root.cgroup(&systemd) {
+        Ok(_) => Ok(systemd),
+        Err(error) if error.is_not_found() => Ok(cgroupfs),
+        Err(error) => Err(error),
+    }
+}
+
+/// Who keeps a link away from a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeper {
+    /// The cgroup at which it is attached: that one, or one above it.
+    pub path: String,
+    /// The attached programs' IDs.
+    pub programs: Vec<u32>,
+}
+
+/// The lowest of a cgroup and those above it at which something is attached that lets nothing stand beside or below it.
+pub fn keeper(root: &Root, path: &str, attach_type: u32) -> Result<Option<Keeper>, SysError> {
+    for above in Path::new(path).ancestors() {
+        let path = above.to_string_lossy().into_owned();
+        let found = bpf::prog_query(root.open(&path)?.as_fd(), attach_type)?;
+        if !found.programs.is_empty() && !found.shared {
+            return Ok(Some(Keeper { path, programs: found.programs }));
+        }
+    }
+    Ok(None)
 }
 
 /// Reads one home.
@@ -104,7 +136,7 @@ impl Attached<'_> {
         if !self.queried.contains_key(&key) {
             let ids = match self.root.cgroup(path) {
                 Ok(cgroup) if cgroup.id == link.cgroup_id => {
-                    bpf::prog_query(self.root.open(path)?.as_fd(), link.attach_type)?
+                    bpf::prog_query(self.root.open(path)?.as_fd(), link.attach_type)?.programs
                 }
                 Ok(_) => Vec::new(),
                 Err(error) if error.is_not_found() => Vec::new(),

@@ -150,8 +150,8 @@ fn attach(
             let cgroup = cgroups.get(path).ok_or_else(|| Refusal {
                 reason: Reason::CgroupNotFound,
                 message: format!(
-                    "program {function}: there is no cgroup v2 directory {path} below the node's cgroup root: \
-                     create it, or correct the path"
+                    "program {function}: there is no cgroup v2 directory {path} below the node's cgroup root: {}",
+                    remedy(path)
                 ),
             })?;
             let key = LinkKey { function: function.clone(), place: cgroup.id.to_string() };
@@ -169,6 +169,35 @@ fn attach(
         }
     }
     Ok((steps, keep))
+}
+
+/// What to do about a path that is not there, by how it looks.
+fn remedy(path: &str) -> &'static str {
+    const V1_CONTROLLERS: [&str; 13] = [
+        "blkio",
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "devices",
+        "freezer",
+        "hugetlb",
+        "memory",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "pids",
+        "systemd",
+    ];
+    let below = path.strip_prefix("/sys/fs/cgroup");
+    let first = below.unwrap_or(path).split('/').nth(1).unwrap_or_default();
+    if first.split(',').all(|part| V1_CONTROLLERS.contains(&part)) {
+        "it looks like a cgroup v1 path, of one controller's own tree, and programs attach to cgroup v2 only: name the \
+         cgroup v2 directory"
+    } else if below.is_some() {
+        "the path is taken below that root: leave out /sys/fs/cgroup"
+    } else {
+        "create it, or correct the path"
+    }
 }
 
 /// What is held and no longer wanted: links first, so that nothing runs that is half gone.

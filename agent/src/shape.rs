@@ -46,6 +46,46 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// The bytes that a map of this shape holds once it is full, near enough to bound them (`*_map_mem_usage` in the
+    /// kernel's kernel/bpf). Maps that keep something with each socket, cgroup or task have no such bound of their own.
+    pub fn bytes(&self, machine: &Machine) -> u64 {
+        use bpf_map_type::*;
+        /// `struct htab_elem` before the key, and a bucket.
+        const ELEMENT: u64 = 48;
+        const BUCKET: u64 = 16;
+        let padded = |size: u32| u64::from(size).next_multiple_of(8);
+        let (entries, cpus, page) = (u64::from(self.max_entries), u64::from(machine.cpus), u64::from(machine.page));
+        let (key, value) = (padded(self.key_size), padded(self.value_size));
+        let buckets = entries.next_power_of_two() * BUCKET;
+        let each = |size: u64| entries.saturating_mul(size);
+        match bpf_map_type::try_from(self.map_type) {
+            Ok(BPF_MAP_TYPE_ARRAY | BPF_MAP_TYPE_QUEUE | BPF_MAP_TYPE_STACK | BPF_MAP_TYPE_STACK_TRACE) => each(value),
+            Ok(
+                BPF_MAP_TYPE_PROG_ARRAY
+                | BPF_MAP_TYPE_PERF_EVENT_ARRAY
+                | BPF_MAP_TYPE_CGROUP_ARRAY
+                | BPF_MAP_TYPE_ARRAY_OF_MAPS
+                | BPF_MAP_TYPE_SOCKMAP,
+            ) => each(8),
+            Ok(BPF_MAP_TYPE_PERCPU_ARRAY) => each(8 + value.saturating_mul(cpus)),
+            Ok(BPF_MAP_TYPE_PERCPU_HASH | BPF_MAP_TYPE_LRU_PERCPU_HASH) => {
+                each(ELEMENT + key + 8 + value.saturating_mul(cpus)).saturating_add(buckets)
+            }
+            Ok(BPF_MAP_TYPE_LPM_TRIE) => each(ELEMENT + key + value),
+            Ok(BPF_MAP_TYPE_RINGBUF | BPF_MAP_TYPE_USER_RINGBUF) => entries.saturating_add(3 * page),
+            Ok(BPF_MAP_TYPE_ARENA) => each(page),
+            Ok(
+                BPF_MAP_TYPE_SK_STORAGE
+                | BPF_MAP_TYPE_INODE_STORAGE
+                | BPF_MAP_TYPE_TASK_STORAGE
+                | BPF_MAP_TYPE_CGRP_STORAGE,
+            ) => 0,
+            _ => each(ELEMENT + key + value).saturating_add(buckets),
+        }
+    }
+}
+
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { map_type, key_size, value_size, max_entries, flags } = self;

@@ -15,6 +15,17 @@ use crate::{
     shape::Shape,
 };
 
+/// What of this node and its agent a revision is worked out with.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// What settles maps' sizes.
+    pub machine: Machine,
+    /// What this agent knows of what a revision may require.
+    pub features: Vec<String>,
+    /// The cgroup that holds all pods, as a path below the root.
+    pub pods: String,
+}
+
 /// What one BpfProgram is to have on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -74,15 +85,24 @@ impl Refusal {
 
 impl Wanted {
     /// Works it out. The operator has checked the revision; what fails here is what this agent, perhaps an older one, does not know.
-    pub fn new(revision: &BpfRevision, machine: &Machine) -> Result<Self, Refusal> {
+    pub fn new(revision: &BpfRevision, here: &Here) -> Result<Self, Refusal> {
         let spec = &revision.spec;
+        let lacking = spec.lacking(&here.features);
+        if !lacking.is_empty() {
+            let message = format!(
+                "revision {} requires {}, which this node's agent does not know: upgrade the agent",
+                revision.metadata.name.as_deref().unwrap_or_default(),
+                lacking.join(", ")
+            );
+            return Err(Refusal { reason: Reason::AgentTooOld, message });
+        }
         let mut functions = BTreeMap::new();
         for program in &spec.programs {
-            functions.insert(program.name.clone(), function(spec, program)?);
+            functions.insert(program.name.clone(), function(spec, program, here)?);
         }
         let mut maps = BTreeMap::new();
         for info in &spec.object.maps {
-            maps.insert(info.name.clone(), map(spec, info, machine)?);
+            maps.insert(info.name.clone(), map(spec, info, &here.machine)?);
         }
         Ok(Self {
             program: spec.program.clone(),
@@ -105,7 +125,7 @@ impl Wanted {
     }
 }
 
-fn function(spec: &BpfRevisionSpec, program: &ProgramSpec) -> Result<WantedFunction, Refusal> {
+fn function(spec: &BpfRevisionSpec, program: &ProgramSpec, here: &Here) -> Result<WantedFunction, Refusal> {
     let ProgramSpec { name, program_type: _, attach } = program;
     let info = spec.object.programs.iter().find(|p| p.name == *name);
     let section_name = info.map(|p| p.section.as_str()).unwrap_or_default();
@@ -117,13 +137,14 @@ fn function(spec: &BpfRevisionSpec, program: &ProgramSpec) -> Result<WantedFunct
         )));
     }
     let kind = ProgramKind { prog_type: section.prog_type, attach_type: section.attach_type };
-    let paths = attach.iter().map(path).collect::<Result<Vec<_>, _>>()?;
+    let paths = attach.iter().map(|attach| path(attach, here)).collect::<Result<Vec<_>, _>>()?;
     Ok(WantedFunction { kind, paths: highest(paths) })
 }
 
-fn path(attach: &Attach) -> Result<String, Refusal> {
+fn path(attach: &Attach, here: &Here) -> Result<String, Refusal> {
     match attach {
         Attach { cgroup: Some(CgroupTarget { scope: Scope::Node, path: None }), map: None } => Ok("/".to_owned()),
+        Attach { cgroup: Some(CgroupTarget { scope: Scope::Pods, path: None }), map: None } => Ok(here.pods.clone()),
         Attach { cgroup: Some(CgroupTarget { scope: Scope::Path, path: Some(path) }), map: None } => {
             let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
             if parts.iter().any(|part| matches!(*part, "." | "..")) {
@@ -178,6 +199,11 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, machine: &Machine) -> Result<Want
 mod tests {
     use super::*;
 
+    fn here() -> Here {
+        let features = vec!["ScopePods".to_owned()];
+        Here { machine: Machine { page: 4096, cpus: 2 }, features, pods: "/kubepods".to_owned() }
+    }
+
     #[test]
     fn a_cgroup_below_another_gets_no_link_of_its_own() {
         let highest =
@@ -193,9 +219,23 @@ mod tests {
             cgroup: Some(CgroupTarget { scope: Scope::Path, path: Some(path.to_owned()) }),
             map: None,
         };
-        assert_eq!(path(&target("/system.slice//x/")).unwrap(), "/system.slice/x");
-        assert_eq!(path(&target("/a/../..")).unwrap_err().reason, Reason::InvalidSpec);
+        assert_eq!(path(&target("/system.slice//x/"), &here()).unwrap(), "/system.slice/x");
+        assert_eq!(path(&target("/a/../.."), &here()).unwrap_err().reason, Reason::InvalidSpec);
         let pods = Attach { cgroup: Some(CgroupTarget { scope: Scope::Pods, path: None }), map: None };
-        assert_eq!(path(&pods).unwrap_err().reason, Reason::Unsupported);
+        assert_eq!(path(&pods, &here()).unwrap(), "/kubepods");
+        let neither = Attach { cgroup: None, map: Some("m".to_owned()) };
+        assert_eq!(path(&neither, &here()).unwrap_err().reason, Reason::Unsupported);
+    }
+
+    #[test]
+    fn what_the_agent_does_not_know_is_refused_by_its_name() {
+        let spec = serde_json::json!({
+            "program": {"name": "p", "uid": "u"}, "generation": 1, "sequence": 1, "digest": "sha256:0",
+            "object": {}, "requires": ["ScopePods", "Tomorrow"], "programs": [],
+        });
+        let revision = BpfRevision::new("p-1", serde_json::from_value(spec).unwrap());
+        let refusal = Wanted::new(&revision, &here()).unwrap_err();
+        assert_eq!(refusal.reason, Reason::AgentTooOld);
+        assert!(refusal.message.contains("requires Tomorrow,"), "{refusal}");
     }
 }

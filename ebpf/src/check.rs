@@ -11,7 +11,7 @@ use sockeye_crds::{
     BpfProgramSpec, BpfRevisionSpec, ObjectInfo, ProgramInfo, Reason,
     names::{self, MAX_INLINE_BYTES},
     program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, ProgramSpec, Scope},
-    revision::{self, ProgramRef},
+    revision::{self, Feature, ProgramRef},
 };
 
 use crate::{
@@ -51,7 +51,8 @@ impl Accepted {
     /// The revision that dispatches it.
     pub fn into_revision_spec(self, program: ProgramRef, generation: i64, sequence: i64) -> BpfRevisionSpec {
         let Self { digest, object, programs, maps, node_selector, notes: _ } = self;
-        BpfRevisionSpec { program, generation, sequence, digest, object, node_selector, programs, maps }
+        let requires = Feature::of(&programs);
+        BpfRevisionSpec { program, generation, sequence, digest, object, node_selector, requires, programs, maps }
     }
 }
 
@@ -189,11 +190,7 @@ fn attachment(field: &str, target: &Attach, row: &section::Section) -> Result<()
 fn cgroup_target(field: &str, CgroupTarget { scope, path }: &CgroupTarget) -> Result<(), Refusal> {
     let field = format!("{field}.cgroup");
     match (scope, path) {
-        (Scope::Node, None) => Ok(()),
-        (Scope::Pods, None) => Err(refuse(
-            Reason::Unsupported,
-            format!("{field}.scope: this version of sockeye attaches to scope Node and Path, not yet to Pods"),
-        )),
+        (Scope::Node | Scope::Pods, None) => Ok(()),
         (Scope::Path, Some(path)) => {
             let leaves = path.split('/').any(|part| matches!(part, "." | ".."));
             if !path.starts_with('/') || leaves || path.len() > 1024 || path.chars().any(char::is_control) {

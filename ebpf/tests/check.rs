@@ -70,7 +70,7 @@ fn mistakes_are_refused_by_field_and_reason() {
         (attach(vec![cgroup(Scope::Path, Some("a"))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
         (attach(vec![cgroup(Scope::Path, Some("/a/../b"))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
         (attach(vec![cgroup(Scope::Path, Some(&long))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
-        (attach(vec![cgroup(Scope::Pods, None)]), Unsupported, "spec.programs[0].attach[0].cgroup.scope"),
+        (attach(vec![cgroup(Scope::Pods, Some("/a"))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
         (maps(vec![map("other")]), NoSuchMap, "spec.maps[0].name"),
         (maps(vec![map("my_map"), map("my_map")]), InvalidSpec, "spec.maps[1].name"),
         (maps(vec![MapSpec { max_entries: Some(0), ..map("my_map") }]), InvalidSpec, "spec.maps[0].maxEntries"),

@@ -12,7 +12,9 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use kube::Resource as _;
 use serde::Serialize;
+use serde_json::Value;
 use sockeye_crds::{
     BpfNode, BpfNodeStatus, BpfProgram, BpfProgramStatus, BpfRevision, Reason, names,
     node::BpfNodeSpec,
@@ -46,6 +48,8 @@ struct Manifest {
     acceptance: Acceptance,
     dispatched: Option<Dispatched>,
     status: BpfProgramStatus,
+    /// Whether the status stands beside this very manifest, not beside the one before it.
+    told: bool,
 }
 
 /// What of a manifest was last accepted.
@@ -136,10 +140,11 @@ impl Folder {
             };
             let status = summary::fold(&subject, &[view], &manifest.status, now);
             let file = status_path(path);
-            if status != manifest.status || !file.exists() {
+            if status != manifest.status || !manifest.told || !file.exists() {
                 let shown = BpfProgram { status: Some(status.clone()), ..program.as_ref().clone() };
                 replace(&file, &shown)?;
                 manifest.status = status;
+                manifest.told = true;
             }
         }
         let object = BpfNode {
@@ -183,7 +188,7 @@ impl Manifest {
             Ok((dispatched, notes)) => (Acceptance::Accepted { notes }, Some(dispatched)),
             Err(Refusal { reason, message }) => (Acceptance::Refused { reason, message }, before),
         };
-        Self { stamp, program: parsed.map(Box::new), acceptance, dispatched, status }
+        Self { stamp, program: parsed.map(Box::new), acceptance, dispatched, status, told: false }
     }
 }
 
@@ -195,15 +200,26 @@ impl Bytes for Folder {
     }
 }
 
+/// Reads a manifest as the API server does it under strict validation.
 fn parse(path: &Path) -> Result<BpfProgram, String> {
-    let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let program: BpfProgram = serde_saphyr::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    let wrong = |what: String| format!("{}: {what}", path.display());
+    let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let value: Value = serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let (version, kind) = (BpfProgram::api_version(&()), BpfProgram::kind(&()));
+    if value["apiVersion"] != version.as_ref() || value["kind"] != kind.as_ref() {
+        return Err(wrong(format!("it is no {kind} of {version}")));
+    }
+    let mut unknown = Vec::new();
+    let note = |field: serde_ignored::Path<'_>| unknown.push(field.to_string());
+    let program: BpfProgram = serde_ignored::deserialize(value, note).map_err(|e| wrong(e.to_string()))?;
+    // These two are checked above, and no field of the type.
+    unknown.retain(|field| !matches!(field.as_str(), "apiVersion" | "kind"));
+    if !unknown.is_empty() {
+        return Err(wrong(format!("unknown field {}", unknown.join(", "))));
+    }
     let name = program.metadata.name.as_deref().unwrap_or_default();
     if !names::is_dns_label(name) {
-        return Err(format!(
-            "{}: metadata.name {name:?} is no DNS label: it names a directory on bpffs",
-            path.display()
-        ));
+        return Err(wrong(format!("metadata.name {name:?} is no DNS label: it names a directory on bpffs")));
     }
     Ok(program)
 }

@@ -20,6 +20,8 @@ use super::{Call as _, SysError};
 
 /// `BPF_F_REPLACE`: a link update names the program that it expects to replace.
 const F_REPLACE: u32 = 1 << 2;
+/// `BPF_F_ALLOW_MULTI`: an attachment that others may stand beside.
+const F_ALLOW_MULTI: u32 = 1 << 1;
 /// At most so many programs per cgroup and attach type (`BPF_CGROUP_MAX_PROGS`).
 pub const MAX_PROGRAMS_PER_CGROUP: usize = 64;
 
@@ -249,8 +251,17 @@ pub fn link_update(
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop).call(|| "BPF_LINK_UPDATE")
 }
 
-/// `BPF_PROG_QUERY`: the programs attached at that very cgroup, in the order they run.
-pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32) -> Result<Vec<u32>, SysError> {
+/// What is attached at a cgroup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachments {
+    /// Program IDs, in the order they run.
+    pub programs: Vec<u32>,
+    /// Whether they let others stand beside them. Links do; `BPF_PROG_ATTACH` only with `BPF_F_ALLOW_MULTI`.
+    pub shared: bool,
+}
+
+/// `BPF_PROG_QUERY`: what is attached at that very cgroup.
+pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32) -> Result<Attachments, SysError> {
     let mut ids = [0u32; MAX_PROGRAMS_PER_CGROUP];
     let mut attr = zeroed();
     // SAFETY: as above; `ids` outlives the call and holds as many as `count` says.
@@ -261,8 +272,8 @@ pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32) -> Result<Vec<u32>, 
     query.__bindgen_anon_2.count = ids.len() as u32;
     bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr).call(|| "BPF_PROG_QUERY")?;
     // SAFETY: the kernel wrote the member that we gave it.
-    let count = unsafe { attr.query.__bindgen_anon_2.count } as usize;
-    Ok(ids.into_iter().take(count).collect())
+    let (count, flags) = unsafe { (attr.query.__bindgen_anon_2.count as usize, attr.query.attach_flags) };
+    Ok(Attachments { programs: ids.into_iter().take(count).collect(), shared: flags & F_ALLOW_MULTI != 0 })
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD` into a `struct bpf_*_info`. `T` must be the struct of the descriptor's kind.

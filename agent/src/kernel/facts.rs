@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::thread::CapabilitySet;
 use sockeye_crds::node::{CgroupMode, NodeFacts};
 
 use super::{Call as _, SysError};
@@ -27,6 +28,19 @@ pub fn read(cgroup_mode: CgroupMode) -> Result<NodeFacts, SysError> {
         features,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+/// Of the capabilities that the agent needs, those that this thread lacks.
+pub fn lacking_capabilities() -> Result<Vec<&'static str>, SysError> {
+    let has = rustix::thread::capabilities(None).call(|| "capget")?.effective;
+    // CAP_SYS_ADMIN stands for both of these (`bpf_capable`, `perfmon_capable`).
+    let of_admin = |capability| capability | CapabilitySet::SYS_ADMIN;
+    let needed = [
+        ("CAP_BPF", of_admin(CapabilitySet::BPF)),
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+        ("CAP_PERFMON", of_admin(CapabilitySet::PERFMON)),
+    ];
+    Ok(needed.into_iter().filter(|(_, any)| !has.intersects(*any)).map(|(name, _)| name).collect())
 }
 
 /// What settles a map's size: the kernel's page, in bytes, and the processors there may be.

@@ -2,9 +2,14 @@
 
 use std::os::fd::AsFd as _;
 
-use sockeye_agent::kernel::{
-    info,
-    load::{KernelBtf, LoadError, MapSource, ProgramKind, Request, load},
+use sockeye_agent::{
+    kernel::{
+        bpf,
+        facts::Machine,
+        info,
+        load::{KernelBtf, LoadError, MapSource, ProgramKind, Request, load},
+    },
+    shape::Shape,
 };
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
@@ -60,4 +65,36 @@ fn what_an_object_lacks_is_named() {
     assert!(log.contains("map_value_or_null"), "{log}");
     let damaged = load(&TCP_EVENTS_BTF[..900], request("my_prog", "my_map", 8, 10), &btf).unwrap_err();
     assert!(matches!(damaged, LoadError::Object(_)), "{damaged}");
+}
+
+/// What the policy counts before a map is made is what the kernel counts once it is there.
+#[test]
+fn the_bytes_of_a_map_are_what_the_kernel_charges() {
+    let machine = Machine::read().unwrap();
+    for (name, map_type, key_size, value_size, max_entries) in [
+        ("hash", 1, 4, 8, 10_000),
+        ("array", 2, 4, 8, 100_000),
+        ("array-odd", 2, 4, 13, 100_000),
+        ("percpu-hash", 5, 8, 16, 10_000),
+        ("percpu-array", 6, 4, 64, 10_000),
+        ("lru-hash", 9, 16, 32, 10_000),
+        ("ringbuf", 27, 0, 0, 1 << 20),
+    ] {
+        let shape = Shape { map_type, key_size, value_size, max_entries, flags: 0 };
+        let attr = bpf::MapAttr {
+            name,
+            map_type,
+            key_size,
+            value_size,
+            max_entries,
+            flags: 0,
+            extra: 0,
+            btf: None,
+            inner: None,
+        };
+        let fd = bpf::map_create(&attr).unwrap();
+        let (charged, counted) = (info::map(fd.as_fd()).unwrap().memlock_bytes, shape.bytes(&machine));
+        let ratio = counted as f64 / charged as f64;
+        assert!((0.8..1.25).contains(&ratio), "{name}: {counted} counted, {charged} charged");
+    }
 }

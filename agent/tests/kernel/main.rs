@@ -6,6 +6,7 @@
 
 mod load;
 mod node;
+mod refusals;
 
 use node::Node;
 use serde_json::{Value, json};

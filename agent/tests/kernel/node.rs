@@ -55,16 +55,28 @@ impl Node {
     }
 
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    pub fn start_with(&mut self, arguments: &[&str]) {
+        self.start_as(&[], arguments);
+    }
+
+    /// With setpriv's own arguments before the agent's.
+    pub fn start_as(&mut self, privileges: &[&str], arguments: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.log")).unwrap();
         let out = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.out")).unwrap();
         let agent = self
             .inside("setpriv")
-            .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_sockeye-agent"), "standalone"])
+            .args(["--pdeathsig", "KILL"])
+            .args(privileges)
+            .args([env!("CARGO_BIN_EXE_sockeye-agent"), "standalone"])
             .arg("--manifests")
             .arg(self.folder.path())
             .arg("--cgroup-root")
             .arg(&self.cgroup)
             .args(["--node-name", "test"])
+            .args(arguments)
             .stdout(out)
             .stderr(log)
             .spawn()
@@ -151,11 +163,24 @@ impl Node {
         let start = Instant::now();
         while !holds(self) {
             if start.elapsed() > PATIENCE {
-                let log = fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default();
-                panic!("{what} did not come about; the agent's log:\n{log}");
+                panic!("{what} did not come about; the agent's log:\n{}", self.log());
             }
             sleep(Duration::from_millis(50));
         }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default()
+    }
+
+    /// Runs a command in the node's mount namespace; it must succeed.
+    pub fn run(&self, program: &str, arguments: &[&str]) {
+        let done = self.inside(program).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{program} {arguments:?}: {}", text(&done));
+    }
+
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
     }
 
     pub fn printed(&self) -> String {

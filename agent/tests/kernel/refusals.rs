@@ -1,0 +1,187 @@
+//! What a node refuses: said by its reason and with the words that help, with nothing half-made and no neighbour disturbed.
+
+use std::{fs::File, os::fd::AsFd as _};
+
+use serde_json::{Value, json};
+use sockeye_agent::kernel::{bpf, load};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
+
+use crate::node::Node;
+
+/// A node with a BpfProgram that works, and what the kernel says of that one.
+struct Neighbourhood {
+    node: Node,
+    before: Value,
+}
+
+impl Neighbourhood {
+    fn new(name: &str, arguments: &[&str]) -> Self {
+        let mut node = Node::new(name);
+        node.start_with(arguments);
+        node.apply("neighbour", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
+        node.ready("neighbour");
+        let before = node.details("neighbour");
+        Self { node, before }
+    }
+
+    /// Applies one that is refused on the node, and gives the message.
+    fn refused(&self, programs: Value, maps: Value, reason: &str) -> String {
+        let node = &self.node;
+        node.apply("refused", TCP_EVENTS_BTF, programs, maps);
+        let attached = node.condition_is("refused", "Attached", "False");
+        assert_eq!(attached["reason"], reason, "{attached}");
+        assert_eq!(node.pins("refused"), Vec::<String>::new(), "something is half-made");
+        assert_eq!(node.details("neighbour"), self.before, "the neighbour was disturbed");
+        attached["message"].as_str().unwrap().to_owned()
+    }
+
+    /// The one that was refused heals without help, and all goes.
+    fn heals(self) {
+        self.node.ready("refused");
+        assert_eq!(self.node.details("neighbour"), self.before);
+        self.ends();
+    }
+
+    fn ends(self) {
+        self.node.remove("refused");
+        self.node.remove("neighbour");
+        self.node.nothing_left();
+    }
+}
+
+fn at(cgroups: &[Value]) -> Value {
+    let attach: Vec<Value> = cgroups.iter().map(|cgroup| json!({"cgroup": cgroup})).collect();
+    json!([{"name": "my_prog", "attach": attach}])
+}
+
+fn path(path: &str) -> Value {
+    json!({"scope": "Path", "path": path})
+}
+
+#[track_caller]
+fn says(message: &str, words: &[&str]) {
+    for word in words {
+        assert!(message.contains(word), "nothing of {word:?} in: {message}");
+    }
+}
+
+#[test]
+fn the_65th_program_on_a_cgroup() {
+    let here = Neighbourhood::new("full", &[]);
+    here.node.make_cgroup("full");
+    let cgroup = File::open(here.node.cgroup().join("full")).unwrap();
+    let kind = load::ProgramKind { prog_type: 13, attach_type: 3 };
+    let mut request = load::Request::default();
+    request.programs.insert("my_prog", kind);
+    request.maps.insert("my_map", load::MapSource::Create { value_size: 8, max_entries: 10 });
+    let foreign = load::load(TCP_EVENTS, request, &load::KernelBtf::default()).unwrap();
+    let attach = |_| bpf::link_create(foreign.programs["my_prog"].as_fd(), cgroup.as_fd(), kind.attach_type).unwrap();
+    let links: Vec<_> = (0..bpf::MAX_PROGRAMS_PER_CGROUP).map(attach).collect();
+
+    let message = here.refused(at(&[path("/full")]), json!([]), "AttachRefused");
+    says(&message, &["my_prog", "/full", "64 programs", "remove some"]);
+    drop(links);
+    here.heals();
+}
+
+#[test]
+fn a_foreign_attachment_that_keeps_others_out() {
+    let here = Neighbourhood::new("exclusive", &[]);
+    for cgroup in ["held", "held/below"] {
+        here.node.make_cgroup(cgroup);
+    }
+    let held = here.node.cgroup().join("held").display().to_string();
+    let program = format!("{}/programs/my_prog", here.node.home("neighbour"));
+    // Without `multi`: as a tool does it that thinks itself alone.
+    here.node.run("bpftool", &["cgroup", "attach", &held, "cgroup_sock_ops", "pinned", &program]);
+    let id = here.before["programs"][0]["id"].to_string();
+
+    let message = here.refused(at(&[path("/held/below")]), json!([]), "AttachRefused");
+    says(&message, &[&format!("program {id}, attached at cgroup /held "), "multi", "detach it"]);
+    let message = here.refused(at(&[path("/held")]), json!([]), "AttachRefused");
+    says(&message, &["attached at cgroup /held "]);
+    here.node.run("bpftool", &["cgroup", "detach", &held, "cgroup_sock_ops", "pinned", &program]);
+    here.heals();
+}
+
+#[test]
+fn a_capability_that_is_missing() {
+    let mut node = Node::new("capability");
+    node.start_as(&["--bounding-set", "-all,+bpf,+perfmon"], &[]);
+    node.apply("refused", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
+    let attached = node.condition_is("refused", "Attached", "False");
+    assert_eq!(attached["reason"], "PermissionDenied", "{attached}");
+    says(attached["message"].as_str().unwrap(), &["my_prog", "CAP_NET_ADMIN"]);
+    assert_eq!(node.pins("refused"), Vec::<String>::new());
+    node.remove("refused");
+    node.nothing_left();
+}
+
+#[test]
+fn paths_that_name_no_cgroup_v2_directory() {
+    let here = Neighbourhood::new("paths", &[]);
+    let message = here.refused(at(&[path("/nowhere")]), json!([]), "CgroupNotFound");
+    says(&message, &["/nowhere", "create it"]);
+    let message = here.refused(at(&[path("/memory/system.slice")]), json!([]), "CgroupNotFound");
+    says(&message, &["cgroup v1", "cgroup v2"]);
+    let message = here.refused(at(&[path("/sys/fs/cgroup/system.slice")]), json!([]), "CgroupNotFound");
+    says(&message, &["leave out /sys/fs/cgroup"]);
+    let message = here.refused(at(&[json!({"scope": "Pods"})]), json!([]), "CgroupNotFound");
+    says(&message, &["/kubepods"]);
+    here.node.make_cgroup("kubepods");
+    here.heals();
+}
+
+#[test]
+fn maps_that_are_too_large() {
+    let here = Neighbourhood::new("memory", &[]);
+    let node = at(&[json!({"scope": "Node"})]);
+    let largest = json!([{"name": "my_map", "maxEntries": u32::MAX}]);
+    let message = here.refused(node.clone(), largest, "MapRefused");
+    says(&message, &["my_map", "not enough memory"]);
+    here.node.apply("refused", TCP_EVENTS_BTF, node, json!([]));
+    here.heals();
+}
+
+#[test]
+fn maps_beyond_the_policy() {
+    let here = Neighbourhood::new("policy", &["--map-bytes-per-program", "1Mi", "--map-bytes-per-node", "1Mi"]);
+    let node = at(&[json!({"scope": "Node"})]);
+    let of = |entries: u32| json!([{"name": "my_map", "maxEntries": entries}]);
+    let message = here.refused(node.clone(), of(1 << 20), "MapBytesExceeded");
+    says(&message, &["8388608", "1048576", "my_map", "policy.mapBytesPerProgram"]);
+    let message = here.refused(node.clone(), of(1 << 17), "MapBytesExceeded");
+    says(&message, &["1048656", "policy.mapBytesPerNode"]);
+    here.node.apply("refused", TCP_EVENTS_BTF, node, of((1 << 17) - 10));
+    here.heals();
+}
+
+#[test]
+fn bpffs_that_is_not_there() {
+    let mut node = Node::new("bpffs");
+    node.run("umount", &["/sys/fs/bpf"]);
+    node.start();
+    node.apply("waiting", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
+    let attached = node.condition_is("waiting", "Attached", "False");
+    assert_eq!(attached["reason"], "BpffsUnusable", "{attached}");
+    says(attached["message"].as_str().unwrap(), &["/sys/fs/bpf", "mount -t bpf"]);
+    // Something else there is no better.
+    node.run("mount", &["-t", "tmpfs", "none", "/sys/fs/bpf"]);
+    node.apply("waiting", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
+    assert_eq!(node.condition_is("waiting", "Attached", "False")["reason"], "BpffsUnusable");
+    node.run("umount", &["/sys/fs/bpf"]);
+    node.run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]);
+    node.ready("waiting");
+    node.remove("waiting");
+    node.nothing_left();
+}
+
+#[test]
+fn a_field_that_is_not_known() {
+    let mut node = Node::new("strict");
+    node.start();
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    node.apply("typo", TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": attach, "atach": []}]), json!([]));
+    node.until("the refusal", |node| node.log().contains("unknown field spec.programs.0.atach"));
+    assert_eq!(node.pins("typo"), Vec::<String>::new());
+}
