@@ -175,6 +175,159 @@ fn what_the_status_says_is_what_bpftool_says() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_is_wrong_is_said_by_condition_and_event_and_costs_nothing_else() -> Result<()> {
+    let neighbour = Applied::apply("neighbour", TCP_EVENTS_BTF, json!({}))?;
+    let before = neighbour.ready_on("2/2")?;
+    let of = |more: Value| json!({"programs": [more]});
+    let at = |cgroup: Value| of(json!({"name": "my_prog", "attach": [{"cgroup": cgroup}]}));
+    let node = json!([{"cgroup": {"scope": "Node"}}]);
+    for (object, more, type_, reason, words) in [
+        (&b"no ELF"[..], json!({}), "Accepted", "InvalidObject", &["spec.bytecode", "ELF"][..]),
+        (&TCP_EVENTS_BTF[..600], json!({}), "Accepted", "InvalidObject", &["spec.bytecode"]),
+        (
+            TCP_EVENTS_BTF,
+            of(json!({"name": "nonesuch", "attach": node})),
+            "Accepted",
+            "NoSuchProgram",
+            &["spec.programs[0].name", "my_prog"],
+        ),
+        (
+            TCP_EVENTS_BTF,
+            of(json!({"name": "my_prog", "type": "CgroupSkb", "attach": node})),
+            "Accepted",
+            "TypeMismatch",
+            &["spec.programs[0].type", "SockOps"],
+        ),
+        (
+            TCP_EVENTS_BTF,
+            json!({"maps": [{"name": "other"}]}),
+            "Accepted",
+            "NoSuchMap",
+            &["spec.maps[0].name", "my_map"],
+        ),
+        (fixtures::REFUSED, json!({}), "Attached", "VerifierRefused", &["node-1", "my_prog", "the verifier says"]),
+        (
+            TCP_EVENTS_BTF,
+            at(json!({"scope": "Path", "path": "/nowhere"})),
+            "Attached",
+            "CgroupNotFound",
+            &["node-2", "/nowhere", "create it"],
+        ),
+        (
+            TCP_EVENTS_BTF,
+            at(json!({"scope": "Path", "path": "/memory/kubepods"})),
+            "Attached",
+            "CgroupNotFound",
+            &["cgroup v1"],
+        ),
+        (
+            TCP_EVENTS_BTF,
+            json!({"maps": [{"name": "my_map", "maxEntries": 1 << 28}]}),
+            "Attached",
+            "MapBytesExceeded",
+            &["2147483648", "536870912", "policy.mapBytesPerProgram"],
+        ),
+    ] {
+        let wrong = Applied::apply("wrong", object, more)?;
+        let said = wrong.condition_is(type_, "False")?;
+        let why = condition(&said, type_).context("no condition")?;
+        ensure!(why["reason"] == reason, "{reason}: {why}");
+        let message = why["message"].as_str().unwrap_or_default();
+        ensure!(words.iter().all(|word| message.contains(word)), "{reason} does not say {words:?}: {message}");
+        let about = format!("involvedObject.name=wrong,involvedObject.uid={},reason={reason}", uid(&said));
+        until(PATIENCE, "the Event", || {
+            Ok(!kubectl(&["get", "events", "-n", "default", "--field-selector", &about, "-o", "name"])?.is_empty())
+        })?;
+        for node in NODES {
+            let pins =
+                helper("exec", &[node, "sh", "-c", &format!("find {} -type f 2>/dev/null || true", wrong.home())])?;
+            ensure!(pins.is_empty(), "{reason} left {pins} on {node}");
+        }
+    }
+    ensure!(neighbour.get()?["status"] == before["status"], "the neighbour was disturbed");
+    Ok(())
+}
+
+fn uid(object: &Value) -> &str {
+    object["metadata"]["uid"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn all_pods_are_one_cgroup() -> Result<()> {
+    let pods = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Pods"}}]}]);
+    let program = Applied::apply("all-pods", TCP_EVENTS_BTF, json!({"programs": pods}))?;
+    program.ready_on("2/2")?;
+    for node in NODES {
+        let links = details(node, "all-pods")?["links"].clone();
+        ensure!(links.as_array().map(Vec::len) == Some(1) && links[0]["cgroupPath"] == "/kubepods", "{links}");
+    }
+    Ok(())
+}
+
+/// Agents of another image until the test ends.
+struct OtherAgents;
+
+impl OtherAgents {
+    fn roll_out(repository: &str) -> Result<()> {
+        let image = format!("agent.image.repository={repository}");
+        let chart = repo().join("deploy/chart").display().to_string();
+        helper(
+            "helm",
+            &[
+                "upgrade",
+                "sockeye",
+                &chart,
+                "-n",
+                "sockeye-system",
+                "--reuse-values",
+                "--set",
+                &image,
+                "--wait",
+                "--timeout",
+                "120s",
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+impl Drop for OtherAgents {
+    fn drop(&mut self) {
+        if let Err(error) = Self::roll_out("sockeye-agent") {
+            eprintln!("the agents could not be rolled back: {error:#}");
+        }
+    }
+}
+
+#[test]
+fn an_older_agent_keeps_the_last_good_revision_and_says_what_it_lacks() -> Result<()> {
+    let program = Applied::apply("skewed", TCP_EVENTS_BTF, json!({}))?;
+    let current = program.ready_on("2/2")?;
+    let older = OtherAgents;
+    OtherAgents::roll_out("sockeye-agent-older")?;
+    // What needs nothing new is the same to both.
+    let kept = program.ready_on("2/2")?;
+    ensure!(kept["status"]["placements"] == current["status"]["placements"], "{:#}", kept["status"]);
+
+    program
+        .edit(TCP_EVENTS_BTF, json!({"programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Pods"}}]}]}))?;
+    let refused = program.condition_is("Attached", "False")?;
+    let why = condition(&refused, "Attached").context("no condition")?;
+    ensure!(why["reason"] == "AgentTooOld", "{why}");
+    let message = why["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("ScopePods") && message.contains("upgrade the agent"), "{message}");
+    for node in NODES {
+        let before = placement(&current, node)?;
+        ensure!(program.pin(node, "prog", "programs/my_prog")?["id"] == before["programs"][0]["id"], "{node}");
+        ensure!(placement(&refused, node)?["revision"] == current["status"]["dispatch"]["revision"]);
+    }
+    drop(older);
+    let healed = program.ready_on("2/2")?;
+    ensure!(healed["status"]["summary"]["programIDs"] == current["status"]["summary"]["programIDs"], "reloaded");
+    Ok(())
+}
+
 /// A server outside both nodes' cgroups, so that only the clients' ends are counted.
 struct Server(std::process::Child);
 
