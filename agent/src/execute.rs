@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
 };
 
 use crate::{
@@ -70,11 +71,11 @@ impl Executor<'_> {
     fn step(&self, step: &Step, progress: &mut Progress) -> Result<(), Failure> {
         tracing::debug!(home = %self.home.directory().display(), ?step);
         match step {
-            Step::RemoveStray(below) => Ok(bpffs::remove(&self.home.directory().join(below))?),
+            Step::RemoveStray => Ok(bpffs::remove(&self.home.staging())?),
             Step::Claim { uid } => self.claim(uid, progress),
             Step::Load { reuse } => self.load(reuse, progress),
             Step::Retain(pin) => {
-                bpffs::write_note(&self.home.retention(pin), "Retain")?;
+                self.retain(pin)?;
                 progress.undo.push(Undo::Release(pin.clone()));
                 Ok(())
             }
@@ -87,7 +88,7 @@ impl Executor<'_> {
             Step::PinProgram(function) => self.pin_program(function, progress),
             Step::Attach { function, cgroup } => self.attach(function, cgroup, progress),
             Step::Update(key) => self.update(key, progress),
-            Step::SetRevision(Some(revision)) => Ok(bpffs::write_note(&self.home.revision(), revision)?),
+            Step::SetRevision(Some(revision)) => Ok(self.note(&self.home.revision(), revision)?),
             Step::SetRevision(None) => Ok(bpffs::remove(&self.home.revision())?),
             Step::Detach(key) => Ok(self.detach(key)?),
             Step::UnpinProgram(function) => Ok(self.unpin_program(function)?),
@@ -99,12 +100,11 @@ impl Executor<'_> {
     fn claim(&self, uid: &str, progress: &mut Progress) -> Result<(), Failure> {
         let home = self.home;
         let fresh = bpffs::list(home.directory())?.is_empty();
-        for dir in
-            [home.meta(), home.origins(), home.retentions(), home.cgroups(), home.maps(), home.programs(), home.links()]
-        {
+        bpffs::make_dir(home.directory())?;
+        for dir in [home.meta(), home.origins(), home.cgroups(), home.maps(), home.programs(), home.links()] {
             bpffs::make_dir(&dir)?;
         }
-        bpffs::write_note(&home.uid(), uid)?;
+        self.note(&home.uid(), uid)?;
         if fresh {
             progress.undo.push(Undo::Leave);
         }
@@ -133,9 +133,7 @@ impl Executor<'_> {
         let fd =
             progress.loaded.maps.get(name).ok_or_else(|| Failure::internal(format!("map {name} was not loaded")))?;
         let pin = sockeye_crds::names::pin_name(name);
-        let path = self.home.map(&pin);
-        let replaced = existing(bpf::obj_get(&path))?;
-        pin_over(fd, &path)?;
+        let replaced = self.pin(fd, &self.home.map(&pin))?;
         progress.undo.push(match replaced {
             Some(fd) => Undo::RepinMap(pin, fd),
             None => Undo::UnpinMap(pin),
@@ -147,13 +145,11 @@ impl Executor<'_> {
         let missing = || Failure::internal(format!("program {function} was not loaded"));
         let fd = progress.loaded.programs.get(function).ok_or_else(missing)?;
         let load_key = self.order.wanted.map(|wanted| wanted.load_key.clone()).ok_or_else(missing)?;
-        let path = self.home.program(function);
-        let replaced = existing(bpf::obj_get(&path))?;
         let origin_before = bpffs::read_note(&self.home.origin(function))?;
         // The note first: a pin whose note is of another program counts as one whose load is not known.
-        let origin = Origin { load_key, program_id: info::program(fd.as_fd())?.id };
-        bpffs::write_note(&self.home.origin(function), &origin.note())?;
-        pin_over(fd, &path)?;
+        let origin = Origin { load_key, program_id: info::program_id(fd.as_fd())? };
+        self.note(&self.home.origin(function), &origin.note())?;
+        let replaced = self.pin(fd, &self.home.program(function))?;
         progress.undo.push(match replaced {
             Some(fd) => {
                 progress.replaced.insert(function.to_owned(), fd.try_clone().map_err(Failure::internal)?);
@@ -168,12 +164,19 @@ impl Executor<'_> {
         let place = Place { function, path: &cgroup.path };
         let wanted = self.order.wanted.and_then(|wanted| wanted.functions.get(function));
         let kind = wanted.ok_or_else(|| Failure::internal(format!("program {function} is not wanted")))?.kind;
-        let program = bpf::obj_get(&self.home.program(function))?;
+        let pinned;
+        let program = match progress.loaded.programs.get(function) {
+            Some(fd) => fd,
+            None => {
+                pinned = bpf::obj_get(&self.home.program(function))?;
+                &pinned
+            }
+        };
         let directory = self.root.open(&cgroup.path)?;
         let link = bpf::link_create(program.as_fd(), directory.as_fd(), kind.attach_type)
             .map_err(|error| Failure::attach(place, &error, &self.obstacle(&cgroup.path, kind.attach_type)))?;
         let key = LinkKey { function: function.to_owned(), place: cgroup.id.to_string() };
-        bpffs::write_note(&self.home.cgroup(&key.place), &cgroup.path)?;
+        self.note(&self.home.cgroup(&key.place), &cgroup.path)?;
         bpffs::make_dir(&self.home.links_of(function))?;
         bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
         progress.undo.push(Undo::Detach(key));
@@ -234,6 +237,33 @@ impl Executor<'_> {
         bpffs::remove(&self.home.origin(function))
     }
 
+    fn retain(&self, pin: &str) -> Result<(), SysError> {
+        bpffs::make_dir(&self.home.retentions())?;
+        self.note(&self.home.retention(pin), "Retain")
+    }
+
+    /// Writes a note over what is there.
+    fn note(&self, path: &Path, text: &str) -> Result<(), SysError> {
+        bpffs::write_note(path, text, &self.home.staging())
+    }
+
+    /// Pins over what is there, and gives that.
+    fn pin(&self, fd: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, SysError> {
+        match bpf::obj_pin(fd.as_fd(), path) {
+            Err(error) if error.is_there() => {
+                let replaced = bpf::obj_get(path)?;
+                self.pin_over(fd, path)?;
+                Ok(Some(replaced))
+            }
+            pinned => pinned.map(|()| None),
+        }
+    }
+
+    /// Pins over what is there.
+    fn pin_over(&self, fd: &OwnedFd, path: &Path) -> Result<(), SysError> {
+        bpffs::place(path, &self.home.staging(), |at| bpf::obj_pin(fd.as_fd(), at))
+    }
+
     /// The UID goes last: until then the home is known to be ours.
     fn leave(&self) -> Result<(), SysError> {
         let home = self.home;
@@ -249,6 +279,7 @@ impl Executor<'_> {
         for dir in [home.links(), home.programs(), home.maps()] {
             bpffs::remove_dir(&dir)?;
         }
+        bpffs::remove(&home.staging())?;
         bpffs::remove(&home.revision())?;
         bpffs::remove(&home.uid())?;
         bpffs::remove_dir(&home.meta())?;
@@ -268,12 +299,12 @@ impl Executor<'_> {
         match undo {
             Undo::Leave => self.leave(),
             Undo::UnpinMap(pin) => bpffs::remove(&self.home.map(pin)),
-            Undo::RepinMap(pin, fd) => pin_over(fd, &self.home.map(pin)),
+            Undo::RepinMap(pin, fd) => self.pin_over(fd, &self.home.map(pin)),
             Undo::UnpinProgram(function) => self.unpin_program(function),
             Undo::RepinProgram(function, fd, origin) => {
-                pin_over(fd, &self.home.program(function))?;
+                self.pin_over(fd, &self.home.program(function))?;
                 match origin {
-                    Some(origin) => bpffs::write_note(&self.home.origin(function), origin),
+                    Some(origin) => self.note(&self.home.origin(function), origin),
                     None => bpffs::remove(&self.home.origin(function)),
                 }
             }
@@ -283,17 +314,9 @@ impl Executor<'_> {
                 bpf::link_update(link.as_fd(), fd.as_fd(), None)
             }
             Undo::Release(pin) => bpffs::remove(&self.home.retention(pin)),
-            Undo::Retain(pin) => bpffs::write_note(&self.home.retention(pin), "Retain"),
+            Undo::Retain(pin) => self.retain(pin),
         }
     }
-}
-
-/// Pins beside the path and renames over it: whoever opens the path finds the old object or the new one.
-fn pin_over(fd: &OwnedFd, path: &std::path::Path) -> Result<(), SysError> {
-    let staged = bpffs::staged(path);
-    bpffs::remove(&staged)?;
-    bpf::obj_pin(fd.as_fd(), &staged)?;
-    bpffs::rename(&staged, path)
 }
 
 fn existing(answer: Result<OwnedFd, SysError>) -> Result<Option<OwnedFd>, SysError> {

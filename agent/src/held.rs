@@ -22,8 +22,8 @@ pub struct Held {
     pub links: BTreeMap<LinkKey, HeldLink>,
     /// The pin names of the maps to retain.
     pub retained: BTreeSet<String>,
-    /// What a killed agent left half-made, as paths below the home.
-    pub strays: BTreeSet<String>,
+    /// Whether a killed agent left something half-made.
+    pub stray: bool,
 }
 
 /// A pinned program.
@@ -78,12 +78,12 @@ impl Held {
 
     /// Whether all that is left are maps that outlive their BpfProgram.
     pub fn is_retained_only(&self) -> bool {
-        let Self { uid: _, revision, functions, maps, links, retained, strays } = self;
+        let Self { uid: _, revision, functions, maps, links, retained, stray } = self;
         !maps.is_empty()
             && maps.keys().all(|pin| retained.contains(pin))
             && revision.is_none()
             && functions.is_empty()
             && links.is_empty()
-            && strays.is_empty()
+            && !stray
     }
 }

@@ -9,6 +9,7 @@
 //!                                   /programs/<function>  -> <load key>.<program ID>: what load the pin came from
 //!                                   /retain/<map>         -> Retain: the map outlives its BpfProgram
 //!                                   /cgroups/<ID>         -> the cgroup's path below the root
+//!                                   /~new                 what is made before it is renamed over something else
 //! ```
 //! What stands under `_meta` are symlinks whose targets are the notes: bpffs has no files.
 
@@ -16,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 /// The directory under which sockeye keeps everything.
 pub const DIRECTORY: &str = "sockeye";
+
+/// The staging place's name: neither a note's nor a pin's, which holds no `~`.
+pub const STAGING: &str = "~new";
 
 /// sockeye's directory on bpffs.
 #[derive(Clone, Debug)]
@@ -98,6 +102,11 @@ impl Home {
     /// The directory of the notes.
     pub fn meta(&self) -> PathBuf {
         self.here.join("_meta")
+    }
+
+    /// Where a pin or a note is made that is to replace another: one at a time, and gone again unless the agent is killed.
+    pub fn staging(&self) -> PathBuf {
+        self.meta().join(STAGING)
     }
 
     /// The note that holds the BpfProgram's UID.

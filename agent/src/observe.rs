@@ -15,7 +15,7 @@ use crate::{
         info,
     },
     kubelet,
-    layout::{Home, Layout, Origin},
+    layout::{Home, Layout, Origin, STAGING},
     wanted::Wanted,
 };
 
@@ -86,27 +86,32 @@ pub fn keeper(root: &Root, path: &str, attach_type: u32) -> Result<Option<Keeper
 
 /// Reads one home.
 pub fn home(home: &Home, root: &Root) -> Result<Held, SysError> {
+    let notes = bpffs::list(&home.meta())?;
+    if notes.is_empty() && bpffs::list(home.directory())?.is_empty() {
+        return Ok(Held::default());
+    }
     let mut held = Held {
         uid: bpffs::read_note(&home.uid())?,
         revision: bpffs::read_note(&home.revision())?,
-        retained: settled(bpffs::list(&home.retentions())?).collect(),
-        strays: strays(home)?,
+        retained: bpffs::list(&home.retentions())?.into_iter().collect(),
+        // Only an agent killed at the wrong moment leaves something there.
+        stray: notes.iter().any(|name| name == STAGING),
         ..Held::default()
     };
-    for function in settled(bpffs::list(&home.programs())?) {
+    for function in bpffs::list(&home.programs())? {
         let fd = bpf::obj_get(&home.program(&function))?;
         let info = info::program(fd.as_fd())?;
         let origin = bpffs::read_note(&home.origin(&function))?.as_deref().and_then(Origin::parse);
         let load_key = origin.filter(|origin| origin.program_id == info.id).map(|origin| origin.load_key);
         held.functions.insert(function, HeldFunction { info, load_key });
     }
-    for pin in settled(bpffs::list(&home.maps())?) {
+    for pin in bpffs::list(&home.maps())? {
         let fd = bpf::obj_get(&home.map(&pin))?;
         held.maps.insert(pin, HeldMap { info: info::map(fd.as_fd())? });
     }
     let mut attached = Attached { root, queried: BTreeMap::new() };
     for function in bpffs::list(&home.links())? {
-        for place in settled(bpffs::list(&home.links_of(&function))?) {
+        for place in bpffs::list(&home.links_of(&function))? {
             let fd = bpf::obj_get(&home.link(&function, &place))?;
             let info = info::link(fd.as_fd())?;
             let path = bpffs::read_note(&home.cgroup(&place))?;
@@ -146,25 +151,4 @@ impl Attached<'_> {
         }
         Ok(self.queried.get(&key).is_some_and(|ids| ids.contains(&link.program_id)))
     }
-}
-
-fn settled(names: Vec<String>) -> impl Iterator<Item = String> {
-    names.into_iter().filter(|name| !name.ends_with(bpffs::STAGED))
-}
-
-/// Staged names, which only an agent killed at the wrong moment leaves.
-fn strays(home: &Home) -> Result<BTreeSet<String>, SysError> {
-    let mut strays = BTreeSet::new();
-    let mut look = |dir: &Path| -> Result<(), SysError> {
-        for name in bpffs::list(dir)?.into_iter().filter(|name| name.ends_with(bpffs::STAGED)) {
-            let path = dir.join(name);
-            let below = path.strip_prefix(home.directory()).unwrap_or(&path);
-            strays.insert(below.to_string_lossy().into_owned());
-        }
-        Ok(())
-    };
-    for dir in [home.maps(), home.programs(), home.meta(), home.origins(), home.retentions(), home.cgroups()] {
-        look(&dir)?;
-    }
-    Ok(strays)
 }

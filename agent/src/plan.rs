@@ -18,8 +18,8 @@ use crate::{
 /// One step; [`execute`](crate::execute) interprets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Remove a half-made thing, by its path below the home.
-    RemoveStray(String),
+    /// Remove what a killed agent left half-made.
+    RemoveStray,
     /// Make the home and note whose it is.
     Claim {
         /// The BpfProgram's UID.
@@ -71,7 +71,7 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, cgroups: &BTreeMap<String, Cgr
         maps.retain(|pin, _| retained.contains(pin));
         held = Held { retained, maps, ..Held::default() };
     } else {
-        steps.extend(held.strays.iter().cloned().map(Step::RemoveStray));
+        steps.extend(held.stray.then_some(Step::RemoveStray));
     }
     if held.uid.is_none() {
         steps.push(Step::Claim { uid: wanted.program.uid.clone() });
@@ -215,8 +215,8 @@ fn dismantle(held: &Held) -> Vec<Step> {
     if held.is_empty() || held.is_retained_only() {
         return Vec::new();
     }
-    let Held { uid: _, revision, functions, maps, links, retained, strays } = held;
-    let mut steps: Vec<Step> = strays.iter().cloned().map(Step::RemoveStray).collect();
+    let Held { uid: _, revision, functions, maps, links, retained, stray } = held;
+    let mut steps: Vec<Step> = stray.then_some(Step::RemoveStray).into_iter().collect();
     steps.extend(links.keys().cloned().map(Step::Detach));
     steps.extend(functions.keys().cloned().map(Step::UnpinProgram));
     steps.extend(maps.keys().filter(|pin| !retained.contains(*pin)).cloned().map(Step::UnpinMap));

@@ -1,8 +1,18 @@
 # shellcheck shell=bash
-# Sourced: makes image archives with buildah, from scratch, keeping its storage below target/.
+# Sourced: builds static binaries, and image archives with buildah, from scratch, keeping its storage below target/.
 
-images_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/target/images
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+images_dir=$repo/target/images
+static_target=$(rustc -vV | awk '$1 == "host:" {print $2}')
+static_dir=${CARGO_TARGET_DIR:-$repo/target}/$static_target/release
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+
+# build_static OPTION...: builds packages into $static_dir with glibc linked in: no base image is needed. Its name service
+# is not used, since the API server is found by its address.
+build_static() {
+  RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --manifest-path "$repo/Cargo.toml" \
+    --target "$static_target" "$@"
+}
 
 # Runs buildah with a storage of its own, which nothing else sees.
 own_buildah() { buildah --root "$images_dir/storage" --runroot "$images_dir/run" "$@"; }

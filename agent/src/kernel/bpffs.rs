@@ -1,9 +1,10 @@
 //! bpffs: directories, pins and symlinks; nothing else can stand there, and no name may hold a dot.
 
-use std::{
-    fs, io,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
+use std::{fs, io, mem::MaybeUninit, os::unix::fs::symlink, path::Path};
+
+use rustix::{
+    fs::{Mode, OFlags, RawDir},
+    io::Errno,
 };
 
 use super::{Call as _, SysError};
@@ -29,14 +30,20 @@ pub fn mount(dir: &Path) -> Result<Mount, SysError> {
 /// The names in a directory, sorted; none where there is no directory.
 pub fn list(dir: &Path) -> Result<Vec<String>, SysError> {
     let named = || format!("read of {}", dir.display());
-    let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.call(named)?,
+    let fd = match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        fd => fd.call(named)?,
     };
-    let mut names = entries
-        .map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()))
-        .collect::<io::Result<Vec<_>>>()
-        .call(named)?;
+    // Directories here are small and read often: std's reader takes 32 KiB and one more call for each.
+    let mut buffer = [MaybeUninit::uninit(); 2048];
+    let mut entries = RawDir::new(fd, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let name = entry.call(named)?.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
     names.sort_unstable();
     Ok(names)
 }
@@ -55,23 +62,22 @@ pub fn read_note(path: &Path) -> Result<Option<String>, SysError> {
     }
 }
 
-/// Writes a symlink whose target is the text, over what was there, in one step: made beside it and renamed over.
-pub fn write_note(path: &Path, text: &str) -> Result<(), SysError> {
-    let staged = staged(path);
-    remove(&staged)?;
-    symlink(text, &staged).call(|| format!("symlink at {}", staged.display()))?;
-    rename(&staged, path)
+/// Writes a symlink whose target is the text, over what is there; see [`place`].
+pub fn write_note(path: &Path, text: &str, staging: &Path) -> Result<(), SysError> {
+    place(path, staging, |at| symlink(text, at).call(|| format!("symlink at {}", at.display())))
 }
 
-/// Where something is made before it is renamed over `path`.
-pub fn staged(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(STAGED);
-    path.with_file_name(name)
+/// Makes something at a path, over what is there, in one step: whoever looks finds the old or the new. Where something is
+/// there, the new is made at `staging`, on the same bpffs, and renamed over it.
+pub fn place(path: &Path, staging: &Path, make: impl Fn(&Path) -> Result<(), SysError>) -> Result<(), SysError> {
+    match make(path) {
+        Err(error) if error.is_there() => {}
+        made => return made,
+    }
+    remove(staging)?;
+    make(staging)?;
+    rename(staging, path)
 }
-
-/// How a staged name ends; it can't end a pin's name, which holds no `~`.
-pub const STAGED: &str = "~new";
 
 /// `rename(2)`: what was at `to` is gone in the same step.
 pub fn rename(from: &Path, to: &Path) -> Result<(), SysError> {

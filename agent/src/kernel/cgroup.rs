@@ -21,6 +21,8 @@ pub struct Root {
     pub path: PathBuf,
     /// Whether v1 controllers stand beside it.
     pub mode: CgroupMode,
+    /// Its file system: what lies below the root is a cgroup v2 directory where it is on that one.
+    device: u64,
 }
 
 /// A cgroup that exists.
@@ -68,7 +70,8 @@ impl Root {
                 .map(|m| PathBuf::from(unescape(m.mount_point)))
                 .ok_or(RootError::NotMounted)?,
         };
-        Ok(Self { path, mode })
+        let device = fs::metadata(&path).call(|| format!("stat of {}", path.display()))?.dev();
+        Ok(Self { path, mode, device })
     }
 
     /// The directory of a cgroup, by its path below the root.
@@ -81,7 +84,7 @@ impl Root {
         let dir = self.join(path);
         let named = || format!("stat of {}", dir.display());
         let meta = fs::metadata(&dir).call(named)?;
-        if !is_cgroup2(&dir)? {
+        if meta.dev() != self.device {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a cgroup v2 directory")).call(named);
         }
         Ok(Cgroup { id: meta.ino(), path: path.to_owned() })

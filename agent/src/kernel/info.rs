@@ -4,7 +4,9 @@
 #![expect(unsafe_code, reason = "the kernel fills C structs")]
 
 use std::{
-    fs, io, mem,
+    fs::{self, File},
+    io::{self, Read as _},
+    mem,
     os::fd::{AsRawFd as _, BorrowedFd},
     sync::LazyLock,
     time::Duration,
@@ -87,6 +89,15 @@ pub struct LinkInfo {
     pub attach_type: u32,
 }
 
+/// A program's ID. The descriptor must be a program's.
+pub fn program_id(fd: BorrowedFd<'_>) -> Result<u32, SysError> {
+    // SAFETY: plain integers, for which all-zero is valid.
+    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
+    // SAFETY: the struct asks for nothing to be written elsewhere: its pointers are null with length 0.
+    unsafe { bpf::obj_info(fd, &mut info)? };
+    Ok(info.id)
+}
+
 /// A program's info. An error of kind `InvalidData` means that the descriptor is no program.
 pub fn program(fd: BorrowedFd<'_>) -> Result<ProgramInfo, SysError> {
     let facts = FdInfo::read(fd, "prog_type")?;
@@ -136,7 +147,7 @@ pub fn map(fd: BorrowedFd<'_>) -> Result<MapInfo, SysError> {
 
 /// A link's info. An error of kind `InvalidData` means that the descriptor is no link.
 pub fn link(fd: BorrowedFd<'_>) -> Result<LinkInfo, SysError> {
-    FdInfo::read(fd, "link_type")?;
+    is_link(fd)?;
     // SAFETY: plain integers.
     let mut info: bpf_link_info = unsafe { mem::zeroed() };
     // SAFETY: the descriptor is a link; its strings' pointers are null with length 0.
@@ -153,6 +164,18 @@ pub fn link(fd: BorrowedFd<'_>) -> Result<LinkInfo, SysError> {
     })
 }
 
+/// Fails unless the descriptor is a link, by its name in /proc as bpftool tells: fdinfo is ten times the work, and has
+/// nothing else to say of a link.
+fn is_link(fd: BorrowedFd<'_>) -> Result<(), SysError> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let name = fs::read_link(&path).call(|| format!("readlink of {path}"))?;
+    if matches!(name.to_str(), Some("anon_inode:bpf_link" | "anon_inode:bpf-link")) {
+        return Ok(());
+    }
+    let found = io::Error::new(io::ErrorKind::InvalidData, format!("the object is no link but {}", name.display()));
+    Err(found).call(|| path)
+}
+
 /// What only fdinfo tells.
 struct FdInfo {
     memlock: u64,
@@ -163,7 +186,10 @@ impl FdInfo {
     /// Reads it, and checks that the descriptor is of the wanted kind: its fdinfo has the line that only that kind has.
     fn read(fd: BorrowedFd<'_>, kind: &str) -> Result<Self, SysError> {
         let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-        let text = fs::read_to_string(&path).call(|| format!("read of {path}"))?;
+        // It is made in one piece, and far below a page: one read has all of it.
+        let mut buffer = [0; 4096];
+        let read = File::open(&path).and_then(|mut file| file.read(&mut buffer)).call(|| format!("read of {path}"))?;
+        let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default());
         let field = |key: &str| {
             text.lines().find_map(|line| line.split_once(':').filter(|(k, _)| *k == key).map(|(_, v)| v.trim()))
         };

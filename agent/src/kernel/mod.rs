@@ -43,6 +43,11 @@ impl SysError {
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
+
+    /// Whether something was there already.
+    pub fn is_there(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AlreadyExists
+    }
 }
 
 /// Names the call that failed.

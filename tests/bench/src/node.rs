@@ -1,0 +1,284 @@
+//! The figures that need no cluster. Each leaves the node as it found it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use sockeye_agent::{agent::Wants, kernel::bpf};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
+
+use crate::{
+    libbpf::Libbpf,
+    own::Own,
+    process::Process,
+    programs::{Cgroups, Fetched, Nothing, manifest, program, revision, wants},
+    table::{Bound, Figure, median},
+};
+
+/// How often one program is brought into effect.
+const REPEATS: usize = 200;
+/// So many more come first and are not counted: caches and lazily read facts are then there for all sides.
+const WARM_UP: usize = 10;
+/// Many programs on one node.
+const MANY: usize = 1000;
+/// How often that is done.
+const ROUNDS: usize = 3;
+/// How often a process is started.
+const STARTS: usize = 20;
+/// The agent looks at everything again every ten seconds: after that its memory is what it stays.
+const A_SWEEP_LATER: Duration = Duration::from_secs(12);
+/// `BPF_CGROUP_SOCK_OPS`
+const SOCK_OPS: u32 = 3;
+/// Loading like libbpf costs at most so many times libbpf's.
+const TIMES: Bound = Bound::Ratio(1.5);
+
+/// What the figures are taken with.
+pub struct Bench {
+    /// The agent's binary.
+    pub agent: PathBuf,
+    /// libbpf.c, built.
+    pub libbpf: PathBuf,
+    /// A bpffs.
+    pub bpffs: PathBuf,
+    /// A cgroup.
+    pub cgroup: PathBuf,
+    /// The images' archives.
+    pub images: PathBuf,
+    /// A folder for what is passing.
+    pub work: PathBuf,
+}
+
+impl Bench {
+    /// All of them.
+    pub fn run(&self) -> Result<Vec<Figure>> {
+        let cgroups = Cgroups::make(&self.cgroup)?;
+        let mut figures = Vec::new();
+        println!("one program, {REPEATS} times");
+        figures.extend(self.one(&cgroups)?);
+        println!("{MANY} programs, {ROUNDS} times");
+        figures.extend(self.many(&cgroups)?);
+        println!("the agent's memory, idle and with {MANY} programs");
+        figures.extend(self.memory()?);
+        println!("the agent's start, {STARTS} times");
+        figures.extend(self.start(&cgroups)?);
+        figures.extend(self.sizes()?);
+        Ok(figures)
+    }
+
+    /// One more program on the node: parse, create the map, relocate, load, attach, pin, note, read back. The three sides
+    /// take turns, so that what else the machine does falls on all alike, and are undone at the end, so that nothing that
+    /// the kernel does later for an undone one falls on the next.
+    fn one(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
+        let mut libbpf = self.libbpf("one-libbpf")?;
+        let mut seed = Side::start(self, "one-seed", TCP_EVENTS)?;
+        let mut btf = Side::start(self, "one-btf", TCP_EVENTS_BTF)?;
+        let mut took = [Vec::new(), Vec::new(), Vec::new()];
+        for i in 0..WARM_UP + REPEATS {
+            let turn = [libbpf.apply(&program(i), &cgroups.directory(i))?, seed.add(i)?, btf.add(i)?];
+            if i >= WARM_UP {
+                took.iter_mut().zip(turn).for_each(|(all, one)| all.push(milliseconds(one)));
+            }
+        }
+        for i in 0..WARM_UP + REPEATS {
+            libbpf.undo(&program(i))?;
+        }
+        seed.clear()?;
+        btf.clear()?;
+        let [libbpf, seed, btf] = took.map(median);
+        let figure = |what, value| Figure::alone("load", what, value, "ms").against(libbpf).at_most(TIMES);
+        Ok(vec![
+            figure("one program into effect, the seed's form", seed),
+            figure("one program into effect, the BTF form", btf),
+        ])
+    }
+
+    /// A thousand at once, and the same thousand found again by another agent, which has no bytes to load from.
+    fn many(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
+        let mut libbpf = self.libbpf("many-libbpf")?;
+        let all: Vec<_> = (0..MANY).map(|i| revision(i, TCP_EVENTS)).collect::<Result<_>>()?;
+        let wanted = wants(all);
+        let mut took = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            let mut loop_of_libbpf = Duration::ZERO;
+            for i in 0..MANY {
+                loop_of_libbpf += libbpf.apply(&program(i), &cgroups.directory(i))?;
+            }
+            for i in 0..MANY {
+                libbpf.undo(&program(i))?;
+            }
+            settle();
+
+            let directory = self.directory("many")?;
+            let mut first = Own::start(&directory, &self.cgroup)?;
+            let from_nothing = first.pass(&wanted, &Fetched(TCP_EVENTS), true);
+            let ids = first.in_effect(MANY)?;
+            drop(first);
+            let mut second = Own::start(&directory, &self.cgroup)?;
+            let found_again = second.pass(&wanted, &Nothing, true);
+            ensure!(second.in_effect(MANY)? == ids, "the programs found are not those that were loaded");
+            second.pass(&wants([]), &Nothing, true);
+            second.in_effect(0)?;
+            settle();
+            let turn = [loop_of_libbpf, from_nothing, found_again];
+            took.iter_mut().zip(turn).for_each(|(all, one)| all.push(milliseconds(one) / MANY as f64));
+        }
+        let [libbpf, from_nothing, found_again] = took.map(median);
+        let figure = |what: &str, value| {
+            Figure::alone("many", format!("{MANY} programs, {what}, each"), value, "ms").against(libbpf)
+        };
+        Ok(vec![figure("from nothing", from_nothing), figure("found again after a restart", found_again)])
+    }
+
+    /// What the process holds; and how long it takes to a whole report, its manifests read and its statuses written.
+    fn memory(&self) -> Result<Vec<Figure>> {
+        let bpffs = self.directory("memory")?;
+        let manifests = self.manifests("memory")?;
+        let figure = |what: &str, value, most| {
+            Figure::alone("memory", format!("agent, {what}"), value, "MiB").at_most(Bound::Value(most))
+        };
+        let told = |what: &str, value| Figure::alone("memory", format!("agent, {what}"), value, "MiB");
+
+        let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup)?;
+        agent.reported(0)?;
+        sleep(A_SWEEP_LATER);
+        let idle = agent.memory()?;
+        agent.stop()?;
+
+        for i in 0..MANY {
+            fs::write(manifests.join(program(i) + ".yaml"), manifest(i, TCP_EVENTS))?;
+        }
+        let mut reported = Vec::new();
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let start = Instant::now();
+            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup)?;
+            agent.reported(MANY)?;
+            reported.push(start.elapsed());
+            sleep(A_SWEEP_LATER);
+            held.push(agent.memory()?);
+            agent.stop()?;
+        }
+        self.clear(&bpffs)?;
+        let mut figures =
+            vec![figure("idle, VmRSS", idle.resident, 15.0), figure("idle, Pss", idle.proportional, 15.0)];
+        for (when, held, reported) in
+            [("loaded", held.first(), reported.first()), ("found", held.get(1), reported.get(1))]
+        {
+            let (held, reported) = (held.context("no memory")?, reported.context("no time")?);
+            figures.push(figure(&format!("{MANY} {when}, VmRSS"), held.resident, 40.0));
+            figures.push(figure(&format!("{MANY} {when}, Pss"), held.proportional, 40.0));
+            figures.push(told(&format!("{MANY} {when}, VmHWM"), held.peak));
+            let what = format!("process to report, {MANY} {when}, each");
+            figures.push(Figure::alone("many", what, milliseconds(*reported) / MANY as f64, "ms"));
+        }
+        Ok(figures)
+    }
+
+    /// From the start of the process to its first program in effect, by the cgroup's own query, and to the report of it.
+    fn start(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
+        let bpffs = self.directory("start")?;
+        let cgroup = fs::File::open(cgroups.directory(0))?;
+        let (mut in_effect, mut reported) = (Vec::new(), Vec::new());
+        for _ in 0..STARTS {
+            let manifests = self.manifests("start")?;
+            fs::write(manifests.join("first.yaml"), manifest(0, TCP_EVENTS))?;
+            let start = Instant::now();
+            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup)?;
+            while bpf::prog_query(std::os::fd::AsFd::as_fd(&cgroup), SOCK_OPS)?.is_empty() {
+                ensure!(start.elapsed() < Duration::from_secs(10), "nothing came into effect in ten seconds");
+                sleep(Duration::from_micros(100));
+            }
+            in_effect.push(milliseconds(start.elapsed()));
+            agent.reported(1)?;
+            reported.push(milliseconds(start.elapsed()));
+            agent.stop()?;
+            self.clear(&bpffs)?;
+        }
+        let figure =
+            |what: &str, all| Figure::alone("start", format!("process to first program {what}"), median(all), "ms");
+        Ok(vec![figure("in effect", in_effect), figure("reported", reported)])
+    }
+
+    /// The images' archives.
+    fn sizes(&self) -> Result<Vec<Figure>> {
+        let size = |name: &str| {
+            let archive = self.images.join(name).with_extension("tar");
+            let bytes = fs::metadata(&archive).with_context(|| archive.display().to_string())?.len();
+            anyhow::Ok(
+                Figure::alone("image", format!("{name}'s image"), bytes as f64 / 1e6, "MB").at_most(Bound::Value(40.0)),
+            )
+        };
+        ["agent", "operator"].into_iter().map(size).collect()
+    }
+
+    /// Removes whatever an agent left on a bpffs.
+    fn clear(&self, bpffs: &Path) -> Result<()> {
+        let mut agent = Own::start(bpffs, &self.cgroup)?;
+        agent.pass(&wants([]), &Nothing, true);
+        agent.in_effect(0).map(drop)
+    }
+
+    fn libbpf(&self, name: &str) -> Result<Libbpf> {
+        let object = self.work.join("tcp-events-btf.bpf.o");
+        fs::write(&object, TCP_EVENTS_BTF)?;
+        Libbpf::start(&self.libbpf, &object, &self.bpffs.join(name))
+    }
+
+    /// A directory on bpffs, as a bpffs of its own.
+    fn directory(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.bpffs.join(name);
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
+
+    /// An empty folder of manifests.
+    fn manifests(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.work.join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir(&folder)?;
+        Ok(folder)
+    }
+}
+
+/// The agent's side where programs are added one by one.
+struct Side {
+    own: Own,
+    wants: Wants,
+    object: &'static [u8],
+}
+
+impl Side {
+    fn start(bench: &Bench, name: &str, object: &'static [u8]) -> Result<Self> {
+        let own = Own::start(&bench.directory(name)?, &bench.cgroup)?;
+        Ok(Self { own, wants: wants([]), object })
+    }
+
+    fn add(&mut self, i: usize) -> Result<Duration> {
+        let revision = revision(i, self.object)?;
+        self.wants.run.insert(program(i), revision);
+        let took = self.own.pass(&self.wants, &Fetched(self.object), false);
+        self.own.in_effect(self.wants.run.len())?;
+        Ok(took)
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        self.wants.run.clear();
+        self.own.pass(&self.wants, &Nothing, true);
+        self.own.in_effect(0).map(drop)
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// The kernel frees what is undone in its own time.
+fn settle() {
+    sleep(Duration::from_millis(500));
+}

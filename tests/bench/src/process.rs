@@ -1,0 +1,99 @@
+//! The agent as a process of its own, without a cluster: the image's binary, watching a folder of manifests.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use sockeye_crds::BpfNode;
+
+/// The process; it is killed when this is dropped.
+pub struct Process {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    manifests: PathBuf,
+}
+
+/// Resident memory, in MiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// `VmRSS`
+    pub resident: f64,
+    /// `Pss`: pages shared with others are shared out.
+    pub proportional: f64,
+    /// `VmHWM`: the most it ever was.
+    pub peak: f64,
+}
+
+impl Process {
+    /// Starts it on a folder of manifests.
+    pub fn start(binary: &Path, manifests: &Path, bpffs: &Path, cgroup: &Path) -> Result<Self> {
+        let mut child = Command::new(binary)
+            .args(["standalone".as_ref(), "--manifests".as_ref(), manifests.as_os_str()])
+            .args(["--bpffs".as_ref(), bpffs.as_os_str(), "--cgroup-root".as_ref(), cgroup.as_os_str()])
+            .stdout(Stdio::piped())
+            .stderr(File::create(manifests.join("agent.log"))?)
+            .spawn()
+            .with_context(|| binary.display().to_string())?;
+        let Some(output) = child.stdout.take() else { bail!("no pipe") };
+        Ok(Self { child, output: BufReader::new(output), manifests: manifests.to_owned() })
+    }
+
+    /// Waits until the agent has written its report, which ends with the table of so many BpfPrograms, and fails unless
+    /// all of them are in effect.
+    pub fn reported(&mut self, count: usize) -> Result<()> {
+        for _ in 0..=count {
+            let mut line = String::new();
+            self.output.read_line(&mut line)?;
+            ensure!(!line.is_empty(), "the agent ended: {}", self.log());
+        }
+        let report = fs::read_to_string(self.manifests.join("node.status.yaml"))?;
+        let node: BpfNode = serde_saphyr::from_str(&report)?;
+        let counts = node.status.unwrap_or_default().counts;
+        let good = counts.failed == 0 && usize::try_from(counts.programs) == Ok(count);
+        ensure!(good, "{counts:?}, not {count} BpfPrograms in effect: {}", self.log());
+        Ok(())
+    }
+
+    /// What it holds now.
+    pub fn memory(&self) -> Result<Memory> {
+        let field = |file: &str, key: &str| {
+            let path = format!("/proc/{}/{file}", self.child.id());
+            let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+            let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+            let kib: f64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{path}: {key}"))?;
+            anyhow::Ok(kib / 1024.0)
+        };
+        Ok(Memory {
+            resident: field("status", "VmRSS:")?,
+            proportional: field("smaps_rollup", "Pss:")?,
+            peak: field("status", "VmHWM:")?,
+        })
+    }
+
+    /// Ends it as a node does; nothing is detached.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no process ID")?;
+        kill_process(pid, Signal::TERM)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the agent ended with {status}: {}", self.log());
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        let log = fs::read_to_string(self.manifests.join("agent.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,96 @@
+//! The BpfPrograms that are run: the seed's program, under many names, spread over the cgroups of one node.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Result;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::json;
+use sockeye_agent::agent::{Bytes, Wants};
+use sockeye_crds::{BpfProgramSpec, BpfRevision, names, revision::ProgramRef};
+use sockeye_ebpf::check::check;
+
+/// A cgroup takes 64 programs of a kind: with so many, a thousand of the agent's fit beside a thousand of libbpf's.
+pub const CGROUPS: usize = 32;
+
+/// The bench's cgroups: directories below one of its own.
+#[derive(Clone, Debug)]
+pub struct Cgroups(PathBuf);
+
+impl Cgroups {
+    /// Makes them below `root`.
+    pub fn make(root: &Path) -> Result<Self> {
+        for i in 0..CGROUPS {
+            fs::create_dir_all(root.join(name(i)))?;
+        }
+        Ok(Self(root.to_owned()))
+    }
+
+    /// The directory of the `i`th program's.
+    pub fn directory(&self, i: usize) -> PathBuf {
+        self.0.join(name(i))
+    }
+}
+
+fn name(i: usize) -> String {
+    format!("c{:02}", i % CGROUPS)
+}
+
+/// A BpfProgram's name.
+pub fn program(i: usize) -> String {
+    format!("program-{i:04}")
+}
+
+/// Its spec.
+fn spec(i: usize, object: &[u8]) -> serde_json::Value {
+    json!({
+        "bytecode": {"inline": STANDARD.encode(object)},
+        "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": format!("/{}", name(i))}}]}],
+    })
+}
+
+/// Its manifest, as a user would write it.
+pub fn manifest(i: usize, object: &[u8]) -> String {
+    json!({
+        "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram",
+        "metadata": {"name": program(i)}, "spec": spec(i, object),
+    })
+    .to_string()
+}
+
+/// What the operator would dispatch of it.
+pub fn revision(i: usize, object: &[u8]) -> Result<Arc<BpfRevision>> {
+    let spec: BpfProgramSpec = serde_json::from_value(spec(i, object))?;
+    let reference = ProgramRef { name: program(i), uid: "bench".to_owned() };
+    let spec = check(&spec, object)?.into_revision_spec(reference, 1, 1);
+    let content = serde_json::to_vec(&spec)?;
+    Ok(Arc::new(BpfRevision::new(&names::revision_name(&spec.program.name, &content), spec)))
+}
+
+/// What a node is told to run, where nothing else is to be there.
+pub fn wants(revisions: impl IntoIterator<Item = Arc<BpfRevision>>) -> Wants {
+    let run = revisions.into_iter().map(|revision| (revision.spec.program.name.clone(), revision));
+    Wants { run: run.collect(), keep: BTreeMap::new(), complete: true }
+}
+
+/// Bytes that are already fetched.
+pub struct Fetched(pub &'static [u8]);
+
+impl Bytes for Fetched {
+    async fn get(&self, _digest: &str) -> Result<Vec<u8>, String> {
+        Ok(self.0.to_vec())
+    }
+}
+
+/// No bytes: whoever has these can't load anything.
+pub struct Nothing;
+
+impl Bytes for Nothing {
+    async fn get(&self, digest: &str) -> Result<Vec<u8>, String> {
+        Err(format!("a load of {digest}, where nothing should be loaded"))
+    }
+}
