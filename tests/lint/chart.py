@@ -18,6 +18,10 @@ def main():
             complaints += [f"{name}: {c}" for c in workload(component, o["spec"]["template"]["spec"])]
         elif o["kind"] in ("ClusterRole", "Role"):
             complaints += [f"{name}: {c}" for rule in o["rules"] for c in role(rule)]
+        elif o["kind"] == "ValidatingAdmissionPolicy" and o["spec"]["failurePolicy"] != "Fail":
+            complaints.append(f"{name}: lets through what it cannot judge")
+        elif o["kind"] == "ValidatingAdmissionPolicyBinding" and o["spec"]["validationActions"] != ["Deny"]:
+            complaints.append(f"{name}: denies nothing")
     kinds = sorted(o["kind"] for o in objects if o["kind"] in ("Deployment", "DaemonSet"))
     if kinds != ["DaemonSet", "Deployment"]:
         complaints.append(f"workloads are {kinds}")
