@@ -10,10 +10,12 @@ repo=$(cd "$here/../.." && pwd)
 target=$(rustc -vV | awk '$1 == "host:" {print $2}')
 RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --manifest-path "$repo/Cargo.toml" \
   --target "$target" -p sockeye-operator -p sockeye-agent
+"$repo/deploy/sbom.sh"
 for name in operator agent; do
   context=$images_dir/work/$name
   mkdir -p "$context"
   cp "${CARGO_TARGET_DIR:-$repo/target}/$target/release/sockeye-$name" "$context/sockeye"
+  cp "$repo/target/sbom/$name.json" "$context/sbom.json"
   # The agent is root without what makes root dangerous: its pod drops every capability but three.
   user=65532:65532
   [ "$name" = operator ] || user=0:0
