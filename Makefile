@@ -7,7 +7,7 @@ SHELL := bash
 
 CARGO ?= cargo
 
-.PHONY: help demo test bench cluster-up cluster-down images lint crds example clean
+.PHONY: help demo test bench cluster-up cluster-down images package sbom lint crds example clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ cluster-down: ## stop it and leave nothing behind
 
 images: ## build localhost/sockeye-operator:dev and localhost/sockeye-agent:dev
 	@deploy/images/build.sh
+
+package: ## package the chart, with its SBOM, into target/chart
+	@deploy/package.sh
+
+sbom: ## what images and chart are made of, as CycloneDX: target/sbom/{operator,agent,chart}.json
+	@deploy/sbom.sh
 
 lint: ## formatting, clippy, dependencies' policy, chart, shell scripts, generated files
 	@tests/lint/run.sh

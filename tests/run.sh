@@ -21,15 +21,17 @@ stage_kernel() {
     cargo test --locked -p sockeye-agent --features kernel-tests --test kernel
 }
 
-# Schemas on a real API server, on loopback.
+# Schemas, and the chart's rights, on a real API server, on loopback.
 stage_api() {
     local dir=$PWD/target/api
+    tests/cluster/build-tools.sh helm
     tests/cluster/cluster.sh api-up "$dir"
     # shellcheck disable=SC2064 # the directory of now
     trap "tests/cluster/cluster.sh api-down '$dir'" EXIT
     local path
     path=$(source tests/cluster/lib.sh && tools_path)
-    PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked -p sockeye-tests --features api --test api -- --test-threads=1
+    PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked --no-fail-fast -p sockeye-tests --features api \
+        --test api --test rights -- --test-threads=1
 }
 
 # The main job on a real two-node cluster, which this brings up and takes down.

@@ -6,10 +6,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 
 build_static -p sockeye-operator -p sockeye-agent
+"$repo/deploy/sbom.sh"
 for name in operator agent; do
   context=$images_dir/work/$name
   mkdir -p "$context"
   cp "$static_dir/sockeye-$name" "$context/sockeye"
+  cp "$repo/target/sbom/$name.json" "$context/sbom.json"
   # The agent is root without what makes root dangerous: its pod drops every capability but three.
   user=65532:65532
   [ "$name" = operator ] || user=0:0

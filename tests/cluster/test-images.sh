@@ -21,4 +21,5 @@ ENTRYPOINT ["/bin/sh"]'
 cargo rustc --locked --quiet --manifest-path "$repo/Cargo.toml" -p sockeye-agent --bin sockeye-agent --features older -- \
   -C target-feature=+crt-static
 mv "${CARGO_TARGET_DIR:-$repo/target}/debug/sockeye-agent" "$work/agent-older/sockeye"
+cp "$repo/target/sbom/agent.json" "$work/agent-older/sbom.json"
 image agent-older "$work/agent-older" 0:0 "$(cat "$repo/deploy/images/Containerfile")"

@@ -18,9 +18,18 @@ def main():
             complaints += [f"{name}: {c}" for c in workload(component, o["spec"]["template"]["spec"])]
         elif o["kind"] in ("ClusterRole", "Role"):
             complaints += [f"{name}: {c}" for rule in o["rules"] for c in role(rule)]
+        elif o["kind"] == "ValidatingAdmissionPolicy" and o["spec"]["failurePolicy"] != "Fail":
+            complaints.append(f"{name}: lets through what it cannot judge")
+        elif o["kind"] == "ValidatingAdmissionPolicyBinding" and o["spec"]["validationActions"] != ["Deny"]:
+            complaints.append(f"{name}: denies nothing")
+        elif o["kind"] == "NetworkPolicy":
+            complaints += [f"{name}: {c}" for c in network(o["spec"])]
     kinds = sorted(o["kind"] for o in objects if o["kind"] in ("Deployment", "DaemonSet"))
     if kinds != ["DaemonSet", "Deployment"]:
         complaints.append(f"workloads are {kinds}")
+    guarded = sorted(o["metadata"]["name"] for o in objects if o["kind"] == "NetworkPolicy")
+    if guarded != ["sockeye-agent", "sockeye-operator"]:
+        complaints.append(f"network policies are {guarded}")
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return bool(complaints)
@@ -52,6 +61,17 @@ def workload(component, pod):
             yield "mounts reach the host"
         if mount["name"] == "cgroup" and not mount.get("readOnly"):
             yield "may write cgroups"
+
+
+def network(spec):
+    if spec["ingress"] or "Ingress" not in spec["policyTypes"]:
+        yield "lets something connect"
+    # An egress rule without peers or ports would let everything out.
+    if ("Egress" in spec["policyTypes"]) != bool(spec.get("egress")):
+        yield "outgoing connections are limited by no rule"
+    for rule in spec.get("egress", []):
+        if not all(peer.get("ipBlock") for peer in rule["to"]) or not rule["to"] or not rule["ports"]:
+            yield f"lets out more than the API server's address and port: {rule}"
 
 
 def role(rule):

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Writes what the images and the chart are made of, as CycloneDX: target/sbom/{operator,agent,chart}.json.
+#
+# The crates are told by cargo-cyclonedx, CycloneDX's own tool for cargo, from Cargo.lock; deploy/sbom.py adds what cargo does
+# not know of. The same sources give the same bytes: images are made anew only where something changed.
+set -euo pipefail
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${SOCKEYE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockeye}
+version=0.5.9
+out=$repo/target/sbom
+# The mark of files that this makes beside Cargo.toml, where cargo-cyclonedx puts them; .gitignore knows it too.
+mark=sbom.cdx
+
+tool=$(command -v cargo-cyclonedx || echo "$cache/cargo/bin/cargo-cyclonedx")
+if [[ ! -x $tool ]]; then
+  echo "building cargo-cyclonedx $version (a few minutes, once)" >&2
+  # Not the workspace's target directory: what it builds there would only take space.
+  CARGO_TARGET_DIR=$cache/cargo/build RUSTFLAGS='' cargo install --quiet --locked --root "$cache/cargo" "cargo-cyclonedx@$version"
+  rm -rf "$cache/cargo/build"
+fi
+
+target=$(rustc -vV | awk '$1 == "host:" {print $2}')
+# A serial number and the time of day would differ every time.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$repo" log -1 --format=%ct -- Cargo.lock 2>/dev/null || true)}
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
+trap 'rm -f "$repo"/*/"$mark.json"' EXIT
+(cd "$repo" && "$tool" cyclonedx --quiet --manifest-path Cargo.toml --format json --spec-version 1.5 --target "$target" \
+  --no-build-deps --override-filename "$mark")
+mkdir -p "$out"
+libc=$(getconf GNU_LIBC_VERSION)
+for name in operator agent; do
+  /usr/bin/python3 "$repo/deploy/sbom.py" image "$repo" "${libc#glibc }" <"$repo/$name/$mark.json" >"$out/$name.json"
+done
+/usr/bin/python3 "$repo/deploy/sbom.py" chart "$out"/{operator,agent}.json >"$out/chart.json"
