@@ -6,6 +6,7 @@ import yaml
 
 CAPABILITIES = {"agent": ["BPF", "NET_ADMIN", "PERFMON"], "operator": []}
 HOST_PATHS = {"agent": 2, "operator": 0}
+ARCHITECTURES = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
 
 
 def main():
@@ -32,6 +33,11 @@ def workload(component, pod):
             yield shared
     if pod["securityContext"]["seccompProfile"] != {"type": "RuntimeDefault"}:
         yield "seccomp profile is not RuntimeDefault"
+    if pod["nodeSelector"]["kubernetes.io/os"] != "linux":
+        yield "not on Linux nodes only"
+    for term in pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]:
+        if ARCHITECTURES not in term["matchExpressions"]:
+            yield f"may land where there is no image for it: {term}"
     host_paths = [v for v in pod.get("volumes", []) if "hostPath" in v]
     if len(host_paths) != HOST_PATHS[component]:
         yield f"{len(host_paths)} host paths"

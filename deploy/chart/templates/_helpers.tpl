@@ -46,3 +46,20 @@ readinessProbe:
   periodSeconds: 5
   failureThreshold: 3
 {{- end }}
+
+{{/*
+A pod's affinity: what the user wants, on nodes that there are images for. Terms are alternatives, so each gets the
+architectures; call with the user's affinity.
+*/}}
+{{- define "sockeye.affinity" -}}
+{{- $arch := dict "key" "kubernetes.io/arch" "operator" "In" "values" (list "amd64" "arm64") -}}
+{{- $affinity := deepCopy . -}}
+{{- $node := $affinity.nodeAffinity | default dict -}}
+{{- $required := $node.requiredDuringSchedulingIgnoredDuringExecution | default dict -}}
+{{- $terms := list -}}
+{{- range $required.nodeSelectorTerms | default (list dict) -}}
+{{- $terms = append $terms (set . "matchExpressions" (append (.matchExpressions | default list) $arch)) -}}
+{{- end -}}
+{{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (set $required "nodeSelectorTerms" $terms) -}}
+{{- toYaml (set $affinity "nodeAffinity" $node) -}}
+{{- end }}
