@@ -4,8 +4,9 @@ import sys
 
 import yaml
 
-CAPABILITIES = {"agent": ["BPF", "NET_ADMIN", "PERFMON"], "operator": []}
-HOST_PATHS = {"agent": 2, "operator": 0}
+WORKLOADS = ("DaemonSet", "Deployment", "Job")
+AGENT_CAPABILITIES = ["BPF", "NET_ADMIN", "PERFMON"]
+HOOK_DELETION = "before-hook-creation,hook-succeeded"
 ARCHITECTURES = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
 
 
@@ -14,11 +15,12 @@ def main():
     complaints = []
     for o in objects:
         name = f"{o['kind']} {o['metadata']['name']}"
-        if o["kind"] in ("Deployment", "DaemonSet"):
+        if o["kind"] in WORKLOADS:
             component = o["metadata"]["labels"]["app.kubernetes.io/component"]
             complaints += [f"{name}: {c}" for c in workload(component, o["spec"]["template"]["spec"])]
         elif o["kind"] in ("ClusterRole", "Role"):
             complaints += [f"{name}: {c}" for rule in o["rules"] for c in role(rule)]
+        complaints += [f"{name}: {c}" for c in hook(o)]
     kinds = sorted(o["kind"] for o in objects if o["kind"] in ("Deployment", "DaemonSet"))
     if kinds != ["DaemonSet", "Deployment"]:
         complaints.append(f"workloads are {kinds}")
@@ -39,17 +41,19 @@ def workload(component, pod):
         if ARCHITECTURES not in term["matchExpressions"]:
             yield f"may land where there is no image for it: {term}"
     host_paths = [v for v in pod.get("volumes", []) if "hostPath" in v]
-    if len(host_paths) != HOST_PATHS[component]:
+    if len(host_paths) != (2 if component == "agent" else 0):
         yield f"{len(host_paths)} host paths"
     (container,) = pod["containers"]
     security = container["securityContext"]
     capabilities = security["capabilities"]
-    if capabilities["drop"] != ["ALL"] or capabilities.get("add", []) != CAPABILITIES[component]:
+    if capabilities["drop"] != ["ALL"] or capabilities.get("add", []) != (
+        AGENT_CAPABILITIES if component == "agent" else []
+    ):
         yield f"capabilities are {capabilities}"
     if security.get("privileged") or security["allowPrivilegeEscalation"] or not security["readOnlyRootFilesystem"]:
         yield "privileged, may escalate, or writes its root"
     uid = security.get("runAsUser", pod["securityContext"].get("runAsUser"))
-    if uid != {"agent": 0, "operator": 65532}[component]:
+    if uid != (0 if component == "agent" else 65532):
         yield f"runs as {uid}"
     for mount in container.get("volumeMounts", []):
         if mount["mountPath"].startswith("/sys"):
@@ -58,6 +62,16 @@ def workload(component, pod):
             yield "mounts reach the host"
         if mount["name"] == "cgroup" and not mount.get("readOnly"):
             yield "may write cgroups"
+
+
+def hook(o):
+    """What Helm does not count as the release's own is a hook, and goes by itself."""
+    annotations = o["metadata"].get("annotations", {})
+    if "helm.sh/hook" not in annotations:
+        if o["kind"] == "Job":
+            yield "a Job that is no hook"
+    elif annotations["helm.sh/hook-delete-policy"] != HOOK_DELETION:
+        yield "a hook that stays"
 
 
 def role(rule):

@@ -63,3 +63,32 @@ architectures; call with the user's affinity.
 {{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (set $required "nodeSelectorTerms" $terms) -}}
 {{- toYaml (set $affinity "nodeAffinity" $node) -}}
 {{- end }}
+
+{{/* Where the operator's image may run, and as whom: for the operator itself, and for the Jobs around a release. */}}
+{{- define "sockeye.operatorPod" -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.operator.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+nodeSelector:
+  kubernetes.io/os: linux
+  {{- with .Values.operator.nodeSelector }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- with .Values.operator.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+affinity: {{- include "sockeye.affinity" .Values.operator.affinity | nindent 2 }}
+{{- end }}
+
+{{/* The security context of a container of that image. */}}
+{{- define "sockeye.operatorSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
