@@ -2,6 +2,7 @@
 
 pub mod load;
 pub mod program;
+pub mod release;
 
 use std::{
     path::PathBuf,
