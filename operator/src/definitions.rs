@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a definition is not as it should be.
 #[derive(Debug, thiserror::Error)]
-#[error("CustomResourceDefinition {name}: {why} (waited {waited:?})")]
+#[error("CustomResourceDefinition {name}: {why} (waited {} s)", .waited.as_secs())]
 pub struct Error {
     name: String,
     why: String,
@@ -43,7 +43,7 @@ pub async fn install(client: Client, patience: Duration) -> Result<(), Error> {
             let why = match install_one(&api, &ours, &mut written).await {
                 Ok(None) => break,
                 Ok(Some(why)) => why,
-                Err(error) => error.to_string(),
+                Err(error) => words(error),
             };
             pause(&name, why, start, patience).await?;
         }
@@ -83,7 +83,7 @@ pub async fn remove(client: Client, patience: Duration) -> Result<(), Error> {
         loop {
             let why = match api.delete(&name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => break,
-                Err(error) => error.to_string(),
+                Err(error) => words(error),
                 Ok(_) => "objects of it are still there".to_owned(),
             };
             pause(&name, why, start, patience).await?;
@@ -100,6 +100,14 @@ async fn pause(name: &str, why: String, start: Instant, patience: Duration) -> R
     }
     sleep(PAUSE).await;
     Ok(())
+}
+
+/// What the API server said, without all that surrounds it.
+fn words(error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message,
+        error => error.to_string(),
+    }
 }
 
 /// The version of the definition found, where it is newer than ours. One that names none is older.

@@ -29,7 +29,7 @@ const MAX_NAMED: usize = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Some hang.
-    #[error("still there after {waited:?}: {}", Sentence(.hanging))]
+    #[error("still there after {} s: {}", .waited.as_secs(), Sentence(.hanging))]
     Hanging {
         /// What hangs.
         hanging: Vec<Hanging>,
@@ -37,7 +37,7 @@ pub enum Error {
         waited: Duration,
     },
     /// The API server does not say.
-    #[error("{doing}: {source} (tried for {waited:?})")]
+    #[error("{doing}: {source} (tried for {} s)", .waited.as_secs())]
     Api {
         /// What was to be done.
         doing: String,
@@ -162,7 +162,7 @@ mod tests {
         let error = Error::Hanging { hanging, waited: Duration::from_secs(120) };
         assert_eq!(
             error.to_string(),
-            "still there after 120s: 2 BpfPrograms: a (on node-1, node-2); \
+            "still there after 120 s: 2 BpfPrograms: a (on node-1, node-2); \
              b (no node reports it; is the operator running?)"
         );
     }
