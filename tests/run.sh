@@ -11,7 +11,7 @@ source tests/packages.sh
 
 # Pure code and properties: every crate, no privileges, no network.
 stage_unit() {
-    need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev
+    need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev lua5.4:lua5.4
     cargo test --locked --no-fail-fast --workspace
 }
 
@@ -34,12 +34,13 @@ stage_api() {
         --test api --test rights -- --test-threads=1
 }
 
-# The main job on a real two-node cluster, which this brings up and takes down.
+# The main job, and the release's life by Helm 4 and 3, on a real two-node cluster, which this brings up and takes down.
 stage_e2e() {
     need bpftool:bpftool busybox:busybox-static setpriv:util-linux
     trap 'tests/cluster/down.sh' EXIT
+    tests/cluster/build-tools.sh helm3
     tests/cluster/up.sh
-    cargo test --locked -p sockeye-tests --features e2e --test e2e -- --test-threads=1
+    cargo test --locked --no-fail-fast -p sockeye-tests --features e2e --test e2e --test lifecycle -- --test-threads=1
 }
 
 all=(unit kernel api e2e)

@@ -9,11 +9,13 @@
 //! | [`program_type`] | the program types sockeye runs, in the kernel's words |
 //! | [`condition`] | conditions, their types and their reasons |
 //! | [`summary`] | `BpfNode`s folded into `BpfProgram.status` |
+//! | [`definitions`] | the CustomResourceDefinitions, and which version they are of |
 //! | [`names`] | labels, finalizer, object names, and which names may reach a path |
 //!
 //! Nothing here does IO.
 
 pub mod condition;
+pub mod definitions;
 pub mod names;
 pub mod node;
 pub mod object;

@@ -4,13 +4,11 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use kube::CustomResourceExt as _;
 use serde_json::Value;
-use sockeye_crds::{BpfNode, BpfProgram, BpfRevision};
 
 /// The three definitions, as the API server would read them.
 fn definitions() -> Result<Vec<Value>> {
-    [BpfProgram::crd(), BpfRevision::crd(), BpfNode::crd()]
+    sockeye_crds::definitions::definitions()
         .into_iter()
         .map(|crd| serde_json::to_value(crd).context("a definition is JSON"))
         .collect()

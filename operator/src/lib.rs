@@ -14,6 +14,9 @@
 //! timetable, [`memory`] what it may forget; [`cluster`] joins nodes, agents and reports; [`sweep`] finds bytes to remove;
 //! [`announce`] finds what is worth an Event and [`events`] publishes it; [`health`] serves the two pages.
 //!
+//! Two short runs of the same binary stand beside it, which the chart starts as Jobs: [`definitions`] brings the
+//! CustomResourceDefinitions before an installation, [`uninstall`] removes the BpfPrograms before an uninstallation.
+//!
 //! Guarantees
 //! - Nothing is written when nothing changed, and an idle cluster causes no write at all.
 //! - Bytes are stored before the revision that names them, and the revision before the status that claims it.
@@ -40,12 +43,14 @@
 //! Environment: `POD_NAMESPACE` (the release namespace, by the downward API; required in a pod), `POD_NAME` (optional, the
 //! reporting instance of Events), `RUST_LOG`. Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`,
 //! each also by environment; see `--help`. It listens on one port only, `--health-port` (8080), for `/healthz` and
-//! `/readyz`. Agents' pods are those in the release namespace with the labels of [`Config::AGENT_SELECTOR`].
+//! `/readyz`. The short runs are the subcommands `crds` and `uninstall`, which need the definitions' get, create and patch,
+//! and the BpfPrograms' list and delete and the ConfigMaps' deletecollection (with `--crds`, the definitions' delete too). Agents' pods are those in the release namespace with the labels of [`Config::AGENT_SELECTOR`].
 
 pub mod announce;
 pub mod apply;
 pub mod cluster;
 pub mod config;
+pub mod definitions;
 pub mod driver;
 pub mod events;
 pub mod gather;
@@ -59,6 +64,7 @@ pub mod stores;
 pub mod summarize;
 pub mod sweep;
 pub mod trigger;
+pub mod uninstall;
 pub mod validate;
 pub mod watch;
 

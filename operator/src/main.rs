@@ -1,19 +1,26 @@
 //! The operator's process: arguments, logs, signals, exit code.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum};
-use sockeye_operator::Config;
+use clap::{Parser, Subcommand, ValueEnum};
+use k8s_openapi::jiff::SignedDuration;
+use kube::Client;
+use sockeye_operator::{Config, definitions, uninstall};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 /// Validates BpfPrograms, dispatches them as BpfRevisions, and folds what the nodes say into one status.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, subcommand_negates_reqs = true)]
 struct Args {
+    /// Without one, it is the operator and runs until it is told to stop.
+    #[command(subcommand)]
+    errand: Option<Errand>,
     /// The namespace sockeye is installed in.
-    #[arg(long, env = "POD_NAMESPACE")]
-    namespace: String,
+    #[arg(long, env = "POD_NAMESPACE", required = true)]
+    namespace: Option<String>,
     /// The label selector of the agents' pods.
     #[arg(long, env = "SOCKEYE_AGENT_SELECTOR", default_value = Config::AGENT_SELECTOR)]
     agent_selector: String,
@@ -23,6 +30,31 @@ struct Args {
     /// How to log.
     #[arg(long, env = "SOCKEYE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+}
+
+/// What comes to an end by itself.
+#[derive(Debug, Subcommand)]
+enum Errand {
+    /// Create or upgrade the CustomResourceDefinitions, but never put an older one over a newer.
+    Crds {
+        /// How long to wait until they are served.
+        #[arg(long, default_value = "60s", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Delete all BpfPrograms and wait until they are gone. Operator and agents must still run.
+    Uninstall {
+        /// How long to wait.
+        #[arg(long, default_value = "120s", value_parser = duration)]
+        timeout: Duration,
+        /// Delete the CustomResourceDefinitions afterwards.
+        #[arg(long)]
+        crds: bool,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: SignedDuration = text.parse().map_err(|error| format!("{error}; write it as 120s or 2m"))?;
+    duration.try_into().map_err(|_| "it is negative".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -43,16 +75,51 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let Args { namespace, agent_selector, health_port, log_format: _ } = args;
-    let client = kube::Client::try_default().await.context("finding out how to reach the API server")?;
-    let config = Config { agent_selector, health_port, ..Config::new(namespace) };
+    let Args { errand, namespace, agent_selector, health_port, log_format: _ } = args;
+    let client = Client::try_default().await.context("finding out how to reach the API server")?;
+    let is_errand = errand.is_some();
+    let work = async {
+        match errand {
+            Some(errand) => run_errand(client, errand, namespace).await,
+            None => {
+                let namespace = namespace.context("--namespace is missing")?;
+                let config = Config { agent_selector, health_port, ..Config::new(namespace) };
+                info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
+                match sockeye_operator::run(client, config).await? {}
+            }
+        }
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
     tokio::select! {
-        ended = sockeye_operator::run(client, config) => match ended? {},
-        _ = terminate.recv() => info!("told to stop"),
-        _ = interrupt.recv() => info!("interrupted"),
+        ended = work => ended,
+        _ = terminate.recv() => stopped(is_errand, "told to stop"),
+        _ = interrupt.recv() => stopped(is_errand, "interrupted"),
+    }
+}
+
+/// An operator that is stopped has done its work; an errand that is stopped has not.
+fn stopped(is_errand: bool, why: &'static str) -> anyhow::Result<()> {
+    if is_errand {
+        anyhow::bail!(why);
+    }
+    info!("{why}");
+    Ok(())
+}
+
+async fn run_errand(client: Client, errand: Errand, namespace: Option<String>) -> anyhow::Result<()> {
+    match errand {
+        Errand::Crds { timeout } => definitions::install(client, timeout).await?,
+        Errand::Uninstall { timeout, crds } => {
+            uninstall::programs(client.clone(), timeout).await?;
+            if let Some(namespace) = namespace {
+                uninstall::bytes(client.clone(), &namespace).await.context("deleting the bytes that are stored")?;
+            }
+            info!("no BpfProgram is left");
+            if crds {
+                definitions::remove(client, timeout).await?;
+            }
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ helpers_up() {
   helper run "export KUBECONFIG='$out/kubeconfig' PATH='$tools':\"\$PATH\"; exec $enter \"\$@\""
   helper kubectl "exec '$out/run' kubectl \"\$@\""
   helper helm "exec '$out/run' helm \"\$@\""
+  helper helm3 "exec '$out/run' helm3 \"\$@\""
   # shellcheck disable=SC2016
   local node='node=$1; shift; pid=$(cat '$run'/nodes/"$node"/holder.pid) || { echo "no node $node; there are: $(ls '$run'/nodes)" >&2; exit 1; }'
   helper exec "$node; PATH='$tools':\"\$PATH\" exec nsenter --mount=/proc/\$pid/ns/mnt --net=/run/netns/$netns -- \"\$@\""

@@ -28,6 +28,7 @@ version_of() {
     kubernetes) pinned kubernetes k8s.io/kubernetes ;;
     etcd) pinned etcd go.etcd.io/etcd/server/v3 ;;
     helm) pinned helm helm.sh/helm/v4 ;;
+    helm3) pinned helm3 helm.sh/helm/v3 ;;
     containerd) pinned containerd github.com/containerd/containerd/v2 ;;
   esac
 }
@@ -44,6 +45,7 @@ flags_of() {
           $package "$version" $package $package "${minor%%.*}"
       done ;;
     helm) printf -- '-X helm.sh/helm/v4/internal/version.version=%s' "$version" ;;
+    helm3) printf -- '-X helm.sh/helm/v3/internal/version.version=%s' "$version" ;;
     containerd) printf -- '-X github.com/containerd/containerd/v2/version.Version=%s' "$version" ;;
   esac
 }
@@ -59,7 +61,7 @@ tools_dir() {
 
 tools_path() {
   local path=${KUBEBUILDER_ASSETS:+$KUBEBUILDER_ASSETS:} module
-  for module in kubernetes etcd helm containerd; do path+="$(tools_dir $module):"; done
+  for module in kubernetes etcd helm helm3 containerd; do path+="$(tools_dir $module):"; done
   printf '%s' "$path$PATH"
 }
 
@@ -71,13 +73,13 @@ given() {
   command -v "$1" >/dev/null || return 1
   case $1 in
     kubectl) says=$(kubectl version --client) ;;
-    helm) says=$(helm version --short) ;;
+    helm | helm3) says=$("$1" version --short) ;;
     containerd-shim-runc-v2) says=$("$1" -v) ;;
     *) says=$("$1" --version) ;;
   esac 2>/dev/null || return 1
   # The minor release counts, for Helm the major.
   series=${series%.*}
-  [ "$2" != helm ] || series=${series%.*}
+  [[ $2 != helm* ]] || series=${series%.*}
   grep -qE "(^|[^0-9.])v?${series//./\\.}\\." <<<"$says"
 }
 

@@ -4,8 +4,10 @@ import sys
 
 import yaml
 
-CAPABILITIES = {"agent": ["BPF", "NET_ADMIN", "PERFMON"], "operator": []}
-HOST_PATHS = {"agent": 2, "operator": 0}
+WORKLOADS = ("DaemonSet", "Deployment", "Job")
+AGENT_CAPABILITIES = ["BPF", "NET_ADMIN", "PERFMON"]
+HOOK_DELETION = "before-hook-creation,hook-succeeded"
+ARCHITECTURES = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
 
 
 def main():
@@ -13,7 +15,7 @@ def main():
     complaints = []
     for o in objects:
         name = f"{o['kind']} {o['metadata']['name']}"
-        if o["kind"] in ("Deployment", "DaemonSet"):
+        if o["kind"] in WORKLOADS:
             component = o["metadata"]["labels"]["app.kubernetes.io/component"]
             complaints += [f"{name}: {c}" for c in workload(component, o["spec"]["template"]["spec"])]
         elif o["kind"] in ("ClusterRole", "Role"):
@@ -24,6 +26,7 @@ def main():
             complaints.append(f"{name}: denies nothing")
         elif o["kind"] == "NetworkPolicy":
             complaints += [f"{name}: {c}" for c in network(o["spec"])]
+        complaints += [f"{name}: {c}" for c in hook(o)]
     kinds = sorted(o["kind"] for o in objects if o["kind"] in ("Deployment", "DaemonSet"))
     if kinds != ["DaemonSet", "Deployment"]:
         complaints.append(f"workloads are {kinds}")
@@ -41,18 +44,25 @@ def workload(component, pod):
             yield shared
     if pod["securityContext"]["seccompProfile"] != {"type": "RuntimeDefault"}:
         yield "seccomp profile is not RuntimeDefault"
+    if pod["nodeSelector"]["kubernetes.io/os"] != "linux":
+        yield "not on Linux nodes only"
+    for term in pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]:
+        if ARCHITECTURES not in term["matchExpressions"]:
+            yield f"may land where there is no image for it: {term}"
     host_paths = [v for v in pod.get("volumes", []) if "hostPath" in v]
-    if len(host_paths) != HOST_PATHS[component]:
+    if len(host_paths) != (2 if component == "agent" else 0):
         yield f"{len(host_paths)} host paths"
     (container,) = pod["containers"]
     security = container["securityContext"]
     capabilities = security["capabilities"]
-    if capabilities["drop"] != ["ALL"] or capabilities.get("add", []) != CAPABILITIES[component]:
+    if capabilities["drop"] != ["ALL"] or capabilities.get("add", []) != (
+        AGENT_CAPABILITIES if component == "agent" else []
+    ):
         yield f"capabilities are {capabilities}"
     if security.get("privileged") or security["allowPrivilegeEscalation"] or not security["readOnlyRootFilesystem"]:
         yield "privileged, may escalate, or writes its root"
     uid = security.get("runAsUser", pod["securityContext"].get("runAsUser"))
-    if uid != {"agent": 0, "operator": 65532}[component]:
+    if uid != (0 if component == "agent" else 65532):
         yield f"runs as {uid}"
     for mount in container.get("volumeMounts", []):
         if mount["mountPath"].startswith("/sys"):
@@ -72,6 +82,16 @@ def network(spec):
     for rule in spec.get("egress", []):
         if not all(peer.get("ipBlock") for peer in rule["to"]) or not rule["to"] or not rule["ports"]:
             yield f"lets out more than the API server's address and port: {rule}"
+
+
+def hook(o):
+    """What Helm does not count as the release's own is a hook, and goes by itself."""
+    annotations = o["metadata"].get("annotations", {})
+    if "helm.sh/hook" not in annotations:
+        if o["kind"] == "Job":
+            yield "a Job that is no hook"
+    elif annotations["helm.sh/hook-delete-policy"] != HOOK_DELETION:
+        yield "a hook that stays"
 
 
 def role(rule):

@@ -37,8 +37,17 @@ chart() {
     helm=$(helm_path) || return
     "$helm" lint --strict --quiet deploy/chart || return
     local values
-    for values in deploy/chart/values.yaml tests/lint/values.yaml; do
-        "$helm" template sockeye deploy/chart -n sockeye-system -f "$values" | /usr/bin/python3 tests/lint/chart.py || return
+    for values in "-f tests/lint/values.yaml" "--set crds.keep=false" ""; do
+        # shellcheck disable=SC2086 # options, not one word
+        "$helm" template sockeye deploy/chart -n sockeye-system $values | /usr/bin/python3 tests/lint/chart.py || return
+    done
+    # Values that contradict each other, or that the agent or the API server would refuse.
+    for values in crds.keep=false,uninstall.removePrograms=false cgroup.kubeletRoot=relative nonesuch=1 \
+        agent.appArmorProfile.type=Localhost agent.seLinuxOptions.kind=spc_t uninstall.timeoutSeconds=0; do
+        if "$helm" template sockeye deploy/chart --set "$values" >/dev/null 2>&1; then
+            echo "the chart takes $values" >&2
+            return 1
+        fi
     done
 }
 

@@ -1,5 +1,9 @@
 //! What tests against a cluster share: its tools as commands, and waiting.
 
+pub mod load;
+pub mod program;
+pub mod release;
+
 use std::{
     path::PathBuf,
     process::{Command, Output},
@@ -9,6 +13,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+
+/// How long anything on the local cluster may take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The local cluster's nodes.
+pub const NODES: [&str; 2] = ["node-1", "node-2"];
 
 /// The checkout.
 pub fn repo() -> PathBuf {

@@ -7,113 +7,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
-use sockeye_tests::{bpftool, cluster, condition, helper, json, kubectl, repo, run, until};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-const NODES: [&str; 2] = ["node-1", "node-2"];
-
-/// A BpfProgram that goes with the test.
-struct Applied(String);
-
-impl Applied {
-    fn example() -> Result<Self> {
-        let path = repo().join("deploy/examples/bpfprogram.yaml");
-        kubectl(&["apply", "-f", &path.display().to_string()])?;
-        Ok(Self("tcp-events".to_owned()))
-    }
-
-    fn apply(name: &str, object: &[u8], more: Value) -> Result<Self> {
-        let applied = Self(name.to_owned());
-        applied.edit(object, more)?;
-        Ok(applied)
-    }
-
-    fn edit(&self, object: &[u8], more: Value) -> Result<()> {
-        let mut manifest = json!({
-            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": self.0},
-            "spec": {
-                "bytecode": {"inline": STANDARD.encode(object)},
-                "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
-            },
-        });
-        for (key, value) in more.as_object().into_iter().flatten() {
-            manifest["spec"][key] = value.clone();
-        }
-        let file = repo().join(format!("target/cluster/{}.json", self.0));
-        std::fs::write(&file, manifest.to_string())?;
-        kubectl(&["apply", "-f", &file.display().to_string()])?;
-        Ok(())
-    }
-
-    fn get(&self) -> Result<Value> {
-        json(&["get", "bpfprograms.sockeye.dev", &self.0])
-    }
-
-    /// Waits until a condition of the latest generation has that status.
-    fn condition_is(&self, type_: &str, status: &str) -> Result<Value> {
-        let mut found = Value::Null;
-        let waited = until(PATIENCE, &format!("{} of {}: {status}", type_, self.0), || {
-            found = self.get()?;
-            let generation = &found["metadata"]["generation"];
-            Ok(condition(&found, type_)
-                .is_some_and(|c| c["status"] == status && c["observedGeneration"] == *generation))
-        });
-        waited.with_context(|| format!("status: {:#}", found["status"]))?;
-        Ok(found)
-    }
-
-    fn ready_on(&self, nodes: &str) -> Result<Value> {
-        let mut found = Value::Null;
-        until(PATIENCE, &format!("{} on {nodes}", self.0), || {
-            found = self.condition_is("Ready", "True")?;
-            Ok(found["status"]["summary"]["nodes"] == nodes)
-        })
-        .with_context(|| format!("status: {:#}", found["status"]))?;
-        Ok(found)
-    }
-
-    fn home(&self) -> String {
-        format!("/sys/fs/bpf/sockeye/{}", self.0)
-    }
-
-    fn pin(&self, node: &str, kind: &str, below: &str) -> Result<Value> {
-        bpftool(node, &[kind, "show", "pinned", &format!("{}/{below}", self.home())])
-    }
-
-    fn counts(&self, node: &str) -> Result<Vec<u64>> {
-        let dump = bpftool(node, &["map", "dump", "pinned", &format!("{}/maps/my_map", self.home())])?;
-        let entries = dump.as_array().context("no entries")?;
-        Ok(entries.iter().map(|entry| little_endian(&entry["value"])).collect())
-    }
-}
-
-impl Drop for Applied {
-    fn drop(&mut self) {
-        let gone = kubectl(&["delete", "bpfprograms.sockeye.dev", &self.0, "--ignore-not-found", "--timeout=30s"]);
-        if let Err(error) = gone {
-            eprintln!("{} could not be deleted: {error:#}", self.0);
-        }
-    }
-}
-
-fn little_endian(bytes: &Value) -> u64 {
-    let digits = bytes.as_array().into_iter().flatten().rev().filter_map(Value::as_str);
-    digits.fold(0, |n, byte| n << 8 | u64::from_str_radix(byte.trim_start_matches("0x"), 16).unwrap_or_default())
-}
-
-fn placement<'a>(program: &'a Value, node: &str) -> Result<&'a Value> {
-    let all = program["status"]["placements"].as_array().context("no placements")?;
-    all.iter().find(|p| p["node"] == node).with_context(|| format!("no placement on {node}"))
-}
-
-fn details(node: &str, program: &str) -> Result<Value> {
-    let status = json(&["get", "bpfnodes", node])?["status"].clone();
-    let all = status["details"].as_array().cloned().unwrap_or_default();
-    all.into_iter().find(|d| d["name"] == program).with_context(|| format!("BpfNode {node} says nothing of {program}"))
-}
+use sockeye_tests::{
+    NODES, PATIENCE, bpftool, cluster, condition, helper, json, kubectl,
+    load::{Pod, Server},
+    program::{Applied, details, placement},
+    release::Helm,
+    repo, run, until,
+};
 
 #[test]
 fn what_the_status_says_is_what_bpftool_says() -> Result<()> {
@@ -270,25 +172,7 @@ struct OtherAgents;
 
 impl OtherAgents {
     fn roll_out(repository: &str) -> Result<()> {
-        let image = format!("agent.image.repository={repository}");
-        let chart = repo().join("deploy/chart").display().to_string();
-        helper(
-            "helm",
-            &[
-                "upgrade",
-                "sockeye",
-                &chart,
-                "-n",
-                "sockeye-system",
-                "--reuse-values",
-                "--set",
-                &image,
-                "--wait",
-                "--timeout",
-                "120s",
-            ],
-        )?;
-        Ok(())
+        Helm("helm").install(&["--set", &format!("agent.image.repository={repository}")]).map(drop)
     }
 }
 
@@ -328,73 +212,16 @@ fn an_older_agent_keeps_the_last_good_revision_and_says_what_it_lacks() -> Resul
     Ok(())
 }
 
-/// A server outside both nodes' cgroups, so that only the clients' ends are counted.
-struct Server(std::process::Child);
-
-impl Server {
-    fn start() -> Result<Self> {
-        let run = repo().join("target/cluster/run");
-        let child = std::process::Command::new(run)
-            .args(["setpriv", "--pdeathsig", "KILL", "busybox", "nc", "-ll", "-p", "8099", "-e", "true"])
-            .stdin(std::process::Stdio::null())
-            .spawn()?;
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A pod that goes with the test.
-struct Pod(&'static str);
-
-impl Pod {
-    fn run(name: &'static str, node: &str, command: &str) -> Result<Self> {
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-            "spec": {"nodeName": node, "restartPolicy": "Never", "automountServiceAccountToken": false,
-                "enableServiceLinks": false, "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "main", "image": "localhost/sockeye-toolbox:dev", "imagePullPolicy": "Never",
-                    "command": ["/bin/sh", "-c", command]}]},
-        });
-        let file = repo().join(format!("target/cluster/{name}.json"));
-        std::fs::write(&file, pod.to_string())?;
-        until(PATIENCE, "the default service account", || Ok(kubectl(&["get", "serviceaccount", "default"]).is_ok()))?;
-        kubectl(&["delete", "pod", name, "--ignore-not-found", "--wait"])?;
-        kubectl(&["apply", "-f", &file.display().to_string()])?;
-        Ok(Self(name))
-    }
-
-    fn succeeded(&self) -> Result<()> {
-        until(PATIENCE, "the pod's end", || {
-            let pod = json(&["get", "pod", self.0])?;
-            ensure!(pod["status"]["phase"] != "Failed", "the pod failed: {}", kubectl(&["logs", self.0])?);
-            Ok(pod["status"]["phase"] == "Succeeded")
-        })?;
-        Ok(())
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        let _ =
-            kubectl(&["delete", "pod", self.0, "--ignore-not-found", "--wait=false", "--grace-period=0", "--force"]);
-    }
-}
-
 #[test]
 fn a_pods_connections_raise_its_nodes_counters_by_their_number() -> Result<()> {
-    const ACTIVE: usize = 4;
     const CONNECTIONS: u64 = 100;
     let example = Applied::apply("pod-connections", TCP_EVENTS_BTF, json!({}))?;
     example.ready_on("2/2")?;
     let _server = Server::start()?;
     // Components of ours that run on the nodes keep their connections open; wait until a second passes without a new one.
-    let counts = || Ok::<_, anyhow::Error>([example.counts("node-1")?[ACTIVE], example.counts("node-2")?[ACTIVE]]);
+    let counts = || {
+        Ok::<_, anyhow::Error>([example.counts("node-1")?[Applied::ACTIVE], example.counts("node-2")?[Applied::ACTIVE]])
+    };
     until(PATIENCE, "quiet nodes", || {
         let before = counts()?;
         std::thread::sleep(Duration::from_secs(1));

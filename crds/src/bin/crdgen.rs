@@ -1,10 +1,9 @@
 //! Prints the CustomResourceDefinitions as YAML, one document each: what `deploy/` commits.
 
-use kube::CustomResourceExt as _;
-use sockeye_crds::{BpfNode, BpfProgram, BpfRevision};
+use sockeye_crds::definitions::definitions;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for crd in [BpfProgram::crd(), BpfRevision::crd(), BpfNode::crd()] {
+    for crd in definitions() {
         print!("---\n{}", serde_saphyr::to_string(&crd)?);
     }
     Ok(())

@@ -46,3 +46,49 @@ readinessProbe:
   periodSeconds: 5
   failureThreshold: 3
 {{- end }}
+
+{{/*
+A pod's affinity: what the user wants, on nodes that there are images for. Terms are alternatives, so each gets the
+architectures; call with the user's affinity.
+*/}}
+{{- define "sockeye.affinity" -}}
+{{- $arch := dict "key" "kubernetes.io/arch" "operator" "In" "values" (list "amd64" "arm64") -}}
+{{- $affinity := deepCopy . -}}
+{{- $node := $affinity.nodeAffinity | default dict -}}
+{{- $required := $node.requiredDuringSchedulingIgnoredDuringExecution | default dict -}}
+{{- $terms := list -}}
+{{- range $required.nodeSelectorTerms | default (list dict) -}}
+{{- $terms = append $terms (set . "matchExpressions" (append (.matchExpressions | default list) $arch)) -}}
+{{- end -}}
+{{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (set $required "nodeSelectorTerms" $terms) -}}
+{{- toYaml (set $affinity "nodeAffinity" $node) -}}
+{{- end }}
+
+{{/* Where the operator's image may run, and as whom: for the operator itself, and for the Jobs around a release. */}}
+{{- define "sockeye.operatorPod" -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.operator.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+nodeSelector:
+  kubernetes.io/os: linux
+  {{- with .Values.operator.nodeSelector }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- with .Values.operator.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+affinity: {{- include "sockeye.affinity" .Values.operator.affinity | nindent 2 }}
+{{- end }}
+
+{{/* The security context of a container of that image. */}}
+{{- define "sockeye.operatorSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}

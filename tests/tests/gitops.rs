@@ -1,0 +1,101 @@
+//! docs/gitops.md: the health check for Argo CD, run by Lua on statuses as the operator writes them.
+#![allow(missing_docs)]
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use sockeye_tests::repo;
+
+/// The check, without its indentation in the ConfigMap.
+fn check() -> Result<String> {
+    let page = std::fs::read_to_string(repo().join("docs/gitops.md"))?;
+    let (_, rest) = page.split_once("health.sockeye.dev_BpfProgram: |\n").context("no check on the page")?;
+    let (check, _) = rest.split_once("```").context("no end of the check")?;
+    Ok(check.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect::<Vec<_>>().join("\n"))
+}
+
+/// A value as Lua writes it. Null is absent, as in Argo CD.
+fn lua(value: &Value) -> String {
+    match value {
+        Value::Null => "nil".to_owned(),
+        Value::Array(items) => format!("{{{}}}", items.iter().map(lua).collect::<Vec<_>>().join(",")),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| format!("[{}]={}", json!(key), lua(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+        }
+        plain => plain.to_string(),
+    }
+}
+
+/// What Argo CD makes of a BpfProgram: status and message.
+fn health(object: &Value) -> Result<(String, String)> {
+    let script = format!(
+        "local function check(obj)\n{}\nend\nlocal hs = check({})\nprint(hs.status)\nprint(hs.message)\n",
+        check()?,
+        lua(object)
+    );
+    let mut lua = Command::new("lua5.4")
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("lua5.4 (tests/run.sh unit installs it)")?;
+    lua.stdin.take().context("no input")?.write_all(script.as_bytes())?;
+    let output = lua.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let said = String::from_utf8(output.stdout)?;
+    let (status, message) = said.trim_end().split_once('\n').context("no message")?;
+    Ok((status.to_owned(), message.to_owned()))
+}
+
+/// A BpfProgram of generation 3 whose conditions, of that generation, have these statuses and reasons.
+fn program(conditions: &[(&str, &str, &str)]) -> Value {
+    let conditions: Vec<Value> = conditions
+        .iter()
+        .map(|(type_, status, reason)| {
+            json!({"type": type_, "status": status, "reason": reason, "message": "in words", "observedGeneration": 3})
+        })
+        .collect();
+    json!({"metadata": {"generation": 3}, "status": {"observedGeneration": 3, "conditions": conditions}})
+}
+
+#[test]
+fn argo_cd_says_what_kstatus_says() -> Result<()> {
+    let in_effect =
+        [("Accepted", "True", "Dispatched"), ("Attached", "True", "InEffect"), ("Ready", "True", "InEffect")];
+    let with = |more: (&'static str, &'static str, &'static str)| program(&[&in_effect[..], &[more]].concat());
+    let not_ready =
+        |reason, why| program(&[("Attached", "False", reason), ("Ready", "False", reason), (why, "True", reason)]);
+    let mut edited = program(&in_effect);
+    edited["metadata"]["generation"] = json!(4);
+    let mut half_written = edited.clone();
+    half_written["status"]["observedGeneration"] = json!(4);
+    let mut deleted = not_ready("Deleting", "Reconciling");
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let mut hopeless_and_deleted = not_ready("VerifierRefused", "Stalled");
+    hopeless_and_deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+
+    for (what, object, status, message) in [
+        ("new", json!({"metadata": {"generation": 1}}), "Progressing", "Waiting for the operator"),
+        ("in effect", program(&in_effect), "Healthy", "InEffect: in words"),
+        ("no node selected", program(&[("Ready", "True", "NoNodeSelected")]), "Healthy", "NoNodeSelected: in words"),
+        ("edited", edited, "Progressing", "Waiting for the operator"),
+        ("conditions of old", half_written, "Progressing", "Waiting for the operator"),
+        ("on its way", not_ready("Progressing", "Reconciling"), "Progressing", "Progressing: in words"),
+        ("leaving a node", with(("Reconciling", "True", "Progressing")), "Progressing", "Progressing: in words"),
+        ("refused", not_ready("NoSuchProgram", "Stalled"), "Degraded", "NoSuchProgram: in words"),
+        ("being deleted", deleted, "Progressing", "Deleting: in words"),
+        ("refused and being deleted", hopeless_and_deleted, "Progressing", "Waiting for the operator"),
+    ] {
+        let (found, words) = health(&object).context(what)?;
+        ensure!((found.as_str(), words.as_str()) == (status, message), "{what}: {found}: {words}");
+    }
+    Ok(())
+}
