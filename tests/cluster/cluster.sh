@@ -26,6 +26,14 @@ cluster.sh api-down DIR            stop it
 USAGE
 }
 
+# One cluster a machine: of two that go up or down, the second waits for the first. The lock is on a directory that is
+# there anyway, and is held by flock, not by the daemons: it goes with this script, however that ends.
+alone() {
+  [ "${SOCKEYE_CLUSTER_ALONE:-}" != 1 ] || return 0
+  flock --nonblock /run/lock true || say "another cluster.sh is at work on this machine: waiting for it"
+  SOCKEYE_CLUSTER_ALONE=1 exec flock --close /run/lock "$here/cluster.sh" "$@"
+}
+
 up() {
   [ "$(id -u)" = 0 ] || die "the cluster needs root: it makes namespaces, mounts and cgroups"
   if [ -e "$run/owner" ] && [ "$(cat "$run/owner")" != "$repo" ] && [ -n "$(our_pids)" ]; then
@@ -60,8 +68,8 @@ is_up() {
 }
 
 case ${1:-} in
-  up) up "${2:-}" ;;
-  down) sweep; residue; say "down" ;;
+  up) alone "$@"; up "${2:-}" ;;
+  down) alone "$@"; sweep; residue; say "down" ;;
   sockeye) PATH=$(tools_path) sockeye_install ;;
   node-add) PATH=$(tools_path); export PATH; node_up "$2" "$3"; images_import "$2"; node_ready "$2" ;;
   node-remove) node_remove "$2" ;;

@@ -17,9 +17,9 @@ ENV PATH=/bin
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
 ENTRYPOINT ["/bin/sh"]'
 
-# As the unit tests build it: what they have built is not built again. Into a directory of its own, since the name is taken.
+# As the unit tests build it, so that what they have built is not built again.
 cargo rustc --locked --quiet --manifest-path "$repo/Cargo.toml" -p sockeye-agent --bin sockeye-agent --features older -- \
   -C target-feature=+crt-static
-mv "${CARGO_TARGET_DIR:-$repo/target}/debug/sockeye-agent" "$work/agent-older/sockeye"
+cp "${CARGO_TARGET_DIR:-$repo/target}/debug/sockeye-agent" "$work/agent-older/sockeye"
 cp "$repo/target/sbom/agent.json" "$work/agent-older/sbom.json"
 image agent-older "$work/agent-older" 0:0 "$(cat "$repo/deploy/images/Containerfile")"
