@@ -34,12 +34,12 @@ stage_api() {
         --test api --test rights -- --test-threads=1
 }
 
-# The main job on a real two-node cluster, which this brings up and takes down.
+# The main job, and what the pods hold, on a real two-node cluster, which this brings up and takes down.
 stage_e2e() {
     need bpftool:bpftool busybox:busybox-static setpriv:util-linux
     trap 'tests/cluster/down.sh' EXIT
     tests/cluster/up.sh
-    cargo test --locked -p sockeye-tests --features e2e --test e2e -- --test-threads=1
+    cargo test --locked --no-fail-fast -p sockeye-tests --features e2e --test e2e --test privileges -- --test-threads=1
 }
 
 all=(unit kernel api e2e)
