@@ -4,10 +4,11 @@ set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$repo/deploy/sbom.sh"
 "$repo/tests/cluster/build-tools.sh" helm
-out=$repo/target/chart
-rm -rf "$out"
-mkdir -p "$out"
-cp -r "$repo/deploy/chart" "$out/sockeye"
-cp "$repo/target/sbom/chart.json" "$out/sockeye/sbom.json"
-PATH=$(source "$repo/tests/cluster/lib.sh" && tools_path) helm package --destination "$out" "$out/sockeye"
-rm -rf "$out/sockeye"
+packages=$repo/target/chart
+rm -rf "$packages"
+mkdir -p "$packages"
+cp -r "$repo/deploy/chart" "$packages/sockeye"
+cp "$repo/target/sbom/chart.json" "$packages/sockeye/sbom.json"
+path=$(source "$repo/tests/cluster/lib.sh" && tools_path)
+PATH=$path helm package --destination "$packages" "$packages/sockeye"
+rm -rf "$packages/sockeye"

@@ -34,13 +34,15 @@ stage_api() {
         --test api --test rights -- --test-threads=1
 }
 
-# The main job, and the release's life by Helm 4 and 3, on a real two-node cluster, which this brings up and takes down.
+# The main job, what the pods hold, and the release's life by Helm 4 and 3, on a real two-node cluster, which this brings up
+# and takes down.
 stage_e2e() {
     need bpftool:bpftool busybox:busybox-static setpriv:util-linux
     trap 'tests/cluster/down.sh' EXIT
     tests/cluster/build-tools.sh helm3
     tests/cluster/up.sh
-    cargo test --locked --no-fail-fast -p sockeye-tests --features e2e --test e2e --test lifecycle -- --test-threads=1
+    cargo test --locked --no-fail-fast -p sockeye-tests --features e2e --test e2e --test privileges --test lifecycle -- \
+        --test-threads=1
 }
 
 all=(unit kernel api e2e)

@@ -75,7 +75,7 @@ is_up() {
 }
 
 case ${1:-} in
-  sockeye | node-* | apiserver-*) own ;;
+  down | sockeye | node-* | apiserver-*) own ;;
 esac
 case ${1:-} in
   up) alone "$@"; up "${2:-}" ;;

@@ -130,7 +130,7 @@ impl Process {
         for at in mounts.iter().filter(|mount| mount.at.starts_with("/sys") && !mount.writable).map(|mount| &mount.at) {
             ensure!(self.mkdir(at)? == ErrorKind::ReadOnlyFilesystem, "{at}");
         }
-        for at in ["/", "/sys", "/proc/sys", "/var/run/secrets/kubernetes.io/serviceaccount"] {
+        for at in ["/", "/sys", "/var/run/secrets/kubernetes.io/serviceaccount"] {
             ensure!(self.mkdir(at)? == ErrorKind::ReadOnlyFilesystem, "{at}");
         }
         Ok(())
