@@ -10,6 +10,15 @@ for part in net pki helpers control-plane node images sweep apiserver; do
   . "$here/$part.sh"
 done
 
+# Another checkout's cluster is left alone.
+own() {
+  local owner
+  owner=$(cat "$run/owner" 2>/dev/null) || return 0
+  if [ "$owner" != "$repo" ] && [ -n "$(our_pids)" ]; then
+    die "another checkout's cluster is running here: stop it with $owner/tests/cluster/cluster.sh down"
+  fi
+}
+
 usage() {
   cat <<'USAGE'
 cluster.sh up [--no-sockeye]       two nodes, with sockeye installed on them by Helm
@@ -28,9 +37,7 @@ USAGE
 
 up() {
   [ "$(id -u)" = 0 ] || die "the cluster needs root: it makes namespaces, mounts and cgroups"
-  if [ -e "$run/owner" ] && [ "$(cat "$run/owner")" != "$repo" ] && [ -n "$(our_pids)" ]; then
-    die "another checkout's cluster is running here: stop it with $(cat "$run/owner")/tests/cluster/cluster.sh down"
-  fi
+  own
   "$here/install-packages.sh"
   "$here/build-tools.sh"
   PATH=$(tools_path)
@@ -59,6 +66,9 @@ is_up() {
     "$out/kubectl" --request-timeout=3s wait --for=condition=Ready --timeout=5s node/node-1 node/node-2 >/dev/null 2>&1
 }
 
+case ${1:-} in
+  sockeye | node-* | apiserver-*) own ;;
+esac
 case ${1:-} in
   up) up "${2:-}" ;;
   down) sweep; residue; say "down" ;;
