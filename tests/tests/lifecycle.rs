@@ -235,10 +235,10 @@ fn an_older_definition_is_upgraded_and_a_newer_one_stays() -> Result<()> {
     HELM.install(&[])?;
 
     // As an older version left it: upgraded.
-    patch(json!([version("0.0.1"), {"op": "remove", "path": format!("{SPEC}/suspend")}]))?;
-    ensure!(!has("suspend")?);
+    patch(json!([version("0.0.1"), {"op": "remove", "path": format!("{SPEC}/nodeSelector")}]))?;
+    ensure!(!has("nodeSelector")?);
     HELM.install(&["--set", "logLevel=debug"])?;
-    ensure!(has("suspend")?, "helm upgrade did not upgrade the definition");
+    ensure!(has("nodeSelector")?, "helm upgrade did not upgrade the definition");
 
     // As a newer version left it: it stays, and what is stored keeps its field, whether Helm rolls back or upgrades to
     // this older chart.
