@@ -51,7 +51,7 @@ const fn need(
 }
 
 const SOCKEYE: &str = "sockeye.dev";
-const NEEDS: [(&str, &[Need]); 2] = [
+const NEEDS: [(&str, &[Need]); 4] = [
     (
         "sockeye-agent",
         &[
@@ -73,6 +73,16 @@ const NEEDS: [(&str, &[Need]); 2] = [
             need("", "configmaps", RELEASE, &["get", "list", "watch", "create", "delete"]),
             need("", "pods", RELEASE, &["list", "watch"]),
             need("events.k8s.io", "events", "default", &["create", "patch"]),
+        ],
+    ),
+    // Before an installation or an upgrade; what it may do, it may by name only: see below.
+    ("sockeye-crds", &[]),
+    // Before an uninstallation.
+    (
+        "sockeye-uninstall",
+        &[
+            need(SOCKEYE, "bpfprograms", "", &["list", "delete"]),
+            need("", "configmaps", RELEASE, &["deletecollection"]),
         ],
     ),
 ];
@@ -262,6 +272,33 @@ async fn each_identity_may_do_what_it_needs_and_nothing_else() -> Result<()> {
             .await?;
         ensure!(wrong.is_empty(), "{identity}, with whether the API server allows it: {wrong:#?}");
         println!("{identity}: asked for {} and allowed what it needs alone", asked.len());
+    }
+    Ok(())
+}
+
+/// The Job that brings the definitions may touch these three and no others.
+#[tokio::test]
+async fn definitions_are_brought_by_name() -> Result<()> {
+    chart()?;
+    let client = admin().await?;
+    for (name, ours) in [
+        ("bpfprograms.sockeye.dev", true),
+        ("bpfrevisions.sockeye.dev", true),
+        ("bpfnodes.sockeye.dev", true),
+        ("others.example.com", false),
+    ] {
+        for verb in VERBS {
+            let attributes = ResourceAttributes {
+                verb: Some(verb.to_owned()),
+                group: Some("apiextensions.k8s.io".to_owned()),
+                resource: Some("customresourcedefinitions".to_owned()),
+                name: Some(name.to_owned()),
+                ..ResourceAttributes::default()
+            };
+            let spec = SubjectAccessReviewSpec { resource_attributes: Some(attributes), ..review("sockeye-crds") };
+            let allowed = allowed(&client, spec).await?;
+            ensure!(allowed == (ours && ["get", "create", "patch"].contains(&verb)), "{verb} {name}: {allowed}");
+        }
     }
     Ok(())
 }
