@@ -188,7 +188,7 @@ impl Bench {
             fs::write(manifests.join("first.yaml"), manifest(0, TCP_EVENTS))?;
             let start = Instant::now();
             let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup)?;
-            while bpf::prog_query(std::os::fd::AsFd::as_fd(&cgroup), SOCK_OPS)?.is_empty() {
+            while bpf::prog_query(std::os::fd::AsFd::as_fd(&cgroup), SOCK_OPS)?.programs.is_empty() {
                 ensure!(start.elapsed() < Duration::from_secs(10), "nothing came into effect in ten seconds");
                 sleep(Duration::from_micros(100));
             }
