@@ -3,12 +3,7 @@
 //! Level-triggered and without a state of its own to lose: all that it knows of the node comes from bpffs and the kernel.
 //! What it keeps between passes is only what has been tried, and when to try again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
 use sockeye_crds::{BpfNodeStatus, BpfRevision, Reason, node::NodeFacts};
 use tokio::task::block_in_place;
@@ -116,19 +111,31 @@ impl Agent {
                 Err(error) => tracing::error!(%error, "can't look at bpffs"),
             }
         }
-        let names: BTreeSet<String> = self.tracks.keys().chain(wants.run.keys()).cloned().collect();
-        for name in names {
-            if let Some(why) = wants.leave_alone(&name) {
-                self.leave_alone(&name, why);
+        for name in wants.run.keys() {
+            if !self.tracks.contains_key(name) {
+                self.tracks.insert(name.clone(), Track::default());
+            }
+        }
+        // Most of them have nothing to do: of those no name is copied.
+        let mut leave = Vec::new();
+        let mut due = Vec::new();
+        for (name, track) in &mut self.tracks {
+            if let Some(why) = wants.leave_alone(name) {
+                leave.push((name.clone(), why));
                 continue;
             }
-            let revision = wants.run.get(&name).map(Arc::as_ref);
-            let track = self.tracks.entry(name.clone()).or_default();
-            let changed = track.set_revision(revision);
-            let due = track.retry_at().is_some_and(|at| at <= Instant::now());
-            if changed || due || (sweep && track.retry_at().is_none()) {
-                self.reconcile(&name, revision, bytes, &kernel_btf).await;
+            let changed = track.set_revision(wants.run.get(name).map(Arc::as_ref));
+            let retry = track.retry_at();
+            if changed || retry.map_or(sweep, |at| at <= Instant::now()) {
+                due.push(name.clone());
             }
+        }
+        for (name, why) in leave {
+            self.leave_alone(&name, why);
+        }
+        for name in due {
+            let revision = wants.run.get(&name).map(Arc::as_ref);
+            self.reconcile(&name, revision, bytes, &kernel_btf).await;
         }
         self.tracks.retain(|_, track| track.is_wanted() || !track.held.is_empty() || track.failure.is_some());
     }
