@@ -3,12 +3,7 @@
 //! Level-triggered and without a state of its own to lose: all that it knows of the node comes from bpffs and the kernel.
 //! What it keeps between passes is only what has been tried, and when to try again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
 use sockeye_crds::{BpfNodeStatus, BpfRevision, Reason, node::NodeFacts};
 use tokio::task::block_in_place;
@@ -23,6 +18,7 @@ use crate::{
         load::KernelBtf,
     },
     layout::Layout,
+    observe::ObserveError,
     plan::{Step, plan},
     policy::Policy,
     report::report,
@@ -114,31 +110,48 @@ impl<H: Host> Agent<H> {
     pub async fn pass(&mut self, wants: &Wants, bytes: &impl Bytes, sweep: bool) {
         let kernel_btf = KernelBtf::default();
         // Without bpffs nothing can be told of what is there, and nothing kept: every attempt fails, and says so.
-        let bpffs = block_in_place(|| self.host.homes()).map_err(Failure::from);
-        for name in bpffs.iter().flatten() {
-            self.tracks.entry(name.clone()).or_default();
+        let bpffs = block_in_place(|| self.look(sweep)).map_err(Failure::from);
+        for name in wants.run.keys() {
+            if !self.tracks.contains_key(name) {
+                self.tracks.insert(name.clone(), Track::default());
+            }
         }
-        let names: BTreeSet<String> = self.tracks.keys().chain(wants.run.keys()).cloned().collect();
-        for name in names {
-            if let Some(why) = wants.leave_alone(&name) {
-                if bpffs.is_ok() {
-                    self.leave_alone(&name, why);
-                }
+        // Most of them have nothing to do: of those no name is copied.
+        let mut leave = Vec::new();
+        let mut due = Vec::new();
+        for (name, track) in &mut self.tracks {
+            if let Some(why) = wants.leave_alone(name) {
+                leave.push((name.clone(), why));
                 continue;
             }
-            let revision = wants.run.get(&name).map(Arc::as_ref);
-            let track = self.tracks.entry(name.clone()).or_default();
-            let changed = track.set_revision(revision);
-            let due = track.retry_at().is_some_and(|at| at <= Instant::now());
-            if changed || due || (sweep && track.retry_at().is_none()) {
-                let outcome = match &bpffs {
-                    Ok(_) => self.attempt(&name, revision, bytes, &kernel_btf).await,
-                    Err(failure) => Err(failure.clone()),
-                };
-                self.note(&name, outcome);
+            let changed = track.set_revision(wants.run.get(name).map(Arc::as_ref));
+            let retry = track.retry_at();
+            if changed || retry.map_or(sweep, |at| at <= Instant::now()) {
+                due.push(name.clone());
             }
         }
+        for (name, why) in leave.into_iter().filter(|_| bpffs.is_ok()) {
+            self.leave_alone(&name, why);
+        }
+        for name in due {
+            let outcome = match &bpffs {
+                Ok(()) => self.attempt(&name, wants.run.get(&name).map(Arc::as_ref), bytes, &kernel_btf).await,
+                Err(failure) => Err(failure.clone()),
+            };
+            self.note(&name, outcome);
+        }
         self.tracks.retain(|_, track| track.is_wanted() || !track.held.is_empty() || track.failure.is_some());
+    }
+
+    /// Looks whether bpffs is there, and in a sweep for homes that nobody wants.
+    fn look(&mut self, sweep: bool) -> Result<(), ObserveError> {
+        if !sweep {
+            return self.host.usable();
+        }
+        for name in self.host.homes()? {
+            self.tracks.entry(name).or_default();
+        }
+        Ok(())
     }
 
     /// When the next attempt is due, if any failed.

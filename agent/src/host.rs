@@ -23,6 +23,8 @@ use crate::{
 
 /// The node as the agent sees and changes it. Calls may block.
 pub trait Host {
+    /// Whether there is a bpffs to keep things on.
+    fn usable(&self) -> Result<(), ObserveError>;
     /// The names of the BpfPrograms that have a home here.
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError>;
     /// What revisions are worked out with.
@@ -63,6 +65,10 @@ impl Kernel {
 }
 
 impl Host for Kernel {
+    fn usable(&self) -> Result<(), ObserveError> {
+        observe::bpffs(&self.layout)
+    }
+
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
         observe::homes(&self.layout)
     }

@@ -30,14 +30,21 @@ pub enum ObserveError {
     Sys(#[from] SysError),
 }
 
+/// Whether there is a bpffs to keep things on.
+pub fn bpffs(layout: &Layout) -> Result<(), ObserveError> {
+    let directory = layout.directory();
+    let root = directory.parent().unwrap_or(directory);
+    match bpffs::mount(root)? {
+        bpffs::Mount::Bpffs => Ok(()),
+        bpffs::Mount::Other => Err(ObserveError::NotBpffs(root.display().to_string())),
+    }
+}
+
 /// The names of the BpfPrograms that have a home here.
 pub fn homes(layout: &Layout) -> Result<BTreeSet<String>, ObserveError> {
-    let directory = layout.directory();
-    let bpffs_root = directory.parent().unwrap_or(directory);
-    if bpffs::mount(bpffs_root)? != bpffs::Mount::Bpffs {
-        return Err(ObserveError::NotBpffs(bpffs_root.display().to_string()));
-    }
-    Ok(bpffs::list(directory)?.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
+    bpffs(layout)?;
+    let names = bpffs::list(layout.directory())?;
+    Ok(names.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
 }
 
 /// The wanted cgroups that exist, by path; the others are missing from the answer.

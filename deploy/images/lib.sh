@@ -4,6 +4,7 @@
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 images_dir=$repo/target/images
 static_target=$(rustc -vV | awk '$1 == "host:" {print $2}')
+# shellcheck disable=SC2034 # for those who source this
 static_dir=${CARGO_TARGET_DIR:-$repo/target}/$static_target/release
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 

@@ -73,6 +73,11 @@ pub fn decode_inline(text: &str) -> Result<Vec<u8>, Refusal> {
     Ok(bytes)
 }
 
+/// Encodes `spec.bytecode.inline`.
+pub fn encode_inline(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
 /// Checks a spec against the bytes of its object.
 pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     let BpfProgramSpec { bytecode, node_selector, programs, maps } = spec;

@@ -8,17 +8,15 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/packages.sh
 source tests/packages.sh
-# shellcheck source=deploy/images/lib.sh
-source deploy/images/lib.sh
-out=target/bench
+out=$PWD/target/bench
 
 cgroup2_mount() {
     awk '{ for (i = 7; i <= NF; i++) if ($i == "-" && $(i + 1) == "cgroup2") { print $5; exit } }' /proc/self/mountinfo
 }
 
-remove_cgroup() { find "$1" -depth -type d -exec rmdir {} +; }
+remove_cgroup() { find "$1" -depth -type d -exec rmdir {} \;; }
 
-# As root: the cgroup, the namespaces, the bench, and all of it undone.
+# measure BINARIES IMAGES, as root: the cgroup, the namespaces, the bench, and all of it undone.
 measure() {
     local mount left
     mount=$(cgroup2_mount)
@@ -26,27 +24,31 @@ measure() {
     for left in "$mount"/sockeye-bench-*; do
         [[ ! -d $left || -d /proc/${left##*-} ]] || remove_cgroup "$left"
     done
+    work=$(mktemp -d)
     cgroup=$mount/sockeye-bench-$$
+    trap 'rm -rf "$work"; remove_cgroup "$cgroup"' EXIT
     mkdir "$cgroup"
-    trap 'remove_cgroup "$cgroup"' EXIT
     # shellcheck disable=SC2016 # the inner shell's
     unshare --mount --propagation private --pid --fork --kill-child --mount-proc -- \
         "$BASH" -c 'mount -t bpf bpf /sys/fs/bpf && exec "$@"' bench \
-        "$1/sockeye-bench" --agent "$1/sockeye-agent" --libbpf "$out/libbpf" --bpffs /sys/fs/bpf --cgroup "$cgroup" \
-        --images "$images_dir" --json "$out/node.json"
+        "$1/sockeye-bench" --json "$out/node.json" node --agent "$1/sockeye-agent" --libbpf "$out/libbpf" \
+        --bpffs /sys/fs/bpf --cgroup "$cgroup" --images "$2" --work "$work"
 }
 
 if [[ ${1-} == --measure ]]; then
-    measure "$2"
+    measure "$2" "$3"
     exit
 fi
 
+# shellcheck source=deploy/images/lib.sh
+source deploy/images/lib.sh
 need clang-16:clang-16 /usr/include/bpf/libbpf.h:libbpf-dev gcc:gcc /usr/include/stdlib.h:libc6-dev pkg-config:pkg-config \
     buildah:buildah unshare:util-linux
 echo "building the images and the bench (some minutes the first time)"
 deploy/images/build.sh
+# As the images' binaries are: what is measured in the bench's own process is then the code that ships.
 build_static -p sockeye-bench
 mkdir -p "$out"
 # shellcheck disable=SC2046 # words
 gcc -O2 -Wall -Wextra tests/bench/libbpf.c -o "$out/libbpf" $(pkg-config --cflags --libs libbpf)
-as_root "$BASH" tests/bench/run.sh --measure "$static_dir"
+as_root "$BASH" tests/bench/run.sh --measure "$static_dir" "$images_dir"

@@ -44,6 +44,7 @@ pub struct Folder {
 #[derive(Debug)]
 struct Manifest {
     stamp: (SystemTime, u64),
+    /// Without `inline` where it was accepted: `dispatched` has the bytes, and they are most of what is kept.
     program: Result<Box<BpfProgram>, String>,
     acceptance: Acceptance,
     dispatched: Option<Dispatched>,
@@ -141,7 +142,10 @@ impl Folder {
             let status = summary::fold(&subject, &[view], &manifest.status, now);
             let file = status_path(path);
             if status != manifest.status || !manifest.told || !file.exists() {
-                let shown = BpfProgram { status: Some(status.clone()), ..program.as_ref().clone() };
+                let mut shown = BpfProgram { status: Some(status.clone()), ..program.as_ref().clone() };
+                if let (Acceptance::Accepted { .. }, Some(dispatched)) = (&manifest.acceptance, &manifest.dispatched) {
+                    shown.spec.bytecode.inline = Some(check::encode_inline(&dispatched.bytes));
+                }
                 replace(&file, &shown)?;
                 manifest.status = status;
                 manifest.told = true;
@@ -179,9 +183,9 @@ impl Manifest {
     /// Reads and validates it. What was accepted before stays dispatched until something else is accepted.
     fn read(path: &Path, stamp: (SystemTime, u64), previous: Option<Self>) -> Self {
         let (before, status) = previous.map(|p| (p.dispatched, p.status)).unwrap_or_default();
-        let parsed = parse(path);
-        let accepted = match &parsed {
-            Ok(program) => accept(program),
+        let mut parsed = parse(path);
+        let accepted = match &mut parsed {
+            Ok(program) => accept(program).inspect(|_| program.spec.bytecode.inline = None),
             Err(message) => Err(Refusal { reason: Reason::InvalidSpec, message: message.clone() }),
         };
         let (acceptance, dispatched) = match accepted {

@@ -19,30 +19,22 @@ mod table;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use clap::{Parser, Subcommand};
 
-/// Measures one node's agent against libbpf.
+/// Measures sockeye; exits with 1 where a bound is missed, and with 2 where something could not be measured.
 #[derive(Parser)]
 struct Cli {
-    /// The agent's binary, as the image has it.
-    #[arg(long)]
-    agent: PathBuf,
-    /// libbpf.c, built.
-    #[arg(long)]
-    libbpf: PathBuf,
-    /// Where a bpffs is mounted that nothing else uses.
-    #[arg(long)]
-    bpffs: PathBuf,
-    /// A cgroup v2 directory that nothing else uses.
-    #[arg(long)]
-    cgroup: PathBuf,
-    /// The folder of the images' archives.
-    #[arg(long)]
-    images: PathBuf,
-    /// Where the JSON goes.
+    #[command(subcommand)]
+    what: What,
+    /// Where the figures go as JSON.
     #[arg(long)]
     json: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// One node's agent, against libbpf.
+    Node(node::Bench),
 }
 
 fn main() -> ExitCode {
@@ -58,14 +50,10 @@ fn main() -> ExitCode {
 
 /// Whether every bound is kept.
 fn run(cli: Cli) -> Result<bool> {
-    let Cli { agent, libbpf, bpffs, cgroup, images, json } = cli;
-    let work = tempfile::tempdir()?;
-    // The agent says a line for each BpfProgram that it brings into effect, which is part of what it costs.
-    let log = std::fs::File::create(work.path().join("agent.log"))?;
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new("info")).with_writer(log).with_ansi(false).init();
-
-    let bench = node::Bench { agent, libbpf, bpffs, cgroup, images, work: work.path().to_owned() };
-    let figures = bench.run()?;
+    let Cli { what, json } = cli;
+    let figures = match what {
+        What::Node(bench) => bench.run()?,
+    };
     std::fs::write(&json, table::json(&figures)?).with_context(|| json.display().to_string())?;
     print!("\n{}", table::render(&figures));
     Ok(figures.iter().all(|figure| figure.verdict() != table::Verdict::Missed))

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use sockeye_agent::{agent::Wants, kernel::bpf};
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     libbpf::Libbpf,
@@ -37,24 +39,34 @@ const SOCK_OPS: u32 = 3;
 const TIMES: Bound = Bound::Ratio(1.5);
 
 /// What the figures are taken with.
+#[derive(clap::Args)]
 pub struct Bench {
-    /// The agent's binary.
-    pub agent: PathBuf,
+    /// The agent's binary, as its image has it.
+    #[arg(long)]
+    agent: PathBuf,
     /// libbpf.c, built.
-    pub libbpf: PathBuf,
-    /// A bpffs.
-    pub bpffs: PathBuf,
-    /// A cgroup.
-    pub cgroup: PathBuf,
-    /// The images' archives.
-    pub images: PathBuf,
-    /// A folder for what is passing.
-    pub work: PathBuf,
+    #[arg(long)]
+    libbpf: PathBuf,
+    /// Where a bpffs is mounted that nothing else uses.
+    #[arg(long)]
+    bpffs: PathBuf,
+    /// A cgroup v2 directory that nothing else uses.
+    #[arg(long)]
+    cgroup: PathBuf,
+    /// The folder of the images' archives.
+    #[arg(long)]
+    images: PathBuf,
+    /// An empty folder for what is passing.
+    #[arg(long)]
+    work: PathBuf,
 }
 
 impl Bench {
     /// All of them.
     pub fn run(&self) -> Result<Vec<Figure>> {
+        // The agent says a line for each BpfProgram that it brings into effect, which is part of what it costs.
+        let log = fs::File::create(self.work.join("own.log"))?;
+        tracing_subscriber::fmt().with_env_filter(EnvFilter::new("info")).with_writer(log).with_ansi(false).init();
         let cgroups = Cgroups::make(&self.cgroup)?;
         let mut figures = Vec::new();
         println!("one program, {REPEATS} times");
@@ -188,7 +200,7 @@ impl Bench {
             fs::write(manifests.join("first.yaml"), manifest(0, TCP_EVENTS))?;
             let start = Instant::now();
             let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup)?;
-            while bpf::prog_query(std::os::fd::AsFd::as_fd(&cgroup), SOCK_OPS)?.programs.is_empty() {
+            while bpf::prog_query(cgroup.as_fd(), SOCK_OPS)?.programs.is_empty() {
                 ensure!(start.elapsed() < Duration::from_secs(10), "nothing came into effect in ten seconds");
                 sleep(Duration::from_micros(100));
             }

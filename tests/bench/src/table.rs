@@ -78,7 +78,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 
 /// The table.
 pub fn render(figures: &[Figure]) -> String {
-    let headings = ["", "figure", "value", "libbpf", "ratio", "bound", "verdict"].map(str::to_owned);
+    let headings = ["", "figure", "value", "reference", "ratio", "bound", "verdict"].map(str::to_owned);
     let lines: Vec<[String; 7]> = [headings].into_iter().chain(figures.iter().map(cells)).collect();
     let width = |i: usize| lines.iter().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..7).map(|i| width(i).unwrap_or(0)).collect();
