@@ -148,7 +148,7 @@ mod tests {
         ];
         let text = render(&figures);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[1], "a  load    0.250 ms  0.200 ms   1.25  <= 1.50 times  ok");
+        assert_eq!(lines[1], "a  load    0.250 ms   0.200 ms   1.25  <= 1.50 times  ok");
         assert_eq!(lines[2], "b  µ       12.0 MiB");
     }
 
