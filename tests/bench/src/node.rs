@@ -113,12 +113,10 @@ impl Bench {
         let mut libbpf = self.libbpf("many-libbpf")?;
         let all: Vec<_> = (0..MANY).map(|i| revision(i, TCP_EVENTS)).collect::<Result<_>>()?;
         let wanted = wants(all);
+        let places: Vec<_> = (0..MANY).map(|i| (program(i), cgroups.directory(i))).collect();
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
-            let mut loop_of_libbpf = Duration::ZERO;
-            for i in 0..MANY {
-                loop_of_libbpf += libbpf.apply(&program(i), &cgroups.directory(i))?;
-            }
+            let loop_of_libbpf = libbpf.apply_all(&places)?;
             for i in 0..MANY {
                 libbpf.undo(&program(i))?;
             }
