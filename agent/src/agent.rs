@@ -23,7 +23,7 @@ use crate::{
     policy::Policy,
     report::report,
     track::Track,
-    wanted::Wanted,
+    wanted::{Here, Wanted},
 };
 
 /// Where things are on this node.
@@ -110,7 +110,7 @@ impl<H: Host> Agent<H> {
     pub async fn pass(&mut self, wants: &Wants, bytes: &impl Bytes, sweep: bool) {
         let kernel_btf = KernelBtf::default();
         // Without bpffs nothing can be told of what is there, and nothing kept: every attempt fails, and says so.
-        let bpffs = block_in_place(|| self.look(sweep)).map_err(Failure::from);
+        let here = block_in_place(|| self.look(sweep)).map_err(Failure::from);
         for name in wants.run.keys() {
             if !self.tracks.contains_key(name) {
                 self.tracks.insert(name.clone(), Track::default());
@@ -130,12 +130,12 @@ impl<H: Host> Agent<H> {
                 due.push(name.clone());
             }
         }
-        for (name, why) in leave.into_iter().filter(|_| bpffs.is_ok()) {
+        for (name, why) in leave.into_iter().filter(|_| here.is_ok()) {
             self.leave_alone(&name, why);
         }
         for name in due {
-            let outcome = match &bpffs {
-                Ok(()) => self.attempt(&name, wants.run.get(&name).map(Arc::as_ref), bytes, &kernel_btf).await,
+            let outcome = match &here {
+                Ok(here) => self.attempt(&name, wants.run.get(&name).map(Arc::as_ref), here, bytes, &kernel_btf).await,
                 Err(failure) => Err(failure.clone()),
             };
             self.note(&name, outcome);
@@ -143,15 +143,16 @@ impl<H: Host> Agent<H> {
         self.tracks.retain(|_, track| track.is_wanted() || !track.held.is_empty() || track.failure.is_some());
     }
 
-    /// Looks whether bpffs is there, and in a sweep for homes that nobody wants.
-    fn look(&mut self, sweep: bool) -> Result<(), ObserveError> {
-        if !sweep {
-            return self.host.usable();
+    /// Looks whether bpffs is there, in a sweep for homes that nobody wants, and at what revisions are worked out with.
+    fn look(&mut self, sweep: bool) -> Result<Here, ObserveError> {
+        if sweep {
+            for name in self.host.homes()? {
+                self.tracks.entry(name).or_default();
+            }
+        } else {
+            self.host.usable()?;
         }
-        for name in self.host.homes()? {
-            self.tracks.entry(name).or_default();
-        }
-        Ok(())
+        Ok(self.host.here()?)
     }
 
     /// When the next attempt is due, if any failed.
@@ -192,11 +193,12 @@ impl<H: Host> Agent<H> {
         &mut self,
         name: &str,
         revision: Option<&BpfRevision>,
+        here: &Here,
         bytes: &impl Bytes,
         kernel_btf: &KernelBtf,
     ) -> Result<(), Failure> {
-        let (held, here) = block_in_place(|| Ok::<_, SysError>((self.host.observe(name)?, self.host.here()?)))?;
-        let wanted = revision.map(|revision| Wanted::new(revision, &here)).transpose();
+        let wanted = revision.map(|revision| Wanted::new(revision, here)).transpose();
+        let held = block_in_place(|| self.host.observe(name))?;
         let track = self.tracks.entry(name.to_owned()).or_default();
         track.observe(held);
         track.wanted = wanted.as_ref().ok().cloned().flatten();
