@@ -5,20 +5,13 @@
 # not know of. The same sources give the same bytes: images are made anew only where something changed.
 set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${SOCKEYE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockeye}
-version=0.5.9
+# shellcheck source=tests/packages.sh
+source "$repo/tests/packages.sh"
 out=$repo/target/sbom
 # The mark of files that this makes beside Cargo.toml, where cargo-cyclonedx puts them; .gitignore knows it too.
 mark=sbom.cdx
 
-tool=$(command -v cargo-cyclonedx || echo "$cache/cargo/bin/cargo-cyclonedx")
-if [[ ! -x $tool ]]; then
-  echo "building cargo-cyclonedx $version (a few minutes, once)" >&2
-  # Not the workspace's target directory: what it builds there would only take space.
-  CARGO_TARGET_DIR=$cache/cargo/build RUSTFLAGS='' cargo install --quiet --locked --root "$cache/cargo" "cargo-cyclonedx@$version"
-  rm -rf "$cache/cargo/build"
-fi
-
+tool=$(cargo_tool cargo-cyclonedx 0.5.9)
 target=$(rustc -vV | awk '$1 == "host:" {print $2}')
 # A serial number and the time of day would differ every time.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$repo" log -1 --format=%ct -- Cargo.lock 2>/dev/null || true)}

@@ -8,10 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/packages.sh
 source tests/packages.sh
-
-cgroup2_mount() {
-    awk '{ for (i = 7; i <= NF; i++) if ($i == "-" && $(i + 1) == "cgroup2") { print $5; exit } }' /proc/self/mountinfo
-}
+# shellcheck source=tests/cgroup.sh
+source tests/cgroup.sh
 
 # In the mount namespace: bpffs, a cgroup, the demo, and all of it undone.
 inside() {

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced: Debian packages on demand.
+# Sourced: what is needed and not there, on demand: Debian packages, and tools for cargo.
 
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -26,4 +26,17 @@ need() {
 # as_root COMMAND...: through sudo where that is needed.
 as_root() {
     if ((EUID == 0)); then "$@"; else sudo --preserve-env "$@"; fi
+}
+
+# cargo_tool NAME VERSION: the path of a subcommand of cargo, built once where PATH does not have it.
+cargo_tool() {
+    local name=$1 version=$2 cache=${SOCKEYE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockeye}/cargo tool
+    tool=$(command -v "$name" || echo "$cache/bin/$name")
+    if [[ ! -x $tool ]]; then
+        echo "building $name $version (a few minutes, once)" >&2
+        # Not the workspace's target directory: what it builds there would only take space.
+        CARGO_TARGET_DIR=$cache/build RUSTFLAGS='' cargo install --quiet --locked --root "$cache" "$name@$version" || return
+        rm -rf "$cache/build"
+    fi
+    echo "$tool"
 }

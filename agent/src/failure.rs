@@ -45,6 +45,7 @@ pub enum Obstacle {
 
 /// What a refusal for want of rights asks for.
 const NEEDED: &str = ": the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a bpffs that it may write";
+
 /// A verifier log in a status has at most so many bytes; it keeps its end, where the refusal is.
 const MAX_LOG: usize = 8000;
 

@@ -44,9 +44,7 @@ impl Shape {
             _ => self,
         }
     }
-}
 
-impl Shape {
     /// The bytes that a map of this shape holds once it is full, near enough to bound them (`*_map_mem_usage` in the
     /// kernel's kernel/bpf). Maps that keep something with each socket, cgroup or task have no such bound of their own.
     pub fn bytes(&self, machine: &Machine) -> u64 {

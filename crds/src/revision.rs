@@ -162,6 +162,13 @@ pub fn selector_fault(selector: &LabelSelector) -> Option<String> {
 }
 
 impl BpfRevision {
+    /// A revision named by all it says, so that making it twice makes one.
+    pub fn named(spec: BpfRevisionSpec) -> Self {
+        // A spec made of strings, numbers and lists always serializes; were it not to, the sequence still names it.
+        let content = serde_json::to_vec(&spec).unwrap_or_else(|_| spec.sequence.to_string().into_bytes());
+        Self::new(&names::revision_name(&spec.program.name, &content), spec)
+    }
+
     /// Whether agents are to consider it: labelled live and not being deleted.
     pub fn is_live(&self) -> bool {
         self.metadata.deletion_timestamp.is_none()

@@ -32,7 +32,6 @@
 //! |---|---|---|---|
 //! | cluster | sockeye.dev | bpfprograms | list, watch, patch (the finalizer) |
 //! | cluster | sockeye.dev | bpfprograms/status | patch |
-//! | cluster | sockeye.dev | bpfprograms/finalizers | update (only under OwnerReferencesPermissionEnforcement) |
 //! | cluster | sockeye.dev | bpfrevisions | list, watch, create, patch, delete |
 //! | cluster | sockeye.dev | bpfnodes | list, watch |
 //! | cluster | | nodes | list, watch |
@@ -43,8 +42,10 @@
 //! Environment: `POD_NAMESPACE` (the release namespace, by the downward API; required in a pod), `POD_NAME` (optional, the
 //! reporting instance of Events), `RUST_LOG`. Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`,
 //! each also by environment; see `--help`. It listens on one port only, `--health-port` (8080), for `/healthz` and
-//! `/readyz`. The short runs are the subcommands `crds` and `uninstall`, which need the definitions' get, create and patch,
-//! and the BpfPrograms' list and delete and the ConfigMaps' deletecollection (with `--crds`, the definitions' delete too). Agents' pods are those in the release namespace with the labels of [`Config::AGENT_SELECTOR`].
+//! `/readyz`. Agents' pods are those in the release namespace with the labels of [`Config::AGENT_SELECTOR`].
+//!
+//! The short runs are the subcommands `crds`, which needs the definitions' get, create and patch, and `uninstall`, which
+//! needs the BpfPrograms' list and delete and the ConfigMaps' deletecollection, and with `--crds` the definitions' delete.
 
 pub mod announce;
 pub mod apply;

@@ -103,11 +103,9 @@ fn same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
         && *maps == b.maps
 }
 
-/// A revision named by all it says, so that making it twice makes one.
+/// A live revision, owned by its BpfProgram.
 fn revision(program: &ProgramRef, spec: BpfRevisionSpec) -> BpfRevision {
-    // A spec made of strings, numbers and lists always serializes; were it not to, the sequence still names it.
-    let content = serde_json::to_vec(&spec).unwrap_or_else(|_| spec.sequence.to_string().into_bytes());
-    let mut revision = BpfRevision::new(&names::revision_name(&program.name, &content), spec);
+    let mut revision = BpfRevision::named(spec);
     let labels = [(names::LABEL_PROGRAM, program.name.as_str()), (names::LABEL_LIVE, "true")];
     revision.metadata.labels = Some(BTreeMap::from(labels.map(|(key, value)| (key.to_owned(), value.to_owned()))));
     revision.metadata.owner_references = Some(vec![OwnerReference {

@@ -8,11 +8,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/packages.sh
 source tests/packages.sh
+# shellcheck source=tests/cgroup.sh
+source tests/cgroup.sh
 out=$PWD/target/bench
-
-cgroup2_mount() {
-    awk '{ for (i = 7; i <= NF; i++) if ($i == "-" && $(i + 1) == "cgroup2") { print $5; exit } }' /proc/self/mountinfo
-}
 
 remove_cgroup() { find "$1" -depth -type d -exec rmdir {} \;; }
 

@@ -33,7 +33,7 @@ module_of[helm3]=helm3
 declare -A wanted=()
 for tool; do
   module=${module_of[$tool]:?unknown tool $tool}
-  if [ -x "$(tools_dir "$module")/$tool" ] || given "$tool" "$module" "$(version_of "$module")"; then continue; fi
+  if [ -x "$(tools_dir "$module")/$tool" ] || given "$tool" "$module"; then continue; fi
   wanted[$module]+="$tool "
 done
 

@@ -3,6 +3,8 @@
 
 cluster_src=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$cluster_src/../.." && pwd)
+# shellcheck source=tests/cgroup.sh
+. "$repo/tests/cgroup.sh"
 cache=${SOCKEYE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockeye}
 # What users and tests find: kubeconfig, helpers, logs.
 out=$repo/target/cluster
@@ -65,10 +67,10 @@ tools_path() {
   printf '%s' "$path$PATH"
 }
 
-# Whether a tool need not be built: KUBEBUILDER_ASSETS gives it, or PATH does, in the series of the pinned version:
-# given TOOL MODULE VERSION
+# Whether a tool need not be built: KUBEBUILDER_ASSETS gives it, or PATH does, in the series of its module's pinned version:
+# given TOOL MODULE
 given() {
-  local series=${3#v} says
+  local series says
   if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; then return 0; fi
   command -v "$1" >/dev/null || return 1
   case $1 in
@@ -78,6 +80,8 @@ given() {
     *) says=$("$1" --version) ;;
   esac 2>/dev/null || return 1
   # The minor release counts, for Helm the major.
+  series=$(version_of "$2")
+  series=${series#v}
   series=${series%.*}
   [[ $2 != helm* ]] || series=${series%.*}
   grep -qE "(^|[^0-9.])v?${series//./\\.}\\." <<<"$says"
@@ -116,10 +120,9 @@ wait_for() {
   done
 }
 
-# Where cgroup hierarchies are mounted: v1 ones, then v2.
+# Where cgroup v1 hierarchies are mounted, and where a node has its cgroups: in these, then in cgroup v2.
 v1_mounts() { awk '$3 == "cgroup" {print $2}' /proc/self/mounts; }
-v2_mount() { awk '$3 == "cgroup2" {print $2; exit}' /proc/self/mounts; }
 cgroup_dirs() {
   local mount
-  for mount in $(v1_mounts) "$(v2_mount)"; do printf '%s\n' "$mount/sockeye-$1"; done
+  for mount in $(v1_mounts) "$(cgroup2_mount)"; do printf '%s\n' "$mount/sockeye-$1"; done
 }

@@ -25,7 +25,7 @@ node_up() {
   node_pki "$name" "$ip"
   node_configs "$name" "$n" "$ip"
   setsid env "$mark=1" unshare --mount --propagation private bash "$cluster_src/node-mounts.sh" \
-    "$dir" "$(v2_mount)/sockeye-$name" >"$out/logs/$name-mounts.log" 2>&1 </dev/null &
+    "$dir" "$(cgroup2_mount)/sockeye-$name" >"$out/logs/$name-mounts.log" 2>&1 </dev/null &
   echo $! >"$dir/holder.pid"
   wait_for 10 "the mounts of $name" test -e "$dir/mounted"
   daemon "$name-containerd" nsenter --mount="/proc/$(node_pid "$name")/ns/mnt" --net="/run/netns/$netns" -- \

@@ -23,7 +23,7 @@ remove_cgroup() {
 sweep() {
   local pid mount cgroup tries=100
   for pid in $(our_pids); do kill -9 "$pid" 2>/dev/null || true; done
-  for mount in $(v1_mounts) "$(v2_mount)"; do
+  for mount in $(v1_mounts) "$(cgroup2_mount)"; do
     for cgroup in "$mount"/sockeye-node-*; do remove_cgroup "$cgroup"; done
   done
   while [ -n "$(our_pids)" ] && [ $((tries -= 1)) -gt 0 ]; do sleep 0.1; done
@@ -36,7 +36,7 @@ residue() {
   local found
   found=$(
     our_pids | sed 's/^/process /'
-    for mount in $(v1_mounts) "$(v2_mount)"; do find "$mount" -maxdepth 1 -name 'sockeye-node-*' | sed 's/^/cgroup /'; done
+    for mount in $(v1_mounts) "$(cgroup2_mount)"; do find "$mount" -maxdepth 1 -name 'sockeye-node-*' | sed 's/^/cgroup /'; done
     ip netns list | grep -w "$netns" | sed 's/^/network namespace /'
     grep -E "$run|/run/netns/$netns" /proc/self/mounts | sed 's/^/mount /'
     [ ! -e "$run" ] || echo "directory $run"

@@ -5,8 +5,6 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=tests/packages.sh
 source tests/packages.sh
 
-cache=${SOCKEYE_CACHE:-$HOME/.cache/sockeye}
-deny_version=0.20.2
 failed=()
 
 check() { # check WHAT COMMAND...
@@ -17,12 +15,8 @@ check() { # check WHAT COMMAND...
 }
 
 cargo_deny() {
-    local deny=$cache/cargo/bin/cargo-deny
-    deny=$(command -v cargo-deny || echo "$deny")
-    if [[ ! -x $deny ]]; then
-        echo "building cargo-deny $deny_version (a few minutes, once)"
-        cargo install --quiet --locked --root "$cache/cargo" "cargo-deny@$deny_version"
-    fi
+    local deny
+    deny=$(cargo_tool cargo-deny 0.20.2) || return
     "$deny" --log-level warn check --hide-inclusion-graph bans licenses sources || return
     if "$deny" --log-level error fetch db 2>/dev/null; then
         "$deny" --log-level warn check --hide-inclusion-graph --disable-fetch advisories

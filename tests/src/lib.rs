@@ -5,8 +5,9 @@ pub mod program;
 pub mod release;
 
 use std::{
+    io::Write as _,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -27,7 +28,21 @@ pub fn repo() -> PathBuf {
 
 /// Runs a command to its end; its output where it succeeds, its words where it does not.
 pub fn run(command: &mut Command) -> Result<String> {
-    let Output { status, stdout, stderr } = command.output().with_context(|| format!("{command:?}"))?;
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    said(command, output)
+}
+
+/// The same, with input.
+pub fn feed(command: &mut Command, input: &str) -> Result<String> {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().with_context(|| format!("{piped:?}"))?;
+    child.stdin.take().context("no input")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    said(command, output)
+}
+
+fn said(command: &Command, output: Output) -> Result<String> {
+    let Output { status, stdout, stderr } = output;
     if !status.success() {
         bail!("{command:?}: {status}: {}{}", String::from_utf8_lossy(&stderr), String::from_utf8_lossy(&stdout));
     }

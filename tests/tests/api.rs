@@ -3,29 +3,15 @@
 //! KUBECONFIG says where (tests/run.sh starts one: `tests/cluster/cluster.sh api-up DIR`).
 #![allow(missing_docs)]
 
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-    sync::Once,
-    time::Duration,
-};
+use std::{process::Command, sync::Once, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
-use sockeye_tests::{repo, run, until};
+use sockeye_tests::{feed, repo, run, until};
 
+/// `kubectl` on the API server that KUBECONFIG names; tests/run.sh api puts it on PATH.
 fn kubectl(args: &[&str], input: &str) -> Result<String> {
-    let mut child = Command::new("kubectl")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("kubectl: tests/run.sh api puts it on PATH")?;
-    child.stdin.take().context("no input")?.write_all(input.as_bytes())?;
-    let output = child.wait_with_output()?;
-    let words = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(words) } else { bail!("{words}") }
+    feed(Command::new("kubectl").args(args), input)
 }
 
 fn definitions() -> Result<()> {

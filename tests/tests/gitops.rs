@@ -1,14 +1,11 @@
 //! docs/gitops.md: the health check for Argo CD, run by Lua on statuses as the operator writes them.
 #![allow(missing_docs)]
 
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use sockeye_tests::repo;
+use sockeye_tests::{feed, repo};
 
 /// The check, without its indentation in the ConfigMap.
 fn check() -> Result<String> {
@@ -38,19 +35,7 @@ fn health(object: &Value) -> Result<(String, String)> {
         check()?,
         lua(object)
     );
-    let mut lua = Command::new("lua5.4")
-        .arg("-")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("lua5.4 (tests/run.sh unit installs it)")?;
-    lua.stdin.take().context("no input")?.write_all(script.as_bytes())?;
-    let output = lua.wait_with_output()?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr));
-    }
-    let said = String::from_utf8(output.stdout)?;
+    let said = feed(Command::new("lua5.4").arg("-"), &script).context("lua5.4 (tests/run.sh unit installs it)")?;
     let (status, message) = said.trim_end().split_once('\n').context("no message")?;
     Ok((status.to_owned(), message.to_owned()))
 }

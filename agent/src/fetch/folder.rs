@@ -237,9 +237,7 @@ fn accept(program: &BpfProgram) -> Result<(Dispatched, Vec<String>), Refusal> {
     let accepted = check::check(&program.spec, &bytes)?;
     let notes = accepted.notes.clone();
     let spec = accepted.into_revision_spec(reference(program), 1, 1);
-    let content = serde_json::to_vec(&spec).unwrap_or_default();
-    let revision = BpfRevision::new(&names::revision_name(&spec.program.name, &content), spec);
-    Ok((Dispatched { revision: Arc::new(revision), bytes: bytes.into() }, notes))
+    Ok((Dispatched { revision: Arc::new(BpfRevision::named(spec)), bytes: bytes.into() }, notes))
 }
 
 fn reference(program: &BpfProgram) -> ProgramRef {

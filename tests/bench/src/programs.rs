@@ -11,7 +11,7 @@ use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 use sockeye_agent::agent::{Bytes, Wants};
-use sockeye_crds::{BpfProgramSpec, BpfRevision, names, revision::ProgramRef};
+use sockeye_crds::{BpfProgramSpec, BpfRevision, revision::ProgramRef};
 use sockeye_ebpf::check::check;
 
 /// A cgroup takes 64 programs of a kind: with so many, a thousand of the agent's fit beside a thousand of libbpf's.
@@ -67,8 +67,7 @@ pub fn revision(i: usize, object: &[u8]) -> Result<Arc<BpfRevision>> {
     let spec: BpfProgramSpec = serde_json::from_value(spec(i, object))?;
     let reference = ProgramRef { name: program(i), uid: "bench".to_owned() };
     let spec = check(&spec, object)?.into_revision_spec(reference, 1, 1);
-    let content = serde_json::to_vec(&spec)?;
-    Ok(Arc::new(BpfRevision::new(&names::revision_name(&spec.program.name, &content), spec)))
+    Ok(Arc::new(BpfRevision::named(spec)))
 }
 
 /// What a node is told to run, where nothing else is to be there.
