@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::{sleep, sleep_until};
+use kube::Client;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, sleep_until},
+};
 
 use crate::{
     agent::Agent,
@@ -21,7 +25,22 @@ const WRITE_AGAIN: Duration = Duration::from_secs(5);
 const SCAN: Duration = Duration::from_millis(250);
 
 /// Runs what the Kubernetes API has for the node. Ready once its lists are complete and its report is written.
-pub async fn cluster<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, ready: Ready) -> Result<()> {
+pub async fn cluster<H: Host>(
+    agent: Agent<H>,
+    client: Client,
+    node_name: &str,
+    namespace: &str,
+    ready: Ready,
+) -> Result<()> {
+    let mut watches = JoinSet::new();
+    let cluster = Cluster::watch(client, node_name, namespace, &mut watches);
+    tokio::select! {
+        ended = follow(agent, cluster, ready) => ended,
+        Some(ended) = watches.join_next() => ended?,
+    }
+}
+
+async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, ready: Ready) -> Result<()> {
     cluster.ready().await?;
     let mut next_sweep = Instant::now();
     loop {

@@ -2,19 +2,16 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use sockeye_agent::{
     agent::{Agent, Places},
     drive,
-    fetch::{cluster::Cluster, folder::Folder},
+    fetch::folder::Folder,
     health::{self, Ready},
     policy::{self, Policy},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Loads and attaches the BpfPrograms of one node. Ending it detaches nothing.
@@ -137,17 +134,13 @@ fn start(command: Command) -> Result<()> {
 async fn in_cluster(run: Run) -> Result<()> {
     let Run { places, policy, node_name, namespace, health_port } = run;
     let ready = Ready::default();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(health::serve(health_port, ready.clone()));
     let client = kube::Client::try_default().await.context("no way to the Kubernetes API")?;
-    let cluster = Cluster::watch(client, &node_name, &namespace, &mut tasks);
     let agent = Agent::start(places.into(), policy.into())?;
+    // A task of its own, so that probes are answered while a pass blocks.
+    let mut health = tokio::spawn(health::serve(health_port, ready.clone()));
     tokio::select! {
-        ended = drive::cluster(agent, cluster, ready) => ended,
-        Some(ended) = tasks.join_next() => match ended? {
-            Ok(()) => bail!("a task ended that should run as long as the process"),
-            Err(error) => Err(error),
-        },
+        ended = drive::cluster(agent, client, &node_name, &namespace, ready) => ended,
+        ended = &mut health => ended?,
     }
 }
 

@@ -6,88 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sockeye_agent::{
-    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
-    kernel::{
-        cgroup::Cgroup,
-        info::{LinkInfo, MapInfo, ProgramInfo},
-        load::ProgramKind,
-    },
+    held::Held,
+    kernel::{cgroup::Cgroup, load::ProgramKind},
     plan::{Step, plan},
     shape::Shape,
     wanted::{Wanted, WantedFunction, WantedMap},
 };
 use sockeye_crds::{MapDefinition, Reason, names::pin_name, revision::ProgramRef};
+use sockeye_fake::{Fake, Ids};
 
 const FUNCTIONS: [&str; 3] = ["f", "g", "h"];
 const MAPS: [&str; 4] = ["m", "n", ".rodata", ".bss"];
 const PATHS: [&str; 3] = ["/a", "/b", "/c"];
-
-/// The kernel and bpffs, as values.
-struct Fake {
-    held: Held,
-    next_id: u32,
-    loaded: bool,
-}
-
-impl Fake {
-    fn id(&mut self) -> u32 {
-        self.next_id += 1;
-        self.next_id
-    }
-
-    fn execute(&mut self, wanted: Option<&Wanted>, steps: &[Step]) {
-        for step in steps {
-            self.step(wanted, step);
-        }
-    }
-
-    fn step(&mut self, wanted: Option<&Wanted>, step: &Step) {
-        match step {
-            Step::RemoveStray => assert!(std::mem::take(&mut self.held.stray)),
-            Step::Claim { uid } => self.held.uid = Some(uid.clone()),
-            Step::Load { reuse } => {
-                assert!(reuse.iter().all(|pin| self.held.maps.contains_key(pin)), "reuses only what is there");
-                self.loaded = true;
-            }
-            Step::Retain(pin) => assert!(self.held.retained.insert(pin.clone())),
-            Step::Release(pin) => assert!(self.held.retained.remove(pin)),
-            Step::PinMap(name) => {
-                assert!(self.loaded, "nothing is pinned before the load");
-                let Shape { map_type, key_size, value_size, max_entries, flags } = wanted.unwrap().maps[name].shape;
-                let id = self.id();
-                let info = MapInfo { id, map_type, key_size, value_size, max_entries, flags, ..MapInfo::default() };
-                self.held.maps.insert(pin_name(name), HeldMap { info });
-            }
-            Step::PinProgram(function) => {
-                assert!(self.loaded);
-                let id = self.id();
-                let load_key = Some(wanted.unwrap().load_key.clone());
-                let info = ProgramInfo { id, ..ProgramInfo::default() };
-                self.held.functions.insert(function.clone(), HeldFunction { info, load_key });
-            }
-            Step::Attach { function, cgroup } => {
-                let program_id = self.held.functions[function].info.id;
-                let attach_type = wanted.unwrap().functions[function].kind.attach_type;
-                let info = LinkInfo { id: self.id(), link_type: 3, program_id, cgroup_id: cgroup.id, attach_type };
-                let key = LinkKey { function: function.clone(), place: cgroup.id.to_string() };
-                let link = HeldLink { info, path: Some(cgroup.path.clone()), in_effect: true };
-                assert!(self.held.links.insert(key, link).is_none(), "a place has one link");
-            }
-            Step::Update(key) => {
-                let id = self.held.functions[&key.function].info.id;
-                self.held.links.get_mut(key).unwrap().info.program_id = id;
-            }
-            Step::SetRevision(revision) => self.held.revision.clone_from(revision),
-            Step::Detach(key) => drop(self.held.links.remove(key).unwrap()),
-            Step::UnpinProgram(function) => drop(self.held.functions.remove(function).unwrap()),
-            Step::UnpinMap(pin) => drop(self.held.maps.remove(pin).unwrap()),
-            Step::Leave => {
-                assert!(self.held.functions.is_empty() && self.held.maps.is_empty() && self.held.links.is_empty());
-                self.held = Held::default();
-            }
-        }
-    }
-}
 
 fn cgroups() -> BTreeMap<String, Cgroup> {
     let cgroup =
@@ -163,7 +93,7 @@ proptest! {
     #[test]
     fn executed_plans_leave_nothing_to_plan(events in prop::collection::vec(events(), 1..12)) {
         let cgroups = cgroups();
-        let mut fake = Fake { held: Held::default(), next_id: 0, loaded: false };
+        let (mut fake, mut ids) = (Fake::default(), Ids::default());
         let mut wanted: Option<Wanted> = None;
         for event in events {
             let mut killed = usize::MAX;
@@ -189,12 +119,10 @@ proptest! {
                 Event::Stray => fake.held.stray = true,
             }
             let steps = plan(wanted.as_ref(), &fake.held, &cgroups).unwrap();
-            fake.loaded = false;
-            fake.execute(wanted.as_ref(), &steps[..steps.len().min(killed)]);
+            fake.execute(&mut ids, wanted.as_ref(), &steps[..steps.len().min(killed)]);
 
             let steps = plan(wanted.as_ref(), &fake.held, &cgroups).unwrap();
-            fake.loaded = false;
-            fake.execute(wanted.as_ref(), &steps);
+            fake.execute(&mut ids, wanted.as_ref(), &steps);
             prop_assert_eq!(plan(wanted.as_ref(), &fake.held, &cgroups).unwrap(), vec![]);
             check(wanted.as_ref(), &fake.held)?;
         }
@@ -205,8 +133,8 @@ proptest! {
     fn links_go_only_after_everything_wanted_is_in_effect(first in wanteds(), mut second in wanteds()) {
         second.program.uid.clone_from(&first.program.uid);
         let cgroups = cgroups();
-        let mut fake = Fake { held: Held::default(), next_id: 0, loaded: false };
-        fake.execute(Some(&first), &plan(Some(&first), &fake.held, &cgroups).unwrap());
+        let (mut fake, mut ids) = (Fake::default(), Ids::default());
+        fake.execute(&mut ids, Some(&first), &plan(Some(&first), &fake.held, &cgroups).unwrap());
         let steps = plan(Some(&second), &fake.held, &cgroups).unwrap();
         let last_made = steps.iter().rposition(|s| matches!(s, Step::Attach { .. } | Step::Update(_) | Step::Load { .. }));
         for (i, step) in steps.iter().enumerate() {
@@ -252,8 +180,8 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
     let map =
         WantedMap { pin_name: "m".into(), pin: true, retain: false, definition: MapDefinition::Btf, shape: shape(10) };
     wanted.maps.insert("m".into(), map);
-    let mut fake = Fake { held: Held::default(), next_id: 0, loaded: false };
-    fake.execute(Some(&wanted), &plan(Some(&wanted), &fake.held, &cgroups()).unwrap());
+    let (mut fake, mut ids) = (Fake::default(), Ids::default());
+    fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &cgroups()).unwrap());
 
     wanted.load_key = "2".into();
     wanted.maps.get_mut("m").unwrap().shape = shape(11);

@@ -142,9 +142,10 @@ impl Driver {
     }
 }
 
-/// How often a status follows what is observed: a rollout over many nodes is many reports.
+/// How often what is observed is looked at: every report of a rollout over many nodes touches the same BpfProgram, and a
+/// look takes some microseconds for each node. How often that is told is [`told`](crate::told)'s.
 fn interval(nodes: usize) -> Duration {
-    Duration::from_millis(2 * nodes as u64).max(Duration::from_secs(1))
+    Duration::from_micros(200 * nodes as u64)
 }
 
 /// The BpfPrograms whose bytes come from that ConfigMap, or are stored in it.

@@ -11,7 +11,7 @@
 //! | [`summarize`] | the writes that make the status say what the nodes say | none |
 //!
 //! Around it: [`watch`] keeps the [`stores`] and says by [`trigger`] what changed; [`driver`] is the loop, [`queue`] its
-//! timetable, [`memory`] what it may forget; [`cluster`] joins nodes, agents and reports; [`sweep`] finds bytes to remove;
+//! timetable, [`told`] how often what is seen is told, [`memory`] what it may forget; [`cluster`] joins nodes, agents and reports; [`sweep`] finds bytes to remove;
 //! [`announce`] finds what is worth an Event and [`events`] publishes it; [`health`] serves the two pages.
 //!
 //! Two short runs of the same binary stand beside it, which the chart starts as Jobs: [`definitions`] brings the
@@ -64,6 +64,7 @@ pub mod step;
 pub mod stores;
 pub mod summarize;
 pub mod sweep;
+pub mod told;
 pub mod trigger;
 pub mod uninstall;
 pub mod validate;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use sockeye_crds::BpfProgramStatus;
 use sockeye_ebpf::{Accepted, Refusal};
 
+use crate::told::Told;
+
 /// What is remembered of one BpfProgram.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
@@ -13,6 +15,8 @@ pub struct Memory {
     pub verdict: Option<(Fingerprint, Arc<Verdict>)>,
     /// The status that was written last, which the watch may not have brought back yet.
     pub written: Option<Written>,
+    /// When its status was told.
+    pub told: Told,
 }
 
 /// What became of a spec and its bytes.
@@ -68,7 +72,7 @@ mod tests {
     fn what_was_written_counts_until_the_watch_brings_it_or_something_newer() {
         let status = |generation| BpfProgramStatus { observed_generation: generation, ..BpfProgramStatus::default() };
         let written = Written { uid: "u".into(), resource_version: 10, status: status(2) };
-        let memory = Memory { verdict: None, written: Some(written) };
+        let memory = Memory { written: Some(written), ..Memory::default() };
         let latest = |uid, version| memory.latest_status(uid, Some(version), Some(&status(1))).observed_generation;
         assert_eq!(latest("u", "9"), 2);
         assert_eq!(latest("u", "10"), 1);

@@ -20,6 +20,8 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 pub enum Ended {
     /// Everything is as it should be, or waits for others.
     Settled,
+    /// Everything is as it should be, but what there is to tell may be told only then.
+    Untold(Instant),
     /// There is no such BpfProgram any more.
     Gone,
     /// Something failed; it is worth another try.
@@ -98,6 +100,10 @@ impl Queue {
                 entry.failures = 0;
                 entry.due = entry.due.or(Some(now + self.resync));
             }
+            Ended::Untold(until) => {
+                entry.failures = 0;
+                entry.due = Some(entry.due.map_or(until, |due| due.min(until)));
+            }
             Ended::Failed => {
                 let wait = FIRST_RETRY.saturating_mul(1 << entry.failures.min(16)).min(LAST_RETRY);
                 entry.failures += 1;
@@ -134,6 +140,18 @@ mod tests {
         assert_eq!(queue.take(start + INTERVAL).as_deref(), Some("a"));
         queue.ended("a", Ended::Settled, start + INTERVAL);
         assert_eq!(queue.next_due(), Some(start + INTERVAL + Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn what_may_be_told_later_is_looked_at_then_or_when_touched() {
+        let (mut queue, start) = queue();
+        queue.touch("a", Pace::Now, INTERVAL, start);
+        queue.take(start);
+        let until = start + Duration::from_secs(7);
+        queue.ended("a", Ended::Untold(until), start);
+        assert_eq!(queue.next_due(), Some(until));
+        queue.touch("a", Pace::Paced, INTERVAL, start);
+        assert_eq!(queue.next_due(), Some(start + INTERVAL));
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! `reconcile`: one look at one BpfProgram, and the rhythm of it all:
 //! gather (reads) -> validate -> plan (decisions) -> apply (writes) -> summarize -> apply.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use sockeye_crds::{Reason, revision::ProgramRef};
+use sockeye_crds::{BpfProgramStatus, Reason};
 use sockeye_ebpf::Refusal;
 
 use crate::{
-    apply, gather,
+    apply,
+    gather::{self, Gathered, Intent},
     memory::{Memory, Written},
     plan::{self, Plan},
     queue::Ended,
@@ -96,29 +97,47 @@ async fn look(context: &Context, name: &str, memory: &mut Memory) -> Result<Ende
         }
     };
     let steps = summarize::summarize(&gathered, &validated, dispatched.as_ref(), now());
-    write(writer, program, steps, memory).await?;
+    if failure.is_none()
+        && let Some(until) = too_early(&gathered, &steps, memory)
+    {
+        return Ok(Ended::Untold(until));
+    }
+    write(writer, &gathered.intent, steps, memory).await?;
     match failure {
         Some(error) => Err(error.into()),
         None => Ok(Ended::Settled),
     }
 }
 
+/// When the status may be told, if not now. One that is the last does not wait.
+fn too_early(gathered: &Gathered, steps: &[Step], memory: &Memory) -> Option<Instant> {
+    let last = steps.iter().any(|step| matches!(step, Step::RemoveFinalizer { .. }));
+    let status = written(steps).filter(|_| !last)?;
+    memory.told.due(&gathered.intent.status, status, gathered.cluster.len()).filter(|due| *due > Instant::now())
+}
+
 /// Writes what the summary says, and remembers the status, which the watch brings back only later.
 async fn write(
     writer: &apply::Writer,
-    program: ProgramRef,
+    intent: &Intent,
     steps: Vec<Step>,
     memory: &mut Memory,
 ) -> Result<(), apply::Error> {
-    let status = steps.iter().find_map(|step| match step {
-        Step::WriteStatus(status) => Some((**status).clone()),
-        _ => None,
-    });
-    let version = writer.apply(&program, steps).await?;
-    if let (Some(status), Some(resource_version)) = (status, version) {
-        memory.written = Some(Written { uid: program.uid, resource_version, status });
+    let status = written(&steps).cloned();
+    let version = writer.apply(&intent.program, steps).await?;
+    if let Some(status) = status {
+        memory.told.tell(&intent.status, &status, Instant::now());
+        let uid = intent.program.uid.clone();
+        memory.written = version.map(|resource_version| Written { uid, resource_version, status });
     }
     Ok(())
+}
+
+fn written(steps: &[Step]) -> Option<&BpfProgramStatus> {
+    steps.iter().find_map(|step| match step {
+        Step::WriteStatus(status) => Some(&**status),
+        _ => None,
+    })
 }
 
 /// The time in whole seconds, as Kubernetes writes it.

@@ -1,5 +1,7 @@
 //! What tests against a cluster share: its tools as commands, and waiting.
 
+pub mod chart;
+pub mod identity;
 pub mod load;
 pub mod program;
 pub mod release;

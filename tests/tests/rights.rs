@@ -15,20 +15,20 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::{
-    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     authorization::v1::{NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
     core::v1::{Node, Pod, Secret, ServiceAccount},
 };
 use kube::{
-    Api, Client, Config, ResourceExt as _,
+    Api, Client, Config,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    config::AuthInfo,
 };
 use serde_json::{Value, json};
 use sockeye_crds::{BpfNode, BpfRevision};
-use sockeye_tests::{repo, run};
+use sockeye_tests::{
+    identity::{RELEASE, admin, agent_pod, made, token, with_token},
+    run,
+};
 
-const RELEASE: &str = "sockeye-system";
 /// Where what is namespaced is asked for: the release's namespace, the one of events, one of others, and all at once.
 const NAMESPACES: [&str; 4] = [RELEASE, "default", "kube-system", ""];
 
@@ -131,32 +131,12 @@ const UNLISTED: [(&str, &str, bool); 12] = [
     ("", "nodes/pods", false),
 ];
 
-async fn admin() -> Result<Client> {
-    Ok(Client::try_from(Config::infer().await?)?)
-}
-
 /// Installs what Helm renders, once.
 fn chart() -> Result<()> {
     static INSTALLED: Once = Once::new();
     let mut outcome = Ok(());
-    INSTALLED.call_once(|| outcome = install());
+    INSTALLED.call_once(|| outcome = sockeye_tests::chart::install());
     outcome
-}
-
-fn install() -> Result<()> {
-    let chart = repo().join("deploy/chart").display().to_string();
-    let rendered = run(Command::new("helm").args(["template", "sockeye", &chart, "--namespace", RELEASE]))?;
-    let file = repo().join("target/rights.yaml");
-    std::fs::write(&file, rendered)?;
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE}});
-    let namespace_file = repo().join("target/rights-namespace.json");
-    std::fs::write(&namespace_file, namespace.to_string())?;
-    for file in [namespace_file, file] {
-        let file = file.display().to_string();
-        run(Command::new("kubectl").args(["apply", "--server-side", "--force-conflicts", "-f", &file]))?;
-    }
-    run(Command::new("kubectl").args(["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]))?;
-    Ok(())
 }
 
 fn review(service_account: &str) -> SubjectAccessReviewSpec {
@@ -308,7 +288,7 @@ async fn definitions_are_brought_by_name() -> Result<()> {
 #[tokio::test]
 async fn the_operator_dispatches_revisions_that_a_bpfprogram_owns() -> Result<()> {
     chart()?;
-    let revisions = Api::<BpfRevision>::all(token_of(RELEASE, "sockeye-operator", None).await?);
+    let revisions = Api::<BpfRevision>::all(speaking_for("sockeye-operator").await?);
     let mut controller = owner("BpfProgram", "rights");
     controller["apiVersion"] = json!("sockeye.dev/v1alpha1");
     controller["controller"] = json!(true);
@@ -382,50 +362,16 @@ async fn the_chart_has_no_identity_or_binding_that_this_table_lacks() -> Result<
     Ok(())
 }
 
-/// A client that has a token and nothing else.
-async fn with_token(token: &str) -> Result<Client> {
-    let mut config = Config::infer().await?;
-    config.auth_info = serde_json::from_value::<AuthInfo>(json!({"token": token}))?;
-    Ok(Client::try_from(config)?)
-}
-
-async fn token_of(namespace: &str, service_account: &str, pod: Option<&Pod>) -> Result<Client> {
-    let bound = pod.map(|pod| BoundObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        name: pod.metadata.name.clone(),
-        uid: pod.uid(),
-    });
-    let spec =
-        TokenRequestSpec { bound_object_ref: bound, expiration_seconds: Some(600), ..TokenRequestSpec::default() };
-    let request = TokenRequest { spec, ..TokenRequest::default() };
-    let accounts = Api::<ServiceAccount>::namespaced(admin().await?, namespace);
-    let granted = accounts.create_token_request(service_account, &PostParams::default(), &request).await?;
-    with_token(&granted.status.context("no token")?.token).await
-}
-
-/// Makes an object, or finds the one that an earlier run has made.
-async fn made<K>(api: &Api<K>, object: Value) -> Result<K>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
-{
-    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    match api.create(&PostParams::default(), &serde_json::from_value(object)?).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(api.get(&name).await?),
-        made => Ok(made?),
-    }
+async fn speaking_for(service_account: &str) -> Result<Client> {
+    with_token(&token(&admin().await?, RELEASE, service_account, None).await?).await
 }
 
 /// Speaks as the agent on a node, with the token that the kubelet there would get for its pod.
 async fn agent_on(node: &str) -> Result<Client> {
     let client = admin().await?;
     made(&Api::<Node>::all(client.clone()), json!({"metadata": {"name": node}})).await?;
-    let pods = Api::<Pod>::namespaced(client, RELEASE);
-    let pod = json!({
-        "metadata": {"name": format!("agent-on-{node}")},
-        "spec": {"nodeName": node, "serviceAccountName": "sockeye-agent", "containers": [{"name": "agent", "image": "none"}]},
-    });
-    token_of(RELEASE, "sockeye-agent", Some(&made(&pods, pod).await?)).await
+    let pod = made(&Api::<Pod>::namespaced(client.clone(), RELEASE), agent_pod(node)).await?;
+    with_token(&token(&client, RELEASE, "sockeye-agent", Some(&pod)).await?).await
 }
 
 fn owner(kind: &str, name: &str) -> Value {
@@ -596,7 +542,7 @@ async fn the_policy_holds_whatever_rbac_grants() -> Result<()> {
 #[tokio::test]
 async fn an_agents_token_without_a_pod_writes_nothing() -> Result<()> {
     policy().await?;
-    let agent = token_of(RELEASE, "sockeye-agent", None).await?;
+    let agent = speaking_for("sockeye-agent").await?;
     let own = Writes::of(&agent, OURS);
     let words = "the token of an agent must be bound to its pod";
     refused(own.create().await, words)?;
@@ -619,7 +565,8 @@ async fn others_are_not_affected() -> Result<()> {
         "subjects": [{"kind": "ServiceAccount", "name": "sockeye-agent", "namespace": "default"}],
     });
     made(&Api::<k8s_openapi::api::rbac::v1::ClusterRoleBinding>::all(client.clone()), binding).await?;
-    for other in [client, token_of("default", "sockeye-agent", None).await?] {
+    let namesake = with_token(&token(&client, "default", "sockeye-agent", None).await?).await?;
+    for other in [client, namesake] {
         let any = Writes::of(&other, THEIRS);
         any.create_owned(json!([])).await?;
         any.write_status().await?;
@@ -633,7 +580,7 @@ async fn nobody_reads_secrets() -> Result<()> {
     chart()?;
     let secrets = Api::<Secret>::namespaced(admin().await?, RELEASE);
     made(&secrets, json!({"metadata": {"name": "regcred"}, "stringData": {"a": "b"}})).await?;
-    for client in [agent_on(OURS).await?, token_of(RELEASE, "sockeye-operator", None).await?] {
+    for client in [agent_on(OURS).await?, speaking_for("sockeye-operator").await?] {
         let secrets = Api::<Secret>::namespaced(client.clone(), RELEASE);
         refused(secrets.get("regcred").await.map(drop), "cannot get resource \"secrets\"")?;
         refused(secrets.list(&ListParams::default()).await.map(drop), "cannot list resource \"secrets\"")?;

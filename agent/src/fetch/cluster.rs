@@ -123,7 +123,13 @@ impl Cluster {
         let api = Api::<BpfNode>::all(self.client.clone());
         let existing = self.bpf_node.state().into_iter().next();
         let uid = match existing {
-            Some(existing) if owned_by(&existing, &node) => existing.uid(),
+            Some(existing) if owned_by(&existing, &node) => {
+                // What the agent before us wrote may still be true. Later the watch may lag behind our own writes.
+                if self.written.is_none() {
+                    self.written = existing.status.clone().map(|status| Written { uid: existing.uid(), status });
+                }
+                existing.uid()
+            }
             Some(stale) => {
                 tracing::info!(node = self.node_name, "the BpfNode belongs to a Node that is gone: making it anew");
                 let this = Preconditions { uid: stale.uid(), ..Preconditions::default() };
@@ -145,14 +151,7 @@ impl Cluster {
         if self.written.as_ref().is_some_and(|written| written.uid == uid && written.status == status) {
             return Ok(());
         }
-        let patch = serde_json::json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "BpfNode",
-            "metadata": {"name": self.node_name},
-            "status": &status,
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let written = api.patch_status(&self.node_name, &params, &Patch::Apply(&patch)).await;
-        let written = written.context("write of BpfNode.status")?;
+        let written = write_status(&api, &self.node_name, &status).await.context("write of BpfNode.status")?;
         self.written = Some(Written { uid: written.uid(), status });
         Ok(())
     }
@@ -181,6 +180,16 @@ impl Cluster {
             Err(error) => Err(error).context("creation of the BpfNode"),
         }
     }
+}
+
+/// The one write that an agent makes again and again.
+pub async fn write_status(api: &Api<BpfNode>, name: &str, status: &BpfNodeStatus) -> kube::Result<BpfNode> {
+    let patch = serde_json::json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "BpfNode",
+        "metadata": {"name": name},
+        "status": status,
+    });
+    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await
 }
 
 impl Bytes for Cluster {

@@ -8,12 +8,16 @@
 //! | [`own`] | the agent's own path, in this process |
 //! | [`process`] | the agent as a process of its own |
 //! | [`node`] | the figures that need no cluster |
+//! | [`cluster`] | the figures that need a cluster |
+//! | [`scale`] | many nodes on one API server |
 
+mod cluster;
 mod libbpf;
 mod node;
 mod own;
 mod process;
 mod programs;
+mod scale;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -28,13 +32,20 @@ struct Cli {
     what: What,
     /// Where the figures go as JSON.
     #[arg(long)]
-    json: PathBuf,
+    json: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum What {
     /// One node's agent, against libbpf.
     Node(node::Bench),
+    /// A cluster: how soon a BpfProgram is in effect and Ready, against bare calls.
+    Cluster(cluster::Bench),
+    /// Many nodes' agents and the operator, against the API server's own rate.
+    Scale(scale::Bench),
+    /// A process of agents; `scale` starts these.
+    #[command(hide = true)]
+    Swarm(scale::swarm::Process),
 }
 
 fn main() -> ExitCode {
@@ -53,8 +64,13 @@ fn run(cli: Cli) -> Result<bool> {
     let Cli { what, json } = cli;
     let figures = match what {
         What::Node(bench) => bench.run()?,
+        What::Cluster(bench) => bench.run()?,
+        What::Scale(bench) => bench.run()?,
+        What::Swarm(process) => return process.run().map(|()| true),
     };
-    std::fs::write(&json, table::json(&figures)?).with_context(|| json.display().to_string())?;
+    if let Some(json) = json {
+        std::fs::write(&json, table::json(&figures)?).with_context(|| json.display().to_string())?;
+    }
     print!("\n{}", table::render(&figures));
     Ok(figures.iter().all(|figure| figure.verdict() != table::Verdict::Missed))
 }

@@ -61,27 +61,12 @@ impl Process {
 
     /// What it holds now.
     pub fn memory(&self) -> Result<Memory> {
-        let field = |file: &str, key: &str| {
-            let path = format!("/proc/{}/{file}", self.child.id());
-            let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-            let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-            let kib: f64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{path}: {key}"))?;
-            anyhow::Ok(kib / 1024.0)
-        };
-        Ok(Memory {
-            resident: field("status", "VmRSS:")?,
-            proportional: field("smaps_rollup", "Pss:")?,
-            peak: field("status", "VmHWM:")?,
-        })
+        memory(self.child.id())
     }
 
     /// Ends it as a node does; nothing is detached.
     pub fn stop(mut self) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no process ID")?;
-        kill_process(pid, Signal::TERM)?;
-        let status = self.child.wait()?;
-        ensure!(status.success(), "the agent ended with {status}: {}", self.log());
-        Ok(())
+        end(&mut self.child).with_context(|| self.log())
     }
 
     fn log(&self) -> String {
@@ -96,4 +81,29 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a process holds now.
+pub fn memory(pid: u32) -> Result<Memory> {
+    let field = |file: &str, key: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{path}: {key}"))?;
+        anyhow::Ok(kib / 1024.0)
+    };
+    Ok(Memory {
+        resident: field("status", "VmRSS:")?,
+        proportional: field("smaps_rollup", "Pss:")?,
+        peak: field("status", "VmHWM:")?,
+    })
+}
+
+/// Ends a process of ours as a node does, and fails unless it ends well.
+pub fn end(child: &mut Child) -> Result<()> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process ID")?;
+    kill_process(pid, Signal::TERM)?;
+    let status = child.wait()?;
+    ensure!(status.success(), "it ended with {status}");
+    Ok(())
 }

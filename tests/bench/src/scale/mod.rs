@@ -1,0 +1,253 @@
+//! Many nodes: the agent's own code over fake kernels, a thousand times, and the operator itself, on a real API server.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`nodes`] | the Nodes, their agents' pods, and a token for each |
+//! | [`swarm`] | the agents, in a few processes |
+//! | [`operator`] | the operator's process |
+//! | [`meter`] | what the API server counts of itself |
+
+mod meter;
+mod nodes;
+mod operator;
+pub mod swarm;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    runtime::watcher,
+};
+use serde_json::{Value, json};
+use sockeye_crds::{
+    BpfProgram,
+    condition::{ConditionType, Status},
+};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
+use sockeye_tests::{chart, identity::admin};
+
+use crate::{
+    programs::program,
+    table::{Bound, Figure, median},
+};
+use meter::{Counts, Meter};
+use operator::Operator;
+use swarm::Swarm;
+
+/// How often the API server's own rate is taken; an even number, for every other write takes back the one before.
+const ROUNDS: usize = 4;
+/// How often a program is changed.
+const CHANGES: usize = 3;
+/// Nothing was written for so long: it is quiet.
+const QUIET: Duration = Duration::from_secs(3);
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What the figures are taken with. KUBECONFIG names an API server that nothing else uses; helm and kubectl are on PATH.
+#[derive(clap::Args)]
+pub struct Bench {
+    /// The operator's binary.
+    #[arg(long)]
+    operator: PathBuf,
+    /// How many nodes.
+    #[arg(long, default_value_t = 1000)]
+    nodes: usize,
+    /// How many BpfPrograms there are before one is changed.
+    #[arg(long, default_value_t = 20)]
+    programs: usize,
+    /// How many processes the agents run in.
+    #[arg(long, default_value_t = 2)]
+    processes: usize,
+    /// An empty folder for what is passing.
+    #[arg(long)]
+    work: PathBuf,
+}
+
+impl Bench {
+    /// All of them.
+    pub fn run(&self) -> Result<Vec<Figure>> {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(self.measure())
+    }
+
+    async fn measure(&self) -> Result<Vec<Figure>> {
+        let (nodes, programs) = (self.nodes, self.programs);
+        println!("the chart, {nodes} Nodes, their agents' pods and tokens");
+        chart::install()?;
+        let client = admin().await?;
+        let tokens = nodes::make(&client, nodes).await?;
+        let story = Story { nodes, meter: Meter(client.clone()), api: Api::all(client.clone()) };
+
+        println!("{nodes} agents and the operator; {programs} BpfPrograms at once");
+        let mut swarm = Swarm::start(self.processes, &tokens, &self.work)?;
+        let operator = Operator::start(&client, &self.operator, &self.work).await?;
+        swarm.tell("run")?;
+        story.quiet().await?;
+        let all: Vec<String> = (0..programs).map(program).collect();
+        let from_nothing = story.apply(&all, TCP_EVENTS).await?;
+
+        println!("the API server alone: {nodes} status writes, {ROUNDS} times");
+        swarm.tell("stop")?;
+        operator.stop()?;
+        let mut bare = Vec::new();
+        for _ in 0..ROUNDS {
+            bare.push(swarm.tell("write")?.as_secs_f64());
+        }
+
+        println!("the agents and the operator again, all at once");
+        let operator = Operator::start(&client, &self.operator, &self.work).await?;
+        let before = story.meter.read().await?;
+        swarm.tell("run")?;
+        story.quiet().await?;
+        let restart = story.meter.read().await? - before;
+
+        println!("one BpfProgram of {programs} changed, {CHANGES} times");
+        let one = [program(0)];
+        let mut changes = Vec::new();
+        for object in [TCP_EVENTS_BTF, TCP_EVENTS].into_iter().cycle().take(CHANGES) {
+            changes.push(story.apply(&one, object).await?);
+        }
+        println!("nothing, for {} s", QUIET.as_secs());
+        let before = story.meter.read().await?;
+        tokio::time::sleep(QUIET).await;
+        let idle = story.meter.read().await? - before;
+        println!("all BpfPrograms deleted");
+        let deletion = story.delete().await?;
+        let memory = operator.memory()?;
+        operator.stop()?;
+
+        let bare = median(bare);
+        let per = |n: f64| n / nodes as f64;
+        let figure = |what: String, value, unit| Figure::alone("scale", format!("{nodes} nodes, {what}"), value, unit);
+        let most = |f: fn(&Counts) -> f64| changes.iter().map(|change| f(&change.counts)).fold(0.0, f64::max);
+        let took = median(changes.iter().map(|change| change.took).collect());
+        // Every report makes an event for its own agent and one for the operator.
+        let seen = |change: &Change| {
+            let Counts { revision_events, node_events, node_statuses, .. } = change.counts;
+            (revision_events - change.counts.revisions + node_events - node_statuses) / nodes as f64
+        };
+        let folds = took.max(1.0) / interval(nodes).as_secs_f64();
+        Ok(vec![
+            figure("one bare status write each".into(), bare, "s"),
+            figure("one change to Ready".into(), took, "s").against(bare).at_most(Bound::Ratio(1.5)),
+            figure("one change, dispatch writes".into(), most(|c| c.revisions + c.config_maps), "").at_most(Bound::Value(4.0)),
+            figure(
+                "one change, watch events an agent".into(),
+                changes.iter().map(seen).fold(0.0, f64::max),
+                "",
+            )
+            .at_most(Bound::Value(3.0)),
+            figure("one change, BpfNode writes a node".into(), per(most(|c| c.node_statuses)), "").at_most(Bound::Value(1.5)),
+            figure("one change, BpfProgram writes".into(), most(|c| c.programs), "").at_most(Bound::Value(4.0 + folds.ceil())),
+            figure(format!("{programs} from nothing to Ready"), from_nothing.took, "s").against(bare),
+            figure(format!("{programs} from nothing, BpfNode writes a node"), per(from_nothing.counts.node_statuses), ""),
+            figure(format!("{programs} from nothing, watch events an agent and program"), seen(&from_nothing) / programs as f64, "").at_most(Bound::Value(3.0)),
+            figure("everyone started again, BpfNode writes a node".into(), per(restart.node_statuses), "").at_most(Bound::Value(1.0)),
+            figure("everyone started again, all other writes".into(), restart.writes() - restart.node_statuses, "").at_most(Bound::Value(0.0)),
+            figure(format!("idle for {} s, writes", QUIET.as_secs()), idle.writes(), "").at_most(Bound::Value(0.0)),
+            figure(format!("{programs} deleted and gone"), deletion, "s"),
+            figure("operator, VmHWM".into(), memory.peak, "MiB").at_most(Bound::Value(256.0)),
+        ])
+    }
+}
+
+/// How often the operator folds what so many nodes say.
+fn interval(nodes: usize) -> Duration {
+    Duration::from_millis(2 * nodes as u64).max(Duration::from_secs(1))
+}
+
+/// One change, from its write to the folded status that its user sees.
+struct Change {
+    /// Seconds.
+    took: f64,
+    counts: Counts,
+}
+
+struct Story {
+    nodes: usize,
+    meter: Meter,
+    api: Api<BpfProgram>,
+}
+
+impl Story {
+    /// Applies them, all at once, waits until each is in effect on every node, and then until nothing is written.
+    async fn apply(&self, names: &[String], object: &[u8]) -> Result<Change> {
+        let objects: Vec<Value> = names.iter().map(|name| manifest(name, object)).collect::<Result<_>>()?;
+        let before = self.meter.read().await?;
+        let start = Instant::now();
+        let params = PatchParams::apply("kubectl").force();
+        let (api, params) = (&self.api, &params);
+        let applied: Vec<BpfProgram> = futures::stream::iter(names.iter().zip(&objects))
+            .map(|(name, object)| async move { api.patch(name, params, &Patch::Apply(object)).await })
+            .buffer_unordered(8)
+            .try_collect()
+            .await?;
+        self.ready(applied.iter().map(|p| (p.name_any(), p.metadata.generation.unwrap_or_default())).collect()).await?;
+        let took = start.elapsed().as_secs_f64();
+        self.quiet().await?;
+        Ok(Change { took, counts: self.meter.read().await? - before })
+    }
+
+    /// Waits until the status of each says that this generation is in effect on every node.
+    async fn ready(&self, mut waited: Vec<(String, i64)>) -> Result<()> {
+        let waiting = async {
+            let mut events = std::pin::pin!(watcher(self.api.clone(), watcher::Config::default()));
+            while !waited.is_empty() {
+                let Some(event) = events.try_next().await? else { break };
+                if let watcher::Event::Apply(object) | watcher::Event::InitApply(object) = event {
+                    let name = object.name_any();
+                    waited.retain(|(waited, generation)| *waited != name || !self.everywhere(&object, *generation));
+                }
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.context("not in effect everywhere in time")?
+    }
+
+    fn everywhere(&self, object: &BpfProgram, generation: i64) -> bool {
+        let Some(status) = &object.status else { return false };
+        let ready = status.conditions.iter().any(|c| c.type_ == ConditionType::Ready && c.status == Status::True);
+        let nodes = i64::try_from(self.nodes) == Ok(status.nodes.updated);
+        ready && nodes && status.observed_generation == generation
+    }
+
+    /// Waits until nothing is written any more.
+    async fn quiet(&self) -> Result<()> {
+        let start = Instant::now();
+        let mut last = self.meter.read().await?;
+        loop {
+            tokio::time::sleep(QUIET).await;
+            let now = self.meter.read().await?;
+            if now == last {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < PATIENCE, "it never gets quiet: {:?}", now - last);
+            last = now;
+        }
+    }
+
+    /// Deletes all, and says how many seconds it took until they were gone.
+    async fn delete(&self) -> Result<f64> {
+        let start = Instant::now();
+        self.api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        while !self.api.list_metadata(&ListParams::default()).await?.items.is_empty() {
+            ensure!(start.elapsed() < PATIENCE, "not gone in time");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+fn manifest(name: &str, object: &[u8]) -> Result<Value> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    Ok(json!({
+        "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": name},
+        "spec": {"bytecode": {"inline": STANDARD.encode(object)}, "programs": [{"name": "my_prog", "attach": attach}]},
+    }))
+}

@@ -1,0 +1,167 @@
+//! The swarm: the agents of many nodes in a few processes, each agent with its own connections and token, over a kernel and
+//! bpffs that are values. What runs is what an agent's process runs in a cluster: its watches, passes and reports.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
+use kube::{Api, Client};
+use sockeye_agent::{agent::Agent, drive, fetch, health::Ready, layout::Layout, policy::Policy};
+use sockeye_crds::{
+    BpfNode, BpfNodeStatus,
+    node::{CgroupMode, NodeFacts},
+};
+use sockeye_fake::FakeNode;
+use sockeye_tests::identity::{RELEASE, with_token};
+use tokio::io::{AsyncBufReadExt as _, stdin};
+
+use super::nodes::Token;
+
+/// The processes; they are killed when this is dropped.
+pub struct Swarm(Vec<Part>);
+
+struct Part {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Swarm {
+    /// Starts the processes, each with some of the nodes.
+    pub fn start(processes: usize, tokens: &[Token], work: &Path) -> Result<Self> {
+        let mut parts = Vec::new();
+        for (i, tokens) in tokens.chunks(tokens.len().div_ceil(processes.max(1)).max(1)).enumerate() {
+            let file = work.join(format!("tokens-{i}.json"));
+            fs::write(&file, serde_json::to_vec(tokens)?)?;
+            let log = fs::File::create(work.join(format!("swarm-{i}.log")))?;
+            let mut child = Command::new(std::env::current_exe()?)
+                .args(["swarm".as_ref(), "--tokens".as_ref(), file.as_os_str()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(log)
+                .spawn()?;
+            let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else { bail!("no pipes") };
+            parts.push(Part { child, input, output: BufReader::new(output) });
+        }
+        Ok(Self(parts))
+    }
+
+    /// Tells all to do something at the same time, and waits until all have done it; how long that took.
+    pub fn tell(&mut self, what: &str) -> Result<Duration> {
+        let start = Instant::now();
+        for part in &mut self.0 {
+            writeln!(part.input, "{what}")?;
+        }
+        for part in &mut self.0 {
+            let mut answer = String::new();
+            part.output.read_line(&mut answer)?;
+            ensure!(answer.trim() == what, "a process of agents ended instead of {what}");
+        }
+        Ok(start.elapsed())
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        for part in &mut self.0 {
+            let _ = part.child.kill();
+            let _ = part.child.wait();
+        }
+    }
+}
+
+/// One process of the swarm. Does what it reads, line by line, and says when it has:
+/// `run` starts the agents, `stop` ends them, `write` makes every agent's client write one changed status, no agent running.
+#[derive(clap::Args)]
+pub struct Process {
+    /// Whose agents these are: names of nodes and tokens, as JSON.
+    #[arg(long)]
+    tokens: PathBuf,
+}
+
+impl Process {
+    /// Until its input ends.
+    pub fn run(&self) -> Result<()> {
+        // The agents' passes are polled by this thread, as in an agent's own process: there blocking calls only block it.
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(self.serve())
+    }
+
+    async fn serve(&self) -> Result<()> {
+        let tokens: Vec<Token> = serde_json::from_slice(&fs::read(&self.tokens)?)?;
+        let mut members = Vec::new();
+        for (name, token) in tokens {
+            members.push(Member { name, client: with_token(&token).await?, node: FakeNode::default(), last: None });
+        }
+        let mut lines = tokio::io::BufReader::new(stdin()).lines();
+        let mut running = FuturesUnordered::<LocalBoxFuture<'_, Result<()>>>::new();
+        loop {
+            let line = tokio::select! {
+                line = lines.next_line() => line?,
+                Some(ended) = running.next() => return ended.and_then(|()| bail!("an agent ended")),
+            };
+            match line.as_deref() {
+                None => return Ok(()),
+                Some("run") => running = members.iter().map(Member::run).collect(),
+                Some("stop") => {
+                    running.clear();
+                    at_once(members.iter_mut().map(Member::look)).await?;
+                }
+                Some("write") => at_once(members.iter_mut().map(Member::write)).await?,
+                Some(other) => bail!("what is {other}?"),
+            }
+            println!("{}", line.unwrap_or_default());
+        }
+    }
+}
+
+async fn at_once(all: impl Iterator<Item = impl Future<Output = Result<()>>>) -> Result<()> {
+    all.collect::<FuturesUnordered<_>>().try_collect().await
+}
+
+/// One node, with what outlives its agent.
+struct Member {
+    name: String,
+    client: Client,
+    node: FakeNode,
+    /// Its last report, from when its agent was stopped.
+    last: Option<BpfNodeStatus>,
+}
+
+impl Member {
+    /// What an agent's process does.
+    fn run(&self) -> LocalBoxFuture<'static, Result<()>> {
+        let Self { name, client, node, last: _ } = self;
+        let facts = NodeFacts {
+            boot_id: "00000000-0000-0000-0000-000000000000".to_owned(),
+            kernel_release: "6.12.0".to_owned(),
+            architecture: "x86_64".to_owned(),
+            cgroup_mode: Some(CgroupMode::Unified),
+            features: vec!["Jit".to_owned(), "KernelBtf".to_owned()],
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let bpffs = Path::new("/sys/fs/bpf");
+        let agent = Agent::new(node.clone(), Layout::new(bpffs, bpffs), Policy::default(), facts);
+        let (client, name) = (client.clone(), name.clone());
+        async move { drive::cluster(agent, client, &name, RELEASE, Ready::default()).await }.boxed_local()
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        self.last = Api::<BpfNode>::all(self.client.clone()).get(&self.name).await?.status;
+        Ok(())
+    }
+
+    /// One status write as an agent makes it, with a word more or less than the last.
+    async fn write(&mut self) -> Result<()> {
+        let status = self.last.as_mut().context("no report to change")?;
+        let message = &mut status.details.first_mut().context("a report without a BpfProgram")?.message;
+        *message = if message.is_none() { Some("a word more".to_owned()) } else { None };
+        fetch::cluster::write_status(&Api::all(self.client.clone()), &self.name, status).await?;
+        Ok(())
+    }
+}

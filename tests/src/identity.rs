@@ -1,0 +1,63 @@
+//! Speaking to an API server as one of the chart's identities, with a real token.
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{Pod, ServiceAccount},
+};
+use kube::{Api, Client, Config, ResourceExt as _, api::PostParams, config::AuthInfo};
+use serde_json::{Value, json};
+
+/// The namespace that the chart is installed in.
+pub const RELEASE: &str = "sockeye-system";
+
+/// A client of whom KUBECONFIG says.
+pub async fn admin() -> Result<Client> {
+    Ok(Client::try_from(Config::infer().await?)?)
+}
+
+/// A client that has a token and nothing else; of KUBECONFIG it takes the server alone.
+pub async fn with_token(token: &str) -> Result<Client> {
+    let mut config = Config::infer().await?;
+    config.auth_info = serde_json::from_value::<AuthInfo>(json!({"token": token}))?;
+    Ok(Client::try_from(config)?)
+}
+
+/// A token of a service account, good for an hour; bound to a pod as the kubelet binds those it mounts there.
+pub async fn token(client: &Client, namespace: &str, service_account: &str, pod: Option<&Pod>) -> Result<String> {
+    let bound = pod.map(|pod| BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: pod.metadata.name.clone(),
+        uid: pod.uid(),
+    });
+    let spec =
+        TokenRequestSpec { bound_object_ref: bound, expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
+    let granted = accounts.create_token_request(service_account, &PostParams::default(), &request).await?;
+    Ok(granted.status.context("no token")?.token)
+}
+
+/// An agent's pod on a node, as an object to create; nothing runs there.
+pub fn agent_pod(node: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("agent-on-{node}"),
+            "labels": {"app.kubernetes.io/name": "sockeye", "app.kubernetes.io/component": "agent"},
+        },
+        "spec": {"nodeName": node, "serviceAccountName": "sockeye-agent", "containers": [{"name": "agent", "image": "none"}]},
+    })
+}
+
+/// Makes an object, or finds the one that an earlier run has made.
+pub async fn made<K>(api: &Api<K>, object: Value) -> Result<K>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
+{
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    match api.create(&PostParams::default(), &serde_json::from_value(object)?).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(api.get(&name).await?),
+        made => Ok(made?),
+    }
+}
