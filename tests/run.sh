@@ -21,9 +21,10 @@ stage_kernel() {
     cargo test --locked -p sockeye-agent --features kernel-tests --test kernel
 }
 
-# Schemas, and the chart's rights, on a real API server, on loopback.
+# Schemas, the chart's rights, and what many nodes cost, on a real API server, on loopback.
 stage_api() {
     local dir=$PWD/target/api
+    need setpriv:util-linux
     tests/cluster/build-tools.sh helm
     tests/cluster/cluster.sh api-up "$dir"
     # shellcheck disable=SC2064 # the directory of now
@@ -32,6 +33,8 @@ stage_api() {
     path=$(source tests/cluster/lib.sh && tools_path)
     PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked --no-fail-fast -p sockeye-tests --features api \
         --test api --test rights -- --test-threads=1
+    cargo build --locked -p sockeye-operator
+    PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked -p sockeye-bench --features api --test scale
 }
 
 # The main job, what the pods hold, and the release's life by Helm 4 and 3, on a real two-node cluster, which this brings up

@@ -1,22 +1,36 @@
 #!/usr/bin/env bash
-# What sockeye costs, each figure beside libbpf's of the same run: a table, and the same as JSON in target/bench/node.json.
-# Exits non-zero if a bound is missed. docs/performance.md says what each figure is and how it is made.
+# tests/bench/run.sh [node] [cluster] [scale]: what sockeye costs, each figure beside what it is measured by, of the same run.
+# Prints tables, and writes the same as JSON to target/bench/*.json. Exits non-zero if a bound is missed or something could
+# not be measured, after all of them. docs/performance.md says what each figure is and how it is made.
 #
-# Nothing stays, however it ends: bpffs is mounted in a mount namespace of the bench's own, all processes are in a PID
-# namespace that ends with the bench, and its cgroup is removed at the end, or by the next run if this one is killed.
+#   node      one node's agent beside libbpf; no cluster
+#   cluster   how soon a BpfProgram is in effect and Ready, on the local cluster, which this brings up and takes down
+#   scale     a thousand agents over fake kernels on one API server; SOCKEYE_BENCH_NODES and _PROCESSES say how many
+#
+# Nothing stays, however it ends: bpffs is mounted in a mount namespace of the bench's own, its processes end with it, and
+# its cgroup is removed at the end, or by the next run if this one is killed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/packages.sh
 source tests/packages.sh
-# shellcheck source=tests/cgroup.sh
-source tests/cgroup.sh
-out=$PWD/target/bench
+# shellcheck source=tests/cluster/lib.sh
+source tests/cluster/lib.sh
+# shellcheck source=deploy/images/lib.sh
+source deploy/images/lib.sh
+out=$repo/target/bench
+bench=$static_dir/sockeye-bench
 
 remove_cgroup() { find "$1" -depth -type d -exec rmdir {} \;; }
 
-# measure BINARIES IMAGES, as root: the cgroup, the namespaces, the bench, and all of it undone.
-measure() {
-    local mount left
+# own NAME ENTER... -- OPTION...: the bench with a bpffs, a cgroup and a folder of its own. Needs root.
+own() {
+    local name=$1 mount left enter=()
+    shift
+    while [[ $1 != -- ]]; do
+        enter+=("$1")
+        shift
+    done
+    shift
     mount=$(cgroup2_mount)
     [[ $mount ]] || { echo "no cgroup v2 is mounted on this machine" >&2; return 1; }
     for left in "$mount"/sockeye-bench-*; do
@@ -27,19 +41,43 @@ measure() {
     trap 'rm -rf "$work"; remove_cgroup "$cgroup"' EXIT
     mkdir "$cgroup"
     # shellcheck disable=SC2016 # the inner shell's
-    unshare --mount --propagation private --pid --fork --kill-child --mount-proc -- \
+    "${enter[@]}" unshare --mount --propagation private -- \
         "$BASH" -c 'mount -t bpf bpf /sys/fs/bpf && exec "$@"' bench \
-        "$1/sockeye-bench" --json "$out/node.json" node --agent "$1/sockeye-agent" --libbpf "$out/libbpf" \
-        --bpffs /sys/fs/bpf --cgroup "$cgroup" --images "$2" --work "$work"
+        "$bench" --json "$out/$name.json" "$name" --libbpf "$out/libbpf" --bpffs /sys/fs/bpf --cgroup "$cgroup" \
+        --work "$work" "$@"
 }
 
-if [[ ${1-} == --measure ]]; then
-    measure "$2" "$3"
+bench_node() {
+    own node unshare --pid --fork --kill-child --mount-proc -- --agent "$static_dir/sockeye-agent" --images "$images_dir"
+}
+
+bench_cluster() {
+    trap 'tests/cluster/down.sh' EXIT
+    tests/cluster/up.sh
+    (own cluster target/cluster/run -- --node-cgroup "$(cgroup2_mount)/sockeye-node-1")
+}
+
+bench_scale() {
+    local dir=$repo/target/bench/api
+    tests/cluster/build-tools.sh helm
+    tests/cluster/cluster.sh api-up "$dir"
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the directory of now
+    trap "tests/cluster/cluster.sh api-down '$dir'; rm -rf '$work'" EXIT
+    PATH=$(tools_path) KUBECONFIG=$dir/kubeconfig "$bench" --json "$out/scale.json" scale --work "$work" \
+        --operator "$static_dir/sockeye-operator" --nodes "${SOCKEYE_BENCH_NODES:-1000}" \
+        --processes "${SOCKEYE_BENCH_PROCESSES:-2}"
+}
+
+if [[ ${1-} == --as-root ]]; then
+    "bench_$2"
     exit
 fi
 
-# shellcheck source=deploy/images/lib.sh
-source deploy/images/lib.sh
+(($#)) || set -- node cluster scale
+for what; do
+    [[ $what =~ ^(node|cluster|scale)$ ]] || { echo "no bench $what; there are: node, cluster, scale" >&2; exit 2; }
+done
 need clang-16:clang-16 /usr/include/bpf/libbpf.h:libbpf-dev gcc:gcc /usr/include/stdlib.h:libc6-dev pkg-config:pkg-config \
     buildah:buildah unshare:util-linux
 echo "building the images and the bench (some minutes the first time)"
@@ -49,4 +87,8 @@ build_static -p sockeye-bench
 mkdir -p "$out"
 # shellcheck disable=SC2046 # words
 gcc -O2 -Wall -Wextra tests/bench/libbpf.c -o "$out/libbpf" $(pkg-config --cflags --libs libbpf)
-as_root "$BASH" tests/bench/run.sh --measure "$static_dir" "$images_dir"
+missed=()
+for what; do
+    as_root "$BASH" tests/bench/run.sh --as-root "$what" || missed+=("$what")
+done
+((${#missed[@]} == 0)) || { echo "a bound is missed, or something could not be measured: ${missed[*]}" >&2; exit 1; }

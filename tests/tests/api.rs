@@ -3,29 +3,19 @@
 //! KUBECONFIG says where (tests/run.sh starts one: `tests/cluster/cluster.sh api-up DIR`).
 #![allow(missing_docs)]
 
-use std::{process::Command, sync::Once, time::Duration};
+use std::{process::Command, sync::Once};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
-use sockeye_tests::{feed, repo, run, until};
-
-/// `kubectl` on the API server that KUBECONFIG names; tests/run.sh api puts it on PATH.
-fn kubectl(args: &[&str], input: &str) -> Result<String> {
-    feed(Command::new("kubectl").args(args), input)
-}
+use sockeye_tests::{
+    chart::{self, kubectl},
+    repo, run,
+};
 
 fn definitions() -> Result<()> {
     static INSTALLED: Once = Once::new();
     let mut outcome = Ok(());
-    INSTALLED.call_once(|| {
-        let file = repo().join("deploy/chart/files/crds.yaml").display().to_string();
-        outcome = kubectl(&["apply", "--server-side", "-f", &file], "").and_then(|_| {
-            let wait = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];
-            kubectl(&wait, "")?;
-            until(Duration::from_secs(30), "discovery", || Ok(kubectl(&["get", "sbpf,sbpfr,sbpfn"], "").is_ok()))?;
-            Ok(())
-        });
-    });
+    INSTALLED.call_once(|| outcome = chart::definitions());
     outcome
 }
 

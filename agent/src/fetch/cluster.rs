@@ -24,9 +24,10 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use sockeye_crds::{
     BpfNode, BpfNodeStatus, BpfRevision,
-    names::{GROUP, LABEL_LIVE, LABEL_PROGRAM, OBJECT_KEY, VERSION, object_config_map},
+    names::{LABEL_LIVE, LABEL_PROGRAM, OBJECT_KEY, object_config_map},
     node::BpfNodeSpec,
     revision,
 };
@@ -34,7 +35,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use crate::agent::{Bytes, Wants};
 
-/// Who writes BpfNodes, for server-side apply.
+/// Who writes BpfNodes.
 const FIELD_MANAGER: &str = "sockeye-agent";
 
 /// The API server, as this node's agent sees it.
@@ -182,14 +183,13 @@ impl Cluster {
     }
 }
 
-/// The one write that an agent makes again and again.
+/// The one write that an agent makes again and again. A JSON patch: for server-side apply the API server reads a status as
+/// YAML, several times, which for a node with many BpfPrograms is most of what the write costs it.
 pub async fn write_status(api: &Api<BpfNode>, name: &str, status: &BpfNodeStatus) -> kube::Result<BpfNode> {
-    let patch = serde_json::json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "BpfNode",
-        "metadata": {"name": name},
-        "status": status,
-    });
-    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await
+    let whole = json!([{"op": "add", "path": "/status", "value": status}]);
+    let patch = serde_json::from_value(whole).map_err(kube::Error::SerdeError)?;
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_status(name, &params, &Patch::Json::<()>(patch)).await
 }
 
 impl Bytes for Cluster {
@@ -221,7 +221,10 @@ where
         loop {
             match stream.try_next().await {
                 Ok(Some(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
-                Ok(Some(_)) => changed.notify_one(),
+                Ok(Some(_)) => {
+                    tracing::debug!(what, "a watch told something");
+                    changed.notify_one();
+                }
                 Ok(None) => bail!("the watch of {what} ended"),
                 Err(error) => tracing::warn!(%error, "the watch of {what} failed; keeping what it told before"),
             }

@@ -1,4 +1,4 @@
-//! What the API server counts of itself, at /metrics: the writes of our kinds, and the watch events it sent.
+//! What the API server counts of itself, at /metrics: the writes of our kinds.
 
 use std::ops::Sub;
 
@@ -21,16 +21,12 @@ pub struct Counts {
     pub node_statuses: f64,
     /// Writes of BpfNodes themselves.
     pub nodes: f64,
-    /// BpfRevisions told to watchers.
-    pub revision_events: f64,
-    /// BpfNodes told to watchers.
-    pub node_events: f64,
 }
 
 impl Counts {
     /// All writes.
     pub fn writes(&self) -> f64 {
-        let Self { config_maps, revisions, programs, node_statuses, nodes, revision_events: _, node_events: _ } = self;
+        let Self { config_maps, revisions, programs, node_statuses, nodes } = self;
         config_maps + revisions + programs + node_statuses + nodes
     }
 }
@@ -45,8 +41,6 @@ impl Sub for Counts {
             programs: self.programs - other.programs,
             node_statuses: self.node_statuses - other.node_statuses,
             nodes: self.nodes - other.nodes,
-            revision_events: self.revision_events - other.revision_events,
-            node_events: self.node_events - other.node_events,
         }
     }
 }
@@ -63,17 +57,19 @@ fn count(text: &str) -> Counts {
     let mut counts = Counts::default();
     for line in text.lines() {
         let Some((name, labels, value)) = sample(line) else { continue };
-        let label = |key: &str| labels.split(',').find_map(|l| l.strip_prefix(key)?.strip_prefix("=\"")?.strip_suffix('"'));
+        let label =
+            |key: &str| labels.split(',').find_map(|l| l.strip_prefix(key)?.strip_prefix("=\"")?.strip_suffix('"'));
+        if name != "apiserver_request_total" {
+            continue;
+        }
         let written = matches!(label("verb"), Some("POST" | "PUT" | "PATCH" | "APPLY" | "DELETE"));
-        let resource = label("resource");
-        let counter = match (name, resource, label("subresource")) {
-            ("apiserver_request_total", Some("configmaps"), _) if written => &mut counts.config_maps,
-            ("apiserver_request_total", Some("bpfrevisions"), _) if written => &mut counts.revisions,
-            ("apiserver_request_total", Some("bpfprograms"), _) if written => &mut counts.programs,
-            ("apiserver_request_total", Some("bpfnodes"), Some("status")) if written => &mut counts.node_statuses,
-            ("apiserver_request_total", Some("bpfnodes"), _) if written => &mut counts.nodes,
-            ("apiserver_watch_events_total", Some("bpfrevisions"), _) => &mut counts.revision_events,
-            ("apiserver_watch_events_total", Some("bpfnodes"), _) => &mut counts.node_events,
+        let counter = match (label("resource"), label("subresource")) {
+            _ if !written => continue,
+            (Some("configmaps"), _) => &mut counts.config_maps,
+            (Some("bpfrevisions"), _) => &mut counts.revisions,
+            (Some("bpfprograms"), _) => &mut counts.programs,
+            (Some("bpfnodes"), Some("status")) => &mut counts.node_statuses,
+            (Some("bpfnodes"), _) => &mut counts.nodes,
             _ => continue,
         };
         *counter += value;
@@ -93,15 +89,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_and_events_of_ours_are_counted() {
+    fn writes_of_ours_are_counted() {
         let text = r#"
 # TYPE apiserver_request_total counter
 apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodes",subresource="status",verb="APPLY",version="v1alpha1"} 3
 apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodes",subresource="",verb="LIST",version="v1alpha1"} 9
-apiserver_request_total{code="201",group="sockeye.dev",resource="bpfrevisions",subresource="",verb="APPLY",version="v1alpha1"} 1
-apiserver_watch_events_total{group="sockeye.dev",resource="bpfrevisions",version="v1alpha1"} 1e+03
+apiserver_request_total{code="201",group="sockeye.dev",resource="bpfrevisions",subresource="",verb="APPLY",version="v1alpha1"} 1e+03
+workqueue_depth{name="bpfrevisions"} 7
 "#;
-        let expected = Counts { node_statuses: 3.0, revisions: 1.0, revision_events: 1000.0, ..Counts::default() };
+        let expected = Counts { node_statuses: 3.0, revisions: 1000.0, ..Counts::default() };
         assert_eq!(count(text), expected);
     }
 }

@@ -22,7 +22,9 @@ impl Operator {
     /// Starts it.
     pub async fn start(client: &Client, binary: &Path, work: &Path) -> Result<Self> {
         let token = token(client, RELEASE, "sockeye-operator", None).await?;
-        let child = Command::new(binary)
+        // It ends with the bench, however that ends.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig".as_ref(), "KILL".as_ref(), binary.as_os_str()])
             .env("KUBECONFIG", kubeconfig(&token, work)?)
             .args(["--namespace", RELEASE, "--health-port", "0"])
             .stderr(File::options().append(true).create(true).open(work.join("operator.log"))?)

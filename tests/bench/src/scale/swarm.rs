@@ -6,10 +6,14 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
 use kube::{Api, Client};
 use sockeye_agent::{agent::Agent, drive, fetch, health::Ready, layout::Layout, policy::Policy};
@@ -20,11 +24,25 @@ use sockeye_crds::{
 use sockeye_fake::FakeNode;
 use sockeye_tests::identity::{RELEASE, with_token};
 use tokio::io::{AsyncBufReadExt as _, stdin};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    Layer,
+    layer::{self, SubscriberExt as _},
+    util::SubscriberInitExt as _,
+};
 
 use super::nodes::Token;
 
 /// The processes; they are killed when this is dropped.
 pub struct Swarm(Vec<Part>);
+
+/// What came of telling all something.
+pub struct Answer {
+    /// How long it took all of them.
+    pub took: Duration,
+    /// How many things watches have told the agents so far. Not what the API server counts: bookmarks are among that.
+    pub told: u64,
+}
 
 struct Part {
     child: Child,
@@ -52,18 +70,20 @@ impl Swarm {
         Ok(Self(parts))
     }
 
-    /// Tells all to do something at the same time, and waits until all have done it; how long that took.
-    pub fn tell(&mut self, what: &str) -> Result<Duration> {
+    /// Tells all to do something at the same time, and waits until all have done it.
+    pub fn tell(&mut self, what: &str) -> Result<Answer> {
         let start = Instant::now();
         for part in &mut self.0 {
             writeln!(part.input, "{what}")?;
         }
+        let mut told = 0;
         for part in &mut self.0 {
             let mut answer = String::new();
             part.output.read_line(&mut answer)?;
-            ensure!(answer.trim() == what, "a process of agents ended instead of {what}");
+            told +=
+                answer.trim().parse::<u64>().with_context(|| format!("a process of agents ended instead of {what}"))?;
         }
-        Ok(start.elapsed())
+        Ok(Answer { took: start.elapsed(), told })
     }
 }
 
@@ -76,8 +96,9 @@ impl Drop for Swarm {
     }
 }
 
-/// One process of the swarm. Does what it reads, line by line, and says when it has:
-/// `run` starts the agents, `stop` ends them, `write` makes every agent's client write one changed status, no agent running.
+/// One process of the swarm. Does what it reads, line by line, and answers when it has with how much watches have told:
+/// `run` starts the agents, `stop` ends them, `write` makes every agent's client write one changed status, no agent running;
+/// `count` does nothing.
 #[derive(clap::Args)]
 pub struct Process {
     /// Whose agents these are: names of nodes and tokens, as JSON.
@@ -93,6 +114,8 @@ impl Process {
     }
 
     async fn serve(&self) -> Result<()> {
+        let told = Told::default();
+        tracing_subscriber::registry().with(told.clone()).init();
         let tokens: Vec<Token> = serde_json::from_slice(&fs::read(&self.tokens)?)?;
         let mut members = Vec::new();
         for (name, token) in tokens {
@@ -113,10 +136,25 @@ impl Process {
                     at_once(members.iter_mut().map(Member::look)).await?;
                 }
                 Some("write") => at_once(members.iter_mut().map(Member::write)).await?,
+                Some("count") => {}
                 Some(other) => bail!("what is {other}?"),
             }
-            println!("{}", line.unwrap_or_default());
+            println!("{}", told.0.load(Ordering::Relaxed));
         }
+    }
+}
+
+/// Counts what watches tell agents, which they say in their logs.
+#[derive(Clone, Default)]
+struct Told(Arc<AtomicU64>);
+
+impl<S: Subscriber> Layer<S> for Told {
+    fn enabled(&self, metadata: &Metadata<'_>, _: layer::Context<'_, S>) -> bool {
+        metadata.target() == "sockeye_agent::fetch::cluster" && *metadata.level() == Level::DEBUG
+    }
+
+    fn on_event(&self, _: &Event<'_>, _: layer::Context<'_, S>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
