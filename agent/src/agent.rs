@@ -10,6 +10,7 @@ use tokio::task::block_in_place;
 
 use crate::{
     failure::Failure,
+    held::Names,
     host::{Host, Kernel, Order},
     kernel::{
         SysError,
@@ -211,6 +212,7 @@ impl<H: Host> Agent<H> {
         if track.settled {
             return Ok(());
         }
+        let names = Names::of(&track.held).after(&steps);
         let object = match (&wanted, steps.iter().any(|step| matches!(step, Step::Load { .. }))) {
             (Some(wanted), true) => {
                 self.policy.admit(wanted, self.map_bytes_besides(name, &here.machine), &here.machine)?;
@@ -221,7 +223,10 @@ impl<H: Host> Agent<H> {
         block_in_place(|| {
             let order = Order { steps: &steps, wanted: wanted.as_ref(), bytes: object.as_deref(), kernel_btf };
             let executed = self.host.execute(name, &order);
-            let held = self.host.observe(name)?;
+            let held = match &executed {
+                Ok(()) => self.host.observe_known(name, &names)?,
+                Err(_) => self.host.observe(name)?,
+            };
             let track = self.tracks.entry(name.to_owned()).or_default();
             track.observe(held);
             executed?;

@@ -88,7 +88,7 @@ impl Executor<'_> {
             Step::PinProgram(function) => self.pin_program(function, progress),
             Step::Attach { function, cgroup } => self.attach(function, cgroup, progress),
             Step::Update(key) => self.update(key, progress),
-            Step::SetRevision(Some(revision)) => Ok(self.note(&self.home.revision(), revision)?),
+            Step::SetRevision(Some(revision)) => Ok(self.note(&self.home.revision(), revision).map(drop)?),
             Step::SetRevision(None) => Ok(bpffs::remove(&self.home.revision())?),
             Step::Detach(key) => Ok(self.detach(key)?),
             Step::UnpinProgram(function) => Ok(self.unpin_program(function)?),
@@ -99,15 +99,13 @@ impl Executor<'_> {
 
     fn claim(&self, uid: &str, progress: &mut Progress) -> Result<(), Failure> {
         let home = self.home;
-        let fresh = bpffs::list(home.directory())?.is_empty();
-        bpffs::make_dir(home.directory())?;
-        for dir in [home.meta(), home.origins(), home.cgroups(), home.maps(), home.programs(), home.links()] {
+        if bpffs::make_dir(home.directory())? {
+            progress.undo.push(Undo::Leave);
+        }
+        for dir in [home.meta(), home.maps(), home.programs(), home.links()] {
             bpffs::make_dir(&dir)?;
         }
         self.note(&home.uid(), uid)?;
-        if fresh {
-            progress.undo.push(Undo::Leave);
-        }
         Ok(())
     }
 
@@ -145,10 +143,9 @@ impl Executor<'_> {
         let missing = || Failure::internal(format!("program {function} was not loaded"));
         let fd = progress.loaded.programs.get(function).ok_or_else(missing)?;
         let load_key = self.order.wanted.map(|wanted| wanted.load_key.clone()).ok_or_else(missing)?;
-        let origin_before = bpffs::read_note(&self.home.origin(function))?;
         // The note first: a pin whose note is of another program counts as one whose load is not known.
         let origin = Origin { load_key, program_id: info::program_id(fd.as_fd())? };
-        self.note(&self.home.origin(function), &origin.note())?;
+        let origin_before = self.note(&self.home.origin(function), &origin.note())?;
         let replaced = self.pin(fd, &self.home.program(function))?;
         progress.undo.push(match replaced {
             Some(fd) => {
@@ -175,7 +172,7 @@ impl Executor<'_> {
         let directory = self.root.open(&cgroup.path)?;
         let link = bpf::link_create(program.as_fd(), directory.as_fd(), kind.attach_type)
             .map_err(|error| Failure::attach(place, &error, &self.obstacle(&cgroup.path, kind.attach_type)))?;
-        let key = LinkKey { function: function.to_owned(), place: cgroup.id.to_string() };
+        let key = LinkKey::at(function, cgroup);
         self.note(&self.home.cgroup(&key.place), &cgroup.path)?;
         bpffs::make_dir(&self.home.links_of(function))?;
         bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
@@ -238,13 +235,19 @@ impl Executor<'_> {
     }
 
     fn retain(&self, pin: &str) -> Result<(), SysError> {
-        bpffs::make_dir(&self.home.retentions())?;
-        self.note(&self.home.retention(pin), "Retain")
+        self.note(&self.home.retention(pin), "Retain").map(drop)
     }
 
-    /// Writes a note over what is there.
-    fn note(&self, path: &Path, text: &str) -> Result<(), SysError> {
-        bpffs::write_note(path, text, &self.home.staging())
+    /// Writes a note over what is there, and gives that.
+    fn note(&self, path: &Path, text: &str) -> Result<Option<String>, SysError> {
+        match bpffs::make_note(path, text) {
+            Err(error) if error.is_there() => {
+                let replaced = bpffs::read_note(path)?;
+                bpffs::replace(path, &self.home.staging(), |at| bpffs::make_note(at, text))?;
+                Ok(replaced)
+            }
+            made => made.map(|()| None),
+        }
     }
 
     /// Pins over what is there, and gives that.
@@ -261,17 +264,15 @@ impl Executor<'_> {
 
     /// Pins over what is there.
     fn pin_over(&self, fd: &OwnedFd, path: &Path) -> Result<(), SysError> {
-        bpffs::place(path, &self.home.staging(), |at| bpf::obj_pin(fd.as_fd(), at))
+        bpffs::replace(path, &self.home.staging(), |at| bpf::obj_pin(fd.as_fd(), at))
     }
 
     /// The UID goes last: until then the home is known to be ours.
     fn leave(&self) -> Result<(), SysError> {
         let home = self.home;
-        for dir in [home.origins(), home.retentions(), home.cgroups()] {
-            for name in bpffs::list(&dir)? {
-                bpffs::remove(&dir.join(name))?;
-            }
-            bpffs::remove_dir(&dir)?;
+        let uid = home.uid();
+        for note in bpffs::list(&home.meta())?.into_iter().map(|name| home.meta().join(name)).filter(|at| *at != uid) {
+            bpffs::remove(&note)?;
         }
         for function in bpffs::list(&home.links())? {
             bpffs::remove_dir(&home.links_of(&function))?;
@@ -279,9 +280,7 @@ impl Executor<'_> {
         for dir in [home.links(), home.programs(), home.maps()] {
             bpffs::remove_dir(&dir)?;
         }
-        bpffs::remove(&home.staging())?;
-        bpffs::remove(&home.revision())?;
-        bpffs::remove(&home.uid())?;
+        bpffs::remove(&uid)?;
         bpffs::remove_dir(&home.meta())?;
         bpffs::remove_dir(home.directory())
     }
@@ -304,7 +303,7 @@ impl Executor<'_> {
             Undo::RepinProgram(function, fd, origin) => {
                 self.pin_over(fd, &self.home.program(function))?;
                 match origin {
-                    Some(origin) => self.note(&self.home.origin(function), origin),
+                    Some(origin) => self.note(&self.home.origin(function), origin).map(drop),
                     None => bpffs::remove(&self.home.origin(function)),
                 }
             }

@@ -1,9 +1,16 @@
-//! `Held`: what one BpfProgram has on this node, as bpffs and the kernel tell it. A value; [`observe`](crate::observe) reads it.
+//! `Held`: what one BpfProgram has on this node, as bpffs and the kernel tell it, and [`Names`], what of it there is. Values;
+//! [`observe`](crate::observe) reads them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sockeye_crds::names::pin_name;
+
 use crate::{
-    kernel::info::{LinkInfo, MapInfo, ProgramInfo},
+    kernel::{
+        cgroup::Cgroup,
+        info::{LinkInfo, MapInfo, ProgramInfo},
+    },
+    plan::Step,
     shape::Shape,
 };
 
@@ -59,6 +66,13 @@ pub struct LinkKey {
     pub place: String,
 }
 
+impl LinkKey {
+    /// The link of a function to a cgroup.
+    pub fn at(function: &str, cgroup: &Cgroup) -> Self {
+        Self { function: function.to_owned(), place: cgroup.id.to_string() }
+    }
+}
+
 /// A pinned link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldLink {
@@ -85,5 +99,58 @@ impl Held {
             && functions.is_empty()
             && links.is_empty()
             && !stray
+    }
+}
+
+/// The names of what one BpfProgram has: all that has to be known to read the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Pinned programs.
+    pub functions: BTreeSet<String>,
+    /// Pinned maps.
+    pub maps: BTreeSet<String>,
+    /// Pinned links.
+    pub links: BTreeSet<LinkKey>,
+    /// Maps to retain.
+    pub retained: BTreeSet<String>,
+    /// Whether a killed agent left something half-made.
+    pub stray: bool,
+}
+
+impl Names {
+    /// Those of what is held.
+    pub fn of(held: &Held) -> Self {
+        let Held { uid: _, revision: _, functions, maps, links, retained, stray } = held;
+        Self {
+            functions: functions.keys().cloned().collect(),
+            maps: maps.keys().cloned().collect(),
+            links: links.keys().cloned().collect(),
+            retained: retained.clone(),
+            stray: *stray,
+        }
+    }
+
+    /// Those that are there once all steps have been executed.
+    pub fn after(mut self, steps: &[Step]) -> Self {
+        for step in steps {
+            self.step(step);
+        }
+        self
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::RemoveStray => self.stray = false,
+            Step::Claim { .. } | Step::Load { .. } | Step::Update(_) | Step::SetRevision(_) => {}
+            Step::Retain(pin) => drop(self.retained.insert(pin.clone())),
+            Step::Release(pin) => drop(self.retained.remove(pin)),
+            Step::PinMap(name) => drop(self.maps.insert(pin_name(name))),
+            Step::UnpinMap(pin) => drop(self.maps.remove(pin)),
+            Step::PinProgram(function) => drop(self.functions.insert(function.clone())),
+            Step::UnpinProgram(function) => drop(self.functions.remove(function)),
+            Step::Attach { function, cgroup } => drop(self.links.insert(LinkKey::at(function, cgroup))),
+            Step::Detach(key) => drop(self.links.remove(key)),
+            Step::Leave => *self = Self::default(),
+        }
     }
 }

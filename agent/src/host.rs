@@ -8,7 +8,7 @@ use sockeye_crds::revision::Feature;
 use crate::{
     execute::Executor,
     failure::Failure,
-    held::Held,
+    held::{Held, Names},
     kernel::{
         SysError,
         cgroup::{Cgroup, Root},
@@ -31,6 +31,8 @@ pub trait Host {
     fn here(&self) -> Result<Here, SysError>;
     /// What one BpfProgram has.
     fn observe(&self, name: &str) -> Result<Held, SysError>;
+    /// The same, where it is known what there is.
+    fn observe_known(&self, name: &str, names: &Names) -> Result<Held, SysError>;
     /// The wanted cgroups that exist, by path.
     fn cgroups(&self, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError>;
     /// Executes a plan.
@@ -80,6 +82,10 @@ impl Host for Kernel {
 
     fn observe(&self, name: &str) -> Result<Held, SysError> {
         observe::home(&self.layout.home(name), &self.root)
+    }
+
+    fn observe_known(&self, name: &str, names: &Names) -> Result<Held, SysError> {
+        observe::known(&self.layout.home(name), &self.root, names)
     }
 
     fn cgroups(&self, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError> {

@@ -6,20 +6,24 @@
 //!                             /links/<function>/<where>   where: the cgroup's ID
 //!                             /_meta/uid                  -> the BpfProgram's UID
 //!                                   /revision             -> the BpfRevision in effect
-//!                                   /programs/<function>  -> <load key>.<program ID>: what load the pin came from
-//!                                   /retain/<map>         -> Retain: the map outlives its BpfProgram
-//!                                   /cgroups/<ID>         -> the cgroup's path below the root
+//!                                   /program~<function>   -> <load key>.<program ID>: what load the pin came from
+//!                                   /retain~<map>         -> Retain: the map outlives its BpfProgram
+//!                                   /cgroup~<ID>          -> the cgroup's path below the root
 //!                                   /~new                 what is made before it is renamed over something else
 //! ```
-//! What stands under `_meta` are symlinks whose targets are the notes: bpffs has no files.
+//! What stands under `_meta` are symlinks whose targets are the notes: bpffs has no files. They share one directory, so that
+//! one listing finds them.
 
 use std::path::{Path, PathBuf};
 
 /// The directory under which sockeye keeps everything.
 pub const DIRECTORY: &str = "sockeye";
 
-/// The staging place's name: neither a note's nor a pin's, which holds no `~`.
+/// The staging place's name: neither a note's nor a pin's.
 pub const STAGING: &str = "~new";
+
+/// What the name of a note that a map is to be retained begins with; a pin's name holds no `~`.
+const RETAIN: &str = "retain~";
 
 /// sockeye's directory on bpffs.
 #[derive(Clone, Debug)]
@@ -119,35 +123,25 @@ impl Home {
         self.meta().join("revision")
     }
 
-    /// The directory of the notes on programs.
-    pub fn origins(&self) -> PathBuf {
-        self.meta().join("programs")
-    }
-
     /// The note on the load that a program's pin came from.
     pub fn origin(&self, function: &str) -> PathBuf {
-        self.origins().join(function)
-    }
-
-    /// The directory of the notes on maps to retain.
-    pub fn retentions(&self) -> PathBuf {
-        self.meta().join("retain")
+        self.meta().join(format!("program~{function}"))
     }
 
     /// The note that a map is to be retained.
     pub fn retention(&self, pin: &str) -> PathBuf {
-        self.retentions().join(pin)
-    }
-
-    /// The directory of the notes on cgroups.
-    pub fn cgroups(&self) -> PathBuf {
-        self.meta().join("cgroups")
+        self.meta().join(format!("{RETAIN}{pin}"))
     }
 
     /// The note on a cgroup's path.
     pub fn cgroup(&self, place: &str) -> PathBuf {
-        self.cgroups().join(place)
+        self.meta().join(format!("cgroup~{place}"))
     }
+}
+
+/// The map that a note of that name says is to be retained.
+pub fn retained(note: &str) -> Option<&str> {
+    note.strip_prefix(RETAIN)
 }
 
 /// Which load a program came from. The ID tells a note that was written for a pin that never came about (the agent was

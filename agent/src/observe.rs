@@ -8,14 +8,14 @@ use std::{
 };
 
 use crate::{
-    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
+    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names},
     kernel::{
         SysError, bpf, bpffs,
-        cgroup::{Cgroup, Root},
+        cgroup::{self, Cgroup, Root},
         info,
     },
     kubelet,
-    layout::{Home, Layout, Origin, STAGING},
+    layout::{self, Home, Layout, Origin, STAGING},
     wanted::Wanted,
 };
 
@@ -93,41 +93,68 @@ pub fn keeper(root: &Root, path: &str, attach_type: u32) -> Result<Option<Keeper
 
 /// Reads one home.
 pub fn home(home: &Home, root: &Root) -> Result<Held, SysError> {
+    read(home, root, &list(home)?)
+}
+
+/// Reads one home in which these are known to be, without listing any directory. Whatever else may have come there since
+/// they were listed is found by the next look; where one of them has gone, this is a look at all of it.
+pub fn known(home: &Home, root: &Root, names: &Names) -> Result<Held, SysError> {
+    match read(home, root, names) {
+        Err(error) if error.is_not_found() => self::home(home, root),
+        held => held,
+    }
+}
+
+fn list(home: &Home) -> Result<Names, SysError> {
     let notes = bpffs::list(&home.meta())?;
     if notes.is_empty() && bpffs::list(home.directory())?.is_empty() {
-        return Ok(Held::default());
+        return Ok(Names::default());
     }
+    let mut links = BTreeSet::new();
+    for function in bpffs::list(&home.links())? {
+        let places = bpffs::list(&home.links_of(&function))?;
+        links.extend(places.into_iter().map(|place| LinkKey { function: function.clone(), place }));
+    }
+    Ok(Names {
+        functions: bpffs::list(&home.programs())?.into_iter().collect(),
+        maps: bpffs::list(&home.maps())?.into_iter().collect(),
+        links,
+        retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
+        // Only an agent killed at the wrong moment leaves something there.
+        stray: notes.iter().any(|name| name == STAGING),
+    })
+}
+
+fn read(home: &Home, root: &Root, names: &Names) -> Result<Held, SysError> {
+    let Names { functions, maps, links, retained, stray } = names;
     let mut held = Held {
         uid: bpffs::read_note(&home.uid())?,
         revision: bpffs::read_note(&home.revision())?,
-        retained: bpffs::list(&home.retentions())?.into_iter().collect(),
-        // Only an agent killed at the wrong moment leaves something there.
-        stray: notes.iter().any(|name| name == STAGING),
+        retained: retained.clone(),
+        stray: *stray,
         ..Held::default()
     };
-    for function in bpffs::list(&home.programs())? {
-        let fd = bpf::obj_get(&home.program(&function))?;
+    for function in functions {
+        let fd = bpf::obj_get(&home.program(function))?;
         let info = info::program(fd.as_fd())?;
-        let origin = bpffs::read_note(&home.origin(&function))?.as_deref().and_then(Origin::parse);
+        let origin = bpffs::read_note(&home.origin(function))?.as_deref().and_then(Origin::parse);
         let load_key = origin.filter(|origin| origin.program_id == info.id).map(|origin| origin.load_key);
-        held.functions.insert(function, HeldFunction { info, load_key });
+        held.functions.insert(function.clone(), HeldFunction { info, load_key });
     }
-    for pin in bpffs::list(&home.maps())? {
-        let fd = bpf::obj_get(&home.map(&pin))?;
-        held.maps.insert(pin, HeldMap { info: info::map(fd.as_fd())? });
+    for pin in maps {
+        let fd = bpf::obj_get(&home.map(pin))?;
+        held.maps.insert(pin.clone(), HeldMap { info: info::map(fd.as_fd())? });
     }
     let mut attached = Attached { root, queried: BTreeMap::new() };
-    for function in bpffs::list(&home.links())? {
-        for place in bpffs::list(&home.links_of(&function))? {
-            let fd = bpf::obj_get(&home.link(&function, &place))?;
-            let info = info::link(fd.as_fd())?;
-            let path = bpffs::read_note(&home.cgroup(&place))?;
-            let in_effect = match &path {
-                Some(path) => attached.lists(&info, path)?,
-                None => false,
-            };
-            held.links.insert(LinkKey { function: function.clone(), place }, HeldLink { info, path, in_effect });
-        }
+    for key in links {
+        let fd = bpf::obj_get(&home.link(&key.function, &key.place))?;
+        let info = info::link(fd.as_fd())?;
+        let path = bpffs::read_note(&home.cgroup(&key.place))?;
+        let in_effect = match &path {
+            Some(path) => attached.lists(&info, path)?,
+            None => false,
+        };
+        held.links.insert(key.clone(), HeldLink { info, path, in_effect });
     }
     Ok(held)
 }
@@ -146,9 +173,9 @@ impl Attached<'_> {
         }
         let key = (path.to_owned(), link.attach_type);
         if !self.queried.contains_key(&key) {
-            let ids = match self.root.cgroup(path) {
-                Ok(cgroup) if cgroup.id == link.cgroup_id => {
-                    bpf::prog_query(self.root.open(path)?.as_fd(), link.attach_type)?.programs
+            let ids = match self.root.open(path) {
+                Ok(cgroup) if cgroup::id(cgroup.as_fd())? == link.cgroup_id => {
+                    bpf::prog_query(cgroup.as_fd(), link.attach_type)?.programs
                 }
                 Ok(_) => Vec::new(),
                 Err(error) if error.is_not_found() => Vec::new(),

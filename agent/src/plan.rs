@@ -154,7 +154,7 @@ fn attach(
                     remedy(path)
                 ),
             })?;
-            let key = LinkKey { function: function.clone(), place: cgroup.id.to_string() };
+            let key = LinkKey::at(function, cgroup);
             keep.insert(key.clone());
             match held.links.get(&key) {
                 // A dead link, or one of another attach type, can't be made to run the program.

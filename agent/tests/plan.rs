@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sockeye_agent::{
-    held::Held,
+    held::{Held, Names},
     kernel::{cgroup::Cgroup, load::ProgramKind},
     plan::{Step, plan},
     shape::Shape,
@@ -119,7 +119,10 @@ proptest! {
                 Event::Stray => fake.held.stray = true,
             }
             let steps = plan(wanted.as_ref(), &fake.held, &cgroups).unwrap();
-            fake.execute(&mut ids, wanted.as_ref(), &steps[..steps.len().min(killed)]);
+            let steps = &steps[..steps.len().min(killed)];
+            let names = Names::of(&fake.held).after(steps);
+            fake.execute(&mut ids, wanted.as_ref(), steps);
+            prop_assert_eq!(Names::of(&fake.held), names);
 
             let steps = plan(wanted.as_ref(), &fake.held, &cgroups).unwrap();
             fake.execute(&mut ids, wanted.as_ref(), &steps);

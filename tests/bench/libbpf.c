@@ -3,9 +3,12 @@
  *
  *   libbpf OBJECT DIRECTORY
  *
- * Reads lines: "+ NAME CGROUP" opens and loads OBJECT, attaches its program to CGROUP, pins program, map and link in
- * DIRECTORY/NAME on bpffs, reads all three and the cgroup back, and answers with the nanoseconds; "- NAME" undoes it.
- * Ends with its input, or with an error.
+ * Reads lines: "+ NAME CGROUP" opens and loads OBJECT, attaches its program to CGROUP, pins program, map and link below
+ * DIRECTORY/NAME on bpffs, in the directories in which the agent pins them, reads back from the pins what the agent
+ * reports of them, and answers with the nanoseconds; "- NAME" undoes it. Ends with its input, or with an error.
+ *
+ * What the agent does beside that is not measured by anything: it looks what is there, checks the object's digest, and
+ * notes what must survive a kill.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -44,14 +47,42 @@ static const char *at(const char *directory, const char *file)
 	return path;
 }
 
-/* What the kernel says of the three, and whether the cgroup's own query lists the program. */
-static void read_back(int prog, int map, int link, int cgroup)
+static const char *const directories[] = { "", "programs", "maps", "links", "links/my_prog" };
+#define DIRECTORIES ((int)(sizeof(directories) / sizeof(*directories)))
+#define PROG "programs/my_prog"
+#define MAP "maps/my_map"
+#define LINK "links/my_prog/cgroup"
+
+/* The bytes of memory that it holds, which only fdinfo tells. */
+static long memlock(int fd)
 {
+	char path[64], text[4096], *line;
+	ssize_t size;
+	int fdinfo;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	fdinfo = open(path, O_RDONLY | O_CLOEXEC);
+	must(fdinfo >= 0, path);
+	size = read(fdinfo, text, sizeof(text) - 1);
+	must(size > 0, path);
+	close(fdinfo);
+	text[size] = 0;
+	line = strstr(text, "memlock:");
+	must(line != NULL, "memlock");
+	return atol(line + sizeof("memlock:"));
+}
+
+/* What the kernel says of the three by their pins, and whether the cgroup's own query lists the program. */
+static void read_back(const char *directory, const char *cgroup_path)
+{
+	int prog = bpf_obj_get(at(directory, PROG)), map = bpf_obj_get(at(directory, MAP));
+	int link = bpf_obj_get(at(directory, LINK)), cgroup = open(cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct bpf_prog_info prog_info = {};
 	struct bpf_map_info map_info = {};
 	struct bpf_link_info link_info = {};
 	__u32 maps[64], ids[64], count = 64, len;
 
+	must(prog >= 0 && map >= 0 && link >= 0 && cgroup >= 0, "pins and cgroup");
 	prog_info.map_ids = (__u64)(unsigned long)maps;
 	prog_info.nr_map_ids = 64;
 	len = sizeof(prog_info);
@@ -62,10 +93,15 @@ static void read_back(int prog, int map, int link, int cgroup)
 	must(!bpf_obj_get_info_by_fd(link, &link_info, &len), "info of the link");
 	must(prog_info.nr_map_ids == 1 && maps[0] == map_info.id, "the program's map");
 	must(link_info.prog_id == prog_info.id, "the link's program");
+	must(memlock(prog) > 0 && memlock(map) > 0, "memory of program and map");
 	must(!bpf_prog_query(cgroup, BPF_CGROUP_SOCK_OPS, 0, NULL, ids, &count), "query");
 	while (count && ids[count - 1] != prog_info.id)
 		count--;
 	must(count, "the program in the cgroup's list");
+	close(prog);
+	close(map);
+	close(link);
+	close(cgroup);
 }
 
 static void apply(const void *bytes, size_t size, const char *directory, const char *cgroup_path)
@@ -85,13 +121,15 @@ static void apply(const void *bytes, size_t size, const char *directory, const c
 	link = bpf_program__attach_cgroup(prog, cgroup);
 	must(link != NULL, "attach");
 
-	must(!mkdir(directory, 0700), directory);
-	must(!bpf_program__pin(prog, at(directory, "prog")), "pin of the program");
-	must(!bpf_map__pin(map, at(directory, "map")), "pin of the map");
-	must(!bpf_link__pin(link, at(directory, "link")), "pin of the link");
-	read_back(bpf_program__fd(prog), bpf_map__fd(map), bpf_link__fd(link), cgroup);
-
 	close(cgroup);
+
+	for (int i = 0; i < DIRECTORIES; i++)
+		must(!mkdir(at(directory, directories[i]), 0700), directories[i]);
+	must(!bpf_program__pin(prog, at(directory, PROG)), "pin of the program");
+	must(!bpf_map__pin(map, at(directory, MAP)), "pin of the map");
+	must(!bpf_link__pin(link, at(directory, LINK)), "pin of the link");
+	read_back(directory, cgroup_path);
+
 	bpf_link__destroy(link);
 	bpf_object__close(object);
 }
@@ -99,14 +137,15 @@ static void apply(const void *bytes, size_t size, const char *directory, const c
 /* The link's descriptor is the last to go: the kernel then detaches before it returns. */
 static void undo(const char *directory)
 {
-	int link = bpf_obj_get(at(directory, "link"));
+	int link = bpf_obj_get(at(directory, LINK));
 
 	must(link >= 0, "open of the link");
-	must(!unlink(at(directory, "link")), "unlink of the link");
+	must(!unlink(at(directory, LINK)), "unlink of the link");
 	close(link);
-	must(!unlink(at(directory, "map")), "unlink of the map");
-	must(!unlink(at(directory, "prog")), "unlink of the program");
-	must(!rmdir(directory), directory);
+	must(!unlink(at(directory, MAP)), "unlink of the map");
+	must(!unlink(at(directory, PROG)), "unlink of the program");
+	for (int i = DIRECTORIES; i-- > 0;)
+		must(!rmdir(at(directory, directories[i])), directories[i]);
 }
 
 static void *read_all(const char *path, size_t *size)

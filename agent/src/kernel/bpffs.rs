@@ -48,9 +48,14 @@ pub fn list(dir: &Path) -> Result<Vec<String>, SysError> {
     Ok(names)
 }
 
-/// Makes a directory and those above it; it is well where it is already there.
-pub fn make_dir(dir: &Path) -> Result<(), SysError> {
-    fs::create_dir_all(dir).call(|| format!("mkdir of {}", dir.display()))
+/// Makes a directory and those above it; says whether it was not there.
+pub fn make_dir(dir: &Path) -> Result<bool, SysError> {
+    let made = match fs::create_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir),
+        made => made,
+    };
+    made.map(|()| true).call(|| format!("mkdir of {}", dir.display()))
 }
 
 /// What a symlink says; nothing where there is none.
@@ -62,18 +67,14 @@ pub fn read_note(path: &Path) -> Result<Option<String>, SysError> {
     }
 }
 
-/// Writes a symlink whose target is the text, over what is there; see [`place`].
-pub fn write_note(path: &Path, text: &str, staging: &Path) -> Result<(), SysError> {
-    place(path, staging, |at| symlink(text, at).call(|| format!("symlink at {}", at.display())))
+/// Makes a symlink whose target is the text.
+pub fn make_note(path: &Path, text: &str) -> Result<(), SysError> {
+    symlink(text, path).call(|| format!("symlink at {}", path.display()))
 }
 
-/// Makes something at a path, over what is there, in one step: whoever looks finds the old or the new. Where something is
-/// there, the new is made at `staging`, on the same bpffs, and renamed over it.
-pub fn place(path: &Path, staging: &Path, make: impl Fn(&Path) -> Result<(), SysError>) -> Result<(), SysError> {
-    match make(path) {
-        Err(error) if error.is_there() => {}
-        made => return made,
-    }
+/// Makes something at a path where something is, in one step: whoever looks finds the old or the new. It is made at
+/// `staging`, on the same bpffs, and renamed over the old.
+pub fn replace(path: &Path, staging: &Path, make: impl FnOnce(&Path) -> Result<(), SysError>) -> Result<(), SysError> {
     remove(staging)?;
     make(staging)?;
     rename(staging, path)

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -95,6 +98,11 @@ impl Root {
         let dir = self.join(path);
         File::open(&dir).map(OwnedFd::from).call(|| format!("open of {}", dir.display()))
     }
+}
+
+/// The ID of an opened cgroup.
+pub fn id(cgroup: BorrowedFd<'_>) -> Result<u64, SysError> {
+    Ok(rustix::fs::fstat(cgroup).call(|| "fstat of a cgroup")?.st_ino)
 }
 
 fn is_cgroup2(dir: &Path) -> Result<bool, SysError> {

@@ -12,7 +12,7 @@ use std::{
 
 use sockeye_agent::{
     failure::Failure,
-    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
+    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names},
     host::{self, Host, Order},
     kernel::{
         SysError,
@@ -108,7 +108,7 @@ impl Fake {
                     cgroup_id: cgroup.id,
                     attach_type: wanted.unwrap().functions[function].kind.attach_type,
                 };
-                let key = LinkKey { function: function.clone(), place: cgroup.id.to_string() };
+                let key = LinkKey::at(function, cgroup);
                 let link = HeldLink { info, path: Some(cgroup.path.clone()), in_effect: true };
                 assert!(held.links.insert(key, link).is_none(), "a place has one link");
             }
@@ -159,6 +159,10 @@ impl Host for FakeNode {
 
     fn observe(&self, name: &str) -> Result<Held, SysError> {
         Ok(self.node().programs.get(name).map(|fake| fake.held.clone()).unwrap_or_default())
+    }
+
+    fn observe_known(&self, name: &str, _: &Names) -> Result<Held, SysError> {
+        self.observe(name)
     }
 
     fn cgroups(&self, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError> {
