@@ -70,13 +70,22 @@ pub struct Wants {
 
 impl Wants {
     /// Why a BpfProgram is to be left as it is, where it is.
-    fn leave_alone(&self, name: &str) -> Option<String> {
+    fn leave_alone(&self, name: &str, revision: Option<&BpfRevision>) -> Option<String> {
         match self.keep.get(name) {
             Some(why) => Some(why.clone()),
-            None if self.complete || self.run.contains_key(name) => None,
+            None if self.complete || revision.is_some() => None,
             None => Some("not everything that is wanted here could be read".to_owned()),
         }
     }
+}
+
+/// What one pass has to do.
+#[derive(Default)]
+struct Work {
+    /// What is to be left as it is, and why.
+    leave: Vec<(String, String)>,
+    /// What changed, or has to be looked at again.
+    due: Vec<String>,
 }
 
 /// One node's agent.
@@ -112,25 +121,7 @@ impl<H: Host> Agent<H> {
         let kernel_btf = KernelBtf::default();
         // Without bpffs nothing can be told of what is there, and nothing kept: every attempt fails, and says so.
         let here = block_in_place(|| self.look(sweep)).map_err(Failure::from);
-        for name in wants.run.keys() {
-            if !self.tracks.contains_key(name) {
-                self.tracks.insert(name.clone(), Track::default());
-            }
-        }
-        // Most of them have nothing to do: of those no name is copied.
-        let mut leave = Vec::new();
-        let mut due = Vec::new();
-        for (name, track) in &mut self.tracks {
-            if let Some(why) = wants.leave_alone(name) {
-                leave.push((name.clone(), why));
-                continue;
-            }
-            let changed = track.set_revision(wants.run.get(name).map(Arc::as_ref));
-            let retry = track.retry_at();
-            if changed || retry.map_or(sweep, |at| at <= Instant::now()) {
-                due.push(name.clone());
-            }
-        }
+        let Work { leave, due } = self.work(wants, sweep);
         for (name, why) in leave.into_iter().filter(|_| here.is_ok()) {
             self.leave_alone(&name, why);
         }
@@ -142,6 +133,39 @@ impl<H: Host> Agent<H> {
             self.note(&name, outcome);
         }
         self.tracks.retain(|_, track| track.is_wanted() || !track.held.is_empty() || track.failure.is_some());
+    }
+
+    /// Takes what is wanted, and says what there is to do. Most of the time that is nothing for most BpfPrograms: tracks and
+    /// revisions are both in the order of names, so that one walk along both finds the others, and only their names are copied.
+    fn work(&mut self, wants: &Wants, sweep: bool) -> Work {
+        let mut work = Work::default();
+        let now = Instant::now();
+        let mut revisions = wants.run.iter().peekable();
+        let mut new = Vec::new();
+        for (name, track) in &mut self.tracks {
+            while let Some((wanted, _)) = revisions.next_if(|(wanted, _)| *wanted < name) {
+                new.push(wanted.clone());
+            }
+            let revision = revisions.next_if(|(wanted, _)| *wanted == name).map(|(_, revision)| &**revision);
+            if let Some(why) = wants.leave_alone(name, revision) {
+                work.leave.push((name.clone(), why));
+            } else if track.set_revision(revision) || track.retry_at().map_or(sweep, |at| at <= now) {
+                work.due.push(name.clone());
+            }
+        }
+        new.extend(revisions.map(|(wanted, _)| wanted.clone()));
+        for name in new {
+            let revision = wants.run.get(&name).map(Arc::as_ref);
+            let track = self.tracks.entry(name.clone()).or_default();
+            match wants.leave_alone(&name, revision) {
+                Some(why) => work.leave.push((name, why)),
+                None => {
+                    track.set_revision(revision);
+                    work.due.push(name);
+                }
+            }
+        }
+        work
     }
 
     /// Looks whether bpffs is there, in a sweep for homes that nobody wants, and at what revisions are worked out with.
@@ -215,7 +239,7 @@ impl<H: Host> Agent<H> {
         let names = Names::of(&track.held).after(&steps);
         let object = match (&wanted, steps.iter().any(|step| matches!(step, Step::Load { .. }))) {
             (Some(wanted), true) => {
-                self.policy.admit(wanted, self.map_bytes_besides(name, &here.machine), &here.machine)?;
+                self.policy.admit(wanted, || self.map_bytes_besides(name, &here.machine), &here.machine)?;
                 Some(fetch(bytes, &wanted.digest).await?)
             }
             _ => None,

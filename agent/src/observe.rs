@@ -93,7 +93,10 @@ pub fn keeper(root: &Root, path: &str, attach_type: u32) -> Result<Option<Keeper
 
 /// Reads one home.
 pub fn home(home: &Home, root: &Root) -> Result<Held, SysError> {
-    read(home, root, &list(home)?)
+    match list(home)? {
+        Some(names) => read(home, root, &names),
+        None => Ok(Held::default()),
+    }
 }
 
 /// Reads one home in which these are known to be, without listing any directory. Whatever else may have come there since
@@ -105,24 +108,25 @@ pub fn known(home: &Home, root: &Root, names: &Names) -> Result<Held, SysError> 
     }
 }
 
-fn list(home: &Home) -> Result<Names, SysError> {
+/// What there is; nothing where there is no home.
+fn list(home: &Home) -> Result<Option<Names>, SysError> {
     let notes = bpffs::list(&home.meta())?;
     if notes.is_empty() && bpffs::list(home.directory())?.is_empty() {
-        return Ok(Names::default());
+        return Ok(None);
     }
     let mut links = BTreeSet::new();
     for function in bpffs::list(&home.links())? {
         let places = bpffs::list(&home.links_of(&function))?;
         links.extend(places.into_iter().map(|place| LinkKey { function: function.clone(), place }));
     }
-    Ok(Names {
+    Ok(Some(Names {
         functions: bpffs::list(&home.programs())?.into_iter().collect(),
         maps: bpffs::list(&home.maps())?.into_iter().collect(),
         links,
         retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
         // Only an agent killed at the wrong moment leaves something there.
         stray: notes.iter().any(|name| name == STAGING),
-    })
+    }))
 }
 
 fn read(home: &Home, root: &Root, names: &Names) -> Result<Held, SysError> {

@@ -18,30 +18,30 @@ pub struct Policy {
 
 impl Policy {
     /// Whether the maps of a revision may be created beside those of other BpfPrograms, which hold `others` bytes.
-    pub fn admit(&self, wanted: &Wanted, others: u64, machine: &Machine) -> Result<(), Refusal> {
-        let mut maps: Vec<(&str, u64)> =
-            wanted.maps.iter().map(|(name, map)| (name.as_str(), map.shape.bytes(machine))).collect();
-        let sum = maps.iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
-        maps.sort_unstable_by_key(|(name, bytes)| (std::cmp::Reverse(*bytes), *name));
-        let largest = maps.iter().take(3).map(|(name, bytes)| format!("{name} {bytes}")).collect::<Vec<_>>().join(", ");
-        let refuse = |what: String, limit: u64, value: &str| Refusal {
-            reason: Reason::MapBytesExceeded,
-            message: format!(
-                "{what}, more than the {limit} that the agent's policy allows (largest: {largest}): lower \
-                 spec.maps[].maxEntries, or have {value} of the chart raised"
-            ),
+    pub fn admit(&self, wanted: &Wanted, others: impl FnOnce() -> u64, machine: &Machine) -> Result<(), Refusal> {
+        let maps = || wanted.maps.iter().map(|(name, map)| (name.as_str(), map.shape.bytes(machine)));
+        let sum = maps().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(bytes));
+        let refuse = |what: String, limit: u64, value: &str| {
+            let mut largest: Vec<(&str, u64)> = maps().collect();
+            largest.sort_unstable_by_key(|(name, bytes)| (std::cmp::Reverse(*bytes), *name));
+            let largest: Vec<String> = largest.iter().take(3).map(|(name, bytes)| format!("{name} {bytes}")).collect();
+            let message = format!(
+                "{what}, more than the {limit} that the agent's policy allows (largest: {}): lower \
+                 spec.maps[].maxEntries, or have {value} of the chart raised",
+                largest.join(", ")
+            );
+            Err(Refusal { reason: Reason::MapBytesExceeded, message })
         };
-        match (self.map_bytes_per_program, self.map_bytes_per_node) {
-            (Some(limit), _) if sum > limit => {
-                Err(refuse(format!("the program's maps would hold {sum} bytes"), limit, "policy.mapBytesPerProgram"))
-            }
-            (_, Some(limit)) if sum.saturating_add(others) > limit => {
-                let total = sum.saturating_add(others);
-                let what = format!("the node's maps would hold {total} bytes, {sum} of them this program's");
-                Err(refuse(what, limit, "policy.mapBytesPerNode"))
-            }
-            _ => Ok(()),
+        if let Some(limit) = self.map_bytes_per_program.filter(|limit| sum > *limit) {
+            return refuse(format!("the program's maps would hold {sum} bytes"), limit, "policy.mapBytesPerProgram");
         }
+        let Some(limit) = self.map_bytes_per_node else { return Ok(()) };
+        let total = sum.saturating_add(others());
+        if total > limit {
+            let what = format!("the node's maps would hold {total} bytes, {sum} of them this program's");
+            return refuse(what, limit, "policy.mapBytesPerNode");
+        }
+        Ok(())
     }
 }
 
@@ -91,15 +91,15 @@ mod tests {
     #[test]
     fn the_sum_and_the_largest_are_named() {
         let policy = Policy { map_bytes_per_program: Some(1 << 20), map_bytes_per_node: Some(3 << 19) };
-        assert!(policy.admit(&wanted(1000), 0, &MACHINE).is_ok());
-        let refusal = policy.admit(&wanted(1 << 18), 0, &MACHINE).unwrap_err();
+        assert!(policy.admit(&wanted(1000), || 0, &MACHINE).is_ok());
+        let refusal = policy.admit(&wanted(1 << 18), || 0, &MACHINE).unwrap_err();
         assert_eq!(refusal.reason, Reason::MapBytesExceeded);
         for word in ["2097152", "1048576", "my_map", "mapBytesPerProgram"] {
             assert!(refusal.message.contains(word), "{refusal}");
         }
-        let refusal = policy.admit(&wanted(1 << 16), 1 << 20, &MACHINE).map_err(|r| r.message);
+        let refusal = policy.admit(&wanted(1 << 16), || 1 << 20, &MACHINE).map_err(|r| r.message);
         assert_eq!(refusal, Ok(()), "half a mebibyte beside one is what the node may hold");
-        let refusal = policy.admit(&wanted(1 << 16), (1 << 20) + 1, &MACHINE).unwrap_err();
+        let refusal = policy.admit(&wanted(1 << 16), || (1 << 20) + 1, &MACHINE).unwrap_err();
         assert!(refusal.message.contains("1572865 bytes, 524288 of them"), "{refusal}");
     }
 

@@ -70,15 +70,13 @@ impl Track {
     /// Takes the wanted revision; tells whether it is another one than before. What failed before says nothing about it.
     pub fn set_revision(&mut self, revision: Option<&BpfRevision>) -> bool {
         let name = revision.and_then(|r| r.metadata.name.as_deref());
-        let uid = revision.map(|r| r.spec.program.uid.as_str());
         let changed = name != self.revision.as_deref() || (name.is_none() && !self.seen);
         if changed {
             self.failures = 0;
             self.retry_at = None;
             self.revision = name.map(str::to_owned);
-        }
-        if uid != self.uid.as_deref() {
-            self.uid = uid.map(str::to_owned);
+            // A revision's name says all of it, its BpfProgram's UID too.
+            self.uid = revision.map(|r| r.spec.program.uid.clone());
         }
         self.seen = true;
         changed

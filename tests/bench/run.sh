@@ -7,7 +7,7 @@
 #   cluster   how soon a BpfProgram is in effect and Ready, on the local cluster, which this brings up and takes down
 #   scale     a thousand agents over fake kernels on one API server; SOCKEYE_BENCH_NODES and _PROCESSES say how many
 #
-# Nothing stays, however it ends: bpffs is mounted in a mount namespace of the bench's own, its processes end with it, and
+# Nothing stays, however it ends: bpffs, and a tmpfs so that no disk is in the figures, are mounted in a mount namespace of the bench's own, its processes end with it, and
 # its cgroup is removed at the end, or by the next run if this one is killed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -42,7 +42,7 @@ own() {
     mkdir "$cgroup"
     # shellcheck disable=SC2016 # the inner shell's
     "${enter[@]}" unshare --mount --propagation private -- \
-        "$BASH" -c 'mount -t bpf bpf /sys/fs/bpf && exec "$@"' bench \
+        "$BASH" -c 'mount -t bpf bpf /sys/fs/bpf && mount -t tmpfs bench "$1" && shift && exec "$@"' bench "$work" \
         "$bench" --json "$out/$name.json" "$name" --libbpf "$out/libbpf" --bpffs /sys/fs/bpf --cgroup "$cgroup" \
         --work "$work" "$@"
 }

@@ -25,8 +25,10 @@ impl Own {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let bpffs = bpffs.to_owned();
         let kubelet_root = "/".to_owned();
+        // As the chart has it.
+        let policy = Policy { map_bytes_per_program: Some(512 << 20), map_bytes_per_node: Some(2 << 30) };
         let places = Places { host_bpffs: bpffs.clone(), bpffs, cgroup_root: Some(cgroup.to_owned()), kubelet_root };
-        Ok(Self { runtime, agent: Agent::start(places, Policy::default())? })
+        Ok(Self { runtime, agent: Agent::start(places, policy)? })
     }
 
     /// One pass; how long it took.
