@@ -81,10 +81,12 @@ impl Bench {
         let object = self.work.join("tcp-events-btf.bpf.o");
         fs::write(&object, TCP_EVENTS_BTF)?;
         let mut libbpf = Libbpf::start(&self.libbpf, &object, &self.bpffs.join("cluster"))?;
+        let place = [("bare".to_owned(), self.cgroup.clone())];
         let mut bare = Vec::new();
         for i in 0..WARM_UP + REPEATS {
-            let took = cluster.bare(i).await? + libbpf.apply("bare", &self.cgroup)?;
-            libbpf.undo("bare")?;
+            let load: Duration = libbpf.apply(&place)?.into_iter().sum();
+            libbpf.undo(&place)?;
+            let took = cluster.bare(i).await? + load;
             if i >= WARM_UP {
                 bare.push(milliseconds(took));
             }

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -29,35 +29,28 @@ impl Libbpf {
         Ok(Self { child, input, output: BufReader::new(output) })
     }
 
-    /// Open, load, attach, pin, read back; how long that took, by its own clock.
-    pub fn apply(&mut self, name: &str, cgroup: &Path) -> Result<Duration> {
-        self.ask(&[format!("+ {name} {}", cgroup.display())])
-    }
-
-    /// The same for many in one go, without a pause in which another process runs; how long all of it took.
-    pub fn apply_all(&mut self, all: &[(String, PathBuf)]) -> Result<Duration> {
+    /// Open, load, attach, pin, read back, for each in one go without a pause; how long each took, by its own clock.
+    pub fn apply(&mut self, all: &[(String, PathBuf)]) -> Result<Vec<Duration>> {
         let lines: Vec<String> = all.iter().map(|(name, cgroup)| format!("+ {name} {}", cgroup.display())).collect();
-        let start = Instant::now();
-        self.ask(&lines)?;
-        Ok(start.elapsed())
+        self.ask(&lines)
     }
 
     /// Undoes it.
-    pub fn undo(&mut self, name: &str) -> Result<()> {
-        self.ask(&[format!("- {name}")]).map(drop)
+    pub fn undo(&mut self, all: &[(String, PathBuf)]) -> Result<()> {
+        let lines: Vec<String> = all.iter().map(|(name, _)| format!("- {name}")).collect();
+        self.ask(&lines).map(drop)
     }
 
-    /// Gives all lines, then reads all answers: these are short, and fit into the pipe. Their sum.
-    fn ask(&mut self, lines: &[String]) -> Result<Duration> {
+    /// Gives all lines, then reads all answers: these are short, and fit into the pipe.
+    fn ask(&mut self, lines: &[String]) -> Result<Vec<Duration>> {
         self.input.write_all((lines.join("\n") + "\n").as_bytes())?;
-        let mut sum = Duration::ZERO;
-        for line in lines {
+        let answer = |line: &String| {
             let mut answer = String::new();
             self.output.read_line(&mut answer)?;
             let nanoseconds = answer.trim().parse().with_context(|| format!("{line}: libbpf's program ended"))?;
-            sum += Duration::from_nanos(nanoseconds);
-        }
-        Ok(sum)
+            Ok(Duration::from_nanos(nanoseconds))
+        };
+        lines.iter().map(answer).collect()
     }
 }
 

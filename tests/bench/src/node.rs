@@ -4,12 +4,15 @@ use std::{
     fs,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
+    sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
+    vec::IntoIter,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use sockeye_agent::{agent::Wants, kernel::bpf};
+use sockeye_crds::BpfRevision;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
 use tracing_subscriber::EnvFilter;
 
@@ -24,7 +27,9 @@ use crate::{
 /// How often one program is brought into effect.
 const REPEATS: usize = 200;
 /// So many more come first and are not counted: caches and lazily read facts are then there for all sides.
-const WARM_UP: usize = 10;
+const WARM_UP: usize = 20;
+/// So many are brought into effect by one side before it is the next one's turn.
+const BLOCK: usize = 20;
 /// Many programs on one node.
 const MANY: usize = 1000;
 /// How often that is done.
@@ -82,27 +87,23 @@ impl Bench {
     }
 
     /// One more program on the node: parse, create the map, relocate, load, attach, pin, note, read back. The three sides
-    /// take turns, so that what else the machine does falls on all alike, and are undone at the end, so that nothing that
-    /// the kernel does later for an undone one falls on the next.
+    /// take turns in blocks, so that what else the machine does falls on all alike and each runs as a loop runs, and are
+    /// undone at the end, so that nothing that the kernel does later for an undone one falls on the next.
     fn one(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
+        let places: Vec<_> = (0..WARM_UP + REPEATS).map(|i| (program(i), cgroups.directory(i))).collect();
         let mut libbpf = self.libbpf("one-libbpf")?;
-        let mut seed = Side::start(self, "one-seed", TCP_EVENTS)?;
-        let mut btf = Side::start(self, "one-btf", TCP_EVENTS_BTF)?;
+        let mut seed = Side::start(self, "one-seed", TCP_EVENTS, places.len())?;
+        let mut btf = Side::start(self, "one-btf", TCP_EVENTS_BTF, places.len())?;
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
-        for i in 0..WARM_UP + REPEATS {
-            let turn = [libbpf.apply(&program(i), &cgroups.directory(i))?, seed.add(i)?, btf.add(i)?];
-            if i >= WARM_UP {
-                took.iter_mut().zip(turn).for_each(|(all, one)| all.push(milliseconds(one)));
-            }
+        for block in places.chunks(BLOCK) {
+            let turn = [libbpf.apply(block)?, seed.add(block.len()), btf.add(block.len())];
+            took.iter_mut().zip(turn).for_each(|(all, block)| all.extend(block.into_iter().map(milliseconds)));
         }
-        for i in 0..WARM_UP + REPEATS {
-            libbpf.undo(&program(i))?;
+        libbpf.undo(&places)?;
+        for side in [seed, btf] {
+            side.finish(places.len())?;
         }
-        seed.own.in_effect(WARM_UP + REPEATS)?;
-        btf.own.in_effect(WARM_UP + REPEATS)?;
-        seed.clear()?;
-        btf.clear()?;
-        let [libbpf, seed, btf] = took.map(median);
+        let [libbpf, seed, btf] = took.map(|all| median(all.into_iter().skip(WARM_UP).collect()));
         let figure = |what, value| Figure::alone("load", what, value, "ms").against(libbpf).at_most(TIMES);
         Ok(vec![
             figure("one program into effect, the seed's form", seed),
@@ -118,10 +119,8 @@ impl Bench {
         let places: Vec<_> = (0..MANY).map(|i| (program(i), cgroups.directory(i))).collect();
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
-            let loop_of_libbpf = libbpf.apply_all(&places)?;
-            for i in 0..MANY {
-                libbpf.undo(&program(i))?;
-            }
+            let loop_of_libbpf = libbpf.apply(&places)?.into_iter().sum();
+            libbpf.undo(&places)?;
             settle();
 
             let directory = self.directory("many")?;
@@ -263,21 +262,30 @@ struct Side {
     own: Own,
     wants: Wants,
     object: &'static [u8],
+    /// What the operator would dispatch: checked before anything is timed.
+    revisions: IntoIter<Arc<BpfRevision>>,
 }
 
 impl Side {
-    fn start(bench: &Bench, name: &str, object: &'static [u8]) -> Result<Self> {
+    fn start(bench: &Bench, name: &str, object: &'static [u8], count: usize) -> Result<Self> {
         let own = Own::start(&bench.directory(name)?, &bench.cgroup)?;
-        Ok(Self { own, wants: wants([]), object })
+        let revisions: Vec<_> = (0..count).map(|i| revision(i, object)).collect::<Result<_>>()?;
+        Ok(Self { own, wants: wants([]), object, revisions: revisions.into_iter() })
     }
 
-    fn add(&mut self, i: usize) -> Result<Duration> {
-        let revision = revision(i, self.object)?;
-        self.wants.run.insert(program(i), revision);
-        Ok(self.own.pass(&self.wants, &Fetched(self.object), false))
+    /// So many more, in a pass each; how long each took.
+    fn add(&mut self, count: usize) -> Vec<Duration> {
+        let Self { own, wants, object, revisions } = self;
+        let add = |revision: Arc<BpfRevision>| {
+            wants.run.insert(revision.spec.program.name.clone(), revision);
+            own.pass(wants, &Fetched(object), false)
+        };
+        revisions.take(count).map(add).collect()
     }
 
-    fn clear(&mut self) -> Result<()> {
+    /// Fails unless all are in effect, and removes them.
+    fn finish(mut self, count: usize) -> Result<()> {
+        self.own.in_effect(count)?;
         self.wants.run.clear();
         self.own.pass(&self.wants, &Nothing, true);
         self.own.in_effect(0).map(drop)
