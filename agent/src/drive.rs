@@ -1,39 +1,102 @@
-//! Drive: when an agent takes its next pass: when something changed, when an attempt is due again, and from time to time.
+//! Drive: when an agent takes its next pass: when something changed, when an attempt is due again, when a glance shows that
+//! something was undone, and from time to time.
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
+use kube::{Client, Config};
 use tokio::{
     task::JoinSet,
-    time::{sleep, sleep_until},
+    time::{sleep_until, timeout},
 };
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, Bytes, Wants},
     fetch::{cluster::Cluster, folder::Folder},
     health::Ready,
     host::Host,
+    layout::Verdict,
+    probation::{Probation, Ruling},
+    watch::{Stirred, Watch},
 };
 
 /// Everything is looked at again so often, whether or not anything was said to have changed.
-const SWEEP: Duration = Duration::from_secs(10);
+const SWEEP: Duration = Duration::from_secs(60);
+/// What is attached is queried so often.
+const GLANCE: Duration = Duration::from_secs(2);
 /// A write that the API refused is tried again so soon.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
-/// A folder is looked at so often.
-const SCAN: Duration = Duration::from_millis(250);
+/// A write that takes longer hangs: nothing else must wait for it.
+const WRITE_LATE: Duration = Duration::from_secs(5);
 
-/// Runs what the Kubernetes API has for the node. Ready once its lists are complete and its report is written.
+/// When passes are taken, and what belongs to each.
+struct Turns {
+    watch: Watch,
+    next_sweep: Instant,
+    next_glance: Instant,
+    /// Whether something happened that a pass is to look at.
+    due: bool,
+}
+
+impl Turns {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { watch: Watch::new(), next_sweep: now, next_glance: now, due: true }
+    }
+
+    /// Whether a pass is to be taken.
+    fn is_due<H: Host>(&mut self, agent: &mut Agent<H>) -> bool {
+        let now = Instant::now();
+        if self.next_glance <= now {
+            self.next_glance = now + GLANCE;
+            self.due |= agent.glance();
+        }
+        self.due || self.next_sweep <= now || agent.next_retry().is_some_and(|retry| retry <= now)
+    }
+
+    /// Takes one.
+    async fn pass<H: Host>(&mut self, agent: &mut Agent<H>, wants: &Wants, bytes: &impl Bytes) {
+        let now = Instant::now();
+        let sweep = self.next_sweep <= now;
+        if sweep {
+            self.next_sweep = now + SWEEP;
+        }
+        agent.pass(wants, bytes, sweep).await;
+        let directories = agent.directories();
+        // From here on, not from the next glance, others that attach beside what was attached just now are news.
+        self.due = !directories.is_empty() && agent.glance();
+        self.watch.cover(directories);
+    }
+
+    /// When there is something to do at the latest.
+    fn wake<H: Host>(&self, agent: &Agent<H>) -> Instant {
+        let wake = self.next_sweep.min(self.next_glance);
+        let wake = agent.next_retry().map_or(wake, |retry| wake.min(retry));
+        if self.due { Instant::now() } else { wake }
+    }
+
+    fn stirred<H: Host>(&mut self, agent: &mut Agent<H>, stirred: Stirred) {
+        match stirred {
+            Stirred::Homes(homes) => agent.stir(Some(&homes)),
+            Stirred::Anything => agent.stir(None),
+        }
+        self.due = true;
+    }
+}
+
+/// Runs what the Kubernetes API has for the node. Ready once its lists are complete and its report is written. `config` makes
+/// connections of their own, which tell whether the API server can still be reached.
 pub async fn cluster<H: Host>(
     agent: Agent<H>,
     client: Client,
+    config: Option<Config>,
     node_name: &str,
     namespace: &str,
     ready: Ready,
 ) -> Result<()> {
     let mut watches = JoinSet::new();
-    let cluster = Cluster::watch(client, node_name, namespace, &mut watches);
+    let cluster = Cluster::watch(client, config, node_name, namespace, &mut watches);
     tokio::select! {
         ended = follow(agent, cluster, ready) => ended,
         Some(ended) = watches.join_next() => ended?,
@@ -42,46 +105,83 @@ pub async fn cluster<H: Host>(
 
 async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, ready: Ready) -> Result<()> {
     cluster.ready().await?;
-    let mut next_sweep = Instant::now();
+    let mut turns = Turns::new();
+    let mut probation = Probation::default();
+    let mut write_again = None;
     loop {
-        let sweep = next_sweep <= Instant::now();
-        if sweep {
-            next_sweep = Instant::now() + SWEEP;
+        let pass = turns.is_due(&mut agent);
+        if let Some(wants) = cluster.wants().filter(|_| pass) {
+            turns.pass(&mut agent, &wants, &cluster).await;
         }
-        let mut wake = next_sweep;
-        if let Some(wants) = cluster.wants() {
-            agent.pass(&wants, &cluster, sweep).await;
-            wake = agent.next_retry().map_or(wake, |retry| wake.min(retry));
-            let written = cluster.write(agent.report()).await;
+        let now = Instant::now();
+        probation.follow(agent.on_trial(), now);
+        let rewrite = write_again.is_some_and(|at| at <= now);
+        if pass || rewrite {
+            let written = match timeout(WRITE_LATE, cluster.write(agent.report())).await {
+                Ok(written) => written,
+                Err(late) => Err(late).context("write of BpfNode.status"),
+            };
             ready.set(written.is_ok());
+            write_again = written.is_err().then(|| Instant::now() + WRITE_AGAIN);
             if let Err(error) = written {
                 tracing::warn!("{error:#}");
-                wake = wake.min(Instant::now() + WRITE_AGAIN);
             }
         }
+        if probation.next().is_some_and(|next| next <= Instant::now()) {
+            let reached = cluster.is_reachable().await;
+            turns.due |= rule(&mut agent, probation.probed(reached, Instant::now()));
+        }
+        let others = [write_again, probation.next()].into_iter().flatten();
+        let wake = others.fold(turns.wake(&agent), Instant::min);
         tokio::select! {
-            () = cluster.changed() => {}
+            () = cluster.changed() => turns.due = true,
+            stirred = turns.watch.stirred() => turns.stirred(&mut agent, stirred),
             () = sleep_until(wake.into()) => {}
         }
     }
 }
 
-/// Runs the manifests of a folder, and prints the table of them whenever it says something else.
-pub async fn folder<H: Host>(mut agent: Agent<H>, mut folder: Folder) -> Result<()> {
-    let mut next_sweep = Instant::now();
+/// Does what a ruling says; tells whether there was one.
+fn rule<H: Host>(agent: &mut Agent<H>, ruling: Option<Ruling>) -> bool {
+    match ruling {
+        None => return false,
+        Some(Ruling::Pass(names)) => agent.judge(&names, Verdict::Passed),
+        Some(Ruling::Revert(names)) => {
+            tracing::error!(programs = ?names, "the API server can't be reached since these were attached: detaching them");
+            agent.judge(&names, Verdict::Reverted);
+        }
+        Some(Ruling::Acquit(names)) => {
+            tracing::warn!(programs = ?names, "the API server can't be reached without these either: attaching them again");
+            agent.judge(&names, Verdict::Passed);
+        }
+    }
+    true
+}
+
+/// Runs the manifests of a folder, and prints the table of them whenever it says something else. Once: takes one pass, and
+/// fails where anything is not as the manifests say.
+pub async fn folder<H: Host>(mut agent: Agent<H>, mut folder: Folder, once: bool) -> Result<()> {
+    let mut turns = Turns::new();
+    let mut manifests = Watch::new();
+    manifests.cover([(folder.directory().to_owned(), String::new())]);
     loop {
-        let changed = folder.scan()?;
-        let now = Instant::now();
-        let sweep = next_sweep <= now;
-        if changed || sweep || agent.next_retry().is_some_and(|retry| retry <= now) {
-            agent.pass(&folder.wants(), &folder, sweep).await;
+        turns.due |= folder.scan()?;
+        if turns.is_due(&mut agent) {
+            turns.pass(&mut agent, &folder.wants(), &folder).await;
             if let Some(table) = folder.write(&agent.report(), Timestamp::now())? {
                 print!("{table}");
             }
         }
-        if sweep {
-            next_sweep = Instant::now() + SWEEP;
+        if once {
+            let unready = folder.unready();
+            ensure!(unready.is_empty(), "not as its manifest says: {}", unready.join(", "));
+            return Ok(());
         }
-        sleep(SCAN).await;
+        let wake = turns.wake(&agent);
+        tokio::select! {
+            _ = manifests.stirred() => {}
+            stirred = turns.watch.stirred() => turns.stirred(&mut agent, stirred),
+            () = sleep_until(wake.into()) => {}
+        }
     }
 }

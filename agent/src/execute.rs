@@ -11,16 +11,25 @@ use crate::{
     failure::{Failure, Obstacle, Place},
     held::LinkKey,
     host::Order,
+    kept::Kept,
     kernel::{
         SysError, bpf, bpffs,
         cgroup::{Cgroup, Root},
-        facts, info,
+        facts,
+        info::{self, MapInfo},
         load::{self, Loaded, MapSource, Request},
     },
     layout::{Home, Origin},
     observe,
     plan::Step,
 };
+
+/// What a plan gave that no pin tells.
+#[derive(Debug, Default)]
+pub struct Executed {
+    /// Maps that were created and are not pinned, by name: what no program uses of these is gone.
+    pub unpinned: BTreeMap<String, MapInfo>,
+}
 
 /// Executes one plan.
 pub struct Executor<'a> {
@@ -33,8 +42,9 @@ pub struct Executor<'a> {
 }
 
 /// What has been done so far: the descriptors that later steps need, and how to undo it.
-#[derive(Default)]
-struct Progress {
+struct Progress<'a> {
+    kept: &'a mut Kept,
+    executed: Executed,
     loaded: Loaded,
     /// Programs whose pins were replaced: what links ran until now.
     replaced: BTreeMap<String, OwnedFd>,
@@ -56,19 +66,20 @@ enum Undo {
 
 impl Executor<'_> {
     /// Executes the steps.
-    pub fn execute(&self) -> Result<(), Failure> {
-        let mut progress = Progress::default();
+    pub fn execute(&self, kept: &mut Kept) -> Result<Executed, Failure> {
+        let (executed, loaded) = (Executed::default(), Loaded::default());
+        let mut progress = Progress { kept, executed, loaded, replaced: BTreeMap::new(), undo: Vec::new() };
         for step in self.order.steps {
             if let Err(failure) = self.step(step, &mut progress) {
                 tracing::warn!(?step, %failure, "step refused: undoing what this run made");
-                self.undo(progress.undo);
+                self.undo(progress);
                 return Err(failure);
             }
         }
-        Ok(())
+        Ok(progress.executed)
     }
 
-    fn step(&self, step: &Step, progress: &mut Progress) -> Result<(), Failure> {
+    fn step(&self, step: &Step, progress: &mut Progress<'_>) -> Result<(), Failure> {
         tracing::debug!(home = %self.home.directory().display(), ?step);
         match step {
             Step::RemoveStray => Ok(bpffs::remove(&self.home.staging())?),
@@ -90,14 +101,18 @@ impl Executor<'_> {
             Step::Update(key) => self.update(key, progress),
             Step::SetRevision(Some(revision)) => Ok(self.note(&self.home.revision(), revision).map(drop)?),
             Step::SetRevision(None) => Ok(bpffs::remove(&self.home.revision())?),
-            Step::Detach(key) => Ok(self.detach(key)?),
-            Step::UnpinProgram(function) => Ok(self.unpin_program(function)?),
-            Step::UnpinMap(pin) => Ok(bpffs::remove(&self.home.map(pin))?),
+            Step::SetTrial(trial) => Ok(self.note(&self.home.trial(), &trial.note()).map(drop)?),
+            Step::RepinProgram(function) => self.repin_program(function, progress.kept),
+            Step::RepinMap(pin) => self.repin_map(pin, progress.kept),
+            Step::RepinLink(key) => self.repin_link(key, progress.kept),
+            Step::Detach(key) => Ok(self.detach(key, progress.kept)?),
+            Step::UnpinProgram(function) => Ok(self.unpin_program(function, progress.kept)?),
+            Step::UnpinMap(pin) => Ok(self.unpin_map(pin, progress.kept)?),
             Step::Leave => Ok(self.leave()?),
         }
     }
 
-    fn claim(&self, uid: &str, progress: &mut Progress) -> Result<(), Failure> {
+    fn claim(&self, uid: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let home = self.home;
         if bpffs::make_dir(home.directory())? {
             progress.undo.push(Undo::Leave);
@@ -109,7 +124,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn load(&self, reuse: &BTreeSet<String>, progress: &mut Progress) -> Result<(), Failure> {
+    fn load(&self, reuse: &BTreeSet<String>, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let (Some(wanted), Some(bytes)) = (self.order.wanted, self.order.bytes) else {
             return Err(Failure::internal("a load was planned without an object to load"));
         };
@@ -123,11 +138,17 @@ impl Executor<'_> {
             request.maps.insert(name, source);
         }
         request.programs.extend(wanted.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
-        progress.loaded = load::load(bytes, request, self.order.kernel_btf)?;
+        let loaded = load::load(bytes, request, self.order.kernel_btf)?;
+        for (name, fd) in &loaded.maps {
+            if wanted.maps.get(name).is_some_and(|map| !map.pin) {
+                progress.executed.unpinned.insert(name.clone(), info::map(fd.as_fd())?);
+            }
+        }
+        progress.loaded = loaded;
         Ok(())
     }
 
-    fn pin_map(&self, name: &str, progress: &mut Progress) -> Result<(), Failure> {
+    fn pin_map(&self, name: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let fd =
             progress.loaded.maps.get(name).ok_or_else(|| Failure::internal(format!("map {name} was not loaded")))?;
         let pin = sockeye_crds::names::pin_name(name);
@@ -139,7 +160,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn pin_program(&self, function: &str, progress: &mut Progress) -> Result<(), Failure> {
+    fn pin_program(&self, function: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let missing = || Failure::internal(format!("program {function} was not loaded"));
         let fd = progress.loaded.programs.get(function).ok_or_else(missing)?;
         let load_key = self.order.wanted.map(|wanted| wanted.load_key.clone()).ok_or_else(missing)?;
@@ -157,7 +178,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn attach(&self, function: &str, cgroup: &Cgroup, progress: &mut Progress) -> Result<(), Failure> {
+    fn attach(&self, function: &str, cgroup: &Cgroup, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let place = Place { function, path: &cgroup.path };
         let wanted = self.order.wanted.and_then(|wanted| wanted.functions.get(function));
         let kind = wanted.ok_or_else(|| Failure::internal(format!("program {function} is not wanted")))?.kind;
@@ -191,7 +212,7 @@ impl Executor<'_> {
         }
     }
 
-    fn update(&self, key: &LinkKey, progress: &mut Progress) -> Result<(), Failure> {
+    fn update(&self, key: &LinkKey, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
         let program = bpf::obj_get(&self.home.program(&key.function))?;
         let runs = info::link(link.as_fd())?.program_id;
@@ -202,21 +223,50 @@ impl Executor<'_> {
             _ => None,
         };
         let place = Place { function: &key.function, path: &key.place };
-        bpf::link_update(link.as_fd(), program.as_fd(), expected.map(|fd| fd.as_fd()))
-            .map_err(|error| Failure::attach(place, &error, &Obstacle::Moved))?;
+        match bpf::link_update(link.as_fd(), program.as_fd(), expected.map(|fd| fd.as_fd())) {
+            // Its cgroup died: there is nothing to run on any more, and one that took its place gets a link of its own.
+            Err(error) if error.errno() == Some(libc::ENOLINK) => {
+                drop(link);
+                return Ok(self.detach(key, progress.kept)?);
+            }
+            updated => updated.map_err(|error| Failure::attach(place, &error, &Obstacle::Moved))?,
+        }
         if let Some(fd) = expected {
             progress.undo.push(Undo::UpdateBack(key.clone(), fd.try_clone().map_err(Failure::internal)?));
         }
         Ok(())
     }
 
+    fn repin_program(&self, function: &str, kept: &Kept) -> Result<(), Failure> {
+        let kept = kept.programs.get(function).ok_or_else(|| not_kept("program", function))?;
+        if let Some(load_key) = &kept.load_key {
+            let origin = Origin { load_key: load_key.clone(), program_id: info::program_id(kept.fd.as_fd())? };
+            self.note(&self.home.origin(function), &origin.note())?;
+        }
+        Ok(self.pin(&kept.fd, &self.home.program(function)).map(drop)?)
+    }
+
+    fn repin_map(&self, pin: &str, kept: &Kept) -> Result<(), Failure> {
+        let fd = kept.maps.get(pin).ok_or_else(|| not_kept("map", pin))?;
+        Ok(self.pin(fd, &self.home.map(pin)).map(drop)?)
+    }
+
+    fn repin_link(&self, key: &LinkKey, kept: &Kept) -> Result<(), Failure> {
+        let kept = kept.links.get(key).ok_or_else(|| not_kept("link", &key.place))?;
+        if let Some(path) = &kept.path {
+            self.note(&self.home.cgroup(&key.place), path)?;
+        }
+        Ok(self.pin(&kept.fd, &self.home.link(&key.function, &key.place)).map(drop)?)
+    }
+
     /// The pin goes while the descriptor is open, and the descriptor last: the kernel then detaches before it returns. A
     /// link whose last reference was the pin would be detached later, by a kernel worker.
-    fn detach(&self, key: &LinkKey) -> Result<(), SysError> {
+    fn detach(&self, key: &LinkKey, kept: &mut Kept) -> Result<(), SysError> {
         let path = self.home.link(&key.function, &key.place);
         let link = existing(bpf::obj_get(&path))?;
         bpffs::remove(&path)?;
         drop(link);
+        kept.links.remove(key);
         let links = bpffs::list(&self.home.links_of(&key.function))?;
         if links.is_empty() {
             bpffs::remove_dir(&self.home.links_of(&key.function))?;
@@ -229,9 +279,16 @@ impl Executor<'_> {
         bpffs::remove(&self.home.cgroup(&key.place))
     }
 
-    fn unpin_program(&self, function: &str) -> Result<(), SysError> {
+    fn unpin_program(&self, function: &str, kept: &mut Kept) -> Result<(), SysError> {
         bpffs::remove(&self.home.program(function))?;
+        kept.programs.remove(function);
         bpffs::remove(&self.home.origin(function))
+    }
+
+    fn unpin_map(&self, pin: &str, kept: &mut Kept) -> Result<(), SysError> {
+        bpffs::remove(&self.home.map(pin))?;
+        kept.maps.remove(pin);
+        Ok(())
     }
 
     fn retain(&self, pin: &str) -> Result<(), SysError> {
@@ -250,9 +307,13 @@ impl Executor<'_> {
         }
     }
 
-    /// Pins over what is there, and gives that.
+    /// Pins over what is there, and gives that. Makes the directory where it is not there (any more).
     fn pin(&self, fd: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, SysError> {
         match bpf::obj_pin(fd.as_fd(), path) {
+            Err(error) if error.is_not_found() => {
+                path.parent().map_or(Ok(false), bpffs::make_dir)?;
+                bpf::obj_pin(fd.as_fd(), path).map(|()| None)
+            }
             Err(error) if error.is_there() => {
                 let replaced = bpf::obj_get(path)?;
                 self.pin_over(fd, path)?;
@@ -286,20 +347,21 @@ impl Executor<'_> {
     }
 
     /// Undoes in reverse. What can't be undone is said, and found by the next observation.
-    fn undo(&self, undo: Vec<Undo>) {
+    fn undo(&self, progress: Progress<'_>) {
+        let Progress { kept, undo, .. } = progress;
         for undo in undo.into_iter().rev() {
-            if let Err(error) = self.undo_one(&undo) {
+            if let Err(error) = self.undo_one(&undo, kept) {
                 tracing::error!(%error, "could not undo a step");
             }
         }
     }
 
-    fn undo_one(&self, undo: &Undo) -> Result<(), SysError> {
+    fn undo_one(&self, undo: &Undo, kept: &mut Kept) -> Result<(), SysError> {
         match undo {
             Undo::Leave => self.leave(),
-            Undo::UnpinMap(pin) => bpffs::remove(&self.home.map(pin)),
+            Undo::UnpinMap(pin) => self.unpin_map(pin, kept),
             Undo::RepinMap(pin, fd) => self.pin_over(fd, &self.home.map(pin)),
-            Undo::UnpinProgram(function) => self.unpin_program(function),
+            Undo::UnpinProgram(function) => self.unpin_program(function, kept),
             Undo::RepinProgram(function, fd, origin) => {
                 self.pin_over(fd, &self.home.program(function))?;
                 match origin {
@@ -307,7 +369,7 @@ impl Executor<'_> {
                     None => bpffs::remove(&self.home.origin(function)),
                 }
             }
-            Undo::Detach(key) => self.detach(key),
+            Undo::Detach(key) => self.detach(key, kept),
             Undo::UpdateBack(key, fd) => {
                 let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
                 bpf::link_update(link.as_fd(), fd.as_fd(), None)
@@ -316,6 +378,10 @@ impl Executor<'_> {
             Undo::Retain(pin) => self.retain(pin),
         }
     }
+}
+
+fn not_kept(what: &str, name: &str) -> Failure {
+    Failure::internal(format!("{what} {name} was to be pinned again, and nobody holds it"))
 }
 
 fn existing(answer: Result<OwnedFd, SysError>) -> Result<Option<OwnedFd>, SysError> {

@@ -10,6 +10,7 @@ use crate::{
         cgroup::Cgroup,
         info::{LinkInfo, MapInfo, ProgramInfo},
     },
+    layout::Trial,
     plan::Step,
     shape::Shape,
 };
@@ -21,6 +22,8 @@ pub struct Held {
     pub uid: Option<String>,
     /// The revision in effect, from the note.
     pub revision: Option<String>,
+    /// Whether a revision cut the node off, from the note.
+    pub trial: Option<Trial>,
     /// Pinned programs, by function.
     pub functions: BTreeMap<String, HeldFunction>,
     /// Pinned maps, by pin name.
@@ -34,19 +37,23 @@ pub struct Held {
 }
 
 /// A pinned program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldFunction {
     /// What the kernel says of it.
     pub info: ProgramInfo,
     /// The load it came from; absent where no note of it is to be believed.
     pub load_key: Option<String>,
+    /// Whether its pin and the note are there. Where someone removed these, the agent's own descriptor holds the program.
+    pub pinned: bool,
 }
 
 /// A pinned map.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldMap {
     /// What the kernel says of it.
     pub info: MapInfo,
+    /// Whether its pin is there. Where someone removed it, the agent's own descriptor still holds the map.
+    pub pinned: bool,
 }
 
 impl HeldMap {
@@ -74,7 +81,7 @@ impl LinkKey {
 }
 
 /// A pinned link.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldLink {
     /// What the kernel says of it.
     pub info: LinkInfo,
@@ -82,6 +89,9 @@ pub struct HeldLink {
     pub path: Option<String>,
     /// Whether the kernel's own query of the cgroup lists the link's program.
     pub in_effect: bool,
+    /// Whether its pin and the note on its cgroup are there. Where someone removed these, the agent's own descriptor holds
+    /// the link.
+    pub pinned: bool,
 }
 
 impl Held {
@@ -92,7 +102,7 @@ impl Held {
 
     /// Whether all that is left are maps that outlive their BpfProgram.
     pub fn is_retained_only(&self) -> bool {
-        let Self { uid: _, revision, functions, maps, links, retained, stray } = self;
+        let Self { uid: _, revision, trial: _, functions, maps, links, retained, stray } = self;
         !maps.is_empty()
             && maps.keys().all(|pin| retained.contains(pin))
             && revision.is_none()
@@ -120,7 +130,7 @@ pub struct Names {
 impl Names {
     /// Those of what is held.
     pub fn of(held: &Held) -> Self {
-        let Held { uid: _, revision: _, functions, maps, links, retained, stray } = held;
+        let Held { uid: _, revision: _, trial: _, functions, maps, links, retained, stray } = held;
         Self {
             functions: functions.keys().cloned().collect(),
             maps: maps.keys().cloned().collect(),
@@ -141,7 +151,14 @@ impl Names {
     fn step(&mut self, step: &Step) {
         match step {
             Step::RemoveStray => self.stray = false,
-            Step::Claim { .. } | Step::Load { .. } | Step::Update(_) | Step::SetRevision(_) => {}
+            Step::Claim { .. }
+            | Step::Load { .. }
+            | Step::Update(_)
+            | Step::SetRevision(_)
+            | Step::SetTrial(_)
+            | Step::RepinProgram(_)
+            | Step::RepinMap(_)
+            | Step::RepinLink(_) => {}
             Step::Retain(pin) => drop(self.retained.insert(pin.clone())),
             Step::Release(pin) => drop(self.retained.remove(pin)),
             Step::PinMap(name) => drop(self.maps.insert(pin_name(name))),

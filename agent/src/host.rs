@@ -1,14 +1,18 @@
 //! `Host`: the node as the agent sees and changes it, one BpfProgram at a time. The seam between decisions and the kernel:
 //! [`Kernel`] is the node itself, and a fake runs thousands of agents where there is one kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use sockeye_crds::revision::Feature;
 
 use crate::{
-    execute::Executor,
+    execute::{Executed, Executor},
     failure::Failure,
     held::{Held, Names},
+    kept::Kept,
     kernel::{
         SysError,
         cgroup::{Cgroup, Root},
@@ -16,27 +20,33 @@ use crate::{
         load::KernelBtf,
     },
     layout::Layout,
-    observe::{self, ObserveError},
+    observe::{self, ObserveError, Query},
     plan::Step,
     wanted::{Here, Wanted},
 };
 
 /// The node as the agent sees and changes it. Calls may block.
 pub trait Host {
-    /// Whether there is a bpffs to keep things on.
-    fn usable(&self) -> Result<(), ObserveError>;
+    /// The bpffs to keep things on, by a number: another one was mounted anew.
+    fn bpffs(&self) -> Result<u64, ObserveError>;
+    /// Why nothing is to be attached on this node, where someone has said so on the node itself.
+    fn suspension(&self) -> Result<Option<String>, SysError>;
     /// The names of the BpfPrograms that have a home here.
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError>;
     /// What revisions are worked out with.
     fn here(&self) -> Result<Here, SysError>;
     /// What one BpfProgram has.
-    fn observe(&self, name: &str) -> Result<Held, SysError>;
+    fn observe(&mut self, name: &str) -> Result<Held, SysError>;
     /// The same, where it is known what there is.
-    fn observe_known(&self, name: &str, names: &Names) -> Result<Held, SysError>;
+    fn observe_known(&mut self, name: &str, names: &Names) -> Result<Held, SysError>;
+    /// What is attached at the cgroup at a path; nothing where there is none.
+    fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError>;
+    /// The directories in which something comes or goes when someone meddles with a home.
+    fn directories(&self, name: &str, held: &Held) -> Vec<PathBuf>;
     /// The wanted cgroups that exist, by path.
     fn cgroups(&self, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError>;
     /// Executes a plan.
-    fn execute(&self, name: &str, order: &Order<'_>) -> Result<(), Failure>;
+    fn execute(&mut self, name: &str, order: &Order<'_>) -> Result<Executed, Failure>;
 }
 
 /// A plan, and what its steps need.
@@ -57,18 +67,35 @@ pub struct Kernel {
     root: Root,
     kubelet_root: String,
     machine: Machine,
+    has_api: bool,
+    kept: BTreeMap<String, Kept>,
 }
 
 impl Kernel {
-    /// The node with its pins there, its cgroups there, and the kubelet's root below these.
-    pub const fn new(layout: Layout, root: Root, kubelet_root: String, machine: Machine) -> Self {
-        Self { layout, root, kubelet_root, machine }
+    /// The node with its pins there, its cgroups there, and the kubelet's root below these; `has_api` where its agent has an
+    /// API server to reach.
+    pub const fn new(layout: Layout, root: Root, kubelet_root: String, machine: Machine, has_api: bool) -> Self {
+        Self { layout, root, kubelet_root, machine, has_api, kept: BTreeMap::new() }
+    }
+
+    /// Does something with the descriptors of one home, and keeps no empty set of them.
+    fn with_kept<T>(&mut self, name: &str, work: impl FnOnce(&Self, &mut Kept) -> T) -> T {
+        let mut kept = self.kept.remove(name).unwrap_or_default();
+        let done = work(self, &mut kept);
+        if !kept.is_empty() {
+            self.kept.insert(name.to_owned(), kept);
+        }
+        done
     }
 }
 
 impl Host for Kernel {
-    fn usable(&self) -> Result<(), ObserveError> {
+    fn bpffs(&self) -> Result<u64, ObserveError> {
         observe::bpffs(&self.layout)
+    }
+
+    fn suspension(&self) -> Result<Option<String>, SysError> {
+        observe::suspension(&self.layout)
     }
 
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
@@ -77,23 +104,33 @@ impl Host for Kernel {
 
     fn here(&self) -> Result<Here, SysError> {
         let pods = observe::pods(&self.root, &self.kubelet_root)?;
-        Ok(Here { machine: self.machine, features: features(), pods })
+        Ok(Here { machine: self.machine, features: features(), pods, has_api: self.has_api })
     }
 
-    fn observe(&self, name: &str) -> Result<Held, SysError> {
-        observe::home(&self.layout.home(name), &self.root)
+    fn observe(&mut self, name: &str) -> Result<Held, SysError> {
+        self.with_kept(name, |node, kept| observe::home(&node.layout.home(name), &node.root, kept))
     }
 
-    fn observe_known(&self, name: &str, names: &Names) -> Result<Held, SysError> {
-        observe::known(&self.layout.home(name), &self.root, names)
+    fn observe_known(&mut self, name: &str, names: &Names) -> Result<Held, SysError> {
+        self.with_kept(name, |node, kept| observe::known(&node.layout.home(name), &node.root, names, kept))
+    }
+
+    fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
+        observe::attached(&self.root, path, attach_type)
+    }
+
+    fn directories(&self, name: &str, held: &Held) -> Vec<PathBuf> {
+        observe::directories(&self.layout.home(name), held)
     }
 
     fn cgroups(&self, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError> {
         observe::cgroups(&self.root, wanted)
     }
 
-    fn execute(&self, name: &str, order: &Order<'_>) -> Result<(), Failure> {
-        Executor { home: &self.layout.home(name), root: &self.root, order }.execute()
+    fn execute(&mut self, name: &str, order: &Order<'_>) -> Result<Executed, Failure> {
+        self.with_kept(name, |node, kept| {
+            Executor { home: &node.layout.home(name), root: &node.root, order }.execute(kept)
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where things stand on bpffs: paths computed from checked names, no IO.
 //!
 //! ```text
+//! <bpffs>/sockeye/_suspend                               -> why nothing is to be attached on this node
 //! <bpffs>/sockeye/<BpfProgram>/maps/<map>                 stable across updates
 //!                             /programs/<function>        what is live
 //!                             /links/<function>/<where>   where: the cgroup's ID
@@ -9,6 +10,7 @@
 //!                                   /program~<function>   -> <load key>.<program ID>: what load the pin came from
 //!                                   /retain~<map>         -> Retain: the map outlives its BpfProgram
 //!                                   /cgroup~<ID>          -> the cgroup's path below the root
+//!                                   /trial                -> <verdict>.<BpfRevision>: whether it cut the node off
 //!                                   /~new                 what is made before it is renamed over something else
 //! ```
 //! What stands under `_meta` are symlinks whose targets are the notes: bpffs has no files. They share one directory, so that
@@ -41,6 +43,11 @@ impl Layout {
     /// The directory itself.
     pub fn directory(&self) -> &Path {
         &self.here
+    }
+
+    /// The note that nothing is to be attached on this node, and why. Its name is no BpfProgram's.
+    pub fn suspension(&self) -> PathBuf {
+        self.here.join("_suspend")
     }
 
     /// One BpfProgram's home.
@@ -123,6 +130,11 @@ impl Home {
         self.meta().join("revision")
     }
 
+    /// The note on whether a revision cut this node off.
+    pub fn trial(&self) -> PathBuf {
+        self.meta().join("trial")
+    }
+
     /// The note on the load that a program's pin came from.
     pub fn origin(&self, function: &str) -> PathBuf {
         self.meta().join(format!("program~{function}"))
@@ -164,5 +176,55 @@ impl Origin {
     pub fn parse(note: &str) -> Option<Self> {
         let (load_key, id) = note.rsplit_once('.')?;
         Some(Self { load_key: load_key.to_owned(), program_id: id.parse().ok()? })
+    }
+}
+
+/// A revision that can cut the node off from the API server, and whether it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// The revision.
+    pub revision: String,
+    /// What came of it so far.
+    pub verdict: Verdict,
+}
+
+/// Whether a revision cut the node off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was attached lately: not known yet.
+    Open,
+    /// It did not: the API server was reached with it attached, or no better without it.
+    Passed,
+    /// It did, and was taken back.
+    Reverted,
+}
+
+impl Trial {
+    /// A trial's beginning.
+    pub fn open(revision: &str) -> Self {
+        Self { revision: revision.to_owned(), verdict: Verdict::Open }
+    }
+
+    /// As it stands in the note. No revision's name holds a dot.
+    pub fn note(&self) -> String {
+        let Self { revision, verdict } = self;
+        let word = match verdict {
+            Verdict::Open => "open",
+            Verdict::Passed => "passed",
+            Verdict::Reverted => "reverted",
+        };
+        format!("{word}.{revision}")
+    }
+
+    /// From the note.
+    pub fn parse(note: &str) -> Option<Self> {
+        let (word, revision) = note.split_once('.')?;
+        let verdict = match word {
+            "open" => Verdict::Open,
+            "passed" => Verdict::Passed,
+            "reverted" => Verdict::Reverted,
+            _ => return None,
+        };
+        Some(Self { revision: revision.to_owned(), verdict })
     }
 }

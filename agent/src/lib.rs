@@ -16,6 +16,8 @@
 //! [`kernel`], the only door to bpf(2).
 
 pub mod agent;
+pub mod beside;
+pub mod drift;
 pub mod drive;
 pub mod execute;
 pub mod failure;
@@ -23,14 +25,18 @@ pub mod fetch;
 pub mod health;
 pub mod held;
 pub mod host;
+pub mod kept;
 pub mod kernel;
 pub mod kubelet;
 pub mod layout;
 pub mod observe;
 pub mod plan;
 pub mod policy;
+pub mod probation;
 pub mod report;
 pub mod shape;
+pub mod switch;
 pub mod table;
 pub mod track;
 pub mod wanted;
+pub mod watch;

@@ -9,7 +9,9 @@ use sockeye_agent::{
     drive,
     fetch::folder::Folder,
     health::{self, Ready},
+    kernel::facts,
     policy::{self, Policy},
+    switch,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -28,6 +30,32 @@ enum Command {
     Run(Run),
     /// Run the manifests in a folder, without a cluster; status is written beside them.
     Standalone(Standalone),
+    /// Detach everything that sockeye holds on this node, and keep it so: an agent that runs here attaches nothing until
+    /// `attach --all`, or until the node boots. Programs stay loaded, and maps keep their content. Needs no cluster.
+    Detach(Detach),
+    /// Take `detach --all` back: the agent that runs here attaches again what is wanted.
+    Attach(Attach),
+}
+
+#[derive(Args)]
+struct Detach {
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Everything; there is no other choice yet.
+    #[arg(long, required = true)]
+    all: bool,
+    /// Why; it is shown in the status of every BpfProgram.
+    #[arg(long, default_value = "no reason given")]
+    reason: String,
+}
+
+#[derive(Args)]
+struct Attach {
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Everything; there is no other choice yet.
+    #[arg(long, required = true)]
+    all: bool,
 }
 
 #[derive(Args)]
@@ -56,6 +84,9 @@ struct Standalone {
     /// The folder: X.yaml holds a BpfProgram, X.status.yaml gets its status.
     #[arg(long)]
     manifests: PathBuf,
+    /// Take one pass and end: well, where everything is as the manifests say.
+    #[arg(long)]
+    once: bool,
     /// The name under which this node is reported.
     #[arg(long, env = "NODE_NAME", default_value = "localhost")]
     node_name: String,
@@ -79,7 +110,8 @@ struct PlaceArgs {
 
 impl From<PlaceArgs> for Places {
     fn from(PlaceArgs { bpffs, host_bpffs, cgroup_root, kubelet_cgroup_root: kubelet_root }: PlaceArgs) -> Self {
-        Self { host_bpffs: host_bpffs.unwrap_or_else(|| bpffs.clone()), bpffs, cgroup_root, kubelet_root }
+        let host_bpffs = host_bpffs.unwrap_or_else(|| bpffs.clone());
+        Self { host_bpffs, bpffs, cgroup_root, kubelet_root, has_api: false }
     }
 }
 
@@ -112,6 +144,10 @@ fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> Result<()> {
+    // A descriptor of each program, map and link stays open.
+    if let Err(error) = facts::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     // Two workers: a pass blocks one in system calls, and the probes and watches go on on the other.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -121,6 +157,8 @@ fn start(command: Command) -> Result<()> {
             match command {
                 Command::Run(run) => in_cluster(run).await,
                 Command::Standalone(standalone) => alone(standalone).await,
+                Command::Detach(Detach { places, all: _, reason }) => switch::detach_all(places.into(), &reason),
+                Command::Attach(Attach { places, all: _ }) => switch::attach_all(&places.into()),
             }
         };
         tokio::select! {
@@ -134,18 +172,20 @@ fn start(command: Command) -> Result<()> {
 async fn in_cluster(run: Run) -> Result<()> {
     let Run { places, policy, node_name, namespace, health_port } = run;
     let ready = Ready::default();
-    let client = kube::Client::try_default().await.context("no way to the Kubernetes API")?;
-    let agent = Agent::start(places.into(), policy.into())?;
+    let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
+    let client = kube::Client::try_from(config.clone()).context("no way to the Kubernetes API")?;
+    let agent = Agent::start(Places { has_api: true, ..places.into() }, policy.into())?;
     // A task of its own, so that probes are answered while a pass blocks.
     let mut health = tokio::spawn(health::serve(health_port, ready.clone()));
     tokio::select! {
-        ended = drive::cluster(agent, client, &node_name, &namespace, ready) => ended,
+        ended = drive::cluster(agent, client, Some(config), &node_name, &namespace, ready) => ended,
         ended = &mut health => ended?,
     }
 }
 
 async fn alone(standalone: Standalone) -> Result<()> {
-    let Standalone { places, policy, manifests, node_name } = standalone;
+    let Standalone { places, policy, manifests, once, node_name } = standalone;
     let agent = Agent::start(places.into(), policy.into())?;
-    drive::folder(agent, Folder::new(&manifests, &node_name)).await.with_context(|| manifests.display().to_string())
+    let folder = Folder::new(&manifests, &node_name);
+    drive::folder(agent, folder, once).await.with_context(|| manifests.display().to_string())
 }

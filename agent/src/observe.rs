@@ -4,18 +4,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::AsFd as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names},
+    kept::{Kept, KeptLink, KeptProgram},
     kernel::{
         SysError, bpf, bpffs,
         cgroup::{self, Cgroup, Root},
-        info,
+        info::{self, LinkInfo},
     },
     kubelet,
-    layout::{self, Home, Layout, Origin, STAGING},
+    layout::{self, Home, Layout, Origin, STAGING, Trial},
     wanted::Wanted,
 };
 
@@ -30,14 +31,25 @@ pub enum ObserveError {
     Sys(#[from] SysError),
 }
 
-/// Whether there is a bpffs to keep things on.
-pub fn bpffs(layout: &Layout) -> Result<(), ObserveError> {
+/// The bpffs to keep things on, by its device number: a mount anew is another one.
+pub fn bpffs(layout: &Layout) -> Result<u64, ObserveError> {
     let directory = layout.directory();
     let root = directory.parent().unwrap_or(directory);
     match bpffs::mount(root)? {
-        bpffs::Mount::Bpffs => Ok(()),
+        bpffs::Mount::Bpffs(device) => Ok(device),
         bpffs::Mount::Other => Err(ObserveError::NotBpffs(root.display().to_string())),
     }
+}
+
+/// Why nothing is to be attached on this node, where someone has said so.
+pub fn suspension(layout: &Layout) -> Result<Option<String>, SysError> {
+    bpffs::read_note(&layout.suspension())
+}
+
+/// The directories in which something comes or goes when someone meddles with one home.
+pub fn directories(home: &Home, held: &Held) -> Vec<PathBuf> {
+    let functions = held.links.keys().map(|key| home.links_of(&key.function));
+    [home.meta(), home.maps(), home.programs()].into_iter().chain(functions).collect()
 }
 
 /// The names of the BpfPrograms that have a home here.
@@ -91,19 +103,20 @@ pub fn keeper(root: &Root, path: &str, attach_type: u32) -> Result<Option<Keeper
     Ok(None)
 }
 
-/// Reads one home.
-pub fn home(home: &Home, root: &Root) -> Result<Held, SysError> {
+/// Reads one home, and what of it the agent alone still holds.
+pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError> {
     match list(home)? {
-        Some(names) => read(home, root, &names),
-        None => Ok(Held::default()),
+        Some(names) => read(home, root, &names, kept),
+        None if kept.is_empty() => Ok(Held::default()),
+        None => read(home, root, &Names::default(), kept),
     }
 }
 
 /// Reads one home in which these are known to be, without listing any directory. Whatever else may have come there since
 /// they were listed is found by the next look; where one of them has gone, this is a look at all of it.
-pub fn known(home: &Home, root: &Root, names: &Names) -> Result<Held, SysError> {
-    match read(home, root, names) {
-        Err(error) if error.is_not_found() => self::home(home, root),
+pub fn known(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held, SysError> {
+    match read(home, root, names, kept) {
+        Err(error) if error.is_not_found() => self::home(home, root, kept),
         held => held,
     }
 }
@@ -129,64 +142,149 @@ fn list(home: &Home) -> Result<Option<Names>, SysError> {
     }))
 }
 
-fn read(home: &Home, root: &Root, names: &Names) -> Result<Held, SysError> {
-    let Names { functions, maps, links, retained, stray } = names;
+fn read(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held, SysError> {
+    let mut reader = Reader { home, attached: Attached { root, queried: BTreeMap::new() }, kept };
     let mut held = Held {
         uid: bpffs::read_note(&home.uid())?,
         revision: bpffs::read_note(&home.revision())?,
-        retained: retained.clone(),
-        stray: *stray,
+        trial: bpffs::read_note(&home.trial())?.as_deref().and_then(Trial::parse),
+        retained: names.retained.clone(),
+        stray: names.stray,
         ..Held::default()
     };
+    for function in &names.functions {
+        held.functions.insert(function.clone(), reader.pinned_program(function)?);
+    }
+    for pin in &names.maps {
+        held.maps.insert(pin.clone(), reader.pinned_map(pin)?);
+    }
+    for key in &names.links {
+        held.links.insert(key.clone(), reader.pinned_link(key)?);
+    }
+    let Names { functions, maps, links, .. } = reader.kept.beyond(names);
     for function in functions {
-        let fd = bpf::obj_get(&home.program(function))?;
-        let info = info::program(fd.as_fd())?;
-        let origin = bpffs::read_note(&home.origin(function))?.as_deref().and_then(Origin::parse);
-        let load_key = origin.filter(|origin| origin.program_id == info.id).map(|origin| origin.load_key);
-        held.functions.insert(function.clone(), HeldFunction { info, load_key });
+        held.functions.extend(reader.kept_program(&function)?.map(|program| (function, program)));
     }
     for pin in maps {
-        let fd = bpf::obj_get(&home.map(pin))?;
-        held.maps.insert(pin.clone(), HeldMap { info: info::map(fd.as_fd())? });
+        held.maps.extend(reader.kept_map(&pin)?.map(|map| (pin, map)));
     }
-    let mut attached = Attached { root, queried: BTreeMap::new() };
     for key in links {
-        let fd = bpf::obj_get(&home.link(&key.function, &key.place))?;
-        let info = info::link(fd.as_fd())?;
-        let path = bpffs::read_note(&home.cgroup(&key.place))?;
-        let in_effect = match &path {
-            Some(path) => attached.lists(&info, path)?,
-            None => false,
-        };
-        held.links.insert(key.clone(), HeldLink { info, path, in_effect });
+        held.links.extend(reader.kept_link(&key)?.map(|link| (key, link)));
     }
     Ok(held)
+}
+
+/// Reads single objects, by their pins or by the agent's own descriptors.
+struct Reader<'a> {
+    home: &'a Home,
+    attached: Attached<'a>,
+    kept: &'a mut Kept,
+}
+
+impl Reader<'_> {
+    fn pinned_program(&mut self, function: &str) -> Result<HeldFunction, SysError> {
+        let fd = bpf::obj_get(&self.home.program(function))?;
+        let info = info::program(fd.as_fd())?;
+        let origin = bpffs::read_note(&self.home.origin(function))?.as_deref().and_then(Origin::parse);
+        let noted = origin.filter(|origin| origin.program_id == info.id).map(|origin| origin.load_key);
+        let known = match self.kept.programs.remove(function) {
+            Some(kept) if info::program_id(kept.fd.as_fd())? == info.id => kept.load_key,
+            _ => None,
+        };
+        let pinned = noted.is_some() || known.is_none();
+        let load_key = noted.or(known);
+        self.kept.programs.insert(function.to_owned(), KeptProgram { fd, load_key: load_key.clone() });
+        Ok(HeldFunction { info, load_key, pinned })
+    }
+
+    fn kept_program(&self, function: &str) -> Result<Option<HeldFunction>, SysError> {
+        let Some(KeptProgram { fd, load_key }) = self.kept.programs.get(function) else { return Ok(None) };
+        Ok(Some(HeldFunction { info: info::program(fd.as_fd())?, load_key: load_key.clone(), pinned: false }))
+    }
+
+    fn pinned_map(&mut self, pin: &str) -> Result<HeldMap, SysError> {
+        let fd = bpf::obj_get(&self.home.map(pin))?;
+        let info = info::map(fd.as_fd())?;
+        self.kept.maps.insert(pin.to_owned(), fd);
+        Ok(HeldMap { info, pinned: true })
+    }
+
+    fn kept_map(&self, pin: &str) -> Result<Option<HeldMap>, SysError> {
+        let Some(fd) = self.kept.maps.get(pin) else { return Ok(None) };
+        Ok(Some(HeldMap { info: info::map(fd.as_fd())?, pinned: false }))
+    }
+
+    fn pinned_link(&mut self, key: &LinkKey) -> Result<HeldLink, SysError> {
+        let fd = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
+        let info = info::link(fd.as_fd())?;
+        let noted = bpffs::read_note(&self.home.cgroup(&key.place))?;
+        let known = match self.kept.links.remove(key) {
+            Some(kept) if info::link(kept.fd.as_fd())?.id == info.id => kept.path,
+            _ => None,
+        };
+        let pinned = noted.is_some() || known.is_none();
+        let path = noted.or(known);
+        self.kept.links.insert(key.clone(), KeptLink { fd, path: path.clone() });
+        self.link(info, path, pinned)
+    }
+
+    fn kept_link(&mut self, key: &LinkKey) -> Result<Option<HeldLink>, SysError> {
+        let Some(KeptLink { fd, path }) = self.kept.links.get(key) else { return Ok(None) };
+        let (info, path) = (info::link(fd.as_fd())?, path.clone());
+        self.link(info, path, false).map(Some)
+    }
+
+    fn link(&mut self, info: LinkInfo, path: Option<String>, pinned: bool) -> Result<HeldLink, SysError> {
+        let in_effect = match &path {
+            Some(path) => self.attached.lists(&info, path)?,
+            None => false,
+        };
+        Ok(HeldLink { info, path, in_effect, pinned })
+    }
 }
 
 /// What the kernel says is attached, asked once per cgroup and attach type.
 struct Attached<'a> {
     root: &'a Root,
-    queried: BTreeMap<(String, u32), Vec<u32>>,
+    queried: BTreeMap<(String, u32), Option<Query>>,
 }
 
 impl Attached<'_> {
     /// Whether the link is alive, its cgroup is still the one at that path, and the cgroup's query lists its program.
-    fn lists(&mut self, link: &info::LinkInfo, path: &str) -> Result<bool, SysError> {
+    fn lists(&mut self, link: &LinkInfo, path: &str) -> Result<bool, SysError> {
         if link.cgroup_id == 0 {
             return Ok(false);
         }
         let key = (path.to_owned(), link.attach_type);
         if !self.queried.contains_key(&key) {
-            let ids = match self.root.open(path) {
-                Ok(cgroup) if cgroup::id(cgroup.as_fd())? == link.cgroup_id => {
-                    bpf::prog_query(cgroup.as_fd(), link.attach_type)?.programs
-                }
-                Ok(_) => Vec::new(),
-                Err(error) if error.is_not_found() => Vec::new(),
-                Err(error) => return Err(error),
-            };
-            self.queried.insert(key.clone(), ids);
+            let seen = attached(self.root, path, link.attach_type)?;
+            self.queried.insert(key.clone(), seen);
         }
-        Ok(self.queried.get(&key).is_some_and(|ids| ids.contains(&link.program_id)))
+        let seen = self.queried.get(&key).and_then(Option::as_ref);
+        Ok(seen.is_some_and(|seen| seen.cgroup == link.cgroup_id && seen.programs.contains(&link.program_id)))
+    }
+}
+
+/// What is attached at a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// The cgroup's ID.
+    pub cgroup: u64,
+    /// The attached programs' IDs, in the order they run.
+    pub programs: Vec<u32>,
+}
+
+/// What is attached at the cgroup at that path; nothing where there is none.
+pub fn attached(root: &Root, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
+    let cgroup = match root.open(path) {
+        Ok(cgroup) => cgroup,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match bpf::prog_query(cgroup.as_fd(), attach_type) {
+        Ok(found) => Ok(Some(Query { cgroup: cgroup::id(cgroup.as_fd())?, programs: found.programs })),
+        // It was removed in this very moment.
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
+        Err(error) => Err(error),
     }
 }

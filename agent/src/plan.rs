@@ -12,6 +12,7 @@ use sockeye_crds::Reason;
 use crate::{
     held::{Held, LinkKey},
     kernel::cgroup::Cgroup,
+    layout::{Trial, Verdict},
     wanted::{Refusal, Wanted, WantedFunction, WantedMap},
 };
 
@@ -47,6 +48,14 @@ pub enum Step {
     },
     /// Make a pinned link run the pinned program, atomically.
     Update(LinkKey),
+    /// Note whether a revision cuts the node off.
+    SetTrial(Trial),
+    /// Pin a program again whose pin someone removed.
+    RepinProgram(String),
+    /// Pin a map again whose pin someone removed.
+    RepinMap(String),
+    /// Pin a link again whose pin someone removed.
+    RepinLink(LinkKey),
     /// Note the revision that is now in effect.
     SetRevision(Option<String>),
     /// Detach and unpin a link.
@@ -62,6 +71,17 @@ pub enum Step {
 /// The steps that bring `held` to what is wanted. `cgroups` are the wanted cgroups that exist.
 pub fn plan(wanted: Option<&Wanted>, held: &Held, cgroups: &BTreeMap<String, Cgroup>) -> Result<Vec<Step>, Refusal> {
     let Some(wanted) = wanted else { return Ok(dismantle(held)) };
+    let trial = held.trial.as_ref().filter(|trial| trial.revision == wanted.revision);
+    if trial.is_some_and(|trial| trial.verdict == Verdict::Reverted) {
+        return Err(Refusal {
+            reason: Reason::Reverted,
+            message: format!(
+                "revision {} was attached, this node then lost the API server until it was detached again: correct the \
+                 program; the next revision is tried anew",
+                wanted.revision
+            ),
+        });
+    }
     let mut steps = Vec::new();
     let mut held = held.clone();
     if held.uid.as_ref().is_some_and(|uid| *uid != wanted.program.uid) {
@@ -76,6 +96,7 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, cgroups: &BTreeMap<String, Cgr
     if held.uid.is_none() {
         steps.push(Step::Claim { uid: wanted.program.uid.clone() });
     }
+    steps.extend(repin(wanted, &held));
 
     let loads = needs_load(wanted, &held);
     if loads {
@@ -83,6 +104,9 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, cgroups: &BTreeMap<String, Cgr
     }
     steps.extend(retention(wanted, &held));
     let (attach, keep) = attach(wanted, &held, cgroups, loads)?;
+    if trial.is_none() && attach.iter().any(|step| may_cut_off(wanted, step)) {
+        steps.push(Step::SetTrial(Trial::open(&wanted.revision)));
+    }
     steps.extend(attach);
     if held.revision.as_ref() != Some(&wanted.revision) {
         steps.push(Step::SetRevision(Some(wanted.revision.clone())));
@@ -105,12 +129,13 @@ fn load(wanted: &Wanted, held: &Held) -> Result<Vec<Step>, Refusal> {
     for (name, map) in &wanted.maps {
         match held.maps.get(&map.pin_name).filter(|_| !map.definition.is_data() && map.pin) {
             Some(pinned) if pinned.shape() == map.shape => drop(reuse.insert(map.pin_name.clone())),
+            Some(_) if map.recreate => pins.push(Step::PinMap(name.clone())),
             Some(pinned) => {
                 return Err(Refusal {
                     reason: Reason::MapShapeChanged,
                     message: format!(
                         "map {name}: the pinned map is {}, the object wants {}; its content can't be carried over: \
-                         rename the map, or delete the BpfProgram first",
+                         rename the map, or set its onShapeChange to Recreate, which loses the content",
                         pinned.shape(),
                         map.shape
                     ),
@@ -122,6 +147,29 @@ fn load(wanted: &Wanted, held: &Held) -> Result<Vec<Step>, Refusal> {
     }
     let programs = wanted.functions.keys().cloned().map(Step::PinProgram);
     Ok([Step::Load { reuse }].into_iter().chain(pins).chain(programs).collect())
+}
+
+/// Maps and programs that the agent alone still holds. Before a load, which takes maps from their pins.
+fn repin(wanted: &Wanted, held: &Held) -> Vec<Step> {
+    let maps = held.maps.iter().filter(|(pin, map)| !map.pinned && keeps(wanted, held, pin));
+    let programs = held.functions.iter().filter(|(name, f)| !f.pinned && wanted.functions.contains_key(*name));
+    let maps = maps.map(|(pin, _)| Step::RepinMap(pin.clone()));
+    maps.chain(programs.map(|(name, _)| Step::RepinProgram(name.clone()))).collect()
+}
+
+/// Whether a step lets something run anew that can keep this agent from the API server.
+fn may_cut_off(wanted: &Wanted, step: &Step) -> bool {
+    let function = match step {
+        Step::Attach { function, .. } => function,
+        Step::Update(key) => &key.function,
+        _ => return false,
+    };
+    wanted.functions.get(function).is_some_and(|function| function.can_cut_off)
+}
+
+/// Whether a map's pin is to stay.
+fn keeps(wanted: &Wanted, held: &Held, pin: &str) -> bool {
+    wanted.map_by_pin(pin).is_some_and(|(_, map)| map.pin) || held.retained.contains(pin)
 }
 
 fn retention(wanted: &Wanted, held: &Held) -> impl Iterator<Item = Step> {
@@ -144,7 +192,7 @@ fn attach(
 ) -> Result<(Vec<Step>, BTreeSet<LinkKey>), Refusal> {
     let mut steps = Vec::new();
     let mut keep = BTreeSet::new();
-    for (function, WantedFunction { kind, paths }) in &wanted.functions {
+    for (function, WantedFunction { kind, paths, can_cut_off: _ }) in &wanted.functions {
         let program = held.functions.get(function).map(|f| f.info.id);
         for path in paths {
             let cgroup = cgroups.get(path).ok_or_else(|| Refusal {
@@ -162,8 +210,11 @@ fn attach(
                     steps.push(Step::Detach(key));
                     steps.push(Step::Attach { function: function.clone(), cgroup: cgroup.clone() });
                 }
-                Some(link) if loads || Some(link.info.program_id) != program => steps.push(Step::Update(key)),
-                Some(_) => {}
+                Some(link) => {
+                    steps.extend((!link.pinned).then(|| Step::RepinLink(key.clone())));
+                    let runs_another = loads || Some(link.info.program_id) != program;
+                    steps.extend(runs_another.then_some(Step::Update(key)));
+                }
                 None => steps.push(Step::Attach { function: function.clone(), cgroup: cgroup.clone() }),
             }
         }
@@ -205,9 +256,13 @@ fn remove(wanted: &Wanted, held: &Held, keep: &BTreeSet<LinkKey>) -> Vec<Step> {
     let links = held.links.keys().filter(|key| !keep.contains(key)).cloned().map(Step::Detach);
     let functions =
         held.functions.keys().filter(|f| !wanted.functions.contains_key(*f)).cloned().map(Step::UnpinProgram);
-    let wants = |pin: &str| wanted.map_by_pin(pin).is_some_and(|(_, map)| map.pin) || held.retained.contains(pin);
-    let maps = held.maps.keys().filter(|pin| !wants(pin)).cloned().map(Step::UnpinMap);
+    let maps = held.maps.keys().filter(|pin| !keeps(wanted, held, pin)).cloned().map(Step::UnpinMap);
     links.chain(functions).chain(maps).collect()
+}
+
+/// The steps after which nothing is attached, and everything else is as it was.
+pub fn detach(held: &Held) -> Vec<Step> {
+    held.links.keys().cloned().map(Step::Detach).collect()
 }
 
 /// The steps that leave nothing but the maps to retain.
@@ -215,7 +270,7 @@ fn dismantle(held: &Held) -> Vec<Step> {
     if held.is_empty() || held.is_retained_only() {
         return Vec::new();
     }
-    let Held { uid: _, revision, functions, maps, links, retained, stray } = held;
+    let Held { uid: _, revision, trial: _, functions, maps, links, retained, stray } = held;
     let mut steps: Vec<Step> = stray.then_some(Step::RemoveStray).into_iter().collect();
     steps.extend(links.keys().cloned().map(Step::Detach));
     steps.extend(functions.keys().cloned().map(Step::UnpinProgram));

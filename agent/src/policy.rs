@@ -77,7 +77,14 @@ mod tests {
 
     fn wanted(entries: u32) -> Wanted {
         let shape = Shape { map_type: 2, key_size: 4, value_size: 8, max_entries: entries, flags: 0 };
-        let map = WantedMap { pin_name: "m".into(), pin: true, retain: false, definition: MapDefinition::Btf, shape };
+        let map = WantedMap {
+            pin_name: "m".into(),
+            pin: true,
+            retain: false,
+            definition: MapDefinition::Btf,
+            shape,
+            recreate: false,
+        };
         Wanted {
             program: ProgramRef::default(),
             revision: String::new(),
@@ -85,6 +92,7 @@ mod tests {
             digest: String::new(),
             functions: BTreeMap::new(),
             maps: [("my_map".to_owned(), map)].into(),
+            suspended: false,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{
-    BpfNodeStatus,
+    BpfNodeStatus, Reason,
     names::{clip, pin_name},
     node::{
         AttachedLink, Details, HeldCounts, HeldProgram, LoadedMap, LoadedProgram, NodeFacts, RetainedMap, State,
@@ -14,6 +14,7 @@ use sockeye_ebpf::{map_type, section};
 
 use crate::{
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
+    kernel::info::MapInfo,
     layout::{Home, Layout},
     track::Track,
     wanted::Wanted,
@@ -23,8 +24,14 @@ use crate::{
 const MAX_BYTES: usize = 240 << 10;
 
 /// The status of a node that holds these.
-pub fn report(facts: &NodeFacts, layout: &Layout, tracks: &BTreeMap<String, Track>) -> BpfNodeStatus {
-    let mut status = BpfNodeStatus { node: facts.clone(), ..BpfNodeStatus::default() };
+pub fn report(
+    facts: &NodeFacts,
+    layout: &Layout,
+    tracks: &BTreeMap<String, Track>,
+    suspended: Option<&str>,
+) -> BpfNodeStatus {
+    let suspended = suspended.map(|why| clip(why, 512));
+    let mut status = BpfNodeStatus { node: facts.clone(), suspended, ..BpfNodeStatus::default() };
     for (name, track) in tracks {
         let home = layout.home(name);
         let shown = Shown::of(track);
@@ -36,7 +43,7 @@ pub fn report(facts: &NodeFacts, layout: &Layout, tracks: &BTreeMap<String, Trac
             status.retained.extend(retained(name, &track.held, &home));
         }
     }
-    let failed = status.programs.iter().filter(|p| p.state != State::Attached).count();
+    let failed = status.programs.iter().filter(|p| !matches!(p.state, State::Attached | State::Suspended)).count();
     let links = tracks.values().flat_map(|t| t.held.links.values()).filter(|l| l.in_effect).count();
     status.counts = HeldCounts { programs: count(status.programs.len()), failed: count(failed), links: count(links) };
     bound(status)
@@ -65,15 +72,29 @@ impl<'a> Shown<'a> {
 
 fn program(name: &str, track: &Track, shown: &Shown<'_>) -> HeldProgram {
     let Track { held, uid, .. } = track;
+    let state = track.state();
+    let reason = match state {
+        State::Suspended => Some(Reason::Suspended),
+        _ => track.failure.as_ref().map(|failure| failure.reason),
+    };
     HeldProgram {
         name: name.to_owned(),
         uid: uid.clone().or_else(|| held.uid.clone()).unwrap_or_default(),
         revision: in_effect_revision(held),
-        state: track.state(),
-        reason: track.failure.as_ref().map(|failure| failure.reason),
+        state,
+        reason,
         program_ids: shown.functions.iter().map(|(_, f)| f.info.id.into()).collect(),
-        map_ids: shown.maps.iter().map(|(_, m)| m.info.id.into()).collect(),
+        map_ids: shown.maps.iter().map(|(_, m)| m.info.id).chain(unpinned_ids(held)).map(i64::from).collect(),
     }
+}
+
+/// The maps that a program of ours uses and that are not pinned, or not by us.
+fn unpinned_ids(held: &Held) -> BTreeSet<u32> {
+    let mut used: BTreeSet<u32> = held.functions.values().flat_map(|f| f.info.map_ids.iter().copied()).collect();
+    for map in held.maps.values() {
+        used.remove(&map.info.id);
+    }
+    used
 }
 
 /// A revision is in effect while every link it left is.
@@ -83,16 +104,26 @@ fn in_effect_revision(held: &Held) -> Option<String> {
 }
 
 fn details(name: &str, track: &Track, shown: &Shown<'_>, home: &Home) -> Details {
-    let Track { held, wanted, failure, notes, .. } = track;
+    let Track { held, wanted, failure, suspended, unpinned, drift, .. } = track;
+    let message = failure.as_ref().map(|f| &f.message).or(suspended.as_ref());
+    let unpinned_ids = unpinned_ids(held);
+    let of_unpinned = unpinned.iter().filter(|(_, info)| unpinned_ids.contains(&info.id));
+    let of_unpinned = of_unpinned.map(|(name, info)| map_entry(name, info, wanted.as_ref(), true, None));
     let used: BTreeSet<u32> = held.functions.values().flat_map(|f| f.info.map_ids.iter().copied()).collect();
     Details {
         name: name.to_owned(),
         wanted: track.revision.clone(),
-        message: failure.as_ref().map(|f| clip(&f.message, 2048)),
+        message: message.map(|message| clip(message, 2048)),
         verifier_log: failure.as_ref().and_then(|f| f.verifier_log.clone()),
-        notes: notes.iter().map(|note| clip(note, 512)).take(16).collect(),
+        notes: notes(unpinned, &unpinned_ids).iter().map(|note| clip(note, 512)).take(16).collect(),
+        drift: drift.clone(),
         programs: shown.functions.iter().filter_map(|(f, held)| loaded_program(f, held, home)).collect(),
-        maps: shown.maps.iter().map(|(map, held)| loaded_map(map, held, wanted.as_ref(), &used, home)).collect(),
+        maps: shown
+            .maps
+            .iter()
+            .map(|(map, held)| loaded_map(map, held, wanted.as_ref(), &used, home))
+            .chain(of_unpinned)
+            .collect(),
         links: held.links.iter().map(|(key, link)| attached_link(key, link, home)).collect(),
     }
 }
@@ -117,8 +148,29 @@ fn loaded_program(function: &str, held: &HeldFunction, home: &Home) -> Option<Lo
     })
 }
 
+/// What is to be known of maps that are not pinned.
+fn notes(unpinned: &BTreeMap<String, MapInfo>, used: &BTreeSet<u32>) -> Vec<String> {
+    let gone = unpinned.iter().filter(|(_, info)| !used.contains(&info.id)).map(|(name, _)| {
+        format!("map {name} is not pinned, and no program uses it: it went when the load was done, as maps do that nobody holds")
+    });
+    let known: BTreeSet<u32> = unpinned.values().map(|info| info.id).collect();
+    let unknown: Vec<String> = used.difference(&known).map(u32::to_string).collect();
+    let unknown = (!unknown.is_empty()).then(|| {
+        format!(
+            "maps {} are used and not pinned here: they live as long as the program, and only their IDs are known since the \
+             agent was started anew",
+            unknown.join(", ")
+        )
+    });
+    gone.chain(unknown).collect()
+}
+
 fn loaded_map(name: &str, held: &HeldMap, wanted: Option<&Wanted>, used: &BTreeSet<u32>, home: &Home) -> LoadedMap {
     let info = &held.info;
+    map_entry(name, info, wanted, used.contains(&info.id), Some(home.host(&home.map(&pin_name(name)))))
+}
+
+fn map_entry(name: &str, info: &MapInfo, wanted: Option<&Wanted>, used: bool, pin_path: Option<String>) -> LoadedMap {
     LoadedMap {
         name: name.to_owned(),
         kernel_name: info.kernel_name.clone(),
@@ -132,8 +184,8 @@ fn loaded_map(name: &str, held: &HeldMap, wanted: Option<&Wanted>, used: &BTreeS
         frozen: info.frozen,
         btf_id: info.btf_id.map(i64::from),
         definition: wanted.and_then(|w| w.maps.get(name)).map(|map| map.definition),
-        used: used.contains(&info.id),
-        pin_path: Some(home.host(&home.map(&pin_name(name)))),
+        used,
+        pin_path,
     }
 }
 

@@ -6,6 +6,9 @@ use aya_obj::generated::bpf_map_type;
 
 use crate::kernel::facts::Machine;
 
+/// `BPF_F_NO_COMMON_LRU`: each processor has an LRU list of its own.
+const BPF_F_NO_COMMON_LRU: u32 = 1 << 1;
+
 /// A map's shape, after the kernel's and the loader's defaulting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
@@ -24,9 +27,10 @@ pub struct Shape {
 impl Shape {
     /// What the loader and the kernel make of a declared shape, as libbpf does it: a ring buffer's size is rounded up to
     /// a power of two of pages and has no value size, and a perf event array that names no size gets one entry a processor.
+    /// The kernel itself gives each processor's own LRU list as many entries (`htab_map_alloc`).
     pub fn settled(self, machine: &Machine) -> Self {
         match bpf_map_type::try_from(self.map_type) {
-            Ok(bpf_map_type::BPF_MAP_TYPE_RINGBUF) => Self {
+            Ok(bpf_map_type::BPF_MAP_TYPE_RINGBUF | bpf_map_type::BPF_MAP_TYPE_USER_RINGBUF) => Self {
                 max_entries: match self.max_entries {
                     0 => 0,
                     bytes => bytes
@@ -40,6 +44,12 @@ impl Shape {
             },
             Ok(bpf_map_type::BPF_MAP_TYPE_PERF_EVENT_ARRAY) if !(1..=machine.cpus).contains(&self.max_entries) => {
                 Self { max_entries: machine.cpus, ..self }
+            }
+            Ok(bpf_map_type::BPF_MAP_TYPE_LRU_HASH | bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH)
+                if self.flags & BPF_F_NO_COMMON_LRU != 0 && machine.cpus > 0 =>
+            {
+                let up = self.max_entries.checked_next_multiple_of(machine.cpus);
+                Self { max_entries: up.unwrap_or(self.max_entries - self.max_entries % machine.cpus), ..self }
             }
             _ => self,
         }
@@ -119,5 +129,16 @@ mod tests {
             assert_eq!(entries(PERF, declared), settled, "{declared}");
         }
         assert_eq!(entries(bpf_map_type::BPF_MAP_TYPE_ARRAY, 0), 0);
+    }
+
+    #[test]
+    fn lists_of_each_processor_have_equally_many_entries() {
+        let map_type = bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32;
+        let settled = |max_entries, flags| {
+            Shape { map_type, max_entries, flags, ..Shape::default() }.settled(&MACHINE).max_entries
+        };
+        assert_eq!([1, 4, 5].map(|n| settled(n, BPF_F_NO_COMMON_LRU)), [4, 4, 8]);
+        assert_eq!(settled(u32::MAX, BPF_F_NO_COMMON_LRU), u32::MAX - 3);
+        assert_eq!(settled(5, 0), 5);
     }
 }

@@ -1,15 +1,58 @@
 //! `Track`: one BpfProgram on this node, over time: what it is to have, what it has, why these differ, when to try again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use sockeye_crds::{BpfRevision, Reason, node::State};
+use k8s_openapi::jiff::Timestamp;
+use sockeye_crds::{
+    BpfRevision, Reason,
+    node::{Drift, State},
+};
 
-use crate::{failure::Failure, held::Held, wanted::Wanted};
+use crate::{
+    drift::{self, Seen},
+    failure::Failure,
+    held::Held,
+    kernel::info::MapInfo,
+    wanted::Wanted,
+};
 
 /// The first wait after a failure; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// What others undo is repaired at once so often.
+const AT_ONCE: u32 = 3;
+/// After so long without being undone, it is repaired at once again.
+const CALM: Duration = Duration::from_secs(600);
+
+/// How often others have undone what was in effect, lately.
+#[derive(Clone, Debug, Default)]
+struct Undone {
+    times: u32,
+    last: Option<Instant>,
+}
+
+impl Undone {
+    /// Once more; how long to wait with the repair.
+    fn again(&mut self, now: Instant) -> Duration {
+        if self.last.is_none_or(|last| now.duration_since(last) > CALM) {
+            self.times = 0;
+        }
+        self.times = self.times.saturating_add(1);
+        self.last = Some(now);
+        match self.times.saturating_sub(AT_ONCE) {
+            0 => Duration::ZERO,
+            more => wait(more - 1),
+        }
+    }
+}
+
+fn wait(failures: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(LONGEST_WAIT)
+}
 
 /// One BpfProgram on this node.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +69,17 @@ pub struct Track {
     pub settled: bool,
     /// Why what is there is not what is wanted.
     pub failure: Option<Failure>,
-    /// What was asked for and deliberately not done.
-    pub notes: Vec<String>,
+    /// Why it is attached nowhere, where someone has said so.
+    pub suspended: Option<String>,
+    /// Maps of the last load that are not pinned, by name; what no program uses of these went with the loader.
+    pub unpinned: BTreeMap<String, MapInfo>,
+    /// What others did to it lately.
+    pub drift: Vec<Drift>,
+    /// Whether something may have happened to it since it was last observed.
+    pub stirred: bool,
+    undone: Undone,
+    /// When what others have undone again and again may be repaired.
+    repair_at: Option<Instant>,
     /// Whether it was ever told what is wanted: a home found at start has to be looked at, wanted or not.
     seen: bool,
     failures: u32,
@@ -44,6 +96,9 @@ impl Track {
     pub fn state(&self) -> State {
         match (&self.revision, &self.failure) {
             (None, _) => State::Removing,
+            (Some(_), None) if self.settled && self.suspended.is_some() && self.held.links.is_empty() => {
+                State::Suspended
+            }
             (Some(_), None) if self.settled && self.held.links.values().all(|link| link.in_effect) => State::Attached,
             (Some(_), _) => State::Failed,
         }
@@ -56,13 +111,16 @@ impl Track {
                 self.failure = None;
                 self.failures = 0;
                 self.retry_at = None;
+                self.repair_at = None;
             }
             Err(failure) => {
                 self.settled = false;
                 self.failure = Some(failure);
-                let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
-                self.failures = self.failures.saturating_add(1);
-                self.retry_at = Some(now + wait);
+                if self.repair_at.is_none_or(|at| at <= now) {
+                    self.retry_at = Some(now + wait(self.failures));
+                    self.failures = self.failures.saturating_add(1);
+                    self.repair_at = None;
+                }
             }
         }
     }
@@ -92,9 +150,38 @@ impl Track {
         self.seen = false;
     }
 
+    /// Notes what others have done to what was in effect, and when it may be repaired: at once, unless they do it again and
+    /// again.
+    pub fn undone(&mut self, seen: Vec<Seen>, now: Instant) -> Result<(), Failure> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        for seen in seen {
+            tracing::warn!(kind = seen.kind.as_str(), "{}", seen.message);
+            drift::remember(&mut self.drift, seen, Timestamp::now());
+        }
+        let wait = self.undone.again(now);
+        if wait.is_zero() {
+            return Ok(());
+        }
+        self.settled = false;
+        let message =
+            format!("what is attached is undone by others again and again: it is repaired in {} s", wait.as_secs());
+        self.repair_at = Some(now + wait);
+        Err(Failure::new(Reason::NotInEffect, message))
+    }
+
+    /// Waits no longer: what it failed for may have changed.
+    pub const fn forget_failures(&mut self) {
+        self.failures = 0;
+        self.retry_at = None;
+        self.repair_at = None;
+        self.stirred = true;
+    }
+
     /// When to try again, after a failure.
-    pub const fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.repair_at.or(self.retry_at)
     }
 
     /// Takes a new observation. Memory that a map holds can move with its content; the first figure stays, so that
@@ -126,5 +213,23 @@ mod tests {
         assert_eq!(waits[11], 300);
         track.outcome(Ok(()), now);
         assert_eq!(track.retry_at(), None);
+    }
+
+    #[test]
+    fn what_is_undone_again_and_again_is_repaired_ever_later() {
+        let mut track = Track::default();
+        let seen = || vec![Seen { kind: sockeye_crds::node::DriftKind::LinkDetached, message: "m".into() }];
+        let mut now = Instant::now();
+        let mut waits = Vec::new();
+        for _ in 0..14 {
+            let repair = track.undone(seen(), now);
+            waits.push(repair.err().map_or(0, |_| track.retry_at().unwrap().duration_since(now).as_secs()));
+            track.outcome(Ok(()), now);
+        }
+        assert_eq!(waits, [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(track.drift.len(), 1);
+        assert_eq!(track.drift[0].count, 14);
+        now += CALM + Duration::from_secs(1);
+        assert!(track.undone(seen(), now).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, MapDefinition, MapInfo, Reason,
     names::{is_pin_name, pin_name},
-    program::{Attach, CgroupTarget, OnDelete, ProgramSpec, Scope},
+    program::{Attach, CgroupTarget, OnDelete, OnShapeChange, ProgramSpec, Scope},
     revision::ProgramRef,
 };
 use sockeye_ebpf::section::{self, Target};
@@ -24,6 +24,8 @@ pub struct Here {
     pub features: Vec<String>,
     /// The cgroup that holds all pods, as a path below the root.
     pub pods: String,
+    /// Whether there is an API server that this agent must be able to reach.
+    pub has_api: bool,
 }
 
 /// What one BpfProgram is to have on this node.
@@ -41,6 +43,8 @@ pub struct Wanted {
     pub functions: BTreeMap<String, WantedFunction>,
     /// Every map of the object, by its name in the ELF.
     pub maps: BTreeMap<String, WantedMap>,
+    /// Whether it is to be loaded, and attached nowhere.
+    pub suspended: bool,
 }
 
 /// A function to run.
@@ -50,6 +54,8 @@ pub struct WantedFunction {
     pub kind: ProgramKind,
     /// The cgroups to attach it to, as paths below the root, none below another: nothing counts twice.
     pub paths: BTreeSet<String>,
+    /// Whether it can keep this agent from the API server, so that an attachment is on probation.
+    pub can_cut_off: bool,
 }
 
 /// A map to have.
@@ -65,6 +71,8 @@ pub struct WantedMap {
     pub definition: MapDefinition,
     /// Its shape, settled.
     pub shape: Shape,
+    /// Whether it is created anew where the pinned one has another shape.
+    pub recreate: bool,
 }
 
 /// Why a revision, a value, can't be done here.
@@ -111,6 +119,7 @@ impl Wanted {
             digest: spec.digest.clone(),
             functions,
             maps,
+            suspended: spec.suspend,
         })
     }
 
@@ -138,7 +147,9 @@ fn function(spec: &BpfRevisionSpec, program: &ProgramSpec, here: &Here) -> Resul
     }
     let kind = ProgramKind { prog_type: section.prog_type, attach_type: section.attach_type };
     let paths = attach.iter().map(|attach| path(attach, here)).collect::<Result<Vec<_>, _>>()?;
-    Ok(WantedFunction { kind, paths: highest(paths) })
+    let can_cut_off = here.has_api && section.can_deny();
+    let paths = if spec.suspend { BTreeSet::new() } else { highest(paths) };
+    Ok(WantedFunction { kind, paths, can_cut_off })
 }
 
 fn path(attach: &Attach, here: &Here) -> Result<String, Refusal> {
@@ -192,6 +203,7 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, machine: &Machine) -> Result<Want
         retain: settings.is_some_and(|s| s.on_delete == OnDelete::Retain),
         definition: *definition,
         shape: declared.settled(machine),
+        recreate: settings.is_some_and(|s| s.on_shape_change == OnShapeChange::Recreate),
     })
 }
 
@@ -201,7 +213,7 @@ mod tests {
 
     fn here() -> Here {
         let features = vec!["ScopePods".to_owned()];
-        Here { machine: Machine { page: 4096, cpus: 2 }, features, pods: "/kubepods".to_owned() }
+        Here { machine: Machine { page: 4096, cpus: 2 }, features, pods: "/kubepods".to_owned(), has_api: false }
     }
 
     #[test]

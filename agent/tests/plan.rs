@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use sockeye_agent::{
     held::{Held, Names},
     kernel::{cgroup::Cgroup, load::ProgramKind},
-    plan::{Step, plan},
+    layout::{Trial, Verdict},
+    plan::{Step, detach, plan},
     shape::Shape,
     wanted::{Wanted, WantedFunction, WantedMap},
 };
@@ -35,28 +36,35 @@ prop_compose! {
         load in 0..3u8,
         functions in prop::collection::btree_map(prop::sample::select(&FUNCTIONS[..]),
             (1..3u32, prop::collection::btree_set(prop::sample::select(&PATHS[..]), 1..3)), 1..3),
-        maps in prop::collection::btree_map(prop::sample::select(&MAPS[..]), (any::<bool>(), any::<bool>()), 0..4),
+        maps in prop::collection::btree_map(prop::sample::select(&MAPS[..]), (any::<bool>(), any::<bool>(), 10..12u32), 0..4),
+        suspended in prop::bool::weighted(0.2),
+        can_cut_off in any::<bool>(),
     ) -> Wanted {
-        let map = |(name, (pin, retain)): (&str, (bool, bool))| {
+        // Shapes that change are recreated: what is refused is another test.
+        let recreate = true;
+        let map = |(name, (pin, retain, entries)): (&str, (bool, bool, u32))| {
             let definition = if name.starts_with('.') { MapDefinition::Data } else { MapDefinition::Btf };
             let retain = retain && pin && !definition.is_data();
-            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, shape: shape(10) })
+            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, shape: shape(entries), recreate })
         };
         let function = |(name, (attach_type, paths)): (&str, (u32, BTreeSet<&str>))| {
             let kind = ProgramKind { prog_type: 13, attach_type };
-            (name.to_owned(), WantedFunction { kind, paths: paths.into_iter().map(str::to_owned).collect() })
+            let paths = if suspended { BTreeSet::new() } else { paths.into_iter().map(str::to_owned).collect() };
+            (name.to_owned(), WantedFunction { kind, paths, can_cut_off })
         };
         let functions: BTreeMap<_, _> = functions.into_iter().map(function).collect();
         let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
-        // As the load key does it: another set of functions, or another pinning, is another load.
-        let load_key = format!("{load}-{:?}-{:?}", functions.keys(), maps.iter().map(|(n, m)| (n, m.pin)).collect::<Vec<_>>());
+        // As the load key does it: another set of functions, another pinning or another size is another load.
+        let options: Vec<_> = maps.iter().map(|(name, map)| (name, map.pin, map.shape.max_entries)).collect();
+        let load_key = format!("{load}-{:?}-{options:?}", functions.keys());
         Wanted {
             program: ProgramRef { name: "p".into(), uid: format!("uid-{uid}") },
-            revision: format!("p-{load_key}"),
+            revision: format!("p-{load_key}-{suspended}"),
             load_key,
             digest: "sha256:0".into(),
             functions,
             maps,
+            suspended,
         }
     }
 }
@@ -70,8 +78,14 @@ enum Event {
     KilledAfter(usize),
     /// Someone removes a link's pin, or its cgroup dies.
     LinkLost(usize, bool),
-    /// Someone removes a map's pin.
-    MapLost(usize),
+    /// Someone removes a map's pin: while an agent runs, which then holds it alone, or while none does.
+    MapLost(usize, bool),
+    /// The same with a program's.
+    FunctionLost(usize, bool),
+    /// The same with a link's.
+    LinkUnpinned(usize),
+    /// A trial is over, and well.
+    TrialPassed,
     /// A half-made pin is left.
     Stray,
 }
@@ -82,7 +96,10 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Want(Box::new(None))),
         3 => (0..12usize).prop_map(Event::KilledAfter),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, pin)| Event::LinkLost(i, pin)),
-        1 => (0..4usize).prop_map(Event::MapLost),
+        1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::MapLost(i, runs)),
+        1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::FunctionLost(i, runs)),
+        1 => (0..4usize).prop_map(Event::LinkUnpinned),
+        1 => Just(Event::TrialPassed),
         1 => Just(Event::Stray),
     ]
 }
@@ -112,10 +129,26 @@ proptest! {
                         }
                     }
                 }
-                Event::MapLost(i) => {
+                Event::MapLost(i, true) => if let Some(map) = fake.held.maps.values_mut().nth(i) {
+                    map.pinned = false;
+                },
+                Event::MapLost(i, false) => {
                     let pin = fake.held.maps.keys().nth(i).cloned();
                     pin.map(|pin| fake.held.maps.remove(&pin));
                 }
+                Event::FunctionLost(i, true) => if let Some(function) = fake.held.functions.values_mut().nth(i) {
+                    function.pinned = false;
+                },
+                Event::FunctionLost(i, false) => {
+                    let name = fake.held.functions.keys().nth(i).cloned();
+                    name.map(|name| fake.held.functions.remove(&name));
+                }
+                Event::LinkUnpinned(i) => if let Some(link) = fake.held.links.values_mut().nth(i) {
+                    link.pinned = false;
+                },
+                Event::TrialPassed => if let Some(trial) = &mut fake.held.trial {
+                    trial.verdict = Verdict::Passed;
+                },
                 Event::Stray => fake.held.stray = true,
             }
             let steps = plan(wanted.as_ref(), &fake.held, &cgroups).unwrap();
@@ -162,6 +195,14 @@ fn check(wanted: Option<&Wanted>, held: &Held) -> Result<(), TestCaseError> {
         prop_assert!(link.in_effect);
         prop_assert_eq!(link.info.program_id, held.functions[&key.function].info.id);
     }
+    prop_assert!(held.functions.values().all(|f| f.pinned) && held.links.values().all(|l| l.pinned));
+    prop_assert!(held.maps.values().all(|map| map.pinned), "{held:?}");
+    for map in wanted.maps.values().filter(|map| map.pin && !map.definition.is_data()) {
+        prop_assert_eq!(held.maps[&map.pin_name].shape(), map.shape);
+    }
+    let risky = wanted.functions.values().any(|f| f.can_cut_off && !f.paths.is_empty());
+    let tried = held.trial.as_ref().is_some_and(|trial| trial.revision == wanted.revision);
+    prop_assert!(!risky || tried, "what can cut the node off is on trial, or was: {:?}", held.trial);
     let pinned: BTreeSet<&String> = wanted.maps.values().filter(|m| m.pin).map(|m| &m.pin_name).collect();
     prop_assert!(pinned.iter().all(|pin| held.maps.contains_key(*pin)));
     prop_assert!(held.maps.keys().all(|pin| pinned.contains(pin) || held.retained.contains(pin)));
@@ -177,11 +218,18 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         digest: "sha256:0".into(),
         functions: BTreeMap::new(),
         maps: BTreeMap::new(),
+        suspended: false,
     };
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    wanted.functions.insert("f".into(), WantedFunction { kind, paths: ["/a".to_owned()].into() });
-    let map =
-        WantedMap { pin_name: "m".into(), pin: true, retain: false, definition: MapDefinition::Btf, shape: shape(10) };
+    wanted.functions.insert("f".into(), WantedFunction { kind, paths: ["/a".to_owned()].into(), can_cut_off: false });
+    let map = WantedMap {
+        pin_name: "m".into(),
+        pin: true,
+        retain: false,
+        definition: MapDefinition::Btf,
+        shape: shape(10),
+        recreate: false,
+    };
     wanted.maps.insert("m".into(), map);
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
     fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &cgroups()).unwrap());
@@ -193,10 +241,40 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
     assert!(refusal.message.contains("max_entries 10") && refusal.message.contains("max_entries 11"), "{refusal}");
 }
 
+/// Someone who undoes what is attached, and what was taken back, are no reasons to have it again.
+#[test]
+fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
+    let kind = ProgramKind { prog_type: 8, attach_type: 0 };
+    let function = WantedFunction { kind, paths: ["/a".to_owned()].into(), can_cut_off: true };
+    let mut wanted = Wanted {
+        program: ProgramRef { name: "p".into(), uid: "u".into() },
+        revision: "p-1".into(),
+        load_key: "1".into(),
+        digest: "sha256:0".into(),
+        functions: [("f".to_owned(), function)].into(),
+        maps: BTreeMap::new(),
+        suspended: false,
+    };
+    let (mut fake, mut ids) = (Fake::default(), Ids::default());
+    let steps = plan(Some(&wanted), &fake.held, &cgroups()).unwrap();
+    let at = |of: fn(&Step) -> bool| steps.iter().position(of).unwrap();
+    assert!(at(|s| matches!(s, Step::SetTrial(_))) < at(|s| matches!(s, Step::Attach { .. })), "{steps:?}");
+    fake.execute(&mut ids, Some(&wanted), &steps);
+
+    let back = Trial { verdict: Verdict::Reverted, ..Trial::open("p-1") };
+    let steps: Vec<Step> = detach(&fake.held).into_iter().chain([Step::SetTrial(back)]).collect();
+    fake.execute(&mut ids, Some(&wanted), &steps);
+    assert_eq!(plan(Some(&wanted), &fake.held, &cgroups()).unwrap_err().reason, Reason::Reverted);
+    wanted.revision = "p-2".into();
+    fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &cgroups()).unwrap());
+    assert_eq!(fake.held.trial, Some(Trial::open("p-2")));
+    assert!(fake.held.links.values().all(|link| link.in_effect) && fake.held.links.len() == 1);
+}
+
 #[test]
 fn a_cgroup_that_is_not_there_is_named() {
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    let function = WantedFunction { kind, paths: ["/nowhere".to_owned()].into() };
+    let function = WantedFunction { kind, paths: ["/nowhere".to_owned()].into(), can_cut_off: false };
     let wanted = Wanted {
         program: ProgramRef { name: "p".into(), uid: "u".into() },
         revision: "p-1".into(),
@@ -204,6 +282,7 @@ fn a_cgroup_that_is_not_there_is_named() {
         digest: "sha256:0".into(),
         functions: [("f".to_owned(), function)].into(),
         maps: BTreeMap::new(),
+        suspended: false,
     };
     let refusal = plan(Some(&wanted), &Held::default(), &cgroups()).unwrap_err();
     assert_eq!(refusal.reason, Reason::CgroupNotFound);

@@ -117,6 +117,11 @@ pub enum Reason {
     NodeNotLive,
     /// The node is Ready and has no agent.
     NoAgent,
+    /// It is attached nowhere because someone said so: `spec.suspend`, the switch for the whole cluster, or `detach --all` on
+    /// the node.
+    Suspended,
+    /// It was attached, the node then lost the API server, and its agent took it back.
+    Reverted,
     /// Nothing was dispatched: no spec has been accepted yet.
     NotDispatched,
     /// The object is being deleted.
@@ -135,7 +140,7 @@ impl<'de> Deserialize<'de> for Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Dispatched,
         Self::InvalidObject,
         Self::NoSuchProgram,
@@ -163,6 +168,8 @@ impl Reason {
         Self::LoadFailed,
         Self::NodeNotLive,
         Self::NoAgent,
+        Self::Suspended,
+        Self::Reverted,
         Self::NotDispatched,
         Self::Deleting,
         Self::Other,
@@ -185,6 +192,7 @@ impl Reason {
                 | Self::InvalidSpec
                 | Self::VerifierRefused
                 | Self::MapShapeChanged
+                | Self::Reverted
         )
     }
 }

@@ -16,6 +16,10 @@ pub const LABEL_LIVE: &str = "sockeye.dev/live";
 pub const LABEL_OBJECT: &str = "sockeye.dev/object";
 /// The key under which an object's bytes stand in their ConfigMap's `binaryData`.
 pub const OBJECT_KEY: &str = "object";
+/// The ConfigMap in the release's namespace that, while it is there, has everything detached on every node.
+pub const SUSPENSION: &str = "sockeye-suspend";
+/// Its key that says why.
+pub const SUSPENSION_REASON: &str = "reason";
 /// What a digest starts with.
 pub const DIGEST_PREFIX: &str = "sha256:";
 /// An ELF object may have at most so many bytes.

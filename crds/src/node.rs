@@ -81,6 +81,10 @@ pub struct BpfNodeStatus {
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub retained: Vec<RetainedMap>,
+    /// Why nothing at all is attached here, where someone has said that nothing is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub suspended: Option<String>,
     /// What did not fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<Truncated>,
@@ -178,6 +182,8 @@ pub enum State {
     Attached,
     /// The wanted revision is not in effect; what `revision` names, if anything, still is.
     Failed,
+    /// The wanted revision is loaded, and attached nowhere because someone said so.
+    Suspended,
     /// It is no longer wanted, and what is left of it could not yet be removed.
     Removing,
 }
@@ -206,6 +212,11 @@ pub struct Details {
     #[schemars(length(max = 16), inner(length(max = 512)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub notes: Vec<String>,
+    /// What others did to it lately and the agent saw, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub drift: Vec<Drift>,
     /// Programs, as `bpftool prog show` prints them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -221,6 +232,41 @@ pub struct Details {
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub links: Vec<AttachedLink>,
+}
+
+/// Something that others did to a BpfProgram's objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// When the agent saw it (RFC 3339, seconds).
+    #[schemars(length(max = 40))]
+    pub seen_at: String,
+    /// What it is, in one word.
+    pub kind: DriftKind,
+    /// What it is and what became of it, in words.
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// How often it was seen, where the same came again.
+    #[serde(default)]
+    pub count: i64,
+}
+
+/// What others can do to a BpfProgram's objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum DriftKind {
+    /// A pin or a note of ours was removed, or something else was put in its place.
+    PinRemoved,
+    /// A link of ours was detached.
+    LinkDetached,
+    /// A program that is not ours was attached beside ours, on the same cgroup and attach type.
+    AttachedBeside,
+}
+
+impl DriftKind {
+    /// The word, as it stands in an Event: the variant's own name.
+    pub fn as_str(self) -> String {
+        format!("{self:?}")
+    }
 }
 
 /// A program in the kernel.

@@ -49,6 +49,9 @@ pub struct BpfProgramSpec {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub maps: Vec<MapSpec>,
+    /// Detached everywhere while true; what is loaded stays loaded, and maps keep their content.
+    #[serde(default, skip_serializing_if = "schema::is_false")]
+    pub suspend: bool,
 }
 
 /// Where the ELF object comes from.
@@ -155,6 +158,9 @@ pub struct MapSpec {
     /// What becomes of the pinned map when the BpfProgram is deleted.
     #[serde(default)]
     pub on_delete: OnDelete,
+    /// What is done where a new object wants the map in another shape than the pinned one has.
+    #[serde(default, skip_serializing_if = "OnShapeChange::is_refuse")]
+    pub on_shape_change: OnShapeChange,
 }
 
 const fn yes() -> bool {
@@ -169,6 +175,22 @@ pub enum OnDelete {
     Remove,
     /// Its pin and its content stay on every node.
     Retain,
+}
+
+/// What is done where a new object wants a map in another shape (type, sizes, flags or most entries) than the pinned one has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnShapeChange {
+    /// The new revision is refused on the node; the old one stays attached, and the map as it is.
+    #[default]
+    Refuse,
+    /// The map is created anew, and its content is lost.
+    Recreate,
+}
+
+impl OnShapeChange {
+    const fn is_refuse(&self) -> bool {
+        matches!(self, Self::Refuse)
+    }
 }
 
 /// What is known of a BpfProgram over all its nodes. Written by the operator.
@@ -219,7 +241,7 @@ pub struct Dispatch {
     pub digest: String,
 }
 
-/// Nodes by what they say. `attached`, `failed`, `unknown` and `withoutAgent` do not overlap; what is left of `selected` is under way.
+/// Nodes by what they say. `attached`, `suspended`, `failed`, `unknown` and `withoutAgent` do not overlap; what is left of `selected` is under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeCounts {
@@ -232,6 +254,9 @@ pub struct NodeCounts {
     /// Live nodes on which a revision is in effect.
     #[serde(default)]
     pub attached: i64,
+    /// Live nodes on which it is suspended: loaded, and attached nowhere.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub suspended: i64,
     /// Live nodes on which the dispatched revision failed.
     #[serde(default)]
     pub failed: i64,

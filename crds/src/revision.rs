@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ObjectInfo, names,
-    program::{MapSpec, ProgramSpec, Scope},
+    program::{MapSpec, OnShapeChange, ProgramSpec, Scope},
     schema,
 };
 
@@ -65,6 +65,9 @@ pub struct BpfRevisionSpec {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub maps: Vec<MapSpec>,
+    /// Whether it is to be attached nowhere for now.
+    #[serde(default, skip_serializing_if = "schema::is_false")]
+    pub suspend: bool,
 }
 
 /// A BpfProgram, this very one: a re-created one of the same name has another UID.
@@ -85,11 +88,15 @@ pub struct ProgramRef {
 pub enum Feature {
     /// Targets that are pods' cgroups: `scope: Pods`.
     ScopePods,
+    /// `suspend: true`.
+    Suspend,
+    /// Maps that are created anew when their shape changes: `onShapeChange: Recreate`.
+    RecreateMaps,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::ScopePods];
+    pub const ALL: [Self; 3] = [Self::ScopePods, Self::Suspend, Self::RecreateMaps];
 
     /// The word in `requires`.
     pub fn as_str(self) -> String {
@@ -97,14 +104,17 @@ impl Feature {
     }
 
     /// What a spec makes use of, sorted.
-    pub fn of(programs: &[ProgramSpec]) -> Vec<String> {
-        let uses = |feature: &Self| match feature {
-            Self::ScopePods => {
-                let targets = programs.iter().flat_map(|program| &program.attach).filter_map(|a| a.cgroup.as_ref());
-                targets.into_iter().any(|target| target.scope == Scope::Pods)
-            }
+    pub fn of(spec: &BpfRevisionSpec) -> Vec<String> {
+        let mut targets = spec.programs.iter().flat_map(|program| &program.attach).filter_map(|a| a.cgroup.as_ref());
+        let mut uses = |feature: &Self| match feature {
+            Self::ScopePods => targets.any(|target| target.scope == Scope::Pods),
+            Self::Suspend => spec.suspend,
+            Self::RecreateMaps => spec.maps.iter().any(|map| map.on_shape_change == OnShapeChange::Recreate),
         };
-        Self::ALL.iter().filter(|feature| uses(feature)).map(|feature| feature.as_str()).collect()
+        let mut words: Vec<String> =
+            Self::ALL.iter().filter(|feature| uses(feature)).map(|feature| feature.as_str()).collect();
+        words.sort_unstable();
+        words
     }
 }
 
@@ -132,7 +142,7 @@ impl BpfRevisionSpec {
         add("maps");
         let mut maps: Vec<&MapSpec> = self.maps.iter().filter(|m| !m.pin || m.max_entries.is_some()).collect();
         maps.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        for MapSpec { name, pin, max_entries, on_delete: _ } in maps {
+        for MapSpec { name, pin, max_entries, on_delete: _, on_shape_change: _ } in maps {
             add(name);
             add(if *pin { "pin" } else { "no-pin" });
             add(&max_entries.map(|n| n.to_string()).unwrap_or_default());

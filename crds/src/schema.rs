@@ -7,6 +7,12 @@ pub(crate) fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 
+/// `serde(skip_serializing_if)` for switches whose absence means off.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) const fn is_false(on: &bool) -> bool {
+    !*on
+}
+
 /// A `metav1.LabelSelector` with its bounds written out.
 pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -9,7 +9,7 @@ use k8s_openapi::{
 use kube::core::ObjectMeta;
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, ObjectInfo, names,
-    program::{Attach, CgroupTarget, MapSpec, OnDelete, ProgramSpec, Scope},
+    program::{Attach, CgroupTarget, MapSpec, OnDelete, OnShapeChange, ProgramSpec, Scope},
     revision::{ProgramRef, wanted},
 };
 
@@ -24,7 +24,13 @@ fn target(scope: Scope, path: Option<&str>) -> Attach {
 }
 
 fn map(name: &str) -> MapSpec {
-    MapSpec { name: name.into(), pin: true, max_entries: None, on_delete: OnDelete::Remove }
+    MapSpec {
+        name: name.into(),
+        pin: true,
+        max_entries: None,
+        on_delete: OnDelete::Remove,
+        on_shape_change: OnShapeChange::Refuse,
+    }
 }
 
 fn program(name: &str) -> ProgramSpec {
@@ -42,6 +48,7 @@ fn spec() -> BpfRevisionSpec {
         requires: vec![],
         programs: vec![program("my_prog")],
         maps: vec![],
+        suspend: false,
     }
 }
 
@@ -133,7 +140,7 @@ fn key_after(edit: impl FnOnce(&mut BpfRevisionSpec)) -> String {
 fn edits_that_keep_what_is_loaded() {
     let key = spec().load_key();
     assert_eq!(key.len(), 16);
-    let kept: [(&str, String); 7] = [
+    let kept: [(&str, String); 9] = [
         ("sequence", key_after(|s| s.sequence = 2)),
         ("generation", key_after(|s| s.generation = 2)),
         ("nodeSelector", key_after(|s| s.node_selector = Some(LabelSelector::default()))),
@@ -141,6 +148,11 @@ fn edits_that_keep_what_is_loaded() {
         ("type", key_after(|s| s.programs[0].program_type = Some(sockeye_crds::ProgramType::SockOps))),
         ("a map's defaults", key_after(|s| s.maps = vec![map("my_map")])),
         ("onDelete", key_after(|s| s.maps = vec![MapSpec { on_delete: OnDelete::Retain, ..map("my_map") }])),
+        (
+            "onShapeChange",
+            key_after(|s| s.maps = vec![MapSpec { on_shape_change: OnShapeChange::Recreate, ..map("my_map") }]),
+        ),
+        ("suspend", key_after(|s| s.suspend = true)),
     ];
     for (edit, edited) in kept {
         assert_eq!(edited, key, "{edit}");

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sockeye_crds::{
     BpfProgramSpec, BpfRevisionSpec, ObjectInfo, ProgramInfo, Reason,
     names::{self, MAX_INLINE_BYTES},
-    program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, ProgramSpec, Scope},
+    program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, OnShapeChange, ProgramSpec, Scope},
     revision::{self, Feature, ProgramRef},
 };
 
@@ -43,6 +43,8 @@ pub struct Accepted {
     pub maps: Vec<MapSpec>,
     /// The nodes to run on.
     pub node_selector: Option<LabelSelector>,
+    /// Whether it is to be attached nowhere for now.
+    pub suspend: bool,
     /// What a user should know nevertheless.
     pub notes: Vec<String>,
 }
@@ -50,9 +52,21 @@ pub struct Accepted {
 impl Accepted {
     /// The revision that dispatches it.
     pub fn into_revision_spec(self, program: ProgramRef, generation: i64, sequence: i64) -> BpfRevisionSpec {
-        let Self { digest, object, programs, maps, node_selector, notes: _ } = self;
-        let requires = Feature::of(&programs);
-        BpfRevisionSpec { program, generation, sequence, digest, object, node_selector, requires, programs, maps }
+        let Self { digest, object, programs, maps, node_selector, suspend, notes: _ } = self;
+        let requires = Vec::new();
+        let spec = BpfRevisionSpec {
+            program,
+            generation,
+            sequence,
+            digest,
+            object,
+            node_selector,
+            requires,
+            programs,
+            maps,
+            suspend,
+        };
+        BpfRevisionSpec { requires: Feature::of(&spec), ..spec }
     }
 }
 
@@ -80,7 +94,7 @@ pub fn encode_inline(bytes: &[u8]) -> String {
 
 /// Checks a spec against the bytes of its object.
 pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
-    let BpfProgramSpec { bytecode, node_selector, programs, maps } = spec;
+    let BpfProgramSpec { bytecode, node_selector, programs, maps, suspend } = spec;
     source(bytecode)?;
     if let Some(fault) = node_selector.as_ref().and_then(revision::selector_fault) {
         return Err(invalid(format!("spec.nodeSelector: {fault}")));
@@ -105,6 +119,7 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
         programs: checked,
         maps: maps.clone(),
         node_selector: node_selector.clone(),
+        suspend: *suspend,
     })
 }
 
@@ -213,7 +228,7 @@ fn cgroup_target(field: &str, CgroupTarget { scope, path }: &CgroupTarget) -> Re
 }
 
 fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
-    let MapSpec { name, pin, max_entries, on_delete } = map;
+    let MapSpec { name, pin, max_entries, on_delete, on_shape_change } = map;
     let Some(found) = object.maps.iter().find(|m| m.name == *name) else {
         let there = there_are(object.maps.iter().map(|m| m.name.as_str()));
         let message = format!("{field}.name: the object has no map {}; it has: {there}", printable(name));
@@ -238,6 +253,11 @@ fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
         return Err(invalid(format!(
             "{field}.pin: a program array loses its entries with its last descriptor or pin, and tail calls would fall \
              through silently: leave it pinned"
+        )));
+    }
+    if !pin && *on_shape_change == OnShapeChange::Recreate {
+        return Err(invalid(format!(
+            "{field}.onShapeChange: a map that is not pinned is made anew with every load: leave it out"
         )));
     }
     if *on_delete == OnDelete::Retain && found.definition.is_data() {

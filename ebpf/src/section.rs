@@ -26,6 +26,13 @@ pub struct Section {
     pub least_kernel: (u16, u16),
 }
 
+impl Section {
+    /// Whether its programs can keep a process from the network altogether, so that a mistake in one can cut a node off.
+    pub const fn can_deny(&self) -> bool {
+        matches!(self.program_type, ProgramType::CgroupSkb | ProgramType::CgroupSock | ProgramType::CgroupSockAddr)
+    }
+}
+
 /// What a program attaches to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {

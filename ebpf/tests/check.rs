@@ -4,7 +4,7 @@
 
 use sockeye_crds::{
     BpfProgramSpec, ProgramType, Reason,
-    program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, ProgramSpec, Scope},
+    program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, OnShapeChange, ProgramSpec, Scope},
     revision::ProgramRef,
 };
 use sockeye_ebpf::{
@@ -21,12 +21,18 @@ fn program(name: &str) -> ProgramSpec {
 }
 
 fn map(name: &str) -> MapSpec {
-    MapSpec { name: name.into(), pin: true, max_entries: None, on_delete: OnDelete::Remove }
+    MapSpec {
+        name: name.into(),
+        pin: true,
+        max_entries: None,
+        on_delete: OnDelete::Remove,
+        on_shape_change: OnShapeChange::Refuse,
+    }
 }
 
 fn spec(programs: Vec<ProgramSpec>, maps: Vec<MapSpec>) -> BpfProgramSpec {
     let bytecode = Bytecode { inline: Some("AA==".into()), config_map: None };
-    BpfProgramSpec { bytecode, node_selector: None, programs, maps }
+    BpfProgramSpec { bytecode, node_selector: None, programs, maps, suspend: false }
 }
 
 #[test]
@@ -79,6 +85,11 @@ fn mistakes_are_refused_by_field_and_reason() {
             maps(vec![MapSpec { pin: false, on_delete: OnDelete::Retain, ..map("my_map") }]),
             InvalidSpec,
             "spec.maps[0].onDelete",
+        ),
+        (
+            maps(vec![MapSpec { pin: false, on_shape_change: OnShapeChange::Recreate, ..map("my_map") }]),
+            InvalidSpec,
+            "spec.maps[0].onShapeChange",
         ),
     ] {
         let refusal = check(&bad, TCP_EVENTS).unwrap_err();

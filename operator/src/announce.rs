@@ -45,7 +45,8 @@ fn attachment(was: Option<&Condition>, is: Option<&Condition>) -> Option<Announc
     let under_way = matches!(is.reason, Reason::Progressing | Reason::NotDispatched);
     let news = was.is_none_or(|was| said(was) != said(is));
     // To be Ready and run nowhere is seldom what was meant.
-    let warning = is.status != Status::True || is.reason == Reason::NoNodeSelected;
+    let meant = is.status == Status::True || is.reason == Reason::Suspended;
+    let warning = !meant || is.reason == Reason::NoNodeSelected;
     (news && !under_way).then(|| announcement(is, "Attach", warning))
 }
 

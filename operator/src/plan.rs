@@ -94,6 +94,7 @@ fn same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
         requires: _,
         programs,
         maps,
+        suspend,
     } = a;
     *program == b.program
         && *digest == b.digest
@@ -101,6 +102,7 @@ fn same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
         && *node_selector == b.node_selector
         && *programs == b.programs
         && *maps == b.maps
+        && *suspend == b.suspend
 }
 
 /// A live revision, owned by its BpfProgram.

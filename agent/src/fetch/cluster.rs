@@ -1,11 +1,12 @@
-//! What the Kubernetes API tells this node: live BpfRevisions, its own Node, its own BpfNode; and what it tells the API: its BpfNode.
+//! What the Kubernetes API tells this node: live BpfRevisions, its own Node, its own BpfNode, the switch that suspends all;
+//! and what it tells the API: its BpfNode.
 //!
 //! Guarantees:
 //! - nothing is told before every list is complete; a watch that fails, a 403 or a missing CRD leaves what was told before;
 //! - a revision that this agent can't read is told as such, so that what runs stays;
 //! - bytes are fetched only when asked for, and the BpfNode is written only when it says something else than before.
 
-use std::{collections::BTreeMap, fmt::Debug, pin::pin, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use futures::TryStreamExt as _;
@@ -14,7 +15,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, Client, Config, Resource, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::{DeserializeGuard, ObjectMeta, PartialObjectMeta},
     runtime::{
@@ -27,16 +28,19 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use sockeye_crds::{
     BpfNode, BpfNodeStatus, BpfRevision,
-    names::{LABEL_LIVE, LABEL_PROGRAM, OBJECT_KEY, object_config_map},
+    names::{LABEL_LIVE, LABEL_PROGRAM, OBJECT_KEY, SUSPENSION, SUSPENSION_REASON, object_config_map},
     node::BpfNodeSpec,
     revision,
 };
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
 use crate::agent::{Bytes, Wants};
 
 /// Who writes BpfNodes.
 const FIELD_MANAGER: &str = "sockeye-agent";
+
+/// A probe that takes longer has failed.
+const PROBE_LATE: Duration = Duration::from_secs(2);
 
 /// The API server, as this node's agent sees it.
 pub struct Cluster {
@@ -46,6 +50,8 @@ pub struct Cluster {
     revisions: Store<DeserializeGuard<BpfRevision>>,
     node: Store<PartialObjectMeta<Node>>,
     bpf_node: Store<BpfNode>,
+    suspension: Store<ConfigMap>,
+    config: Option<Config>,
     changed: Arc<Notify>,
     written: Option<Written>,
 }
@@ -58,7 +64,13 @@ struct Written {
 
 impl Cluster {
     /// Starts the watches as tasks of `tasks`; each runs for as long as the process.
-    pub fn watch(client: Client, node_name: &str, namespace: &str, tasks: &mut JoinSet<Result<()>>) -> Self {
+    pub fn watch(
+        client: Client,
+        config: Option<Config>,
+        node_name: &str,
+        namespace: &str,
+        tasks: &mut JoinSet<Result<()>>,
+    ) -> Self {
         let changed = Arc::new(Notify::new());
         let own = watcher::Config::default().fields(&format!("metadata.name={node_name}"));
         let live = watcher::Config::default().labels(&format!("{LABEL_LIVE}=true"));
@@ -69,13 +81,18 @@ impl Cluster {
         let node = follow("the Node", node, &changed, tasks);
         let bpf_node = watcher(Api::<BpfNode>::all(client.clone()), own);
         let bpf_node = follow("the BpfNode", bpf_node, &changed, tasks);
+        let switch = watcher::Config::default().fields(&format!("metadata.name={SUSPENSION}"));
+        let suspension = watcher(Api::<ConfigMap>::namespaced(client.clone(), namespace), switch);
+        let suspension = follow("the switch", suspension, &changed, tasks);
         Self {
             client,
+            config,
             namespace: namespace.to_owned(),
             node_name: node_name.to_owned(),
             revisions,
             node,
             bpf_node,
+            suspension,
             changed,
             written: None,
         }
@@ -86,6 +103,7 @@ impl Cluster {
         self.revisions.wait_until_ready().await?;
         self.node.wait_until_ready().await?;
         self.bpf_node.wait_until_ready().await?;
+        self.suspension.wait_until_ready().await?;
         Ok(())
     }
 
@@ -114,7 +132,26 @@ impl Cluster {
         }
         let run = revision::wanted(readable, node.labels());
         let run = run.into_iter().map(|(name, revision)| (name.to_owned(), Arc::new(revision.clone()))).collect();
-        Some(Wants { run, keep: unreadable, complete: true })
+        Some(Wants { run, keep: unreadable, complete: true, suspended: self.suspended() })
+    }
+
+    /// Why nothing at all is to be attached, where someone has thrown the switch.
+    fn suspended(&self) -> Option<String> {
+        let switch = self.suspension.state().into_iter().next()?;
+        let reason = switch.data.as_ref().and_then(|data| data.get(SUSPENSION_REASON));
+        let reason = reason.map_or("no reason given", |reason| reason.trim());
+        Some(format!("ConfigMap {}/{SUSPENSION}: {reason}", self.namespace))
+    }
+
+    /// Whether the API server answers on a connection of its own: one that is open may outlive what lets no new one through.
+    pub async fn is_reachable(&self) -> bool {
+        let asked = async {
+            match self.config.clone() {
+                Some(config) => Client::try_from(config)?.apiserver_version().await,
+                None => self.client.apiserver_version().await,
+            }
+        };
+        matches!(timeout(PROBE_LATE, asked).await, Ok(Ok(_)))
     }
 
     /// Writes the status where it says something else than what the API has. Makes the BpfNode where there is none, and

@@ -16,7 +16,7 @@ use kube::Resource as _;
 use serde::Serialize;
 use serde_json::Value;
 use sockeye_crds::{
-    BpfNode, BpfNodeStatus, BpfProgram, BpfProgramStatus, BpfRevision, Reason, names,
+    BpfNode, BpfNodeStatus, BpfProgram, BpfProgramStatus, BpfRevision, ConditionType, Reason, condition, names,
     node::BpfNodeSpec,
     revision::ProgramRef,
     summary::{self, Acceptance, Liveness, NodeView, Subject},
@@ -69,6 +69,22 @@ impl Folder {
             manifests: BTreeMap::new(),
             printed: String::new(),
         }
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The manifests that are not in effect, by file name.
+    pub fn unready(&self) -> Vec<String> {
+        let ready = |manifest: &Manifest| match &manifest.acceptance {
+            Acceptance::Accepted { .. } => condition::find(&manifest.status.conditions, ConditionType::Ready)
+                .is_some_and(|ready| ready.status == condition::Status::True || ready.reason == Reason::Suspended),
+            Acceptance::Refused { .. } => false,
+        };
+        let unready = self.manifests.iter().filter(|(_, manifest)| !ready(manifest));
+        unready.map(|(path, _)| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect()
     }
 
     /// Reads what changed; tells whether anything did.

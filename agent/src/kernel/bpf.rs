@@ -16,7 +16,7 @@ use std::{
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
-use super::{Call as _, SysError};
+use super::{Call as _, SysError, fault};
 
 /// `BPF_F_REPLACE`: a link update names the program that it expects to replace.
 const F_REPLACE: u32 = 1 << 2;
@@ -32,6 +32,7 @@ fn zeroed() -> bpf_attr {
 
 /// Makes the call. The attribute's pointers must be valid for what `cmd` reads and writes, which every caller here sees to.
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+    fault::point(|| format!("{cmd:?}"))?;
     // SAFETY: the kernel reads and writes `attr` within the size given, and the memory it points to, which the caller borrows
     // for the duration of the call.
     let answer =

@@ -7,7 +7,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Call as _, SysError};
+use super::{Call as _, SysError, fault};
 
 /// `BPF_FS_MAGIC`
 const MAGIC: u64 = 0xcafe_4a11;
@@ -15,8 +15,8 @@ const MAGIC: u64 = 0xcafe_4a11;
 /// What the directory is mounted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mount {
-    /// bpffs, as it must be.
-    Bpffs,
+    /// bpffs, as it must be, by its device number.
+    Bpffs(u64),
     /// Some other file system: pins can't be made there.
     Other,
 }
@@ -24,7 +24,11 @@ pub enum Mount {
 /// Looks whether a directory is on bpffs.
 pub fn mount(dir: &Path) -> Result<Mount, SysError> {
     let stat = rustix::fs::statfs(dir).call(|| format!("statfs of {}", dir.display()))?;
-    Ok(if stat.f_type as u64 & 0xffff_ffff == MAGIC { Mount::Bpffs } else { Mount::Other })
+    if stat.f_type as u64 & 0xffff_ffff != MAGIC {
+        return Ok(Mount::Other);
+    }
+    let meta = rustix::fs::stat(dir).call(|| format!("stat of {}", dir.display()))?;
+    Ok(Mount::Bpffs(meta.st_dev))
 }
 
 /// The names in a directory, sorted; none where there is no directory.
@@ -50,7 +54,7 @@ pub fn list(dir: &Path) -> Result<Vec<String>, SysError> {
 
 /// Makes a directory and those above it; says whether it was not there.
 pub fn make_dir(dir: &Path) -> Result<bool, SysError> {
-    let made = match fs::create_dir(dir) {
+    let made = match fault::point(|| "mkdir").and_then(|()| fs::create_dir(dir)) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
         Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir),
         made => made,
@@ -69,7 +73,7 @@ pub fn read_note(path: &Path) -> Result<Option<String>, SysError> {
 
 /// Makes a symlink whose target is the text.
 pub fn make_note(path: &Path, text: &str) -> Result<(), SysError> {
-    symlink(text, path).call(|| format!("symlink at {}", path.display()))
+    fault::point(|| "symlink").and_then(|()| symlink(text, path)).call(|| format!("symlink at {}", path.display()))
 }
 
 /// Makes something at a path where something is, in one step: whoever looks finds the old or the new. It is made at
@@ -82,12 +86,14 @@ pub fn replace(path: &Path, staging: &Path, make: impl FnOnce(&Path) -> Result<(
 
 /// `rename(2)`: what was at `to` is gone in the same step.
 pub fn rename(from: &Path, to: &Path) -> Result<(), SysError> {
-    fs::rename(from, to).call(|| format!("rename of {} to {}", from.display(), to.display()))
+    fault::point(|| "rename")
+        .and_then(|()| fs::rename(from, to))
+        .call(|| format!("rename of {} to {}", from.display(), to.display()))
 }
 
 /// Removes a pin or a symlink; it is well where there is none.
 pub fn remove(path: &Path) -> Result<(), SysError> {
-    match fs::remove_file(path) {
+    match fault::point(|| "unlink").and_then(|()| fs::remove_file(path)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         answer => answer.call(|| format!("unlink of {}", path.display())),
     }
@@ -95,7 +101,7 @@ pub fn remove(path: &Path) -> Result<(), SysError> {
 
 /// Removes an empty directory; it is well where there is none.
 pub fn remove_dir(path: &Path) -> Result<(), SysError> {
-    match fs::remove_dir(path) {
+    match fault::point(|| "rmdir").and_then(|()| fs::remove_dir(path)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         answer => answer.call(|| format!("rmdir of {}", path.display())),
     }

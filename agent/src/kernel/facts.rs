@@ -43,6 +43,13 @@ pub fn lacking_capabilities() -> Result<Vec<&'static str>, SysError> {
     Ok(needed.into_iter().filter(|(_, any)| !has.intersects(*any)).map(|(name, _)| name).collect())
 }
 
+/// Raises this process's limit of open files as far as it may itself.
+pub fn raise_open_files() -> Result<(), SysError> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).call(|| "setrlimit of RLIMIT_NOFILE")
+}
+
 /// What settles a map's size: the kernel's page, in bytes, and the processors there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {

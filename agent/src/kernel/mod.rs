@@ -8,7 +8,9 @@
 //! | [`map`] | a map's creation |
 //! | [`cgroup`] | the cgroup root and the cgroups below it |
 //! | [`bpffs`] | the file system that holds the pins |
+//! | [`inotify`] | told when pins come and go |
 //! | [`facts`] | the node and its kernel |
+//! | `fault` | where tests let the agent die or a call fail |
 //!
 //! With CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON the kernel lets the agent do all of this. It refuses walking IDs
 //! (`*_GET_NEXT_ID`) and opening an object by its ID (`*_GET_FD_BY_ID`), so nothing here does.
@@ -17,7 +19,9 @@ pub mod bpf;
 pub mod bpffs;
 pub mod cgroup;
 pub mod facts;
+mod fault;
 pub mod info;
+pub mod inotify;
 pub mod load;
 pub mod map;
 

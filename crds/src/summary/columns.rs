@@ -27,8 +27,13 @@ pub(super) fn counts(placed: &[Placed<'_>]) -> NodeCounts {
         attached: count(&|p| match p.standing {
             Standing::InEffect => true,
             Standing::Pending => holds_a_revision(p),
-            Standing::Failed(_) | Standing::Unknown | Standing::WithoutAgent | Standing::Leaving => false,
+            Standing::Failed(_)
+            | Standing::Unknown
+            | Standing::WithoutAgent
+            | Standing::Leaving
+            | Standing::Suspended => false,
         }),
+        suspended: count(&|p| p.standing == Standing::Suspended),
         failed: count(&|p| matches!(p.standing, Standing::Failed(_))),
         unknown: count(&|p| p.standing == Standing::Unknown),
         without_agent: count(&|p| p.standing == Standing::WithoutAgent),
@@ -98,6 +103,7 @@ fn placement(placed: &Placed<'_>, dispatched: Option<&str>) -> Placement {
             Some(Reason::NoAgent),
             Some("the node has no agent: see the DaemonSet's node selector and tolerations".to_owned()),
         ),
+        Standing::Suspended => (Some(Reason::Suspended), Some(words(placed, Reason::Suspended))),
         Standing::Leaving => {
             let reason = if dispatched.is_some() { Reason::Progressing } else { Reason::Deleting };
             let message = placed.message().unwrap_or("no longer wanted here; being removed");

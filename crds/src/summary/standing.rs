@@ -22,6 +22,8 @@ pub(super) enum Standing {
     WithoutAgent,
     /// The node is live, is not selected (any more), and still holds it.
     Leaving,
+    /// The node is live, and it is attached nowhere there because someone said so.
+    Suspended,
     /// The dispatched revision is in effect.
     InEffect,
 }
@@ -91,7 +93,8 @@ const fn rank(standing: Standing) -> u8 {
         Standing::Unknown => 2,
         Standing::WithoutAgent => 3,
         Standing::Leaving => 4,
-        Standing::InEffect => 5,
+        Standing::Suspended => 5,
+        Standing::InEffect => 6,
     }
 }
 
@@ -106,13 +109,16 @@ fn find<'a>(program: &ProgramRef, report: Option<&'a BpfNodeStatus>) -> (Option<
 
 fn judge(dispatched: &str, entry: Option<&HeldProgram>, details: Option<&Details>) -> Standing {
     let Some(entry) = entry else { return Standing::Pending };
+    // What is said of an earlier revision says nothing of this one. Where details were cut, it is taken at its word.
+    let of_an_earlier = || {
+        let wanted = details.and_then(|details| details.wanted.as_deref());
+        wanted.is_some_and(|wanted| wanted != dispatched)
+    };
     match entry.state {
         State::Attached if entry.revision.as_deref() == Some(dispatched) => Standing::InEffect,
         State::Attached | State::Removing => Standing::Pending,
-        // A failure of an earlier revision says nothing of this one. Where details were cut, it is taken at its word.
-        State::Failed => match details.and_then(|details| details.wanted.as_deref()) {
-            Some(wanted) if wanted != dispatched => Standing::Pending,
-            _ => Standing::Failed(entry.reason.unwrap_or(Reason::LoadFailed)),
-        },
+        State::Suspended | State::Failed if of_an_earlier() => Standing::Pending,
+        State::Suspended => Standing::Suspended,
+        State::Failed => Standing::Failed(entry.reason.unwrap_or(Reason::LoadFailed)),
     }
 }

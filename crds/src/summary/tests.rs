@@ -32,6 +32,7 @@ fn revision(name: &str) -> BpfRevision {
             attach: vec![],
         }],
         maps: vec![],
+        suspend: false,
     };
     BpfRevision::new(name, spec)
 }

@@ -89,7 +89,7 @@ fn accepted(acceptance: &Acceptance, dispatched: Option<&BpfRevision>) -> Verdic
 
 fn attached(dispatched: Option<&BpfRevision>, counts: &NodeCounts, placed: &[Placed<'_>]) -> Verdict {
     let say = |status, reason, message| verdict(ConditionType::Attached, status, reason, message);
-    let NodeCounts { selected, updated, attached: _, failed, unknown, without_agent } = counts;
+    let NodeCounts { selected, updated, attached: _, suspended, failed, unknown, without_agent } = counts;
     let live = selected - unknown - without_agent;
     if dispatched.is_none() {
         return say(Status::False, Reason::NotDispatched, "no spec has been accepted yet".to_owned());
@@ -108,6 +108,12 @@ fn attached(dispatched: Option<&BpfRevision>, counts: &NodeCounts, placed: &[Pla
         return say(Status::False, leading_reason(placed).unwrap_or(Reason::LoadFailed), message);
     }
     let besides = absent(*unknown, *without_agent);
+    if *suspended > 0 && updated + suspended == live {
+        let said = placed.iter().filter(|p| p.standing == Standing::Suspended);
+        let why = quotes(said.map(|p| (p.node, words(p, Reason::Suspended))));
+        let message = format!("suspended on {suspended} of {live} live nodes{besides}: {why}");
+        return say(Status::False, Reason::Suspended, message);
+    }
     if updated < &live {
         let waiting = placed.iter().filter(|p| p.standing == Standing::Pending).map(|p| p.node);
         let waiting = few(waiting, MAX_NAMED, ", ");
@@ -139,7 +145,8 @@ fn stalled(accepted: &Verdict, placed: &[Placed<'_>], attached: &Verdict) -> Opt
 /// Work is under way until it is Ready, and while nodes that are no longer selected let go of it.
 fn reconciling(ready: &Verdict, placed: &[Placed<'_>]) -> Option<Verdict> {
     let under_way = |reason, message| verdict(ConditionType::Reconciling, Status::True, reason, message);
-    if ready.status != Status::True {
+    // Someone wants it as it is.
+    if ready.status != Status::True && ready.reason != Reason::Suspended {
         return Some(under_way(ready.reason, ready.message.clone()));
     }
     let leaving: Vec<&str> = placed.iter().filter(|p| p.standing == Standing::Leaving).map(|p| p.node).collect();

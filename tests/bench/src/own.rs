@@ -27,7 +27,13 @@ impl Own {
         let kubelet_root = "/".to_owned();
         // As the chart has it.
         let policy = Policy { map_bytes_per_program: Some(512 << 20), map_bytes_per_node: Some(2 << 30) };
-        let places = Places { host_bpffs: bpffs.clone(), bpffs, cgroup_root: Some(cgroup.to_owned()), kubelet_root };
+        let places = Places {
+            host_bpffs: bpffs.clone(),
+            bpffs,
+            cgroup_root: Some(cgroup.to_owned()),
+            kubelet_root,
+            has_api: false,
+        };
         Ok(Self { runtime, agent: Agent::start(places, policy)? })
     }
 

@@ -7,10 +7,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use sockeye_agent::{
+    execute::Executed,
     failure::Failure,
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names},
     host::{self, Host, Order},
@@ -20,7 +22,7 @@ use sockeye_agent::{
         facts::Machine,
         info::{LINK_TYPE_CGROUP, LinkInfo, MapInfo, ProgramInfo},
     },
-    observe::ObserveError,
+    observe::{ObserveError, Query},
     plan::Step,
     shape::Shape,
     wanted::{Here, Wanted},
@@ -60,7 +62,7 @@ impl Fake {
             Step::RemoveStray => assert!(std::mem::take(&mut held.stray)),
             Step::Claim { uid } => held.uid = Some(uid.clone()),
             Step::Load { reuse } => {
-                assert!(reuse.iter().all(|pin| held.maps.contains_key(pin)), "reuses only what is there");
+                assert!(reuse.iter().all(|pin| held.maps[pin].pinned), "reuses only what is there");
                 *loaded = true;
             }
             Step::Retain(pin) => assert!(held.retained.insert(pin.clone())),
@@ -79,7 +81,7 @@ impl Fake {
                     memlock_bytes: 4096,
                     ..MapInfo::default()
                 };
-                held.maps.insert(pin_name(name), HeldMap { info });
+                held.maps.insert(pin_name(name), HeldMap { info, pinned: true });
             }
             Step::PinProgram(function) => {
                 assert!(*loaded, "nothing is pinned before the load");
@@ -98,7 +100,7 @@ impl Fake {
                     ..ProgramInfo::default()
                 };
                 let load_key = Some(wanted.load_key.clone());
-                held.functions.insert(function.clone(), HeldFunction { info, load_key });
+                held.functions.insert(function.clone(), HeldFunction { info, load_key, pinned: true });
             }
             Step::Attach { function, cgroup } => {
                 let info = LinkInfo {
@@ -109,13 +111,17 @@ impl Fake {
                     attach_type: wanted.unwrap().functions[function].kind.attach_type,
                 };
                 let key = LinkKey::at(function, cgroup);
-                let link = HeldLink { info, path: Some(cgroup.path.clone()), in_effect: true };
+                let link = HeldLink { info, path: Some(cgroup.path.clone()), in_effect: true, pinned: true };
                 assert!(held.links.insert(key, link).is_none(), "a place has one link");
             }
             Step::Update(key) => {
                 held.links.get_mut(key).unwrap().info.program_id = held.functions[&key.function].info.id;
             }
             Step::SetRevision(revision) => held.revision.clone_from(revision),
+            Step::SetTrial(trial) => held.trial = Some(trial.clone()),
+            Step::RepinProgram(function) => pin_again(&mut held.functions.get_mut(function).unwrap().pinned),
+            Step::RepinMap(pin) => pin_again(&mut held.maps.get_mut(pin).unwrap().pinned),
+            Step::RepinLink(key) => pin_again(&mut held.links.get_mut(key).unwrap().pinned),
             Step::Detach(key) => drop(held.links.remove(key).expect("a link to detach")),
             Step::UnpinProgram(function) => drop(held.functions.remove(function).expect("a program to unpin")),
             Step::UnpinMap(pin) => drop(held.maps.remove(pin).expect("a map to unpin")),
@@ -125,6 +131,10 @@ impl Fake {
             }
         }
     }
+}
+
+fn pin_again(pinned: &mut bool) {
+    assert!(!std::mem::replace(pinned, true), "what is pinned is not pinned again");
 }
 
 /// A node whose every cgroup path exists and whose kernel refuses nothing; clones are the same node.
@@ -144,8 +154,12 @@ impl FakeNode {
 }
 
 impl Host for FakeNode {
-    fn usable(&self) -> Result<(), ObserveError> {
-        Ok(())
+    fn bpffs(&self) -> Result<u64, ObserveError> {
+        Ok(1)
+    }
+
+    fn suspension(&self) -> Result<Option<String>, SysError> {
+        Ok(None)
     }
 
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
@@ -154,15 +168,27 @@ impl Host for FakeNode {
 
     fn here(&self) -> Result<Here, SysError> {
         let machine = Machine { page: 4096, cpus: 2 };
-        Ok(Here { machine, features: host::features(), pods: "/kubepods".to_owned() })
+        Ok(Here { machine, features: host::features(), pods: "/kubepods".to_owned(), has_api: false })
     }
 
-    fn observe(&self, name: &str) -> Result<Held, SysError> {
+    fn observe(&mut self, name: &str) -> Result<Held, SysError> {
         Ok(self.node().programs.get(name).map(|fake| fake.held.clone()).unwrap_or_default())
     }
 
-    fn observe_known(&self, name: &str, _: &Names) -> Result<Held, SysError> {
+    fn observe_known(&mut self, name: &str, _: &Names) -> Result<Held, SysError> {
         self.observe(name)
+    }
+
+    fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
+        let node = self.node();
+        let links = node.programs.values().flat_map(|fake| fake.held.links.values());
+        let here =
+            links.filter(|l| l.path.as_deref() == Some(path) && l.info.attach_type == attach_type && l.in_effect);
+        Ok(Some(Query { cgroup: inode(path), programs: here.map(|link| link.info.program_id).collect() }))
+    }
+
+    fn directories(&self, _: &str, _: &Held) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     fn cgroups(&self, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError> {
@@ -170,12 +196,12 @@ impl Host for FakeNode {
         Ok(wanted.paths().into_iter().map(cgroup).collect())
     }
 
-    fn execute(&self, name: &str, order: &Order<'_>) -> Result<(), Failure> {
+    fn execute(&mut self, name: &str, order: &Order<'_>) -> Result<Executed, Failure> {
         let mut node = self.node();
         let Node { ids, programs } = &mut *node;
         programs.entry(name.to_owned()).or_default().execute(ids, order.wanted, order.steps);
         programs.retain(|_, fake| !fake.held.is_empty());
-        Ok(())
+        Ok(Executed::default())
     }
 }
 

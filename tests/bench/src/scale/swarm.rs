@@ -186,7 +186,7 @@ impl Member {
         let bpffs = Path::new("/sys/fs/bpf");
         let agent = Agent::new(node.clone(), Layout::new(bpffs, bpffs), Policy::default(), facts);
         let (client, name) = (client.clone(), name.clone());
-        async move { drive::cluster(agent, client, &name, RELEASE, Ready::default()).await }.boxed_local()
+        async move { drive::cluster(agent, client, None, &name, RELEASE, Ready::default()).await }.boxed_local()
     }
 
     async fn look(&mut self) -> Result<()> {

@@ -1,0 +1,60 @@
+//! `Kept`: the agent's own descriptors of what one BpfProgram has pinned. While the agent runs they keep programs, maps and
+//! links alive whose pins someone removes, so that these can be pinned again as they were. A cache of what the pins and
+//! notes say, not a state to lose: an agent that starts anew opens the pins, and ends nothing by closing these.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+};
+
+use crate::held::{LinkKey, Names};
+
+/// The descriptors of one home.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// By function.
+    pub programs: BTreeMap<String, KeptProgram>,
+    /// By pin name.
+    pub maps: BTreeMap<String, OwnedFd>,
+    /// By function and place.
+    pub links: BTreeMap<LinkKey, KeptLink>,
+}
+
+/// A program.
+#[derive(Debug)]
+pub struct KeptProgram {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// The load that it came from, as the note said when it was last there.
+    pub load_key: Option<String>,
+}
+
+/// A link.
+#[derive(Debug)]
+pub struct KeptLink {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// The cgroup's path, as the note said when it was last there.
+    pub path: Option<String>,
+}
+
+impl Kept {
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        let Self { programs, maps, links } = self;
+        programs.is_empty() && maps.is_empty() && links.is_empty()
+    }
+
+    /// What is kept and not among the names of what is pinned.
+    pub fn beyond(&self, names: &Names) -> Names {
+        fn others<K: Ord + Clone, V>(kept: &BTreeMap<K, V>, pinned: &BTreeSet<K>) -> BTreeSet<K> {
+            kept.keys().filter(|key| !pinned.contains(key)).cloned().collect()
+        }
+        Names {
+            functions: others(&self.programs, &names.functions),
+            maps: others(&self.maps, &names.maps),
+            links: others(&self.links, &names.links),
+            ..Names::default()
+        }
+    }
+}

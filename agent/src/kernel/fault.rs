@@ -1,0 +1,84 @@
+//! `Fault`: where a test lets the agent die, or a call fail: before any call that changes something or asks the kernel.
+//! Without the feature `faults` nothing of it is in the binary.
+//!
+//! `SOCKEYE_FAULT` says what and where: `kill@*#17` ends the process by SIGKILL before the 17th call,
+//! `28@BPF_OBJ_PIN` lets each such call fail with errno 28, `12@BPF_MAP_CREATE#2` the second one alone.
+
+use std::io;
+
+/// Before each call. `call` names it, as errors do.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+#[expect(clippy::unnecessary_wraps, clippy::inline_always, reason = "as the other one, and nothing at all")]
+pub(super) fn point<S: AsRef<str>>(_call: impl FnOnce() -> S) -> io::Result<()> {
+    Ok(())
+}
+
+/// Before each call. `call` names it, as errors do.
+#[cfg(feature = "faults")]
+pub(super) fn point<S: AsRef<str>>(call: impl FnOnce() -> S) -> io::Result<()> {
+    plan::FAULT.as_ref().map_or(Ok(()), |fault| fault.meet(call().as_ref()))
+}
+
+#[cfg(feature = "faults")]
+mod plan {
+    use std::{
+        env, io, process,
+        sync::{
+            LazyLock,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    /// What the environment asks for. A word that can't be read ends the process: a test must not pass without its fault.
+    pub static FAULT: LazyLock<Option<Fault>> = LazyLock::new(|| {
+        let text = env::var("SOCKEYE_FAULT").ok()?;
+        Some(Fault::parse(&text).unwrap_or_else(|| {
+            tracing::error!("SOCKEYE_FAULT can't be read: {text}");
+            process::exit(2)
+        }))
+    });
+
+    /// A fault, and how often its place was met.
+    pub struct Fault {
+        /// An errno; absent means death.
+        errno: Option<i32>,
+        /// How the calls' names begin.
+        call: String,
+        /// Which of them; absent means each.
+        nth: Option<u64>,
+        met: AtomicU64,
+    }
+
+    impl Fault {
+        fn parse(text: &str) -> Option<Self> {
+            let (what, place) = text.split_once('@')?;
+            let (call, nth) = match place.split_once('#') {
+                Some((call, nth)) => (call, Some(nth.parse().ok()?)),
+                None => (place, None),
+            };
+            let errno = if what == "kill" { None } else { Some(what.parse().ok()?) };
+            Some(Self { errno, call: call.trim_end_matches('*').to_owned(), nth, met: AtomicU64::new(0) })
+        }
+
+        pub fn meet(&self, call: &str) -> io::Result<()> {
+            if !call.starts_with(&self.call) {
+                return Ok(());
+            }
+            let met = self.met.fetch_add(1, Ordering::Relaxed) + 1;
+            match (self.nth.is_none_or(|nth| nth == met), self.errno) {
+                (false, _) => Ok(()),
+                (true, Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
+                (true, None) => {
+                    let _ = kill_process(getpid(), Signal::KILL);
+                    // Until the signal is there.
+                    loop {
+                        std::thread::park();
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Switch: `detach --all` and `attach --all`, the switch of one node, for when there is no API server to ask. Does IO. What
+//! is said stands as a note on bpffs, where the agent that runs here, if one does, finds it.
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    agent::{Agent, Places},
+    host::Kernel,
+    kernel::bpffs,
+    layout::Layout,
+    policy::Policy,
+};
+
+/// Notes that nothing is to be attached, then detaches everything. In this order: an agent that attaches meanwhile sees the
+/// note with its next glance.
+pub fn detach_all(places: Places, reason: &str) -> Result<()> {
+    let layout = Layout::new(&places.bpffs, &places.host_bpffs);
+    let mut agent = Agent::<Kernel>::start(places, Policy::default())?;
+    bpffs::make_dir(layout.directory())?;
+    // A note is at most as long as a path.
+    let reason = sockeye_crds::names::clip(if reason.is_empty() { "no reason given" } else { reason }, 256);
+    bpffs::remove(&layout.suspension())?;
+    bpffs::make_note(&layout.suspension(), &reason)?;
+    let detached = agent.detach_all().context("reading what there is")?;
+    let failed: Vec<&str> = detached.iter().filter(|(_, done)| done.is_err()).map(|(name, _)| name.as_str()).collect();
+    ensure!(failed.is_empty(), "not detached: {}", failed.join(", "));
+    println!("detached {} BpfPrograms; sockeye-agent attach --all takes that back", detached.len());
+    Ok(())
+}
+
+/// Takes the note away.
+pub fn attach_all(places: &Places) -> Result<()> {
+    bpffs::remove(&Layout::new(&places.bpffs, &places.host_bpffs).suspension())?;
+    println!("the agent on this node attaches again what is wanted");
+    Ok(())
+}
