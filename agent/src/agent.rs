@@ -411,8 +411,9 @@ impl<H: Host> Agent<H> {
         let held = block_in_place(|| self.host.observe(name))?;
         let of_spec = wanted.as_ref().is_some_and(|wanted| wanted.suspended).then(|| "spec.suspend is true".to_owned());
         let suspended = self.suspended.clone().or(of_spec);
+        let expected = self.suspended.is_some();
         let track = self.track(name);
-        let undone = if track.settled { drift::since(&track.held, &held, cgroups) } else { Vec::new() };
+        let undone = if track.settled && !expected { drift::since(&track.held, &held, cgroups) } else { Vec::new() };
         track.observe(held);
         track.wanted = wanted;
         track.suspended = suspended;

@@ -259,14 +259,20 @@ impl Executor<'_> {
         Ok(self.pin(&kept.fd, &self.home.link(&key.function, &key.place)).map(drop)?)
     }
 
-    /// The pin goes while the descriptor is open, and the descriptor last: the kernel then detaches before it returns. A
-    /// link whose last reference was the pin would be detached later, by a kernel worker.
+    /// Detaches now, and whoever else holds the link: one whose last reference was the pin would be detached later, by a
+    /// kernel worker, and one that another process holds not at all.
     fn detach(&self, key: &LinkKey, kept: &mut Kept) -> Result<(), SysError> {
         let path = self.home.link(&key.function, &key.place);
-        let link = existing(bpf::obj_get(&path))?;
+        let pinned = existing(bpf::obj_get(&path))?;
+        let kept = kept.links.remove(key).map(|kept| kept.fd);
+        for link in [pinned, kept].into_iter().flatten() {
+            match bpf::link_detach(link.as_fd()) {
+                // Its cgroup is gone, and with it the attachment.
+                Err(error) if error.errno() != Some(libc::ENOLINK) => return Err(error),
+                _ => {}
+            }
+        }
         bpffs::remove(&path)?;
-        drop(link);
-        kept.links.remove(key);
         let links = bpffs::list(&self.home.links_of(&key.function))?;
         if links.is_empty() {
             bpffs::remove_dir(&self.home.links_of(&key.function))?;

@@ -12,7 +12,7 @@
 //!
 //! Around it: [`watch`] keeps the [`stores`] and says by [`trigger`] what changed; [`driver`] is the loop, [`queue`] its
 //! timetable, [`told`] how often what is seen is told, [`memory`] what it may forget; [`cluster`] joins nodes, agents and reports; [`sweep`] finds bytes to remove;
-//! [`announce`] finds what is worth an Event and [`events`] publishes it; [`health`] serves the two pages.
+//! [`announce`] and [`drifted`] find what is worth an Event and [`events`] publishes it; [`health`] serves the two pages.
 //!
 //! Two short runs of the same binary stand beside it, which the chart starts as Jobs: [`definitions`] brings the
 //! CustomResourceDefinitions before an installation, [`uninstall`] removes the BpfPrograms before an uninstallation.
@@ -52,6 +52,7 @@ pub mod apply;
 pub mod cluster;
 pub mod config;
 pub mod definitions;
+pub mod drifted;
 pub mod driver;
 pub mod events;
 pub mod gather;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sockeye_crds::BpfProgramStatus;
 use sockeye_ebpf::{Accepted, Refusal};
 
-use crate::told::Told;
+use crate::{drifted::Drifted, told::Told};
 
 /// What is remembered of one BpfProgram.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,8 @@ pub struct Memory {
     pub written: Option<Written>,
     /// When its status was told.
     pub told: Told,
+    /// What others did to it, as far as that is announced.
+    pub drifted: Drifted,
 }
 
 /// What became of a spec and its bytes.

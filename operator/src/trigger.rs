@@ -104,7 +104,7 @@ impl Watched for DeserializeGuard<BpfNode> {
 
 /// Drops the strings that no summary shows: on many nodes they would be most of the operator's memory.
 fn slim(details: &mut Details) {
-    let Details { name: _, wanted: _, message: _, verifier_log, notes, programs, maps, links } = details;
+    let Details { name: _, wanted: _, message: _, verifier_log, notes, drift: _, programs, maps, links } = details;
     *verifier_log = None;
     *notes = Vec::new();
     for program in programs {

@@ -71,6 +71,7 @@ impl World {
                 }],
                 maps: vec![],
                 node_selector: None,
+                suspend: false,
                 notes: vec![],
             }),
         };

@@ -259,25 +259,38 @@ async fn each_identity_may_do_what_it_needs_and_nothing_else() -> Result<()> {
 /// The Job that brings the definitions may touch these three and no others.
 #[tokio::test]
 async fn definitions_are_brought_by_name() -> Result<()> {
+    let ours = ["bpfprograms.sockeye.dev", "bpfrevisions.sockeye.dev", "bpfnodes.sockeye.dev"];
+    let definitions = need("apiextensions.k8s.io", "customresourcedefinitions", "", &["get", "create", "patch"]);
+    by_name("sockeye-crds", &definitions, &ours, "others.example.com").await
+}
+
+/// An agent follows the switch that has everything detached, and no other ConfigMap; it reads any by name.
+#[tokio::test]
+async fn agents_follow_the_switch_alone() -> Result<()> {
+    let switch = need("", "configmaps", RELEASE, &["get", "list", "watch"]);
+    by_name("sockeye-agent", &switch, &["sockeye-suspend"], "").await?;
+    let others = need("", "configmaps", RELEASE, &["get"]);
+    by_name("sockeye-agent", &others, &["another"], "").await
+}
+
+/// What an identity may do with single objects: these verbs on these, and nothing on another, where one is named.
+async fn by_name(identity: &str, needs: &Need, ours: &[&str], other: &str) -> Result<()> {
     chart()?;
     let client = admin().await?;
-    for (name, ours) in [
-        ("bpfprograms.sockeye.dev", true),
-        ("bpfrevisions.sockeye.dev", true),
-        ("bpfnodes.sockeye.dev", true),
-        ("others.example.com", false),
-    ] {
+    let others = (!other.is_empty()).then_some((other, false));
+    for (name, ours) in ours.iter().map(|name| (*name, true)).chain(others) {
         for verb in VERBS {
             let attributes = ResourceAttributes {
                 verb: Some(verb.to_owned()),
-                group: Some("apiextensions.k8s.io".to_owned()),
-                resource: Some("customresourcedefinitions".to_owned()),
+                group: Some(needs.group.to_owned()),
+                resource: Some(needs.resource.to_owned()),
+                namespace: Some(needs.namespace.to_owned()),
                 name: Some(name.to_owned()),
                 ..ResourceAttributes::default()
             };
-            let spec = SubjectAccessReviewSpec { resource_attributes: Some(attributes), ..review("sockeye-crds") };
+            let spec = SubjectAccessReviewSpec { resource_attributes: Some(attributes), ..review(identity) };
             let allowed = allowed(&client, spec).await?;
-            ensure!(allowed == (ours && ["get", "create", "patch"].contains(&verb)), "{verb} {name}: {allowed}");
+            ensure!(allowed == (ours && needs.verbs.contains(&verb)), "{identity}: {verb} {name}: {allowed}");
         }
     }
     Ok(())

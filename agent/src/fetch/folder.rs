@@ -144,6 +144,13 @@ impl Folder {
 
     /// Writes every status that changed beside its manifest, and gives the table where it differs from the one before.
     pub fn write(&mut self, node: &BpfNodeStatus, now: Timestamp) -> io::Result<Option<String>> {
+        // First what the others are folded from.
+        let object = BpfNode {
+            metadata: kube::core::ObjectMeta { name: Some(self.node_name.clone()), ..Default::default() },
+            spec: BpfNodeSpec {},
+            status: Some(node.clone()),
+        };
+        replace(&self.directory.join("node.status.yaml"), &object)?;
         let labels = BTreeMap::new();
         let view = NodeView { name: &self.node_name, labels: &labels, liveness: Liveness::Live, report: Some(node) };
         for (path, manifest) in &mut self.manifests {
@@ -167,12 +174,6 @@ impl Folder {
                 manifest.told = true;
             }
         }
-        let object = BpfNode {
-            metadata: kube::core::ObjectMeta { name: Some(self.node_name.clone()), ..Default::default() },
-            spec: BpfNodeSpec {},
-            status: Some(node.clone()),
-        };
-        replace(&self.directory.join("node.status.yaml"), &object)?;
         Ok(self.table())
     }
 

@@ -252,6 +252,13 @@ pub fn link_update(
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop).call(|| "BPF_LINK_UPDATE")
 }
 
+/// `BPF_LINK_DETACH`: the link runs nothing any more, whoever else holds it.
+pub fn link_detach(link: BorrowedFd<'_>) -> Result<(), SysError> {
+    let mut attr = zeroed();
+    attr.link_detach.link_fd = raw(link);
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop).call(|| "BPF_LINK_DETACH")
+}
+
 /// What is attached at a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attachments {

@@ -4,9 +4,15 @@
 //! the test, also with a killed one.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod drift;
+mod killed;
 mod load;
+mod maps;
 mod node;
+mod objects;
 mod refusals;
+mod replaced;
+mod suspend;
 
 use node::Node;
 use serde_json::{Value, json};
@@ -205,22 +211,6 @@ fn a_map_that_is_retained_outlives_its_program_and_is_found_again() {
     node.ready("kept");
     assert_eq!(node.details("kept")["maps"][0]["id"], id);
     node.remove("kept");
-    node.nothing_left();
-}
-
-#[test]
-fn an_unpinned_map_lives_with_the_program_that_uses_it() {
-    let mut node = Node::new("unpinned");
-    node.start();
-    let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
-    node.apply("seed", TCP_EVENTS, programs, json!([{"name": "my_map", "pin": false}]));
-    node.ready("seed");
-    let details = node.details("seed");
-    assert_eq!(details["maps"].as_array().map_or(0, Vec::len), 0);
-    let used = details["programs"][0]["mapIds"].as_array().unwrap();
-    assert_eq!(used.len(), 1, "the program keeps it: {details}");
-    assert_eq!(node.bpftool(&["map", "show", "id", &used[0].to_string()])["name"], "my_map");
-    node.remove("seed");
     node.nothing_left();
 }
 

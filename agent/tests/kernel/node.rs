@@ -1,7 +1,8 @@
 //! A node for one test: a mount namespace with a bpffs, a cgroup, a folder of manifests, and an agent.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
+    collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -22,8 +23,8 @@ pub struct Node {
     folder: TempDir,
     cgroup: PathBuf,
     agent: Option<Child>,
-    /// How many manifests were applied; each carries its number, and so does the status that is about it.
-    applied: Cell<u32>,
+    /// How often each manifest was applied; it carries that number, and so does the status that is about it.
+    applied: RefCell<BTreeMap<String, u32>>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,7 +46,7 @@ impl Node {
         let mut line = String::new();
         BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "mounted\n");
-        Self { holder, folder: tempfile::tempdir().unwrap(), cgroup, agent: None, applied: Cell::new(0) }
+        Self { holder, folder: tempfile::tempdir().unwrap(), cgroup, agent: None, applied: RefCell::default() }
     }
 
     fn inside(&self, program: &str) -> Command {
@@ -66,22 +67,34 @@ impl Node {
     pub fn start_as(&mut self, privileges: &[&str], arguments: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.log")).unwrap();
         let out = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.out")).unwrap();
-        let agent = self
-            .inside("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .args(privileges)
-            .args([env!("CARGO_BIN_EXE_sockeye-agent"), "standalone"])
-            .arg("--manifests")
-            .arg(self.folder.path())
-            .arg("--cgroup-root")
-            .arg(&self.cgroup)
-            .args(["--node-name", "test"])
-            .args(arguments)
-            .stdout(out)
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.agent = Some(agent);
+        self.agent = Some(self.standalone(privileges).args(arguments).stdout(out).stderr(log).spawn().unwrap());
+    }
+
+    /// The agent's binary, in the node, with its places.
+    fn command(&self, privileges: &[&str], verb: &str) -> Command {
+        let mut command = self.inside("setpriv");
+        command.args(["--pdeathsig", "KILL"]).args(privileges).args([env!("CARGO_BIN_EXE_sockeye-agent"), verb]);
+        command.arg("--cgroup-root").arg(&self.cgroup);
+        command
+    }
+
+    fn standalone(&self, privileges: &[&str]) -> Command {
+        let mut command = self.command(privileges, "standalone");
+        command.arg("--manifests").arg(self.folder.path()).args(["--node-name", "test"]);
+        command
+    }
+
+    /// Takes one pass in a process of its own, with a fault (see the agent's kernel/fault.rs) or without one.
+    pub fn once(&self, fault: Option<&str>) -> Output {
+        let mut command = self.standalone(&[]);
+        command.arg("--once").envs(fault.map(|fault| ("SOCKEYE_FAULT", fault)));
+        command.output().unwrap()
+    }
+
+    /// Another verb of the agent's, which must succeed.
+    pub fn verb(&self, verb: &str, arguments: &[&str]) {
+        let done = self.command(&[], verb).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{verb}: {}", text(&done));
     }
 
     pub fn stop(&mut self, signal: &str) {
@@ -93,20 +106,36 @@ impl Node {
 
     /// Puts a manifest into the folder, in one step.
     pub fn apply(&self, name: &str, object: &[u8], programs: Value, maps: Value) {
-        self.applied.set(self.applied.get() + 1);
+        self.apply_spec(name, object, json!({"programs": programs, "maps": maps}));
+    }
+
+    /// The same, with any fields of the spec but the bytecode.
+    pub fn apply_spec(&self, name: &str, object: &[u8], mut spec: Value) {
+        let applied = {
+            let mut all = self.applied.borrow_mut();
+            let applied = all.entry(name.to_owned()).or_default();
+            *applied += 1;
+            *applied
+        };
+        spec["bytecode"] = json!({"inline": STANDARD.encode(object)});
         let manifest = json!({
             "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram",
-            "metadata": {"name": name, "annotations": {"applied": self.applied.get().to_string()}},
-            "spec": {"bytecode": {"inline": STANDARD.encode(object)}, "programs": programs, "maps": maps},
+            "metadata": {"name": name, "annotations": {"applied": applied.to_string()}},
+            "spec": spec,
         });
         let staged = self.folder.path().join(format!(".{name}"));
         fs::write(&staged, manifest.to_string()).unwrap();
         fs::rename(staged, self.manifest(name)).unwrap();
     }
 
+    /// Takes a manifest away.
+    pub fn withdraw(&self, name: &str) {
+        fs::remove_file(self.manifest(name)).unwrap();
+    }
+
     /// Takes a manifest away, and waits until the agent has done with it.
     pub fn remove(&self, name: &str) {
-        fs::remove_file(self.manifest(name)).unwrap();
+        self.withdraw(name);
         self.until("its end", |node| {
             let status = node.node_status();
             let named = status["programs"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == name));
@@ -146,7 +175,7 @@ impl Node {
     }
 
     pub fn condition_is(&self, name: &str, type_: &str, status: &str) -> Value {
-        let number = self.applied.get().to_string();
+        let number = self.applied.borrow()[name].to_string();
         self.until(&format!("{type_}={status}"), |node| {
             let about = node.program(name)["metadata"]["annotations"]["applied"] == number.as_str();
             about && node.condition(name, type_)["status"] == status
@@ -217,6 +246,18 @@ impl Node {
         serde_json::from_slice(&shown.stdout).unwrap()
     }
 
+    /// Whether bpftool finds what it is asked for.
+    pub fn bpftool_succeeds(&self, args: &[&str]) -> bool {
+        self.inside("bpftool").args(args).output().unwrap().status.success()
+    }
+
+    /// Pins the program of an object in the node, as somebody else would: nothing of it is the agent's.
+    pub fn foreign_program(&self, object: &[u8], pin: &str) {
+        let file = self.folder.path().join("foreign.o");
+        fs::write(&file, object).unwrap();
+        self.run("bpftool", &["prog", "load", &file.display().to_string(), pin]);
+    }
+
     /// The counts of `my_map`, by event.
     pub fn events(&self, name: &str) -> Vec<u64> {
         let dump = self.bpftool(&["map", "dump", "pinned", &format!("{}/maps/my_map", self.home(name))]);
@@ -235,17 +276,33 @@ impl Node {
 
     /// Makes TCP connections on loopback, both ends in the node's cgroup: a socket belongs to the cgroup that created it.
     pub fn connect(&self, count: usize) {
+        let done = self.connector(count).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done));
+    }
+
+    /// The same while something goes on, and at least so many; how many there were.
+    pub fn connect_during(&self, least: usize, work: impl FnOnce()) -> u64 {
+        let file = self.folder.path().join(".done");
+        let connector = self.connector(least).env("UNTIL", &file).spawn().unwrap();
+        work();
+        fs::write(&file, "").unwrap();
+        let done = connector.wait_with_output().unwrap();
+        fs::remove_file(file).unwrap();
+        assert!(done.status.success(), "{}", text(&done));
+        let said = text(&done);
+        let made = said.lines().find_map(|line| line.strip_prefix("made ")?.strip_suffix(" connections")?.parse().ok());
+        made.unwrap_or_else(|| panic!("{said}"))
+    }
+
+    fn connector(&self, count: usize) -> Command {
         let script = format!(
             "echo $$ >{}/cgroup.procs && exec \"$0\" --exact node::connector --nocapture",
             self.cgroup.display()
         );
-        let done = Command::new("sh")
-            .args(["-c", &script])
-            .arg(std::env::current_exe().unwrap())
-            .env("CONNECTIONS", count.to_string())
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{}", text(&done));
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+        command.env("CONNECTIONS", count.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 
     /// Whatever the agent made is gone: pins, directories, links on the cgroup.
@@ -255,10 +312,20 @@ impl Node {
                 node.inside("find").args([&format!("{}/sockeye", node.bpffs()), "-mindepth", "1"]).output().unwrap();
             found.stdout.is_empty()
         });
+        assert_eq!(self.attached(), Vec::<Value>::new(), "still attached");
+    }
+
+    /// The IDs of the programs that are attached to the node's cgroup.
+    pub fn attached(&self) -> Vec<Value> {
         let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(&self.cgroup).output().unwrap();
         let attached: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
-        assert!(attached.as_array().is_none_or(Vec::is_empty), "still attached: {attached}");
+        attached.as_array().into_iter().flatten().map(|program| program["id"].clone()).collect()
     }
+}
+
+/// Whether tests are to take their long form (`make chaos`).
+pub fn long() -> bool {
+    std::env::var_os("SOCKEYE_CHAOS").is_some()
 }
 
 impl Drop for Node {
@@ -298,19 +365,24 @@ fn yaml(path: &Path) -> Value {
     serde_saphyr::from_str(&text).unwrap_or_default()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Makes as many connections as CONNECTIONS says, one where it says nothing: what [`Node::connect`] runs inside a cgroup.
+/// Makes as many connections as CONNECTIONS says, one where it says nothing, and goes on until UNTIL, if it names a file, is
+/// there: what [`Node::connect`] runs inside a cgroup.
 #[test]
 fn connector() {
-    let count: usize = std::env::var("CONNECTIONS").map_or(1, |count| count.parse().unwrap());
+    let least: usize = std::env::var("CONNECTIONS").map_or(1, |count| count.parse().unwrap());
+    let until = std::env::var_os("UNTIL").map(PathBuf::from);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    for _ in 0..count {
+    let mut made = 0;
+    while made < least || until.as_ref().is_some_and(|file| !file.exists()) {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         client.write_all(b"x").unwrap();
         server.read_exact(&mut [0]).unwrap();
+        made += 1;
     }
+    println!("\nmade {made} connections");
 }

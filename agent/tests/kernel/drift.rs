@@ -1,0 +1,183 @@
+//! What others do to what is ours: it is seen within seconds, repaired where it is ours, and theirs is left alone.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::TCP_EVENTS_BTF;
+
+use crate::node::Node;
+
+/// Within which it must be seen.
+const SEEN: Duration = Duration::from_secs(5);
+
+fn counter(node: &Node) -> Value {
+    node.apply(
+        "counter",
+        TCP_EVENTS_BTF,
+        json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]),
+        json!([]),
+    );
+    node.ready("counter");
+    node.details("counter")
+}
+
+/// Waits until a drift of that kind is told whose message holds a word, and until all is well again; says how long it took.
+fn drifted(node: &Node, kind: &str, word: &str) -> Duration {
+    let start = Instant::now();
+    node.until(&format!("{kind} with {word:?}"), |node| {
+        let drift = node.details("counter")["drift"].as_array().cloned().unwrap_or_default();
+        drift.iter().any(|d| d["kind"] == kind && d["message"].as_str().is_some_and(|m| m.contains(word)))
+    });
+    let took = start.elapsed();
+    assert!(took < SEEN, "{kind} was seen after {took:?}");
+    node.until("in effect again", |node| {
+        node.condition("counter", "Ready")["status"] == "True"
+            && node.details("counter")["links"][0]["inEffect"] == true
+    });
+    took
+}
+
+fn ids(details: &Value) -> [Value; 3] {
+    ["programs", "maps", "links"].map(|kind| details[kind][0]["id"].clone())
+}
+
+#[test]
+fn a_pin_that_is_removed_takes_nothing_away() {
+    let mut node = Node::new("unpinning");
+    node.start();
+    let before = counter(&node);
+    node.connect(3);
+    for (kind, word) in [("maps", "map my_map"), ("programs", "program my_prog"), ("links", "link of program my_prog")]
+    {
+        let pin = node.pin(&before[kind][0]);
+        node.run("rm", &[&pin]);
+        node.connect(1);
+        let took = drifted(&node, "PinRemoved", word);
+        println!("{kind}: seen after {took:?}");
+        assert!(node.exists(&pin), "{pin} is there again");
+        assert_eq!(ids(&node.details("counter")), ids(&before), "{kind}: nothing was loaded, made or attached anew");
+    }
+    node.run("rm", &["-r", &node.home("counter")]);
+    node.connect(1);
+    node.until("the whole home again", |node| node.pins("counter").len() == 3);
+    node.until("in effect again", |node| node.condition("counter", "Ready")["status"] == "True");
+    assert_eq!(ids(&node.details("counter")), ids(&before));
+    assert_eq!(node.events("counter")[4], 7, "every connection was counted, also while pins were away");
+
+    // Another agent finds all of it as it was.
+    node.stop("KILL");
+    node.start();
+    node.ready("counter");
+    assert_eq!(ids(&node.details("counter")), ids(&before));
+    node.remove("counter");
+    node.nothing_left();
+}
+
+#[test]
+fn a_pin_that_is_removed_while_no_agent_runs_is_made_anew() {
+    let mut node = Node::new("absent");
+    node.start();
+    let before = counter(&node);
+    node.stop("KILL");
+    node.run("rm", &[&node.pin(&before["links"][0])]);
+    node.start();
+    node.until("another link", |node| {
+        let links = &node.details("counter")["links"];
+        links[0]["id"] != before["links"][0]["id"] && links[0]["inEffect"] == true
+    });
+    let after = node.details("counter");
+    assert_eq!(after["maps"][0]["id"], before["maps"][0]["id"]);
+    node.remove("counter");
+    node.nothing_left();
+}
+
+#[test]
+fn a_link_that_is_detached_is_attached_again() {
+    let mut node = Node::new("detached");
+    node.start();
+    let before = counter(&node);
+    node.run("bpftool", &["link", "detach", "pinned", &node.pin(&before["links"][0])]);
+    let took = drifted(&node, "LinkDetached", "cgroup /");
+    println!("seen after {took:?}");
+    let after = node.details("counter");
+    assert_ne!(after["links"][0]["id"], before["links"][0]["id"]);
+    assert_eq!((&after["programs"], &after["maps"][0]["id"]), (&before["programs"], &before["maps"][0]["id"]));
+    node.remove("counter");
+    node.nothing_left();
+}
+
+#[test]
+fn what_is_undone_again_and_again_is_repaired_ever_later() {
+    let mut node = Node::new("flapping");
+    node.start();
+    counter(&node);
+    let mut repaired = 0;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(12) {
+        let link = node.details("counter")["links"][0].clone();
+        if link["inEffect"] == true {
+            repaired += 1;
+            node.run("bpftool", &["link", "detach", "pinned", &node.pin(&link)]);
+            node.until("told", |node| {
+                node.details("counter")["links"][0]["id"] != link["id"]
+                    || node.details("counter")["links"][0]["inEffect"] == false
+            });
+        }
+    }
+    assert!((3..=6).contains(&repaired), "repaired {repaired} times in 12 s");
+    let ready = node.condition("counter", "Ready");
+    assert!(ready["status"] == "True" || ready["reason"] == "NotInEffect", "{ready}");
+    assert_eq!(
+        node.details("counter")["drift"].as_array().map(Vec::len),
+        Some(1),
+        "the same again is counted, not listed"
+    );
+    node.remove("counter");
+    node.nothing_left();
+}
+
+#[test]
+fn a_program_that_others_attach_beside_is_told_and_left_alone() {
+    let mut node = Node::new("beside");
+    node.start();
+    let ours = counter(&node);
+    let cgroup = node.cgroup().display().to_string();
+    let theirs = "/sys/fs/bpf/theirs";
+    node.foreign_program(TCP_EVENTS_BTF, theirs);
+    node.run("bpftool", &["cgroup", "attach", &cgroup, "sock_ops", "pinned", theirs, "multi"]);
+    let id = node.bpftool(&["prog", "show", "pinned", theirs])["id"].clone();
+    let took = drifted(&node, "AttachedBeside", &format!("program {id} "));
+    println!("seen after {took:?}");
+    assert_eq!(ids(&node.details("counter")), ids(&ours));
+    node.remove("counter");
+    assert_eq!(node.attached(), [id], "theirs is left alone");
+    node.run("bpftool", &["cgroup", "detach", &cgroup, "sock_ops", "pinned", theirs]);
+    node.nothing_left();
+}
+
+#[test]
+fn a_cgroup_that_dies_takes_its_link_along_and_a_new_one_gets_a_new_link() {
+    let mut node = Node::new("dying");
+    node.make_cgroup("inner");
+    node.start();
+    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": "/inner"}}]}]);
+    node.apply("inner", TCP_EVENTS_BTF, attach, json!([]));
+    node.ready("inner");
+    let before = node.details("inner");
+    std::fs::remove_dir(node.cgroup().join("inner")).unwrap();
+    let start = Instant::now();
+    let gone = node.condition_is("inner", "Ready", "False");
+    assert!(start.elapsed() < SEEN, "{:?}", start.elapsed());
+    assert_eq!(gone["reason"], "CgroupNotFound");
+    assert_eq!(node.program("inner")["status"]["summary"]["nodes"], "0/1");
+
+    node.make_cgroup("inner");
+    node.ready("inner");
+    let after = node.details("inner");
+    assert_ne!(after["links"][0]["cgroupID"], before["links"][0]["cgroupID"]);
+    assert_eq!(after["links"].as_array().unwrap().len(), 1, "the dead cgroup's link is gone");
+    assert_eq!(after["maps"][0]["id"], before["maps"][0]["id"]);
+    assert_eq!(after["drift"], Value::Null, "a cgroup's end is nobody's meddling");
+    node.remove("inner");
+    node.nothing_left();
+}

@@ -1,0 +1,192 @@
+//! Killed anywhere: by SIGKILL before any call that a plan makes, and at random moments while specs change. The next agent
+//! finds its way from what is there; nothing is loaded twice, nothing is left, no status was ever untrue.
+
+use std::{fs, os::unix::fs::MetadataExt as _, os::unix::process::ExitStatusExt as _, thread::sleep, time::Duration};
+
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
+
+use crate::{
+    node::{Node, long, text},
+    objects::{Names, entry, links},
+};
+
+/// What a BpfProgram is to be.
+struct Want {
+    object: Vec<u8>,
+    spec: Value,
+}
+
+struct Scene {
+    node: Node,
+    names: Names,
+    cgroups: Vec<u64>,
+}
+
+const NAME: &str = "killed";
+
+impl Scene {
+    fn new(test: &str, letter: char) -> Self {
+        let node = Node::new(test);
+        for inner in ["a", "b"] {
+            node.make_cgroup(inner);
+        }
+        let id = |path: &str| fs::metadata(node.cgroup().join(path)).unwrap().ino();
+        let cgroups = [".", "a", "b"].map(id).to_vec();
+        Self { names: Names::new(letter), cgroups, node }
+    }
+
+    /// At some cgroups, with settings of the map, and other fields.
+    fn want(&self, object: &[u8], paths: &[&str], map: Value, other: Value) -> Want {
+        let attach = |path: &&str| match *path {
+            "/" => json!({"cgroup": {"scope": "Node"}}),
+            path => json!({"cgroup": {"scope": "Path", "path": path}}),
+        };
+        let attach: Vec<Value> = paths.iter().map(attach).collect();
+        let mut spec = json!({"programs": [{"name": self.names.program, "attach": attach}]});
+        if let Value::Object(mut map) = map {
+            map.insert("name".into(), self.names.map.clone().into());
+            spec["maps"] = json!([map]);
+        }
+        spec.as_object_mut().unwrap().extend(other.as_object().cloned().unwrap_or_default());
+        Want { object: self.names.in_object(object), spec }
+    }
+
+    fn set(&self, want: Option<&Want>) {
+        match want {
+            Some(Want { object, spec }) => self.node.apply_spec(NAME, object, spec.clone()),
+            None => {
+                self.node.apply_spec(NAME, b"", json!({}));
+                self.node.withdraw(NAME);
+            }
+        }
+    }
+
+    fn settle(&self, what: &str) {
+        let done = self.node.once(None);
+        assert!(done.status.success(), "{what}: {}", text(&done));
+    }
+
+    /// What there is: programs, maps, links by cgroup; in the end, since the kernel frees them a little later.
+    fn holds(&self, what: &str, objects: (usize, usize), at: &[(usize, usize)]) {
+        let expected = at.iter().map(|(cgroup, count)| (self.cgroups[*cgroup], *count)).collect();
+        self.node.until(&format!("{what}: {objects:?} programs and maps, links {at:?}"), |node| {
+            self.names.loaded(node) == objects && links(node, &self.cgroups) == expected
+        });
+    }
+}
+
+/// From one state to the next, killed before the first, the second, the third call and so on, until there is none left.
+#[test]
+fn before_any_call() {
+    let scene = Scene::new("killed", 'k');
+    let keep = || json!(null);
+    let root = ["/"];
+    let first = scene.want(TCP_EVENTS_BTF, &root, keep(), json!({}));
+    let other = scene.want(fixtures::TWICE, &root, keep(), json!({}));
+    let apart = scene.want(TCP_EVENTS_BTF, &["/a", "/b"], keep(), json!({}));
+    let moved = scene.want(TCP_EVENTS, &["/a", "/b"], keep(), json!({}));
+    let smaller = scene.want(TCP_EVENTS_BTF, &root, json!({"onShapeChange": "Recreate"}), json!({}));
+    let larger = scene.want(fixtures::RESHAPED, &root, json!({"onShapeChange": "Recreate"}), json!({}));
+    let retained = scene.want(TCP_EVENTS_BTF, &root, json!({"onDelete": "Retain"}), json!({}));
+    let unpinned = scene.want(TCP_EVENTS_BTF, &root, json!({"pin": false}), json!({}));
+    let suspended = scene.want(TCP_EVENTS_BTF, &root, keep(), json!({"suspend": true}));
+    let one = ((1, 1), &[(0, 1)][..]);
+    let two = ((1, 1), &[(1, 1), (2, 1)][..]);
+    let mut calls = 0;
+    for (what, from, to, (objects, at)) in [
+        ("applied", None, Some(&first), one),
+        ("another object", Some(&first), Some(&other), one),
+        ("two cgroups", None, Some(&apart), two),
+        ("another object at two", Some(&apart), Some(&moved), two),
+        ("elsewhere", Some(&first), Some(&apart), two),
+        ("a map of another shape", Some(&smaller), Some(&larger), one),
+        ("a map not pinned", Some(&first), Some(&unpinned), one),
+        ("suspended", Some(&first), Some(&suspended), ((1, 1), &[][..])),
+        ("resumed", Some(&suspended), Some(&first), one),
+        ("deleted", Some(&apart), None, ((0, 0), &[][..])),
+        ("deleted but for its map", Some(&retained), None, ((0, 1), &[][..])),
+    ] {
+        for call in 1.. {
+            assert!(call < 200, "{what} does not end");
+            scene.set(from);
+            scene.settle(what);
+            let said = entry(&scene.node, NAME);
+
+            scene.set(to);
+            let killed = scene.node.once(Some(&format!("kill@*#{call}")));
+            if killed.status.signal() != Some(9) {
+                assert!(killed.status.success(), "{what}, without a kill: {}", text(&killed));
+                calls += call - 1;
+                break;
+            }
+            assert_eq!(
+                entry(&scene.node, NAME),
+                said,
+                "{what}: an agent that was killed in a pass has said nothing new"
+            );
+            scene.settle(&format!("{what}, after a kill before call {call}"));
+            if to.is_some() {
+                let now = entry(&scene.node, NAME);
+                let ids: Vec<Value> =
+                    scene.node.details(NAME)["programs"].as_array().unwrap().iter().map(|p| p["id"].clone()).collect();
+                assert_eq!(now["programIDs"], json!(ids));
+                let shown = scene.node.bpftool(&[
+                    "prog",
+                    "show",
+                    "pinned",
+                    &format!("{}/programs/{}", scene.node.home(NAME), scene.names.program),
+                ]);
+                assert_eq!(shown["id"], ids[0], "{what}, {call}");
+            }
+        }
+        scene.holds(what, objects, at);
+        // A map that was retained or is larger goes once that is not wanted.
+        for next in [Some(&smaller), None] {
+            scene.set(next);
+            scene.settle("nothing");
+        }
+    }
+    println!("killed before each of {calls} calls");
+    scene.holds("nothing", (0, 0), &[]);
+    scene.node.nothing_left();
+}
+
+/// A small generator, so that a run can be made again from its number.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// While specs change, at moments nobody chose.
+#[test]
+fn at_random_moments() {
+    let mut scene = Scene::new("random", 'r');
+    let keep = || json!(null);
+    let wants = [
+        Some(scene.want(TCP_EVENTS_BTF, &["/"], keep(), json!({}))),
+        Some(scene.want(fixtures::TWICE, &["/a", "/b"], keep(), json!({}))),
+        Some(scene.want(TCP_EVENTS, &["/a"], keep(), json!({}))),
+        Some(scene.want(TCP_EVENTS_BTF, &["/b"], json!({"pin": false}), json!({}))),
+        Some(scene.want(TCP_EVENTS_BTF, &["/"], keep(), json!({"suspend": true}))),
+        None,
+    ];
+    let kills = if long() { 1000 } else { 100 };
+    let mut random = 42;
+    for _ in 0..kills {
+        scene.node.start();
+        for _ in 0..1 + next(&mut random) % 3 {
+            scene.set(wants[(next(&mut random) % 6) as usize].as_ref());
+            sleep(Duration::from_micros(next(&mut random) % 30_000));
+        }
+        scene.node.stop("KILL");
+    }
+    scene.set(wants[1].as_ref());
+    scene.settle("after all kills");
+    scene.holds("after all kills", (1, 1), &[(1, 1), (2, 1)]);
+    scene.set(None);
+    scene.settle("nothing");
+    scene.holds("nothing", (0, 0), &[]);
+    scene.node.nothing_left();
+    println!("killed {kills} times");
+}

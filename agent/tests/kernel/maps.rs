@@ -1,0 +1,144 @@
+//! What becomes of maps when the object changes, and of those that are not pinned.
+
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
+
+use crate::node::Node;
+
+const ROOT: &str = r#"[{"cgroup": {"scope": "Node"}}]"#;
+
+fn programs(names: &[&str]) -> Value {
+    let attach: Value = serde_json::from_str(ROOT).unwrap();
+    names.iter().map(|name| json!({"name": name, "attach": attach})).collect()
+}
+
+fn map(details: &Value, name: &str) -> Value {
+    let all = details["maps"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|map| map["name"] == name).unwrap_or_default()
+}
+
+#[test]
+fn content_is_carried_over_or_given_up_as_the_spec_says() {
+    let mut node = Node::new("shapes");
+    node.start();
+    let apply = |node: &Node, object: &[u8], settings: Value| {
+        let mut map = json!({"name": "my_map"});
+        map.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        node.apply("counter", object, programs(&["my_prog"]), json!([map]));
+    };
+    apply(&node, TCP_EVENTS_BTF, json!({}));
+    node.ready("counter");
+    node.connect(5);
+    let first = map(&node.details("counter"), "my_map");
+
+    // The same shape, defined the legacy way.
+    apply(&node, TCP_EVENTS, json!({}));
+    node.ready("counter");
+    assert_eq!(map(&node.details("counter"), "my_map")["id"], first["id"]);
+    assert_eq!(node.events("counter")[4], 5);
+
+    for (object, settings) in [(fixtures::RESHAPED, json!({})), (TCP_EVENTS, json!({"maxEntries": 11}))] {
+        apply(&node, object, settings);
+        let refused = node.condition_is("counter", "Ready", "False");
+        assert_eq!(refused["reason"], "MapShapeChanged");
+        let said = refused["message"].as_str().unwrap();
+        assert!(
+            said.contains("max_entries 10") && said.contains("max_entries 11") && said.contains("onShapeChange"),
+            "{said}"
+        );
+        node.connect(1);
+    }
+    assert_eq!(node.events("counter")[4], 7, "the last good one counts on");
+
+    apply(&node, fixtures::RESHAPED, json!({"onShapeChange": "Recreate"}));
+    node.ready("counter");
+    let larger = map(&node.details("counter"), "my_map");
+    assert_eq!(larger["maxEntries"], 11);
+    assert_ne!(larger["id"], first["id"]);
+    assert_eq!(node.events("counter").len(), 11);
+    node.connect(2);
+    assert_eq!(node.events("counter")[4], 2);
+    node.remove("counter");
+    node.nothing_left();
+}
+
+#[test]
+fn a_map_that_the_object_no_longer_has_goes_unless_it_is_retained() {
+    let mut node = Node::new("dropped");
+    node.start();
+    let apply = |node: &Node, object: &[u8], names: &[&str], maps: Value| {
+        node.apply("changing", object, programs(names), maps);
+        node.ready("changing");
+    };
+    let both = ["on_connect", "on_create"];
+    apply(&node, fixtures::GLOBALS, &both, json!([{"name": "unused", "onDelete": "Retain"}]));
+    let before = node.details("changing");
+    let of_all = ["maps/_bss", "maps/_data", "maps/_rodata", "maps/shared", "maps/unused"];
+    let maps = |node: &Node| -> Vec<String> {
+        node.pins("changing").into_iter().filter(|pin| pin.starts_with("maps/")).collect()
+    };
+    assert_eq!(maps(&node), of_all);
+
+    // Global data belongs to its revision: another load has another.
+    apply(&node, fixtures::GLOBALS, &both[..1], json!([{"name": "unused", "onDelete": "Retain"}]));
+    let after = node.details("changing");
+    for (name, same) in [(".rodata", false), (".bss", false), ("shared", true), ("unused", true)] {
+        assert_eq!(map(&before, name)["id"] == map(&after, name)["id"], same, "{name}");
+    }
+
+    apply(&node, TCP_EVENTS_BTF, &["my_prog"], json!([]));
+    assert_eq!(maps(&node), ["maps/my_map", "maps/unused"], "what is retained stays");
+    apply(&node, fixtures::GLOBALS, &both, json!([{"name": "unused", "onDelete": "Remove"}]));
+    assert_eq!(map(&node.details("changing"), "unused")["id"], map(&before, "unused")["id"], "and is taken up again");
+    apply(&node, TCP_EVENTS_BTF, &["my_prog"], json!([]));
+    assert_eq!(maps(&node), ["maps/my_map"]);
+    node.remove("changing");
+    node.nothing_left();
+}
+
+/// As `bpftool prog load` does it: the map lives while a program uses it.
+#[test]
+fn an_unpinned_map_lives_with_the_program_that_uses_it() {
+    let mut node = Node::new("unpinned");
+    node.start();
+    node.apply("seed", TCP_EVENTS, programs(&["my_prog"]), json!([{"name": "my_map", "pin": false}]));
+    let said = node.ready("seed");
+    let details = node.details("seed");
+    let my_map = map(&details, "my_map");
+    let id = my_map["id"].clone();
+    assert_eq!((&my_map["used"], &my_map["pinPath"]), (&json!(true), &Value::Null), "{details}");
+    assert_eq!(details["programs"][0]["mapIds"], json!([id]), "the program keeps it");
+    assert_eq!(node.bpftool(&["map", "show", "id", &id.to_string()])["name"], "my_map");
+    assert_eq!(said["status"]["summary"]["mapIDs"], id.to_string());
+    assert_eq!(node.pins("seed").iter().filter(|pin| pin.starts_with("maps/")).count(), 0);
+
+    // Another agent knows the ID alone.
+    node.stop("KILL");
+    node.start();
+    node.until("another agent's word", |node| {
+        node.details("seed")["notes"].to_string().contains("only their IDs are known")
+    });
+    let details = node.details("seed");
+    assert!(details["notes"][0].as_str().unwrap().contains(&id.to_string()), "{details}");
+    assert_eq!(node.program("seed")["status"]["summary"]["mapIDs"], id.to_string());
+
+    // It goes with its program.
+    node.remove("seed");
+    node.until("the map's end", |node| !node.bpftool_succeeds(&["map", "show", "id", &id.to_string()]));
+    node.nothing_left();
+}
+
+#[test]
+fn an_unpinned_map_that_no_program_uses_goes_with_the_loader() {
+    let mut node = Node::new("unused");
+    node.start();
+    let both = programs(&["on_connect", "on_create"]);
+    node.apply("globals", fixtures::GLOBALS, both, json!([{"name": "unused", "pin": false}]));
+    node.ready("globals");
+    let details = node.details("globals");
+    assert_eq!(map(&details, "unused"), Value::Null);
+    let note = details["notes"][0].as_str().unwrap();
+    assert!(note.contains("map unused") && note.contains("no program uses it"), "{note}");
+    node.remove("globals");
+    node.nothing_left();
+}

@@ -1,0 +1,54 @@
+//! Replaced with no gap: while connections come without a pause, another object takes the old one's place in its links again
+//! and again. Each connection is counted once, by the one or the other.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
+
+use crate::node::{Node, long};
+
+/// `BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB` and `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`: once each for a connection, at its ends.
+const ENDS: [usize; 2] = [4, 5];
+
+#[test]
+fn every_connection_is_counted_once() {
+    let mut node = Node::new("replaced");
+    node.make_cgroup("a");
+    node.make_cgroup("b");
+    node.start();
+    // The connections are made in the node's own cgroup, below which nothing else runs; `both` follows at two others, so that
+    // several cgroups of one program follow one another as they do anywhere.
+    let programs = |paths: &[&str]| -> Value {
+        let attach: Vec<Value> = paths.iter().map(|p| json!({"cgroup": {"scope": "Path", "path": p}})).collect();
+        json!([{"name": "my_prog", "attach": attach}])
+    };
+    let apply = |node: &Node, object: &[u8]| {
+        let root = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+        node.apply("counter", object, root, json!([]));
+        node.ready("counter");
+        node.apply("both", object, programs(&["/a", "/b"]), json!([]));
+        node.ready("both");
+    };
+    apply(&node, TCP_EVENTS_BTF);
+    let (replacements, least) = if long() { (1000, 100_000) } else { (100, 10_000) };
+    let before = node.events("counter");
+    let link = node.details("counter")["links"][0]["id"].clone();
+    let mut ids = BTreeSet::new();
+    let connections = node.connect_during(least, || {
+        for i in 0..replacements {
+            apply(&node, [TCP_EVENTS, TCP_EVENTS_BTF][i % 2]);
+            ids.insert(node.details("counter")["programs"][0]["id"].as_u64().unwrap());
+        }
+    });
+    let after = node.events("counter");
+    let counted = ENDS.map(|end| after[end] - before[end]);
+    println!("{connections} connections over {} programs, counted {counted:?}", ids.len());
+    assert_eq!(counted, [connections; 2]);
+    assert_eq!(ids.len(), replacements, "each replacement is another program");
+    assert_eq!(node.details("counter")["links"][0]["id"], link, "the link is the one that was there all the time");
+    for name in ["counter", "both"] {
+        node.remove(name);
+    }
+    node.nothing_left();
+}

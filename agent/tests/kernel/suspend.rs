@@ -1,0 +1,129 @@
+//! Suspended: detached, and everything else as it was. By the spec, or for the whole node.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
+
+use crate::node::Node;
+
+fn apply(node: &Node, name: &str, object: &[u8], suspend: bool) {
+    let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    node.apply_spec(name, object, json!({"programs": programs, "suspend": suspend}));
+}
+
+fn links(node: &Node, name: &str) -> usize {
+    node.details(name)["links"].as_array().map_or(0, Vec::len)
+}
+
+fn ids(node: &Node, name: &str) -> [Value; 2] {
+    let details = node.details(name);
+    ["programs", "maps"].map(|kind| details[kind][0]["id"].clone())
+}
+
+#[test]
+fn a_suspended_program_is_loaded_and_attached_nowhere() {
+    let mut node = Node::new("suspend");
+    node.start();
+    apply(&node, "counter", TCP_EVENTS_BTF, false);
+    node.ready("counter");
+    let before = ids(&node, "counter");
+    node.connect(4);
+
+    apply(&node, "counter", TCP_EVENTS_BTF, true);
+    let ready = node.condition_is("counter", "Ready", "False");
+    assert_eq!(ready["reason"], "Suspended");
+    assert!(ready["message"].as_str().unwrap().contains("spec.suspend"), "{ready}");
+    assert_eq!(node.condition("counter", "Reconciling"), Value::Null, "nobody waits for anything");
+    let status = &node.program("counter")["status"];
+    assert_eq!((&status["summary"]["nodes"], &status["nodes"]["suspended"]), (&json!("0/1"), &json!(1)));
+    assert_eq!((links(&node, "counter"), ids(&node, "counter")), (0, before.clone()));
+    node.connect(2);
+    assert_eq!(node.events("counter")[4], 4);
+
+    // Also across a restart, and an object that does not load does not attach the old one again.
+    node.stop("KILL");
+    node.start();
+    node.condition_is("counter", "Ready", "False");
+    assert_eq!(links(&node, "counter"), 0);
+    apply(&node, "counter", fixtures::RESHAPED, true);
+    assert_eq!(node.condition_is("counter", "Ready", "False")["reason"], "MapShapeChanged");
+    assert_eq!(links(&node, "counter"), 0);
+
+    apply(&node, "counter", TCP_EVENTS_BTF, false);
+    node.ready("counter");
+    assert_eq!(ids(&node, "counter"), before, "nothing was loaded anew, and the map is the one it was");
+    node.connect(1);
+    assert_eq!(node.events("counter")[4], 5);
+    node.remove("counter");
+    node.nothing_left();
+}
+
+/// Suspended together with an edit that fails: what ran must be detached all the same.
+#[test]
+fn what_is_suspended_is_detached_whatever_else_fails() {
+    let mut node = Node::new("suspend-bad");
+    node.start();
+    apply(&node, "counter", TCP_EVENTS_BTF, false);
+    node.ready("counter");
+    apply(&node, "counter", fixtures::RESHAPED, true);
+    node.condition_is("counter", "Ready", "False");
+    node.until("no link", |node| links(node, "counter") == 0);
+    node.remove("counter");
+    node.nothing_left();
+}
+
+#[test]
+fn detach_all_holds_until_attach_all() {
+    let mut node = Node::new("detach-all");
+    node.start();
+    for name in ["one", "two"] {
+        apply(&node, name, TCP_EVENTS_BTF, false);
+        node.ready(name);
+    }
+    let before = ids(&node, "one");
+    node.verb("detach", &["--all", "--reason", "incident 42"]);
+    assert_eq!(node.attached().len(), 0, "detached when the command returns");
+    for name in ["one", "two"] {
+        let ready = node.condition_is(name, "Ready", "False");
+        assert_eq!(ready["reason"], "Suspended");
+        assert!(ready["message"].as_str().unwrap().contains("incident 42"), "{ready}");
+    }
+    assert!(node.node_status()["suspended"].as_str().unwrap().contains("incident 42"));
+    // What is applied meanwhile waits, too; what is deleted goes.
+    apply(&node, "three", TCP_EVENTS_BTF, false);
+    assert_eq!(node.condition_is("three", "Ready", "False")["reason"], "Suspended");
+    node.remove("two");
+    node.stop("KILL");
+    node.start();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(node.attached().len(), 0, "another agent heeds it");
+
+    let start = Instant::now();
+    node.verb("attach", &["--all"]);
+    for name in ["one", "three"] {
+        node.ready(name);
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(ids(&node, "one"), before);
+    for name in ["one", "three"] {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
+#[test]
+fn detach_all_needs_no_agent() {
+    let mut node = Node::new("detach-alone");
+    node.start();
+    apply(&node, "counter", TCP_EVENTS_BTF, false);
+    node.ready("counter");
+    node.stop("KILL");
+    node.verb("detach", &["--all"]);
+    assert_eq!(node.attached().len(), 0);
+    node.verb("attach", &["--all"]);
+    node.start();
+    node.ready("counter");
+    node.remove("counter");
+    node.nothing_left();
+}
