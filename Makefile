@@ -7,7 +7,7 @@ SHELL := bash
 
 CARGO ?= cargo
 
-.PHONY: help demo test bench cluster-up cluster-down images package sbom lint crds example clean
+.PHONY: help demo test chaos bench cluster-up cluster-down images package sbom lint crds example clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ demo: ## no cluster: run the agent alone on this machine, count real TCP connect
 
 test: ## everything that can be tested here; ends with "N passed, N failed"
 	@tests/run.sh
+
+chaos: ## the same tests in their long form, and fuzzing: about two hours
+	@SOCKEYE_CHAOS=1 tests/run.sh
+	@tests/fuzz.sh 1800
 
 bench: ## what sockeye costs beside libbpf, as ratios in one run: a table, and target/bench/*.json
 	@tests/bench/run.sh

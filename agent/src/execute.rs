@@ -167,7 +167,13 @@ impl Executor<'_> {
         // The note first: a pin whose note is of another program counts as one whose load is not known.
         let origin = Origin { load_key, program_id: info::program_id(fd.as_fd())? };
         let origin_before = self.note(&self.home.origin(function), &origin.note())?;
-        let replaced = self.pin(fd, &self.home.program(function))?;
+        let replaced = match self.pin(fd, &self.home.program(function)) {
+            Ok(replaced) => replaced,
+            Err(refused) => {
+                self.restore_origin(function, origin_before.as_deref())?;
+                return Err(refused.into());
+            }
+        };
         progress.undo.push(match replaced {
             Some(fd) => {
                 progress.replaced.insert(function.to_owned(), fd.try_clone().map_err(Failure::internal)?);
@@ -297,6 +303,13 @@ impl Executor<'_> {
         Ok(())
     }
 
+    fn restore_origin(&self, function: &str, note: Option<&str>) -> Result<(), SysError> {
+        match note {
+            Some(note) => self.note(&self.home.origin(function), note).map(drop),
+            None => bpffs::remove(&self.home.origin(function)),
+        }
+    }
+
     fn retain(&self, pin: &str) -> Result<(), SysError> {
         self.note(&self.home.retention(pin), "Retain").map(drop)
     }
@@ -370,10 +383,7 @@ impl Executor<'_> {
             Undo::UnpinProgram(function) => self.unpin_program(function, kept),
             Undo::RepinProgram(function, fd, origin) => {
                 self.pin_over(fd, &self.home.program(function))?;
-                match origin {
-                    Some(origin) => self.note(&self.home.origin(function), origin).map(drop),
-                    None => bpffs::remove(&self.home.origin(function)),
-                }
+                self.restore_origin(function, origin.as_deref())
             }
             Undo::Detach(key) => self.detach(key, kept),
             Undo::UpdateBack(key, fd) => {

@@ -17,6 +17,8 @@ pub mod fixtures {
     pub static REFUSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/refused.bpf.o"));
     /// tcp-events with a map of another shape.
     pub static RESHAPED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reshaped.bpf.o"));
+    /// Lets nothing connect.
+    pub static SHUT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shut.bpf.o"));
     /// tcp-events with other instructions and the same map.
     pub static TWICE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/twice.bpf.o"));
 }

@@ -23,6 +23,11 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The local cluster's nodes.
 pub const NODES: [&str; 2] = ["node-1", "node-2"];
 
+/// Whether tests are to take their long form (`make chaos`).
+pub fn long() -> bool {
+    std::env::var_os("SOCKEYE_CHAOS").is_some()
+}
+
 /// The checkout.
 pub fn repo() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))

@@ -70,7 +70,10 @@ mod plan {
             let met = self.met.fetch_add(1, Ordering::Relaxed) + 1;
             match (self.nth.is_none_or(|nth| nth == met), self.errno) {
                 (false, _) => Ok(()),
-                (true, Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
+                (true, Some(errno)) => {
+                    tracing::warn!(call, errno, "this call fails because SOCKEYE_FAULT says so");
+                    Err(io::Error::from_raw_os_error(errno))
+                }
                 (true, None) => {
                     let _ = kill_process(getpid(), Signal::KILL);
                     // Until the signal is there.

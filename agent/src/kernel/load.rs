@@ -198,16 +198,19 @@ fn load_program(object: &Object, name: &str, kind: ProgramKind, btf: Option<&Own
         Err(error) => error,
     };
     let mut log = vec![0; 64 << 10];
-    loop {
+    let cut = loop {
         match bpf::prog_load(&attr, &mut log) {
             Ok(fd) => return Ok(fd),
             // The log did not fit: kernels before 6.4 refuse with ENOSPC instead of keeping its end.
             Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && log.len() < MAX_LOG => log = vec![0; log.len() * 4],
-            Err(_) => break,
+            Err(e) => break e.raw_os_error() == Some(libc::ENOSPC),
         }
-    }
+    };
     let end = log.iter().position(|&b| b == 0).unwrap_or(log.len());
-    let log = String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim().to_owned();
+    let mut log = String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim().to_owned();
+    if cut {
+        log += &format!("\n(its log has more than {MAX_LOG} bytes, of which this kernel, being older than 6.4, keeps the first)");
+    }
     Err(LoadError::Program { name: name.to_owned(), source: refused, log })
 }
 

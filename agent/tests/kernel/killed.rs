@@ -152,6 +152,71 @@ fn before_any_call() {
     scene.node.nothing_left();
 }
 
+/// Any call is refused, the first, the second and so on: what ran runs on, or what is wanted does; and the next pass heals.
+#[test]
+fn any_call_fails() {
+    const ENOMEM: i32 = 12;
+    let scene = Scene::new("fails", 'f');
+    let first = scene.want(TCP_EVENTS_BTF, &["/"], json!(null), json!({}));
+    let other = scene.want(fixtures::TWICE, &["/"], json!(null), json!({}));
+    let mut calls = 0;
+    for (what, from, to) in [("applied", None, &first), ("another object", Some(&first), &other)] {
+        for call in 1.. {
+            assert!(call < 200, "{what} does not end");
+            scene.set(from);
+            scene.settle(what);
+            let ran = scene.node.attached();
+            scene.set(Some(to));
+            let failed = scene.node.once(Some(&format!("{ENOMEM}@*#{call}")));
+            if !text(&failed).contains("SOCKEYE_FAULT says so") {
+                calls += call - 1;
+                break;
+            }
+            let runs = scene.node.attached();
+            assert!(runs.len() <= 1 && runs.len() >= ran.len(), "{what}, {call}: {ran:?} ran, {runs:?} runs");
+            scene.settle(&format!("{what}, after call {call} was refused"));
+        }
+        scene.holds(what, (1, 1), &[(0, 1)]);
+    }
+    println!("each of {calls} calls was refused");
+    scene.set(None);
+    scene.settle("nothing");
+    scene.holds("nothing", (0, 0), &[]);
+    scene.node.nothing_left();
+}
+
+/// bpffs has no room (which a real one never says), or is read-only: said so, tried again ever later, and healed by itself.
+#[test]
+fn bpffs_that_takes_no_pin() {
+    let mut scene = Scene::new("full", 'e');
+    let first = scene.want(TCP_EVENTS_BTF, &["/"], json!(null), json!({}));
+    let other = scene.want(fixtures::TWICE, &["/"], json!(null), json!({}));
+    scene.set(Some(&first));
+    scene.settle("before");
+    let ran = scene.node.attached();
+    for (errno, word) in [(28, "full"), (30, "read-only")] {
+        scene.node.start_faulty(&format!("{errno}@BPF_OBJ_PIN"));
+        scene.set(Some(&other));
+        let ready = scene.node.condition_is(NAME, "Ready", "False");
+        assert_eq!(ready["reason"], "BpffsUnusable", "{ready}");
+        assert!(ready["message"].as_str().unwrap().contains(word), "{ready}");
+        assert_eq!(scene.node.attached(), ran, "the last good one stays");
+        sleep(Duration::from_secs(4));
+        let attempts = scene.node.log().matches("step refused").count();
+        assert!((2..=4).contains(&attempts), "{attempts} attempts in four seconds");
+        scene.node.stop("KILL");
+        scene.node.forget_log();
+        scene.set(Some(&first));
+        scene.settle("between");
+    }
+    scene.node.start();
+    scene.set(Some(&other));
+    scene.node.ready(NAME);
+    scene.holds("healed", (1, 1), &[(0, 1)]);
+    scene.node.remove(NAME);
+    scene.node.nothing_left();
+}
+
 /// A small generator, so that a run can be made again from its number.
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -63,11 +63,20 @@ impl Node {
         self.start_as(&[], arguments);
     }
 
+    /// With a fault (see the agent's kernel/fault.rs).
+    pub fn start_faulty(&mut self, fault: &str) {
+        self.spawn(self.standalone(&[]).env("SOCKEYE_FAULT", fault));
+    }
+
     /// With setpriv's own arguments before the agent's.
     pub fn start_as(&mut self, privileges: &[&str], arguments: &[&str]) {
+        self.spawn(self.standalone(privileges).args(arguments));
+    }
+
+    fn spawn(&mut self, command: &mut Command) {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.log")).unwrap();
         let out = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.out")).unwrap();
-        self.agent = Some(self.standalone(privileges).args(arguments).stdout(out).stderr(log).spawn().unwrap());
+        self.agent = Some(command.stdout(out).stderr(log).spawn().unwrap());
     }
 
     /// The agent's binary, in the node, with its places.
@@ -200,6 +209,10 @@ impl Node {
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default()
+    }
+
+    pub fn forget_log(&self) {
+        fs::write(self.folder.path().join("agent.log"), "").unwrap();
     }
 
     /// Runs a command in the node's mount namespace; it must succeed.

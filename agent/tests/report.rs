@@ -1,0 +1,69 @@
+//! What a node reports of very many BpfPrograms: bounded, and its list of them whole.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use serde_json::json;
+use sockeye_agent::{
+    agent::{Agent, Bytes, Wants},
+    layout::Layout,
+    policy::Policy,
+};
+use sockeye_crds::{
+    BpfNodeStatus, BpfRevision,
+    names::digest,
+    node::{NodeFacts, State},
+};
+use sockeye_fake::FakeNode;
+
+struct Object;
+
+impl Bytes for Object {
+    async fn get(&self, _: &str) -> Result<Vec<u8>, String> {
+        Ok(b"object".to_vec())
+    }
+}
+
+/// A revision of a BpfProgram, named as they are by default.
+fn revision(name: &str) -> BpfRevision {
+    let spec = json!({
+        "program": {"name": name, "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"}, "generation": 1, "sequence": 1,
+        "digest": digest(b"object"), "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+        "object": {"programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}], "license": "GPL", "btf": true,
+            "maps": [{"name": "my_map", "type": "Array", "keySize": 4, "valueSize": 8, "maxEntries": 10, "flags": 0,
+                "definition": "Btf", "usedBy": ["my_prog"]}]},
+    });
+    BpfRevision::named(serde_json::from_value(spec).unwrap())
+}
+
+fn reported(names: impl Iterator<Item = String>) -> BpfNodeStatus {
+    let run: BTreeMap<_, _> = names.map(|name| (name.clone(), Arc::new(revision(&name)))).collect();
+    let wants = Wants { run, complete: true, ..Wants::default() };
+    let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
+    let mut agent = Agent::new(FakeNode::default(), layout, Policy::default(), NodeFacts::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+    runtime.block_on(agent.pass(&wants, &Object, true));
+    agent.report()
+}
+
+#[test]
+fn a_thousand_programs_fit_and_none_is_left_out() {
+    for (what, name) in [("short", "p"), ("longer", "connect-audit-of-team-billing")] {
+        let status = reported((0..1000).map(|n| format!("{name}-{n:04}")));
+        let bytes = serde_json::to_vec(&status).unwrap().len();
+        let list = serde_json::to_vec(&status.programs).unwrap().len();
+        println!("{what} names: {bytes} bytes, {list} of them the list; cut: {:?}", status.truncated);
+        assert!(bytes < 256 << 10, "{what}: {bytes} bytes");
+        assert_eq!(status.programs.len(), 1000);
+        assert!(status.programs.iter().all(|p| p.state == State::Attached && p.program_ids.len() == 1));
+        let cut = status.truncated.unwrap();
+        assert_eq!(cut.details, 1000 - i64::try_from(status.details.len()).unwrap(), "what is cut is counted");
+    }
+}
+
+#[test]
+fn a_few_are_told_in_full() {
+    let status = reported((0..20).map(|n| format!("p-{n}")));
+    assert_eq!((status.truncated, status.details.len()), (None, 20));
+    assert!(status.details.iter().all(|d| d.links.len() == 1 && d.maps.len() == 1));
+}

@@ -1,0 +1,332 @@
+//! Nothing lost, on the local cluster: the switch that stops everything, what cuts a node off, what others undo, and the ways
+//! in which nodes, agents and objects go and come back.
+//!
+//! The tests share the cluster and run one after the other (`--test-threads=1`).
+#![allow(missing_docs)]
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
+use sockeye_tests::{
+    NODES, PATIENCE, bpftool, cluster, condition, helper, json, kubectl,
+    program::{Applied, details},
+    release::{NAMESPACE, pods},
+    repo, run, until,
+};
+
+/// On one node only.
+fn on(node: &str) -> Value {
+    json!({"nodeSelector": {"matchLabels": {"kubernetes.io/hostname": node}}})
+}
+
+fn pinned(program: &Applied, node: &str) -> bool {
+    helper("exec", &[node, "test", "-e", &program.home()]).is_ok()
+}
+
+fn reason(program: &Applied, type_: &str) -> Result<String> {
+    let found = program.get()?;
+    Ok(condition(&found, type_).and_then(|c| c["reason"].as_str()).unwrap_or_default().to_owned())
+}
+
+/// The programs that a node's query of its cgroup lists.
+fn attached(node: &str) -> Result<Value> {
+    let links = details(node, "stopped")?["links"].clone();
+    Ok(links.as_array().map_or(json!(0), |links| links.len().into()))
+}
+
+/// Something that is undone when the test ends, however it ends.
+struct Finally<F: FnMut() -> Result<()>>(F);
+
+impl<F: FnMut() -> Result<()>> Drop for Finally<F> {
+    fn drop(&mut self) {
+        if let Err(error) = (self.0)() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+#[test]
+fn the_switch_has_everything_detached_within_three_seconds() -> Result<()> {
+    let program = Applied::apply("stopped", TCP_EVENTS_BTF, json!({}))?;
+    let before = program.ready_on("2/2")?;
+    let back = || kubectl(&["delete", "configmap", "-n", NAMESPACE, "sockeye-suspend", "--ignore-not-found"]).map(drop);
+    let switch = Finally(back);
+    kubectl(&["create", "configmap", "-n", NAMESPACE, "sockeye-suspend", "--from-literal=reason=incident 42"])?;
+    let start = Instant::now();
+    let links = |node: &str| -> Result<usize> {
+        let home = format!("{}/links/my_prog", program.home());
+        Ok(helper("exec", &[node, "sh", "-c", &format!("ls {home} 2>/dev/null | wc -l")])?.trim().parse()?)
+    };
+    for node in NODES {
+        until(PATIENCE, "no link", || Ok(links(node)? == 0))?;
+    }
+    let took = start.elapsed();
+    println!("detached everywhere {took:?} after the write");
+    ensure!(took < Duration::from_secs(3), "detached after {took:?}");
+    let suspended = program.condition_is("Ready", "False")?;
+    let ready = condition(&suspended, "Ready").context("no Ready")?;
+    ensure!(ready["reason"] == "Suspended" || reason(&program, "Ready")? == "Progressing", "{ready}");
+    until(PATIENCE, "Suspended", || Ok(reason(&program, "Ready")? == "Suspended"))?;
+    let said = program.get()?;
+    let message = condition(&said, "Ready").map(|c| c["message"].to_string()).unwrap_or_default();
+    ensure!(message.contains("incident 42"), "{message}");
+    ensure!(said["status"]["nodes"]["suspended"] == 2 && attached("node-1")? == 0, "{:#}", said["status"]);
+    drop(switch);
+    let after = program.ready_on("2/2")?;
+    ensure!(after["status"]["summary"] == before["status"]["summary"], "nothing was loaded anew: {after:#}");
+    Ok(())
+}
+
+/// A guard that lets nothing connect: the agent could not be told to take it away.
+#[test]
+fn what_cuts_a_node_off_is_taken_back() -> Result<()> {
+    let other = Applied::apply("bystander", TCP_EVENTS_BTF, json!({}))?;
+    let before = other.ready_on("2/2")?;
+    let start = Instant::now();
+    let shut = Applied::apply("shut", fixtures::SHUT, on("node-1"))?;
+    until(Duration::from_secs(60), "Reverted", || Ok(reason(&shut, "Attached")? == "Reverted"))?;
+    println!("taken back and told after {:?}", start.elapsed());
+    let said = shut.get()?;
+    let message = condition(&said, "Stalled").context("not Stalled")?["message"].to_string();
+    ensure!(message.contains("node-1") && message.contains("lost the API server"), "{message}");
+    ensure!(details("node-1", "shut")?["links"].is_null(), "it is detached");
+    std::thread::sleep(Duration::from_secs(5));
+    ensure!(details("node-1", "shut")?["links"].is_null(), "and stays so");
+    ensure!(other.get()?["status"]["summary"] == before["status"]["summary"], "no other program was touched");
+    // What is corrected is tried anew.
+    shut.edit(TCP_EVENTS_BTF, on("node-1"))?;
+    shut.ready_on("1/1")?;
+    Ok(())
+}
+
+#[test]
+fn what_others_undo_is_repaired_and_told_by_an_event() -> Result<()> {
+    let program = Applied::apply("undone", TCP_EVENTS_BTF, json!({}))?;
+    let before = program.ready_on("2/2")?;
+    let link = details("node-1", "undone")?["links"][0].clone();
+    let pin = link["pinPath"].as_str().context("no pin")?;
+    let start = Instant::now();
+    helper("bpftool", &["node-1", "link", "detach", "pinned", pin])?;
+    let events = || -> Result<Vec<Value>> {
+        let uid = before["metadata"]["uid"].as_str().unwrap_or_default();
+        let all = json(&["get", "events.events.k8s.io", "-n", "default"])?;
+        let all = all["items"].as_array().cloned().unwrap_or_default();
+        Ok(all.into_iter().filter(|e| e["regarding"]["uid"] == uid && e["reason"] == "LinkDetached").collect())
+    };
+    until(PATIENCE, "an Event", || Ok(!events()?.is_empty()))?;
+    println!("told by an Event after {:?}", start.elapsed());
+    ensure!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let note = events()?[0]["note"].to_string();
+    ensure!(note.contains("on node-1: ") && note.contains("my_prog"), "{note}");
+    let after = program.ready_on("2/2")?;
+    ensure!(after["status"]["summary"] == before["status"]["summary"]);
+    let again = details("node-1", "undone")?["links"][0].clone();
+    ensure!(again["id"] != link["id"] && again["inEffect"] == true, "{again}");
+    Ok(())
+}
+
+/// Nobody waits for an agent that is not there; once it is, it removes what nobody wants any more.
+#[test]
+fn deleted_while_an_agent_is_away() -> Result<()> {
+    let program = Applied::apply("away", TCP_EVENTS_BTF, json!({}))?;
+    program.ready_on("2/2")?;
+    let back = || {
+        let all = json!({"spec": {"template": {"spec": {"nodeSelector": {"sockeye.dev/e2e-agent": null}}}}});
+        kubectl(&["patch", "daemonset", "-n", NAMESPACE, "sockeye-agent", "--type=merge", "-p", &all.to_string()])?;
+        kubectl(&["rollout", "status", "-n", NAMESPACE, "daemonset/sockeye-agent", "--timeout=60s"])?;
+        kubectl(&["label", "node", "node-2", "sockeye.dev/e2e-agent-"]).map(drop)
+    };
+    let agents = Finally(back);
+    kubectl(&["label", "node", "node-2", "sockeye.dev/e2e-agent=yes"])?;
+    let one = json!({"spec": {"template": {"spec": {"nodeSelector": {"sockeye.dev/e2e-agent": "yes"}}}}});
+    kubectl(&["patch", "daemonset", "-n", NAMESPACE, "sockeye-agent", "--type=merge", "-p", &one.to_string()])?;
+    until(PATIENCE, "node-2's agent alone", || Ok(program.get()?["status"]["nodes"]["withoutAgent"] == 1))?;
+    program.ready_on("1/2")?;
+
+    kubectl(&["delete", "bpfprograms.sockeye.dev", "away", "--timeout=20s"])?;
+    ensure!(pinned(&program, "node-1"), "nobody was there to remove it");
+    until(PATIENCE, "nothing on node-2", || Ok(!pinned(&program, "node-2")))?;
+    drop(agents);
+    until(PATIENCE, "nothing on node-1", || Ok(!pinned(&program, "node-1")))?;
+    Ok(())
+}
+
+#[test]
+fn deleted_while_the_operator_starts_again_and_made_again_at_once() -> Result<()> {
+    let program = Applied::apply("again", TCP_EVENTS_BTF, json!({}))?;
+    let first = program.ready_on("2/2")?;
+    let operator = pods("operator")?;
+    kubectl(&["delete", "bpfprograms.sockeye.dev", "again", "--wait=false"])?;
+    kubectl(&["delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator", "--wait=false"])?;
+    until(Duration::from_secs(60), "its end", || {
+        let left = kubectl(&["get", "bpfprograms.sockeye.dev", "again", "--ignore-not-found", "-o", "name"])?;
+        Ok(left.is_empty() && pods("operator")? != operator)
+    })?;
+    // At once: agents may still be at work on the old one.
+    program.edit(TCP_EVENTS_BTF, json!({}))?;
+    let second = program.ready_on("2/2")?;
+    ensure!(second["metadata"]["uid"] != first["metadata"]["uid"]);
+    kubectl(&["delete", "bpfprograms.sockeye.dev", "again", "--timeout=20s"])?;
+    program.edit(TCP_EVENTS_BTF, json!({}))?;
+    program.ready_on("2/2")?;
+    Ok(())
+}
+
+/// A node whose Node is deleted, and that registers again under its name: another UID, and the same kernel.
+#[test]
+fn a_node_comes_back_under_its_old_name() -> Result<()> {
+    let stays = Applied::apply("stays", TCP_EVENTS_BTF, json!({}))?;
+    let goes = Applied::apply("goes", TCP_EVENTS_BTF, json!({}))?;
+    let before = stays.ready_on("2/2")?;
+    goes.ready_on("2/2")?;
+    let uid = || Ok::<_, anyhow::Error>(json(&["get", "node", "node-2"])?["metadata"]["uid"].clone());
+    let (node, id) = (uid()?, stays.pin("node-2", "prog", "programs/my_prog")?["id"].clone());
+    cluster(&["node-stop", "node-2"])?;
+    let back = Finally(|| cluster(&["node-start", "node-2"]).map(drop));
+    kubectl(&["delete", "node", "node-2", "--wait"])?;
+    until(PATIENCE, "one node", || Ok(stays.get()?["status"]["summary"]["nodes"] == "1/1"))?;
+    // A node that is gone holds up no deletion.
+    kubectl(&["delete", "bpfprograms.sockeye.dev", "goes", "--timeout=20s"])?;
+    drop(back);
+    kubectl(&["wait", "--for=condition=Ready", "node/node-2", "--timeout=60s"])?;
+    ensure!(uid()? != node);
+    until(Duration::from_secs(60), "both nodes", || Ok(stays.get()?["status"]["summary"]["nodes"] == "2/2"))?;
+    let after = stays.ready_on("2/2")?;
+    ensure!(stays.pin("node-2", "prog", "programs/my_prog")?["id"] == id, "it was not loaded anew");
+    ensure!(before["status"]["summary"] == after["status"]["summary"]);
+    until(PATIENCE, "nothing of what was deleted meanwhile", || Ok(!pinned(&goes, "node-2")))?;
+    let owner = json(&["get", "bpfnode", "node-2"])?["metadata"]["ownerReferences"][0]["uid"].clone();
+    ensure!(owner == uid()?);
+    Ok(())
+}
+
+/// A kubelet that is silent: its node is not live, and what runs there runs on.
+#[test]
+fn a_node_that_is_not_ready_holds_nothing_up() -> Result<()> {
+    let program = Applied::apply("silent", TCP_EVENTS_BTF, json!({}))?;
+    program.ready_on("2/2")?;
+    cluster(&["node-stop", "node-2"])?;
+    let back = Finally(|| {
+        cluster(&["node-start", "node-2"])?;
+        kubectl(&["wait", "--for=condition=Ready", "node/node-2", "--timeout=60s"]).map(drop)
+    });
+    until(Duration::from_secs(90), "an unknown node", || Ok(program.get()?["status"]["nodes"]["unknown"] == 1))?;
+    let said = program.get()?;
+    ensure!(condition(&said, "Attached").is_some_and(|c| c["status"] == "True"), "{:#}", said["status"]);
+    ensure!(bpftool("node-2", &["prog", "show", "pinned", &format!("{}/programs/my_prog", program.home())]).is_ok());
+    kubectl(&["delete", "bpfprograms.sockeye.dev", "silent", "--timeout=20s"])?;
+    drop(back);
+    until(PATIENCE, "nothing on node-2", || Ok(!pinned(&program, "node-2")))?;
+    Ok(())
+}
+
+/// A hundred BpfPrograms, at rest: nothing is written, next to nothing is done, and nothing grows.
+#[test]
+fn nothing_is_done_while_nothing_changes() -> Result<()> {
+    let names: Vec<String> = (0..100).map(|n| format!("idle-{n}")).collect();
+    let rest = Duration::from_secs(if sockeye_tests::long() { 300 } else { 60 });
+    let many = Many::apply(&names, TCP_EVENTS_BTF)?;
+    let args: Vec<&str> = ["wait", "--for=condition=Ready", "--timeout=60s"].into_iter().chain(many.refs()).collect();
+    kubectl(&args)?;
+    // What was attached last is told within a moment.
+    std::thread::sleep(Duration::from_secs(5));
+    let versions = || -> Result<Vec<String>> {
+        let of = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
+        let kinds = "bpfprograms.sockeye.dev,bpfrevisions,bpfnodes,events.events.k8s.io";
+        Ok(kubectl(&["get", kinds, "-n", "default", "-o", of])?.lines().map(str::to_owned).collect())
+    };
+    let agents = agents()?;
+    let (before, written) = (agents.iter().map(Usage::of).collect::<Result<Vec<_>>>()?, versions()?);
+    std::thread::sleep(rest);
+    ensure!(versions()? == written, "written while idle");
+    for (pid, before) in agents.iter().zip(before) {
+        let after = Usage::of(pid)?;
+        let cpu = (after.cpu - before.cpu).as_secs_f64() / rest.as_secs_f64() * 100.0;
+        println!(
+            "agent {pid}: {cpu:.3} % of a core, {} to {} descriptors, {} to {} kB resident",
+            before.descriptors, after.descriptors, before.resident_kb, after.resident_kb
+        );
+        ensure!(cpu < 0.1, "agent {pid} took {cpu:.3} % of a core");
+        ensure!(after.descriptors <= before.descriptors, "{before:?} {after:?}");
+        ensure!(after.resident_kb <= before.resident_kb + 512, "{before:?} {after:?}");
+    }
+    Ok(())
+}
+
+/// Many BpfPrograms of the same object, in one write.
+struct Many<'a>(&'a [String]);
+
+impl<'a> Many<'a> {
+    fn apply(names: &'a [String], object: &[u8]) -> Result<Self> {
+        let manifest = |name: &String| {
+            json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": name}, "spec": {
+                "bytecode": {"inline": STANDARD.encode(object)}, "nodeSelector": on("node-1")["nodeSelector"],
+                "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": path(name)}}]}]}})
+        };
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": names.iter().map(manifest).collect::<Vec<_>>()});
+        let file = repo().join("target/cluster/many.json");
+        std::fs::write(&file, list.to_string())?;
+        let many = Self(names);
+        kubectl(&["apply", "--server-side", "-f", &file.display().to_string()])?;
+        Ok(many)
+    }
+
+    fn refs(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        ["bpfprograms.sockeye.dev"].into_iter().chain(self.0.iter().map(String::as_str))
+    }
+}
+
+impl Drop for Many<'_> {
+    fn drop(&mut self) {
+        let args: Vec<&str> =
+            ["delete", "--ignore-not-found", "--timeout=60s"].into_iter().chain(self.refs()).collect();
+        if let Err(error) = kubectl(&args) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// At most 64 programs fit on a cgroup: half of them go to the node's own, half to the pods'.
+fn path(name: &str) -> &'static str {
+    let number: u32 = name.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or_default();
+    if number.is_multiple_of(2) { "/" } else { "/kubepods" }
+}
+
+/// The agents' processes.
+fn agents() -> Result<Vec<String>> {
+    let found = run(Command::new("pgrep").args(["-f", "^/sockeye-agent run|sockeye-agent run --bpffs"]))?;
+    let pids: Vec<String> = found.lines().map(str::to_owned).collect();
+    ensure!(pids.len() == NODES.len(), "agents' processes: {pids:?}");
+    Ok(pids)
+}
+
+/// What a process has used.
+#[derive(Debug)]
+struct Usage {
+    cpu: Duration,
+    descriptors: usize,
+    resident_kb: u64,
+}
+
+impl Usage {
+    fn of(pid: &String) -> Result<Self> {
+        let mut cpu = 0;
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            cpu += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+        }
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        Ok(Self {
+            cpu: Duration::from_nanos(cpu),
+            descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+            resident_kb: resident.context("no VmRSS")?.trim().parse()?,
+        })
+    }
+}
