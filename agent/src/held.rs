@@ -24,6 +24,8 @@ pub struct Held {
     pub revision: Option<String>,
     /// Whether a revision cut the node off, from the note.
     pub trial: Option<Trial>,
+    /// The revision that ran before the one on trial, where there is a way back to it.
+    pub previous: Option<String>,
     /// Pinned programs, by function.
     pub functions: BTreeMap<String, HeldFunction>,
     /// Pinned maps, by pin name.
@@ -102,7 +104,7 @@ impl Held {
 
     /// Whether all that is left are maps that outlive their BpfProgram.
     pub fn is_retained_only(&self) -> bool {
-        let Self { uid: _, revision, trial: _, functions, maps, links, retained, stray } = self;
+        let Self { uid: _, revision, trial: _, previous: _, functions, maps, links, retained, stray } = self;
         !maps.is_empty()
             && maps.keys().all(|pin| retained.contains(pin))
             && revision.is_none()
@@ -130,7 +132,7 @@ pub struct Names {
 impl Names {
     /// Those of what is held.
     pub fn of(held: &Held) -> Self {
-        let Held { uid: _, revision: _, trial: _, functions, maps, links, retained, stray } = held;
+        let Held { uid: _, revision: _, trial: _, previous: _, functions, maps, links, retained, stray } = held;
         Self {
             functions: functions.keys().cloned().collect(),
             maps: maps.keys().cloned().collect(),
@@ -156,6 +158,7 @@ impl Names {
             | Step::Update(_)
             | Step::SetRevision(_)
             | Step::SetTrial(_)
+            | Step::Restore(_)
             | Step::RepinProgram(_)
             | Step::RepinMap(_)
             | Step::RepinLink(_) => {}

@@ -18,6 +18,18 @@ pub struct Kept {
     pub maps: BTreeMap<String, OwnedFd>,
     /// By function and place.
     pub links: BTreeMap<LinkKey, KeptLink>,
+    /// What ran before the revision that is on trial.
+    pub previous: Option<Previous>,
+}
+
+/// What a revision that is on trial has replaced. Only while the agent runs: one that starts anew knows of nothing to go back
+/// to.
+#[derive(Debug)]
+pub struct Previous {
+    /// The revision.
+    pub revision: String,
+    /// Its programs, by function.
+    pub programs: BTreeMap<String, KeptProgram>,
 }
 
 /// A program.
@@ -41,7 +53,7 @@ pub struct KeptLink {
 impl Kept {
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        let Self { programs, maps, links } = self;
+        let Self { programs, maps, links, previous: _ } = self;
         programs.is_empty() && maps.is_empty() && links.is_empty()
     }
 

@@ -148,6 +148,7 @@ fn read(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held
         uid: bpffs::read_note(&home.uid())?,
         revision: bpffs::read_note(&home.revision())?,
         trial: bpffs::read_note(&home.trial())?.as_deref().and_then(Trial::parse),
+        previous: reader.kept.previous.as_ref().map(|previous| previous.revision.clone()),
         retained: names.retained.clone(),
         stray: names.stray,
         ..Held::default()

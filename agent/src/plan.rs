@@ -50,6 +50,8 @@ pub enum Step {
     Update(LinkKey),
     /// Note whether a revision cuts the node off.
     SetTrial(Trial),
+    /// Pin again the program that ran before the one on trial.
+    Restore(String),
     /// Pin a program again whose pin someone removed.
     RepinProgram(String),
     /// Pin a map again whose pin someone removed.
@@ -265,12 +267,21 @@ pub fn detach(held: &Held) -> Vec<Step> {
     held.links.keys().cloned().map(Step::Detach).collect()
 }
 
+/// The steps that take back what is on trial: back to what ran before it, or, where there is nothing to go back to, detached.
+pub fn revert(held: &Held) -> Vec<Step> {
+    let Some(previous) = &held.previous else { return detach(held) };
+    let functions: BTreeSet<&String> = held.links.keys().map(|key| &key.function).collect();
+    let restore = functions.into_iter().cloned().map(Step::Restore);
+    let update = held.links.keys().cloned().map(Step::Update);
+    restore.chain(update).chain([Step::SetRevision(Some(previous.clone()))]).collect()
+}
+
 /// The steps that leave nothing but the maps to retain.
 fn dismantle(held: &Held) -> Vec<Step> {
     if held.is_empty() || held.is_retained_only() {
         return Vec::new();
     }
-    let Held { uid: _, revision, trial: _, functions, maps, links, retained, stray } = held;
+    let Held { uid: _, revision, trial: _, previous: _, functions, maps, links, retained, stray } = held;
     let mut steps: Vec<Step> = stray.then_some(Step::RemoveStray).into_iter().collect();
     steps.extend(links.keys().cloned().map(Step::Detach));
     steps.extend(functions.keys().cloned().map(Step::UnpinProgram));

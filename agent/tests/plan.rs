@@ -9,7 +9,7 @@ use sockeye_agent::{
     held::{Held, Names},
     kernel::{cgroup::Cgroup, load::ProgramKind},
     layout::{Trial, Verdict},
-    plan::{Step, detach, plan},
+    plan::{Step, detach, plan, revert},
     shape::Shape,
     wanted::{Wanted, WantedFunction, WantedMap},
 };
@@ -59,7 +59,7 @@ prop_compose! {
         let load_key = format!("{load}-{:?}-{options:?}", functions.keys());
         Wanted {
             program: ProgramRef { name: "p".into(), uid: format!("uid-{uid}") },
-            revision: format!("p-{load_key}-{suspended}"),
+            revision: format!("p-{load_key}-{suspended}-{can_cut_off}"),
             load_key,
             digest: "sha256:0".into(),
             functions,
@@ -268,6 +268,14 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     wanted.revision = "p-2".into();
     fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &cgroups()).unwrap());
     assert_eq!(fake.held.trial, Some(Trial::open("p-2")));
+
+    // Where something ran before, that is what is gone back to.
+    fake.held.previous = Some("p-1".into());
+    let steps = revert(&fake.held);
+    let shown: Vec<String> =
+        steps.iter().map(|step| format!("{step:?}").split('(').next().unwrap().to_owned()).collect();
+    assert_eq!(shown, ["Restore", "Update", "SetRevision"]);
+    assert!(steps.contains(&Step::SetRevision(Some("p-1".into()))), "{steps:?}");
     assert!(fake.held.links.values().all(|link| link.in_effect) && fake.held.links.len() == 1);
 }
 

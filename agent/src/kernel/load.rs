@@ -209,7 +209,9 @@ fn load_program(object: &Object, name: &str, kind: ProgramKind, btf: Option<&Own
     let end = log.iter().position(|&b| b == 0).unwrap_or(log.len());
     let mut log = String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim().to_owned();
     if cut {
-        log += &format!("\n(its log has more than {MAX_LOG} bytes, of which this kernel, being older than 6.4, keeps the first)");
+        log += &format!(
+            "\n(its log has more than {MAX_LOG} bytes, of which this kernel, being older than 6.4, keeps the first)"
+        );
     }
     Err(LoadError::Program { name: name.to_owned(), source: refused, log })
 }

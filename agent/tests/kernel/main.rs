@@ -12,6 +12,7 @@ mod node;
 mod objects;
 mod refusals;
 mod replaced;
+mod soak;
 mod suspend;
 
 use node::Node;

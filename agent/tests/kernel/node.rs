@@ -184,12 +184,21 @@ impl Node {
     }
 
     pub fn condition_is(&self, name: &str, type_: &str, status: &str) -> Value {
-        let number = self.applied.borrow()[name].to_string();
         self.until(&format!("{type_}={status}"), |node| {
-            let about = node.program(name)["metadata"]["annotations"]["applied"] == number.as_str();
-            about && node.condition(name, type_)["status"] == status
+            node.is_about(name) && node.condition(name, type_)["status"] == status
         });
         self.condition(name, type_)
+    }
+
+    /// Whether a status is about what was applied last.
+    pub fn is_about(&self, name: &str) -> bool {
+        let number = self.applied.borrow()[name].to_string();
+        self.program(name)["metadata"]["annotations"]["applied"] == number.as_str()
+    }
+
+    /// The process of the agent: what setpriv and nsenter became.
+    pub fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
     }
 
     pub fn ready(&self, name: &str) -> Value {

@@ -119,6 +119,7 @@ impl Fake {
             }
             Step::SetRevision(revision) => held.revision.clone_from(revision),
             Step::SetTrial(trial) => held.trial = Some(trial.clone()),
+            Step::Restore(_) => unreachable!("a fake has nothing to go back to"),
             Step::RepinProgram(function) => pin_again(&mut held.functions.get_mut(function).unwrap().pinned),
             Step::RepinMap(pin) => pin_again(&mut held.maps.get_mut(pin).unwrap().pinned),
             Step::RepinLink(key) => pin_again(&mut held.links.get_mut(key).unwrap().pinned),

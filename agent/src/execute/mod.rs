@@ -1,28 +1,39 @@
 //! Execute: the one interpreter of [`Step`]s. Does IO, in the order given, and stops at the first refusal; what it had
 //! made visible by then is undone in reverse, so that a revision that fails leaves what was there before it.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | what is made: loads, pins, attachments, updates |
+//! | `write` | notes and pins as they are written, over what is there or again |
+//! | `remove` | what is taken away |
+//! | `undo` | the inverse of what was done |
+
+mod remove;
+mod undo;
+mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    os::fd::AsFd as _,
 };
 
 use crate::{
     failure::{Failure, Obstacle, Place},
     held::LinkKey,
     host::Order,
-    kept::Kept,
+    kept::{Kept, KeptProgram, Previous},
     kernel::{
-        SysError, bpf, bpffs,
+        bpf, bpffs,
         cgroup::{Cgroup, Root},
         facts,
         info::{self, MapInfo},
         load::{self, Loaded, MapSource, Request},
     },
-    layout::{Home, Origin},
+    layout::{Home, Origin, Trial, Verdict},
     observe,
     plan::Step,
 };
+use undo::Undo;
 
 /// What a plan gave that no pin tells.
 #[derive(Debug, Default)]
@@ -46,29 +57,19 @@ struct Progress<'a> {
     kept: &'a mut Kept,
     executed: Executed,
     loaded: Loaded,
-    /// Programs whose pins were replaced: what links ran until now.
-    replaced: BTreeMap<String, OwnedFd>,
+    /// Programs whose pins were replaced, with the load each came from: what links ran until now.
+    replaced: BTreeMap<String, KeptProgram>,
+    /// Whether what is attached goes on trial, so that there should be a way back.
+    on_trial: bool,
     undo: Vec<Undo>,
-}
-
-/// The inverse of a step that was done.
-enum Undo {
-    Leave,
-    UnpinMap(String),
-    RepinMap(String, OwnedFd),
-    UnpinProgram(String),
-    RepinProgram(String, OwnedFd, Option<String>),
-    Detach(LinkKey),
-    UpdateBack(LinkKey, OwnedFd),
-    Release(String),
-    Retain(String),
 }
 
 impl Executor<'_> {
     /// Executes the steps.
     pub fn execute(&self, kept: &mut Kept) -> Result<Executed, Failure> {
         let (executed, loaded) = (Executed::default(), Loaded::default());
-        let mut progress = Progress { kept, executed, loaded, replaced: BTreeMap::new(), undo: Vec::new() };
+        let (replaced, undo) = (BTreeMap::new(), Vec::new());
+        let mut progress = Progress { kept, executed, loaded, replaced, on_trial: false, undo };
         for step in self.order.steps {
             if let Err(failure) = self.step(step, &mut progress) {
                 tracing::warn!(?step, %failure, "step refused: undoing what this run made");
@@ -99,9 +100,10 @@ impl Executor<'_> {
             Step::PinProgram(function) => self.pin_program(function, progress),
             Step::Attach { function, cgroup } => self.attach(function, cgroup, progress),
             Step::Update(key) => self.update(key, progress),
-            Step::SetRevision(Some(revision)) => Ok(self.note(&self.home.revision(), revision).map(drop)?),
+            Step::SetRevision(Some(revision)) => self.set_revision(revision, progress),
             Step::SetRevision(None) => Ok(bpffs::remove(&self.home.revision())?),
-            Step::SetTrial(trial) => Ok(self.note(&self.home.trial(), &trial.note()).map(drop)?),
+            Step::SetTrial(trial) => self.set_trial(trial, progress),
+            Step::Restore(function) => self.restore(function, progress.kept),
             Step::RepinProgram(function) => self.repin_program(function, progress.kept),
             Step::RepinMap(pin) => self.repin_map(pin, progress.kept),
             Step::RepinLink(key) => self.repin_link(key, progress.kept),
@@ -176,7 +178,9 @@ impl Executor<'_> {
         };
         progress.undo.push(match replaced {
             Some(fd) => {
-                progress.replaced.insert(function.to_owned(), fd.try_clone().map_err(Failure::internal)?);
+                let load_key = origin_before.as_deref().and_then(Origin::parse).map(|origin| origin.load_key);
+                let before = KeptProgram { fd: fd.try_clone().map_err(Failure::internal)?, load_key };
+                progress.replaced.insert(function.to_owned(), before);
                 Undo::RepinProgram(function.to_owned(), fd, origin_before)
             }
             None => Undo::UnpinProgram(function.to_owned()),
@@ -222,7 +226,7 @@ impl Executor<'_> {
         let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
         let program = bpf::obj_get(&self.home.program(&key.function))?;
         let runs = info::link(link.as_fd())?.program_id;
-        let replaced = progress.replaced.get(&key.function);
+        let replaced = progress.replaced.get(&key.function).map(|before| &before.fd);
         let expected = match replaced {
             Some(fd) if info::program(fd.as_fd())?.id == runs => Some(fd),
             // The pin was replaced by an agent that was killed before it came to this link.
@@ -243,167 +247,19 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn repin_program(&self, function: &str, kept: &Kept) -> Result<(), Failure> {
-        let kept = kept.programs.get(function).ok_or_else(|| not_kept("program", function))?;
-        if let Some(load_key) = &kept.load_key {
-            let origin = Origin { load_key: load_key.clone(), program_id: info::program_id(kept.fd.as_fd())? };
-            self.note(&self.home.origin(function), &origin.note())?;
+    /// The note on what is in effect. What ran before it is kept while the new one is on trial.
+    fn set_revision(&self, revision: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let before = self.note(&self.home.revision(), revision)?;
+        if let (true, Some(revision)) = (progress.on_trial && !progress.replaced.is_empty(), before) {
+            progress.kept.previous = Some(Previous { revision, programs: std::mem::take(&mut progress.replaced) });
         }
-        Ok(self.pin(&kept.fd, &self.home.program(function)).map(drop)?)
-    }
-
-    fn repin_map(&self, pin: &str, kept: &Kept) -> Result<(), Failure> {
-        let fd = kept.maps.get(pin).ok_or_else(|| not_kept("map", pin))?;
-        Ok(self.pin(fd, &self.home.map(pin)).map(drop)?)
-    }
-
-    fn repin_link(&self, key: &LinkKey, kept: &Kept) -> Result<(), Failure> {
-        let kept = kept.links.get(key).ok_or_else(|| not_kept("link", &key.place))?;
-        if let Some(path) = &kept.path {
-            self.note(&self.home.cgroup(&key.place), path)?;
-        }
-        Ok(self.pin(&kept.fd, &self.home.link(&key.function, &key.place)).map(drop)?)
-    }
-
-    /// Detaches now, and whoever else holds the link: one whose last reference was the pin would be detached later, by a
-    /// kernel worker, and one that another process holds not at all.
-    fn detach(&self, key: &LinkKey, kept: &mut Kept) -> Result<(), SysError> {
-        let path = self.home.link(&key.function, &key.place);
-        let pinned = existing(bpf::obj_get(&path))?;
-        let kept = kept.links.remove(key).map(|kept| kept.fd);
-        for link in [pinned, kept].into_iter().flatten() {
-            match bpf::link_detach(link.as_fd()) {
-                // Its cgroup is gone, and with it the attachment.
-                Err(error) if error.errno() != Some(libc::ENOLINK) => return Err(error),
-                _ => {}
-            }
-        }
-        bpffs::remove(&path)?;
-        let links = bpffs::list(&self.home.links_of(&key.function))?;
-        if links.is_empty() {
-            bpffs::remove_dir(&self.home.links_of(&key.function))?;
-        }
-        for function in bpffs::list(&self.home.links())? {
-            if bpffs::list(&self.home.links_of(&function))?.contains(&key.place) {
-                return Ok(());
-            }
-        }
-        bpffs::remove(&self.home.cgroup(&key.place))
-    }
-
-    fn unpin_program(&self, function: &str, kept: &mut Kept) -> Result<(), SysError> {
-        bpffs::remove(&self.home.program(function))?;
-        kept.programs.remove(function);
-        bpffs::remove(&self.home.origin(function))
-    }
-
-    fn unpin_map(&self, pin: &str, kept: &mut Kept) -> Result<(), SysError> {
-        bpffs::remove(&self.home.map(pin))?;
-        kept.maps.remove(pin);
         Ok(())
     }
 
-    fn restore_origin(&self, function: &str, note: Option<&str>) -> Result<(), SysError> {
-        match note {
-            Some(note) => self.note(&self.home.origin(function), note).map(drop),
-            None => bpffs::remove(&self.home.origin(function)),
-        }
-    }
-
-    fn retain(&self, pin: &str) -> Result<(), SysError> {
-        self.note(&self.home.retention(pin), "Retain").map(drop)
-    }
-
-    /// Writes a note over what is there, and gives that.
-    fn note(&self, path: &Path, text: &str) -> Result<Option<String>, SysError> {
-        match bpffs::make_note(path, text) {
-            Err(error) if error.is_there() => {
-                let replaced = bpffs::read_note(path)?;
-                bpffs::replace(path, &self.home.staging(), |at| bpffs::make_note(at, text))?;
-                Ok(replaced)
-            }
-            made => made.map(|()| None),
-        }
-    }
-
-    /// Pins over what is there, and gives that. Makes the directory where it is not there (any more).
-    fn pin(&self, fd: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, SysError> {
-        match bpf::obj_pin(fd.as_fd(), path) {
-            Err(error) if error.is_not_found() => {
-                path.parent().map_or(Ok(false), bpffs::make_dir)?;
-                bpf::obj_pin(fd.as_fd(), path).map(|()| None)
-            }
-            Err(error) if error.is_there() => {
-                let replaced = bpf::obj_get(path)?;
-                self.pin_over(fd, path)?;
-                Ok(Some(replaced))
-            }
-            pinned => pinned.map(|()| None),
-        }
-    }
-
-    /// Pins over what is there.
-    fn pin_over(&self, fd: &OwnedFd, path: &Path) -> Result<(), SysError> {
-        bpffs::replace(path, &self.home.staging(), |at| bpf::obj_pin(fd.as_fd(), at))
-    }
-
-    /// The UID goes last: until then the home is known to be ours.
-    fn leave(&self) -> Result<(), SysError> {
-        let home = self.home;
-        let uid = home.uid();
-        for note in bpffs::list(&home.meta())?.into_iter().map(|name| home.meta().join(name)).filter(|at| *at != uid) {
-            bpffs::remove(&note)?;
-        }
-        for function in bpffs::list(&home.links())? {
-            bpffs::remove_dir(&home.links_of(&function))?;
-        }
-        for dir in [home.links(), home.programs(), home.maps()] {
-            bpffs::remove_dir(&dir)?;
-        }
-        bpffs::remove(&uid)?;
-        bpffs::remove_dir(&home.meta())?;
-        bpffs::remove_dir(home.directory())
-    }
-
-    /// Undoes in reverse. What can't be undone is said, and found by the next observation.
-    fn undo(&self, progress: Progress<'_>) {
-        let Progress { kept, undo, .. } = progress;
-        for undo in undo.into_iter().rev() {
-            if let Err(error) = self.undo_one(&undo, kept) {
-                tracing::error!(%error, "could not undo a step");
-            }
-        }
-    }
-
-    fn undo_one(&self, undo: &Undo, kept: &mut Kept) -> Result<(), SysError> {
-        match undo {
-            Undo::Leave => self.leave(),
-            Undo::UnpinMap(pin) => self.unpin_map(pin, kept),
-            Undo::RepinMap(pin, fd) => self.pin_over(fd, &self.home.map(pin)),
-            Undo::UnpinProgram(function) => self.unpin_program(function, kept),
-            Undo::RepinProgram(function, fd, origin) => {
-                self.pin_over(fd, &self.home.program(function))?;
-                self.restore_origin(function, origin.as_deref())
-            }
-            Undo::Detach(key) => self.detach(key, kept),
-            Undo::UpdateBack(key, fd) => {
-                let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
-                bpf::link_update(link.as_fd(), fd.as_fd(), None)
-            }
-            Undo::Release(pin) => bpffs::remove(&self.home.retention(pin)),
-            Undo::Retain(pin) => self.retain(pin),
-        }
-    }
-}
-
-fn not_kept(what: &str, name: &str) -> Failure {
-    Failure::internal(format!("{what} {name} was to be pinned again, and nobody holds it"))
-}
-
-fn existing(answer: Result<OwnedFd, SysError>) -> Result<Option<OwnedFd>, SysError> {
-    match answer {
-        Ok(fd) => Ok(Some(fd)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
+    fn set_trial(&self, trial: &Trial, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        self.note(&self.home.trial(), &trial.note())?;
+        progress.on_trial = trial.verdict == Verdict::Open;
+        progress.kept.previous = None;
+        Ok(())
     }
 }

@@ -2,6 +2,17 @@
 //!
 //! Level-triggered and without a state of its own to lose: all that it knows of the node comes from bpffs and the kernel.
 //! What it keeps between passes is only what has been tried, and when to try again.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | a pass: what there is to do, and in which order |
+//! | `wants` | what a node is told to run |
+//! | `attempt` | one BpfProgram: observe, plan, execute, observe again |
+//! | `halt` | what is to be attached nowhere |
+
+mod attempt;
+mod halt;
+mod wants;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,33 +21,28 @@ use std::{
     time::Instant,
 };
 
-use sockeye_crds::{BpfNodeStatus, BpfRevision, Reason, node::NodeFacts};
+use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
 use tokio::task::block_in_place;
 
 use crate::{
     beside::Beside,
-    drift,
-    execute::Executed,
     failure::Failure,
-    held::Names,
-    host::{Host, Kernel, Order},
+    host::{Host, Kernel},
     kernel::{
         SysError,
-        cgroup::{Cgroup, Root, RootError},
+        cgroup::{Root, RootError},
         facts::{self, Machine},
         load::KernelBtf,
     },
-    layout::{Layout, Trial, Verdict},
+    layout::Layout,
     observe::ObserveError,
-    plan::{self, Step, plan},
     policy::Policy,
     report::report,
     track::Track,
-    wanted::{Here, Wanted},
+    wanted::Here,
 };
-
-/// A plan that something came in between of, as the death of a cgroup, is made anew at once; so often in all.
-const ROUNDS: usize = 2;
+pub use halt::Detached;
+pub use wants::{Bytes, Wants};
 
 /// Where things are on this node.
 #[derive(Clone, Debug)]
@@ -53,12 +59,6 @@ pub struct Places {
     pub has_api: bool,
 }
 
-/// Gives the bytes of an object.
-pub trait Bytes {
-    /// The bytes of that digest, checked against it, or why there are none.
-    fn get(&self, digest: &str) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
-}
-
 /// Why the agent can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -68,30 +68,6 @@ pub enum StartError {
     /// The kernel refused.
     #[error(transparent)]
     Sys(#[from] SysError),
-}
-
-/// What a node is told to run.
-#[derive(Clone, Debug, Default)]
-pub struct Wants {
-    /// The revision to run, by BpfProgram.
-    pub run: BTreeMap<String, Arc<BpfRevision>>,
-    /// BpfPrograms that are to keep what they have, and why: what is wanted of them can't be told.
-    pub keep: BTreeMap<String, String>,
-    /// Whether a BpfProgram that is not named is to have nothing here. Otherwise it keeps what it has.
-    pub complete: bool,
-    /// Why nothing at all is to be attached, where someone has said so for the whole cluster.
-    pub suspended: Option<String>,
-}
-
-impl Wants {
-    /// Why a BpfProgram is to be left as it is, where it is.
-    fn leave_alone(&self, name: &str, revision: Option<&BpfRevision>) -> Option<String> {
-        match self.keep.get(name) {
-            Some(why) => Some(why.clone()),
-            None if self.complete || revision.is_some() => None,
-            None => Some("not everything that is wanted here could be read".to_owned()),
-        }
-    }
 }
 
 /// What one pass has to do.
@@ -275,58 +251,12 @@ impl<H: Host> Agent<H> {
         report(&self.facts, &self.layout, &self.tracks, self.suspended.as_deref())
     }
 
-    /// The BpfPrograms of which it is not known yet whether they cut this node off.
-    pub fn on_trial(&self) -> BTreeSet<String> {
-        let open = |track: &Track| track.held.trial.as_ref().is_some_and(|trial| trial.verdict == Verdict::Open);
-        self.tracks.iter().filter(|(_, track)| open(track)).map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Ends the trial of BpfPrograms: those that cut the node off are detached, and not attached again.
-    pub fn judge(&mut self, names: &BTreeSet<String>, verdict: Verdict) {
-        for name in names {
-            let Some(track) = self.tracks.get(name) else { continue };
-            let Some(Trial { revision, .. }) = track.held.trial.clone() else { continue };
-            let mut steps = if verdict == Verdict::Reverted { plan::detach(&track.held) } else { Vec::new() };
-            steps.push(Step::SetTrial(Trial { revision, verdict }));
-            if let Err(failure) = block_in_place(|| self.execute_alone(name, &steps)) {
-                tracing::error!(program = name, %failure, ?verdict, "its trial could not be ended");
-            }
-        }
-    }
-
-    /// Executes steps that need neither an object nor what is wanted, and observes.
-    fn execute_alone(&mut self, name: &str, steps: &[Step]) -> Result<(), Failure> {
-        let order = Order { steps, wanted: None, bytes: None, kernel_btf: &KernelBtf::default() };
-        let executed = self.host.execute(name, &order);
-        let held = self.host.observe(name)?;
-        let track = self.track(name);
-        track.observe(held);
-        track.forget_failures();
-        executed.map(drop)
-    }
-
     /// The track of a BpfProgram that is about to be observed.
     fn track(&mut self, name: &str) -> &mut Track {
         if !self.observed.contains(name) {
             self.observed.insert(name.to_owned());
         }
         self.tracks.entry(name.to_owned()).or_default()
-    }
-
-    /// Detaches all that is here, whoever wants it; what became of each BpfProgram that had something attached.
-    pub fn detach_all(&mut self) -> Result<Vec<(String, Result<(), Failure>)>, ObserveError> {
-        let mut detached = Vec::new();
-        for name in self.host.homes()? {
-            let held = self.host.observe(&name)?;
-            if !held.links.is_empty() {
-                let done = self.execute_alone(&name, &plan::detach(&held));
-                if let Err(failure) = &done {
-                    tracing::error!(program = name, %failure, "not detached");
-                }
-                detached.push((name, done));
-            }
-        }
-        Ok(detached)
     }
 
     /// Looks at what is there, and changes nothing; but where nothing is to be attached, this is not either.
@@ -348,19 +278,6 @@ impl<H: Host> Agent<H> {
         }
     }
 
-    /// Where nothing is to be attached on this node: detaches a BpfProgram's links.
-    fn detach_where_suspended(&mut self, name: &str) -> Result<(), Failure> {
-        let track = self.track(name);
-        if track.held.links.is_empty() {
-            return Ok(());
-        }
-        let steps = plan::detach(&track.held);
-        if self.suspended.is_none() {
-            return Ok(());
-        }
-        block_in_place(|| self.execute_alone(name, &steps))
-    }
-
     /// Notes what an attempt came to; says what is new in it.
     fn note(&mut self, name: &str, outcome: Result<(), Failure>) {
         let Some(track) = self.tracks.get_mut(name) else { return };
@@ -373,128 +290,4 @@ impl<H: Host> Agent<H> {
         }
         track.outcome(outcome, Instant::now());
     }
-
-    /// Observe, plan, execute, observe again. An attempt that fails is observed too: what it left is what is reported.
-    async fn attempt(
-        &mut self,
-        name: &str,
-        revision: Option<&BpfRevision>,
-        here: &Here,
-        bytes: &impl Bytes,
-        kernel_btf: &KernelBtf,
-    ) -> Result<(), Failure> {
-        let wanted = revision.map(|revision| Wanted::new(revision, here)).transpose();
-        let mut cgroups = block_in_place(|| self.cgroups(wanted.as_ref().ok().and_then(Option::as_ref)))?;
-        self.take_in(name, wanted.as_ref().ok().cloned().flatten(), &cgroups)?;
-        if revision.is_some() && self.is_suspended(name)? {
-            return Ok(());
-        }
-        let wanted = wanted?;
-        for round in 0..ROUNDS {
-            if round > 0 {
-                cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
-            }
-            if self.round(name, wanted.as_ref(), &cgroups, here, bytes, kernel_btf).await? {
-                return Ok(());
-            }
-        }
-        Err(Failure::new(Reason::NotInEffect, "what was done did not stay in effect"))
-    }
-
-    /// Observes, and takes in what is wanted and what others have done.
-    fn take_in(
-        &mut self,
-        name: &str,
-        wanted: Option<Wanted>,
-        cgroups: &BTreeMap<String, Cgroup>,
-    ) -> Result<(), Failure> {
-        let held = block_in_place(|| self.host.observe(name))?;
-        let of_spec = wanted.as_ref().is_some_and(|wanted| wanted.suspended).then(|| "spec.suspend is true".to_owned());
-        let suspended = self.suspended.clone().or(of_spec);
-        let expected = self.suspended.is_some();
-        let track = self.track(name);
-        let undone = if track.settled && !expected { drift::since(&track.held, &held, cgroups) } else { Vec::new() };
-        track.observe(held);
-        track.wanted = wanted;
-        track.suspended = suspended;
-        track.undone(undone, Instant::now())
-    }
-
-    /// What is to be attached nowhere is detached before anything else, whatever may then fail. Says whether that is all,
-    /// because nothing is to be attached on the node.
-    fn is_suspended(&mut self, name: &str) -> Result<bool, Failure> {
-        let node = self.suspended.is_some();
-        let track = self.track(name);
-        if track.suspended.is_some() && !track.held.links.is_empty() {
-            let steps = plan::detach(&track.held);
-            block_in_place(|| self.execute_alone(name, &steps))?;
-        }
-        if node {
-            self.track(name).settled = true;
-        }
-        Ok(node)
-    }
-
-    /// Plan, execute, observe again; says whether that brought what is wanted.
-    async fn round(
-        &mut self,
-        name: &str,
-        wanted: Option<&Wanted>,
-        cgroups: &BTreeMap<String, Cgroup>,
-        here: &Here,
-        bytes: &impl Bytes,
-        kernel_btf: &KernelBtf,
-    ) -> Result<bool, Failure> {
-        let track = self.track(name);
-        let steps = plan(wanted, &track.held, cgroups)?;
-        track.settled = steps.is_empty();
-        if track.settled {
-            return Ok(true);
-        }
-        let names = Names::of(&track.held).after(&steps);
-        let loads = steps.iter().any(|step| matches!(step, Step::Load { .. }));
-        let object = match wanted.filter(|_| loads) {
-            Some(wanted) => {
-                self.policy.admit(wanted, || self.map_bytes_besides(name, &here.machine), &here.machine)?;
-                Some(fetch(bytes, &wanted.digest).await?)
-            }
-            None => None,
-        };
-        block_in_place(|| {
-            let order = Order { steps: &steps, wanted, bytes: object.as_deref(), kernel_btf };
-            let executed = self.host.execute(name, &order);
-            let held = match &executed {
-                Ok(_) => self.host.observe_known(name, &names)?,
-                Err(_) => self.host.observe(name)?,
-            };
-            let track = self.track(name);
-            track.observe(held);
-            let Executed { unpinned } = executed?;
-            if loads {
-                track.unpinned = unpinned;
-            }
-            track.settled = plan(wanted, &track.held, cgroups)?.is_empty();
-            let (revision, settled) = (&track.revision, track.settled);
-            tracing::info!(program = name, revision, steps = steps.len(), settled, "done");
-            Ok(settled)
-        })
-    }
-
-    /// What the maps of all other BpfPrograms here may hold.
-    fn map_bytes_besides(&self, name: &str, machine: &Machine) -> u64 {
-        let others = self.tracks.iter().filter(|(other, _)| *other != name);
-        others.flat_map(|(_, track)| track.held.maps.values()).map(|map| map.shape().bytes(machine)).sum()
-    }
-
-    fn cgroups(&self, wanted: Option<&Wanted>) -> Result<BTreeMap<String, Cgroup>, SysError> {
-        wanted.map_or_else(|| Ok(BTreeMap::new()), |wanted| self.host.cgroups(wanted))
-    }
-}
-
-async fn fetch(bytes: &impl Bytes, digest: &str) -> Result<Vec<u8>, Failure> {
-    let got = bytes.get(digest).await.and_then(|bytes| {
-        let found = sockeye_crds::names::digest(&bytes);
-        if found == digest { Ok(bytes) } else { Err(format!("the bytes have digest {found}")) }
-    });
-    got.map_err(|why| Failure::new(Reason::BytecodeUnavailable, format!("the object {digest} can't be had: {why}")))
 }

@@ -1,0 +1,133 @@
+//! An attempt at one BpfProgram: observe, plan, execute, observe again. What an attempt that failed has left is observed too,
+//! and is what is reported.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use sockeye_crds::{BpfRevision, Reason};
+use tokio::task::block_in_place;
+
+use super::{Agent, Bytes};
+use crate::{
+    drift,
+    execute::Executed,
+    failure::Failure,
+    held::Names,
+    host::{Host, Order},
+    kernel::{SysError, cgroup::Cgroup, facts::Machine, load::KernelBtf},
+    plan::{Step, plan},
+    wanted::{Here, Wanted},
+};
+
+/// A plan that something came in between of, as the death of a cgroup, is made anew at once; so often in all.
+const ROUNDS: usize = 2;
+
+impl<H: Host> Agent<H> {
+    /// Takes one.
+    pub(super) async fn attempt(
+        &mut self,
+        name: &str,
+        revision: Option<&BpfRevision>,
+        here: &Here,
+        bytes: &impl Bytes,
+        kernel_btf: &KernelBtf,
+    ) -> Result<(), Failure> {
+        let wanted = revision.map(|revision| Wanted::new(revision, here)).transpose();
+        let mut cgroups = block_in_place(|| self.cgroups(wanted.as_ref().ok().and_then(Option::as_ref)))?;
+        self.take_in(name, wanted.as_ref().ok().cloned().flatten(), &cgroups)?;
+        if revision.is_some() && self.is_suspended(name)? {
+            return Ok(());
+        }
+        let wanted = wanted?;
+        for round in 0..ROUNDS {
+            if round > 0 {
+                cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
+            }
+            if self.round(name, wanted.as_ref(), &cgroups, here, bytes, kernel_btf).await? {
+                return Ok(());
+            }
+        }
+        Err(Failure::new(Reason::NotInEffect, "what was done did not stay in effect"))
+    }
+
+    /// Observes, and takes in what is wanted and what others have done.
+    fn take_in(
+        &mut self,
+        name: &str,
+        wanted: Option<Wanted>,
+        cgroups: &BTreeMap<String, Cgroup>,
+    ) -> Result<(), Failure> {
+        let held = block_in_place(|| self.host.observe(name))?;
+        let of_spec = wanted.as_ref().is_some_and(|wanted| wanted.suspended).then(|| "spec.suspend is true".to_owned());
+        let suspended = self.suspended.clone().or(of_spec);
+        let expected = self.suspended.is_some();
+        let track = self.track(name);
+        let undone = if track.settled && !expected { drift::since(&track.held, &held, cgroups) } else { Vec::new() };
+        track.observe(held);
+        track.wanted = wanted;
+        track.suspended = suspended;
+        track.undone(undone, Instant::now())
+    }
+
+    /// Plan, execute, observe again; says whether that brought what is wanted.
+    async fn round(
+        &mut self,
+        name: &str,
+        wanted: Option<&Wanted>,
+        cgroups: &BTreeMap<String, Cgroup>,
+        here: &Here,
+        bytes: &impl Bytes,
+        kernel_btf: &KernelBtf,
+    ) -> Result<bool, Failure> {
+        let track = self.track(name);
+        let steps = plan(wanted, &track.held, cgroups)?;
+        track.settled = steps.is_empty();
+        if track.settled {
+            return Ok(true);
+        }
+        let names = Names::of(&track.held).after(&steps);
+        let loads = steps.iter().any(|step| matches!(step, Step::Load { .. }));
+        let object = match wanted.filter(|_| loads) {
+            Some(wanted) => {
+                self.policy.admit(wanted, || self.map_bytes_besides(name, &here.machine), &here.machine)?;
+                Some(fetch(bytes, &wanted.digest).await?)
+            }
+            None => None,
+        };
+        block_in_place(|| {
+            let order = Order { steps: &steps, wanted, bytes: object.as_deref(), kernel_btf };
+            let executed = self.host.execute(name, &order);
+            let held = match &executed {
+                Ok(_) => self.host.observe_known(name, &names)?,
+                Err(_) => self.host.observe(name)?,
+            };
+            let track = self.track(name);
+            track.observe(held);
+            let Executed { unpinned } = executed?;
+            if loads {
+                track.unpinned = unpinned;
+            }
+            track.settled = plan(wanted, &track.held, cgroups)?.is_empty();
+            let (revision, settled) = (&track.revision, track.settled);
+            tracing::info!(program = name, revision, steps = steps.len(), settled, "done");
+            Ok(settled)
+        })
+    }
+
+    /// What the maps of all other BpfPrograms here may hold.
+    fn map_bytes_besides(&self, name: &str, machine: &Machine) -> u64 {
+        let others = self.tracks.iter().filter(|(other, _)| *other != name);
+        others.flat_map(|(_, track)| track.held.maps.values()).map(|map| map.shape().bytes(machine)).sum()
+    }
+
+    fn cgroups(&self, wanted: Option<&Wanted>) -> Result<BTreeMap<String, Cgroup>, SysError> {
+        wanted.map_or_else(|| Ok(BTreeMap::new()), |wanted| self.host.cgroups(wanted))
+    }
+}
+
+async fn fetch(bytes: &impl Bytes, digest: &str) -> Result<Vec<u8>, Failure> {
+    let got = bytes.get(digest).await.and_then(|bytes| {
+        let found = sockeye_crds::names::digest(&bytes);
+        if found == digest { Ok(bytes) } else { Err(format!("the bytes have digest {found}")) }
+    });
+    got.map_err(|why| Failure::new(Reason::BytecodeUnavailable, format!("the object {digest} can't be had: {why}")))
+}

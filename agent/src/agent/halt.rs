@@ -1,0 +1,96 @@
+//! What is to be attached nowhere: because someone has said so, of one BpfProgram or of the whole node, or because it cut the
+//! node off.
+
+use std::collections::BTreeSet;
+
+use tokio::task::block_in_place;
+
+use super::Agent;
+use crate::{
+    failure::Failure,
+    host::{Host, Order},
+    kernel::load::KernelBtf,
+    layout::{Trial, Verdict},
+    observe::ObserveError,
+    plan::{self, Step},
+    track::Track,
+};
+
+/// A BpfProgram that had something attached, and what became of that.
+pub type Detached = (String, Result<(), Failure>);
+
+impl<H: Host> Agent<H> {
+    /// The BpfPrograms of which it is not known yet whether they cut this node off.
+    pub fn on_trial(&self) -> BTreeSet<String> {
+        let open = |track: &Track| track.held.trial.as_ref().is_some_and(|trial| trial.verdict == Verdict::Open);
+        self.tracks.iter().filter(|(_, track)| open(track)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Ends the trial of BpfPrograms: those that cut the node off are detached, and not attached again.
+    pub fn judge(&mut self, names: &BTreeSet<String>, verdict: Verdict) {
+        for name in names {
+            let Some(track) = self.tracks.get(name) else { continue };
+            let Some(Trial { revision, .. }) = track.held.trial.clone() else { continue };
+            let mut steps = if verdict == Verdict::Reverted { plan::revert(&track.held) } else { Vec::new() };
+            steps.push(Step::SetTrial(Trial { revision, verdict }));
+            if let Err(failure) = block_in_place(|| self.execute_alone(name, &steps)) {
+                tracing::error!(program = name, %failure, ?verdict, "its trial could not be ended");
+            }
+        }
+    }
+
+    /// Detaches all that is here, whoever wants it; what became of each BpfProgram that had something attached.
+    pub fn detach_all(&mut self) -> Result<Vec<Detached>, ObserveError> {
+        let mut detached = Vec::new();
+        for name in self.host.homes()? {
+            let held = self.host.observe(&name)?;
+            if !held.links.is_empty() {
+                let done = self.execute_alone(&name, &plan::detach(&held));
+                if let Err(failure) = &done {
+                    tracing::error!(program = name, %failure, "not detached");
+                }
+                detached.push((name, done));
+            }
+        }
+        Ok(detached)
+    }
+
+    /// What is to be attached nowhere is detached before anything else, whatever may then fail. Says whether that is all,
+    /// because nothing is to be attached on the node.
+    pub(super) fn is_suspended(&mut self, name: &str) -> Result<bool, Failure> {
+        let node = self.suspended.is_some();
+        let track = self.track(name);
+        if track.suspended.is_some() && !track.held.links.is_empty() {
+            let steps = plan::detach(&track.held);
+            block_in_place(|| self.execute_alone(name, &steps))?;
+        }
+        if node {
+            self.track(name).settled = true;
+        }
+        Ok(node)
+    }
+
+    /// Where nothing is to be attached on this node: detaches a BpfProgram's links.
+    pub(super) fn detach_where_suspended(&mut self, name: &str) -> Result<(), Failure> {
+        let track = self.track(name);
+        if track.held.links.is_empty() {
+            return Ok(());
+        }
+        let steps = plan::detach(&track.held);
+        if self.suspended.is_none() {
+            return Ok(());
+        }
+        block_in_place(|| self.execute_alone(name, &steps))
+    }
+
+    /// Executes steps that need neither an object nor what is wanted, and observes.
+    fn execute_alone(&mut self, name: &str, steps: &[Step]) -> Result<(), Failure> {
+        let order = Order { steps, wanted: None, bytes: None, kernel_btf: &KernelBtf::default() };
+        let executed = self.host.execute(name, &order);
+        let held = self.host.observe(name)?;
+        let track = self.track(name);
+        track.observe(held);
+        track.forget_failures();
+        executed.map(drop)
+    }
+}

@@ -1,0 +1,55 @@
+//! Undo: the inverse of what was done, in reverse. What can't be undone is said, and found by the next observation.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use super::{Executor, Progress};
+use crate::{
+    held::LinkKey,
+    kept::Kept,
+    kernel::{SysError, bpf, bpffs},
+};
+
+/// The inverse of a step that was done.
+pub(super) enum Undo {
+    Leave,
+    UnpinMap(String),
+    RepinMap(String, OwnedFd),
+    UnpinProgram(String),
+    RepinProgram(String, OwnedFd, Option<String>),
+    Detach(LinkKey),
+    UpdateBack(LinkKey, OwnedFd),
+    Release(String),
+    Retain(String),
+}
+
+impl Executor<'_> {
+    /// Undoes all of it.
+    pub(super) fn undo(&self, progress: Progress<'_>) {
+        let Progress { kept, undo, .. } = progress;
+        for undo in undo.into_iter().rev() {
+            if let Err(error) = self.undo_one(&undo, kept) {
+                tracing::error!(%error, "could not undo a step");
+            }
+        }
+    }
+
+    fn undo_one(&self, undo: &Undo, kept: &mut Kept) -> Result<(), SysError> {
+        match undo {
+            Undo::Leave => self.leave(),
+            Undo::UnpinMap(pin) => self.unpin_map(pin, kept),
+            Undo::RepinMap(pin, fd) => self.pin_over(fd, &self.home.map(pin)),
+            Undo::UnpinProgram(function) => self.unpin_program(function, kept),
+            Undo::RepinProgram(function, fd, origin) => {
+                self.pin_over(fd, &self.home.program(function))?;
+                self.restore_origin(function, origin.as_deref())
+            }
+            Undo::Detach(key) => self.detach(key, kept),
+            Undo::UpdateBack(key, fd) => {
+                let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
+                bpf::link_update(link.as_fd(), fd.as_fd(), None)
+            }
+            Undo::Release(pin) => bpffs::remove(&self.home.retention(pin)),
+            Undo::Retain(pin) => self.retain(pin),
+        }
+    }
+}

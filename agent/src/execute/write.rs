@@ -1,0 +1,98 @@
+//! Notes and pins as they are written: over what is there, in one step, or again where someone removed them.
+
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
+
+use super::Executor;
+use crate::{
+    failure::Failure,
+    held::LinkKey,
+    kept::{Kept, KeptProgram},
+    kernel::{SysError, bpf, bpffs, info},
+    layout::Origin,
+};
+
+impl Executor<'_> {
+    /// Writes a note over what is there, and gives that.
+    pub(super) fn note(&self, path: &Path, text: &str) -> Result<Option<String>, SysError> {
+        match bpffs::make_note(path, text) {
+            Err(error) if error.is_there() => {
+                let replaced = bpffs::read_note(path)?;
+                bpffs::replace(path, &self.home.staging(), |at| bpffs::make_note(at, text))?;
+                Ok(replaced)
+            }
+            made => made.map(|()| None),
+        }
+    }
+
+    /// Pins over what is there, and gives that. Makes the directory where it is not there (any more).
+    pub(super) fn pin(&self, fd: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, SysError> {
+        match bpf::obj_pin(fd.as_fd(), path) {
+            Err(error) if error.is_not_found() => {
+                path.parent().map_or(Ok(false), bpffs::make_dir)?;
+                bpf::obj_pin(fd.as_fd(), path).map(|()| None)
+            }
+            Err(error) if error.is_there() => {
+                let replaced = bpf::obj_get(path)?;
+                self.pin_over(fd, path)?;
+                Ok(Some(replaced))
+            }
+            pinned => pinned.map(|()| None),
+        }
+    }
+
+    /// Pins over what is there.
+    pub(super) fn pin_over(&self, fd: &OwnedFd, path: &Path) -> Result<(), SysError> {
+        bpffs::replace(path, &self.home.staging(), |at| bpf::obj_pin(fd.as_fd(), at))
+    }
+
+    pub(super) fn retain(&self, pin: &str) -> Result<(), SysError> {
+        self.note(&self.home.retention(pin), "Retain").map(drop)
+    }
+
+    pub(super) fn restore_origin(&self, function: &str, note: Option<&str>) -> Result<(), SysError> {
+        match note {
+            Some(note) => self.note(&self.home.origin(function), note).map(drop),
+            None => bpffs::remove(&self.home.origin(function)),
+        }
+    }
+
+    pub(super) fn repin_program(&self, function: &str, kept: &Kept) -> Result<(), Failure> {
+        let kept = kept.programs.get(function).ok_or_else(|| not_kept("program", function))?;
+        self.pin_kept(function, kept)
+    }
+
+    /// Pins the program that ran before the one on trial over that one; its links follow.
+    pub(super) fn restore(&self, function: &str, kept: &Kept) -> Result<(), Failure> {
+        let previous = kept.previous.as_ref().and_then(|previous| previous.programs.get(function));
+        self.pin_kept(function, previous.ok_or_else(|| not_kept("program", function))?)
+    }
+
+    fn pin_kept(&self, function: &str, program: &KeptProgram) -> Result<(), Failure> {
+        let KeptProgram { fd, load_key } = program;
+        if let Some(load_key) = load_key {
+            let origin = Origin { load_key: load_key.clone(), program_id: info::program_id(fd.as_fd())? };
+            self.note(&self.home.origin(function), &origin.note())?;
+        }
+        Ok(self.pin(fd, &self.home.program(function)).map(drop)?)
+    }
+
+    pub(super) fn repin_map(&self, pin: &str, kept: &Kept) -> Result<(), Failure> {
+        let fd = kept.maps.get(pin).ok_or_else(|| not_kept("map", pin))?;
+        Ok(self.pin(fd, &self.home.map(pin)).map(drop)?)
+    }
+
+    pub(super) fn repin_link(&self, key: &LinkKey, kept: &Kept) -> Result<(), Failure> {
+        let kept = kept.links.get(key).ok_or_else(|| not_kept("link", &key.place))?;
+        if let Some(path) = &kept.path {
+            self.note(&self.home.cgroup(&key.place), path)?;
+        }
+        Ok(self.pin(&kept.fd, &self.home.link(&key.function, &key.place)).map(drop)?)
+    }
+}
+
+fn not_kept(what: &str, name: &str) -> Failure {
+    Failure::internal(format!("{what} {name} was to be pinned again, and nobody holds it"))
+}
