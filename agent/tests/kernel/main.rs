@@ -4,8 +4,11 @@
 //! the test, also with a killed one.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod hostile;
 mod load;
 mod node;
+#[path = "../../../ebpf/tests/hostile/process.rs"]
+mod process;
 mod refusals;
 
 use node::Node;

@@ -91,8 +91,8 @@ impl Node {
         agent.wait().unwrap();
     }
 
-    /// Puts a manifest into the folder, in one step.
-    pub fn apply(&self, name: &str, object: &[u8], programs: Value, maps: Value) {
+    /// Puts a manifest into the folder, in one step; gives its number.
+    pub fn apply(&self, name: &str, object: &[u8], programs: Value, maps: Value) -> u32 {
         self.applied.set(self.applied.get() + 1);
         let manifest = json!({
             "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram",
@@ -102,6 +102,7 @@ impl Node {
         let staged = self.folder.path().join(format!(".{name}"));
         fs::write(&staged, manifest.to_string()).unwrap();
         fs::rename(staged, self.manifest(name)).unwrap();
+        self.applied.get()
     }
 
     /// Takes a manifest away, and waits until the agent has done with it.
@@ -152,6 +153,23 @@ impl Node {
             about && node.condition(name, type_)["status"] == status
         });
         self.condition(name, type_)
+    }
+
+    /// Whether a manifest's status is about the one of that number.
+    pub fn is_about(&self, name: &str, number: u32) -> bool {
+        self.program(name)["metadata"]["annotations"]["applied"] == number.to_string().as_str()
+    }
+
+    /// The agent's process, which must be there.
+    pub fn process(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    /// The most memory that the agent had so far.
+    pub fn peak_kib(&self) -> u32 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the agent has ended");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub fn ready(&self, name: &str) -> Value {

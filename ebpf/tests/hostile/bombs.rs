@@ -3,14 +3,18 @@
 //! (18,000 calls in calls), fill 800 MB (900 sections over each other), or search for 21 s (3,000 types).
 
 use sockeye_crds::Reason;
-use sockeye_ebpf::trial::{Outcome, features, trial};
+use sockeye_ebpf::{
+    Object,
+    trial::{Outcome, features, trial},
+};
 
 use crate::{
+    NAMES, end,
     forge::{
         CODE, CREL, DATA, FUNC, Forge, OBJECT, PROGBITS, REL, SECTION, Types, call, exit, ext, instruction, mov0,
         relocation, words,
     },
-    process,
+    kernel, process,
 };
 
 /// A bomb of a size: what it is called, how to make it, the largest that is taken, and one that is not.
@@ -51,7 +55,7 @@ fn bombs_are_cheap_or_refused() {
             println!(
                 "{name}, {}: {}",
                 ["at the bound", "beyond it"][beyond as usize],
-                process::run("bombs::bomb", case..case + 1)
+                process::run("bombs::bomb", case..case + 1, NAMES)
             );
         }
     }
@@ -61,16 +65,17 @@ fn bombs_are_cheap_or_refused() {
 #[test]
 #[ignore = "run by bombs_are_cheap_or_refused, in a process of its own"]
 fn bomb() {
-    process::work(|case, kernels| {
+    process::work(|case| {
         let (name, make, at, beyond) = BOMBS[case as usize / 2];
         let is_beyond = case % 2 == 1;
         let bytes =
             if is_beyond && beyond == usize::MAX { Vec::new() } else { make(if is_beyond { beyond } else { at }) };
         assert!(bytes.len() <= 1 << 20, "{name} has {} bytes: it would be refused for that alone", bytes.len());
-        let outcome = trial(&bytes, &["p0"], kernels.here(), &features(true));
+        let types = Object::read(&bytes).is_ok_and(|object| object.needs_kernel_btf).then(kernel).flatten();
+        let outcome = trial(&bytes, &["p0"], types.as_ref(), &features(true));
         let expected = if is_beyond { Outcome::Refused(Reason::InvalidObject) } else { Outcome::Ready };
         assert_eq!(outcome, expected, "{name}");
-        outcome
+        end(&outcome)
     });
 }
 

@@ -1,4 +1,4 @@
-//! The process that cases run in, and what its parent makes of its end.
+//! The process that cases run in, and what its parent makes of its end. The agent's tests of hostile bytes use it too.
 
 use std::{
     env, fmt, fs,
@@ -12,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya_obj::btf::Btf;
 use rustix::time::{ClockId, clock_gettime};
-use sockeye_ebpf::{link::LinkError, programs::fixtures, trial::Outcome};
 
-use crate::{MOST_KIB, SLOWEST};
-
+/// Each case takes less, of a processor's time: none waits for anything, and the machine may be anyone's too.
+const SLOWEST: Duration = Duration::from_secs(1);
+/// All cases together, one after the other, take no more memory beyond what the process had when it began.
+const MOST_KIB: u64 = 64 << 10;
 /// Which cases, and where to note the one that is being tried.
 const RANGE: &str = "SOCKEYE_HOSTILE_CASES";
 const NOTE: &str = "SOCKEYE_HOSTILE_NOTE";
@@ -26,35 +26,41 @@ const HANG: Duration = Duration::from_secs(30);
 /// What the child's last line begins with.
 const MARK: &str = "tally";
 
+/// How many ends of cases are told apart.
+pub const ENDS: usize = 4;
+
 /// What became of all cases.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tally {
-    /// Ready for the kernel, refused by the reader, refused by aya-obj, and of these those in which aya-obj panicked.
-    pub outcomes: [u64; 4],
-    /// The slowest case's number, and how long it took.
+    /// What each end is called.
+    names: [&'static str; ENDS],
+    /// How many cases came to each.
+    pub ends: [u64; ENDS],
+    /// The slowest case's number, and how long it took, in microseconds.
     slowest: (u64, u64),
-    /// The last case that raised the peak of memory, and the peak beyond the beginning.
+    /// The last case that raised the peak of memory, and the peak beyond the beginning, in KiB.
     largest: (u64, u64),
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { outcomes: [ready, refused, unlinked, panicked], slowest, largest } = self;
+        let Self { names, ends, slowest, largest } = self;
+        let parts = names.iter().zip(ends).filter(|(_, count)| **count > 0);
+        let parts: Vec<String> = parts.map(|(name, count)| format!("{count} {name}")).collect();
+        let (millis, mib) = (slowest.1 as f64 / 1e3, largest.1 as f64 / 1024.0);
         write!(
             f,
-            "{} cases: {refused} refused by the reader, {unlinked} by aya-obj ({panicked} by a panic), {ready} ready for the \
-             kernel; slowest {:.1} ms (case {}); memory {:.1} MiB beyond the beginning (case {})",
-            ready + refused + unlinked,
-            slowest.1 as f64 / 1e3,
+            "{} cases: {}; slowest {millis:.1} ms (case {}); memory {mib:.1} MiB beyond the beginning (case {})",
+            ends.iter().sum::<u64>(),
+            parts.join(", "),
             slowest.0,
-            largest.1 as f64 / 1024.0,
             largest.0
         )
     }
 }
 
 /// Runs cases in a process of their own, by the ignored test of that name, and judges what became of them.
-pub fn run(test: &str, cases: Range<u64>) -> Tally {
+pub fn run(test: &str, cases: Range<u64>, names: [&'static str; ENDS]) -> Tally {
     let folder = tempfile::tempdir().unwrap();
     let note = folder.path().join("case");
     let mut child = Command::new(env::current_exe().unwrap())
@@ -72,7 +78,7 @@ pub fn run(test: &str, cases: Range<u64>) -> Tally {
     let mut last = (noted(&note), Instant::now());
     loop {
         match receive.recv_timeout(Duration::from_millis(200)) {
-            Ok(line) => tally = Tally::parse(&line).or(tally),
+            Ok(line) => tally = Tally::parse(&line, names).or(tally),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 let case = noted(&note);
@@ -98,80 +104,38 @@ fn noted(note: &Path) -> Option<u64> {
 }
 
 impl Tally {
-    fn parse(line: &str) -> Option<Self> {
+    fn parse(line: &str, names: [&'static str; ENDS]) -> Option<Self> {
         let (_, numbers) = line.split_once(MARK)?;
         let numbers: Vec<u64> = numbers.split_whitespace().map_while(|number| number.parse().ok()).collect();
         let [a, b, c, d, slow, micros, large, kib] = numbers[..] else { return None };
-        Some(Self { outcomes: [a, b, c, d], slowest: (slow, micros), largest: (large, kib) })
-    }
-
-    fn count(&mut self, outcome: &Outcome) {
-        let panicked = matches!(outcome, Outcome::Unlinked(LinkError::Step { panicked: true, .. }));
-        let index = match outcome {
-            Outcome::Ready => 0,
-            Outcome::Refused(_) => 1,
-            Outcome::Unlinked(_) => 2,
-        };
-        self.outcomes[index] += 1;
-        self.outcomes[3] += u64::from(panicked);
+        Some(Self { names, ends: [a, b, c, d], slowest: (slow, micros), largest: (large, kib) })
     }
 }
 
-/// Types to relocate against.
-pub struct Kernels {
-    here: Option<Btf>,
-    small: Btf,
-}
-
-impl Kernels {
-    fn read() -> Self {
-        let here = Btf::from_sys_fs().inspect_err(|error| println!("NOT RELOCATED against the kernel's BTF: {error}"));
-        let small = aya_obj::Object::parse(fixtures::EVERYTHING).unwrap().btf.unwrap();
-        Self { here: here.ok(), small }
-    }
-
-    /// Those of the kernel that is here.
-    pub const fn here(&self) -> Option<&Btf> {
-        self.here.as_ref()
-    }
-
-    /// Those of an object, as if it were a kernel.
-    pub const fn small(&self) -> Option<&Btf> {
-        Some(&self.small)
-    }
-}
-
-/// In the child: tries all cases, and prints the tally.
-pub fn work(mut case: impl FnMut(u64, &Kernels) -> Outcome) {
+/// In the child: tries all cases, each of which gives which end it came to, and prints the tally.
+pub fn work(mut case: impl FnMut(u64) -> usize) {
     let Ok(range) = env::var(RANGE) else { panic!("this is for the other test to run") };
     let (start, end) = range.split_once(' ').unwrap();
     let note = fs::File::create(env::var_os(NOTE).unwrap()).unwrap();
     // The parent's end is this one's.
     thread::spawn(|| exit(std::io::stdin().read(&mut [0]).map_or(3, |_| 3)));
     let beginning = peak_kib();
-    let kernels = Kernels::read();
-    let mut tally = Tally::default();
+    let mut ends = [0; ENDS];
+    let (mut slowest, mut largest) = ((0, 0), (0, 0));
     for number in start.parse().unwrap()..end.parse().unwrap() {
         note.write_all_at(&u64::to_le_bytes(number), 0).unwrap();
         let start = time_used();
-        let outcome = case(number, &kernels);
+        ends[case(number)] += 1;
         let micros = (time_used() - start).as_micros() as u64;
-        tally.count(&outcome);
-        tally.slowest = tally.slowest.max_by(micros, number);
-        tally.largest = tally.largest.max_by(peak_kib() - beginning, number);
+        slowest = most(slowest, number, micros);
+        largest = most(largest, number, peak_kib() - beginning);
     }
-    let Tally { outcomes: [a, b, c, d], slowest, largest } = tally;
-    println!("{MARK} {a} {b} {c} {d} {} {} {} {}", slowest.0, slowest.1, largest.0, largest.1);
+    let ends = ends.map(|count: u64| count.to_string()).join(" ");
+    println!("{MARK} {ends} {} {} {} {}", slowest.0, slowest.1, largest.0, largest.1);
 }
 
-trait Most {
-    fn max_by(self, value: u64, case: u64) -> Self;
-}
-
-impl Most for (u64, u64) {
-    fn max_by(self, value: u64, case: u64) -> Self {
-        if value > self.1 { (case, value) } else { self }
-    }
+const fn most(so_far: (u64, u64), case: u64, value: u64) -> (u64, u64) {
+    if value > so_far.1 { (case, value) } else { so_far }
 }
 
 /// The processor's time that this thread has used.
