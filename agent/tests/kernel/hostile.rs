@@ -15,8 +15,8 @@ use sockeye_agent::{
 use sockeye_crds::{BpfRevision, Reason, names::lines, revision::ProgramRef};
 use sockeye_ebpf::{
     check::check,
-    mutate::{Mutant, mutant},
-    programs::TCP_EVENTS_BTF,
+    mutate::{Mutant, Seed, mutant},
+    programs::{TCP_EVENTS_BTF, fixtures},
     trial::spec,
 };
 
@@ -90,6 +90,21 @@ fn attempt(mutant: &Mutant, here: &Here, kernel_btf: &KernelBtf) -> Result<(), (
 
 fn refusal_of(refusal: sockeye_ebpf::Refusal) -> Failure {
     Failure::new(refusal.reason, refusal.message)
+}
+
+/// The verifier quotes lines of source, which the object brings.
+#[test]
+fn a_log_holds_nothing_that_steers_a_terminal() {
+    let source = b"return *value != 0;";
+    let mut bytes = fixtures::REFUSED.to_vec();
+    let at = bytes.windows(source.len()).position(|window| window == source).unwrap();
+    bytes[at..at + 4].copy_from_slice(b"\x1b[2J");
+    let here = Here { machine: Machine::read().unwrap(), features: Vec::new(), pods: "/".into() };
+    let seed = Seed { name: "refused", bytes: fixtures::REFUSED, programs: &["my_prog"] };
+    let (_, failure) = attempt(&Mutant { seed, bytes }, &here, &KernelBtf::default()).unwrap_err();
+    assert_eq!(failure.reason, Reason::VerifierRefused, "{failure}");
+    let log = failure.verifier_log.unwrap();
+    assert!(log.contains("?[2Jrn *value") && log.contains('\n') && lines(&log) == log, "{log:?}");
 }
 
 /// A running agent, with a BpfProgram that works beside them.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bombs;
+mod corpus;
 mod forge;
 mod names;
 mod process;
