@@ -203,9 +203,9 @@ fn add_lines(forge: &mut Forge, count: usize) {
 /// Each program calls all others: linking one into another would double it each time.
 fn programs_in_programs(calls: usize) -> Vec<u8> {
     let mut forge = Forge::new();
-    let body = |i: usize| [(0..calls).flat_map(|_| call(0)).collect(), mov0(), exit(), vec![0; 8 * (i % 1)]].concat();
-    let size = body(0).len();
-    let section = forge.section("sockops", PROGBITS, CODE, (0..32).flat_map(body).collect());
+    let body: Vec<u8> = [(0..calls).flat_map(|_| call(0)).collect(), mov0(), exit()].concat();
+    let size = body.len();
+    let section = forge.section("sockops", PROGBITS, CODE, body.repeat(32));
     let symbols: Vec<u32> =
         (0..32).map(|i| forge.symbol(format!("p{i}"), FUNC, section, (size * i) as u64, size as u64)).collect();
     let table = (0..32 * calls).flat_map(|i| {

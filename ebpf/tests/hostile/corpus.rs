@@ -32,6 +32,6 @@ fn each() {
     let mut types = None;
     process::work(|case| {
         let bytes = fs::read(&files[case as usize / 2]).unwrap();
-        end(&trial_of_any(&bytes, types.get_or_insert_with(kernel).as_ref(), &features(case % 2 == 0)))
+        end(&trial_of_any(&bytes, types.get_or_insert_with(kernel).as_ref(), &features(case.is_multiple_of(2))))
     });
 }

@@ -63,8 +63,8 @@ fn mutants() {
         // Every other round of seeds meets a kernel that knows nothing, one in sixteen the types of the kernel that is here:
         // to look through these takes longer than all the rest. The others meet an object's, as if it were a kernel.
         let round = case / SEEDS.len() as u64;
-        let types = if round % 16 == 0 { here.get_or_insert_with(kernel).as_ref() } else { Some(&small) };
-        end(&trial(&mutant.bytes, mutant.seed.programs, types, &features(round % 2 == 0)))
+        let types = if round.is_multiple_of(16) { here.get_or_insert_with(kernel).as_ref() } else { Some(&small) };
+        end(&trial(&mutant.bytes, mutant.seed.programs, types, &features(round.is_multiple_of(2))))
     });
 }
 
