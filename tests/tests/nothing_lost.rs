@@ -300,9 +300,8 @@ fn path(name: &str) -> &'static str {
 
 /// The agents' processes.
 fn agents() -> Result<Vec<String>> {
-    let found = run(Command::new("pgrep").args(["--exact", "--list-full", "sockeye-agent"]))?;
-    let of_a_pod = found.lines().filter_map(|line| line.split_once(' ').filter(|(_, words)| words.contains(" run ")));
-    let pids: Vec<String> = of_a_pod.map(|(pid, _)| pid.to_owned()).collect();
+    let found = run(Command::new("pgrep").args(["--full", "^/sockeye run --bpffs=/host/bpf "]))?;
+    let pids: Vec<String> = found.lines().map(str::to_owned).collect();
     ensure!(pids.len() == NODES.len(), "agents' processes: {pids:?}");
     Ok(pids)
 }
