@@ -110,7 +110,7 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, ready: Ready
     let mut write_again = None;
     loop {
         let pass = turns.is_due(&mut agent);
-        if let Some(wants) = cluster.wants().filter(|_| pass) {
+        if pass && let Some(wants) = cluster.wants() {
             turns.pass(&mut agent, &wants, &cluster).await;
         }
         let now = Instant::now();
