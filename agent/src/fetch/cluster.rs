@@ -76,14 +76,16 @@ impl Cluster {
         let live = watcher::Config::default().labels(&format!("{LABEL_LIVE}=true"));
 
         let revisions = Api::<DeserializeGuard<BpfRevision>>::all(client.clone());
-        let revisions = follow("BpfRevisions", watcher(revisions, live), &changed, tasks);
+        let revisions = follow("BpfRevisions", watcher(revisions, live), version, &changed, tasks);
         let node = watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), own.clone());
-        let node = follow("the Node", node, &changed, tasks);
+        // Its kubelet's heartbeat changes nothing that is read of it.
+        let read = |node: &PartialObjectMeta<Node>| (node.uid(), node.labels().clone());
+        let node = follow("the Node", node, read, &changed, tasks);
         let bpf_node = watcher(Api::<BpfNode>::all(client.clone()), own);
-        let bpf_node = follow("the BpfNode", bpf_node, &changed, tasks);
+        let bpf_node = follow("the BpfNode", bpf_node, version, &changed, tasks);
         let switch = watcher::Config::default().fields(&format!("metadata.name={SUSPENSION}"));
         let suspension = watcher(Api::<ConfigMap>::namespaced(client.clone(), namespace), switch);
-        let suspension = follow("the switch", suspension, &changed, tasks);
+        let suspension = follow("the switch", suspension, version, &changed, tasks);
         Self {
             client,
             config,
@@ -239,15 +241,23 @@ impl Bytes for Cluster {
     }
 }
 
-/// Runs one watch into a store, and says whenever it changed. Errors are retried with backoff, and leave the store as it is.
-fn follow<K>(
+/// All of an object.
+fn version(object: &impl Resource) -> Option<String> {
+    object.resource_version()
+}
+
+/// Runs one watch into a store, and says whenever what is `read` of an object changed. Errors are retried with backoff, and
+/// leave the store as it is.
+fn follow<K, R>(
     what: &'static str,
     stream: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    read: impl Fn(&K) -> R + Send + 'static,
     changed: &Arc<Notify>,
     tasks: &mut JoinSet<Result<()>>,
 ) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    R: PartialEq + Send + 'static,
 {
     let (store, writer) = reflector::store();
     let changed = Arc::clone(changed);
@@ -255,16 +265,23 @@ where
         stream.modify(|object: &mut K| object.meta_mut().managed_fields = None).default_backoff().reflect(writer);
     tasks.spawn(async move {
         let mut stream = pin!(stream);
+        let mut last = None;
         loop {
-            match stream.try_next().await {
-                Ok(Some(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
-                Ok(Some(_)) => {
-                    tracing::debug!(what, "a watch told something");
-                    changed.notify_one();
-                }
+            let now = match stream.try_next().await {
+                Ok(Some(watcher::Event::Init | watcher::Event::InitApply(_))) => continue,
+                Ok(Some(watcher::Event::Apply(object))) => Some(read(&object)),
+                Ok(Some(watcher::Event::Delete(_) | watcher::Event::InitDone)) => None,
                 Ok(None) => bail!("the watch of {what} ended"),
-                Err(error) => tracing::warn!(%error, "the watch of {what} failed; keeping what it told before"),
+                Err(error) => {
+                    tracing::warn!(%error, "the watch of {what} failed; keeping what it told before");
+                    continue;
+                }
+            };
+            if now.is_none() || now != last {
+                tracing::debug!(what, "a watch told something");
+                changed.notify_one();
             }
+            last = now;
         }
     });
     store
