@@ -17,6 +17,7 @@ use crate::{
         cgroup::{Cgroup, Root, RootError},
         facts::{self, Machine},
         load::KernelBtf,
+        probe::Probe,
     },
     layout::Layout,
     observe::ObserveError,
@@ -102,10 +103,12 @@ impl Agent<Kernel> {
     pub fn start(places: Places, policy: Policy) -> Result<Self, StartError> {
         let Places { bpffs, host_bpffs, cgroup_root, kubelet_root } = places;
         let root = Root::find(cgroup_root.as_deref())?;
-        let facts = facts::read(root.mode)?;
+        let Probe { has, lacks, lacking } = Probe::ask();
+        let facts = facts::read(root.mode, &has)?;
         let layout = Layout::new(&bpffs, &host_bpffs);
         tracing::info!(cgroup_root = %root.path.display(), pins = %layout.directory().display(), "started");
-        let host = Kernel::new(layout.clone(), root, kubelet_root, Machine::read()?);
+        tracing::info!(kernel = facts.kernel_release, ?lacks, "asked the kernel what it has");
+        let host = Kernel::new(layout.clone(), root, kubelet_root, Machine::read()?, lacking);
         Ok(Self::new(host, layout, policy, facts))
     }
 }
@@ -126,6 +129,7 @@ impl<H: Host> Agent<H> {
             self.leave_alone(&name, why);
         }
         for name in due {
+            tracing::debug!(program = name, "attempt");
             let outcome = match &here {
                 Ok(here) => self.attempt(&name, wants.run.get(&name).map(Arc::as_ref), here, bytes, &kernel_btf).await,
                 Err(failure) => Err(failure.clone()),

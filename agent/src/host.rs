@@ -14,6 +14,7 @@ use crate::{
         cgroup::{Cgroup, Root},
         facts::Machine,
         load::KernelBtf,
+        probe::Lacking,
     },
     layout::Layout,
     observe::{self, ObserveError},
@@ -57,12 +58,13 @@ pub struct Kernel {
     root: Root,
     kubelet_root: String,
     machine: Machine,
+    lacking: Lacking,
 }
 
 impl Kernel {
-    /// The node with its pins there, its cgroups there, and the kubelet's root below these.
-    pub const fn new(layout: Layout, root: Root, kubelet_root: String, machine: Machine) -> Self {
-        Self { layout, root, kubelet_root, machine }
+    /// The node with its pins there, its cgroups there, the kubelet's root below these, and a kernel that lacks this.
+    pub const fn new(layout: Layout, root: Root, kubelet_root: String, machine: Machine, lacking: Lacking) -> Self {
+        Self { layout, root, kubelet_root, machine, lacking }
     }
 }
 
@@ -77,7 +79,7 @@ impl Host for Kernel {
 
     fn here(&self) -> Result<Here, SysError> {
         let pods = observe::pods(&self.root, &self.kubelet_root)?;
-        Ok(Here { machine: self.machine, features: features(), pods })
+        Ok(Here { machine: self.machine, features: features(), lacking: self.lacking.clone(), pods })
     }
 
     fn observe(&self, name: &str) -> Result<Held, SysError> {

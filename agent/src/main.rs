@@ -9,6 +9,7 @@ use sockeye_agent::{
     drive,
     fetch::folder::Folder,
     health::{self, Ready},
+    kernel::facts,
     policy::{self, Policy},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -146,6 +147,9 @@ async fn in_cluster(run: Run) -> Result<()> {
 
 async fn alone(standalone: Standalone) -> Result<()> {
     let Standalone { places, policy, manifests, node_name } = standalone;
+    let named = || manifests.display().to_string();
+    // Before anything else: until the agent has looked, nobody knows what of an earlier boot's statuses holds.
+    let folder = Folder::open(&manifests, &node_name, &facts::boot_id()?).with_context(named)?;
     let agent = Agent::start(places.into(), policy.into())?;
-    drive::folder(agent, Folder::new(&manifests, &node_name)).await.with_context(|| manifests.display().to_string())
+    drive::folder(agent, folder).await.with_context(named)
 }

@@ -11,12 +11,16 @@ use super::{Call as _, SysError};
 
 /// `BPF_FS_MAGIC`
 const MAGIC: u64 = 0xcafe_4a11;
+/// `ST_RDONLY`
+const READ_ONLY: u64 = 1;
 
 /// What the directory is mounted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mount {
     /// bpffs, as it must be.
     Bpffs,
+    /// bpffs that can't be written: links can't even be opened there.
+    ReadOnly,
     /// Some other file system: pins can't be made there.
     Other,
 }
@@ -24,7 +28,11 @@ pub enum Mount {
 /// Looks whether a directory is on bpffs.
 pub fn mount(dir: &Path) -> Result<Mount, SysError> {
     let stat = rustix::fs::statfs(dir).call(|| format!("statfs of {}", dir.display()))?;
-    Ok(if stat.f_type as u64 & 0xffff_ffff == MAGIC { Mount::Bpffs } else { Mount::Other })
+    Ok(match (stat.f_type as u64 & 0xffff_ffff == MAGIC, stat.f_flags as u64 & READ_ONLY != 0) {
+        (true, false) => Mount::Bpffs,
+        (true, true) => Mount::ReadOnly,
+        (false, _) => Mount::Other,
+    })
 }
 
 /// The names in a directory, sorted; none where there is no directory.

@@ -9,6 +9,7 @@
 //! | [`cgroup`] | the cgroup root and the cgroups below it |
 //! | [`bpffs`] | the file system that holds the pins |
 //! | [`facts`] | the node and its kernel |
+//! | [`probe`] | what of what programs need this kernel has |
 //!
 //! With CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON the kernel lets the agent do all of this. It refuses walking IDs
 //! (`*_GET_NEXT_ID`) and opening an object by its ID (`*_GET_FD_BY_ID`), so nothing here does.
@@ -20,6 +21,7 @@ pub mod facts;
 pub mod info;
 pub mod load;
 pub mod map;
+pub mod probe;
 
 use std::io;
 

@@ -4,8 +4,11 @@
 //! the test, also with a killed one.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod bpffs;
 mod load;
 mod node;
+mod probe;
+mod reboot;
 mod refusals;
 
 use node::Node;

@@ -1,7 +1,8 @@
 //! A node for one test: a mount namespace with a bpffs, a cgroup, a folder of manifests, and an agent.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
+    collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -17,24 +18,27 @@ use sockeye_agent::kernel::cgroup::Root;
 use tempfile::TempDir;
 
 pub struct Node {
-    /// Keeps the mount namespace; ends when its input does, so with the test.
-    holder: Child,
-    folder: TempDir,
+    /// Keeps the mount namespace; ends when its input does, so with the test. Absent where the node is the machine itself.
+    holder: Option<Child>,
+    folder: PathBuf,
+    /// Removes the folder, where it was made for this test.
+    _made: Option<TempDir>,
     cgroup: PathBuf,
     agent: Option<Child>,
-    /// How many manifests were applied; each carries its number, and so does the status that is about it.
-    applied: Cell<u32>,
+    /// How often each manifest was applied; it carries that number, and so does the status that is about it.
+    applied: RefCell<BTreeMap<String, u32>>,
+    /// The statuses that were read, as text and what it means.
+    read: RefCell<BTreeMap<PathBuf, (String, Value)>>,
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long something may take to come about; longer where a processor is emulated (tests/kernels).
+pub fn patience() -> Duration {
+    let factor = std::env::var("SOCKEYE_PATIENCE").map_or(1, |factor| factor.parse().unwrap());
+    Duration::from_secs(20) * factor
+}
 
 impl Node {
     pub fn new(name: &str) -> Self {
-        assert!(rustix::process::geteuid().is_root(), "these tests load into the kernel: run them as root");
-        let root = Root::find(None).unwrap().path;
-        sweep(&root);
-        let cgroup = root.join(format!("sockeye-test-{}-{name}", std::process::id()));
-        fs::create_dir(&cgroup).unwrap();
         let script = "mount -t bpf bpf /sys/fs/bpf && echo mounted && exec cat";
         let mut holder = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c", script])
@@ -45,12 +49,35 @@ impl Node {
         let mut line = String::new();
         BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "mounted\n");
-        Self { holder, folder: tempfile::tempdir().unwrap(), cgroup, agent: None, applied: Cell::new(0) }
+        let made = tempfile::tempdir().unwrap();
+        let mut node = Self::of_machine(name, made.path());
+        node.holder = Some(holder);
+        node._made = Some(made);
+        node
+    }
+
+    /// The machine itself, with its own bpffs, and a folder that was there before and stays.
+    pub fn of_machine(name: &str, folder: &Path) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "these tests load into the kernel: run them as root");
+        let root = Root::find(None).unwrap().path;
+        sweep(&root);
+        let cgroup = root.join(format!("sockeye-test-{}-{name}", std::process::id()));
+        fs::create_dir(&cgroup).unwrap();
+        Self {
+            holder: None,
+            folder: folder.to_owned(),
+            _made: None,
+            cgroup,
+            agent: None,
+            applied: RefCell::default(),
+            read: RefCell::default(),
+        }
     }
 
     fn inside(&self, program: &str) -> Command {
+        let Some(holder) = &self.holder else { return Command::new(program) };
         let mut command = Command::new("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg("--").arg(program);
+        command.arg(format!("--mount=/proc/{}/ns/mnt", holder.id())).arg("--").arg(program);
         command
     }
 
@@ -64,19 +91,21 @@ impl Node {
 
     /// With setpriv's own arguments before the agent's.
     pub fn start_as(&mut self, privileges: &[&str], arguments: &[&str]) {
-        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.log")).unwrap();
-        let out = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.out")).unwrap();
+        let log = fs::File::options().create(true).append(true).open(self.folder.join("agent.log")).unwrap();
+        let out = fs::File::options().create(true).append(true).open(self.folder.join("agent.out")).unwrap();
         let agent = self
             .inside("setpriv")
             .args(["--pdeathsig", "KILL"])
             .args(privileges)
-            .args([env!("CARGO_BIN_EXE_sockeye-agent"), "standalone"])
+            .args([&agent_path(), "standalone"])
             .arg("--manifests")
-            .arg(self.folder.path())
+            .arg(&self.folder)
             .arg("--cgroup-root")
             .arg(&self.cgroup)
             .args(["--node-name", "test"])
             .args(arguments)
+            // Each attempt is said, so that tests can count them.
+            .env("RUST_LOG", "info,sockeye_agent::agent=debug")
             .stdout(out)
             .stderr(log)
             .spawn()
@@ -93,25 +122,34 @@ impl Node {
 
     /// Puts a manifest into the folder, in one step.
     pub fn apply(&self, name: &str, object: &[u8], programs: Value, maps: Value) {
-        self.applied.set(self.applied.get() + 1);
+        let number = {
+            let mut applied = self.applied.borrow_mut();
+            let number = applied.entry(name.to_owned()).or_default();
+            *number += 1;
+            number.to_string()
+        };
         let manifest = json!({
             "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram",
-            "metadata": {"name": name, "annotations": {"applied": self.applied.get().to_string()}},
+            "metadata": {"name": name, "annotations": {"applied": number}},
             "spec": {"bytecode": {"inline": STANDARD.encode(object)}, "programs": programs, "maps": maps},
         });
-        let staged = self.folder.path().join(format!(".{name}"));
+        let staged = self.folder.join(format!(".{name}"));
         fs::write(&staged, manifest.to_string()).unwrap();
         fs::rename(staged, self.manifest(name)).unwrap();
     }
 
     /// Takes a manifest away, and waits until the agent has done with it.
     pub fn remove(&self, name: &str) {
-        fs::remove_file(self.manifest(name)).unwrap();
+        self.take_away(name);
         self.until("its end", |node| {
             let status = node.node_status();
             let named = status["programs"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == name));
             !named && !node.exists(&format!("{}/programs", node.home(name))) || node.is_retained(name)
         });
+    }
+
+    pub fn take_away(&self, name: &str) {
+        fs::remove_file(self.manifest(name)).unwrap();
     }
 
     fn is_retained(&self, name: &str) -> bool {
@@ -120,19 +158,31 @@ impl Node {
     }
 
     fn manifest(&self, name: &str) -> PathBuf {
-        self.folder.path().join(format!("{name}.yaml"))
+        self.folder.join(format!("{name}.yaml"))
     }
 
     fn status_file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(format!("{name}.status.yaml"))
+        self.folder.join(format!("{name}.status.yaml"))
     }
 
     pub fn program(&self, name: &str) -> Value {
-        yaml(&self.status_file(name))
+        self.yaml(&self.status_file(name))
     }
 
     pub fn node_status(&self) -> Value {
-        yaml(&self.folder.path().join("node.status.yaml"))["status"].clone()
+        self.yaml(&self.folder.join("node.status.yaml"))["status"].clone()
+    }
+
+    /// What a file says; parsed again only where it says something else, since it is asked many times.
+    fn yaml(&self, path: &Path) -> Value {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut read = self.read.borrow_mut();
+        let (before, value) = read.entry(path.to_owned()).or_default();
+        if *before != text {
+            *value = serde_saphyr::from_str(&text).unwrap_or_default();
+            *before = text;
+        }
+        value.clone()
     }
 
     pub fn details(&self, name: &str) -> Value {
@@ -146,7 +196,7 @@ impl Node {
     }
 
     pub fn condition_is(&self, name: &str, type_: &str, status: &str) -> Value {
-        let number = self.applied.get().to_string();
+        let number = self.applied.borrow()[name].to_string();
         self.until(&format!("{type_}={status}"), |node| {
             let about = node.program(name)["metadata"]["annotations"]["applied"] == number.as_str();
             about && node.condition(name, type_)["status"] == status
@@ -162,15 +212,33 @@ impl Node {
     pub fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !holds(self) {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > patience() {
                 panic!("{what} did not come about; the agent's log:\n{}", self.log());
             }
-            sleep(Duration::from_millis(50));
+            sleep(patience() / 400);
         }
     }
 
+    /// Whether the agent says that the kernel has a feature.
+    pub fn has(&self, feature: &str) -> bool {
+        self.node_status()["node"]["features"].as_array().is_some_and(|all| all.iter().any(|name| name == feature))
+    }
+
+    /// What the kernel says of the pins must be what the agent says; gives that.
+    pub fn agrees(&self, name: &str) -> Value {
+        let details = self.details(name);
+        for (kind, ours) in [("prog", "programs"), ("map", "maps"), ("link", "links")] {
+            let told = details[ours].as_array().unwrap();
+            assert!(!told.is_empty(), "{details}");
+            for object in told {
+                assert_eq!(object["id"], self.bpftool(&[kind, "show", "pinned", &self.pin(object)])["id"], "{details}");
+            }
+        }
+        details
+    }
+
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default()
+        fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
     }
 
     /// Runs a command in the node's mount namespace; it must succeed.
@@ -179,12 +247,16 @@ impl Node {
         assert!(done.status.success(), "{program} {arguments:?}: {}", text(&done));
     }
 
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub fn cgroup(&self) -> &Path {
         &self.cgroup
     }
 
     pub fn printed(&self) -> String {
-        fs::read_to_string(self.folder.path().join("agent.out")).unwrap_or_default()
+        fs::read_to_string(self.folder.join("agent.out")).unwrap_or_default()
     }
 
     pub const fn bpffs(&self) -> &'static str {
@@ -200,13 +272,22 @@ impl Node {
     }
 
     pub fn exists(&self, path: &str) -> bool {
-        self.inside("test").args(["-e", path]).status().unwrap().success()
+        self.seen(path).exists()
+    }
+
+    /// A path of the node's as this process sees it: most of a test's time goes by with looking, and a look is no new process.
+    fn seen(&self, path: &str) -> PathBuf {
+        let holder = self.holder.as_ref().map_or_else(|| "self".to_owned(), |holder| holder.id().to_string());
+        PathBuf::from(format!("/proc/{holder}/root{path}"))
     }
 
     /// What is pinned below a BpfProgram's home, notes left out.
     pub fn pins(&self, name: &str) -> Vec<String> {
-        let found = self.inside("find").args([&self.home(name), "-type", "f", "-printf", "%P\n"]).output().unwrap();
-        let mut pins: Vec<String> = String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect();
+        let home = self.seen(&self.home(name));
+        let mut pins = Vec::new();
+        pins_below(&home, &mut pins);
+        let mut pins: Vec<String> =
+            pins.iter().map(|pin| pin.strip_prefix(&home).unwrap().display().to_string()).collect();
         pins.sort();
         pins
     }
@@ -219,7 +300,12 @@ impl Node {
 
     /// The counts of `my_map`, by event.
     pub fn events(&self, name: &str) -> Vec<u64> {
-        let dump = self.bpftool(&["map", "dump", "pinned", &format!("{}/maps/my_map", self.home(name))]);
+        self.counts(&["pinned", &format!("{}/maps/my_map", self.home(name))])
+    }
+
+    /// Those of a map that bpftool finds so.
+    pub fn counts(&self, map: &[&str]) -> Vec<u64> {
+        let dump = self.bpftool(&[&["map", "dump"], map].concat());
         let number = |bytes: &Value| {
             let bytes = bytes.as_array().unwrap().iter().rev();
             bytes.fold(0u64, |n, b| {
@@ -251,9 +337,8 @@ impl Node {
     /// Whatever the agent made is gone: pins, directories, links on the cgroup.
     pub fn nothing_left(&self) {
         self.until("an empty bpffs", |node| {
-            let found =
-                node.inside("find").args([&format!("{}/sockeye", node.bpffs()), "-mindepth", "1"]).output().unwrap();
-            found.stdout.is_empty()
+            let directory = node.seen(&format!("{}/sockeye", node.bpffs()));
+            fs::read_dir(directory).map_or(true, |mut below| below.next().is_none())
         });
         let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(&self.cgroup).output().unwrap();
         let attached: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
@@ -267,10 +352,17 @@ impl Drop for Node {
             let _ = agent.kill();
             let _ = agent.wait();
         }
-        drop(self.holder.stdin.take());
-        let _ = self.holder.wait();
+        if let Some(mut holder) = self.holder.take() {
+            drop(holder.stdin.take());
+            let _ = holder.wait();
+        }
         remove_cgroup(&self.cgroup);
     }
+}
+
+/// The agent that was built with the tests, wherever the two have been put since.
+fn agent_path() -> String {
+    std::env::var("SOCKEYE_AGENT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sockeye-agent").to_owned())
 }
 
 /// What a killed run left: cgroups named after processes that are no more.
@@ -284,6 +376,16 @@ fn sweep(root: &Path) {
     }
 }
 
+fn pins_below(directory: &Path, pins: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => pins_below(&entry.path(), pins),
+            Ok(kind) if kind.is_file() => pins.push(entry.path()),
+            _ => {}
+        }
+    }
+}
+
 fn remove_cgroup(cgroup: &Path) {
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
@@ -291,11 +393,6 @@ fn remove_cgroup(cgroup: &Path) {
         }
     }
     let _ = fs::remove_dir(cgroup);
-}
-
-fn yaml(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    serde_saphyr::from_str(&text).unwrap_or_default()
 }
 
 fn text(output: &Output) -> String {

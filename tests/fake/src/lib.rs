@@ -19,6 +19,7 @@ use sockeye_agent::{
         cgroup::Cgroup,
         facts::Machine,
         info::{LINK_TYPE_CGROUP, LinkInfo, MapInfo, ProgramInfo},
+        probe::Lacking,
     },
     observe::ObserveError,
     plan::Step,
@@ -154,7 +155,12 @@ impl Host for FakeNode {
 
     fn here(&self) -> Result<Here, SysError> {
         let machine = Machine { page: 4096, cpus: 2 };
-        Ok(Here { machine, features: host::features(), pods: "/kubepods".to_owned() })
+        Ok(Here {
+            machine,
+            features: host::features(),
+            lacking: Lacking::default(),
+            pods: "/kubepods".to_owned(),
+        })
     }
 
     fn observe(&self, name: &str) -> Result<Held, SysError> {
