@@ -263,4 +263,29 @@ mod tests {
         assert_eq!(refusal.reason, Reason::AgentTooOld);
         assert!(refusal.message.contains("requires Tomorrow,"), "{refusal}");
     }
+
+    #[test]
+    fn what_the_kernel_lacks_is_refused_by_its_name() {
+        let spec = serde_json::json!({
+            "program": {"name": "p", "uid": "u"}, "generation": 1, "sequence": 1, "digest": "sha256:0",
+            "object": {
+                "programs": [{"name": "f", "section": "cgroup/getpeername4"}],
+                "maps": [{"name": "m", "type": "CgrpStorage", "keySize": 4, "valueSize": 8, "maxEntries": 0, "flags": 1,
+                    "definition": "Btf"}],
+            },
+            "programs": [{"name": "f", "attach": [{"cgroup": {"scope": "Node"}}]}],
+        });
+        let revision = BpfRevision::new("p-1", serde_json::from_value(spec).unwrap());
+        let kind = Wanted::new(&revision, &here()).unwrap().functions["f"].kind;
+        let other = ProgramKind { attach_type: 30, ..kind };
+        for (programs, maps, words) in [
+            (vec![kind], vec![], ["program f", "cgroup_inet4_getpeername", "5.8"]),
+            (vec![other], vec![32], ["map m", "CgrpStorage", "6.2"]),
+        ] {
+            let lacking = Lacking { programs: programs.into_iter().collect(), maps: maps.into_iter().collect() };
+            let refusal = Wanted::new(&revision, &Here { lacking, ..here() }).unwrap_err();
+            assert_eq!(refusal.reason, Reason::KernelUnsupported);
+            assert!(words.iter().all(|word| refusal.message.contains(word)), "{refusal}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ source "$here/kernels.sh"
 series=(6.1 6.12)
 work=$repo/target/kernels
 # A guest that takes longer than so many seconds is ended.
-limit=170
+limit=240
 
 # The tests and the agent, as the stage before has built them: the path of each.
 executables() {
@@ -62,7 +62,7 @@ guest() {
     # -nodefaults: no devices that nobody asks for. NVMe, since its driver is in both kernels and no module is needed.
     setpriv --pdeathsig TERM timeout --kill-after=5 "$limit" qemu-system-x86_64 -accel tcg -cpu max,la57=off -m 512 \
         -display none -nodefaults -serial "file:$log.console" -serial "file:$log.log" \
-        -kernel "$kernel" -append "console=ttyS0 quiet panic=-1 root=/dev/nvme0n1 rw init=/init cgroup_no_v1=all" \
+        -kernel "$kernel" -append "console=ttyS0 quiet mitigations=off panic=-1 root=/dev/nvme0n1 rw init=/init cgroup_no_v1=all" \
         -drive "file=$log.disk,if=none,id=disk,format=raw,cache=unsafe" -device nvme,drive=disk,serial=disk &
     echo $! >"$log.pid"
     wait $! || echo "qemu ended with $? (124: after $limit s)" >>"$log.console"

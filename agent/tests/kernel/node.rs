@@ -284,10 +284,9 @@ impl Node {
     /// What is pinned below a BpfProgram's home, notes left out.
     pub fn pins(&self, name: &str) -> Vec<String> {
         let home = self.seen(&self.home(name));
-        let mut pins = Vec::new();
-        pins_below(&home, &mut pins);
-        let mut pins: Vec<String> =
-            pins.iter().map(|pin| pin.strip_prefix(&home).unwrap().display().to_string()).collect();
+        let found = Command::new("find").arg(&home).args(["-type", "f"]).output().unwrap();
+        let relative = |pin: &str| Path::new(pin).strip_prefix(&home).unwrap().display().to_string();
+        let mut pins: Vec<String> = String::from_utf8_lossy(&found.stdout).lines().map(relative).collect();
         pins.sort();
         pins
     }
@@ -372,16 +371,6 @@ fn sweep(root: &Path) {
         let Some(pid) = name.strip_prefix("sockeye-test-").and_then(|rest| rest.split('-').next()) else { continue };
         if !Path::new("/proc").join(pid).exists() {
             remove_cgroup(&entry.path());
-        }
-    }
-}
-
-fn pins_below(directory: &Path, pins: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => pins_below(&entry.path(), pins),
-            Ok(kind) if kind.is_file() => pins.push(entry.path()),
-            _ => {}
         }
     }
 }
