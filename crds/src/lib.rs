@@ -3,6 +3,7 @@
 //! | module | noun |
 //! |---|---|
 //! | [`program`] | `BpfProgram`: intent, written by a user |
+//! | [`target`] | where a program is to be attached |
 //! | [`revision`] | `BpfRevision`: dispatch, written by the operator; what agents run |
 //! | [`node`] | `BpfNode`: observation, written by one node's agent |
 //! | [`object`] | what an ELF object holds, before any node loads it |
@@ -24,6 +25,7 @@ pub mod program_type;
 pub mod revision;
 mod schema;
 pub mod summary;
+pub mod target;
 
 pub use condition::{Condition, ConditionType, Reason};
 pub use node::{BpfNode, BpfNodeStatus};

@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, ObjectInfo, ProgramType, schema};
+use crate::{Condition, ObjectInfo, ProgramType, schema, target::Attach};
 
 /// A BpfProgram runs socket and cgroup eBPF programs on every selected node: an agent loads the ELF object there,
 /// attaches its programs to cgroups, keeps its maps pinned on bpffs, and reports what the kernel gave it.
@@ -38,7 +38,7 @@ pub struct BpfProgramSpec {
     pub bytecode: Bytecode,
     /// The nodes to run on, by their labels; absent means every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::label_selector")]
+    #[schemars(schema_with = "schema::node_selector")]
     pub node_selector: Option<LabelSelector>,
     /// The programs to run, each a function in the object.
     #[schemars(length(min = 1, max = 32))]
@@ -84,7 +84,7 @@ pub struct ConfigMapSource {
 }
 
 /// A program to run: a function in the object, and where to attach it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProgramSpec {
     /// The function's name in the ELF.
@@ -97,48 +97,6 @@ pub struct ProgramSpec {
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub attach: Vec<Attach>,
-}
-
-/// One place to attach to: exactly one kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.cgroup) != has(self.map)").message("exactly one of cgroup and map must be set"))]
-pub struct Attach {
-    /// A set of cgroups.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<CgroupTarget>,
-    /// The name of a sockmap or sockhash in the object (sk_msg and sk_skb programs).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_.]+$"))]
-    pub map: Option<String>,
-}
-
-/// A set of cgroups on each node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("self.scope == 'Path' ? has(self.path) : !has(self.path)").message("path must be set with scope Path, and with no other scope"),
-    validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.matches('/[.][.]?(/|$)'))")
-        .message("path must begin with '/' and hold no '.' or '..': it is taken below the node's cgroup root")
-)]
-pub struct CgroupTarget {
-    /// Node: the node's cgroup root. Pods: pods' cgroups. Path: one cgroup, named by its path.
-    pub scope: Scope,
-    /// For scope Path: the cgroup, as a path below the node's cgroup root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
-    pub path: Option<String>,
-}
-
-/// Which cgroups of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Scope {
-    /// The node's cgroup root, so everything on the node.
-    Node,
-    /// Pods' cgroups.
-    Pods,
-    /// One cgroup below the root.
-    Path,
 }
 
 /// Settings of one map.

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ObjectInfo, names,
-    program::{MapSpec, OnShapeChange, ProgramSpec, Scope},
+    program::{MapSpec, OnShapeChange, ProgramSpec},
     schema,
+    target::{CgroupTarget, Scope},
 };
 
 /// A BpfRevision is an accepted spec of a BpfProgram, without its bytes. Immutable.
@@ -48,7 +49,7 @@ pub struct BpfRevisionSpec {
     pub object: ObjectInfo,
     /// The nodes to run on; absent means every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::label_selector")]
+    #[schemars(schema_with = "schema::node_selector")]
     pub node_selector: Option<LabelSelector>,
     /// What an agent must know to run this revision, beyond what every agent does; one that lacks any of it keeps what it
     /// has, and says so.
@@ -92,11 +93,24 @@ pub enum Feature {
     Suspend,
     /// Maps that are created anew when their shape changes: `onShapeChange: Recreate`.
     RecreateMaps,
+    /// Single pods, by their labels or their namespaces' labels.
+    PodSelectors,
+    /// Single containers, by their names.
+    Containers,
+    /// No selected container starts unattached: `strict: true`.
+    StrictPods,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::ScopePods, Self::Suspend, Self::RecreateMaps];
+    pub const ALL: [Self; 6] = [
+        Self::ScopePods,
+        Self::Suspend,
+        Self::RecreateMaps,
+        Self::PodSelectors,
+        Self::Containers,
+        Self::StrictPods,
+    ];
 
     /// The word in `requires`.
     pub fn as_str(self) -> String {
@@ -105,9 +119,12 @@ impl Feature {
 
     /// What a spec makes use of, sorted.
     pub fn of(spec: &BpfRevisionSpec) -> Vec<String> {
-        let mut targets = spec.programs.iter().flat_map(|program| &program.attach).filter_map(|a| a.cgroup.as_ref());
-        let mut uses = |feature: &Self| match feature {
-            Self::ScopePods => targets.any(|target| target.scope == Scope::Pods),
+        let targets = |has: fn(&CgroupTarget) -> bool| spec.cgroup_targets().any(has);
+        let uses = |feature: &Self| match feature {
+            Self::ScopePods => targets(|target| target.scope == Scope::Pods),
+            Self::PodSelectors => targets(|t| t.pod_selector.is_some() || t.namespace_selector.is_some()),
+            Self::Containers => targets(|target| !target.containers.is_empty()),
+            Self::StrictPods => targets(|target| target.strict),
             Self::Suspend => spec.suspend,
             Self::RecreateMaps => spec.maps.iter().any(|map| map.on_shape_change == OnShapeChange::Recreate),
         };
@@ -122,6 +139,11 @@ impl BpfRevisionSpec {
     /// Of what it requires, what is not among the known words.
     pub fn lacking<'a>(&'a self, known: &'a [String]) -> Vec<&'a str> {
         self.requires.iter().filter(|word| !known.contains(word)).map(String::as_str).collect()
+    }
+
+    /// The sets of cgroups that its programs are to be attached to.
+    pub fn cgroup_targets(&self) -> impl Iterator<Item = &CgroupTarget> {
+        self.programs.iter().flat_map(|program| &program.attach).filter_map(|attach| attach.cgroup.as_ref())
     }
 
     /// Names what a load of this revision gives: two revisions with the same key need no second load.

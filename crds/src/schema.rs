@@ -13,22 +13,37 @@ pub(crate) const fn is_false(on: &bool) -> bool {
     !*on
 }
 
+/// Over Nodes.
+pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
+    label_selector("A label selector over Nodes; absent means every node.")
+}
+
+/// Over Pods.
+pub(crate) fn pod_selector(_: &mut SchemaGenerator) -> Schema {
+    label_selector("For scope Pods: the pods, by their labels; absent means all.")
+}
+
+/// Over Namespaces.
+pub(crate) fn namespace_selector(_: &mut SchemaGenerator) -> Schema {
+    label_selector("For scope Pods: the namespaces whose pods they are, by the namespaces' labels; absent means all.")
+}
+
 /// A `metav1.LabelSelector` with its bounds written out.
-pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
+fn label_selector(description: &str) -> Schema {
     json_schema!({
-        "description": "A label selector over Nodes; absent means every node.",
+        "description": description,
         "type": "object",
         "x-kubernetes-map-type": "atomic",
         "nullable": true,
         "properties": {
             "matchLabels": {
-                "description": "Labels a node must carry, all of them.",
+                "description": "Labels that must be there, all of them.",
                 "type": "object",
                 "maxProperties": 32,
                 "additionalProperties": {"type": "string", "maxLength": 63}
             },
             "matchExpressions": {
-                "description": "Requirements a node's labels must meet, all of them.",
+                "description": "Requirements the labels must meet, all of them.",
                 "type": "array",
                 "maxItems": 32,
                 "x-kubernetes-list-type": "atomic",

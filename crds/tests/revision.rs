@@ -9,8 +9,9 @@ use k8s_openapi::{
 use kube::core::ObjectMeta;
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, ObjectInfo, names,
-    program::{Attach, CgroupTarget, MapSpec, OnDelete, OnShapeChange, ProgramSpec, Scope},
+    program::{MapSpec, OnDelete, OnShapeChange, ProgramSpec},
     revision::{ProgramRef, wanted},
+    target::{Attach, CgroupTarget, Scope},
 };
 
 type Labels = BTreeMap<String, String>;
@@ -20,7 +21,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 fn target(scope: Scope, path: Option<&str>) -> Attach {
-    Attach { cgroup: Some(CgroupTarget { scope, path: path.map(str::to_owned) }), map: None }
+    Attach { cgroup: Some(CgroupTarget { path: path.map(str::to_owned), ..CgroupTarget::whole(scope) }), map: None }
 }
 
 fn map(name: &str) -> MapSpec {

@@ -10,8 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sockeye_crds::{
     BpfProgramSpec, BpfRevisionSpec, ObjectInfo, ProgramInfo, Reason,
     names::{self, MAX_INLINE_BYTES},
-    program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, OnShapeChange, ProgramSpec, Scope},
+    program::{Bytecode, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
     revision::{self, Feature, ProgramRef},
+    target::{Attach, CgroupTarget, Scope},
 };
 
 use crate::{
@@ -208,8 +209,34 @@ fn attachment(field: &str, target: &Attach, row: &section::Section) -> Result<()
     }
 }
 
-fn cgroup_target(field: &str, CgroupTarget { scope, path }: &CgroupTarget) -> Result<(), Refusal> {
+fn cgroup_target(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
+    let CgroupTarget { scope, path, pod_selector, namespace_selector, containers, strict } = target;
     let field = format!("{field}.cgroup");
+    for (of_pods, given) in [
+        ("podSelector", pod_selector.is_some()),
+        ("namespaceSelector", namespace_selector.is_some()),
+        ("containers", !containers.is_empty()),
+        ("strict", *strict),
+    ] {
+        if given && *scope != Scope::Pods {
+            return Err(invalid(format!("{field}.{of_pods} goes with scope Pods only")));
+        }
+    }
+    for (name, selector) in [("podSelector", pod_selector), ("namespaceSelector", namespace_selector)] {
+        if let Some(fault) = selector.as_ref().and_then(revision::selector_fault) {
+            return Err(invalid(format!("{field}.{name}: {fault}")));
+        }
+    }
+    count(&format!("{field}.containers"), containers.len(), 0, 16)?;
+    if containers.iter().collect::<BTreeSet<_>>().len() < containers.len() {
+        return Err(invalid(format!("{field}.containers: a name is there twice")));
+    }
+    if let Some(i) = containers.iter().position(|name| !names::is_dns_label(name)) {
+        return Err(invalid(format!(
+            "{field}.containers[{i}]: {} is no container's name: lower-case letters, digits and '-', at most 63",
+            printable(&containers[i])
+        )));
+    }
     match (scope, path) {
         (Scope::Node | Scope::Pods, None) => Ok(()),
         (Scope::Path, Some(path)) => {

@@ -2,10 +2,12 @@
 #![cfg(feature = "fixtures")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use sockeye_crds::{
     BpfProgramSpec, ProgramType, Reason,
-    program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, OnShapeChange, ProgramSpec, Scope},
+    program::{Bytecode, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
     revision::ProgramRef,
+    target::{Attach, CgroupTarget, Scope},
 };
 use sockeye_ebpf::{
     check::{check, decode_inline},
@@ -13,7 +15,7 @@ use sockeye_ebpf::{
 };
 
 fn cgroup(scope: Scope, path: Option<&str>) -> Attach {
-    Attach { cgroup: Some(CgroupTarget { scope, path: path.map(str::to_owned) }), map: None }
+    Attach { cgroup: Some(CgroupTarget { path: path.map(str::to_owned), ..CgroupTarget::whole(scope) }), map: None }
 }
 
 fn program(name: &str) -> ProgramSpec {
@@ -51,6 +53,16 @@ fn a_pinning_that_the_elf_asks_for_is_noted() {
     assert!(accepted.notes.iter().any(|note| note.contains("shared")), "{:?}", accepted.notes);
 }
 
+const POD_SELECTOR: &str = "spec.programs[0].attach[0].cgroup.podSelector";
+
+fn selector(target: &mut CgroupTarget) -> &mut LabelSelector {
+    target.pod_selector.get_or_insert_default()
+}
+
+fn bad_expression() -> LabelSelectorRequirement {
+    LabelSelectorRequirement { key: "a".into(), operator: "Like".into(), values: None }
+}
+
 #[test]
 fn mistakes_are_refused_by_field_and_reason() {
     let attach = |attach: Vec<Attach>| spec(vec![ProgramSpec { attach, ..program("my_prog") }], vec![]);
@@ -60,6 +72,12 @@ fn mistakes_are_refused_by_field_and_reason() {
     let to_map = Attach { cgroup: None, map: Some("my_map".into()) };
     let mut two_sources = spec(vec![program("my_prog")], vec![]);
     two_sources.bytecode.inline = None;
+    let pods = |edit: fn(&mut CgroupTarget)| {
+        let mut target = CgroupTarget { pod_selector: Some(LabelSelector::default()), ..CgroupTarget::whole(Scope::Pods) };
+        edit(&mut target);
+        attach(vec![Attach { cgroup: Some(target), map: None }])
+    };
+    assert!(check(&pods(|t| t.containers = vec!["app".into()]), TCP_EVENTS).is_ok());
     let long = format!("/{}", "a".repeat(1024));
     use Reason::*;
     for (bad, reason, field) in [
@@ -77,6 +95,11 @@ fn mistakes_are_refused_by_field_and_reason() {
         (attach(vec![cgroup(Scope::Path, Some("/a/../b"))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
         (attach(vec![cgroup(Scope::Path, Some(&long))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
         (attach(vec![cgroup(Scope::Pods, Some("/a"))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
+        (pods(|t| t.scope = Scope::Node), InvalidSpec, "spec.programs[0].attach[0].cgroup.podSelector"),
+        (pods(|t| selector(t).match_labels = Some([("a b".into(), "c".into())].into())), InvalidSpec, POD_SELECTOR),
+        (pods(|t| selector(t).match_expressions = Some(vec![bad_expression()])), InvalidSpec, POD_SELECTOR),
+        (pods(|t| t.containers = vec!["App".into()]), InvalidSpec, "spec.programs[0].attach[0].cgroup.containers[0]"),
+        (pods(|t| t.containers = vec!["a".into(), "a".into()]), InvalidSpec, "spec.programs[0].attach[0].cgroup.containers"),
         (maps(vec![map("other")]), NoSuchMap, "spec.maps[0].name"),
         (maps(vec![map("my_map"), map("my_map")]), InvalidSpec, "spec.maps[1].name"),
         (maps(vec![MapSpec { max_entries: Some(0), ..map("my_map") }]), InvalidSpec, "spec.maps[0].maxEntries"),
