@@ -35,6 +35,8 @@ const WRITE_LATE: Duration = Duration::from_secs(5);
 /// When passes are taken, and what belongs to each.
 struct Turns {
     watch: Watch,
+    /// Of the cgroups in which pods come and go.
+    pods: Watch,
     next_sweep: Instant,
     next_glance: Instant,
     /// Whether something happened that a pass is to look at.
@@ -44,7 +46,7 @@ struct Turns {
 impl Turns {
     fn new() -> Self {
         let now = Instant::now();
-        Self { watch: Watch::new(), next_sweep: now, next_glance: now, due: true }
+        Self { watch: Watch::new(), pods: Watch::of_cgroups(), next_sweep: now, next_glance: now, due: true }
     }
 
     /// Whether a pass is to be taken.
@@ -64,11 +66,19 @@ impl Turns {
         if sweep {
             self.next_sweep = now + if self.watch.is_blind() { SWEEP_BLIND } else { SWEEP };
         }
+        self.cover_pods(agent, wants);
         agent.pass(wants, bytes, sweep).await;
+        // A pod that came meanwhile has a directory of its own that is to be watched, and looked into after that.
+        self.due = self.cover_pods(agent, wants);
         let directories = agent.directories();
         // From here on, not from the next glance, others that attach beside what was attached just now are news.
-        self.due = !directories.is_empty() && agent.glance();
+        self.due |= !directories.is_empty() && agent.glance();
         self.watch.cover(directories);
+    }
+
+    /// Watches the cgroups in which pods come and go, as far as anything is wanted of pods; says whether there are new ones.
+    fn cover_pods<H: Host>(&mut self, agent: &Agent<H>, wants: &Wants) -> bool {
+        self.pods.cover(agent.pod_directories(wants).into_iter().map(|directory| (directory, String::new())))
     }
 
     /// When there is something to do at the latest.
@@ -138,6 +148,7 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, ready: Ready
         tokio::select! {
             () = cluster.changed() => turns.due = true,
             stirred = turns.watch.stirred() => turns.stirred(&mut agent, stirred),
+            _ = turns.pods.stirred() => turns.due = true,
             () = sleep_until(wake.into()) => {}
         }
     }
@@ -165,7 +176,7 @@ fn rule<H: Host>(agent: &mut Agent<H>, ruling: Option<Ruling>) -> bool {
 pub async fn folder<H: Host>(mut agent: Agent<H>, mut folder: Folder, once: bool) -> Result<()> {
     let mut turns = Turns::new();
     let mut manifests = Watch::new();
-    manifests.cover([(folder.directory().to_owned(), String::new())]);
+    manifests.cover(folder.directories().map(|directory| (directory.to_owned(), String::new())));
     loop {
         turns.due |= folder.scan()?;
         if turns.is_due(&mut agent) {
@@ -183,6 +194,7 @@ pub async fn folder<H: Host>(mut agent: Agent<H>, mut folder: Folder, once: bool
         tokio::select! {
             _ = manifests.stirred() => {}
             stirred = turns.watch.stirred() => turns.stirred(&mut agent, stirred),
+            _ = turns.pods.stirred() => turns.due = true,
             () = sleep_until(wake.into()) => {}
         }
     }

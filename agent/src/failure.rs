@@ -1,6 +1,9 @@
 //! `Failure`: why a revision is not in effect on this node, as a reason, in words, and with the verifier's where it spoke.
 
-use std::fmt::{self, Display};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+};
 
 use sockeye_crds::{Reason, names::line};
 
@@ -19,6 +22,8 @@ pub struct Failure {
     pub message: String,
     /// The end of the verifier's log.
     pub verifier_log: Option<String>,
+    /// Whether it is about single pods' cgroups alone: everything else is in effect.
+    pub partial: bool,
 }
 
 /// Where an attachment was to be.
@@ -52,7 +57,15 @@ const MAX_LOG: usize = 8000;
 impl Failure {
     /// A failure without a verifier log.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: line(&message.into(), 2048), verifier_log: None }
+        Self { reason, message: line(&message.into(), 2048), verifier_log: None, partial: false }
+    }
+
+    /// What was refused at single pods' cgroups: the first of it, and how much more there is.
+    pub fn at_pods(refused: BTreeMap<String, Self>) -> Self {
+        let more = refused.len().saturating_sub(1);
+        let first = refused.into_values().next().unwrap_or_else(|| Self::internal("nothing was refused"));
+        let message = if more > 0 { format!("{}; and {more} more cgroups", first.message) } else { first.message };
+        Self { message: line(&message, 2048), partial: true, ..first }
     }
 
     /// A defect of ours, said instead of a panic.

@@ -23,6 +23,7 @@ use crate::{
     layout::Layout,
     observe::{self, ObserveError, Query},
     plan::Step,
+    pods::{PodCgroup, Pods},
     wanted::{Here, Wanted},
 };
 
@@ -34,8 +35,12 @@ pub trait Host {
     fn suspension(&self) -> Result<Option<String>, SysError>;
     /// The names of the BpfPrograms that have a home here.
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError>;
-    /// What revisions are worked out with.
+    /// What revisions are worked out with, but for the pods.
     fn here(&self) -> Result<Here, SysError>;
+    /// Where the pods' cgroups are, by the pods' UIDs, and their containers' where these are asked for.
+    fn pod_cgroups(&self, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError>;
+    /// The directories in which pods' cgroups come and go, and those in which their containers' do where these are asked for.
+    fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError>;
     /// What one BpfProgram has.
     fn observe(&mut self, name: &str) -> Result<Held, SysError>;
     /// The same, where it is known what there is.
@@ -112,9 +117,18 @@ impl Host for Kernel {
     }
 
     fn here(&self) -> Result<Here, SysError> {
-        let pods = observe::pods(&self.root, &self.kubelet_root)?;
+        let (pods_root, pods) = (observe::pods_root(&self.root, &self.kubelet_root)?, Pods::default());
         let (machine, features, lacking) = (self.machine, features(), self.lacking.clone());
-        Ok(Here { machine, features, lacking, pods, has_api: self.has_api })
+        Ok(Here { machine, features, lacking, pods_root, pods, has_api: self.has_api })
+    }
+
+    fn pod_cgroups(&self, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError> {
+        observe::pod_cgroups(&self.root, &observe::pods_root(&self.root, &self.kubelet_root)?, containers)
+    }
+
+    fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError> {
+        let pods = observe::pods_root(&self.root, &self.kubelet_root)?;
+        observe::pod_directories(&self.root, &pods, containers)
     }
 
     fn observe(&mut self, name: &str) -> Result<Held, SysError> {

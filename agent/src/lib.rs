@@ -31,6 +31,7 @@ pub mod kubelet;
 pub mod layout;
 pub mod observe;
 pub mod plan;
+pub mod pods;
 pub mod policy;
 pub mod probation;
 pub mod report;

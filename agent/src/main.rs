@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use sockeye_agent::{
     agent::{Agent, Places},
     drive,
-    fetch::folder::Folder,
+    fetch::{folder::Folder, listed::Listed},
     health::{self, Ready},
     kernel::facts,
     policy::{self, Policy},
@@ -84,6 +84,10 @@ struct Standalone {
     /// The folder: X.yaml holds a BpfProgram, X.status.yaml gets its status.
     #[arg(long)]
     manifests: PathBuf,
+    /// A file with a list of this node's pods and of namespaces, as `kubectl get pods,namespaces -A -o yaml` prints it or the
+    /// kubelet's /pods: targets that pick pods are worked out with it. It is read again whenever it changes.
+    #[arg(long)]
+    pods: Option<PathBuf>,
     /// Take one pass and end: well, where everything is as the manifests say.
     #[arg(long)]
     once: bool,
@@ -184,10 +188,11 @@ async fn in_cluster(run: Run) -> Result<()> {
 }
 
 async fn alone(standalone: Standalone) -> Result<()> {
-    let Standalone { places, policy, manifests, once, node_name } = standalone;
+    let Standalone { places, policy, manifests, pods, once, node_name } = standalone;
     let named = || manifests.display().to_string();
     // Before anything else: until the agent has looked, nobody knows what of an earlier boot's statuses holds.
     let folder = Folder::open(&manifests, &node_name, &facts::boot_id()?).with_context(named)?;
+    let folder = folder.with_pods(pods.map(Listed::new));
     let agent = Agent::start(places.into(), policy.into())?;
     drive::folder(agent, folder, once).await.with_context(named)
 }

@@ -196,14 +196,12 @@ fn attach(
     let mut keep = BTreeSet::new();
     for (function, WantedFunction { kind, paths, can_cut_off: _ }) in &wanted.functions {
         let program = held.functions.get(function).map(|f| f.info.id);
-        for path in paths {
-            let cgroup = cgroups.get(path).ok_or_else(|| Refusal {
-                reason: Reason::CgroupNotFound,
-                message: format!(
-                    "program {function}: there is no cgroup v2 directory {path} below the node's cgroup root: {}",
-                    remedy(path)
-                ),
-            })?;
+        for (path, occupant) in paths {
+            let cgroup = match cgroups.get(path) {
+                Some(cgroup) => cgroup,
+                None if occupant.is_some() => continue,
+                None => return Err(not_there(function, path)),
+            };
             let key = LinkKey::at(function, cgroup);
             keep.insert(key.clone());
             match held.links.get(&key) {
@@ -222,6 +220,13 @@ fn attach(
         }
     }
     Ok((steps, keep))
+}
+
+fn not_there(function: &str, path: &str) -> Refusal {
+    let remedy = remedy(path);
+    let message =
+        format!("program {function}: there is no cgroup v2 directory {path} below the node's cgroup root: {remedy}");
+    Refusal { reason: Reason::CgroupNotFound, message }
 }
 
 /// What to do about a path that is not there, by how it looks.

@@ -22,6 +22,8 @@ use crate::{
 
 /// A BpfNode's status may have so many bytes as JSON; details beyond are cut, and counted.
 const MAX_BYTES: usize = 240 << 10;
+/// So many links of a BpfProgram are shown one by one; what there are more is counted.
+const MAX_LINKS: usize = 64;
 
 /// The status of a node that holds these.
 pub fn report(
@@ -46,7 +48,8 @@ pub fn report(
     let failed = status.programs.iter().filter(|p| !matches!(p.state, State::Attached | State::Suspended)).count();
     let links = tracks.values().flat_map(|t| t.held.links.values()).filter(|l| l.in_effect).count();
     status.counts = HeldCounts { programs: count(status.programs.len()), failed: count(failed), links: count(links) };
-    bound(status)
+    let beyond = tracks.values().map(|track| track.held.links.len().saturating_sub(MAX_LINKS)).sum();
+    bound(status, beyond)
 }
 
 /// What of a track is shown, in the order of names.
@@ -80,7 +83,7 @@ fn program(name: &str, track: &Track, shown: &Shown<'_>) -> HeldProgram {
     HeldProgram {
         name: name.to_owned(),
         uid: uid.clone().or_else(|| held.uid.clone()).unwrap_or_default(),
-        revision: in_effect_revision(held),
+        revision: in_effect_revision(track),
         state,
         reason,
         program_ids: shown.functions.iter().map(|(_, f)| f.info.id.into()).collect(),
@@ -97,9 +100,14 @@ fn unpinned_ids(held: &Held) -> BTreeSet<u32> {
     used
 }
 
-/// A revision is in effect while every link it left is.
-fn in_effect_revision(held: &Held) -> Option<String> {
-    let whole = !held.links.is_empty() && held.links.values().all(|link| link.in_effect);
+/// A revision is in effect while every link it left is. One that picks pods leaves none where no such pod is.
+fn in_effect_revision(track: &Track) -> Option<String> {
+    let Track { held, wanted, suspended, settled, .. } = track;
+    let has_no_place = || wanted.as_ref().is_some_and(|wanted| wanted.paths().is_empty());
+    let whole = match held.links.is_empty() {
+        true => *settled && suspended.is_none() && has_no_place(),
+        false => held.links.values().all(|link| link.in_effect),
+    };
     held.revision.clone().filter(|_| whole)
 }
 
@@ -117,19 +125,28 @@ fn details(name: &str, track: &Track, shown: &Shown<'_>, home: &Home) -> Details
         verifier_log: failure.as_ref().and_then(|f| f.verifier_log.clone()),
         notes: notes(unpinned, &unpinned_ids).iter().map(|note| clip(note, 512)).take(16).collect(),
         drift: drift.clone(),
-        programs: shown.functions.iter().filter_map(|(f, held)| loaded_program(f, held, home)).collect(),
+        programs: shown.functions.iter().filter_map(|(f, program)| loaded_program(f, program, held, home)).collect(),
         maps: shown
             .maps
             .iter()
             .map(|(map, held)| loaded_map(map, held, wanted.as_ref(), &used, home))
             .chain(of_unpinned)
             .collect(),
-        links: held.links.iter().map(|(key, link)| attached_link(key, link, home)).collect(),
+        cgroups: count(
+            held.links.values().filter(|l| l.in_effect).map(|l| l.info.cgroup_id).collect::<BTreeSet<_>>().len(),
+        ),
+        links: held
+            .links
+            .iter()
+            .take(MAX_LINKS)
+            .map(|(key, link)| attached_link(key, link, wanted.as_ref(), home))
+            .collect(),
     }
 }
 
-fn loaded_program(function: &str, held: &HeldFunction, home: &Home) -> Option<LoadedProgram> {
-    let info = &held.info;
+fn loaded_program(function: &str, program: &HeldFunction, held: &Held, home: &Home) -> Option<LoadedProgram> {
+    let info = &program.info;
+    let links = held.links.values().filter(|link| link.in_effect && link.info.program_id == info.id);
     Some(LoadedProgram {
         name: function.to_owned(),
         kernel_name: info.kernel_name.clone(),
@@ -144,6 +161,7 @@ fn loaded_program(function: &str, held: &HeldFunction, home: &Home) -> Option<Lo
         memlock_bytes: info.memlock_bytes.cast_signed(),
         map_ids: info.map_ids.iter().map(|&id| id.into()).collect(),
         btf_id: info.btf_id.map(i64::from),
+        links: Some(count(links.count())),
         pin_path: home.host(&home.program(function)),
     })
 }
@@ -189,8 +207,10 @@ fn map_entry(name: &str, info: &MapInfo, wanted: Option<&Wanted>, used: bool, pi
     }
 }
 
-fn attached_link(key: &LinkKey, link: &HeldLink, home: &Home) -> AttachedLink {
+fn attached_link(key: &LinkKey, link: &HeldLink, wanted: Option<&Wanted>, home: &Home) -> AttachedLink {
     let info = &link.info;
+    let paths = wanted.and_then(|wanted| wanted.functions.get(&key.function)).map(|function| &function.paths);
+    let occupant = paths.and_then(|paths| paths.get(link.path.as_ref()?)).and_then(Option::as_ref);
     AttachedLink {
         program: key.function.clone(),
         id: info.id.into(),
@@ -199,6 +219,8 @@ fn attached_link(key: &LinkKey, link: &HeldLink, home: &Home) -> AttachedLink {
         attach_type: section::attach_type_name(info.attach_type).into_owned(),
         cgroup_id: info.cgroup_id.cast_signed(),
         cgroup_path: link.path.as_deref().map(|path| clip(path, 1024)),
+        pod: occupant.map(|occupant| occupant.pod.clone()),
+        container: occupant.and_then(|occupant| occupant.container.clone()),
         in_effect: link.in_effect,
         pin_path: home.host(&home.link(&key.function, &key.place)),
     }
@@ -220,9 +242,10 @@ fn count(n: usize) -> i64 {
 }
 
 /// Cuts details until the status fits: links first, then logs, then whole details from the end; the list of programs never.
-fn bound(mut status: BpfNodeStatus) -> BpfNodeStatus {
+/// `links` were left out before.
+fn bound(mut status: BpfNodeStatus, links: usize) -> BpfNodeStatus {
     let size = |status: &BpfNodeStatus| serde_json::to_vec(status).map_or(0, |json| json.len());
-    let mut cut = Truncated::default();
+    let mut cut = Truncated { links: count(links), ..Truncated::default() };
     if size(&status) > MAX_BYTES {
         for details in &mut status.details {
             cut.links += count(std::mem::take(&mut details.links).len());

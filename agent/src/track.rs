@@ -171,6 +171,11 @@ impl Track {
         Err(Failure::new(Reason::NotInEffect, message))
     }
 
+    /// Whether it is attached anew as pods come and go: not while it waits with something that is wrong whatever pods there are.
+    pub fn follows_pods(&self) -> bool {
+        self.failure.as_ref().is_none_or(|failure| failure.partial)
+    }
+
     /// Waits no longer: what it failed for may have changed.
     pub const fn forget_failures(&mut self) {
         self.failures = 0;

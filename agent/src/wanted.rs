@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, MapDefinition, MapInfo, Reason,
     names::{is_pin_name, pin_name},
-    program::{Attach, CgroupTarget, OnDelete, OnShapeChange, ProgramSpec, Scope},
+    program::{OnDelete, OnShapeChange, ProgramSpec},
     revision::ProgramRef,
+    target::{Attach, Scope},
 };
 use sockeye_ebpf::section::{self, Target};
 
@@ -16,6 +17,7 @@ use crate::{
         load::ProgramKind,
         probe::{self, Lacking},
     },
+    pods::{Occupant, Pods, highest},
     shape::Shape,
 };
 
@@ -29,7 +31,9 @@ pub struct Here {
     /// What the kernel lacks of what a revision may ask for.
     pub lacking: Lacking,
     /// The cgroup that holds all pods, as a path below the root.
-    pub pods: String,
+    pub pods_root: String,
+    /// The pods, as far as any target asks for them.
+    pub pods: Pods,
     /// Whether there is an API server that this agent must be able to reach.
     pub has_api: bool,
 }
@@ -58,8 +62,9 @@ pub struct Wanted {
 pub struct WantedFunction {
     /// How it is verified and attached.
     pub kind: ProgramKind,
-    /// The cgroups to attach it to, as paths below the root, none below another: nothing counts twice.
-    pub paths: BTreeSet<String>,
+    /// The cgroups to attach it to, as paths below the root, none below another: nothing counts twice. With each that is a
+    /// pod's, whose it is: such a one comes and goes, and is no mistake of anybody's where it is not there.
+    pub paths: BTreeMap<String, Option<Occupant>>,
     /// Whether it can keep this agent from the API server, so that an attachment is on probation.
     pub can_cut_off: bool,
 }
@@ -140,7 +145,7 @@ impl Wanted {
 
     /// Every cgroup path that some function is to be attached to.
     pub fn paths(&self) -> BTreeSet<&str> {
-        self.functions.values().flat_map(|f| f.paths.iter().map(String::as_str)).collect()
+        self.functions.values().flat_map(|f| f.paths.keys().map(String::as_str)).collect()
     }
 
     /// The map of a pin name.
@@ -165,35 +170,41 @@ fn function(spec: &BpfRevisionSpec, program: &ProgramSpec, here: &Here) -> Resul
         let what = format!("attach type {}", section.attach_name);
         return Err(Refusal::kernel(&format!("program {name}"), &what, section.least_kernel));
     }
-    let paths = attach.iter().map(|attach| path(attach, here)).collect::<Result<Vec<_>, _>>()?;
+    let mut paths = BTreeMap::new();
+    for attach in attach.iter().filter(|_| !spec.suspend) {
+        add_paths(attach, here, &mut paths)?;
+    }
+    let paths = highest(&paths);
     let can_cut_off = here.has_api && section.can_deny();
-    let paths = if spec.suspend { BTreeSet::new() } else { highest(paths) };
     Ok(WantedFunction { kind, paths, can_cut_off })
 }
 
-fn path(attach: &Attach, here: &Here) -> Result<String, Refusal> {
-    match attach {
-        Attach { cgroup: Some(CgroupTarget { scope: Scope::Node, path: None }), map: None } => Ok("/".to_owned()),
-        Attach { cgroup: Some(CgroupTarget { scope: Scope::Pods, path: None }), map: None } => Ok(here.pods.clone()),
-        Attach { cgroup: Some(CgroupTarget { scope: Scope::Path, path: Some(path) }), map: None } => {
-            let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-            if parts.iter().any(|part| matches!(*part, "." | "..")) {
-                return Err(Refusal {
-                    reason: Reason::InvalidSpec,
-                    message: format!("attach path {path:?} leaves its place"),
-                });
+/// Adds the cgroups of one target. One that is named by its place is no pod's, whoever else picks it.
+fn add_paths(attach: &Attach, here: &Here, paths: &mut BTreeMap<String, Option<Occupant>>) -> Result<(), Refusal> {
+    let unknown = || Refusal::unsupported(format!("this agent does not know the attach target {attach:?}"));
+    let Attach { cgroup: Some(target), map: None } = attach else { return Err(unknown()) };
+    let path = match (target.scope, &target.path) {
+        (Scope::Pods, None) if target.picks() => {
+            for (path, occupant) in here.pods.pick(target) {
+                paths.entry(path).or_insert(Some(occupant));
             }
-            Ok(format!("/{}", parts.join("/")))
+            return Ok(());
         }
-        other => Err(Refusal::unsupported(format!("this agent does not know the attach target {other:?}"))),
-    }
+        (Scope::Pods, None) => here.pods_root.clone(),
+        (Scope::Node, None) => "/".to_owned(),
+        (Scope::Path, Some(path)) => below_root(path)?,
+        _ => return Err(unknown()),
+    };
+    paths.insert(path, None);
+    Ok(())
 }
 
-/// Of several cgroups, those that lie below no other: a program attached to both would run twice for the lower one.
-fn highest(paths: Vec<String>) -> BTreeSet<String> {
-    let below = |path: &str, above: &str| above == "/" || path.starts_with(&format!("{above}/"));
-    let all: BTreeSet<String> = paths.into_iter().collect();
-    all.iter().filter(|path| !all.iter().any(|above| above != *path && below(path, above))).cloned().collect()
+fn below_root(path: &str) -> Result<String, Refusal> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if parts.iter().any(|part| matches!(*part, "." | "..")) {
+        return Err(Refusal { reason: Reason::InvalidSpec, message: format!("attach path {path:?} leaves its place") });
+    }
+    Ok(format!("/{}", parts.join("/")))
 }
 
 fn map(spec: &BpfRevisionSpec, info: &MapInfo, here: &Here) -> Result<WantedMap, Refusal> {
@@ -234,34 +245,31 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, here: &Here) -> Result<WantedMap,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sockeye_crds::target::CgroupTarget;
 
     fn here() -> Here {
         let features = vec!["ScopePods".to_owned()];
         let machine = Machine { page: 4096, cpus: 2 };
-        Here { machine, features, lacking: Lacking::default(), pods: "/kubepods".to_owned(), has_api: false }
+        let (pods_root, pods) = ("/kubepods".to_owned(), Pods::default());
+        Here { machine, features, lacking: Lacking::default(), pods_root, pods, has_api: false }
     }
 
-    #[test]
-    fn a_cgroup_below_another_gets_no_link_of_its_own() {
-        let highest =
-            |paths: &[&str]| highest(paths.iter().map(|p| (*p).to_owned()).collect()).into_iter().collect::<Vec<_>>();
-        assert_eq!(highest(&["/", "/a", "/a/b"]), ["/"]);
-        assert_eq!(highest(&["/a/b", "/a", "/ab", "/a"]), ["/a", "/ab"]);
-        assert_eq!(highest(&["/x/y", "/x/z"]), ["/x/y", "/x/z"]);
+    fn paths(targets: Vec<CgroupTarget>) -> Result<Vec<String>, Refusal> {
+        let mut paths = BTreeMap::new();
+        for target in targets {
+            add_paths(&Attach { cgroup: Some(target), map: None }, &here(), &mut paths)?;
+        }
+        Ok(paths.into_keys().collect())
     }
 
     #[test]
     fn paths_are_normal_and_stay_below_the_root() {
-        let target = |path: &str| Attach {
-            cgroup: Some(CgroupTarget { scope: Scope::Path, path: Some(path.to_owned()) }),
-            map: None,
-        };
-        assert_eq!(path(&target("/system.slice//x/"), &here()).unwrap(), "/system.slice/x");
-        assert_eq!(path(&target("/a/../.."), &here()).unwrap_err().reason, Reason::InvalidSpec);
-        let pods = Attach { cgroup: Some(CgroupTarget { scope: Scope::Pods, path: None }), map: None };
-        assert_eq!(path(&pods, &here()).unwrap(), "/kubepods");
+        let at = |path: &str| paths(vec![CgroupTarget::at(path.to_owned())]);
+        assert_eq!(at("/system.slice//x/").unwrap(), ["/system.slice/x"]);
+        assert_eq!(at("/a/../..").unwrap_err().reason, Reason::InvalidSpec);
+        assert_eq!(paths(vec![CgroupTarget::whole(Scope::Pods)]).unwrap(), ["/kubepods"]);
         let neither = Attach { cgroup: None, map: Some("m".to_owned()) };
-        assert_eq!(path(&neither, &here()).unwrap_err().reason, Reason::Unsupported);
+        assert_eq!(add_paths(&neither, &here(), &mut BTreeMap::new()).unwrap_err().reason, Reason::Unsupported);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `Watch`: tells which homes on bpffs something happened in, so that a pin which someone removes is missed at once. Does
-//! IO: inotify. What it does not see, a sweep does.
+//! `Watch`: tells which homes on bpffs something happened in, so that a pin which someone removes is missed at once, and in
+//! which cgroups others come and go. Does IO: inotify. What it does not see, a sweep does.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -33,8 +33,17 @@ pub struct Watch {
 impl Watch {
     /// Watches nothing yet. Where there is no inotify to be had, it never will, and says so once.
     pub fn new() -> Self {
-        let said = |error: &SysError| tracing::warn!(%error, "no inotify: drift is found by sweeps alone");
-        let inotify = Inotify::new().inspect_err(said).ok();
+        Self::with(Inotify::new())
+    }
+
+    /// The same, of cgroups: what is written to their files is no news.
+    pub fn of_cgroups() -> Self {
+        Self::with(Inotify::of_names())
+    }
+
+    fn with(inotify: Result<Inotify, SysError>) -> Self {
+        let said = |error: &SysError| tracing::warn!(%error, "no inotify: what others do is found by sweeps alone");
+        let inotify = inotify.inspect_err(said).ok();
         Self { blind: inotify.is_none(), inotify, ..Self::default() }
     }
 
@@ -43,9 +52,10 @@ impl Watch {
         self.blind
     }
 
-    /// Watches directories of homes, each once.
-    pub fn cover(&mut self, directories: impl IntoIterator<Item = (PathBuf, String)>) {
-        let Some(inotify) = &self.inotify else { return };
+    /// Watches directories of homes, each once; says whether there are new ones.
+    pub fn cover(&mut self, directories: impl IntoIterator<Item = (PathBuf, String)>) -> bool {
+        let Some(inotify) = &self.inotify else { return false };
+        let before = self.covered.len();
         for (directory, home) in directories {
             if self.covered.contains(&directory) {
                 continue;
@@ -58,10 +68,11 @@ impl Watch {
                 Err(error) if error.is_not_found() => {}
                 Err(error) => {
                     self.blind = true;
-                    tracing::warn!(%error, "drift there is found by sweeps alone");
+                    tracing::warn!(%error, "what happens there is found by sweeps alone");
                 }
             }
         }
+        self.covered.len() > before
     }
 
     /// Waits until something happens.

@@ -49,7 +49,7 @@ prop_compose! {
         };
         let function = |(name, (attach_type, paths)): (&str, (u32, BTreeSet<&str>))| {
             let kind = ProgramKind { prog_type: 13, attach_type };
-            let paths = if suspended { BTreeSet::new() } else { paths.into_iter().map(str::to_owned).collect() };
+            let paths = if suspended { BTreeMap::new() } else { paths.into_iter().map(|path| (path.to_owned(), None)).collect() };
             (name.to_owned(), WantedFunction { kind, paths, can_cut_off })
         };
         let functions: BTreeMap<_, _> = functions.into_iter().map(function).collect();
@@ -221,7 +221,9 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         suspended: false,
     };
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    wanted.functions.insert("f".into(), WantedFunction { kind, paths: ["/a".to_owned()].into(), can_cut_off: false });
+    wanted
+        .functions
+        .insert("f".into(), WantedFunction { kind, paths: [("/a".to_owned(), None)].into(), can_cut_off: false });
     let map = WantedMap {
         pin_name: "m".into(),
         pin: true,
@@ -245,7 +247,7 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
 #[test]
 fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     let kind = ProgramKind { prog_type: 8, attach_type: 0 };
-    let function = WantedFunction { kind, paths: ["/a".to_owned()].into(), can_cut_off: true };
+    let function = WantedFunction { kind, paths: [("/a".to_owned(), None)].into(), can_cut_off: true };
     let mut wanted = Wanted {
         program: ProgramRef { name: "p".into(), uid: "u".into() },
         revision: "p-1".into(),
@@ -282,7 +284,7 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
 #[test]
 fn a_cgroup_that_is_not_there_is_named() {
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    let function = WantedFunction { kind, paths: ["/nowhere".to_owned()].into(), can_cut_off: false };
+    let function = WantedFunction { kind, paths: [("/nowhere".to_owned(), None)].into(), can_cut_off: false };
     let wanted = Wanted {
         program: ProgramRef { name: "p".into(), uid: "u".into() },
         revision: "p-1".into(),

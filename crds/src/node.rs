@@ -227,7 +227,10 @@ pub struct Details {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub maps: Vec<LoadedMap>,
-    /// Links, as `bpftool link show` prints them.
+    /// The cgroups at which something is in effect.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub cgroups: i64,
+    /// Links, as `bpftool link show` prints them; the first 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -308,6 +311,9 @@ pub struct LoadedProgram {
     /// The ID of its BTF object.
     #[serde(default, rename = "btfID", skip_serializing_if = "Option::is_none")]
     pub btf_id: Option<i64>,
+    /// Its links that are in effect; absent where an older agent does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<i64>,
     /// Its pin, as the host sees it.
     #[schemars(length(max = 512))]
     pub pin_path: String,
@@ -382,6 +388,14 @@ pub struct AttachedLink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub cgroup_path: Option<String>,
+    /// The pod whose cgroup it is, by namespace and name, where it was picked as a pod's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 320))]
+    pub pod: Option<String>,
+    /// The container whose cgroup it is, where it was picked as a container's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub container: Option<String>,
     /// Whether the kernel's own query of the cgroup lists the program.
     pub in_effect: bool,
     /// Its pin, as the host sees it.

@@ -266,6 +266,14 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
+    /// The cgroups at which something is in effect there.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub cgroups: i64,
+    /// The first few of the pods whose cgroups these are, by namespace and name; all links are in the BpfNode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5), inner(length(max = 320)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub pods: Vec<String>,
     /// The programs loaded there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

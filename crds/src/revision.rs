@@ -103,14 +103,8 @@ pub enum Feature {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::ScopePods,
-        Self::Suspend,
-        Self::RecreateMaps,
-        Self::PodSelectors,
-        Self::Containers,
-        Self::StrictPods,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::ScopePods, Self::Suspend, Self::RecreateMaps, Self::PodSelectors, Self::Containers, Self::StrictPods];
 
     /// The word in `requires`.
     pub fn as_str(self) -> String {

@@ -10,7 +10,8 @@ use aya_obj::{
 use sockeye_crds::{
     BpfProgramSpec, ObjectInfo, ProgramInfo, Reason,
     names::{is_pin_name, lines, pin_name},
-    program::{Attach, Bytecode, CgroupTarget, ProgramSpec, Scope},
+    program::{Bytecode, ProgramSpec},
+    target::{Attach, CgroupTarget, Scope},
 };
 
 use crate::{
@@ -33,7 +34,7 @@ pub enum Outcome {
 
 /// The spec of a BpfProgram that runs these programs.
 pub fn spec(programs: &[&str]) -> BpfProgramSpec {
-    let cgroup = Some(CgroupTarget { scope: Scope::Node, path: None });
+    let cgroup = Some(CgroupTarget::whole(Scope::Node));
     let attach = vec![Attach { cgroup, map: None }];
     let program = |name: &&str| ProgramSpec { name: (*name).to_owned(), program_type: None, attach: attach.clone() };
     BpfProgramSpec {

@@ -73,7 +73,8 @@ fn mistakes_are_refused_by_field_and_reason() {
     let mut two_sources = spec(vec![program("my_prog")], vec![]);
     two_sources.bytecode.inline = None;
     let pods = |edit: fn(&mut CgroupTarget)| {
-        let mut target = CgroupTarget { pod_selector: Some(LabelSelector::default()), ..CgroupTarget::whole(Scope::Pods) };
+        let mut target =
+            CgroupTarget { pod_selector: Some(LabelSelector::default()), ..CgroupTarget::whole(Scope::Pods) };
         edit(&mut target);
         attach(vec![Attach { cgroup: Some(target), map: None }])
     };
@@ -99,7 +100,11 @@ fn mistakes_are_refused_by_field_and_reason() {
         (pods(|t| selector(t).match_labels = Some([("a b".into(), "c".into())].into())), InvalidSpec, POD_SELECTOR),
         (pods(|t| selector(t).match_expressions = Some(vec![bad_expression()])), InvalidSpec, POD_SELECTOR),
         (pods(|t| t.containers = vec!["App".into()]), InvalidSpec, "spec.programs[0].attach[0].cgroup.containers[0]"),
-        (pods(|t| t.containers = vec!["a".into(), "a".into()]), InvalidSpec, "spec.programs[0].attach[0].cgroup.containers"),
+        (
+            pods(|t| t.containers = vec!["a".into(), "a".into()]),
+            InvalidSpec,
+            "spec.programs[0].attach[0].cgroup.containers",
+        ),
         (maps(vec![map("other")]), NoSuchMap, "spec.maps[0].name"),
         (maps(vec![map("my_map"), map("my_map")]), InvalidSpec, "spec.maps[1].name"),
         (maps(vec![MapSpec { max_entries: Some(0), ..map("my_map") }]), InvalidSpec, "spec.maps[0].maxEntries"),

@@ -102,9 +102,12 @@ impl<H: Host> Agent<H> {
             };
             let track = self.track(name);
             track.observe(held);
-            let Executed { unpinned } = executed?;
+            let Executed { unpinned, refused } = executed?;
             if loads {
                 track.unpinned = unpinned;
+            }
+            if !refused.is_empty() {
+                return Err(Failure::at_pods(refused));
             }
             track.settled = plan(wanted, &track.held, cgroups)?.is_empty();
             let (revision, settled) = (&track.revision, track.settled);

@@ -21,7 +21,7 @@ use std::{
     time::Instant,
 };
 
-use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
+use sockeye_crds::{BpfNodeStatus, BpfRevision, node::NodeFacts, target::CgroupTarget};
 use tokio::task::block_in_place;
 
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
     },
     layout::Layout,
     observe::ObserveError,
+    pods::{Needs, Pods},
     policy::Policy,
     report::report,
     track::Track,
@@ -96,6 +97,9 @@ pub struct Agent<H> {
     /// Whether that was said on this node.
     marked: bool,
     beside: Beside,
+    /// The pods as they were at the last look, and whether they were others before.
+    pods: Pods,
+    pods_moved: bool,
     /// What was observed since [`Agent::directories`] was asked last.
     observed: BTreeSet<String>,
 }
@@ -118,8 +122,20 @@ impl Agent<Kernel> {
 impl<H: Host> Agent<H> {
     /// An agent of some node.
     pub fn new(host: H, layout: Layout, policy: Policy, facts: NodeFacts) -> Self {
-        let (tracks, beside, observed) = (BTreeMap::new(), Beside::default(), BTreeSet::new());
-        Self { host, layout, policy, facts, tracks, bpffs: None, suspended: None, marked: false, beside, observed }
+        Self {
+            host,
+            layout,
+            policy,
+            facts,
+            tracks: BTreeMap::new(),
+            bpffs: None,
+            suspended: None,
+            marked: false,
+            beside: Beside::default(),
+            pods: Pods::default(),
+            pods_moved: false,
+            observed: BTreeSet::new(),
+        }
     }
 
     /// One pass over the BpfPrograms that changed, to which something happened, whose time to try again has come, or, in a
@@ -159,9 +175,10 @@ impl<H: Host> Agent<H> {
             }
             let revision = revisions.next_if(|(wanted, _)| *wanted == name).map(|(_, revision)| &**revision);
             let stirred = std::mem::take(&mut track.stirred) || sweep;
+            let moved = self.pods_moved && track.follows_pods() && revision.is_some_and(picks_pods);
             if let Some(why) = wants.leave_alone(name, revision) {
                 work.leave.push((name.clone(), why));
-            } else if track.set_revision(revision) || track.retry_at().map_or(stirred, |at| at <= now) {
+            } else if track.set_revision(revision) || moved || track.retry_at().map_or(stirred, |at| at <= now) {
                 work.due.push(name.clone());
             } else if stirred {
                 work.look.push(name.clone());
@@ -183,7 +200,7 @@ impl<H: Host> Agent<H> {
     }
 
     /// Looks whether bpffs is there, and the same as before; in a sweep for homes that nobody wants; whether anything is to be
-    /// attached at all; and at what revisions are worked out with.
+    /// attached at all; and at what revisions are worked out with, pods among it.
     fn look(&mut self, wants: &Wants, sweep: bool) -> Result<Here, ObserveError> {
         let bpffs = self.host.bpffs();
         let before = self.bpffs.replace(bpffs.as_ref().ok().copied());
@@ -212,7 +229,28 @@ impl<H: Host> Agent<H> {
         if turned || mounted_anew {
             self.tracks.values_mut().for_each(Track::forget_failures);
         }
-        Ok(self.host.here()?)
+        let mut here = self.host.here()?;
+        let needs = wants.needs();
+        if needs.pods {
+            here.pods = Pods {
+                pods: wants.pods.clone().unwrap_or_default(),
+                namespaces: wants.namespaces.clone().unwrap_or_default(),
+                cgroups: self.host.pod_cgroups(needs.containers)?,
+            };
+        }
+        self.pods_moved = here.pods != self.pods;
+        self.pods = here.pods.clone();
+        Ok(here)
+    }
+
+    /// The directories in which what is wanted has something come and go: pods' cgroups, and their containers'.
+    pub fn pod_directories(&self, wants: &Wants) -> Vec<PathBuf> {
+        let Needs { pods: true, containers, .. } = wants.needs() else { return Vec::new() };
+        let found = block_in_place(|| self.host.pod_directories(containers));
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "pods are followed by sweeps alone");
+            Vec::new()
+        })
     }
 
     /// Says that something may have happened to BpfPrograms; to all, where none is named.
@@ -294,4 +332,8 @@ impl<H: Host> Agent<H> {
         }
         track.outcome(outcome, Instant::now());
     }
+}
+
+fn picks_pods(revision: &BpfRevision) -> bool {
+    revision.spec.cgroup_targets().any(CgroupTarget::picks)
 }

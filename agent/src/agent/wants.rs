@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sockeye_crds::BpfRevision;
 
+use crate::pods::{Labels, Needs, Pod};
+
 /// Gives the bytes of an object.
 pub trait Bytes {
     /// The bytes of that digest, checked against it, or why there are none.
@@ -21,15 +23,39 @@ pub struct Wants {
     pub complete: bool,
     /// Why nothing at all is to be attached, where someone has said so for the whole cluster.
     pub suspended: Option<String>,
+    /// The node's pods; absent as long as that can't be told.
+    pub pods: Option<Arc<Vec<Pod>>>,
+    /// The labels of namespaces, by name; absent as long as they can't be told.
+    pub namespaces: Option<Arc<BTreeMap<String, Labels>>>,
 }
 
 impl Wants {
+    /// What has to be known of pods.
+    pub fn needs(&self) -> Needs {
+        Needs::of(self.run.values().flat_map(|revision| revision.spec.cgroup_targets()))
+    }
+
     /// Why a BpfProgram is to be left as it is, where it is.
     pub(super) fn leave_alone(&self, name: &str, revision: Option<&BpfRevision>) -> Option<String> {
         match self.keep.get(name) {
             Some(why) => Some(why.clone()),
-            None if self.complete || revision.is_some() => None,
-            None => Some("not everything that is wanted here could be read".to_owned()),
+            None if !self.complete && revision.is_none() => {
+                Some("not everything that is wanted here could be read".to_owned())
+            }
+            None => self.untold(&Needs::of(revision.into_iter().flat_map(|r| r.spec.cgroup_targets()))),
         }
+    }
+
+    /// What targets need to be told and can't be, for now.
+    fn untold(&self, needs: &Needs) -> Option<String> {
+        let missing = match (needs.pods && self.pods.is_none(), needs.namespaces && self.namespaces.is_none()) {
+            (true, _) => "this node's pods",
+            (_, true) => "namespaces",
+            _ => return None,
+        };
+        Some(format!(
+            "{missing} can't be listed (the agent's log says why; without a cluster, --pods names a list): which pods are \
+             selected is not known"
+        ))
     }
 }

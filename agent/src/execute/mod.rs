@@ -1,6 +1,9 @@
 //! Execute: the one interpreter of [`Step`]s. Does IO, in the order given, and stops at the first refusal; what it had
 //! made visible by then is undone in reverse, so that a revision that fails leaves what was there before it.
 //!
+//! Pods' cgroups are many, and each is its own matter: one that goes meanwhile is passed over, and what is refused at one
+//! keeps nothing from the others. Whatever this run had attached there is undone.
+//!
 //! | file | what |
 //! |---|---|
 //! | this one | what is made: loads, pins, attachments, updates |
@@ -40,6 +43,8 @@ use undo::Undo;
 pub struct Executed {
     /// Maps that were created and are not pinned, by name: what no program uses of these is gone.
     pub unpinned: BTreeMap<String, MapInfo>,
+    /// What was refused at single pods' cgroups, by their paths.
+    pub refused: BTreeMap<String, Failure>,
 }
 
 /// Executes one plan.
@@ -61,6 +66,8 @@ struct Progress<'a> {
     replaced: BTreeMap<String, KeptProgram>,
     /// Whether what is attached goes on trial, so that there should be a way back.
     on_trial: bool,
+    /// How many links were made, or moved.
+    attached: usize,
     undo: Vec<Undo>,
 }
 
@@ -69,15 +76,48 @@ impl Executor<'_> {
     pub fn execute(&self, kept: &mut Kept) -> Result<Executed, Failure> {
         let (executed, loaded) = (Executed::default(), Loaded::default());
         let (replaced, undo) = (BTreeMap::new(), Vec::new());
-        let mut progress = Progress { kept, executed, loaded, replaced, on_trial: false, undo };
+        let mut progress = Progress { kept, executed, loaded, replaced, on_trial: false, attached: 0, undo };
         for step in self.order.steps {
-            if let Err(failure) = self.step(step, &mut progress) {
-                tracing::warn!(?step, %failure, "step refused: undoing what this run made");
-                self.undo(progress);
-                return Err(failure);
+            let pod = self.pods_cgroup(step);
+            if pod.is_some_and(|cgroup| progress.executed.refused.contains_key(&cgroup.path)) {
+                continue;
+            }
+            let Err(failure) = self.step(step, &mut progress) else { continue };
+            match pod {
+                Some(cgroup) if self.is_gone(cgroup) => self.undo_at(cgroup, &mut progress),
+                Some(cgroup) => {
+                    tracing::warn!(?step, %failure, "step refused: undoing what this run made there");
+                    self.undo_at(cgroup, &mut progress);
+                    progress.executed.refused.insert(cgroup.path.clone(), failure);
+                }
+                None => {
+                    tracing::warn!(?step, %failure, "step refused: undoing what this run made");
+                    self.undo(progress);
+                    return Err(failure);
+                }
             }
         }
+        // What could be attached nowhere is not half done either.
+        let loaded = !progress.loaded.programs.is_empty();
+        if loaded
+            && progress.attached == 0
+            && let Some((_, failure)) = progress.executed.refused.pop_first()
+        {
+            self.undo(progress);
+            return Err(failure);
+        }
         Ok(progress.executed)
+    }
+
+    /// The cgroup that a step attaches to, where it is a pod's.
+    fn pods_cgroup<'s>(&self, step: &'s Step) -> Option<&'s Cgroup> {
+        let Step::Attach { function, cgroup } = step else { return None };
+        let wanted = self.order.wanted?.functions.get(function)?;
+        wanted.paths.get(&cgroup.path)?.as_ref().map(|_| cgroup)
+    }
+
+    fn is_gone(&self, cgroup: &Cgroup) -> bool {
+        self.root.cgroup(&cgroup.path).map_or_else(|error| error.is_not_found(), |now| now.id != cgroup.id)
     }
 
     fn step(&self, step: &Step, progress: &mut Progress<'_>) -> Result<(), Failure> {
@@ -208,6 +248,7 @@ impl Executor<'_> {
         bpffs::make_dir(&self.home.links_of(function))?;
         bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
         progress.undo.push(Undo::Detach(key));
+        progress.attached += 1;
         Ok(())
     }
 
@@ -244,6 +285,7 @@ impl Executor<'_> {
         if let Some(fd) = expected {
             progress.undo.push(Undo::UpdateBack(key.clone(), fd.try_clone().map_err(Failure::internal)?));
         }
+        progress.attached += 1;
         Ok(())
     }
 

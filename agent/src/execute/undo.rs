@@ -1,12 +1,15 @@
 //! Undo: the inverse of what was done, in reverse. What can't be undone is said, and found by the next observation.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    mem,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use super::{Executor, Progress};
 use crate::{
     held::LinkKey,
     kept::Kept,
-    kernel::{SysError, bpf, bpffs},
+    kernel::{SysError, bpf, bpffs, cgroup::Cgroup},
 };
 
 /// The inverse of a step that was done.
@@ -26,6 +29,20 @@ impl Executor<'_> {
     /// Undoes all of it.
     pub(super) fn undo(&self, progress: Progress<'_>) {
         let Progress { kept, undo, .. } = progress;
+        self.undo_all(undo, kept);
+    }
+
+    /// Undoes what was attached at one cgroup.
+    pub(super) fn undo_at(&self, cgroup: &Cgroup, progress: &mut Progress<'_>) {
+        let place = cgroup.id.to_string();
+        let (there, elsewhere) = mem::take(&mut progress.undo)
+            .into_iter()
+            .partition(|undo| matches!(undo, Undo::Detach(key) if key.place == place));
+        progress.undo = elsewhere;
+        self.undo_all(there, progress.kept);
+    }
+
+    fn undo_all(&self, undo: Vec<Undo>, kept: &mut Kept) {
         for undo in undo.into_iter().rev() {
             if let Err(error) = self.undo_one(&undo, kept) {
                 tracing::error!(%error, "could not undo a step");

@@ -134,7 +134,7 @@ impl Cluster {
         }
         let run = revision::wanted(readable, node.labels());
         let run = run.into_iter().map(|(name, revision)| (name.to_owned(), Arc::new(revision.clone()))).collect();
-        Some(Wants { run, keep: unreadable, complete: true, suspended: self.suspended() })
+        Some(Wants { run, keep: unreadable, complete: true, suspended: self.suspended(), pods: None, namespaces: None })
     }
 
     /// Why nothing at all is to be attached, where someone has thrown the switch.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs, io, iter,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -25,6 +25,7 @@ use sockeye_ebpf::check::{self, Refusal};
 
 use crate::{
     agent::{Bytes, Wants},
+    fetch::listed::Listed,
     table::{self, Row},
 };
 
@@ -39,6 +40,8 @@ const NODE_STATUS: &str = "node.status.yaml";
 pub struct Folder {
     directory: PathBuf,
     node_name: String,
+    /// What tells of the node's pods.
+    listed: Option<Listed>,
     manifests: BTreeMap<PathBuf, Manifest>,
     printed: String,
 }
@@ -84,14 +87,20 @@ impl Folder {
         Ok(Self {
             directory: directory.to_owned(),
             node_name: node_name.to_owned(),
+            listed: None,
             manifests: BTreeMap::new(),
             printed: String::new(),
         })
     }
 
-    /// Where it is.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// With a file that tells of the node's pods.
+    pub fn with_pods(self, listed: Option<Listed>) -> Self {
+        Self { listed, ..self }
+    }
+
+    /// Where there is something to read.
+    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+        iter::once(self.directory.as_path()).chain(self.listed.as_ref().map(Listed::directory))
     }
 
     /// The manifests that are not in effect, by file name.
@@ -119,7 +128,7 @@ impl Folder {
                 _ => {}
             }
         }
-        let mut changed = false;
+        let mut changed = self.listed.as_mut().is_some_and(Listed::scan);
         let gone: Vec<PathBuf> = self.manifests.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
         for path in gone {
             self.manifests.remove(&path);
@@ -142,7 +151,9 @@ impl Folder {
 
     /// What the node is to run.
     pub fn wants(&self) -> Wants {
-        let mut wants = Wants { complete: true, ..Wants::default() };
+        let (pods, namespaces) =
+            self.listed.as_ref().map(|l| (l.pods.clone(), l.namespaces.clone())).unwrap_or_default();
+        let mut wants = Wants { complete: true, pods, namespaces, ..Wants::default() };
         for manifest in self.manifests.values() {
             match (&manifest.dispatched, &manifest.program) {
                 (Some(dispatched), _) => {
@@ -318,7 +329,8 @@ mod tests {
             for name in ["a.yaml", "a.status.yaml", "b.c.yml", "b.c.status.yaml", "gone.status.yaml"] {
                 fs::write(folder.path().join(name), "").unwrap();
             }
-            fs::write(folder.path().join(NODE_STATUS), "metadata: {}\nspec: {}\nstatus: {node: {bootID: this}}").unwrap();
+            fs::write(folder.path().join(NODE_STATUS), "metadata: {}\nspec: {}\nstatus: {node: {bootID: this}}")
+                .unwrap();
             let mut open = Folder::open(folder.path(), "n", boot_id).unwrap();
             assert!(open.scan().unwrap() && open.manifests.len() == 2, "manifests stay");
             let names = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());

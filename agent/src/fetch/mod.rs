@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`cluster`] | the Kubernetes API |
 //! | [`folder`] | manifests in a folder, as the kubelet reads static pods |
+//! | [`listed`] | a file that lists pods, beside such a folder |
 
 pub mod cluster;
 pub mod folder;
+pub mod listed;

@@ -93,6 +93,26 @@ impl Root {
         Ok(Cgroup { id: meta.ino(), path: path.to_owned() })
     }
 
+    /// The names of the cgroups right below one; none where it is not there (any more).
+    pub fn children(&self, path: &str) -> Result<Vec<String>, SysError> {
+        let dir = self.join(path);
+        let read = || -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(&dir)? {
+                let entry = entry?;
+                // cgroupfs tells kinds without a further call.
+                if entry.file_type()?.is_dir() {
+                    names.extend(entry.file_name().into_string());
+                }
+            }
+            Ok(names)
+        };
+        match read() {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(Vec::new()),
+            names => names.call(|| format!("list of {}", dir.display())),
+        }
+    }
+
     /// Opens a cgroup, to attach to it or query it.
     pub fn open(&self, path: &str) -> Result<OwnedFd, SysError> {
         let dir = self.join(path);

@@ -12,9 +12,19 @@ use tokio::io::unix::AsyncFd;
 
 use super::{Call as _, SysError};
 
+/// Something came into a directory, or went.
+const NAMES: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVE)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::ONLYDIR);
+
 /// An inotify instance.
 #[derive(Debug)]
-pub struct Inotify(AsyncFd<OwnedFd>);
+pub struct Inotify {
+    fd: AsyncFd<OwnedFd>,
+    mask: WatchFlags,
+}
 
 /// What has happened to one watched directory, or to all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,27 +40,31 @@ pub enum Happened {
 impl Inotify {
     /// Watches nothing yet. Within a runtime only.
     pub fn new() -> Result<Self, SysError> {
+        Self::with(NAMES | WatchFlags::CLOSE_WRITE)
+    }
+
+    /// The same, told of names alone: nothing of what is written to files.
+    pub fn of_names() -> Result<Self, SysError> {
+        Self::with(NAMES)
+    }
+
+    fn with(mask: WatchFlags) -> Result<Self, SysError> {
         let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).call(|| "inotify_init1")?;
         // SAFETY: the descriptor is ours, and an `OwnedFd` stays the same until it is dropped, which `AsyncFd` does after it has
         // deregistered it.
-        unsafe { AsyncFd::register(fd) }.map(Self).call(|| "epoll_ctl of inotify")
+        let fd = unsafe { AsyncFd::register(fd) }.call(|| "epoll_ctl of inotify")?;
+        Ok(Self { fd, mask })
     }
 
     /// Watches a directory; the same one again gives the same number.
     pub fn add(&self, dir: &Path) -> Result<i32, SysError> {
-        let mask = WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MOVE
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::ONLYDIR;
-        inotify::add_watch(self.0.get_ref(), dir, mask).call(|| format!("inotify_add_watch of {}", dir.display()))
+        inotify::add_watch(self.fd.get_ref(), dir, self.mask).call(|| format!("inotify_add_watch of {}", dir.display()))
     }
 
     /// Waits until something happens, and tells all that has since the last call.
     pub async fn happened(&self) -> Result<Vec<Happened>, SysError> {
         loop {
-            let mut ready = self.0.readable().await.call(|| "wait for inotify")?;
+            let mut ready = self.fd.readable().await.call(|| "wait for inotify")?;
             let happened = self.read()?;
             ready.clear_ready();
             if !happened.is_empty() {
@@ -61,7 +75,7 @@ impl Inotify {
 
     fn read(&self) -> Result<Vec<Happened>, SysError> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(self.0.get_ref(), &mut buffer);
+        let mut events = inotify::Reader::new(self.fd.get_ref(), &mut buffer);
         let mut happened = Vec::new();
         loop {
             let event = match events.next() {

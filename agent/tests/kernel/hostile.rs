@@ -46,7 +46,14 @@ fn mutants_are_loaded_or_refused_for_a_reason() {
 #[ignore = "run by mutants_are_loaded_or_refused_for_a_reason, in a process of its own"]
 fn mutants() {
     let machine = Machine::read().unwrap();
-    let here = Here { machine, features: Vec::new(), pods: "/".into(), lacking: Default::default(), has_api: false };
+    let here = Here {
+        machine,
+        features: Vec::new(),
+        pods_root: "/".into(),
+        pods: Default::default(),
+        lacking: Default::default(),
+        has_api: false,
+    };
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
     let (kernel_btf, mut before) = (KernelBtf::default(), None);
     process::work(|case| {
@@ -56,7 +63,7 @@ fn mutants() {
         match end {
             Ok(()) => 0,
             Err((end, failure)) => {
-                let Failure { reason: _, message, verifier_log } = failure;
+                let Failure { reason: _, message, verifier_log, partial: _ } = failure;
                 assert!(message.len() <= 2048 && lines(&message) == message, "{message:?}");
                 assert!(!message.contains(['\n', '\t']), "{message:?}");
                 let log = verifier_log.unwrap_or_default();
@@ -102,7 +109,8 @@ fn a_log_holds_nothing_that_steers_a_terminal() {
     let here = Here {
         machine: Machine::read().unwrap(),
         features: Vec::new(),
-        pods: "/".into(),
+        pods_root: "/".into(),
+        pods: Default::default(),
         lacking: Default::default(),
         has_api: false,
     };

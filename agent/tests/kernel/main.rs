@@ -12,6 +12,7 @@ mod load;
 mod maps;
 mod node;
 mod objects;
+mod pods;
 mod probe;
 #[path = "../../../ebpf/tests/hostile/process.rs"]
 mod process;

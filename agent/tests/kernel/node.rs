@@ -345,6 +345,12 @@ impl Node {
         pins
     }
 
+    /// The notes below a BpfProgram's home.
+    pub fn notes(&self, name: &str) -> Vec<String> {
+        let meta = self.seen(&format!("{}/_meta", self.home(name)));
+        fs::read_dir(meta).into_iter().flatten().flatten().map(|e| e.file_name().into_string().unwrap()).collect()
+    }
+
     pub fn bpftool(&self, args: &[&str]) -> Value {
         let shown = self.inside("bpftool").arg("--json").args(args).output().unwrap();
         assert!(shown.status.success(), "bpftool {args:?}: {}", text(&shown));
@@ -402,6 +408,12 @@ impl Node {
         let said = text(&done);
         let made = said.lines().find_map(|line| line.strip_prefix("made ")?.strip_suffix(" connections")?.parse().ok());
         made.unwrap_or_else(|| panic!("{said}"))
+    }
+
+    /// Makes a cgroup below that one, moves a process there and connects at once, so often.
+    pub fn connect_in_new_cgroups(&self, above: &Path, count: usize) {
+        let done = self.connector(count).env("ABOVE", above).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done));
     }
 
     fn connector(&self, count: usize) -> Command {
@@ -481,14 +493,20 @@ pub fn text(output: &Output) -> String {
 }
 
 /// Makes as many connections as CONNECTIONS says, one where it says nothing, and goes on until UNTIL, if it names a file, is
-/// there: what [`Node::connect`] runs inside a cgroup.
+/// there: what [`Node::connect`] runs inside a cgroup. Where ABOVE names a cgroup, each is made from a new one below that.
 #[test]
 fn connector() {
     let least: usize = std::env::var("CONNECTIONS").map_or(1, |count| count.parse().unwrap());
     let until = std::env::var_os("UNTIL").map(PathBuf::from);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let above = std::env::var_os("ABOVE").map(PathBuf::from);
     let mut made = 0;
     while made < least || until.as_ref().is_some_and(|file| !file.exists()) {
+        if let Some(above) = &above {
+            let new = above.join(format!("container-{made}"));
+            fs::create_dir(&new).unwrap();
+            fs::write(new.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        }
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         client.write_all(b"x").unwrap();

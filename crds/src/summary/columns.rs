@@ -1,6 +1,8 @@
 //! `Columns`: what the standings of all nodes make of the counts, of what `kubectl get` prints, and of the placements.
 //! No IO.
 
+use std::collections::BTreeSet;
+
 use kube::ResourceExt;
 
 use super::{
@@ -17,6 +19,8 @@ use crate::{
 
 /// A column names at most so many IDs.
 const MAX_IDS: usize = 5;
+/// A placement names at most so many pods.
+const MAX_PODS: usize = 5;
 
 /// Nodes by what they say.
 pub(super) fn counts(placed: &[Placed<'_>]) -> NodeCounts {
@@ -115,17 +119,31 @@ fn placement(placed: &Placed<'_>, dispatched: Option<&str>) -> Placement {
         revision: entry.and_then(|e| e.revision.clone()).filter(|revision| Some(revision.as_str()) != dispatched),
         reason,
         message: message.map(|message| clip(&message, 512)),
+        cgroups: details.map(|details| details.cgroups).unwrap_or_default(),
+        pods: details.map(pods).unwrap_or_default(),
         programs: details.map(programs).unwrap_or_default(),
         maps: details.map(maps).unwrap_or_default(),
     }
 }
 
+/// The first few pods.
+fn pods(details: &Details) -> Vec<String> {
+    let in_effect = details.links.iter().filter(|link| link.in_effect).filter_map(|link| link.pod.as_ref());
+    let pods: BTreeSet<&String> = in_effect.collect();
+    pods.into_iter().take(MAX_PODS).cloned().collect()
+}
+
 fn programs(details: &Details) -> Vec<PlacedProgram> {
-    let links = |id: i64| details.links.iter().filter(|l| l.program_id == id && l.in_effect).count() as i64;
+    let shown = |id: i64| details.links.iter().filter(|l| l.program_id == id && l.in_effect).count() as i64;
     let mut programs: Vec<_> = details
         .programs
         .iter()
-        .map(|p| PlacedProgram { name: p.name.clone(), id: p.id, tag: p.tag.clone(), links: links(p.id) })
+        .map(|p| PlacedProgram {
+            name: p.name.clone(),
+            id: p.id,
+            tag: p.tag.clone(),
+            links: p.links.unwrap_or_else(|| shown(p.id)),
+        })
         .collect();
     programs.sort_by(|a, b| a.name.cmp(&b.name));
     programs

@@ -66,6 +66,7 @@ fn attached(revision: &str) -> BpfNodeStatus {
             memlock_bytes: 4096,
             map_ids: vec![31],
             btf_id: None,
+            links: None,
             pin_path: "/sys/fs/bpf/sockeye/tcp-events/programs/my_prog".into(),
         }],
         maps: vec![LoadedMap {
@@ -103,6 +104,8 @@ fn link(program_id: i64, in_effect: bool) -> AttachedLink {
         attach_type: "cgroup_sock_ops".into(),
         cgroup_id: 1,
         cgroup_path: None,
+        pod: None,
+        container: None,
         in_effect,
         pin_path: String::new(),
     }

@@ -73,7 +73,7 @@ pub fn revision(i: usize, object: &[u8]) -> Result<Arc<BpfRevision>> {
 /// What a node is told to run, where nothing else is to be there.
 pub fn wants(revisions: impl IntoIterator<Item = Arc<BpfRevision>>) -> Wants {
     let run = revisions.into_iter().map(|revision| (revision.spec.program.name.clone(), revision));
-    Wants { run: run.collect(), keep: BTreeMap::new(), complete: true, suspended: None }
+    Wants { run: run.collect(), complete: true, ..Wants::default() }
 }
 
 /// Bytes that are already fetched.

@@ -25,6 +25,7 @@ use sockeye_agent::{
     },
     observe::{ObserveError, Query},
     plan::Step,
+    pods::{PodCgroup, Pods},
     shape::Shape,
     wanted::{Here, Wanted},
 };
@@ -174,9 +175,18 @@ impl Host for FakeNode {
             machine,
             features: host::features(),
             lacking: Lacking::default(),
-            pods: "/kubepods".to_owned(),
+            pods_root: "/kubepods".to_owned(),
+            pods: Pods::default(),
             has_api: false,
         })
+    }
+
+    fn pod_cgroups(&self, _: bool) -> Result<BTreeMap<String, PodCgroup>, SysError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn pod_directories(&self, _: bool) -> Result<Vec<PathBuf>, SysError> {
+        Ok(Vec::new())
     }
 
     fn observe(&mut self, name: &str) -> Result<Held, SysError> {
