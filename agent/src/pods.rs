@@ -138,13 +138,24 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// What either needs.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            pods: self.pods || other.pods,
+            namespaces: self.namespaces || other.namespaces,
+            containers: self.containers || other.containers,
+        }
+    }
+
     /// What targets need.
     pub fn of<'a>(targets: impl IntoIterator<Item = &'a CgroupTarget>) -> Self {
-        targets.into_iter().filter(|target| target.picks()).fold(Self::default(), |needs, target| Self {
+        let of = |target: &CgroupTarget| Self {
             pods: true,
-            namespaces: needs.namespaces || target.namespace_selector.as_ref().is_some_and(asks_for_labels),
-            containers: needs.containers || !target.containers.is_empty(),
-        })
+            namespaces: target.namespace_selector.as_ref().is_some_and(asks_for_labels),
+            containers: !target.containers.is_empty(),
+        };
+        targets.into_iter().filter(|target| target.picks()).map(of).fold(Self::default(), Self::and)
     }
 }
 
