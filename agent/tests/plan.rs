@@ -54,12 +54,13 @@ prop_compose! {
         };
         let functions: BTreeMap<_, _> = functions.into_iter().map(function).collect();
         let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
-        // As the load key does it: another set of functions, another pinning or another size is another load.
+        // As the load key does it: another set of functions, another pinning or another size is another load; and so is
+        // another program, which alone decides whether it can cut the node off.
         let options: Vec<_> = maps.iter().map(|(name, map)| (name, map.pin, map.shape.max_entries)).collect();
-        let load_key = format!("{load}-{:?}-{options:?}", functions.keys());
+        let load_key = format!("{load}-{:?}-{options:?}-{can_cut_off}", functions.keys());
         Wanted {
             program: ProgramRef { name: "p".into(), uid: format!("uid-{uid}") },
-            revision: format!("p-{load_key}-{suspended}-{can_cut_off}"),
+            revision: format!("p-{load_key}-{suspended}"),
             load_key,
             digest: "sha256:0".into(),
             functions,
