@@ -1,5 +1,6 @@
 //! The agent's hook into the container runtime, at a socket: at the runtime's own half of NRI (`tests/nri`, feature
 //! `nri-tests`: needs Go), and at peers that are no runtime.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::{path::Path, time::Duration};
 

@@ -155,7 +155,7 @@ async fn a_refusal_fails_the_start_with_its_words() {
 
 #[tokio::test]
 async fn what_nobody_answers_is_refused_before_the_runtime_goes_on_without() {
-    for (flag, least, most) in [("2s", 1400, 1900), ("600ms", 400, 560)] {
+    for (flag, least, most) in [("2s", 1400, 1900), ("1s", 700, 950)] {
         let (_dir, _, mut runtime, mut hook) = hooked(&["-timeout", flag]).await;
         runtime.order("start", "a");
         let unanswered = next(&mut hook).await;
@@ -221,6 +221,45 @@ async fn where_it_is_required_no_container_is_created_without_it() {
     assert_eq!(runtime.order_and_see("sandbox", "b").await.1, "");
     let (_, error) = runtime.order_and_see("create", "b").await;
     assert!(error.contains(missing), "{error}");
+}
+
+#[tokio::test]
+async fn an_agent_that_gets_no_cpu_is_dropped_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("nri.sock");
+    let mut runtime = Runtime::at(&socket, &["-required", "sockeye"]).await;
+    let agent = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut hook = {
+        let _entered = agent.enter();
+        Hook::at(&socket)
+    };
+    hook.hooked().await;
+    agent.spawn(async { std::thread::sleep(Duration::from_millis(3500)) });
+    sleep(Duration::from_millis(100)).await;
+    let (held, error) = runtime.order_and_see("sandbox", "a").await;
+    assert!(
+        held >= Duration::from_millis(1990) && error.is_empty(),
+        "the runtime went on without it: {held:?} {error}"
+    );
+    // The pod got by, and gets no container.
+    let (_, error) = runtime.order_and_see("create", "a").await;
+    assert!(error.contains("required plugin \"sockeye\" not present"), "{error}");
+    hook.lost("connect").await;
+    hook.hooked().await;
+    assert_eq!(runtime.order_and_see("create", "a").await.1, "");
+    runtime.order("start", "a");
+    // The question of before may still have been passed on; nobody waits for its answer.
+    let answer = loop {
+        let Starting { container, answer, .. } = next(&mut hook).await;
+        if container.is_some() {
+            break answer;
+        }
+        assert!(answer.send(Ok(())).is_err());
+    };
+    answer.send(Ok(())).unwrap();
+    assert_eq!(runtime.did("start", "a").await.1, "");
+    drop(hook);
+    agent.shutdown_background();
 }
 
 #[tokio::test]
