@@ -21,6 +21,11 @@ stage_kernel() {
     cargo test --locked -p sockeye-agent --features kernel-tests --test kernel
 }
 
+# The agent's hook against the runtime's own half of NRI, which is Go. Needs no root.
+stage_nri() {
+    cargo test --locked -p sockeye-agent --features nri-tests --test nri
+}
+
 # The same tests, and a real reboot, on Debian's 6.1 and 6.12, as guests under emulation.
 stage_kernels() {
     need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool busybox:busybox-static \
@@ -56,7 +61,7 @@ stage_e2e() {
         --test-threads=1
 }
 
-all=(unit kernel kernels api e2e)
+all=(unit nri kernel kernels api e2e)
 
 counted() { # passed and failed, by the logs given
     awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$@"

@@ -29,6 +29,7 @@ pub mod kept;
 pub mod kernel;
 pub mod kubelet;
 pub mod layout;
+pub mod nri;
 pub mod observe;
 pub mod plan;
 pub mod pods;

@@ -1,6 +1,6 @@
 //! sockeye-agent: one node's agent, in a cluster or alone.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{convert::Infallible, future::pending, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
@@ -10,10 +10,14 @@ use sockeye_agent::{
     fetch::{folder::Folder, listed::Listed},
     health::{self, Ready},
     kernel::facts,
+    nri::{self, Hooked, Starting},
     policy::{self, Policy},
     switch,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
 use tracing_subscriber::EnvFilter;
 
 /// Loads and attaches the BpfPrograms of one node. Ending it detaches nothing.
@@ -73,6 +77,9 @@ struct Run {
     /// Where to answer /healthz and /readyz.
     #[arg(long, default_value_t = 8081)]
     health_port: u16,
+    /// The container runtime's NRI socket: it then asks before it starts a container. Absent means it does not.
+    #[arg(long)]
+    nri_socket: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -174,16 +181,38 @@ fn start(command: Command) -> Result<()> {
 }
 
 async fn in_cluster(run: Run) -> Result<()> {
-    let Run { places, policy, node_name, namespace, health_port } = run;
+    let Run { places, policy, node_name, namespace, health_port, nri_socket } = run;
     let ready = Ready::default();
     let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
     let client = kube::Client::try_from(config.clone()).context("no way to the Kubernetes API")?;
     let agent = Agent::start(Places { has_api: true, ..places.into() }, policy.into())?;
     // A task of its own, so that probes are answered while a pass blocks.
     let mut health = tokio::spawn(health::serve(health_port, ready.clone()));
+    // Another, so that the runtime is answered in time.
+    let mut hook = tokio::spawn(hook(nri_socket));
     tokio::select! {
         ended = drive::cluster(agent, client, Some(config), &node_name, &namespace, ready) => ended,
         ended = &mut health => ended?,
+        ended = &mut hook => match ended? {},
+    }
+}
+
+/// Lets every container start.
+async fn hook(socket: Option<PathBuf>) -> Infallible {
+    let Some(socket) = socket else { return pending().await };
+    let (send, mut starts) = mpsc::channel(16);
+    let (status, _) = watch::channel(Hooked::No { why: "not tried yet".to_owned() });
+    let answer = async {
+        while let Some(Starting { pod, container, answer }) = starts.recv().await {
+            let container = container.map(|container| container.name);
+            tracing::debug!(namespace = pod.namespace, pod = pod.name, container, "starts");
+            let _gone = answer.send(Ok(()));
+        }
+        pending().await
+    };
+    tokio::select! {
+        never = nri::serve(&socket, send, status) => never,
+        never = answer => never,
     }
 }
 

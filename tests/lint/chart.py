@@ -49,10 +49,11 @@ def workload(component, pod):
     for term in pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]:
         if ARCHITECTURES not in term["matchExpressions"]:
             yield f"may land where there is no image for it: {term}"
-    host_paths = [v for v in pod.get("volumes", []) if "hostPath" in v]
-    if len(host_paths) != (2 if component == "agent" else 0):
-        yield f"{len(host_paths)} host paths"
     (container,) = pod["containers"]
+    hooked = any(a.startswith("--nri-socket=") for a in container.get("args", []))
+    host_paths = sorted(v["name"] for v in pod.get("volumes", []) if "hostPath" in v)
+    if host_paths != (["bpffs", "cgroup"] + ["nri"] * hooked if component == "agent" else []):
+        yield f"host paths are {host_paths}"
     security = container["securityContext"]
     capabilities = security["capabilities"]
     if capabilities["drop"] != ["ALL"] or capabilities.get("add", []) != (
@@ -69,8 +70,8 @@ def workload(component, pod):
             yield "mounts below /sys, where containerd's AppArmor profile denies writes"
         if mount.get("mountPropagation") == "Bidirectional":
             yield "mounts reach the host"
-        if mount["name"] == "cgroup" and not mount.get("readOnly"):
-            yield "may write cgroups"
+        if mount["name"] in ("cgroup", "nri") and not mount.get("readOnly"):
+            yield f"may write {mount['name']}"
 
 
 def network(spec):

@@ -37,7 +37,8 @@ chart() {
     done
     # Values that contradict each other, or that the agent or the API server would refuse.
     for values in crds.keep=false,uninstall.removePrograms=false cgroup.kubeletRoot=relative nonesuch=1 \
-        agent.appArmorProfile.type=Localhost agent.seLinuxOptions.kind=spc_t uninstall.timeoutSeconds=0; do
+        agent.appArmorProfile.type=Localhost agent.seLinuxOptions.kind=spc_t uninstall.timeoutSeconds=0 \
+        agent.nri.socketDir=nri; do
         if "$helm" template sockeye deploy/chart --set "$values" >/dev/null 2>&1; then
             echo "the chart takes $values" >&2
             return 1
