@@ -22,6 +22,7 @@ pub mod drive;
 pub mod execute;
 pub mod failure;
 pub mod fetch;
+pub mod gate;
 pub mod health;
 pub mod held;
 pub mod host;

@@ -87,12 +87,20 @@ pub struct Occupant {
 impl Pods {
     /// The cgroups that a target picks, each with whose it is.
     pub fn pick<'a>(&'a self, target: &'a CgroupTarget) -> impl Iterator<Item = (String, Occupant)> + 'a {
-        let CgroupTarget { pod_selector, namespace_selector, containers, .. } = target;
-        let picked = self.pods.iter().filter(move |pod| {
-            selects(pod_selector.as_ref(), &pod.labels)
-                && namespace_selector.as_ref().is_none_or(|selector| self.selects_namespace(selector, &pod.namespace))
-        });
-        picked.flat_map(move |pod| self.of(pod, containers))
+        let picked = self.pods.iter().filter(move |pod| self.selects(target, pod));
+        picked.flat_map(move |pod| self.of(pod, &target.containers))
+    }
+
+    /// Whether a target selects a pod, or containers of it.
+    pub fn selects(&self, target: &CgroupTarget, pod: &Pod) -> bool {
+        let CgroupTarget { pod_selector, namespace_selector, .. } = target;
+        selects(pod_selector.as_ref(), &pod.labels)
+            && namespace_selector.as_ref().is_none_or(|selector| self.selects_namespace(selector, &pod.namespace))
+    }
+
+    /// Whether a target asks for labels of a namespace that are not known.
+    pub fn lacks_namespace(&self, target: &CgroupTarget, namespace: &str) -> bool {
+        target.namespace_selector.as_ref().is_some_and(asks_for_labels) && !self.namespaces.contains_key(namespace)
     }
 
     fn selects_namespace(&self, selector: &LabelSelector, namespace: &str) -> bool {
@@ -157,6 +165,26 @@ impl Needs {
         };
         targets.into_iter().filter(|target| target.picks()).map(of).fold(Self::default(), Self::and)
     }
+}
+
+/// The pods that one source tells of, and what another tells of these or others: the first one's labels count, and both's
+/// containers.
+pub fn joined(pods: &Arc<Vec<Pod>>, told: &BTreeMap<String, Pod>) -> Arc<Vec<Pod>> {
+    if told.is_empty() {
+        return Arc::clone(pods);
+    }
+    let mut others = told.clone();
+    let mut all: Vec<Pod> = pods.to_vec();
+    for pod in &mut all {
+        pod.containers.extend(others.remove(&pod.uid).into_iter().flat_map(|other| other.containers));
+    }
+    all.extend(others.into_values());
+    Arc::new(all)
+}
+
+/// Whether a cgroup is that one, or lies below it.
+pub fn is_within(path: &str, above: &str) -> bool {
+    above == "/" || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Of several cgroups, those that lie below no other: a program attached to both would run twice for the lower one.
@@ -289,6 +317,23 @@ mod tests {
         let pod = Pod::read(&serde_json::from_value(pod).unwrap());
         assert_eq!((pod.uid.as_str(), &pod.labels), ("h", &labels(&[("a", "b")])));
         assert_eq!(pod.containers, labels(&[("1", "app"), ("2", "init")]));
+    }
+
+    #[test]
+    fn what_the_runtime_tells_comes_before_the_api_server_and_goes_behind_it() {
+        let pods = pods();
+        let told = |uid: &str| Pod { uid: uid.into(), labels: labels(&[("app", "new")]), containers: labels(&[("9", "late")]), ..Pod::default() };
+        let joined = joined(&pods.pods, &["u1", "u9"].map(|uid| (uid.to_owned(), told(uid))).into());
+        let of = |uid: &str| joined.iter().find(|pod| pod.uid == uid).unwrap();
+        assert_eq!((of("u1").labels["app"].as_str(), of("u1").containers.len()), ("web", 3));
+        assert_eq!((of("u9").labels["app"].as_str(), joined.len()), ("new", 5));
+    }
+
+    #[test]
+    fn within_is_by_whole_names() {
+        for (path, above, is) in [("/a/b", "/a", true), ("/a", "/a", true), ("/ab", "/a", false), ("/a", "/", true), ("/a", "/a/b", false)] {
+            assert_eq!(is_within(path, above), is, "{path} {above}");
+        }
     }
 
     #[test]

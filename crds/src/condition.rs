@@ -122,6 +122,8 @@ pub enum Reason {
     Suspended,
     /// It was attached, the node then lost the API server, and its agent took it back.
     Reverted,
+    /// It is attached, and containers on the node start without waiting for it, though a target of it is strict.
+    RuntimeNotHooked,
     /// Nothing was dispatched: no spec has been accepted yet.
     NotDispatched,
     /// The object is being deleted.
@@ -140,7 +142,7 @@ impl<'de> Deserialize<'de> for Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Dispatched,
         Self::InvalidObject,
         Self::NoSuchProgram,
@@ -170,6 +172,7 @@ impl Reason {
         Self::NoAgent,
         Self::Suspended,
         Self::Reverted,
+        Self::RuntimeNotHooked,
         Self::NotDispatched,
         Self::Deleting,
         Self::Other,

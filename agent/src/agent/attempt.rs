@@ -43,7 +43,7 @@ impl<H: Host> Agent<H> {
                 cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
             }
             if self.round(name, wanted.as_ref(), &cgroups, here, bytes, kernel_btf).await? {
-                return Ok(());
+                return self.is_asked(revision);
             }
         }
         Err(Failure::new(Reason::NotInEffect, "what was done did not stay in effect"))

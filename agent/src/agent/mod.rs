@@ -9,9 +9,11 @@
 //! | `wants` | what a node is told to run |
 //! | `attempt` | one BpfProgram: observe, plan, execute, observe again |
 //! | `halt` | what is to be attached nowhere |
+//! | `starts` | what waits with its start for what is to be attached to it |
 
 mod attempt;
 mod halt;
+mod starts;
 mod wants;
 
 use std::{
@@ -37,7 +39,7 @@ use crate::{
     },
     layout::Layout,
     observe::ObserveError,
-    pods::{Needs, Pods},
+    pods::{self, Needs, Pods},
     policy::Policy,
     report::report,
     track::Track,
@@ -100,6 +102,10 @@ pub struct Agent<H> {
     /// The pods as they were at the last look, and whether they were others before.
     pods: Pods,
     pods_moved: bool,
+    /// Pods that the container runtime told of, by UID, as long as they have a cgroup.
+    told: BTreeMap<String, pods::Pod>,
+    /// Why the container runtime starts containers without asking, where it does.
+    unasked: Option<String>,
     /// What was observed since [`Agent::directories`] was asked last.
     observed: BTreeSet<String>,
 }
@@ -134,6 +140,8 @@ impl<H: Host> Agent<H> {
             beside: Beside::default(),
             pods: Pods::default(),
             pods_moved: false,
+            told: BTreeMap::new(),
+            unasked: None,
             observed: BTreeSet::new(),
         }
     }
@@ -232,11 +240,15 @@ impl<H: Host> Agent<H> {
         let mut here = self.host.here()?;
         let needs = wants.needs();
         if needs.pods {
+            let cgroups = self.host.pod_cgroups(needs.containers)?;
+            self.told.retain(|uid, _| cgroups.contains_key(uid));
             here.pods = Pods {
-                pods: wants.pods.clone().unwrap_or_default(),
+                pods: pods::joined(&wants.pods.clone().unwrap_or_default(), &self.told),
                 namespaces: wants.namespaces.clone().unwrap_or_default(),
-                cgroups: self.host.pod_cgroups(needs.containers)?,
+                cgroups,
             };
+        } else {
+            self.told.clear();
         }
         self.pods_moved = here.pods != self.pods;
         self.pods = here.pods.clone();

@@ -1,0 +1,106 @@
+//! What the container runtime holds back until everything that selects it, strictly, is attached: pods and containers that are
+//! about to start.
+
+use sockeye_crds::{BpfRevision, Reason, target::CgroupTarget};
+
+use super::{Agent, Wants};
+use crate::{
+    failure::Failure,
+    host::Host,
+    nri::{Container, Pod},
+    pods,
+    track::Track,
+};
+
+impl<H: Host> Agent<H> {
+    /// Takes in what is about to start, which the API server may not have told yet: a pass attaches to it.
+    pub fn starting(&mut self, pod: &Pod, container: Option<&Container>) {
+        let told = self.told.entry(pod.uid.clone()).or_insert_with(|| pods::Pod {
+            uid: pod.uid.clone(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            labels: pod.labels.clone(),
+            ..pods::Pod::default()
+        });
+        told.containers.extend(container.map(|container| (container.id.clone(), container.name.clone())));
+    }
+
+    /// Takes in why the runtime starts containers without asking; nothing where it asks.
+    pub fn set_unasked(&mut self, why: Option<String>) {
+        if self.unasked.is_some() != why.is_some() {
+            self.tracks.values_mut().for_each(Track::forget_failures);
+        }
+        self.unasked = why;
+    }
+
+    /// Whether it may start: not before all that selects it strictly is attached to it.
+    pub fn may_start(&self, wants: &Wants, pod: &Pod, container: Option<&Container>) -> Result<(), String> {
+        for (name, revision) in &wants.run {
+            let Some(track) = self.tracks.get(name) else { continue };
+            if track.suspended.is_some() || self.suspended.is_some() {
+                continue;
+            }
+            for program in &revision.spec.programs {
+                let targets = program.attach.iter().filter_map(|attach| attach.cgroup.as_ref());
+                for target in targets.filter(|target| target.strict) {
+                    self.is_attached(track, &program.name, target, pod, container)
+                        .map_err(|why| format!("BpfProgram {name}: program {} {why}", program.name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_attached(
+        &self,
+        track: &Track,
+        function: &str,
+        target: &CgroupTarget,
+        pod: &Pod,
+        container: Option<&Container>,
+    ) -> Result<(), String> {
+        if self.pods.lacks_namespace(target, &pod.namespace) {
+            return Err(format!("may select it: the labels of namespace {} are not known yet", pod.namespace));
+        }
+        let Some(known) = self.pods.pods.iter().find(|known| known.uid == pod.uid) else { return Ok(()) };
+        if !self.pods.selects(target, known) {
+            return Ok(());
+        }
+        let cgroup = match container {
+            // What is to be attached to its containers can't be yet; but what is known to fail is better said now.
+            None if !target.containers.is_empty() => {
+                return track.failure.as_ref().filter(|failure| !failure.partial).map_or(Ok(()), |f| Err(not_attached(Some(f))));
+            }
+            Some(container) if !target.containers.is_empty() => match target.containers.contains(&container.name) {
+                true => &container.cgroup,
+                false => return Ok(()),
+            },
+            _ => &pod.cgroup,
+        };
+        let links = track.held.links.iter().filter(|(key, link)| key.function == function && link.in_effect);
+        let mut paths = links.filter_map(|(_, link)| link.path.as_deref());
+        if paths.any(|path| pods::is_within(cgroup, path)) {
+            return Ok(());
+        }
+        Err(not_attached(track.failure.as_ref()))
+    }
+
+    /// What is attached, and to be attached before containers start, is not what was asked for where nobody is asked.
+    pub(super) fn is_asked(&self, revision: Option<&BpfRevision>) -> Result<(), Failure> {
+        let strict = revision.is_some_and(|revision| revision.spec.cgroup_targets().any(|target| target.strict));
+        match self.unasked.as_ref().filter(|_| strict) {
+            Some(why) => {
+                let message = format!(
+                    "it is attached, and strict is not kept: containers here start without waiting for it, because {why}"
+                );
+                Err(Failure { partial: true, ..Failure::new(Reason::RuntimeNotHooked, message) })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn not_attached(failure: Option<&Failure>) -> String {
+    let why = failure.map_or("it is being attached", |failure| failure.message.as_str());
+    format!("is strict, and not attached to it: {why}")
+}
