@@ -73,6 +73,13 @@ impl Node {
         self.spawn(self.standalone(privileges).args(arguments));
     }
 
+    /// As in a cluster, on the node of that name; the API server and who it is there are in a file.
+    pub fn start_in_cluster(&mut self, kubeconfig: &Path, node_name: &str) {
+        let mut command = self.command(&[], "run");
+        command.env("KUBECONFIG", kubeconfig).args(["--namespace", "sockeye-system", "--health-port", "0"]);
+        self.spawn(command.args(["--node-name", node_name]));
+    }
+
     fn spawn(&mut self, command: &mut Command) {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.log")).unwrap();
         let out = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.out")).unwrap();
@@ -82,7 +89,7 @@ impl Node {
     /// The agent's binary, in the node, with its places.
     fn command(&self, privileges: &[&str], verb: &str) -> Command {
         let mut command = self.inside("setpriv");
-        command.args(["--pdeathsig", "KILL"]).args(privileges).args([env!("CARGO_BIN_EXE_sockeye-agent"), verb]);
+        command.args(["--pdeathsig", "KILL"]).args(privileges).arg(binary()).arg(verb);
         command.arg("--cgroup-root").arg(&self.cgroup);
         command
     }
@@ -360,6 +367,11 @@ impl Drop for Node {
         let _ = self.holder.wait();
         remove_cgroup(&self.cgroup);
     }
+}
+
+/// Beside this test's own directory, whichever package's test it is.
+fn binary() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("sockeye-agent")
 }
 
 /// What a killed run left: cgroups named after processes that are no more.
