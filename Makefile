@@ -18,8 +18,9 @@ demo: ## no cluster: run the agent alone on this machine, count real TCP connect
 test: ## everything that can be tested here; ends with "N passed, N failed"
 	@tests/run.sh
 
-chaos: ## the same tests in their long form, and what takes too long for them
+chaos: ## the same tests in their long form, what takes too long for them, and half an hour of fuzzing
 	@SOCKEYE_CHAOS=1 tests/run.sh
+	@tests/fuzz.sh 1800
 
 bench: ## what sockeye costs beside libbpf, as ratios in one run: a table, and target/bench/*.json
 	@tests/bench/run.sh

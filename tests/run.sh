@@ -48,10 +48,8 @@ stage_e2e() {
     trap 'tests/cluster/down.sh' EXIT
     tests/cluster/build-tools.sh helm3
     tests/cluster/up.sh
-    local long=()
-    [[ -z ${SOCKEYE_CHAOS:-} ]] || long=(--test nothing_lost)
-    cargo test --locked --no-fail-fast -p sockeye-tests --features e2e --test e2e --test privileges --test lifecycle \
-        "${long[@]}" -- \
+    cargo test --locked --no-fail-fast -p sockeye-tests --features e2e --test e2e --test nothing_lost --test privileges \
+        --test lifecycle -- \
         --test-threads=1
 }
 

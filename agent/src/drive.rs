@@ -19,7 +19,9 @@ use crate::{
 };
 
 /// Everything is looked at again so often, whether or not anything was said to have changed.
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_secs(300);
+/// The same where inotify does not tell of all pins.
+const SWEEP_BLIND: Duration = Duration::from_secs(4);
 /// What is attached is queried so often.
 const GLANCE: Duration = Duration::from_secs(2);
 
@@ -53,7 +55,7 @@ impl Turns {
         let now = Instant::now();
         let sweep = self.next_sweep <= now;
         if sweep {
-            self.next_sweep = now + SWEEP;
+            self.next_sweep = now + if self.watch.is_blind() { SWEEP_BLIND } else { SWEEP };
         }
         agent.pass(wants, bytes, sweep).await;
         let directories = agent.directories();
@@ -102,7 +104,7 @@ async fn follow<H: Host>(mut agent: Agent<H>, cluster: Cluster) -> Result<()> {
     let mut probation = Probation::default();
     loop {
         let pass = turns.is_due(&mut agent);
-        if let Some(wants) = cluster.wants().filter(|_| pass) {
+        if pass && let Some(wants) = cluster.wants() {
             turns.pass(&mut agent, &wants, &cluster).await;
             cluster.tell(agent.report());
         }

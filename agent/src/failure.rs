@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use sockeye_crds::{Reason, names::clip};
+use sockeye_crds::{Reason, names::line};
 
 use crate::{
     kernel::{SysError, load::LoadError},
@@ -52,7 +52,7 @@ const MAX_LOG: usize = 8000;
 impl Failure {
     /// A failure without a verifier log.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: clip(&message.into(), 2048), verifier_log: None }
+        Self { reason, message: line(&message.into(), 2048), verifier_log: None }
     }
 
     /// A defect of ours, said instead of a panic.

@@ -103,13 +103,22 @@ pub fn keeper(root: &Root, path: &str, attach_type: u32) -> Result<Option<Keeper
     Ok(None)
 }
 
-/// Reads one home, and what of it the agent alone still holds.
+/// Reads one home, and what of it the agent alone still holds. What others take away between the list and the read is no
+/// error: it is listed again.
 pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError> {
-    match list(home)? {
+    const LISTS: usize = 4;
+    let once = |kept: &mut Kept| match list(home)? {
         Some(names) => read(home, root, &names, kept),
         None if kept.is_empty() => Ok(Held::default()),
         None => read(home, root, &Names::default(), kept),
+    };
+    for _ in 1..LISTS {
+        match once(kept) {
+            Err(error) if error.is_not_found() => {}
+            held => return held,
+        }
     }
+    once(kept)
 }
 
 /// Reads one home in which these are known to be, without listing any directory. Whatever else may have come there since

@@ -17,7 +17,7 @@ use kube::{
     runtime::reflector::Store,
 };
 use serde_json::json;
-use sockeye_api::{Patience, is_passing};
+use sockeye_client::{Patience, is_passing};
 use sockeye_crds::{BpfNode, BpfNodeStatus, node::BpfNodeSpec};
 use tokio::sync::watch;
 

@@ -27,6 +27,7 @@ pub struct Watch {
     inotify: Option<Inotify>,
     homes: HashMap<i32, (PathBuf, String)>,
     covered: HashSet<PathBuf>,
+    blind: bool,
 }
 
 impl Watch {
@@ -34,7 +35,12 @@ impl Watch {
     pub fn new() -> Self {
         let said = |error: &SysError| tracing::warn!(%error, "no inotify: drift is found by sweeps alone");
         let inotify = Inotify::new().inspect_err(said).ok();
-        Self { inotify, ..Self::default() }
+        Self { blind: inotify.is_none(), inotify, ..Self::default() }
+    }
+
+    /// Whether something may happen unseen.
+    pub const fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// Watches directories of homes, each once.
@@ -50,7 +56,10 @@ impl Watch {
                     self.homes.insert(number, (directory, home));
                 }
                 Err(error) if error.is_not_found() => {}
-                Err(error) => tracing::warn!(%error, "drift there is found by sweeps alone"),
+                Err(error) => {
+                    self.blind = true;
+                    tracing::warn!(%error, "drift there is found by sweeps alone");
+                }
             }
         }
     }

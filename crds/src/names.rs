@@ -85,6 +85,21 @@ pub fn clip(text: &str, max: usize) -> String {
     format!("{}{MARK}", &text[..end])
 }
 
+/// One line of at most `max` bytes for a status or a log: what can't be printed, and so could steer a terminal, is shown as `?`.
+pub fn line(text: &str, max: usize) -> String {
+    legible(&clip(text, max), |_| false)
+}
+
+/// The same for lines, of any number.
+pub fn lines(text: &str) -> String {
+    legible(text, |c| matches!(c, '\n' | '\t'))
+}
+
+fn legible(text: &str, keep: impl Fn(char) -> bool) -> String {
+    let prints = |c: char| keep(c) || matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
+    text.chars().map(|c| if prints(c) { c } else { '?' }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +130,11 @@ mod tests {
         assert_eq!(clip("abc", 3), "abc");
         assert_eq!(clip("abcdef", 5), "ab…");
         assert!(clip("ééééé", 6).len() <= 6);
+    }
+    #[test]
+    fn lines_hold_what_can_be_printed() {
+        assert_eq!(line("it's \"é\" \\ \u{1b}[2J\r\n\u{202e}x", 64), "it's \"é\" \\ ?[2J???x");
+        assert_eq!(lines("0: r0 = 0\n\t; a\u{1b}b\n"), "0: r0 = 0\n\t; a?b\n");
+        assert!(line(&"\u{1b}".repeat(5000), 100).len() <= 100);
     }
 }

@@ -1,8 +1,11 @@
 //! `Btf`: the types in an object's `.BTF`, as far as map definitions need them (Documentation/bpf/btf.rst).
 //!
-//! Every read is bounded by the section, every walk by a count: damaged BTF is an error, never a panic or a loop.
+//! Every read is bounded by the section, every walk by a count: damaged BTF is an error, never a panic or a loop. What the
+//! kernel refuses in any BTF, and what aya-obj would trip over, is refused here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ffi::CStr};
+
+use crate::elf::MAX_SECTIONS;
 
 /// What is wrong with the BTF.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +37,8 @@ const KIND_ARRAY: u8 = 3;
 const KIND_STRUCT: u8 = 4;
 const KIND_UNION: u8 = 5;
 const KIND_ENUM: u8 = 6;
+const KIND_FWD: u8 = 7;
+const KIND_TYPEDEF: u8 = 8;
 const KIND_FUNC_PROTO: u8 = 13;
 const KIND_VAR: u8 = 14;
 const KIND_DATASEC: u8 = 15;
@@ -41,12 +46,19 @@ const KIND_FLOAT: u8 = 16;
 const KIND_DECL_TAG: u8 = 17;
 const KIND_ENUM64: u8 = 19;
 /// typedef, volatile, const, restrict and type tags stand for the type they name.
-const TRANSPARENT: [u8; 5] = [8, 9, 10, 11, 18];
+const TRANSPARENT: [u8; 5] = [KIND_TYPEDEF, 9, 10, 11, 18];
 
 /// A chain of typedefs may be so long (the kernel's MAX_RESOLVE_DEPTH is 32).
 const MAX_DEPTH: usize = 32;
 /// The kernel takes no more types than this (BTF_MAX_TYPE).
 const MAX_TYPES: usize = 0x000f_ffff;
+/// A name has at most so many bytes, as in the kernel (KSYM_NAME_LEN). Strings that are no names, lines of source, may have
+/// more; but many names that share one long end would be read for a minute.
+const MAX_NAME: usize = 512;
+/// A map's definition has eight fields or so.
+const MAX_MEMBERS: usize = 64;
+/// A variable is static, global or extern. aya-obj reads the number into a Rust enum.
+const MAX_LINKAGE: u32 = 2;
 
 type Result<T> = std::result::Result<T, BtfError>;
 
@@ -80,26 +92,49 @@ impl<'a> Btf<'a> {
             if btf.types.len() >= MAX_TYPES {
                 return Err(BtfError("it has too many types"));
             }
+            btf.check(&one)?;
             btf.types.push(one);
             rest = after;
+        }
+        if btf.types.iter().filter(|t| t.kind == KIND_DATASEC).count() > MAX_SECTIONS {
+            return Err(BtfError("it has too many data sections"));
         }
         Ok(btf)
     }
 
-    /// The variables of the data section of that name, and their types' IDs, by name.
-    pub fn variables(&self, section: &str) -> Result<BTreeMap<&'a str, u32>> {
+    /// What can be said of a type without the others.
+    fn check(&self, one: &Type<'a>) -> Result<()> {
+        self.name(one.name)?;
+        let stride = match one.kind {
+            KIND_STRUCT | KIND_UNION | KIND_ENUM64 => 12,
+            KIND_ENUM | KIND_FUNC_PROTO => 8,
+            KIND_VAR if word(one.rest, 0).is_none_or(|linkage| linkage > MAX_LINKAGE) => {
+                return Err(BtfError("a variable has a linkage that is not known"));
+            }
+            _ => return Ok(()),
+        };
+        for part in one.rest.chunks_exact(stride) {
+            self.name(word(part, 0).unwrap_or(u32::MAX))?;
+        }
+        Ok(())
+    }
+
+    /// The variables of the data section of that name, at most so many, and their types' IDs, by name.
+    pub fn variables(&self, section: &str, most: usize) -> Result<BTreeMap<&'a str, u32>> {
         let mut found = BTreeMap::new();
+        let mut left = most;
         for datasec in self.types.iter().filter(|t| t.kind == KIND_DATASEC) {
-            if self.string(datasec.name)? != section {
+            if self.name(datasec.name)? != section {
                 continue;
             }
+            left = left.checked_sub(datasec.vlen).ok_or(BtfError("a data section has too many variables"))?;
             for entry in datasec.rest.chunks_exact(12) {
                 let id = word(entry, 0).ok_or(BtfError("a data section is cut short"))?;
                 let var = self.get(id)?;
                 if var.kind != KIND_VAR {
                     return Err(BtfError("a data section holds something else than a variable"));
                 }
-                found.insert(self.string(var.name)?, var.size_or_type);
+                found.insert(self.name(var.name)?, var.size_or_type);
             }
         }
         Ok(found)
@@ -111,9 +146,12 @@ impl<'a> Btf<'a> {
         if composite.kind != KIND_STRUCT {
             return Err(BtfError("a map's definition is no struct"));
         }
+        if composite.vlen > MAX_MEMBERS {
+            return Err(BtfError("a map's definition has too many fields"));
+        }
         let member = |m: &'a [u8]| {
             let short = BtfError("a struct is cut short");
-            Ok((self.string(word(m, 0).ok_or(short.clone())?)?, word(m, 4).ok_or(short)?))
+            Ok((self.name(word(m, 0).ok_or(short.clone())?)?, word(m, 4).ok_or(short)?))
         };
         composite.rest.chunks_exact(12).map(member).collect()
     }
@@ -183,10 +221,23 @@ impl<'a> Btf<'a> {
         Err(BtfError("types refer to each other too deep"))
     }
 
-    fn string(&self, offset: u32) -> Result<&'a str> {
+    /// The name of a type.
+    pub(crate) fn name_of(&self, id: u32) -> Result<&'a str> {
+        self.get(id).and_then(|one| self.name(one.name))
+    }
+
+    /// Whether a type is of a kind whose types differ by name: there are tens of thousands of each other kind in a kernel.
+    pub(crate) fn is_found_by_name(&self, id: u32) -> Result<bool> {
+        let named = [KIND_INT, KIND_STRUCT, KIND_UNION, KIND_ENUM, KIND_FWD, KIND_TYPEDEF, KIND_ENUM64];
+        Ok(named.contains(&self.get(id)?.kind))
+    }
+
+    /// A name at an offset in the strings.
+    pub(crate) fn name(&self, offset: u32) -> Result<&'a str> {
         let tail = self.strings.get(offset as usize..).ok_or(BtfError("a name lies outside the strings"))?;
-        let end = tail.iter().position(|&b| b == 0).unwrap_or(tail.len());
-        std::str::from_utf8(tail.get(..end).unwrap_or_default()).map_err(|_| BtfError("a name is not UTF-8"))
+        let head = tail.get(..=MAX_NAME).unwrap_or(tail);
+        let name = CStr::from_bytes_until_nul(head).map_err(|_| BtfError("a name is longer than 512 bytes"))?;
+        name.to_str().map_err(|_| BtfError("a name is not UTF-8"))
     }
 }
 
@@ -201,7 +252,7 @@ impl<'a> Type<'a> {
             KIND_ARRAY => 12,
             KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * vlen,
             KIND_ENUM | KIND_FUNC_PROTO => 8 * vlen,
-            KIND_PTR | 7..=12 | KIND_FLOAT | 18 => 0,
+            KIND_PTR | KIND_FWD..=12 | KIND_FLOAT | 18 => 0,
             _ => return Err(BtfError("it has a kind of type that is not known")),
         };
         let rest = data.get(12..12 + follows).ok_or_else(short)?;
@@ -212,53 +263,6 @@ impl<'a> Type<'a> {
             size_or_type: word(data, 8).ok_or_else(short)?,
             rest,
         };
-        debug_assert!(one.vlen <= 0xffff);
         Ok((one, data.get(12 + follows..).unwrap_or_default()))
     }
-}
-
-/// Checks `.BTF.ext`: that its records are as long as what is read from them, and lie inside the section. Tells whether it
-/// holds CO-RE relocations.
-pub fn check_ext(data: &[u8]) -> Result<bool> {
-    if data.get(..3) != Some(&[0x9f, 0xeb, 1]) {
-        return Err(BtfError(".BTF.ext does not begin with the magic of little-endian version 1"));
-    }
-    let field = |at| word(data, at).map(|w| w as usize).ok_or(BtfError("the header of .BTF.ext is cut short"));
-    let header = field(4)?;
-    let mut relocations = false;
-    // func_info, line_info, core_relo: offset, length, and the least size of a record.
-    for (at, least) in [(8, 8), (16, 16), (24, 16)] {
-        if at == 24 && header < 32 {
-            break;
-        }
-        let (offset, len) = (field(at)?, field(at + 4)?);
-        if len == 0 {
-            continue;
-        }
-        let start = header.checked_add(offset).ok_or(BtfError(".BTF.ext lies outside the section"))?;
-        let part = start.checked_add(len).and_then(|end| data.get(start..end));
-        let part = part.ok_or(BtfError(".BTF.ext lies outside the section"))?;
-        check_records(part, least)?;
-        relocations |= at == 24;
-    }
-    Ok(relocations)
-}
-
-/// A record size, then for each ELF section its name's offset, how many records it has, and these.
-fn check_records(part: &[u8], least: usize) -> Result<()> {
-    let short = BtfError("a part of .BTF.ext is cut short");
-    let size = word(part, 0).ok_or(short.clone())? as usize;
-    if size < least || size > 256 {
-        return Err(BtfError(".BTF.ext has records of an impossible size"));
-    }
-    let mut rest = part.get(4..).unwrap_or_default();
-    while !rest.is_empty() {
-        let count = word(rest, 4).ok_or(short.clone())? as usize;
-        let len = count.checked_mul(size).and_then(|len| len.checked_add(8)).ok_or(short.clone())?;
-        if count == 0 {
-            return Err(BtfError("a part of .BTF.ext has no records"));
-        }
-        rest = rest.get(len..).ok_or(short.clone())?;
-    }
-    Ok(())
 }

@@ -124,7 +124,7 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
 }
 
 fn refuse(reason: Reason, message: String) -> Refusal {
-    Refusal { reason, message: names::clip(&message, 2048) }
+    Refusal { reason, message: names::line(&message, 2048) }
 }
 
 fn invalid(message: String) -> Refusal {
@@ -178,7 +178,8 @@ fn program(field: &str, program: &ProgramSpec, object: &ObjectInfo) -> Result<Pr
     };
     if let Some(given) = program_type.filter(|given| *given != row.program_type) {
         let message = format!(
-            "{field}.type is {given}, but program {name} is in section {section:?}, which is {}: correct the type, or leave it out",
+            "{field}.type is {given}, but program {name} is in section {}, which is {}: correct the type, or leave it out",
+            printable(section),
             row.program_type
         );
         return Err(refuse(Reason::TypeMismatch, message));
@@ -269,10 +270,13 @@ fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
 }
 
 fn notes(object: &Object) -> Vec<String> {
-    let note = |map: &String| {
-        format!(
-            "map {map} asks in the ELF to be pinned by its name; sockeye ignores that and pins it in the BpfProgram's own directory"
-        )
-    };
-    object.pin_requests.iter().map(note).collect()
+    let asking = &object.pin_requests;
+    if asking.is_empty() {
+        return Vec::new();
+    }
+    let names = there_are(asking.iter().map(String::as_str));
+    vec![format!(
+        "the ELF asks for maps to be pinned by their names; sockeye ignores that and pins them in the BpfProgram's own \
+         directory: {names}"
+    )]
 }

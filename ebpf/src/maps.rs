@@ -6,9 +6,12 @@ use sockeye_crds::{MapDefinition, MapInfo};
 
 use crate::{
     btf::{Btf, BtfError, word},
-    elf::{Elf, ObjectError},
+    elf::{Elf, ElfSection, ObjectError, Role, at_most},
     map_type,
 };
+
+/// So many maps are more than any object has (a program can use 64).
+const MAX_MAPS: usize = 128;
 
 /// A map, and where the instructions' relocations find it.
 #[derive(Clone, Debug)]
@@ -42,19 +45,17 @@ pub(crate) fn read(elf: &Elf<'_>, btf: Option<&Btf<'_>>) -> Result<Vec<Map>, Obj
     let mut maps = Vec::new();
     for section in elf.sections() {
         let name = section.name().map_err(ObjectError::elf)?;
-        if name.starts_with("maps") {
-            maps.extend(legacy(elf, &section, name)?);
-        } else if name.starts_with(".maps") {
-            maps.extend(typed(elf, &section, name, btf)?);
-        } else if [".rodata", ".data", ".bss"].iter().any(|data| name.starts_with(data)) {
-            maps.push(data(&section, name)?);
+        match Role::of(&section)? {
+            Role::Maps => maps.extend(legacy(elf, &section, name)?),
+            Role::TypedMaps => maps.extend(typed(elf, &section, name, btf)?),
+            Role::Data => maps.push(data(&section, name)?),
+            Role::Text | Role::Program | Role::Other => {}
         }
+        at_most("maps", maps.len(), MAX_MAPS)?;
     }
     maps.sort_by(|a, b| a.info.name.cmp(&b.info.name));
     Ok(maps)
 }
-
-type ElfSection<'a, 'f> = object::read::elf::ElfSection64<'a, 'f, object::LittleEndian>;
 
 /// Each symbol in a "maps" section is a `struct bpf_map_def`, of five words or more.
 fn legacy(elf: &Elf<'_>, section: &ElfSection<'_, '_>, name: &str) -> Result<Vec<Map>, ObjectError> {
@@ -83,6 +84,7 @@ fn legacy(elf: &Elf<'_>, section: &ElfSection<'_, '_>, name: &str) -> Result<Vec
             pinning,
         };
         maps.push(definition.map(map, MapDefinition::Legacy, section.index(), Some(symbol.address())));
+        at_most("maps", maps.len(), MAX_MAPS)?;
     }
     if maps.is_empty() {
         Err(ObjectError::Map { name: name.to_owned(), what: "the section has no symbols" })
@@ -100,7 +102,7 @@ fn typed(
 ) -> Result<Vec<Map>, ObjectError> {
     let btf = btf.ok_or(ObjectError::Btf(BtfError("there is none, and .maps needs it")))?;
     let mut maps = Vec::new();
-    for (map, type_id) in btf.variables(name)? {
+    for (map, type_id) in btf.variables(name, MAX_MAPS)? {
         let symbol = elf.symbols().find(|s| s.section_index() == Some(section.index()) && s.name() == Ok(map));
         let missing = || ObjectError::Map { name: map.to_owned(), what: "it has no symbol" };
         let address = symbol.ok_or_else(missing)?.address();

@@ -13,6 +13,8 @@ pub mod fixtures {
     pub static GLOBALS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/globals.bpf.o"));
     /// A CO-RE relocation.
     pub static CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
+    /// Every form of map, program, call and relocation.
+    pub static EVERYTHING: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/everything.bpf.o"));
     /// A program that the verifier refuses.
     pub static REFUSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/refused.bpf.o"));
     /// tcp-events with a map of another shape.

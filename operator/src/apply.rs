@@ -8,7 +8,7 @@ use kube::{
     core::DeserializeGuard,
 };
 use serde_json::{Value, json};
-use sockeye_api::is_passing;
+use sockeye_client::is_passing;
 use sockeye_crds::{BpfProgram, BpfProgramStatus, BpfRevision, names, revision::ProgramRef};
 use tracing::info;
 

@@ -85,7 +85,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
                 let namespace = namespace.context("--namespace is missing")?;
                 let config = Config { agent_selector, health_port, ..Config::new(namespace) };
                 info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
-                match sockeye_operator::run(sockeye_api::client(way)?, config).await? {}
+                match sockeye_operator::run(sockeye_client::client(way)?, config).await? {}
             }
         }
     };

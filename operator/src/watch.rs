@@ -11,7 +11,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use sockeye_api::{Patience, Selection, watch};
+use sockeye_client::{Patience, Selection, watch};
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::debug;
 

@@ -14,7 +14,7 @@ use sockeye_tests::{
     load::{Pod, Server},
     program::{Applied, details, placement},
     release::Helm,
-    repo, run, until,
+    until,
 };
 
 #[test]
@@ -366,26 +366,5 @@ fn a_bpfnode_that_is_deleted_is_made_again() -> Result<()> {
     ensure!(owner["uid"] == uid("node")? && owner["kind"] == "Node" && owner["blockOwnerDeletion"] != true, "{owner}");
     let after = program.ready_on("2/2")?;
     ensure!(before["status"]["placements"] == after["status"]["placements"], "{:#}", after["status"]);
-    Ok(())
-}
-
-#[test]
-fn nothing_is_written_while_nothing_changes() -> Result<()> {
-    let program = Applied::apply("idle", TCP_EVENTS_BTF, json!({}))?;
-    program.ready_on("2/2")?;
-    let versions = || -> Result<Vec<String>> {
-        let objects = run(std::process::Command::new(repo().join("target/cluster/kubectl")).args([
-            "get",
-            "bpfprograms.sockeye.dev,bpfrevisions,bpfnodes",
-            "-o",
-            "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}",
-        ]))?;
-        Ok(objects.lines().map(str::to_owned).collect())
-    };
-    std::thread::sleep(Duration::from_secs(3));
-    let before = versions()?;
-    std::thread::sleep(Duration::from_secs(25));
-    let after = versions()?;
-    ensure!(before == after, "written while idle:\n{before:#?}\n{after:#?}");
     Ok(())
 }

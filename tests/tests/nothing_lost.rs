@@ -194,8 +194,8 @@ fn a_node_comes_back_under_its_old_name() -> Result<()> {
     // A node that is gone holds up no deletion.
     kubectl(&["delete", "bpfprograms.sockeye.dev", "goes", "--timeout=20s"])?;
     drop(back);
+    until(Duration::from_secs(60), "another Node", || Ok(uid()? != node))?;
     kubectl(&["wait", "--for=condition=Ready", "node/node-2", "--timeout=60s"])?;
-    ensure!(uid()? != node);
     until(Duration::from_secs(60), "both nodes", || Ok(stays.get()?["status"]["summary"]["nodes"] == "2/2"))?;
     let after = stays.ready_on("2/2")?;
     ensure!(stays.pin("node-2", "prog", "programs/my_prog")?["id"] == id, "it was not loaded anew");
@@ -300,7 +300,7 @@ fn path(name: &str) -> &'static str {
 
 /// The agents' processes.
 fn agents() -> Result<Vec<String>> {
-    let found = run(Command::new("pgrep").args(["-f", "^/sockeye-agent run|sockeye-agent run --bpffs"]))?;
+    let found = run(Command::new("pgrep").args(["--full", "^/sockeye run --bpffs=/host/bpf "]))?;
     let pids: Vec<String> = found.lines().map(str::to_owned).collect();
     ensure!(pids.len() == NODES.len(), "agents' processes: {pids:?}");
     Ok(pids)

@@ -18,7 +18,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use sockeye_api::{Patience, Selection, watch};
+use sockeye_client::{Patience, Selection, watch};
 use sockeye_crds::{
     BpfNode, BpfNodeStatus, BpfRevision,
     names::{LABEL_LIVE, LABEL_PROGRAM, SUSPENSION, SUSPENSION_REASON},
@@ -72,10 +72,12 @@ impl Cluster {
         let live = Selection { labels: Some(format!("{LABEL_LIVE}=true")), ..Selection::default() };
         let config_maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
         let mut start = Start { changed: &changed, patience: &patience, tasks };
-        let revisions = start.follow(Api::all(client.clone()), live);
-        let node = start.follow(Api::all(client.clone()), named(node_name));
-        let bpf_node = start.follow(Api::all(client.clone()), named(node_name));
-        let suspension = start.follow(config_maps.clone(), named(SUSPENSION));
+        let revisions = start.follow(Api::all(client.clone()), live, version);
+        // Its kubelet's heartbeat changes nothing that is read of it.
+        let read = |node: &PartialObjectMeta<Node>| (node.uid(), node.labels().clone());
+        let node = start.follow(Api::all(client.clone()), named(node_name), read);
+        let bpf_node = start.follow(Api::all(client.clone()), named(node_name), version);
+        let suspension = start.follow(config_maps.clone(), named(SUSPENSION), version);
 
         let objects = Arc::new(Objects::default());
         let (fetched, with) = (Arc::clone(&objects), Arc::clone(&patience));
@@ -137,7 +139,7 @@ impl Cluster {
     pub async fn is_reachable(&self) -> bool {
         let asked = async {
             match self.config.clone() {
-                Some(config) => sockeye_api::client(config)?.apiserver_version().await,
+                Some(config) => sockeye_client::client(config)?.apiserver_version().await,
                 None => self.client.apiserver_version().await,
             }
         };
@@ -166,26 +168,36 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Runs one watch into a store, and says whenever it changed.
-    fn follow<K>(&mut self, api: Api<K>, selection: Selection) -> Store<K>
+    /// Runs one watch into a store, and says whenever what is `read` of an object changed.
+    fn follow<K, R>(&mut self, api: Api<K>, selection: Selection, read: impl Fn(&K) -> R + Send + 'static) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        R: PartialEq + Send + 'static,
     {
         let (store, mut writer) = reflector::store();
         let (changed, patience) = (Arc::clone(self.changed), Arc::clone(self.patience));
+        let mut last = None;
         let see = move |event: Event<K>| {
             let event = event.modify(|object| object.meta_mut().managed_fields = None);
             writer.apply_watcher_event(&event);
-            let told = match event {
+            let (told, now) = match &event {
                 Event::Init | Event::InitApply(_) => return,
-                Event::InitDone => "list",
-                Event::Apply(_) => "object",
-                Event::Delete(_) => "deletion",
+                Event::InitDone => ("list", None),
+                Event::Apply(object) => ("object", Some(read(object))),
+                Event::Delete(_) => ("deletion", None),
             };
-            tracing::debug!(what = %K::plural(&()), told, "a watch told something");
-            changed.notify_one();
+            if now.is_none() || now != last {
+                tracing::debug!(what = %K::plural(&()), told, "a watch told something");
+                changed.notify_one();
+            }
+            last = now;
         };
         self.tasks.spawn(async move { Ok(watch(api, &selection, &patience, see).await) });
         store
     }
+}
+
+/// All of an object.
+fn version(object: &impl Resource) -> Option<String> {
+    object.resource_version()
 }

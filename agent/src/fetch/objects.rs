@@ -15,7 +15,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use sockeye_api::{Patience, is_passing, patience::shortened};
+use sockeye_client::{Patience, is_passing, patience::shortened};
 use sockeye_crds::names::{OBJECT_KEY, object_config_map};
 use tokio::{
     sync::Notify,

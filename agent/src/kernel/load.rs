@@ -3,18 +3,20 @@
 //! Nothing here is visible to others or outlives its descriptors: [`Loaded`] holds them all, and dropping it before
 //! anything is pinned undoes the load. Maps that no program uses are created too; only a pin will keep those.
 //!
-//! Parsing and relocation are aya-obj's; the bpf(2) calls are our own. aya's `EbpfLoader` parses the kernel's BTF on
-//! construction, even for objects that need none, and joins names that an ELF asks to have pinned to /sys/fs/bpf.
+//! Parsing and relocation are aya-obj's, behind our own reader ([`Loadable`]); the bpf(2) calls are our own. aya's
+//! `EbpfLoader` parses the kernel's BTF on construction, even for objects that need none, and joins names that an ELF asks
+//! to have pinned to /sys/fs/bpf.
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    panic::{self, AssertUnwindSafe},
 };
 
-use aya_obj::{Object, btf::Btf};
+use aya_obj::btf::Btf;
+use sockeye_crds::names;
+use sockeye_ebpf::link::{LinkError, Loadable};
 
 use super::{
     SysError, bpf,
@@ -71,7 +73,7 @@ pub struct Loaded {
 pub enum LoadError {
     /// The bytes are no object that can be relocated.
     #[error("the object can't be read: {0}")]
-    Object(String),
+    Object(#[from] LinkError),
     /// The object needs the kernel's BTF.
     #[error("the object holds CO-RE relocations, and the kernel's BTF can't be read: {0}")]
     NoKernelBtf(String),
@@ -119,16 +121,15 @@ impl KernelBtf {
 /// Loads what `request` names.
 pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Result<Loaded, LoadError> {
     let Request { programs, maps: mut sources } = request;
-    let mut object = guarded("parse", || Object::parse(bytes).map_err(readable))?;
+    let mut object = Loadable::read(bytes)?;
     let btf = object_btf(&mut object)?;
-    if object.has_btf_relocations() {
-        let kernel = kernel_btf.get()?;
-        guarded("relocation against the kernel's BTF", || object.relocate_btf(kernel).map_err(readable))?;
+    if object.needs_kernel_btf() {
+        object.relocate_types(kernel_btf.get()?)?;
     }
 
     let mut maps = BTreeMap::new();
     let mut definitions = Vec::new();
-    for (name, mut definition) in object.maps.drain() {
+    for (name, mut definition) in object.take_maps() {
         let source = sources.remove(name.as_str()).ok_or_else(|| LoadError::Missing(format!("plan for map {name}")))?;
         let fd = match source {
             MapSource::Reuse(fd) => fd,
@@ -146,15 +147,8 @@ pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Resul
         return Err(LoadError::Missing(format!("map {name}")));
     }
 
-    guarded("relocation", || {
-        let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
-        let fds =
-            definitions.iter().filter_map(|(name, d)| maps.get(name).map(|fd| (name.as_str(), fd.as_raw_fd(), d)));
-        object.relocate_maps(fds, &text).map_err(readable)?;
-        object.relocate_calls(&text).map_err(readable)?;
-        object.sanitize_functions(aya::features());
-        Ok(())
-    })?;
+    let fds = definitions.iter().filter_map(|(name, d)| maps.get(name).map(|fd| (name.as_str(), fd.as_raw_fd(), d)));
+    object.link(fds, aya::features())?;
 
     let mut loaded = Loaded { programs: BTreeMap::new(), maps };
     for (name, kind) in programs {
@@ -166,19 +160,15 @@ pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Resul
 
 /// The object's own BTF in the kernel: for map and function types that tools print. An object loads without it, so that
 /// an old kernel's refusal is no error.
-fn object_btf(object: &mut Object) -> Result<Option<OwnedFd>, LoadError> {
+fn object_btf(object: &mut Loadable) -> Result<Option<OwnedFd>, LoadError> {
     let Some(features) = aya::features().btf() else { return Ok(None) };
-    let bytes = guarded("BTF", || match object.fixup_and_sanitize_btf(features) {
-        Ok(btf) => Ok(btf.map(Btf::to_bytes)),
-        Err(error) => Err(readable(error)),
-    })?;
+    let bytes = object.btf(features)?;
     Ok(bytes.and_then(|bytes| bpf::btf_load(&bytes).inspect_err(|error| tracing::debug!(%error, "no BTF")).ok()))
 }
 
-fn load_program(object: &Object, name: &str, kind: ProgramKind, btf: Option<&OwnedFd>) -> Result<OwnedFd, LoadError> {
+fn load_program(object: &Loadable, name: &str, kind: ProgramKind, btf: Option<&OwnedFd>) -> Result<OwnedFd, LoadError> {
     let missing = || LoadError::Missing(format!("program {name}"));
-    let program = object.programs.get(name).ok_or_else(missing)?;
-    let function = object.functions.get(&program.function_key()).ok_or_else(missing)?;
+    let (program, function) = object.program(name).ok_or_else(missing)?;
     let (functions, lines) = (function.func_info.func_info_bytes(), function.line_info.line_info_bytes());
     let attr = ProgAttr {
         name,
@@ -207,27 +197,12 @@ fn load_program(object: &Object, name: &str, kind: ProgramKind, btf: Option<&Own
         }
     };
     let end = log.iter().position(|&b| b == 0).unwrap_or(log.len());
-    let mut log = String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim().to_owned();
+    // It quotes the object's lines of source.
+    let mut log = names::lines(String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim());
     if cut {
         log += &format!(
             "\n(its log has more than {MAX_LOG} bytes, of which this kernel, being older than 6.4, keeps the first)"
         );
     }
     Err(LoadError::Program { name: name.to_owned(), source: refused, log })
-}
-
-fn readable(error: impl std::error::Error) -> LoadError {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    LoadError::Object(text)
-}
-
-/// aya-obj panics on some damaged objects; one of these must not take the agent down.
-fn guarded<T>(step: &str, work: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
-    panic::catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(LoadError::Object(format!("its {step} ended in a panic: the object is damaged"))))
 }

@@ -1,6 +1,9 @@
 //! A map's creation: from the object's definition and the settled size to `BPF_MAP_CREATE`, then its first content.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
 
 use aya_obj::{EbpfSectionKind, Map, generated::bpf_map_type};
 
@@ -16,6 +19,11 @@ pub fn create(name: &str, map: &Map, btf: Option<BorrowedFd<'_>>) -> Result<Owne
         Some(inner) => Some(bpf::map_create(&attr(name, &inner, btf, None))?),
         None => None,
     };
+    if !map.data().is_empty() && map.data().len() != map.value_size() as usize {
+        // The kernel reads as many bytes as the map's values have.
+        let call = format!("filling of map {name}, whose values are not as long as its data");
+        return Err(SysError { call, source: io::ErrorKind::InvalidInput.into() });
+    }
     let fd = bpf::map_create(&attr(name, map, btf, inner.as_ref().map(|fd| fd.as_fd())))?;
     if !map.data().is_empty() {
         bpf::map_fill(fd.as_fd(), map.data())?;

@@ -54,7 +54,9 @@ impl Scene {
 
     fn set(&self, want: Option<&Want>) {
         match want {
-            Some(Want { object, spec }) => self.node.apply_spec(NAME, object, spec.clone()),
+            Some(Want { object, spec }) => {
+                self.node.apply_spec(NAME, object, spec.clone());
+            }
             None => {
                 self.node.apply_spec(NAME, b"", json!({}));
                 self.node.withdraw(NAME);

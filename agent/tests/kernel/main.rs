@@ -5,11 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod drift;
+mod hostile;
 mod killed;
 mod load;
 mod maps;
 mod node;
 mod objects;
+#[path = "../../../ebpf/tests/hostile/process.rs"]
+mod process;
 mod refusals;
 mod replaced;
 mod soak;

@@ -120,13 +120,13 @@ impl Node {
         agent.wait().unwrap();
     }
 
-    /// Puts a manifest into the folder, in one step.
-    pub fn apply(&self, name: &str, object: &[u8], programs: Value, maps: Value) {
-        self.apply_spec(name, object, json!({"programs": programs, "maps": maps}));
+    /// Puts a manifest into the folder, in one step; gives its number.
+    pub fn apply(&self, name: &str, object: &[u8], programs: Value, maps: Value) -> u32 {
+        self.apply_spec(name, object, json!({"programs": programs, "maps": maps}))
     }
 
     /// The same, with any fields of the spec but the bytecode.
-    pub fn apply_spec(&self, name: &str, object: &[u8], mut spec: Value) {
+    pub fn apply_spec(&self, name: &str, object: &[u8], mut spec: Value) -> u32 {
         let applied = {
             let mut all = self.applied.borrow_mut();
             let applied = all.entry(name.to_owned()).or_default();
@@ -142,6 +142,7 @@ impl Node {
         let staged = self.folder.path().join(format!(".{name}"));
         fs::write(&staged, manifest.to_string()).unwrap();
         fs::rename(staged, self.manifest(name)).unwrap();
+        applied
     }
 
     /// Takes a manifest away.
@@ -203,9 +204,21 @@ impl Node {
         self.program(name)["metadata"]["annotations"]["applied"] == number.as_str()
     }
 
-    /// The process of the agent: what setpriv and nsenter became.
-    pub fn agent_pid(&self) -> u32 {
+    /// Whether a manifest's status is about the one of that number.
+    pub fn is_about_number(&self, name: &str, number: u32) -> bool {
+        self.program(name)["metadata"]["annotations"]["applied"] == number.to_string().as_str()
+    }
+
+    /// The agent's process, which must be there.
+    pub fn process(&self) -> u32 {
         self.agent.as_ref().unwrap().id()
+    }
+
+    /// The most memory that the agent had so far.
+    pub fn peak_kib(&self) -> u32 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the agent has ended");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub fn ready(&self, name: &str) -> Value {

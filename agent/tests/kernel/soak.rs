@@ -19,7 +19,7 @@ struct Holds {
 }
 
 fn holds(node: &Node) -> Holds {
-    let pid = node.agent_pid();
+    let pid = node.process();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")).unwrap();
     Holds {

@@ -32,7 +32,7 @@ fn a_suspended_program_is_loaded_and_attached_nowhere() {
 
     apply(&node, "counter", TCP_EVENTS_BTF, true);
     let ready = node.condition_is("counter", "Ready", "False");
-    assert_eq!(ready["reason"], "Suspended");
+    assert_eq!(ready["reason"], "Suspended", "{ready}");
     assert!(ready["message"].as_str().unwrap().contains("spec.suspend"), "{ready}");
     assert_eq!(node.condition("counter", "Reconciling"), Value::Null, "nobody waits for anything");
     let status = &node.program("counter")["status"];
@@ -86,7 +86,7 @@ fn detach_all_holds_until_attach_all() {
     assert_eq!(node.attached().len(), 0, "detached when the command returns");
     for name in ["one", "two"] {
         let ready = node.condition_is(name, "Ready", "False");
-        assert_eq!(ready["reason"], "Suspended");
+        assert_eq!(ready["reason"], "Suspended", "{ready}");
         assert!(ready["message"].as_str().unwrap().contains("incident 42"), "{ready}");
     }
     assert!(node.node_status()["suspended"].as_str().unwrap().contains("incident 42"));

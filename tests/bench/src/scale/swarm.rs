@@ -125,7 +125,7 @@ impl Process {
         let mut members = Vec::new();
         for (name, token) in tokens {
             let config = config(&token).await?;
-            let (bare, client) = (Client::try_from(config.clone())?, sockeye_api::client(config)?);
+            let (bare, client) = (Client::try_from(config.clone())?, sockeye_client::client(config)?);
             members.push(Member { name, client, bare, node: FakeNode::default(), last: None });
         }
         let mut lines = tokio::io::BufReader::new(stdin()).lines();

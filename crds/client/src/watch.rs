@@ -212,7 +212,7 @@ mod tests {
         });
         let api = Api::<ConfigMap>::all(Client::new(service, "default"));
         let mut told = Vec::new();
-        let tell = |event| {
+        let tell = |event: Event<ConfigMap>| {
             told.push(match event {
                 Event::Init => "begin".to_owned(),
                 Event::InitDone => "complete".to_owned(),
@@ -256,7 +256,7 @@ mod tests {
             ("lists", vec![status(503); 1000]),
             ("watches", [vec![(200, LISTED.to_owned())], vec![status(500); 1000]].concat()),
             ("streams that end at once", [vec![(200, LISTED.to_owned())], vec![(200, String::new()); 1000]].concat()),
-            ("what is too old at once", [(200, LISTED.to_owned()), (410, GONE.to_owned())].repeat(1000)),
+            ("what is too old at once", vec![[(200, LISTED.to_owned()), (410, GONE.to_owned())]; 1000].concat()),
         ] {
             let (asked, _) = minute(answers).await;
             // A wait is 2.75 s on the average, and twice two requests may come of one.

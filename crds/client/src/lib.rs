@@ -1,5 +1,8 @@
 //! How sockeye's two binaries speak to an API server that may be away, busy, or wrong for a while.
 //!
+//! A crate beside `sockeye-crds`, which does no IO, and no feature of it: one crate's feature is every crate's in a build, so
+//! that the resources would come with a client for whoever reads them.
+//!
 //! | module | noun | IO |
 //! |---|---|---|
 //! | [`client`] | a client that asks once, and keeps to `Retry-After` | requests |

@@ -1,0 +1,158 @@
+//! Hostile bytes, as far as the kernel: mutants are loaded as the agent loads them, and given to an agent that runs.
+
+use std::fs;
+
+use serde_json::json;
+use sockeye_agent::{
+    failure::Failure,
+    kernel::{
+        facts::Machine,
+        load::{KernelBtf, MapSource, Request, load},
+    },
+    policy::Policy,
+    wanted::{Here, Wanted},
+};
+use sockeye_crds::{BpfRevision, Reason, names::lines, revision::ProgramRef};
+use sockeye_ebpf::{
+    check::check,
+    mutate::{Mutant, Seed, mutant},
+    programs::{TCP_EVENTS_BTF, fixtures},
+    trial::spec,
+};
+
+use crate::{
+    node::Node,
+    process::{self, ENDS},
+};
+
+/// How a case may end.
+const NAMES: [&str; ENDS] = ["loaded", "refused by the check", "refused as an object", "refused by policy or kernel"];
+
+/// How many mutants meet the kernel: more in the long form of the tests.
+fn cases() -> u64 {
+    if std::env::var_os("SOCKEYE_CHAOS").is_some() { 100_000 } else { 5_000 }
+}
+
+#[test]
+fn mutants_are_loaded_or_refused_for_a_reason() {
+    let tally = process::run("hostile::mutants", 0..cases(), NAMES);
+    println!("{tally}");
+    let [loaded, .., kernel] = tally.ends;
+    assert!(loaded > cases() / 50 && kernel > cases() / 50, "the kernel must be met: {tally}");
+}
+
+/// The process of the mutants. Nothing is attached or pinned: what is loaded goes with its descriptors.
+#[test]
+#[ignore = "run by mutants_are_loaded_or_refused_for_a_reason, in a process of its own"]
+fn mutants() {
+    let machine = Machine::read().unwrap();
+    let here = Here { machine, features: Vec::new(), pods: "/".into(), has_api: false };
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let (kernel_btf, mut before) = (KernelBtf::default(), None);
+    process::work(|case| {
+        let before = *before.get_or_insert_with(descriptors);
+        let end = attempt(&mutant(case), &here, &kernel_btf);
+        assert_eq!(descriptors(), before, "a descriptor is left");
+        match end {
+            Ok(()) => 0,
+            Err((end, failure)) => {
+                let Failure { reason: _, message, verifier_log } = failure;
+                assert!(message.len() <= 2048 && lines(&message) == message, "{message:?}");
+                assert!(!message.contains(['\n', '\t']), "{message:?}");
+                let log = verifier_log.unwrap_or_default();
+                assert!(log.len() <= 8192 && lines(&log) == log, "{log:?}");
+                end
+            }
+        }
+    });
+}
+
+/// What an agent does with a BpfProgram up to its first pin, and at which step it ended.
+fn attempt(mutant: &Mutant, here: &Here, kernel_btf: &KernelBtf) -> Result<(), (usize, Failure)> {
+    let Mutant { seed, bytes } = mutant;
+    let accepted = check(&spec(seed.programs), bytes).map_err(|refusal| (1, refusal_of(refusal)))?;
+    let revision = BpfRevision::named(accepted.into_revision_spec(ProgramRef::default(), 1, 1));
+    let wanted = Wanted::new(&revision, here).map_err(|refusal| (3, refusal.into()))?;
+    let policy = Policy { map_bytes_per_program: Some(16 << 20), map_bytes_per_node: None };
+    policy.admit(&wanted, || 0, &here.machine).map_err(|refusal| (3, refusal.into()))?;
+    let mut request = Request::default();
+    request.programs.extend(wanted.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
+    for (name, map) in &wanted.maps {
+        let (value_size, max_entries) = (map.shape.value_size, map.shape.max_entries);
+        request.maps.insert(name, MapSource::Create { value_size, max_entries });
+    }
+    load(bytes, request, kernel_btf).map(drop).map_err(|error| {
+        let failure = Failure::from(error);
+        let end = if failure.reason == Reason::InvalidObject { 2 } else { 3 };
+        (end, failure)
+    })
+}
+
+fn refusal_of(refusal: sockeye_ebpf::Refusal) -> Failure {
+    Failure::new(refusal.reason, refusal.message)
+}
+
+/// The verifier quotes lines of source, which the object brings.
+#[test]
+fn a_log_holds_nothing_that_steers_a_terminal() {
+    let source = b"return *value != 0;";
+    let mut bytes = fixtures::REFUSED.to_vec();
+    let at = bytes.windows(source.len()).position(|window| window == source).unwrap();
+    bytes[at..at + 4].copy_from_slice(b"\x1b[2J");
+    let here = Here { machine: Machine::read().unwrap(), features: Vec::new(), pods: "/".into(), has_api: false };
+    let seed = Seed { name: "refused", bytes: fixtures::REFUSED, programs: &["my_prog"] };
+    let (_, failure) = attempt(&Mutant { seed, bytes }, &here, &KernelBtf::default()).unwrap_err();
+    assert_eq!(failure.reason, Reason::VerifierRefused, "{failure}");
+    let log = failure.verifier_log.unwrap();
+    assert!(log.contains("?[2Jrn *value") && log.contains('\n') && lines(&log) == log, "{log:?}");
+}
+
+/// A running agent, with a BpfProgram that works beside them.
+#[test]
+fn an_agent_says_of_each_mutant_what_became_of_it() {
+    let mut node = Node::new("hostile");
+    node.start_with(&["--map-bytes-per-program", "16Mi"]);
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    node.apply("neighbour", TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": attach}]), json!([]));
+    node.ready("neighbour");
+    let before = node.details("neighbour");
+    let idle = node.peak_kib();
+
+    // Beside each other, and each round in the place of the one before it; a cgroup takes 64 programs of a type.
+    let rounds: u64 = if std::env::var_os("SOCKEYE_CHAOS").is_some() { 100 } else { 5 };
+    let names: Vec<String> = (0..50).map(|place| format!("mutant-{place}")).collect();
+    for round in 0..rounds {
+        let case = |place: usize| 50 * round + place as u64;
+        let applied: Vec<u32> = names.iter().enumerate().map(|(place, name)| apply(&node, name, case(place))).collect();
+        for (place, name) in names.iter().enumerate() {
+            node.until(&format!("what became of case {}", case(place)), |node| {
+                let [accepted, ready] = ["Accepted", "Ready"].map(|type_| node.condition(name, type_));
+                let settled = accepted["status"] == "False" || !ready.is_null() && ready["reason"] != "Progressing";
+                node.is_about_number(name, applied[place]) && settled
+            });
+            for condition in ["Accepted", "Ready"].map(|type_| node.condition(name, type_)) {
+                let message = condition["message"].as_str().unwrap();
+                assert!(lines(message) == message && !message.contains('\n'), "case {}: {condition}", case(place));
+                let reason: Reason = serde_json::from_value(condition["reason"].clone()).unwrap();
+                assert_ne!(reason, Reason::Other, "case {}: {condition}", case(place));
+            }
+        }
+    }
+    assert_eq!(node.details("neighbour"), before, "the neighbour was disturbed");
+    let grown = node.peak_kib() - idle;
+    assert!(grown < 64 << 10, "{grown} KiB beyond idle");
+    let log = node.log();
+    assert!(log.lines().all(|line| line.len() < 8192 && !line.chars().any(|c| c.is_control())), "{log:?}");
+    assert!(!log.contains("backtrace") && !log.contains("panicked"), "{log}");
+    println!("{} mutants told of by a running agent; {:.1} MiB beyond idle", 50 * rounds, f64::from(grown) / 1024.0);
+    names.iter().for_each(|name| node.remove(name));
+    node.remove("neighbour");
+    node.nothing_left();
+}
+
+fn apply(node: &Node, name: &str, case: u64) -> u32 {
+    let Mutant { seed, bytes } = mutant(case);
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let programs: Vec<_> = seed.programs.iter().map(|name| json!({"name": name, "attach": attach})).collect();
+    node.apply(name, &bytes, json!(programs), json!([]))
+}

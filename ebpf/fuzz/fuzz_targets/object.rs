@@ -1,0 +1,40 @@
+//! Bytes, taken through all that the operator and an agent do with an object up to the kernel. libFuzzer looks for bytes that
+//! reach new code; half of its steps are the damage that the tests' mutants are made by.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use aya_obj::{Object, btf::Btf};
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+use sockeye_ebpf::{
+    mutate::{Dice, SEEDS, mutate},
+    programs::fixtures,
+    trial::{features, trial_of_any},
+};
+
+/// An object's types, as if they were a kernel's.
+static TYPES: LazyLock<Option<Btf>> = LazyLock::new(|| Object::parse(fixtures::EVERYTHING).ok()?.btf);
+
+fuzz_target!(|bytes: &[u8]| {
+    for known in [true, false] {
+        trial_of_any(bytes, TYPES.as_ref(), &features(known));
+    }
+});
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    let mut dice = Dice(u64::from(seed));
+    let mut bytes = if size < 64 || dice.below(200) == 0 {
+        SEEDS[dice.below(SEEDS.len())].bytes.to_vec()
+    } else {
+        data[..size].to_vec()
+    };
+    if bytes.len() > max_size || dice.below(2) == 0 {
+        return fuzzer_mutate(data, size, max_size);
+    }
+    for _ in 0..=dice.below(3) {
+        mutate(&mut bytes, &mut dice);
+    }
+    bytes.truncate(max_size);
+    data[..bytes.len()].copy_from_slice(&bytes);
+    bytes.len()
+});

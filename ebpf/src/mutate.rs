@@ -1,0 +1,371 @@
+//! `Mutant`: an object as a stranger might write it. Made of a seed, damaged where damage matters, by a number alone: the
+//! same number gives the same bytes, so that any failure can be made again. For tests and the fuzz target.
+
+use crate::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
+
+/// A valid object, and the programs that a spec for it names.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed {
+    /// Its file's name.
+    pub name: &'static str,
+    /// The object.
+    pub bytes: &'static [u8],
+    /// Its programs.
+    pub programs: &'static [&'static str],
+}
+
+const fn seed(name: &'static str, bytes: &'static [u8], programs: &'static [&'static str]) -> Seed {
+    Seed { name, bytes, programs }
+}
+
+/// What mutants are made of. The largest and the oldest form come twice.
+pub static SEEDS: [Seed; 8] = [
+    seed("everything", fixtures::EVERYTHING, EVERYTHING),
+    seed("tcp-events", TCP_EVENTS, &["my_prog"]),
+    seed("globals", fixtures::GLOBALS, &["on_connect", "on_create"]),
+    seed("everything", fixtures::EVERYTHING, EVERYTHING),
+    seed("core", fixtures::CORE, &["read_rtt"]),
+    seed("tcp-events-btf", TCP_EVENTS_BTF, &["my_prog"]),
+    seed("twice", fixtures::TWICE, &["my_prog"]),
+    seed("tcp-events", TCP_EVENTS, &["my_prog"]),
+];
+const EVERYTHING: &[&str] = &["events", "connect", "egress"];
+
+/// An object in a stranger's hands.
+#[derive(Clone, Debug)]
+pub struct Mutant {
+    /// What it was made of.
+    pub seed: Seed,
+    /// What it is now.
+    pub bytes: Vec<u8>,
+}
+
+/// The mutant of that number.
+pub fn mutant(case: u64) -> Mutant {
+    let seed = SEEDS[(case % SEEDS.len() as u64) as usize];
+    let mut dice = Dice(case);
+    let mut bytes = seed.bytes.to_vec();
+    for _ in 0..=dice.below(4) {
+        mutate(&mut bytes, &mut dice);
+    }
+    Mutant { seed, bytes }
+}
+
+/// Damages an object once.
+pub fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    match dice.below(20) {
+        0 | 1 => any_bytes(bytes, dice),
+        2 => file_header(bytes, dice),
+        3 | 4 => section_header(bytes, dice),
+        5 => two_sections(bytes, dice),
+        6 | 7 => symbol(bytes, dice),
+        8 | 9 => relocation(bytes, dice),
+        10 => words_of(bytes, dice, ".BTF", 24),
+        11 | 12 => btf_type(bytes, dice),
+        13 => words_of(bytes, dice, ".BTF.ext", 32),
+        14 => words_of(bytes, dice, ".BTF.ext", usize::MAX),
+        15 => words_of(bytes, dice, "maps", usize::MAX),
+        16 => instruction(bytes, dice),
+        17 => name(bytes, dice),
+        18 => length(bytes, dice),
+        _ => splice(bytes, dice),
+    }
+}
+
+/// A small generator (splitmix64).
+#[derive(Clone, Debug)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below that one; 0 where that is 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.roll() % end.max(1) as u64) as usize
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    /// A number that parsers get wrong, or one near `here`.
+    fn number(&mut self, here: u64, len: usize) -> u64 {
+        match self.below(8) {
+            0 => here ^ (1 << self.below(64)),
+            1 => here.wrapping_add(self.below(17) as u64).wrapping_sub(8),
+            2 => self.below(len) as u64,
+            3 => self.below(128) as u64,
+            4 => (len as u64).wrapping_add(self.below(17) as u64).wrapping_sub(8),
+            5 => self.one(&[0, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_fff8, 0xffff_ffff]),
+            6 => self.one(&[1 << 20, 1 << 31, 1 << 32, 1 << 63, u64::MAX, u64::MAX - 7, i64::MAX as u64]),
+            _ => self.roll(),
+        }
+    }
+}
+
+fn get(bytes: &[u8], at: usize, width: usize) -> u64 {
+    let all = at.checked_add(width).and_then(|end| bytes.get(at..end)).unwrap_or_default();
+    all.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn put(bytes: &mut [u8], at: usize, width: usize, value: u64) {
+    let place = at.checked_add(width).and_then(|end| bytes.get_mut(at..end)).unwrap_or_default();
+    place.copy_from_slice(&value.to_le_bytes()[..place.len()]);
+}
+
+fn change(bytes: &mut [u8], at: usize, width: usize, dice: &mut Dice) {
+    let value = dice.number(get(bytes, at, width), bytes.len());
+    put(bytes, at, width, value);
+}
+
+/// A section, as its header says where it is.
+#[derive(Clone, Copy)]
+struct Section {
+    header: usize,
+    kind: u64,
+    offset: usize,
+    size: usize,
+}
+
+/// Those whose headers are within the file; their bytes may not be.
+fn sections(bytes: &[u8]) -> Vec<Section> {
+    let (table, count) = (get(bytes, 0x28, 8) as usize, get(bytes, 0x3c, 2) as usize);
+    let headers = (0..count.min(256)).filter_map(|i| table.checked_add(64 * i));
+    let headers = headers.filter(|header| header.checked_add(64).is_some_and(|end| end <= bytes.len()));
+    let section = |header: usize| {
+        let field = |at: usize, width| get(bytes, header + at, width);
+        Section { header, kind: field(4, 4), offset: field(0x18, 8) as usize, size: field(0x20, 8) as usize }
+    };
+    headers.map(section).collect()
+}
+
+fn named(bytes: &[u8], name: &str) -> Option<Section> {
+    let all = sections(bytes);
+    let names = *all.get(get(bytes, 0x3e, 2) as usize)?;
+    all.into_iter().find(|section| {
+        let at = names.offset.checked_add(get(bytes, section.header, 4) as usize);
+        let text = at.and_then(|at| bytes.get(at..)).unwrap_or_default();
+        text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+    })
+}
+
+fn of_kind(bytes: &[u8], dice: &mut Dice, kinds: &[u64]) -> Option<Section> {
+    let all: Vec<Section> = sections(bytes).into_iter().filter(|s| kinds.contains(&s.kind) && s.size > 0).collect();
+    (!all.is_empty()).then(|| dice.one(&all))
+}
+
+fn any_bytes(bytes: &mut [u8], dice: &mut Dice) {
+    for _ in 0..=dice.below(4) {
+        let width = dice.one(&[1, 1, 2, 4, 8]);
+        let at = dice.below(bytes.len());
+        change(bytes, at, width, dice);
+    }
+}
+
+fn file_header(bytes: &mut [u8], dice: &mut Dice) {
+    let (at, width) = dice.one(&[(4, 1), (5, 1), (0x10, 2), (0x12, 2), (0x28, 8), (0x3a, 2), (0x3c, 2), (0x3e, 2)]);
+    change(bytes, at, width, dice);
+}
+
+fn section_header(bytes: &mut [u8], dice: &mut Dice) {
+    let all = sections(bytes);
+    if all.is_empty() {
+        return;
+    }
+    let fields = [(0, 4), (4, 4), (8, 8), (0x10, 8), (0x18, 8), (0x20, 8), (0x28, 4), (0x2c, 4), (0x30, 8), (0x38, 8)];
+    let (at, width) = dice.one(&fields);
+    let header = dice.one(&all).header;
+    if at == 4 && dice.below(2) == 0 {
+        // PROGBITS, SYMTAB, STRTAB, RELA, NOBITS, REL, SYMTAB_SHNDX, CREL
+        return put(bytes, header + 4, 4, dice.one(&[1, 2, 3, 4, 8, 9, 18, 0x4000_0014]));
+    }
+    change(bytes, header + at, width, dice);
+}
+
+/// Two headers change places, or one says what the other says.
+fn two_sections(bytes: &mut [u8], dice: &mut Dice) {
+    let all = sections(bytes);
+    if all.is_empty() {
+        return;
+    }
+    let (one, other) = (dice.one(&all).header, dice.one(&all).header);
+    // Whole, or only where the bytes are.
+    let (from, width) = dice.one(&[(0, 64), (0x18, 16), (4, 60)]);
+    for at in (from..from + width).step_by(4) {
+        let (a, b) = (get(bytes, one + at, 4), get(bytes, other + at, 4));
+        put(bytes, one + at, 4, b);
+        if width == 64 {
+            put(bytes, other + at, 4, a);
+        }
+    }
+}
+
+fn symbol(bytes: &mut [u8], dice: &mut Dice) {
+    let Some(table) = of_kind(bytes, dice, &[2]) else { return };
+    let at = table.offset.wrapping_add(24 * dice.below(table.size / 24));
+    let (field, width) = dice.one(&[(0, 4), (4, 1), (4, 1), (5, 1), (6, 2), (6, 2), (8, 8), (8, 8), (16, 8)]);
+    if field == 4 {
+        // Local, global or weak; no type, object, function, section or file.
+        let info = dice.one(&[0u64, 0x10, 0x20]) | dice.below(5) as u64;
+        return put(bytes, at.wrapping_add(4), 1, info);
+    }
+    if field == 6 {
+        let index = dice.below(sections(bytes).len() + 1) as u64;
+        return put(bytes, at.wrapping_add(6), 2, index);
+    }
+    change(bytes, at.wrapping_add(field), width, dice);
+}
+
+fn relocation(bytes: &mut [u8], dice: &mut Dice) {
+    let Some(table) = of_kind(bytes, dice, &[9, 4]) else { return };
+    let each = if table.kind == 4 { 24 } else { 16 };
+    let at = table.offset.wrapping_add(each * dice.below(table.size / each));
+    match dice.below(4) {
+        0 => put(bytes, at, 8, 8 * dice.below(128) as u64),
+        1 => put(bytes, at.wrapping_add(12), 4, dice.below(64) as u64),
+        2 => put(bytes, at.wrapping_add(8), 4, dice.one(&[0, 1, 2, 3, 4, 10, 255])),
+        _ => change(bytes, at.wrapping_add(dice.one(&[0, 8, 12])), dice.one(&[4, 8]), dice),
+    }
+}
+
+/// Some words of a section, within its first `most` bytes.
+fn words_of(bytes: &mut [u8], dice: &mut Dice, name: &str, most: usize) {
+    let Some(section) = named(bytes, name) else { return };
+    for _ in 0..=dice.below(3) {
+        let at = section.offset.wrapping_add(4 * dice.below(section.size.min(most) / 4));
+        change(bytes, at, 4, dice);
+    }
+}
+
+/// A word of a type, half of the time to something that could be there.
+fn btf_type(bytes: &mut [u8], dice: &mut Dice) {
+    let Some(section) = named(bytes, ".BTF") else { return };
+    let header = |at: usize| get(bytes, section.offset.wrapping_add(at), 4) as usize;
+    let (start, len) = (header(4).wrapping_add(header(8)), header(12));
+    let mut at = section.offset.wrapping_add(start);
+    let end = at.saturating_add(len).min(bytes.len());
+    let mut types = Vec::new();
+    while at < end {
+        let info = get(bytes, at.wrapping_add(4), 4);
+        let rest = match info >> 24 & 31 {
+            1 | 14 | 17 => 4,
+            3 => 12,
+            4 | 5 | 15 | 19 => 12 * (info & 0xffff) as usize,
+            6 | 13 => 8 * (info & 0xffff) as usize,
+            _ => 0,
+        };
+        types.push((at, info, rest));
+        at = at.saturating_add(12 + rest);
+    }
+    if types.is_empty() {
+        return;
+    }
+    let (at, info, rest) = dice.one(&types);
+    let field = at.wrapping_add(4 * dice.below(3 + rest / 4));
+    match dice.below(6) {
+        0 => put(bytes, at.wrapping_add(4), 4, (dice.below(21) << 24) as u64 | info & 0xffff),
+        1 => put(bytes, at.wrapping_add(4), 4, info & !0xffff | dice.below(5) as u64),
+        2 => put(bytes, at.wrapping_add(4), 4, info ^ 1 << 31),
+        3 => put(bytes, field, 4, dice.below(types.len() + 2) as u64),
+        _ => change(bytes, field, 4, dice),
+    }
+}
+
+fn instruction(bytes: &mut [u8], dice: &mut Dice) {
+    let code =
+        sections(bytes).into_iter().filter(|s| s.kind == 1 && get(bytes, s.header + 8, 8) & 4 != 0 && s.size > 0);
+    let code: Vec<Section> = code.collect();
+    if code.is_empty() {
+        return;
+    }
+    let section = dice.one(&code);
+    let at = section.offset.wrapping_add(8 * dice.below(section.size / 8));
+    match dice.below(4) {
+        // Calls, an address, moves, a load, a store, an atomic, jumps, an exit.
+        0 => put(bytes, at, 1, dice.one(&[0x85, 0x85, 0x18, 0xb7, 0xbf, 0x79, 0x7b, 0xdb, 0x05, 0x15, 0x95, 0x00])),
+        1 => put(bytes, at.wrapping_add(1), 1, dice.one(&[0x00, 0x10, 0x20, 0x11, 0x21, 0xff])),
+        2 => put(bytes, at.wrapping_add(4), 4, dice.number(0, section.size / 8)),
+        _ => change(bytes, at.wrapping_add(dice.one(&[0, 2, 4])), dice.one(&[1, 2, 4]), dice),
+    }
+}
+
+/// What a name could do to a terminal, a path, a message.
+const NAMES: [&[u8]; 8] =
+    [b"..", b"../../x", b".", b"a.b", b"\x1b[2J", b"\n\r\t", b"\xff\xfe\xc0", "\u{202e}\u{0}".as_bytes()];
+
+fn name(bytes: &mut [u8], dice: &mut Dice) {
+    let table = if dice.below(3) == 0 { named(bytes, ".BTF") } else { of_kind(bytes, dice, &[3]) };
+    let Some(table) = table else { return };
+    let at = table.offset.wrapping_add(dice.below(table.size));
+    for (i, byte) in dice.one(&NAMES).iter().enumerate() {
+        put(bytes, at.wrapping_add(i), 1, u64::from(*byte));
+    }
+}
+
+fn length(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    match dice.below(3) {
+        0 => bytes.truncate(dice.below(bytes.len())),
+        1 => bytes.resize(bytes.len() + dice.below(4096), dice.one(&[0, 0xff, 0x41])),
+        _ => drop(bytes.drain(..dice.below(bytes.len()).min(64))),
+    }
+}
+
+/// A section's bytes are another object's, which may be longer.
+fn splice(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    let donor = dice.one(&SEEDS).bytes;
+    let (all, theirs) = (sections(bytes), sections(donor));
+    if all.is_empty() {
+        return;
+    }
+    let (section, other) = (dice.one(&all), dice.one(&theirs));
+    let Some(new) = other.offset.checked_add(other.size).and_then(|end| donor.get(other.offset..end)) else { return };
+    let end = bytes.len() as u64;
+    bytes.extend_from_slice(new);
+    put(bytes, section.header + 0x18, 8, end);
+    put(bytes, section.header + 0x20, 8, new.len() as u64);
+    if dice.below(2) == 0 {
+        put(bytes, section.header + 4, 4, other.kind);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_gives_the_same_bytes_and_another_gives_others() {
+        let all: Vec<Vec<u8>> = (0..2000).map(|case| mutant(case).bytes).collect();
+        assert!((0..2000).all(|case| mutant(case as u64).bytes == all[case]));
+        let changed = all.iter().enumerate().filter(|(case, bytes)| **bytes != SEEDS[case % SEEDS.len()].bytes);
+        assert!(changed.count() > 1900, "damage that changes nothing shows nothing");
+    }
+
+    #[test]
+    fn every_kind_of_damage_meets_what_it_is_for() {
+        let mut dice = Dice(0);
+        let seed = fixtures::EVERYTHING;
+        let kinds: [fn(&mut Vec<u8>, &mut Dice); 7] = [
+            |bytes, dice| section_header(bytes, dice),
+            |bytes, dice| symbol(bytes, dice),
+            |bytes, dice| relocation(bytes, dice),
+            |bytes, dice| words_of(bytes, dice, ".BTF.ext", 32),
+            |bytes, dice| btf_type(bytes, dice),
+            |bytes, dice| instruction(bytes, dice),
+            |bytes, dice| name(bytes, dice),
+        ];
+        for (i, kind) in kinds.into_iter().enumerate() {
+            let changed = (0..100).filter(|_| {
+                let mut bytes = seed.to_vec();
+                kind(&mut bytes, &mut dice);
+                bytes != seed
+            });
+            assert!(changed.count() > 60, "kind {i}");
+        }
+        assert!(named(TCP_EVENTS, "maps").is_some_and(|section| section.size == 28 || section.size == 20));
+    }
+}

@@ -1,0 +1,37 @@
+//! What the fuzz target found worth keeping (ebpf/fuzz/corpus): bytes that each reach code that the others do not.
+
+use std::{fs, path::PathBuf};
+
+use sockeye_ebpf::trial::{features, trial_of_any};
+
+use crate::{NAMES, end, kernel, process};
+
+fn files() -> Vec<PathBuf> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/object");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_corpus_ends_as_conditions() {
+    let files = files();
+    let sizes: Vec<u64> = files.iter().map(|file| fs::metadata(file).unwrap().len()).collect();
+    assert!(files.len() > 20 && sizes.iter().sum::<u64>() < 200 << 10, "{} files, {sizes:?}", files.len());
+    let tally = process::run("corpus::each", 0..2 * files.len() as u64, NAMES);
+    println!("{tally}");
+    let [ready, refused, unlinked, _] = tally.ends;
+    assert!(ready > 0 && refused > 0 && unlinked > 0, "{tally}");
+}
+
+/// The process of the corpus.
+#[test]
+#[ignore = "run by the_corpus_ends_as_conditions, in a process of its own"]
+fn each() {
+    let files = files();
+    let mut types = None;
+    process::work(|case| {
+        let bytes = fs::read(&files[case as usize / 2]).unwrap();
+        end(&trial_of_any(&bytes, types.get_or_insert_with(kernel).as_ref(), &features(case.is_multiple_of(2))))
+    });
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# tests/fuzz.sh SECONDS: the coverage-guided fuzz target of the reader (ebpf/fuzz), for so long. Ends badly if bytes are found
+# that end the process, take more than 5 s, or ask for more than 64 MiB at once; they are in target/fuzz/artifacts.
+#
+# cargo-fuzz is not needed: its flags are here. AddressSanitizer is on, for the unsafe code of aya-obj; it asks rustc for a
+# flag that is not stable. SOCKEYE_FUZZ_SANITIZER=none does without, and is faster.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/packages.sh
+source tests/packages.sh
+
+seconds=${1:?usage: tests/fuzz.sh SECONDS}
+sanitizer=${SOCKEYE_FUZZ_SANITIZER:-address}
+need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev g++:g++
+
+target=$(rustc -vV | sed -n 's/^host: //p')
+flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
+flags+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
+flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
+if [[ $sanitizer != none ]]; then
+    flags+=" -Zsanitizer=$sanitizer"
+    export RUSTC_BOOTSTRAP=1
+fi
+if ! RUSTFLAGS=$flags cargo build --locked --release --manifest-path ebpf/fuzz/Cargo.toml \
+    --target "$target" --target-dir "target/fuzz/$sanitizer"; then
+    echo "!! NOT FUZZED: the fuzz target does not build with this toolchain; SOCKEYE_FUZZ_SANITIZER=none needs less of it" >&2
+    exit 1
+fi
+
+mkdir -p target/fuzz/corpus target/fuzz/artifacts
+# What is found is added to the first folder; the committed corpus is only read.
+export ASAN_OPTIONS=quarantine_size_mb=8:detect_leaks=0
+"target/fuzz/$sanitizer/$target/release/object" -max_total_time="$seconds" -timeout=5 -malloc_limit_mb=64 -rss_limit_mb=1024 \
+    -max_len=65536 -print_final_stats=1 -verbosity=1 -artifact_prefix=target/fuzz/artifacts/ \
+    target/fuzz/corpus ebpf/fuzz/corpus/object "${@:2}"
