@@ -108,6 +108,16 @@ impl Traffic {
         counts.into_values().max().unwrap_or_default()
     }
 
+    /// temp
+    pub fn timeline(&self, from: Instant) -> String {
+        let mut m = BTreeMap::<(&str, &str), (f64, f64, usize)>::new();
+        for a in self.0.iter().filter(|a| a.at >= from) {
+            let t = a.at.duration_since(from).as_secs_f64();
+            let e = m.entry((a.verb, &a.resource)).or_insert((t, t, 0)); e.1 = t; e.2 += 1;
+        }
+        m.iter().map(|(k, v)| format!("{} {} {:.1}..{:.1} x{}; ", k.0, k.1, v.0, v.1, v.2)).collect()
+    }
+
     /// When each client first came, after `from`, in order.
     pub fn arrivals(&self, from: Instant) -> Vec<Duration> {
         let mut seen = BTreeSet::new();
