@@ -21,6 +21,13 @@ stage_kernel() {
     cargo test --locked -p sockeye-agent --features kernel-tests --test kernel
 }
 
+# The same tests, and a real reboot, on Debian's 6.1 and 6.12, as guests under emulation.
+stage_kernels() {
+    need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool busybox:busybox-static \
+        qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs strip:binutils nsenter:util-linux
+    tests/kernels/run.sh
+}
+
 # Schemas, the chart's rights, what many nodes cost, and what happens while it is away, on a real API server, on loopback.
 # Needs root, for the last of these.
 stage_api() {
@@ -53,7 +60,7 @@ stage_e2e() {
         --test-threads=1
 }
 
-all=(unit kernel api e2e)
+all=(unit kernel kernels api e2e)
 
 counted() { # passed and failed, by the logs given
     awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$@"

@@ -123,7 +123,9 @@ impl From<SysError> for Failure {
 impl From<ObserveError> for Failure {
     fn from(error: ObserveError) -> Self {
         match error {
-            ObserveError::NotBpffs(_) => Self::new(Reason::BpffsUnusable, error.to_string()),
+            ObserveError::NotBpffs(_) | ObserveError::ReadOnly(_) => {
+                Self::new(Reason::BpffsUnusable, error.to_string())
+            }
             ObserveError::Sys(error) => error.into(),
         }
     }

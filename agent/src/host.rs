@@ -18,6 +18,7 @@ use crate::{
         cgroup::{Cgroup, Root},
         facts::Machine,
         load::KernelBtf,
+        probe::Lacking,
     },
     layout::Layout,
     observe::{self, ObserveError, Query},
@@ -67,15 +68,23 @@ pub struct Kernel {
     root: Root,
     kubelet_root: String,
     machine: Machine,
+    lacking: Lacking,
     has_api: bool,
     kept: BTreeMap<String, Kept>,
 }
 
 impl Kernel {
-    /// The node with its pins there, its cgroups there, and the kubelet's root below these; `has_api` where its agent has an
-    /// API server to reach.
-    pub const fn new(layout: Layout, root: Root, kubelet_root: String, machine: Machine, has_api: bool) -> Self {
-        Self { layout, root, kubelet_root, machine, has_api, kept: BTreeMap::new() }
+    /// The node with its pins there, its cgroups there, the kubelet's root below these, and a kernel that lacks this;
+    /// `has_api` where its agent has an API server to reach.
+    pub const fn new(
+        layout: Layout,
+        root: Root,
+        kubelet_root: String,
+        machine: Machine,
+        lacking: Lacking,
+        has_api: bool,
+    ) -> Self {
+        Self { layout, root, kubelet_root, machine, lacking, has_api, kept: BTreeMap::new() }
     }
 
     /// Does something with the descriptors of one home, and keeps no empty set of them.
@@ -104,7 +113,8 @@ impl Host for Kernel {
 
     fn here(&self) -> Result<Here, SysError> {
         let pods = observe::pods(&self.root, &self.kubelet_root)?;
-        Ok(Here { machine: self.machine, features: features(), pods, has_api: self.has_api })
+        let (machine, features, lacking) = (self.machine, features(), self.lacking.clone());
+        Ok(Here { machine, features, lacking, pods, has_api: self.has_api })
     }
 
     fn observe(&mut self, name: &str) -> Result<Held, SysError> {

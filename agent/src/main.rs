@@ -185,7 +185,9 @@ async fn in_cluster(run: Run) -> Result<()> {
 
 async fn alone(standalone: Standalone) -> Result<()> {
     let Standalone { places, policy, manifests, once, node_name } = standalone;
+    let named = || manifests.display().to_string();
+    // Before anything else: until the agent has looked, nobody knows what of an earlier boot's statuses holds.
+    let folder = Folder::open(&manifests, &node_name, &facts::boot_id()?).with_context(named)?;
     let agent = Agent::start(places.into(), policy.into())?;
-    let folder = Folder::new(&manifests, &node_name);
-    drive::folder(agent, folder, once).await.with_context(|| manifests.display().to_string())
+    drive::folder(agent, folder, once).await.with_context(named)
 }

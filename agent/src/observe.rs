@@ -26,6 +26,9 @@ pub enum ObserveError {
     /// The place for pins is not bpffs: pins there would vanish with this process's mount namespace, or fail.
     #[error("{0} is not on a bpffs: mount one there (mount -t bpf bpf /sys/fs/bpf), which the agent notices")]
     NotBpffs(String),
+    /// Nothing can be pinned there or unpinned, and the kernel opens no link.
+    #[error("the bpffs at {0} is read-only: mount it writable (mount -o remount,rw {0}), which the agent notices")]
+    ReadOnly(String),
     /// The kernel refused.
     #[error(transparent)]
     Sys(#[from] SysError),
@@ -37,6 +40,7 @@ pub fn bpffs(layout: &Layout) -> Result<u64, ObserveError> {
     let root = directory.parent().unwrap_or(directory);
     match bpffs::mount(root)? {
         bpffs::Mount::Bpffs(device) => Ok(device),
+        bpffs::Mount::ReadOnly => Err(ObserveError::ReadOnly(root.display().to_string())),
         bpffs::Mount::Other => Err(ObserveError::NotBpffs(root.display().to_string())),
     }
 }

@@ -11,7 +11,11 @@ use sockeye_crds::{
 use sockeye_ebpf::section::{self, Target};
 
 use crate::{
-    kernel::{facts::Machine, load::ProgramKind},
+    kernel::{
+        facts::Machine,
+        load::ProgramKind,
+        probe::{self, Lacking},
+    },
     shape::Shape,
 };
 
@@ -22,6 +26,8 @@ pub struct Here {
     pub machine: Machine,
     /// What this agent knows of what a revision may require.
     pub features: Vec<String>,
+    /// What the kernel lacks of what a revision may ask for.
+    pub lacking: Lacking,
     /// The cgroup that holds all pods, as a path below the root.
     pub pods: String,
     /// Whether there is an API server that this agent must be able to reach.
@@ -89,6 +95,15 @@ impl Refusal {
     fn unsupported(message: String) -> Self {
         Self { reason: Reason::Unsupported, message }
     }
+
+    /// The kernel would refuse it, in a word for everything (EINVAL): it is said here what is missing.
+    fn kernel(whose: &str, what: &str, (major, minor): (u16, u16)) -> Self {
+        let message = format!(
+            "{whose}: this node's kernel lacks {what}, which Linux has from {major}.{minor} on, where it is configured: have \
+             spec.nodeSelector select nodes that have it (BpfNode's status.node.features)"
+        );
+        Self { reason: Reason::KernelUnsupported, message }
+    }
 }
 
 impl Wanted {
@@ -110,7 +125,7 @@ impl Wanted {
         }
         let mut maps = BTreeMap::new();
         for info in &spec.object.maps {
-            maps.insert(info.name.clone(), map(spec, info, &here.machine)?);
+            maps.insert(info.name.clone(), map(spec, info, here)?);
         }
         Ok(Self {
             program: spec.program.clone(),
@@ -146,6 +161,10 @@ fn function(spec: &BpfRevisionSpec, program: &ProgramSpec, here: &Here) -> Resul
         )));
     }
     let kind = ProgramKind { prog_type: section.prog_type, attach_type: section.attach_type };
+    if here.lacking.programs.contains(&kind) {
+        let what = format!("attach type {}", section.attach_name);
+        return Err(Refusal::kernel(&format!("program {name}"), &what, section.least_kernel));
+    }
     let paths = attach.iter().map(|attach| path(attach, here)).collect::<Result<Vec<_>, _>>()?;
     let can_cut_off = here.has_api && section.can_deny();
     let paths = if spec.suspend { BTreeSet::new() } else { highest(paths) };
@@ -177,12 +196,17 @@ fn highest(paths: Vec<String>) -> BTreeSet<String> {
     all.iter().filter(|path| !all.iter().any(|above| above != *path && below(path, above))).cloned().collect()
 }
 
-fn map(spec: &BpfRevisionSpec, info: &MapInfo, machine: &Machine) -> Result<WantedMap, Refusal> {
+fn map(spec: &BpfRevisionSpec, info: &MapInfo, here: &Here) -> Result<WantedMap, Refusal> {
     let MapInfo { name, map_type, key_size, value_size, max_entries, flags, definition, used_by: _ } = info;
     let settings = spec.map(name);
     let word = |n: i64| u32::try_from(n).map_err(|_| Refusal::unsupported(format!("map {name}: {n} is out of bounds")));
     let type_number = sockeye_ebpf::map_type::number(map_type)
         .ok_or_else(|| Refusal::unsupported(format!("map {name}: this agent knows no map type {map_type}")))?;
+    if here.lacking.maps.contains(&type_number)
+        && let Some(row) = probe::MAPS.iter().find(|row| row.map_type == type_number)
+    {
+        return Err(Refusal::kernel(&format!("map {name}"), &format!("map type {map_type}"), row.least_kernel));
+    }
     let pin = pin_name(name);
     if !is_pin_name(&pin) {
         return Err(Refusal {
@@ -202,7 +226,7 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, machine: &Machine) -> Result<Want
         pin: settings.is_none_or(|s| s.pin),
         retain: settings.is_some_and(|s| s.on_delete == OnDelete::Retain),
         definition: *definition,
-        shape: declared.settled(machine),
+        shape: declared.settled(&here.machine),
         recreate: settings.is_some_and(|s| s.on_shape_change == OnShapeChange::Recreate),
     })
 }
@@ -213,7 +237,8 @@ mod tests {
 
     fn here() -> Here {
         let features = vec!["ScopePods".to_owned()];
-        Here { machine: Machine { page: 4096, cpus: 2 }, features, pods: "/kubepods".to_owned(), has_api: false }
+        let machine = Machine { page: 4096, cpus: 2 };
+        Here { machine, features, lacking: Lacking::default(), pods: "/kubepods".to_owned(), has_api: false }
     }
 
     #[test]
@@ -249,5 +274,30 @@ mod tests {
         let refusal = Wanted::new(&revision, &here()).unwrap_err();
         assert_eq!(refusal.reason, Reason::AgentTooOld);
         assert!(refusal.message.contains("requires Tomorrow,"), "{refusal}");
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_refused_by_its_name() {
+        let spec = serde_json::json!({
+            "program": {"name": "p", "uid": "u"}, "generation": 1, "sequence": 1, "digest": "sha256:0",
+            "object": {
+                "programs": [{"name": "f", "section": "cgroup/getpeername4"}],
+                "maps": [{"name": "m", "type": "CgrpStorage", "keySize": 4, "valueSize": 8, "maxEntries": 0, "flags": 1,
+                    "definition": "Btf"}],
+            },
+            "programs": [{"name": "f", "attach": [{"cgroup": {"scope": "Node"}}]}],
+        });
+        let revision = BpfRevision::new("p-1", serde_json::from_value(spec).unwrap());
+        let kind = Wanted::new(&revision, &here()).unwrap().functions["f"].kind;
+        let other = ProgramKind { attach_type: 30, ..kind };
+        for (programs, maps, words) in [
+            (vec![kind], vec![], ["program f", "cgroup_inet4_getpeername", "5.8"]),
+            (vec![other], vec![32], ["map m", "CgrpStorage", "6.2"]),
+        ] {
+            let lacking = Lacking { programs: programs.into_iter().collect(), maps: maps.into_iter().collect() };
+            let refusal = Wanted::new(&revision, &Here { lacking, ..here() }).unwrap_err();
+            assert_eq!(refusal.reason, Reason::KernelUnsupported);
+            assert!(words.iter().all(|word| refusal.message.contains(word)), "{refusal}");
+        }
     }
 }

@@ -109,7 +109,7 @@ pub struct NodeFacts {
     /// Unified: cgroup v2 alone. Hybrid: v1 controllers beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_mode: Option<CgroupMode>,
-    /// What the kernel supports of what sockeye makes use of, sorted: "Btf", "BpfLink", ...
+    /// What the kernel supports of what sockeye makes use of, sorted: "CgroupLink", "KernelBtf", ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -21,6 +21,8 @@ pub mod fixtures {
     pub static RESHAPED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reshaped.bpf.o"));
     /// Lets nothing connect.
     pub static SHUT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shut.bpf.o"));
+    /// tcp-events beside a map of a type that not every kernel has.
+    pub static STORAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/storage.bpf.o"));
     /// tcp-events with other instructions and the same map.
     pub static TWICE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/twice.bpf.o"));
 }

@@ -113,7 +113,9 @@ impl Traffic {
         let mut m = BTreeMap::<(&str, &str), (f64, f64, usize)>::new();
         for a in self.0.iter().filter(|a| a.at >= from) {
             let t = a.at.duration_since(from).as_secs_f64();
-            let e = m.entry((a.verb, &a.resource)).or_insert((t, t, 0)); e.1 = t; e.2 += 1;
+            let e = m.entry((a.verb, &a.resource)).or_insert((t, t, 0));
+            e.1 = t;
+            e.2 += 1;
         }
         m.iter().map(|(k, v)| format!("{} {} {:.1}..{:.1} x{}; ", k.0, k.1, v.0, v.1, v.2)).collect()
     }

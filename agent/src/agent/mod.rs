@@ -33,6 +33,7 @@ use crate::{
         cgroup::{Root, RootError},
         facts::{self, Machine},
         load::KernelBtf,
+        probe::Probe,
     },
     layout::Layout,
     observe::ObserveError,
@@ -104,10 +105,12 @@ impl Agent<Kernel> {
     pub fn start(places: Places, policy: Policy) -> Result<Self, StartError> {
         let Places { bpffs, host_bpffs, cgroup_root, kubelet_root, has_api } = places;
         let root = Root::find(cgroup_root.as_deref())?;
-        let facts = facts::read(root.mode)?;
+        let Probe { has, lacks, lacking } = Probe::ask();
+        let facts = facts::read(root.mode, &has)?;
         let layout = Layout::new(&bpffs, &host_bpffs);
         tracing::info!(cgroup_root = %root.path.display(), pins = %layout.directory().display(), "started");
-        let host = Kernel::new(layout.clone(), root, kubelet_root, Machine::read()?, has_api);
+        tracing::info!(kernel = facts.kernel_release, ?lacks, "asked the kernel what it has");
+        let host = Kernel::new(layout.clone(), root, kubelet_root, Machine::read()?, lacking, has_api);
         Ok(Self::new(host, layout, policy, facts))
     }
 }
@@ -133,6 +136,7 @@ impl<H: Host> Agent<H> {
             self.refresh(&name);
         }
         for name in due {
+            tracing::debug!(program = name, "attempt");
             let outcome = match &here {
                 Ok(here) => self.attempt(&name, wants.run.get(&name).map(Arc::as_ref), here, bytes, &kernel_btf).await,
                 Err(failure) => Err(failure.clone()),

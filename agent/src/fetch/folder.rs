@@ -31,6 +31,9 @@ use crate::{
 /// All BpfPrograms of a folder have this UID: their names tell them apart, and a manifest put back is the same object.
 const UID: &str = "standalone";
 
+/// The node's own status.
+const NODE_STATUS: &str = "node.status.yaml";
+
 /// A folder of manifests.
 #[derive(Debug)]
 pub struct Folder {
@@ -61,14 +64,29 @@ struct Dispatched {
 }
 
 impl Folder {
-    /// A folder that has not been read yet.
-    pub fn new(directory: &Path, node_name: &str) -> Self {
-        Self {
+    /// A folder that has not been read yet. Statuses that no longer say what is so are taken away first: all of another
+    /// boot's, and those beside manifests that are gone.
+    pub fn open(directory: &Path, node_name: &str, boot_id: &str) -> io::Result<Self> {
+        let of_node = directory.join(NODE_STATUS);
+        let of_this_boot = fs::read_to_string(&of_node)
+            .ok()
+            .and_then(|text| serde_saphyr::from_str::<BpfNode>(&text).ok()?.status)
+            .is_some_and(|status| status.node.boot_id == boot_id);
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            let Some(stem) = path.to_str().and_then(|path| path.strip_suffix(".status.yaml")) else { continue };
+            let of_manifest = ["yaml", "yml"].iter().any(|kind| Path::new(&format!("{stem}.{kind}")).exists());
+            if !(of_this_boot && (of_manifest || path == of_node)) {
+                tracing::info!(status = %path.display(), "taken away: it is of another boot, or of no manifest");
+                remove_if_there(&path)?;
+            }
+        }
+        Ok(Self {
             directory: directory.to_owned(),
             node_name: node_name.to_owned(),
             manifests: BTreeMap::new(),
             printed: String::new(),
-        }
+        })
     }
 
     /// Where it is.
@@ -150,7 +168,7 @@ impl Folder {
             spec: BpfNodeSpec {},
             status: Some(node.clone()),
         };
-        replace(&self.directory.join("node.status.yaml"), &object)?;
+        replace(&self.directory.join(NODE_STATUS), &object)?;
         let labels = BTreeMap::new();
         let view = NodeView { name: &self.node_name, labels: &labels, liveness: Liveness::Live, report: Some(node) };
         for (path, manifest) in &mut self.manifests {
@@ -286,5 +304,30 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_of_another_boot_or_of_no_manifest_are_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = |boot_id: &str| {
+            for name in ["a.yaml", "a.status.yaml", "b.c.yml", "b.c.status.yaml", "gone.status.yaml"] {
+                fs::write(folder.path().join(name), "").unwrap();
+            }
+            fs::write(folder.path().join(NODE_STATUS), "metadata: {}\nspec: {}\nstatus: {node: {bootID: this}}")
+                .unwrap();
+            let mut open = Folder::open(folder.path(), "n", boot_id).unwrap();
+            assert!(open.scan().unwrap() && open.manifests.len() == 2, "manifests stay");
+            let names = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = names.filter(|name| name.ends_with(".status.yaml")).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(left("another"), Vec::<String>::new());
+        assert_eq!(left("this"), ["a.status.yaml", "b.c.status.yaml", NODE_STATUS]);
     }
 }

@@ -22,6 +22,8 @@ use super::{Call as _, SysError, fault};
 const F_REPLACE: u32 = 1 << 2;
 /// `BPF_F_ALLOW_MULTI`: an attachment that others may stand beside.
 const F_ALLOW_MULTI: u32 = 1 << 1;
+/// No descriptor: -1, in the kernel's attribute.
+const NO_FD: u32 = u32::MAX;
 /// At most so many programs per cgroup and attach type (`BPF_CGROUP_MAX_PROGS`).
 pub const MAX_PROGRAMS_PER_CGROUP: usize = 64;
 
@@ -232,6 +234,33 @@ pub fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type:
     create.__bindgen_anon_2.target_fd = raw(cgroup);
     create.attach_type = attach_type;
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr).call(|| "BPF_LINK_CREATE")
+}
+
+/// The answer to `BPF_LINK_CREATE` that names no cgroup or map: it tells what the kernel knows, and attaches nothing.
+pub fn link_create_nowhere(program: BorrowedFd<'_>, attach_type: u32, flags: u32) -> io::Error {
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let create = unsafe { &mut attr.link_create };
+    create.__bindgen_anon_1.prog_fd = raw(program);
+    create.__bindgen_anon_2.target_fd = NO_FD;
+    create.attach_type = attach_type;
+    create.flags = flags;
+    refusal(bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr))
+}
+
+/// The answer to `BPF_LINK_UPDATE` that names no link.
+pub fn link_update_nothing() -> io::Error {
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let update = unsafe { &mut attr.link_update };
+    update.link_fd = NO_FD;
+    update.__bindgen_anon_1.new_prog_fd = NO_FD;
+    refusal(bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr))
+}
+
+/// Why a call was refused that can only be refused.
+fn refusal(answer: io::Result<i64>) -> io::Error {
+    answer.err().unwrap_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// `BPF_LINK_UPDATE`: the link runs `new` from now on, with no moment in between; refused (EPERM) unless it ran `expected`.

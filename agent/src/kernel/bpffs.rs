@@ -11,12 +11,16 @@ use super::{Call as _, SysError, fault};
 
 /// `BPF_FS_MAGIC`
 const MAGIC: u64 = 0xcafe_4a11;
+/// `ST_RDONLY`
+const READ_ONLY: u64 = 1;
 
 /// What the directory is mounted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mount {
     /// bpffs, as it must be, by its device number.
     Bpffs(u64),
+    /// bpffs that can't be written: links can't even be opened there.
+    ReadOnly,
     /// Some other file system: pins can't be made there.
     Other,
 }
@@ -26,6 +30,9 @@ pub fn mount(dir: &Path) -> Result<Mount, SysError> {
     let stat = rustix::fs::statfs(dir).call(|| format!("statfs of {}", dir.display()))?;
     if stat.f_type as u64 & 0xffff_ffff != MAGIC {
         return Ok(Mount::Other);
+    }
+    if stat.f_flags as u64 & READ_ONLY != 0 {
+        return Ok(Mount::ReadOnly);
     }
     let meta = rustix::fs::stat(dir).call(|| format!("stat of {}", dir.display()))?;
     Ok(Mount::Bpffs(meta.st_dev))

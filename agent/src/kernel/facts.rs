@@ -1,33 +1,30 @@
 //! The node and its kernel: what does not change while the agent runs.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use rustix::thread::CapabilitySet;
 use sockeye_crds::node::{CgroupMode, NodeFacts};
 
 use super::{Call as _, SysError};
 
-/// Reads them.
-pub fn read(cgroup_mode: CgroupMode) -> Result<NodeFacts, SysError> {
-    const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-    let boot_id = fs::read_to_string(BOOT_ID).call(|| format!("read of {BOOT_ID}"))?;
+/// Reads them. The features are those that a [`super::probe::Probe`] found.
+pub fn read(cgroup_mode: CgroupMode, features: &BTreeSet<String>) -> Result<NodeFacts, SysError> {
     let uname = rustix::system::uname();
-    let mut features = Vec::new();
-    if fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false) {
-        features.push("KernelBtf".to_owned());
-    }
-    if fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|v| v.trim() != "0") {
-        features.push("Jit".to_owned());
-    }
-    features.sort_unstable();
     Ok(NodeFacts {
-        boot_id: boot_id.trim().to_owned(),
+        boot_id: boot_id()?,
         kernel_release: uname.release().to_string_lossy().into_owned(),
         architecture: uname.machine().to_string_lossy().into_owned(),
         cgroup_mode: Some(cgroup_mode),
-        features,
+        features: features.iter().cloned().collect(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+/// The running boot.
+pub fn boot_id() -> Result<String, SysError> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let id = fs::read_to_string(PATH).call(|| format!("read of {PATH}"))?;
+    Ok(id.trim().to_owned())
 }
 
 /// Of the capabilities that the agent needs, those that this thread lacks.

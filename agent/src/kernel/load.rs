@@ -37,7 +37,7 @@ pub struct Request<'a> {
 }
 
 /// How a program is to be verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProgramKind {
     /// `enum bpf_prog_type`
     pub prog_type: u32,

@@ -10,6 +10,7 @@
 //! | [`bpffs`] | the file system that holds the pins |
 //! | [`inotify`] | told when pins come and go |
 //! | [`facts`] | the node and its kernel |
+//! | [`probe`] | what of what programs need this kernel has |
 //! | `fault` | where tests let the agent die or a call fail |
 //!
 //! With CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON the kernel lets the agent do all of this. It refuses walking IDs
@@ -24,6 +25,7 @@ pub mod info;
 pub mod inotify;
 pub mod load;
 pub mod map;
+pub mod probe;
 
 use std::io;
 

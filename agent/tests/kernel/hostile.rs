@@ -46,7 +46,7 @@ fn mutants_are_loaded_or_refused_for_a_reason() {
 #[ignore = "run by mutants_are_loaded_or_refused_for_a_reason, in a process of its own"]
 fn mutants() {
     let machine = Machine::read().unwrap();
-    let here = Here { machine, features: Vec::new(), pods: "/".into(), has_api: false };
+    let here = Here { machine, features: Vec::new(), pods: "/".into(), lacking: Default::default(), has_api: false };
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
     let (kernel_btf, mut before) = (KernelBtf::default(), None);
     process::work(|case| {
@@ -99,7 +99,13 @@ fn a_log_holds_nothing_that_steers_a_terminal() {
     let mut bytes = fixtures::REFUSED.to_vec();
     let at = bytes.windows(source.len()).position(|window| window == source).unwrap();
     bytes[at..at + 4].copy_from_slice(b"\x1b[2J");
-    let here = Here { machine: Machine::read().unwrap(), features: Vec::new(), pods: "/".into(), has_api: false };
+    let here = Here {
+        machine: Machine::read().unwrap(),
+        features: Vec::new(),
+        pods: "/".into(),
+        lacking: Default::default(),
+        has_api: false,
+    };
     let seed = Seed { name: "refused", bytes: fixtures::REFUSED, programs: &["my_prog"] };
     let (_, failure) = attempt(&Mutant { seed, bytes }, &here, &KernelBtf::default()).unwrap_err();
     assert_eq!(failure.reason, Reason::VerifierRefused, "{failure}");

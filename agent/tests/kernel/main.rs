@@ -4,6 +4,7 @@
 //! the test, also with a killed one.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod bpffs;
 mod drift;
 mod hostile;
 mod killed;
@@ -11,8 +12,10 @@ mod load;
 mod maps;
 mod node;
 mod objects;
+mod probe;
 #[path = "../../../ebpf/tests/hostile/process.rs"]
 mod process;
+mod reboot;
 mod refusals;
 mod replaced;
 mod soak;

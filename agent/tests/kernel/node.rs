@@ -18,24 +18,27 @@ use sockeye_agent::kernel::cgroup::Root;
 use tempfile::TempDir;
 
 pub struct Node {
-    /// Keeps the mount namespace; ends when its input does, so with the test.
-    holder: Child,
-    folder: TempDir,
+    /// Keeps the mount namespace; ends when its input does, so with the test. Absent where the node is the machine itself.
+    holder: Option<Child>,
+    folder: PathBuf,
+    /// Removes the folder, where it was made for this test.
+    _made: Option<TempDir>,
     cgroup: PathBuf,
     agent: Option<Child>,
     /// How often each manifest was applied; it carries that number, and so does the status that is about it.
     applied: RefCell<BTreeMap<String, u32>>,
+    /// The statuses that were read, as text and what it means.
+    read: RefCell<BTreeMap<PathBuf, (String, Value)>>,
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long something may take to come about; longer where a processor is emulated (tests/kernels).
+pub fn patience() -> Duration {
+    let factor = std::env::var("SOCKEYE_PATIENCE").map_or(1, |factor| factor.parse().unwrap());
+    Duration::from_secs(20) * factor
+}
 
 impl Node {
     pub fn new(name: &str) -> Self {
-        assert!(rustix::process::geteuid().is_root(), "these tests load into the kernel: run them as root");
-        let root = Root::find(None).unwrap().path;
-        sweep(&root);
-        let cgroup = root.join(format!("sockeye-test-{}-{name}", std::process::id()));
-        fs::create_dir(&cgroup).unwrap();
         let script = "mount -t bpf bpf /sys/fs/bpf && echo mounted && exec cat";
         let mut holder = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c", script])
@@ -46,12 +49,35 @@ impl Node {
         let mut line = String::new();
         BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "mounted\n");
-        Self { holder, folder: tempfile::tempdir().unwrap(), cgroup, agent: None, applied: RefCell::default() }
+        let made = tempfile::tempdir().unwrap();
+        let mut node = Self::of_machine(name, made.path());
+        node.holder = Some(holder);
+        node._made = Some(made);
+        node
+    }
+
+    /// The machine itself, with its own bpffs, and a folder that was there before and stays.
+    pub fn of_machine(name: &str, folder: &Path) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "these tests load into the kernel: run them as root");
+        let root = Root::find(None).unwrap().path;
+        sweep(&root);
+        let cgroup = root.join(format!("sockeye-test-{}-{name}", std::process::id()));
+        fs::create_dir(&cgroup).unwrap();
+        Self {
+            holder: None,
+            folder: folder.to_owned(),
+            _made: None,
+            cgroup,
+            agent: None,
+            applied: RefCell::default(),
+            read: RefCell::default(),
+        }
     }
 
     fn inside(&self, program: &str) -> Command {
+        let Some(holder) = &self.holder else { return Command::new(program) };
         let mut command = Command::new("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg("--").arg(program);
+        command.arg(format!("--mount=/proc/{}/ns/mnt", holder.id())).arg("--").arg(program);
         command
     }
 
@@ -81,22 +107,24 @@ impl Node {
     }
 
     fn spawn(&mut self, command: &mut Command) {
-        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.log")).unwrap();
-        let out = fs::File::options().create(true).append(true).open(self.folder.path().join("agent.out")).unwrap();
+        let log = fs::File::options().create(true).append(true).open(self.folder.join("agent.log")).unwrap();
+        let out = fs::File::options().create(true).append(true).open(self.folder.join("agent.out")).unwrap();
         self.agent = Some(command.stdout(out).stderr(log).spawn().unwrap());
     }
 
     /// The agent's binary, in the node, with its places.
     fn command(&self, privileges: &[&str], verb: &str) -> Command {
         let mut command = self.inside("setpriv");
-        command.args(["--pdeathsig", "KILL"]).args(privileges).arg(binary()).arg(verb);
+        command.args(["--pdeathsig", "KILL"]).args(privileges).arg(agent_path()).arg(verb);
         command.arg("--cgroup-root").arg(&self.cgroup);
         command
     }
 
     fn standalone(&self, privileges: &[&str]) -> Command {
         let mut command = self.command(privileges, "standalone");
-        command.arg("--manifests").arg(self.folder.path()).args(["--node-name", "test"]);
+        // Each attempt is said, so that tests can count them.
+        command.env("RUST_LOG", "info,sockeye_agent::agent=debug");
+        command.arg("--manifests").arg(&self.folder).args(["--node-name", "test"]);
         command
     }
 
@@ -139,7 +167,7 @@ impl Node {
             "metadata": {"name": name, "annotations": {"applied": applied.to_string()}},
             "spec": spec,
         });
-        let staged = self.folder.path().join(format!(".{name}"));
+        let staged = self.folder.join(format!(".{name}"));
         fs::write(&staged, manifest.to_string()).unwrap();
         fs::rename(staged, self.manifest(name)).unwrap();
         applied
@@ -166,19 +194,31 @@ impl Node {
     }
 
     fn manifest(&self, name: &str) -> PathBuf {
-        self.folder.path().join(format!("{name}.yaml"))
+        self.folder.join(format!("{name}.yaml"))
     }
 
     fn status_file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(format!("{name}.status.yaml"))
+        self.folder.join(format!("{name}.status.yaml"))
     }
 
     pub fn program(&self, name: &str) -> Value {
-        yaml(&self.status_file(name))
+        self.yaml(&self.status_file(name))
     }
 
     pub fn node_status(&self) -> Value {
-        yaml(&self.folder.path().join("node.status.yaml"))["status"].clone()
+        self.yaml(&self.folder.join("node.status.yaml"))["status"].clone()
+    }
+
+    /// What a file says; parsed again only where it says something else, since it is asked many times.
+    fn yaml(&self, path: &Path) -> Value {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut read = self.read.borrow_mut();
+        let (before, value) = read.entry(path.to_owned()).or_default();
+        if *before != text {
+            *value = serde_saphyr::from_str(&text).unwrap_or_default();
+            *before = text;
+        }
+        value.clone()
     }
 
     pub fn details(&self, name: &str) -> Value {
@@ -229,19 +269,37 @@ impl Node {
     pub fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !holds(self) {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > patience() {
                 panic!("{what} did not come about; the agent's log:\n{}", self.log());
             }
-            sleep(Duration::from_millis(50));
+            sleep(patience() / 400);
         }
     }
 
+    /// Whether the agent says that the kernel has a feature.
+    pub fn has(&self, feature: &str) -> bool {
+        self.node_status()["node"]["features"].as_array().is_some_and(|all| all.iter().any(|name| name == feature))
+    }
+
+    /// What the kernel says of the pins must be what the agent says; gives that.
+    pub fn agrees(&self, name: &str) -> Value {
+        let details = self.details(name);
+        for (kind, ours) in [("prog", "programs"), ("map", "maps"), ("link", "links")] {
+            let told = details[ours].as_array().unwrap();
+            assert!(!told.is_empty(), "{details}");
+            for object in told {
+                assert_eq!(object["id"], self.bpftool(&[kind, "show", "pinned", &self.pin(object)])["id"], "{details}");
+            }
+        }
+        details
+    }
+
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default()
+        fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
     }
 
     pub fn forget_log(&self) {
-        fs::write(self.folder.path().join("agent.log"), "").unwrap();
+        fs::write(self.folder.join("agent.log"), "").unwrap();
     }
 
     /// Runs a command in the node's mount namespace; it must succeed.
@@ -250,12 +308,16 @@ impl Node {
         assert!(done.status.success(), "{program} {arguments:?}: {}", text(&done));
     }
 
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub fn cgroup(&self) -> &Path {
         &self.cgroup
     }
 
     pub fn printed(&self) -> String {
-        fs::read_to_string(self.folder.path().join("agent.out")).unwrap_or_default()
+        fs::read_to_string(self.folder.join("agent.out")).unwrap_or_default()
     }
 
     pub const fn bpffs(&self) -> &'static str {
@@ -271,13 +333,21 @@ impl Node {
     }
 
     pub fn exists(&self, path: &str) -> bool {
-        self.inside("test").args(["-e", path]).status().unwrap().success()
+        self.seen(path).exists()
+    }
+
+    /// A path of the node's as this process sees it: most of a test's time goes by with looking, and a look is no new process.
+    fn seen(&self, path: &str) -> PathBuf {
+        let holder = self.holder.as_ref().map_or_else(|| "self".to_owned(), |holder| holder.id().to_string());
+        PathBuf::from(format!("/proc/{holder}/root{path}"))
     }
 
     /// What is pinned below a BpfProgram's home, notes left out.
     pub fn pins(&self, name: &str) -> Vec<String> {
-        let found = self.inside("find").args([&self.home(name), "-type", "f", "-printf", "%P\n"]).output().unwrap();
-        let mut pins: Vec<String> = String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect();
+        let home = self.seen(&self.home(name));
+        let found = Command::new("find").arg(&home).args(["-type", "f"]).output().unwrap();
+        let relative = |pin: &str| Path::new(pin).strip_prefix(&home).unwrap().display().to_string();
+        let mut pins: Vec<String> = String::from_utf8_lossy(&found.stdout).lines().map(relative).collect();
         pins.sort();
         pins
     }
@@ -295,14 +365,19 @@ impl Node {
 
     /// Pins the program of an object in the node, as somebody else would: nothing of it is the agent's.
     pub fn foreign_program(&self, object: &[u8], pin: &str) {
-        let file = self.folder.path().join("foreign.o");
+        let file = self.folder.join("foreign.o");
         fs::write(&file, object).unwrap();
         self.run("bpftool", &["prog", "load", &file.display().to_string(), pin]);
     }
 
     /// The counts of `my_map`, by event.
     pub fn events(&self, name: &str) -> Vec<u64> {
-        let dump = self.bpftool(&["map", "dump", "pinned", &format!("{}/maps/my_map", self.home(name))]);
+        self.counts(&["pinned", &format!("{}/maps/my_map", self.home(name))])
+    }
+
+    /// Those of a map that bpftool finds so.
+    pub fn counts(&self, map: &[&str]) -> Vec<u64> {
+        let dump = self.bpftool(&[&["map", "dump"], map].concat());
         let number = |bytes: &Value| {
             let bytes = bytes.as_array().unwrap().iter().rev();
             bytes.fold(0u64, |n, b| {
@@ -324,7 +399,7 @@ impl Node {
 
     /// The same while something goes on, and at least so many; how many there were.
     pub fn connect_during(&self, least: usize, work: impl FnOnce()) -> u64 {
-        let file = self.folder.path().join(".done");
+        let file = self.folder.join(".done");
         let connector = self.connector(least).env("UNTIL", &file).spawn().unwrap();
         work();
         fs::write(&file, "").unwrap();
@@ -350,9 +425,8 @@ impl Node {
     /// Whatever the agent made is gone: pins, directories, links on the cgroup.
     pub fn nothing_left(&self) {
         self.until("an empty bpffs", |node| {
-            let found =
-                node.inside("find").args([&format!("{}/sockeye", node.bpffs()), "-mindepth", "1"]).output().unwrap();
-            found.stdout.is_empty()
+            let directory = node.seen(&format!("{}/sockeye", node.bpffs()));
+            fs::read_dir(directory).map_or(true, |mut below| below.next().is_none())
         });
         assert_eq!(self.attached(), Vec::<Value>::new(), "still attached");
     }
@@ -376,15 +450,18 @@ impl Drop for Node {
             let _ = agent.kill();
             let _ = agent.wait();
         }
-        drop(self.holder.stdin.take());
-        let _ = self.holder.wait();
+        if let Some(mut holder) = self.holder.take() {
+            drop(holder.stdin.take());
+            let _ = holder.wait();
+        }
         remove_cgroup(&self.cgroup);
     }
 }
 
-/// Beside this test's own directory, whichever package's test it is.
-fn binary() -> PathBuf {
-    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("sockeye-agent")
+/// The agent that was built beside the tests, whichever package's they are, wherever the two have been put since.
+fn agent_path() -> PathBuf {
+    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("sockeye-agent");
+    std::env::var_os("SOCKEYE_AGENT").map_or_else(beside, PathBuf::from)
 }
 
 /// What a killed run left: cgroups named after processes that are no more.
@@ -405,11 +482,6 @@ fn remove_cgroup(cgroup: &Path) {
         }
     }
     let _ = fs::remove_dir(cgroup);
-}
-
-fn yaml(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    serde_saphyr::from_str(&text).unwrap_or_default()
 }
 
 pub fn text(output: &Output) -> String {

@@ -4,7 +4,7 @@ use std::{fs::File, os::fd::AsFd as _};
 
 use serde_json::{Value, json};
 use sockeye_agent::kernel::{bpf, load};
-use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::node::Node;
 
@@ -26,8 +26,12 @@ impl Neighbourhood {
 
     /// Applies one that is refused on the node, and gives the message.
     fn refused(&self, programs: Value, maps: Value, reason: &str) -> String {
+        self.refused_object(TCP_EVENTS_BTF, programs, maps, reason)
+    }
+
+    fn refused_object(&self, object: &[u8], programs: Value, maps: Value, reason: &str) -> String {
         let node = &self.node;
-        node.apply("refused", TCP_EVENTS_BTF, programs, maps);
+        node.apply("refused", object, programs, maps);
         let attached = node.condition_is("refused", "Attached", "False");
         assert_eq!(attached["reason"], reason, "{attached}");
         assert_eq!(node.pins("refused"), Vec::<String>::new(), "something is half-made");
@@ -153,6 +157,25 @@ fn maps_beyond_the_policy() {
     let message = here.refused(node.clone(), of(1 << 17), "MapBytesExceeded");
     says(&message, &["1048656", "policy.mapBytesPerNode"]);
     here.node.apply("refused", TCP_EVENTS_BTF, node, of((1 << 17) - 10));
+    here.heals();
+}
+
+/// Which kernels have the map's type, docs/kernels.md says, and probe.rs holds it to that.
+#[test]
+fn a_map_type_that_the_kernel_lacks() {
+    let here = Neighbourhood::new("storage", &[]);
+    let node = at(&[json!({"scope": "Node"})]);
+    if here.node.has("MapCgrpStorage") {
+        here.node.apply("refused", fixtures::STORAGE, node, json!([]));
+        here.node.ready("refused");
+        let maps = here.node.agrees("refused")["maps"].clone();
+        assert!(maps.as_array().unwrap().iter().any(|map| map["type"] == "CgrpStorage"), "{maps}");
+        return here.ends();
+    }
+    let message = here.refused_object(fixtures::STORAGE, node.clone(), json!([]), "KernelUnsupported");
+    says(&message, &["per_cgroup", "CgrpStorage", "6.2", "spec.nodeSelector"]);
+    assert!(!here.node.log().contains("step refused"), "nothing was to be tried: {}", here.node.log());
+    here.node.apply("refused", TCP_EVENTS_BTF, node, json!([]));
     here.heals();
 }
 

@@ -13,8 +13,8 @@
 //! - What failed is asked again within [`patience::LONGEST`], however long the API server was away, and sooner where
 //!   anything else of the same process was answered meanwhile.
 //! - Of all that a process has failing, one thing is asked at a time. So while an API server is away a process asks about once
-//!   in three seconds, whatever it has to ask; and a thousand of them, whose waits are drawn at random, some 360 times a
-//!   second, and come back over five seconds, not in one instant.
+//!   in two seconds, whatever it has to ask; and a thousand of them, whose waits are drawn at random, some 450 times a
+//!   second, and come back over four seconds, not in one instant.
 //! - Nothing is asked before an API server said that it wants to be asked again.
 //! - A connection from which nothing comes for [`client::SILENCE`] is given up; no request hangs for ever.
 //! - Nothing but a complete list, or the word of a watch, changes what was told before: no error does.

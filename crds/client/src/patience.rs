@@ -17,7 +17,7 @@ use tracing::debug;
 /// not come back in the same instant.
 pub const FIRST: Duration = Duration::from_secs(2);
 /// No wait is longer: what there is to tell is told so soon after the API server is back.
-pub const LONGEST: Duration = Duration::from_secs(5);
+pub const LONGEST: Duration = Duration::from_secs(4);
 /// Without a failure for so long, the next one waits as the first did.
 const CALM: Duration = Duration::from_secs(30);
 
@@ -110,8 +110,8 @@ mod tests {
             now += Duration::from_secs(later);
             waits.next(now).as_secs()
         };
-        assert_eq!([next(0), next(2), next(4), next(5)], [2, 4, 5, 5]);
-        assert_eq!([next(29), next(30), next(30)], [5, 2, 2]);
+        assert_eq!([next(0), next(2), next(4), next(4)], [2, 4, 4, 4]);
+        assert_eq!([next(29), next(30), next(30)], [4, 2, 2]);
     }
 
     #[test]
@@ -138,8 +138,8 @@ mod tests {
         for wait in waits {
             wait.await.unwrap();
         }
-        // 2 + 4 + 5 + 5 + 5 seconds, each shortened to a tenth at most.
-        assert!(start.elapsed() >= Duration::from_millis(2100), "{:?}", start.elapsed());
+        // 2 + 4 + 4 + 4 + 4 seconds, each shortened to a tenth at most.
+        assert!(start.elapsed() >= Duration::from_millis(1800), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -259,7 +259,7 @@ mod tests {
             ("what is too old at once", vec![[(200, LISTED.to_owned()), (410, GONE.to_owned())]; 1000].concat()),
         ] {
             let (asked, _) = minute(answers).await;
-            // A wait is 2.75 s on the average, and twice two requests may come of one.
+            // A wait is 2.2 s on the average, and twice two requests may come of one.
             assert!((12..=90).contains(&asked.len()), "{what}: asked {} times in a minute", asked.len());
         }
     }

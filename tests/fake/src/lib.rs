@@ -21,6 +21,7 @@ use sockeye_agent::{
         cgroup::Cgroup,
         facts::Machine,
         info::{LINK_TYPE_CGROUP, LinkInfo, MapInfo, ProgramInfo},
+        probe::Lacking,
     },
     observe::{ObserveError, Query},
     plan::Step,
@@ -169,7 +170,13 @@ impl Host for FakeNode {
 
     fn here(&self) -> Result<Here, SysError> {
         let machine = Machine { page: 4096, cpus: 2 };
-        Ok(Here { machine, features: host::features(), pods: "/kubepods".to_owned(), has_api: false })
+        Ok(Here {
+            machine,
+            features: host::features(),
+            lacking: Lacking::default(),
+            pods: "/kubepods".to_owned(),
+            has_api: false,
+        })
     }
 
     fn observe(&mut self, name: &str) -> Result<Held, SysError> {

@@ -101,7 +101,9 @@ impl Passed {
     /// In the first ten seconds after, no client may ask more than if it were started twice; while something is wrong, three
     /// times, for lists that lead to nothing are made again, and one thing a second more.
     fn judge(&self, what: &str) -> Result<()> {
-        if std::env::var_os("NO_JUDGE").is_some() { return Ok(()); }
+        if std::env::var_os("NO_JUDGE").is_some() {
+            return Ok(());
+        }
         let seconds = usize::try_from(self.lasted.as_secs())?;
         for (traffic, starts, more) in [(&self.during, 3, seconds), (&self.after, 2, 0)] {
             for (who, traffic, clients, once) in [
@@ -149,7 +151,9 @@ async fn faults_are_sat_out() -> Result<()> {
         sleep(SECOND).await;
         let passed = Passed::note(&world, start, back, right);
         passed.print(what);
-        for (way, name) in world.ways.all().iter().zip(["operator","agent","swarm"]) { eprintln!("TL {name}: {}", way.traffic().timeline(back)); }
+        for (way, name) in world.ways.all().iter().zip(["operator", "agent", "swarm"]) {
+            eprintln!("TL {name}: {}", way.traffic().timeline(back));
+        }
         passed.judge(what)?;
         world.untouched()?;
     }

@@ -1,0 +1,94 @@
+//! bpffs that is taken away under a running agent, or can't be written: said, waited for, and healed without help.
+
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
+
+use crate::{
+    node::{Node, patience},
+    seed,
+};
+
+#[test]
+fn mounted_anew_under_a_running_agent_it_is_filled_again() {
+    let mut node = Node::new("anew");
+    node.start();
+    for (name, object) in [("legacy", TCP_EVENTS), ("btf", TCP_EVENTS_BTF)] {
+        seed(&node, name, object);
+        node.ready(name);
+    }
+    node.connect(5);
+    let before = ["legacy", "btf"].map(|name| node.agrees(name));
+    node.run("umount", &["/sys/fs/bpf"]);
+    node.run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]);
+    let start = Instant::now();
+    node.connect(1);
+    for (name, before) in ["legacy", "btf"].into_iter().zip(before) {
+        node.until("its pins", |node| node.pins(name).len() == 3);
+        node.ready(name);
+        let now = node.agrees(name);
+        for kind in ["programs", "maps", "links"] {
+            assert_eq!(now[kind][0]["id"], before[kind][0]["id"], "the agent held it all the time");
+        }
+        assert_eq!(node.events(name)[4], 6, "no connection was missed");
+    }
+    assert!(start.elapsed() < patience() / 4, "a glance sees it: {:?}", start.elapsed());
+    for name in ["legacy", "btf"] {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
+#[test]
+fn read_only_it_is_named_and_waited_for() {
+    let mut node = Node::new("read-only");
+    node.start();
+    for name in ["changed", "removed"] {
+        seed(&node, name, TCP_EVENTS_BTF);
+        node.ready(name);
+    }
+    let before = ["changed", "removed"].map(|name| node.agrees(name));
+    node.run("mount", &["-o", "remount,ro", "/sys/fs/bpf"]);
+    seed(&node, "new", TCP_EVENTS);
+    seed(&node, "changed", fixtures::TWICE);
+    node.withdraw("removed");
+    for name in ["new", "changed"] {
+        let attached = node.condition_is(name, "Attached", "False");
+        assert_eq!(attached["reason"], "BpffsUnusable", "{attached}");
+        assert!(attached["message"].as_str().unwrap().contains("mount -o remount,rw /sys/fs/bpf"), "{attached}");
+    }
+    node.until("that it can't be removed", |node| {
+        let all = node.node_status()["programs"].as_array().cloned().unwrap_or_default();
+        all.iter().any(|p| p["name"] == "removed" && p["state"] == "Removing" && p["reason"] == "BpffsUnusable")
+    });
+
+    // What was attached is: the one whose successor can't be pinned, and the one that can't be removed.
+    node.connect(2);
+    for before in &before {
+        assert_eq!(node.counts(&["id", &before["maps"][0]["id"].to_string()])[4], 2, "{before}");
+    }
+    for kind in ["programs", "maps", "links"] {
+        assert_eq!(node.details("changed")[kind], before[0][kind], "what is told of it changed");
+    }
+
+    let attempts = |node: &Node| -> Vec<Timestamp> {
+        let log = node.log();
+        let of_new = log.lines().filter(|line| line.contains("attempt") && line.contains("program=\"new\""));
+        of_new.map(|line| line.split_whitespace().next().unwrap().parse().unwrap()).collect()
+    };
+    node.until("four attempts", |node| attempts(node).len() >= 4);
+    let attempts = attempts(&node);
+    let waits: Vec<i64> = attempts.windows(2).map(|two| two[1].duration_since(two[0]).as_secs()).collect();
+    assert!(waits.iter().zip([1, 2, 4]).all(|(wait, least)| *wait >= least), "it waits longer each time: {attempts:?}");
+
+    node.run("mount", &["-o", "remount,rw", "/sys/fs/bpf"]);
+    node.ready("new");
+    node.ready("changed");
+    assert_ne!(node.agrees("changed")["programs"], before[0]["programs"]);
+    node.until("the end of what was removed", |node| !node.exists(&node.home("removed")));
+    for name in ["new", "changed"] {
+        node.remove(name);
+    }
+    node.nothing_left();
+}

@@ -1,0 +1,39 @@
+//! What the agent finds the kernel to have, against docs/kernels.md, which says what was seen where.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sockeye_agent::kernel::probe::Probe;
+
+const DOCS: &str = include_str!("../../../docs/kernels.md");
+
+/// The table's column for a series of kernels: which features it has; nothing where there is no such column.
+fn documented(series: &str) -> Option<BTreeMap<String, bool>> {
+    let cells = |line: &'static str| line.split('|').map(str::trim).collect::<Vec<_>>();
+    let mut rows = DOCS.lines().skip_while(|line| !line.starts_with("| feature |")).map(cells);
+    let column = rows.next()?.iter().position(|heading| *heading == series)?;
+    let rows = rows.skip(1).take_while(|row| row.len() > column);
+    Some(rows.map(|row| (row[1].trim_matches('`').to_owned(), row[column] == "yes")).collect())
+}
+
+#[test]
+fn what_the_kernel_has_is_what_docs_say_was_seen() {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let series = release.split('.').take(2).collect::<Vec<_>>().join(".");
+    let Probe { has, lacks, lacking: _ } = Probe::ask();
+    let found: BTreeMap<String, bool> =
+        has.into_iter().map(|name| (name, true)).chain(lacks.into_iter().map(|name| (name, false))).collect();
+    for (name, has) in &found {
+        // For tests/kernels/table.sh, which writes the docs' table.
+        println!("{name} {series} {}", if *has { "yes" } else { "no" });
+    }
+    match documented(&series) {
+        Some(documented) => {
+            assert_eq!(found, documented, "docs/kernels.md on Linux {series}: run tests/kernels/table.sh")
+        }
+        None => {
+            let named: BTreeSet<String> = documented("6.1").unwrap().into_keys().collect();
+            assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), named, "docs/kernels.md names others");
+            println!("docs/kernels.md has no column for Linux {series}");
+        }
+    }
+}
