@@ -3,17 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Config};
-use tokio::{
-    task::JoinSet,
-    time::{sleep_until, timeout},
-};
+use tokio::{task::JoinSet, time::sleep_until};
 
 use crate::{
     agent::{Agent, Bytes, Wants},
     fetch::{cluster::Cluster, folder::Folder},
+    gate::Gate,
     health::Ready,
     host::Host,
     layout::Verdict,
@@ -27,10 +25,6 @@ const SWEEP: Duration = Duration::from_secs(300);
 const SWEEP_BLIND: Duration = Duration::from_secs(4);
 /// What is attached is queried so often.
 const GLANCE: Duration = Duration::from_secs(2);
-/// A write that the API refused is tried again so soon.
-const WRITE_AGAIN: Duration = Duration::from_secs(5);
-/// A write that takes longer hangs: nothing else must wait for it.
-const WRITE_LATE: Duration = Duration::from_secs(5);
 
 /// When passes are taken, and what belongs to each.
 struct Turns {
@@ -97,7 +91,7 @@ impl Turns {
     }
 }
 
-/// Runs what the Kubernetes API has for the node. Ready once its lists are complete and its report is written. `config` makes
+/// Runs what the Kubernetes API has for the node, and answers what waits at the gate. Ready once its lists are complete and its report is written. `config` makes
 /// connections of their own, which tell whether the API server can still be reached.
 pub async fn cluster<H: Host>(
     agent: Agent<H>,
@@ -106,47 +100,43 @@ pub async fn cluster<H: Host>(
     node_name: &str,
     namespace: &str,
     ready: Ready,
+    gate: Gate,
 ) -> Result<()> {
     let mut watches = JoinSet::new();
-    let cluster = Cluster::watch(client, config, node_name, namespace, &mut watches);
+    let cluster = Cluster::watch(client, config, node_name, namespace, ready, &mut watches);
     tokio::select! {
-        ended = follow(agent, cluster, ready) => ended,
-        Some(ended) = watches.join_next() => ended?,
+        ended = follow(agent, cluster, gate) => ended,
+        Some(ended) = watches.join_next() => match ended?? {},
     }
 }
 
-async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, ready: Ready) -> Result<()> {
-    cluster.ready().await?;
+async fn follow<H: Host>(mut agent: Agent<H>, cluster: Cluster, mut gate: Gate) -> Result<()> {
+    tokio::select! {
+        ready = cluster.ready() => ready?,
+        () = gate.hold() => {}
+    }
+    gate.tell(&mut agent);
     let mut turns = Turns::new();
     let mut probation = Probation::default();
-    let mut write_again = None;
     loop {
         let pass = turns.is_due(&mut agent);
         if pass && let Some(wants) = cluster.wants() {
             turns.pass(&mut agent, &wants, &cluster).await;
+            gate.answer(&agent, &wants);
+            cluster.tell(agent.report());
         }
-        let now = Instant::now();
-        probation.follow(agent.on_trial(), now);
-        let rewrite = write_again.is_some_and(|at| at <= now);
-        if pass || rewrite {
-            let written = match timeout(WRITE_LATE, cluster.write(agent.report())).await {
-                Ok(written) => written,
-                Err(late) => Err(late).context("write of BpfNode.status"),
-            };
-            ready.set(written.is_ok());
-            write_again = written.is_err().then(|| Instant::now() + WRITE_AGAIN);
-            if let Err(error) = written {
-                tracing::warn!("{error:#}");
-            }
-        }
+        probation.follow(agent.on_trial(), Instant::now());
         if probation.next().is_some_and(|next| next <= Instant::now()) {
             let reached = cluster.is_reachable().await;
             turns.due |= rule(&mut agent, probation.probed(reached, Instant::now()));
         }
-        let others = [write_again, probation.next()].into_iter().flatten();
-        let wake = others.fold(turns.wake(&agent), Instant::min);
+        let wake = probation.next().map_or_else(|| turns.wake(&agent), |next| turns.wake(&agent).min(next));
         tokio::select! {
             () = cluster.changed() => turns.due = true,
+            asked = gate.asked() => {
+                gate.take(asked, &mut agent);
+                turns.due = true;
+            }
             stirred = turns.watch.stirred() => turns.stirred(&mut agent, stirred),
             _ = turns.pods.stirred() => turns.due = true,
             () = sleep_until(wake.into()) => {}

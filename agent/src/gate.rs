@@ -88,7 +88,13 @@ impl Gate {
         for Starting { pod, container, answer } in self.waiting.drain(..) {
             let may = agent.may_start(wants, &pod, container.as_ref());
             if let Err(why) = &may {
-                tracing::warn!(namespace = pod.namespace, pod = pod.name, container = name(container.as_ref()), why, "may not start yet");
+                tracing::warn!(
+                    namespace = pod.namespace,
+                    pod = pod.name,
+                    container = name(container.as_ref()),
+                    why,
+                    "may not start yet"
+                );
             }
             // The runtime may have gone on without, and the hook said so to whoever asked.
             let _late = answer.send(may);

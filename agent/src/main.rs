@@ -8,15 +8,17 @@ use sockeye_agent::{
     agent::{Agent, Places},
     drive,
     fetch::{folder::Folder, listed::Listed},
+    gate::Gate,
     health::{self, Ready},
     kernel::facts,
-    nri::{self, Hooked, Starting},
+    nri::{self, Hooked},
     policy::{self, Policy},
     switch,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinHandle,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -184,36 +186,28 @@ async fn in_cluster(run: Run) -> Result<()> {
     let Run { places, policy, node_name, namespace, health_port, nri_socket } = run;
     let ready = Ready::default();
     let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
-    let client = kube::Client::try_from(config.clone()).context("no way to the Kubernetes API")?;
+    let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
     let agent = Agent::start(Places { has_api: true, ..places.into() }, policy.into())?;
     // A task of its own, so that probes are answered while a pass blocks.
     let mut health = tokio::spawn(health::serve(health_port, ready.clone()));
-    // Another, so that the runtime is answered in time.
-    let mut hook = tokio::spawn(hook(nri_socket));
+    let (gate, mut hook) = hook(nri_socket);
     tokio::select! {
-        ended = drive::cluster(agent, client, Some(config), &node_name, &namespace, ready) => ended,
+        ended = drive::cluster(agent, client, Some(config), &node_name, &namespace, ready, gate) => ended,
         ended = &mut health => ended?,
         ended = &mut hook => match ended? {},
     }
 }
 
-/// Lets every container start.
-async fn hook(socket: Option<PathBuf>) -> Infallible {
-    let Some(socket) = socket else { return pending().await };
-    let (send, mut starts) = mpsc::channel(16);
-    let (status, _) = watch::channel(Hooked::No { why: "not tried yet".to_owned() });
-    let answer = async {
-        while let Some(Starting { pod, container, answer }) = starts.recv().await {
-            let container = container.map(|container| container.name);
-            tracing::debug!(namespace = pod.namespace, pod = pod.name, container, "starts");
-            let _gone = answer.send(Ok(()));
-        }
-        pending().await
+/// The gate at which the runtime at that socket waits, and a task of its own, so that the runtime is answered in time.
+fn hook(socket: Option<PathBuf>) -> (Gate, JoinHandle<Infallible>) {
+    let Some(socket) = socket else {
+        let none = "the agent was given no socket of the container runtime's (the chart's agent.nri.enabled)";
+        return (Gate::none(none), tokio::spawn(pending()));
     };
-    tokio::select! {
-        never = nri::serve(&socket, send, status) => never,
-        never = answer => never,
-    }
+    let (starting, starts) = mpsc::channel(16);
+    let (status, hooked) = watch::channel(Hooked::No { why: "the runtime has not been reached yet".to_owned() });
+    let served = tokio::spawn(async move { nri::serve(&socket, starting, status).await });
+    (Gate::new(starts, hooked), served)
 }
 
 async fn alone(standalone: Standalone) -> Result<()> {

@@ -322,7 +322,12 @@ mod tests {
     #[test]
     fn what_the_runtime_tells_comes_before_the_api_server_and_goes_behind_it() {
         let pods = pods();
-        let told = |uid: &str| Pod { uid: uid.into(), labels: labels(&[("app", "new")]), containers: labels(&[("9", "late")]), ..Pod::default() };
+        let told = |uid: &str| Pod {
+            uid: uid.into(),
+            labels: labels(&[("app", "new")]),
+            containers: labels(&[("9", "late")]),
+            ..Pod::default()
+        };
         let joined = joined(&pods.pods, &["u1", "u9"].map(|uid| (uid.to_owned(), told(uid))).into());
         let of = |uid: &str| joined.iter().find(|pod| pod.uid == uid).unwrap();
         assert_eq!((of("u1").labels["app"].as_str(), of("u1").containers.len()), ("web", 3));
@@ -331,7 +336,9 @@ mod tests {
 
     #[test]
     fn within_is_by_whole_names() {
-        for (path, above, is) in [("/a/b", "/a", true), ("/a", "/a", true), ("/ab", "/a", false), ("/a", "/", true), ("/a", "/a/b", false)] {
+        for (path, above, is) in
+            [("/a/b", "/a", true), ("/a", "/a", true), ("/ab", "/a", false), ("/a", "/", true), ("/a", "/a/b", false)]
+        {
             assert_eq!(is_within(path, above), is, "{path} {above}");
         }
     }

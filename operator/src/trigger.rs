@@ -104,7 +104,8 @@ impl Watched for DeserializeGuard<BpfNode> {
 
 /// Drops the strings that no summary shows: on many nodes they would be most of the operator's memory.
 fn slim(details: &mut Details) {
-    let Details { name: _, wanted: _, message: _, verifier_log, notes, drift: _, programs, maps, links } = details;
+    let Details { name: _, wanted: _, message: _, verifier_log, notes, drift: _, programs, maps, cgroups: _, links } =
+        details;
     *verifier_log = None;
     *notes = Vec::new();
     for program in programs {
@@ -118,7 +119,7 @@ fn slim(details: &mut Details) {
     }
     for link in links {
         (link.cgroup_path, link.link_type, link.attach_type) = (None, String::new(), String::new());
-        link.pin_path = String::new();
+        (link.container, link.pin_path) = (None, String::new());
     }
 }
 

@@ -3,8 +3,12 @@
 pub mod chart;
 pub mod identity;
 pub mod load;
+pub mod nodes;
+pub mod operator;
 pub mod program;
+pub mod proxy;
 pub mod release;
+pub mod traffic;
 
 use std::{
     io::Write as _,

@@ -59,6 +59,9 @@ const NEEDS: [(&str, &[Need]); 4] = [
             need(SOCKEYE, "bpfnodes", "", &["get", "list", "watch", "create", "delete"]),
             need(SOCKEYE, "bpfnodes/status", "", &["patch"]),
             need("", "nodes", "", &["list", "watch"]),
+            // For targets that pick pods.
+            need("", "pods", "", &["list", "watch"]),
+            need("", "namespaces", "", &["list", "watch"]),
             need("", "configmaps", RELEASE, &["get"]),
         ],
     ),

@@ -69,7 +69,11 @@ impl<H: Host> Agent<H> {
         let cgroup = match container {
             // What is to be attached to its containers can't be yet; but what is known to fail is better said now.
             None if !target.containers.is_empty() => {
-                return track.failure.as_ref().filter(|failure| !failure.partial).map_or(Ok(()), |f| Err(not_attached(Some(f))));
+                return track
+                    .failure
+                    .as_ref()
+                    .filter(|failure| !failure.partial)
+                    .map_or(Ok(()), |f| Err(not_attached(Some(f))));
             }
             Some(container) if !target.containers.is_empty() => match target.containers.contains(&container.name) {
                 true => &container.cgroup,

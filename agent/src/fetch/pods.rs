@@ -88,7 +88,8 @@ impl Start<'_> {
         V: Clone + PartialEq + Send + Sync + 'static,
     {
         let (telling, told) = latest::channel(None);
-        let (changed, patience, mut needed) = (Arc::clone(self.changed), Arc::clone(self.patience), self.needed.clone());
+        let (changed, patience, mut needed) =
+            (Arc::clone(self.changed), Arc::clone(self.patience), self.needed.clone());
         let (mut listing, mut all) = (BTreeMap::new(), BTreeMap::new());
         let see = move |event: Event<K>| {
             match event {
