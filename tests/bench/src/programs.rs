@@ -1,7 +1,6 @@
 //! The BpfPrograms that are run: the seed's program, under many names, spread over the cgroups of one node.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
