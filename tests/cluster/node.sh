@@ -18,7 +18,7 @@ node_up() {
   local name=$1 n=$2 dir=$run/nodes/$1 ip
   ip=$(node_ip "$n")
   say "starting $name"
-  mkdir -p "$dir"
+  mkdir -p "$dir/static"
   echo "$n" >"$dir/number"
   in_netns ip addr add "$ip/24" dev nodes 2>/dev/null || true
   node_cgroups "$name"
@@ -85,6 +85,7 @@ imageGCLowThresholdPercent: 99
 evictionHard: {nodefs.available: "0%", imagefs.available: "0%", nodefs.inodesFree: "0%", memory.available: 1Mi}
 resolvConf: ""
 registerNode: true
+staticPodPath: $dir/static
 YAML
   mkdir -p "$dir/cni"
   cat >"$dir/cni/10-pods.conflist" <<JSON

@@ -1,0 +1,348 @@
+//! Pods, on a real Kubernetes of two nodes: which are picked, how soon links follow, and that none connects unseen.
+#![allow(missing_docs)]
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
+use sockeye_tests::{
+    NODES, PATIENCE, condition, json, kubectl,
+    load::Server,
+    long,
+    program::{Applied, details},
+    release::Helm,
+    repo, until,
+};
+
+/// Links follow within this, the API server's own time and a test's looks included.
+const SOON: Duration = Duration::from_secs(3);
+
+/// Objects that go with the test.
+struct Objects(&'static str);
+
+impl Objects {
+    /// Applies objects; whatever has the label `test: <name>` goes with the test.
+    fn apply(name: &'static str, items: Vec<Value>) -> Result<Self> {
+        let file = repo().join(format!("target/cluster/{name}.json"));
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        std::fs::write(&file, list.to_string())?;
+        let objects = Self(name);
+        kubectl(&["apply", "-f", &file.display().to_string()])?;
+        Ok(objects)
+    }
+}
+
+impl Drop for Objects {
+    fn drop(&mut self) {
+        let selector = format!("test={}", self.0);
+        let _ = kubectl(&[
+            "delete",
+            "jobs,pods",
+            "-A",
+            "-l",
+            &selector,
+            "--wait",
+            "--grace-period=0",
+            "--force",
+            "--timeout=60s",
+        ]);
+        let _ = kubectl(&["delete", "namespaces", "-l", &selector, "--wait", "--timeout=60s"]);
+    }
+}
+
+fn container(name: &str, command: &[&str]) -> Value {
+    json!({"name": name, "image": "localhost/sockeye-toolbox:dev", "imagePullPolicy": "Never", "command": command})
+}
+
+/// A pod that sleeps.
+fn pod(test: &str, namespace: &str, name: &str, node: &str, app: &str, more: Value) -> Value {
+    let mut spec = json!({
+        "nodeName": node, "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [container("main", &["/bin/sleep", "1000"]), container("proxy", &["/bin/sleep", "1000"])],
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    let meta = json!({"name": name, "namespace": namespace, "labels": {"test": test, "app": app}});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+}
+
+/// So many pods whose first instruction is a connection: no shell is before it.
+fn connecting(test: &str, app: &str, pods: usize) -> Value {
+    json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": format!("{test}-{app}"), "namespace": "default", "labels": {"test": test}},
+        "spec": {
+            "completions": pods, "parallelism": 15, "backoffLimit": 0,
+            "template": {
+                "metadata": {"labels": {"test": test, "app": app}},
+                "spec": {
+                    "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [container("main", &["/bin/nc", "-w", "5", "198.18.0.1", "8099"])],
+                },
+            },
+        },
+    })
+}
+
+fn completed(name: &str, pods: usize) -> Result<()> {
+    until(PATIENCE * 6, "the job's end", || {
+        let job = json(&["get", "job", name])?;
+        let failed = job["status"]["failed"].as_i64().unwrap_or_default();
+        ensure!(failed == 0, "{failed} pods failed: {:#}", job["status"]);
+        Ok(job["status"]["succeeded"].as_u64() == Some(pods as u64))
+    })
+    .map(drop)
+}
+
+/// What was counted on both nodes.
+fn counted(program: &Applied) -> Result<u64> {
+    NODES.iter().map(|node| Ok(program.counts(node)?[Applied::ACTIVE])).sum()
+}
+
+fn at(target: Value) -> Value {
+    json!({"programs": [{"name": "my_prog", "attach": [{"cgroup": target}]}]})
+}
+
+/// The pods, and containers, that links on a node are at.
+fn linked(node: &str, program: &str) -> Result<Vec<String>> {
+    let links = details(node, program)?["links"].as_array().cloned().unwrap_or_default();
+    let name = |link: &Value| {
+        let (pod, container) =
+            (link["pod"].as_str().unwrap_or_default(), link["container"].as_str().unwrap_or_default());
+        format!("{pod} {container}").trim().to_owned()
+    };
+    let mut names: Vec<String> = links.iter().filter(|link| link["inEffect"] == true).map(name).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn links_are(node: &str, program: &str, within: Duration, names: &[&str]) -> Result<()> {
+    let mut found = Vec::new();
+    let took = until(within, &format!("links of {program} on {node} at {names:?}"), || {
+        found = linked(node, program)?;
+        Ok(found == names)
+    })
+    .with_context(|| format!("{found:?}"))?;
+    println!("links of {program} on {node} followed within {took:?}");
+    Ok(())
+}
+
+fn running(namespace: &str, name: &str) -> Result<()> {
+    kubectl(&["wait", "-n", namespace, "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]).map(drop)
+}
+
+#[test]
+fn pods_are_picked_by_labels_namespaces_and_containers_and_followed() -> Result<()> {
+    const TEST: &str = "picked";
+    let web = Applied::apply(
+        "web",
+        TCP_EVENTS_BTF,
+        at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}})),
+    )?;
+    let team = Applied::apply(
+        "team",
+        TCP_EVENTS_BTF,
+        at(
+            json!({"scope": "Pods", "namespaceSelector": {"matchLabels": {"team": "shop"}}, "containers": ["main", "first"]}),
+        ),
+    )?;
+    web.ready_on("2/2")?;
+    team.ready_on("2/2")?;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"test": TEST, "team": "shop"}}});
+    let init = json!({"initContainers": [container("first", &["/bin/sleep", "3"])]});
+    let host = json!({"hostNetwork": true});
+    let objects = Objects::apply(
+        TEST,
+        vec![
+            namespace,
+            pod(TEST, "shop", "one", "node-1", "web", init),
+            pod(TEST, "shop", "two", "node-1", "db", json!({})),
+            pod(TEST, "default", "three", "node-2", "web", host),
+        ],
+    )?;
+    links_are("node-1", "web", PATIENCE, &["shop/one"])?;
+    until(PATIENCE, "the init container's link", || {
+        Ok(linked("node-1", "team")?.contains(&"shop/one first".to_owned()))
+    })?;
+    for (namespace, name) in [("shop", "one"), ("shop", "two"), ("default", "three")] {
+        running(namespace, name)?;
+    }
+    links_are("node-1", "team", PATIENCE, &["shop/one main", "shop/two main"])?;
+    links_are("node-2", "web", SOON, &["default/three"])?;
+    let placed = web.get()?;
+    ensure!(placed["status"]["placements"][0]["pods"] == json!(["shop/one"]), "{:#}", placed["status"]["placements"]);
+
+    kubectl(&["label", "-n", "shop", "pod/two", "app=web", "--overwrite"])?;
+    links_are("node-1", "web", SOON, &["shop/one", "shop/two"])?;
+    kubectl(&["label", "namespace/shop", "team=bank", "--overwrite"])?;
+    links_are("node-1", "team", SOON, &[])?;
+    kubectl(&["label", "namespace/shop", "team=shop", "--overwrite"])?;
+    links_are("node-1", "team", SOON, &["shop/one main", "shop/two main"])?;
+    kubectl(&["delete", "-n", "shop", "pod/one", "--wait", "--grace-period=0", "--force"])?;
+    links_are("node-1", "web", PATIENCE, &["shop/two"])?;
+    links_are("node-1", "team", SOON, &["shop/two main"])?;
+    web.ready_on("2/2")?;
+    drop(objects);
+    for (node, program) in [("node-1", "web"), ("node-2", "web"), ("node-1", "team")] {
+        links_are(node, program, PATIENCE, &[])?;
+    }
+    Ok(())
+}
+
+/// A static pod's manifest on a node.
+struct Static(PathBuf);
+
+impl Drop for Static {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_static_pod_is_picked_by_what_its_mirror_says() -> Result<()> {
+    let fixed = Applied::apply(
+        "fixed",
+        TCP_EVENTS_BTF,
+        at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "fixed"}}})),
+    )?;
+    fixed.ready_on("2/2")?;
+    let manifest = Static(PathBuf::from("/run/sockeye-cluster/nodes/node-1/static/fixed.json"));
+    std::fs::write(
+        &manifest.0,
+        pod("static", "default", "fixed", "node-1", "fixed", json!({"restartPolicy": "Always"})).to_string(),
+    )?;
+    links_are("node-1", "fixed", PATIENCE * 2, &["default/fixed-node-1"])?;
+    drop(manifest);
+    links_are("node-1", "fixed", PATIENCE * 2, &[])
+}
+
+#[test]
+fn pods_are_seen_from_their_first_connection() -> Result<()> {
+    const TEST: &str = "first";
+    let _server = Server::start()?;
+    let pods = if long() { 200 } else { 30 };
+    let first = Applied::apply(
+        "first",
+        TCP_EVENTS_BTF,
+        at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "first"}}})),
+    )?;
+    first.ready_on("2/2")?;
+    let objects = Objects::apply(TEST, vec![connecting(TEST, "first", pods)])?;
+    completed("first-first", pods)?;
+    let seen = counted(&first)?;
+    println!("{seen} of {pods} first connections were seen");
+    ensure!(seen == pods as u64, "{seen} of {pods} first connections were seen");
+    drop(objects);
+    for node in NODES {
+        links_are(node, "first", PATIENCE, &[])?;
+    }
+    Ok(())
+}
+
+/// The release with the hook, until the test is over.
+struct Hooked;
+
+impl Hooked {
+    fn install() -> Result<Self> {
+        let hooked = Self;
+        Helm("helm").install(&["--set", "agent.nri.enabled=true"])?;
+        Ok(hooked)
+    }
+}
+
+impl Drop for Hooked {
+    fn drop(&mut self) {
+        if let Err(error) = Helm("helm").install(&[]) {
+            eprintln!("the hook could not be taken away: {error:#}");
+        }
+    }
+}
+
+/// Processes that take all the CPU they get.
+struct Busy(Vec<Child>);
+
+impl Busy {
+    fn start() -> Result<Self> {
+        let burn = || {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "sh", "-c", "while :; do :; done"]).stdout(Stdio::null());
+            command.spawn()
+        };
+        Ok(Self((0..4).map(|_| burn()).collect::<std::io::Result<_>>()?))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn strict_containers_wait_until_they_are_attached() -> Result<()> {
+    const TEST: &str = "strict";
+    let _server = Server::start()?;
+    let pods = if long() { 200 } else { 30 };
+    let target = |app: &str| json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": app}}, "containers": ["main"], "strict": true});
+    let strict = Applied::apply("strict", TCP_EVENTS_BTF, at(target("strict")))?;
+    let without = strict.condition_is("Ready", "False")?;
+    let ready = condition(&without, "Ready").context("no condition")?;
+    ensure!(ready["reason"] == "RuntimeNotHooked", "{ready}");
+
+    let _hooked = Hooked::install()?;
+    strict.ready_on("2/2")?;
+    let objects = {
+        let _busy = Busy::start()?;
+        let objects = Objects::apply(TEST, vec![connecting(TEST, "strict", pods)])?;
+        completed("strict-strict", pods)?;
+        objects
+    };
+    let seen = counted(&strict)?;
+    ensure!(seen == pods as u64, "{seen} of {pods} first connections were seen");
+
+    // What can't be attached keeps a container from starting, and says why; others start.
+    let mut refused = at(target("refused"));
+    refused["programs"][0]["name"] = json!("my_prog");
+    let broken = Applied::apply("broken", fixtures::REFUSED, refused)?;
+    broken.condition_is("Attached", "False")?;
+    let waits = Objects::apply(
+        "waits",
+        vec![
+            pod("waits", "default", "refused", "node-1", "refused", json!({"restartPolicy": "Always"})),
+            pod("waits", "default", "other", "node-1", "other", json!({})),
+        ],
+    )?;
+    running("default", "other")?;
+    until(PATIENCE, "the Event that says why", || {
+        let about = "involvedObject.kind=Pod,involvedObject.name=refused";
+        let events = kubectl(&[
+            "get",
+            "events",
+            "-n",
+            "default",
+            "--field-selector",
+            about,
+            "-o",
+            "jsonpath={.items[*].message}",
+        ])?;
+        Ok(events.contains("BpfProgram broken"))
+    })?;
+    let state = json(&["get", "pod", "refused"])?["status"].clone();
+    ensure!(state["phase"] == "Pending", "{state:#}");
+    broken.edit(TCP_EVENTS_BTF, at(target("refused")))?;
+    broken.ready_on("2/2")?;
+    kubectl(&["wait", "--for=condition=Ready", "pod/refused", "--timeout=120s"])?;
+    drop((waits, objects));
+    Ok(())
+}
