@@ -33,6 +33,7 @@ pub mod kubelet;
 pub mod layout;
 pub mod nri;
 pub mod observe;
+pub mod on_map;
 pub mod plan;
 pub mod pods;
 pub mod policy;

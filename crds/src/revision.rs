@@ -99,12 +99,21 @@ pub enum Feature {
     Containers,
     /// No selected container starts unattached: `strict: true`.
     StrictPods,
+    /// Programs attached to maps: `attach[].map`.
+    MapAttach,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::ScopePods, Self::Suspend, Self::RecreateMaps, Self::PodSelectors, Self::Containers, Self::StrictPods];
+    pub const ALL: [Self; 7] = [
+        Self::ScopePods,
+        Self::Suspend,
+        Self::RecreateMaps,
+        Self::PodSelectors,
+        Self::Containers,
+        Self::StrictPods,
+        Self::MapAttach,
+    ];
 
     /// The word in `requires`.
     pub fn as_str(self) -> String {
@@ -121,6 +130,7 @@ impl Feature {
             Self::StrictPods => targets(|target| target.strict),
             Self::Suspend => spec.suspend,
             Self::RecreateMaps => spec.maps.iter().any(|map| map.on_shape_change == OnShapeChange::Recreate),
+            Self::MapAttach => spec.programs.iter().flat_map(|program| &program.attach).any(|at| at.map.is_some()),
         };
         let mut words: Vec<String> =
             Self::ALL.iter().filter(|feature| uses(feature)).map(|feature| feature.as_str()).collect();

@@ -6,6 +6,29 @@ pub static TCP_EVENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tcp-eve
 /// The same with a BTF map definition.
 pub static TCP_EVENTS_BTF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tcp-events-btf.bpf.o"));
 
+/// One example for each program type, by the name of its source and of its manifest in deploy/examples/types.
+#[cfg(feature = "fixtures")]
+pub mod types {
+    macro_rules! objects {
+        ($($name:literal),* $(,)?) => {
+            /// All of them.
+            pub static ALL: &[(&str, &[u8])] =
+                &[$(($name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o")))),*];
+        };
+    }
+    objects!(
+        "cgroup-device",
+        "cgroup-skb",
+        "cgroup-sock",
+        "cgroup-sock-addr",
+        "cgroup-sock-addr-unix",
+        "cgroup-sockopt",
+        "cgroup-sysctl",
+        "sk-msg",
+        "sk-skb",
+    );
+}
+
 /// Objects for tests.
 #[cfg(feature = "fixtures")]
 pub mod fixtures {
