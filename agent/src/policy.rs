@@ -82,6 +82,7 @@ mod tests {
             pin: true,
             retain: false,
             definition: MapDefinition::Btf,
+            of_load: false,
             shape,
             recreate: false,
         };
@@ -92,6 +93,8 @@ mod tests {
             digest: String::new(),
             functions: BTreeMap::new(),
             maps: [("my_map".to_owned(), map)].into(),
+            globals: BTreeMap::new(),
+            settings: Vec::new(),
             suspended: false,
         }
     }

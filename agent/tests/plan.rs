@@ -17,7 +17,8 @@ use sockeye_crds::{MapDefinition, Reason, names::pin_name, revision::ProgramRef}
 use sockeye_fake::{Fake, Ids};
 
 const FUNCTIONS: [&str; 3] = ["f", "g", "h"];
-const MAPS: [&str; 4] = ["m", "n", ".rodata", ".bss"];
+/// `slots` is filled by its object.
+const MAPS: [&str; 5] = ["m", "n", "slots", ".rodata", ".bss"];
 const PATHS: [&str; 3] = ["/a", "/b", "/c"];
 
 fn cgroups() -> BTreeMap<String, Cgroup> {
@@ -44,8 +45,9 @@ prop_compose! {
         let recreate = true;
         let map = |(name, (pin, retain, entries)): (&str, (bool, bool, u32))| {
             let definition = if name.starts_with('.') { MapDefinition::Data } else { MapDefinition::Btf };
-            let retain = retain && pin && !definition.is_data();
-            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, shape: shape(entries), recreate })
+            let of_load = definition.is_data() || name == "slots";
+            let retain = retain && pin && !of_load;
+            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, of_load, shape: shape(entries), recreate })
         };
         let function = |(name, (attach_type, paths)): (&str, (u32, BTreeSet<&str>))| {
             let kind = ProgramKind { prog_type: 13, attach_type };
@@ -64,6 +66,8 @@ prop_compose! {
             digest: "sha256:0".into(),
             functions,
             maps,
+            globals: BTreeMap::new(),
+            settings: Vec::new(),
             suspended,
         }
     }
@@ -218,6 +222,8 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         digest: "sha256:0".into(),
         functions: BTreeMap::new(),
         maps: BTreeMap::new(),
+        globals: BTreeMap::new(),
+        settings: Vec::new(),
         suspended: false,
     };
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
@@ -227,6 +233,7 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         pin: true,
         retain: false,
         definition: MapDefinition::Btf,
+        of_load: false,
         shape: shape(10),
         recreate: false,
     };
@@ -253,6 +260,8 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
         digest: "sha256:0".into(),
         functions: [("f".to_owned(), function)].into(),
         maps: BTreeMap::new(),
+        globals: BTreeMap::new(),
+        settings: Vec::new(),
         suspended: false,
     };
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
@@ -290,6 +299,8 @@ fn a_cgroup_that_is_not_there_is_named() {
         digest: "sha256:0".into(),
         functions: [("f".to_owned(), function)].into(),
         maps: BTreeMap::new(),
+        globals: BTreeMap::new(),
+        settings: Vec::new(),
         suspended: false,
     };
     let refusal = plan(Some(&wanted), &Held::default(), &cgroups()).unwrap_err();
