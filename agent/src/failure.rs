@@ -188,6 +188,17 @@ impl From<LoadError> for Failure {
         let message = error.to_string();
         match error {
             LoadError::Object(_) | LoadError::Missing(_) => Self::new(Reason::InvalidObject, message),
+            LoadError::Slot { source, .. } => {
+                let hint = match source.errno() {
+                    Some(libc::EINVAL) => {
+                        ": an inner map must have the shape that the outer one's definition says, max_entries of arrays too; a \
+                         program the type of the array's other programs"
+                    }
+                    Some(libc::E2BIG) => ": the map has fewer entries",
+                    _ => "",
+                };
+                Self::new(Reason::MapRefused, format!("{message}{hint}"))
+            }
             LoadError::NoKernelBtf(_) => Self::new(Reason::KernelUnsupported, message),
             LoadError::Map { source, .. } => {
                 let (reason, hint) = match source.errno() {

@@ -129,7 +129,7 @@ fn load(wanted: &Wanted, held: &Held) -> Result<Vec<Step>, Refusal> {
     let mut reuse = BTreeSet::new();
     let mut pins = Vec::new();
     for (name, map) in &wanted.maps {
-        match held.maps.get(&map.pin_name).filter(|_| !map.definition.is_data() && map.pin) {
+        match held.maps.get(&map.pin_name).filter(|_| !map.of_load && map.pin) {
             Some(pinned) if pinned.shape() == map.shape => drop(reuse.insert(map.pin_name.clone())),
             Some(_) if map.recreate => pins.push(Step::PinMap(name.clone())),
             Some(pinned) => {

@@ -82,6 +82,7 @@ mod tests {
             pin: true,
             retain: false,
             definition: MapDefinition::Btf,
+            of_load: false,
             shape,
             recreate: false,
         };
@@ -93,6 +94,8 @@ mod tests {
             functions: BTreeMap::new(),
             maps: [("my_map".to_owned(), map)].into(),
             attaches_to_maps: false,
+            globals: BTreeMap::new(),
+            settings: Vec::new(),
             suspended: false,
         }
     }

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, MapDefinition, MapInfo, Reason,
     names::{is_pin_name, pin_name},
-    program::{OnDelete, OnShapeChange, ProgramSpec},
+    program::{MapSpec, OnDelete, OnShapeChange, ProgramSpec},
     revision::ProgramRef,
     target::{Attach, Scope},
 };
-use sockeye_ebpf::section::{self, Target};
+use sockeye_ebpf::section::{self, Section, Target};
 
 use crate::{
     kernel::{
@@ -55,6 +56,10 @@ pub struct Wanted {
     pub maps: BTreeMap<String, WantedMap>,
     /// Whether any function is for maps, also while it is attached nowhere.
     pub attaches_to_maps: bool,
+    /// Values of global variables.
+    pub globals: BTreeMap<String, Value>,
+    /// Settings of single maps, as the spec has them: what they begin with is encoded once the object's types are at hand.
+    pub settings: Vec<MapSpec>,
     /// Whether it is to be loaded, and attached nowhere.
     pub suspended: bool,
 }
@@ -82,8 +87,10 @@ pub struct WantedMap {
     pub pin: bool,
     /// Whether it outlives its BpfProgram.
     pub retain: bool,
-    /// How the object defines it; global data belongs to one load and is never carried over.
+    /// How the object defines it.
     pub definition: MapDefinition,
+    /// Whether it belongs to one load and is never carried over: global data, and what the object fills itself.
+    pub of_load: bool,
     /// Its shape, settled.
     pub shape: Shape,
     /// Whether it is created anew where the pinned one has another shape.
@@ -132,6 +139,13 @@ impl Wanted {
         for program in &spec.programs {
             functions.insert(program.name.clone(), function(spec, program, here)?);
         }
+        // What program arrays hold is loaded, and attached nowhere.
+        for name in spec.object.maps.iter().filter(|map| map.map_type == "ProgArray").flat_map(|map| &map.holds) {
+            if !functions.contains_key(name) {
+                let (kind, _) = kind(spec, name, here)?;
+                functions.insert(name.clone(), WantedFunction { kind, paths: BTreeSet::new(), can_cut_off: false });
+            }
+        }
         let mut maps = BTreeMap::new();
         for info in &spec.object.maps {
             maps.insert(info.name.clone(), map(spec, info, here)?);
@@ -144,6 +158,8 @@ impl Wanted {
             functions,
             maps,
             attaches_to_maps: spec.programs.iter().flat_map(|program| &program.attach).any(|at| at.map.is_some()),
+            globals: spec.globals.clone(),
+            settings: spec.maps.clone(),
             suspended: spec.suspend,
         })
     }
@@ -161,7 +177,21 @@ impl Wanted {
 
 fn function(spec: &BpfRevisionSpec, program: &ProgramSpec, here: &Here) -> Result<WantedFunction, Refusal> {
     let ProgramSpec { name, program_type: _, attach } = program;
-    let info = spec.object.programs.iter().find(|p| p.name == *name);
+    let (kind, section) = kind(spec, name, here)?;
+    let (mut paths, mut maps) = (BTreeMap::new(), BTreeSet::new());
+    for attach in attach.iter().filter(|_| !spec.suspend) {
+        match section.target {
+            Target::Cgroup => add_paths(attach, here, &mut paths)?,
+            Target::Map => drop(maps.insert(attached_map(spec, name, attach)?)),
+        }
+    }
+    let can_cut_off = here.has_api && section.can_deny();
+    Ok(WantedFunction { kind, paths: highest(&paths), maps, can_cut_off })
+}
+
+/// How a function is verified and attached.
+fn kind(spec: &BpfRevisionSpec, name: &str, here: &Here) -> Result<(ProgramKind, &'static Section), Refusal> {
+    let info = spec.object.programs.iter().find(|p| p.name == name);
     let section_name = info.map(|p| p.section.as_str()).unwrap_or_default();
     let section = section::find(section_name)
         .ok_or_else(|| Refusal::unsupported(format!("program {name}: this agent runs no section {section_name:?}")))?;
@@ -173,15 +203,7 @@ fn function(spec: &BpfRevisionSpec, program: &ProgramSpec, here: &Here) -> Resul
         let what = format!("attach type {}", section.attach_name);
         return Err(Refusal::kernel(&format!("program {name}"), &what, section.least_kernel));
     }
-    let (mut paths, mut maps) = (BTreeMap::new(), BTreeSet::new());
-    for attach in attach.iter().filter(|_| !spec.suspend) {
-        match section.target {
-            Target::Cgroup => add_paths(attach, here, &mut paths)?,
-            Target::Map => drop(maps.insert(attached_map(spec, name, attach)?)),
-        }
-    }
-    let can_cut_off = here.has_api && section.can_deny();
-    Ok(WantedFunction { kind, paths: highest(&paths), maps, can_cut_off })
+    Ok((kind, section))
 }
 
 /// The map's pin name. The pin is what holds an attachment, or what it is found by.
@@ -226,7 +248,7 @@ fn below_root(path: &str) -> Result<String, Refusal> {
 }
 
 fn map(spec: &BpfRevisionSpec, info: &MapInfo, here: &Here) -> Result<WantedMap, Refusal> {
-    let MapInfo { name, map_type, key_size, value_size, max_entries, flags, definition, used_by: _ } = info;
+    let MapInfo { name, map_type, key_size, value_size, max_entries, flags, definition, used_by: _, holds: _ } = info;
     let settings = spec.map(name);
     let word = |n: i64| u32::try_from(n).map_err(|_| Refusal::unsupported(format!("map {name}: {n} is out of bounds")));
     let type_number = sockeye_ebpf::map_type::number(map_type)
@@ -255,6 +277,7 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, here: &Here) -> Result<WantedMap,
         pin: settings.is_none_or(|s| s.pin),
         retain: settings.is_some_and(|s| s.on_delete == OnDelete::Retain),
         definition: *definition,
+        of_load: info.is_of_load(),
         shape: declared.settled(&here.machine),
         recreate: settings.is_some_and(|s| s.on_shape_change == OnShapeChange::Recreate),
     })

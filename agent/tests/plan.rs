@@ -18,7 +18,8 @@ use sockeye_ebpf::section::{STREAM_PARSER, STREAM_VERDICT, VERDICT, exclude_each
 use sockeye_fake::{Fake, Ids};
 
 const FUNCTIONS: [&str; 3] = ["f", "g", "h"];
-const MAPS: [&str; 4] = ["m", "n", ".rodata", ".bss"];
+/// `slots` is filled by its object.
+const MAPS: [&str; 5] = ["m", "n", "slots", ".rodata", ".bss"];
 const PATHS: [&str; 3] = ["/a", "/b", "/c"];
 
 /// Two to cgroups; a parser, both verdicts on what is received, and one on what is sent.
@@ -54,8 +55,9 @@ prop_compose! {
         let recreate = true;
         let map = |(name, (pin, retain, entries)): (&str, (bool, bool, u32))| {
             let definition = if name.starts_with('.') { MapDefinition::Data } else { MapDefinition::Btf };
-            let retain = retain && pin && !definition.is_data();
-            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, shape: shape(entries), recreate })
+            let of_load = definition.is_data() || name == "slots";
+            let retain = retain && pin && !of_load;
+            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, of_load, shape: shape(entries), recreate })
         };
         let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
         // As a checked spec has it: only to maps that are pinned, and to each one of a kind.
@@ -85,6 +87,8 @@ prop_compose! {
             functions,
             maps,
             attaches_to_maps: false,
+            globals: BTreeMap::new(),
+            settings: Vec::new(),
             suspended,
         }
     }
@@ -248,6 +252,8 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         functions: BTreeMap::new(),
         maps: BTreeMap::new(),
         attaches_to_maps: false,
+        globals: BTreeMap::new(),
+        settings: Vec::new(),
         suspended: false,
     };
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
@@ -260,6 +266,7 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         pin: true,
         retain: false,
         definition: MapDefinition::Btf,
+        of_load: false,
         shape: shape(10),
         recreate: false,
     };
@@ -287,6 +294,8 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
         functions: [("f".to_owned(), function)].into(),
         maps: BTreeMap::new(),
         attaches_to_maps: false,
+        globals: BTreeMap::new(),
+        settings: Vec::new(),
         suspended: false,
     };
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
@@ -326,6 +335,8 @@ fn a_cgroup_that_is_not_there_is_named() {
         functions: [("f".to_owned(), function)].into(),
         maps: BTreeMap::new(),
         attaches_to_maps: false,
+        globals: BTreeMap::new(),
+        settings: Vec::new(),
         suspended: false,
     };
     let refusal = plan(Some(&wanted), &Held::default(), &cgroups()).unwrap_err();

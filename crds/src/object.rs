@@ -75,6 +75,19 @@ pub struct MapInfo {
     #[schemars(length(max = 64), inner(length(max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub used_by: Vec<String>,
+    /// The maps, or the programs, that the object itself puts into the map, sorted. Such a map belongs to one revision, as
+    /// global data does, and is never carried over; what it holds is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), inner(length(max = 128)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub holds: Vec<String>,
+}
+
+impl MapInfo {
+    /// Whether the map belongs to one load, and is never carried over.
+    pub fn is_of_load(&self) -> bool {
+        self.definition.is_data() || !self.holds.is_empty()
+    }
 }
 
 /// How an object defines a map.

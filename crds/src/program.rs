@@ -1,10 +1,13 @@
 //! `BpfProgram`: intent, written by a user: one ELF object, the programs in it to run, where to attach them, and what
 //! becomes of its maps. Its status is the operator's summary of what every node says.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{Condition, ObjectInfo, ProgramType, schema, target::Attach};
 
@@ -49,6 +52,10 @@ pub struct BpfProgramSpec {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub maps: Vec<MapSpec>,
+    /// Values of global variables (.rodata, .data, .bss) by name, encoded by their BTF types, instead of what the object says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::globals")]
+    pub globals: BTreeMap<String, Value>,
     /// Detached everywhere while true; what is loaded stays loaded, and maps keep their content.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub suspend: bool,
@@ -100,7 +107,7 @@ pub struct ProgramSpec {
 }
 
 /// Settings of one map.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MapSpec {
     /// The map's name in the ELF.
@@ -119,6 +126,23 @@ pub struct MapSpec {
     /// What is done where a new object wants the map in another shape than the pinned one has.
     #[serde(default, skip_serializing_if = "OnShapeChange::is_refuse")]
     pub on_shape_change: OnShapeChange,
+    /// What the map holds when it is newly created; a map that is carried over or found again is left as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub initial: Vec<Entry>,
+}
+
+/// An entry of a map, encoded by the BTF types of the map's keys and values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Entry {
+    /// The key; absent for maps without keys (Queue, Stack, BloomFilter).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::key")]
+    pub key: Option<Value>,
+    /// The value; in a per-CPU map, every processor's.
+    #[schemars(schema_with = "schema::value")]
+    pub value: Value,
 }
 
 const fn yes() -> bool {

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema, ResourceExt as _, core::Selector, core::SelectorExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     ObjectInfo, names,
@@ -66,6 +67,10 @@ pub struct BpfRevisionSpec {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub maps: Vec<MapSpec>,
+    /// Values of global variables, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::globals")]
+    pub globals: BTreeMap<String, Value>,
     /// Whether it is to be attached nowhere for now.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub suspend: bool,
@@ -101,11 +106,15 @@ pub enum Feature {
     StrictPods,
     /// Programs attached to maps: `attach[].map`.
     MapAttach,
+    /// Global variables that the spec sets.
+    Globals,
+    /// Maps that are filled when they are made: by the spec (`maps[].initial`) or by the object itself (`values`).
+    InitialEntries,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::ScopePods,
         Self::Suspend,
         Self::RecreateMaps,
@@ -113,6 +122,8 @@ impl Feature {
         Self::Containers,
         Self::StrictPods,
         Self::MapAttach,
+        Self::Globals,
+        Self::InitialEntries,
     ];
 
     /// The word in `requires`.
@@ -131,6 +142,11 @@ impl Feature {
             Self::Suspend => spec.suspend,
             Self::RecreateMaps => spec.maps.iter().any(|map| map.on_shape_change == OnShapeChange::Recreate),
             Self::MapAttach => spec.programs.iter().flat_map(|program| &program.attach).any(|at| at.map.is_some()),
+            Self::Globals => !spec.globals.is_empty(),
+            Self::InitialEntries => {
+                spec.maps.iter().any(|map| !map.initial.is_empty())
+                    || spec.object.maps.iter().any(|map| !map.holds.is_empty())
+            }
         };
         let mut words: Vec<String> =
             Self::ALL.iter().filter(|feature| uses(feature)).map(|feature| feature.as_str()).collect();
@@ -152,8 +168,10 @@ impl BpfRevisionSpec {
 
     /// Names what a load of this revision gives: two revisions with the same key need no second load.
     ///
-    /// Sixteen hexadecimal digits over the bytes' digest and every option that changes loading: which functions, and
-    /// each map's size and pinning. Where programs attach and which nodes run them is not part of it.
+    /// Sixteen hexadecimal digits over the bytes' digest and every option that changes loading: which functions, each map's
+    /// size and pinning, and global variables. Where programs attach and which nodes run them is not part of it; nor is what a
+    /// pinned map is filled with when it is made, since a load carries its content over. One that is not pinned is made by
+    /// every load.
     pub fn load_key(&self) -> String {
         use sha2::{Digest as _, Sha256};
         let mut hash = Sha256::new();
@@ -168,10 +186,21 @@ impl BpfRevisionSpec {
         add("maps");
         let mut maps: Vec<&MapSpec> = self.maps.iter().filter(|m| !m.pin || m.max_entries.is_some()).collect();
         maps.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        for MapSpec { name, pin, max_entries, on_delete: _, on_shape_change: _ } in maps {
+        for MapSpec { name, pin, max_entries, on_delete: _, on_shape_change: _, initial } in maps {
             add(name);
             add(if *pin { "pin" } else { "no-pin" });
             add(&max_entries.map(|n| n.to_string()).unwrap_or_default());
+            if !pin && !initial.is_empty() {
+                add(&serde_json::to_string(initial).unwrap_or_default());
+            }
+        }
+        if !self.globals.is_empty() {
+            add("globals");
+            for (name, value) in &self.globals {
+                add(name);
+                // Objects are sorted by key.
+                add(&value.to_string());
+            }
         }
         names::hex(&hash.finalize())[..16].to_owned()
     }

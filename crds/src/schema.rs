@@ -28,6 +28,32 @@ pub(crate) fn namespace_selector(_: &mut SchemaGenerator) -> Schema {
     label_selector("For scope Pods: the namespaces whose pods they are, by the namespaces' labels; absent means all.")
 }
 
+/// Values of variables, by name. What each takes, its BTF type says, which no schema knows.
+pub(crate) fn globals(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "Values of global variables (.rodata, .data, .bss) by name, encoded by their BTF types, instead of what the object says.",
+        "type": "object",
+        "maxProperties": 256,
+        "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}
+    })
+}
+
+/// An entry's key.
+pub(crate) fn key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "The key; absent for maps without keys (Queue, Stack, BloomFilter).",
+        "x-kubernetes-preserve-unknown-fields": true
+    })
+}
+
+/// An entry's value.
+pub(crate) fn value(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "The value; in a per-CPU map, every processor's.",
+        "x-kubernetes-preserve-unknown-fields": true
+    })
+}
+
 /// A `metav1.LabelSelector` with its bounds written out.
 fn label_selector(description: &str) -> Schema {
     json_schema!({

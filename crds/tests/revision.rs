@@ -1,4 +1,5 @@
 //! Which revision a node runs, and which edits need a new load.
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
 
@@ -7,10 +8,11 @@ use k8s_openapi::{
     jiff::{Timestamp, ToSpan as _},
 };
 use kube::core::ObjectMeta;
+use serde_json::json;
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, ObjectInfo, names,
-    program::{MapSpec, OnDelete, OnShapeChange, ProgramSpec},
-    revision::{ProgramRef, wanted},
+    program::{Entry, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
+    revision::{Feature, ProgramRef, wanted},
     target::{Attach, CgroupTarget, Scope},
 };
 
@@ -31,7 +33,12 @@ fn map(name: &str) -> MapSpec {
         max_entries: None,
         on_delete: OnDelete::Remove,
         on_shape_change: OnShapeChange::Refuse,
+        initial: vec![],
     }
+}
+
+fn entries(n: u32) -> Vec<Entry> {
+    vec![Entry { key: Some(json!(0)), value: json!(n) }]
 }
 
 fn program(name: &str) -> ProgramSpec {
@@ -49,6 +56,7 @@ fn spec() -> BpfRevisionSpec {
         requires: vec![],
         programs: vec![program("my_prog")],
         maps: vec![],
+        globals: BTreeMap::new(),
         suspend: false,
     }
 }
@@ -141,7 +149,7 @@ fn key_after(edit: impl FnOnce(&mut BpfRevisionSpec)) -> String {
 fn edits_that_keep_what_is_loaded() {
     let key = spec().load_key();
     assert_eq!(key.len(), 16);
-    let kept: [(&str, String); 9] = [
+    let kept: [(&str, String); 10] = [
         ("sequence", key_after(|s| s.sequence = 2)),
         ("generation", key_after(|s| s.generation = 2)),
         ("nodeSelector", key_after(|s| s.node_selector = Some(LabelSelector::default()))),
@@ -154,6 +162,10 @@ fn edits_that_keep_what_is_loaded() {
             key_after(|s| s.maps = vec![MapSpec { on_shape_change: OnShapeChange::Recreate, ..map("my_map") }]),
         ),
         ("suspend", key_after(|s| s.suspend = true)),
+        (
+            "what a pinned map begins with",
+            key_after(|s| s.maps = vec![MapSpec { initial: entries(1), ..map("my_map") }]),
+        ),
     ];
     for (edit, edited) in kept {
         assert_eq!(edited, key, "{edit}");
@@ -163,6 +175,7 @@ fn edits_that_keep_what_is_loaded() {
 #[test]
 fn edits_that_load_anew() {
     let sized = |n| MapSpec { max_entries: Some(n), ..map("my_map") };
+    let unpinned = |n| MapSpec { pin: false, initial: entries(n), ..map("my_map") };
     let keys = [
         ("nothing", spec().load_key()),
         ("bytes", key_after(|s| s.digest = names::digest(b"other"))),
@@ -170,6 +183,11 @@ fn edits_that_load_anew() {
         ("maxEntries", key_after(|s| s.maps = vec![sized(20)])),
         ("another maxEntries", key_after(|s| s.maps = vec![sized(21)])),
         ("no pin", key_after(|s| s.maps = vec![MapSpec { pin: false, ..map("my_map") }])),
+        ("what an unpinned map begins with", key_after(|s| s.maps = vec![unpinned(1)])),
+        ("another beginning", key_after(|s| s.maps = vec![unpinned(2)])),
+        ("a global", key_after(|s| drop(s.globals.insert("rate".into(), json!(1))))),
+        ("another value", key_after(|s| drop(s.globals.insert("rate".into(), json!("1"))))),
+        ("another global", key_after(|s| drop(s.globals.insert("rates".into(), json!(1))))),
         // Names must not run into each other, or into the maps.
         ("a function named as the map", key_after(|s| s.programs.push(program("my_map")))),
         ("two functions", key_after(|s| s.programs = vec![program("my"), program("_prog")])),
@@ -186,4 +204,22 @@ fn order_in_the_spec_does_not_matter() {
     let a = key_after(|s| s.programs = vec![program("a"), program("b")]);
     let b = key_after(|s| s.programs = vec![program("b"), program("a")]);
     assert_eq!(a, b);
+}
+
+#[test]
+fn what_a_revision_makes_use_of_is_named() {
+    let uses = |edit: fn(&mut BpfRevisionSpec)| {
+        let mut edited = spec();
+        edit(&mut edited);
+        Feature::of(&edited)
+    };
+    assert!(uses(|_| ()).is_empty());
+    assert_eq!(uses(|s| drop(s.globals.insert("rate".into(), json!(1)))), ["Globals"]);
+    assert_eq!(uses(|s| s.maps = vec![MapSpec { initial: entries(1), ..map("m") }]), ["InitialEntries"]);
+    let holds: fn(&mut BpfRevisionSpec) = |s| {
+        let info = json!({"name": "m", "type": "ProgArray", "keySize": 4, "valueSize": 4, "maxEntries": 1,
+            "definition": "Btf", "holds": ["f"]});
+        s.object.maps = vec![serde_json::from_value(info).unwrap()];
+    };
+    assert_eq!(uses(holds), ["InitialEntries"]);
 }

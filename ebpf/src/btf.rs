@@ -1,7 +1,10 @@
-//! `Btf`: the types in an object's `.BTF`, as far as map definitions need them (Documentation/bpf/btf.rst).
+//! `Btf`: the types in an object's `.BTF`, as far as map definitions need them (Documentation/bpf/btf.rst). [`look`] has
+//! them as one who writes a value of a type needs them.
 //!
 //! Every read is bounded by the section, every walk by a count: damaged BTF is an error, never a panic or a loop. What the
 //! kernel refuses in any BTF, and what aya-obj would trip over, is refused here.
+
+pub(crate) mod look;
 
 use std::{collections::BTreeMap, ffi::CStr};
 
@@ -25,10 +28,25 @@ pub struct Btf<'a> {
 struct Type<'a> {
     name: u32,
     kind: u8,
+    /// What the kind makes of it: an enum's values are signed, a struct has bit fields.
+    flag: bool,
     vlen: usize,
     /// `size` or `type`, by kind.
     size_or_type: u32,
+    /// Where what follows it begins in the section.
+    at: usize,
     rest: &'a [u8],
+}
+
+/// A member of a map's definition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) type_id: u32,
+    /// In bytes, from the definition's start.
+    pub(crate) offset: u32,
+    /// Where its name's offset stands in the section.
+    pub(crate) named_at: usize,
 }
 
 const KIND_INT: u8 = 1;
@@ -80,7 +98,8 @@ impl<'a> Btf<'a> {
             let start = header.checked_add(offset)?;
             data.get(start..start.checked_add(len)?)
         };
-        let types = part(field(8)?, field(12)?).ok_or(BtfError("its types lie outside the section"))?;
+        let type_start = field(8)?;
+        let types = part(type_start, field(12)?).ok_or(BtfError("its types lie outside the section"))?;
         let strings = part(field(16)?, field(20)?).ok_or(BtfError("its strings lie outside the section"))?;
         if header < 24 || strings.first() != Some(&0) || strings.last() != Some(&0) {
             return Err(BtfError("its strings do not begin and end with NUL"));
@@ -88,7 +107,8 @@ impl<'a> Btf<'a> {
         let mut btf = Self { strings, types: Vec::new() };
         let mut rest = types;
         while !rest.is_empty() {
-            let (one, after) = Type::split(rest)?;
+            let (mut one, after) = Type::split(rest)?;
+            one.at = header + type_start + (types.len() - rest.len()) + 12;
             if btf.types.len() >= MAX_TYPES {
                 return Err(BtfError("it has too many types"));
             }
@@ -140,8 +160,8 @@ impl<'a> Btf<'a> {
         Ok(found)
     }
 
-    /// The members of a struct, and their types' IDs, in order.
-    pub fn members(&self, id: u32) -> Result<Vec<(&'a str, u32)>> {
+    /// The members of a map's definition, in order.
+    pub(crate) fn fields(&self, id: u32) -> Result<Vec<Field<'a>>> {
         let composite = self.resolve(id)?;
         if composite.kind != KIND_STRUCT {
             return Err(BtfError("a map's definition is no struct"));
@@ -149,11 +169,12 @@ impl<'a> Btf<'a> {
         if composite.vlen > MAX_MEMBERS {
             return Err(BtfError("a map's definition has too many fields"));
         }
-        let member = |m: &'a [u8]| {
-            let short = BtfError("a struct is cut short");
-            Ok((self.name(word(m, 0).ok_or(short.clone())?)?, word(m, 4).ok_or(short)?))
+        let field = |(i, m): (usize, &'a [u8])| {
+            let at = |at| word(m, at).ok_or(BtfError("a struct is cut short"));
+            let named_at = composite.at + 12 * i;
+            Ok(Field { name: self.name(at(0)?)?, type_id: at(4)?, offset: at(8)? / 8, named_at })
         };
-        composite.rest.chunks_exact(12).map(member).collect()
+        composite.rest.chunks_exact(12).enumerate().map(field).collect()
     }
 
     /// A number written as the length of an array that is pointed to: what libbpf's `__uint` makes.
@@ -259,7 +280,9 @@ impl<'a> Type<'a> {
         let one = Self {
             name: word(data, 0).ok_or_else(short)?,
             kind,
+            flag: info >> 31 == 1,
             vlen,
+            at: 0,
             size_or_type: word(data, 8).ok_or_else(short)?,
             rest,
         };

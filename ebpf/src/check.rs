@@ -3,10 +3,11 @@
 //!
 //! Every refusal names the field, says what is wrong with it and what to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde_json::Value;
 use sockeye_crds::{
     BpfProgramSpec, BpfRevisionSpec, MapInfo, ObjectInfo, ProgramInfo, ProgramType, Reason,
     names::{self, MAX_INLINE_BYTES},
@@ -19,6 +20,7 @@ use crate::{
     elf::printable,
     object::Object,
     section::{self, Section, Target},
+    settings::Settings,
 };
 
 /// Why a spec is refused.
@@ -42,6 +44,8 @@ pub struct Accepted {
     pub programs: Vec<ProgramSpec>,
     /// Settings of single maps.
     pub maps: Vec<MapSpec>,
+    /// Values of global variables.
+    pub globals: BTreeMap<String, Value>,
     /// The nodes to run on.
     pub node_selector: Option<LabelSelector>,
     /// Whether it is to be attached nowhere for now.
@@ -53,7 +57,7 @@ pub struct Accepted {
 impl Accepted {
     /// The revision that dispatches it.
     pub fn into_revision_spec(self, program: ProgramRef, generation: i64, sequence: i64) -> BpfRevisionSpec {
-        let Self { digest, object, programs, maps, node_selector, suspend, notes: _ } = self;
+        let Self { digest, object, programs, maps, globals, node_selector, suspend, notes: _ } = self;
         let requires = Vec::new();
         let spec = BpfRevisionSpec {
             program,
@@ -65,6 +69,7 @@ impl Accepted {
             requires,
             programs,
             maps,
+            globals,
             suspend,
         };
         BpfRevisionSpec { requires: Feature::of(&spec), ..spec }
@@ -95,7 +100,7 @@ pub fn encode_inline(bytes: &[u8]) -> String {
 
 /// Checks a spec against the bytes of its object.
 pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
-    let BpfProgramSpec { bytecode, node_selector, programs, maps, suspend } = spec;
+    let BpfProgramSpec { bytecode, node_selector, programs, maps, globals, suspend } = spec;
     source(bytecode)?;
     if let Some(fault) = node_selector.as_ref().and_then(revision::selector_fault) {
         return Err(invalid(format!("spec.nodeSelector: {fault}")));
@@ -114,12 +119,16 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
         self::map(&format!("spec.maps[{i}]"), map, object.info())?;
     }
     attached_maps(&checked, maps, object.info())?;
+    tail_calls(programs, object.info())?;
+    count("spec.globals", globals.len(), 0, 256)?;
+    Settings::read(bytes, globals, maps).map_err(|error| refuse(error.reason(), error.to_string()))?;
     Ok(Accepted {
         digest: names::digest(bytes),
         notes: notes(&object, &checked),
         object: object.into_info(),
         programs: checked,
         maps: maps.clone(),
+        globals: globals.clone(),
         node_selector: node_selector.clone(),
         suspend: *suspend,
     })
@@ -304,7 +313,8 @@ fn cgroup_target(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
 }
 
 fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
-    let MapSpec { name, pin, max_entries, on_delete, on_shape_change } = map;
+    let MapSpec { name, pin, max_entries, on_delete, on_shape_change, initial } = map;
+    count(&format!("{field}.initial"), initial.len(), 0, 1024)?;
     let Some(found) = object.maps.iter().find(|m| m.name == *name) else {
         let there = there_are(object.maps.iter().map(|m| m.name.as_str()));
         let message = format!("{field}.name: the object has no map {}; it has: {there}", printable(name));
@@ -336,12 +346,32 @@ fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
             "{field}.onShapeChange: a map that is not pinned is made anew with every load: leave it out"
         )));
     }
-    if *on_delete == OnDelete::Retain && found.definition.is_data() {
+    if *on_delete == OnDelete::Retain && found.is_of_load() {
+        let what = if found.definition.is_data() { "global data" } else { "filled by the object itself" };
         return Err(invalid(format!(
-            "{field}.onDelete: {name} is global data, which belongs to one revision and goes with it"
+            "{field}.onDelete: {name} is {what}: it belongs to one revision and goes with it"
         )));
     }
     Ok(())
+}
+
+/// Programs that the object puts into its program arrays are loaded with those that the spec names.
+fn tail_calls(programs: &[ProgramSpec], object: &ObjectInfo) -> Result<(), Refusal> {
+    let mut all: BTreeSet<&str> = programs.iter().map(|program| program.name.as_str()).collect();
+    for map in object.maps.iter().filter(|map| map.map_type == "ProgArray") {
+        for name in &map.holds {
+            let found = object.programs.iter().find(|program| program.name == *name);
+            if found.is_none_or(|found| found.program_type.is_none()) {
+                let message = format!(
+                    "spec.bytecode: map {} holds program {name}, of a type that sockeye does not run",
+                    map.name
+                );
+                return Err(refuse(Reason::Unsupported, message));
+            }
+            all.insert(name);
+        }
+    }
+    count("spec.programs, with those that the object's program arrays hold,", all.len(), 1, 32)
 }
 
 fn notes(object: &Object, programs: &[ProgramSpec]) -> Vec<String> {

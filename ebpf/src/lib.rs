@@ -7,6 +7,9 @@
 //! | [`object`] | the object as read from its bytes |
 //! | [`elf`] | the file as its headers tell it, and why bytes are refused |
 //! | [`btf`] | the types in `.BTF`, as far as map definitions need them |
+//! | [`encode`] | JSON values as the bytes that C has for them, by BTF types |
+//! | [`settings`] | what a spec sets in an object, global variables and first entries of maps, as bytes |
+//! | [`slots`] | what an object puts into its maps itself |
 //! | [`contain`](mod@contain) | work on a stranger's bytes, whose panic ends that work alone |
 //! | [`check`](mod@check) | a spec against its object |
 //! | `alias` | names under which aya-obj takes sections that it does not know |
@@ -23,15 +26,19 @@ pub mod check;
 mod code;
 pub mod contain;
 pub mod elf;
+pub mod encode;
 #[cfg(feature = "link")]
 pub mod link;
 pub mod map_type;
 mod maps;
 #[cfg(feature = "fixtures")]
 pub mod mutate;
+mod number;
 pub mod object;
 pub mod programs;
 pub mod section;
+pub mod settings;
+pub mod slots;
 #[cfg(all(feature = "fixtures", feature = "link"))]
 pub mod trial;
 

@@ -6,7 +6,11 @@
 //! the load does. What it lets pass can end aya-obj by a panic only, and each step is contained. A child process with limits
 //! would hold more, but cost more than the load itself.
 
-use std::{collections::HashSet, os::fd::RawFd};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+    os::fd::RawFd,
+};
 
 use aya_obj::{
     Features, Function, Map, Program,
@@ -14,7 +18,7 @@ use aya_obj::{
 };
 use sockeye_crds::names::line;
 
-use crate::{alias, contain::contain, elf::ObjectError, object::Object};
+use crate::{alias, contain::contain, elf::ObjectError, object::Object, slots::Slots};
 
 /// Why an object can't be made ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,34 +39,62 @@ pub enum LinkError {
 }
 
 /// An object on its way into the kernel.
-pub struct Loadable(aya_obj::Object);
+pub struct Loadable {
+    object: aya_obj::Object,
+    slots: Slots,
+}
 
 impl Loadable {
     /// Reads the bytes.
     pub fn read(bytes: &[u8]) -> Result<Self, LinkError> {
         let object = Object::read(bytes)?;
-        let bytes = alias::rename(bytes, object.info().programs.iter().map(|program| program.section.as_str()))?;
-        step("parsing", || aya_obj::Object::parse(&bytes)).map(Self)
+        let mut bytes = alias::rename(bytes, object.info().programs.iter().map(|program| program.section.as_str()))?;
+        let Object { slots, hidden, .. } = object;
+        for at in hidden {
+            // Offset 0 among the strings is the empty name.
+            at.checked_add(4).and_then(|end| bytes.to_mut().get_mut(at..end)).unwrap_or_default().fill(0);
+        }
+        let object = step("parsing", || aya_obj::Object::parse(&bytes))?;
+        Ok(Self { object, slots })
+    }
+
+    /// Sets global variables: by the section that is their map, where and what.
+    pub fn set_globals(&mut self, globals: &BTreeMap<String, Vec<(usize, Vec<u8>)>>) {
+        for (map, values) in globals {
+            let Some(map) = self.object.maps.get_mut(map) else { continue };
+            for (offset, value) in values {
+                let place = offset.checked_add(value.len()).and_then(|end| map.data_mut().get_mut(*offset..end));
+                // The reader has seen the same section: the place is there.
+                if let Some(place) = place {
+                    place.copy_from_slice(value);
+                }
+            }
+        }
+    }
+
+    /// What it puts into its maps itself.
+    pub const fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// Whether it needs the running kernel's types.
     pub fn needs_kernel_btf(&self) -> bool {
-        self.0.has_btf_relocations()
+        self.object.has_btf_relocations()
     }
 
     /// Its own BTF, as a kernel with these features takes it.
     pub fn btf(&mut self, features: &BtfFeatures) -> Result<Option<Vec<u8>>, LinkError> {
-        step("BTF", || self.0.fixup_and_sanitize_btf(features).map(|btf| btf.map(Btf::to_bytes)))
+        step("BTF", || self.object.fixup_and_sanitize_btf(features).map(|btf| btf.map(Btf::to_bytes)))
     }
 
     /// Relocates it against the kernel's types.
     pub fn relocate_types(&mut self, kernel: &Btf) -> Result<(), LinkError> {
-        step("relocation against the kernel's BTF", || self.0.relocate_btf(kernel))
+        step("relocation against the kernel's BTF", || self.object.relocate_btf(kernel))
     }
 
     /// The maps it defines, by name.
     pub fn take_maps(&mut self) -> Vec<(String, Map)> {
-        self.0.maps.drain().collect()
+        self.object.maps.drain().collect()
     }
 
     /// Fills in the maps' descriptors, and links what programs call into them.
@@ -71,19 +103,19 @@ impl Loadable {
         maps: impl Iterator<Item = (&'a str, RawFd, &'a Map)>,
         features: &Features,
     ) -> Result<(), LinkError> {
-        let code: HashSet<usize> = self.0.functions.keys().map(|(section, _)| *section).collect();
-        step("relocation of maps", || self.0.relocate_maps(maps, &code))?;
-        step("relocation of calls", || self.0.relocate_calls(&code))?;
+        let code: HashSet<usize> = self.object.functions.keys().map(|(section, _)| *section).collect();
+        step("relocation of maps", || self.object.relocate_maps(maps, &code))?;
+        step("relocation of calls", || self.object.relocate_calls(&code))?;
         step("sanitizing", || {
-            self.0.sanitize_functions(features);
+            self.object.sanitize_functions(features);
             Ok::<_, ObjectError>(())
         })
     }
 
     /// The program of that name, and its instructions.
     pub fn program(&self, name: &str) -> Option<(&Program, &Function)> {
-        let program = self.0.programs.get(name)?;
-        Some((program, self.0.functions.get(&program.function_key())?))
+        let program = self.object.programs.get(name)?;
+        Some((program, self.object.functions.get(&program.function_key())?))
     }
 }
 

@@ -5,7 +5,7 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionIndex};
 use sockeye_crds::{MapDefinition, MapInfo};
 
 use crate::{
-    btf::{Btf, BtfError, word},
+    btf::{Btf, BtfError, Field, word},
     elf::{Elf, ElfSection, ObjectError, Role, at_most},
     map_type,
 };
@@ -22,6 +22,20 @@ pub(crate) struct Map {
     pub(crate) address: Option<u64>,
     /// Whether the ELF asks for it to be pinned by its name.
     pub(crate) asks_to_be_pinned: bool,
+    /// The BTF types of keys and values, where the definition has them.
+    pub(crate) key_type: Option<u32>,
+    pub(crate) value_type: Option<u32>,
+    /// Where in its definition the values stand that it holds from the start.
+    pub(crate) values: Option<Values>,
+}
+
+/// `__array(values, ...)` in a definition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Values {
+    /// From the definition's start, in bytes.
+    pub(crate) offset: u32,
+    /// Where in `.BTF` the field's name is named.
+    pub(crate) named_at: usize,
 }
 
 /// What a definition says.
@@ -33,6 +47,9 @@ struct Definition {
     max_entries: u32,
     flags: u32,
     pinning: u32,
+    key_type: Option<u32>,
+    value_type: Option<u32>,
+    values: Option<Values>,
 }
 
 /// `BPF_F_RDONLY_PROG`: what libbpf and aya create `.rodata` with.
@@ -82,6 +99,7 @@ fn legacy(elf: &Elf<'_>, section: &ElfSection<'_, '_>, name: &str) -> Result<Vec
             max_entries: at(3),
             flags: at(4),
             pinning,
+            ..Definition::default()
         };
         maps.push(definition.map(map, MapDefinition::Legacy, section.index(), Some(symbol.address())));
         at_most("maps", maps.len(), MAX_MAPS)?;
@@ -118,19 +136,26 @@ fn data(section: &ElfSection<'_, '_>, name: &str) -> Result<Map, ObjectError> {
     let what = "the section is empty, or larger than an object may be";
     let value_size = value_size.ok_or_else(|| ObjectError::Map { name: name.to_owned(), what })?;
     let flags = if name.starts_with(".rodata") { F_RDONLY_PROG } else { 0 };
-    let definition = Definition { map_type: ARRAY, key_size: 4, value_size, max_entries: 1, flags, pinning: 0 };
+    let definition =
+        Definition { map_type: ARRAY, key_size: 4, value_size, max_entries: 1, flags, ..Definition::default() };
     Ok(definition.map(name, MapDefinition::Data, section.index(), None))
 }
 
 impl Definition {
     fn from_btf(btf: &Btf<'_>, type_id: u32) -> Result<Self, BtfError> {
         let mut definition = Self::default();
-        for (field, id) in btf.members(type_id)? {
-            match field {
+        for Field { name, type_id: id, offset, named_at } in btf.fields(type_id)? {
+            match name {
                 "type" => definition.map_type = btf.uint(id)?,
-                "key" => definition.key_size = btf.size(btf.pointed(id)?)?,
+                "key" => {
+                    let key = btf.pointed(id)?;
+                    (definition.key_type, definition.key_size) = (Some(key), btf.size(key)?);
+                }
                 "key_size" => definition.key_size = btf.uint(id)?,
-                "value" => definition.value_size = btf.size(btf.pointed(id)?)?,
+                "value" => {
+                    let value = btf.pointed(id)?;
+                    (definition.value_type, definition.value_size) = (Some(value), btf.size(value)?);
+                }
                 "value_size" => definition.value_size = btf.uint(id)?,
                 "max_entries" => definition.max_entries = btf.uint(id)?,
                 "map_flags" => definition.flags = btf.uint(id)?,
@@ -140,6 +165,7 @@ impl Definition {
                     btf.element(id)?;
                     definition.key_size = if definition.key_size == 0 { 4 } else { definition.key_size };
                     definition.value_size = 4;
+                    definition.values = Some(Values { offset, named_at });
                 }
                 _ => {}
             }
@@ -148,7 +174,7 @@ impl Definition {
     }
 
     fn map(self, name: &str, definition: MapDefinition, section: SectionIndex, address: Option<u64>) -> Map {
-        let Self { map_type, key_size, value_size, max_entries, flags, pinning } = self;
+        let Self { map_type, key_size, value_size, max_entries, flags, pinning, key_type, value_type, values } = self;
         let info = MapInfo {
             name: name.to_owned(),
             map_type: map_type::name(map_type).into_owned(),
@@ -158,7 +184,8 @@ impl Definition {
             flags: flags.into(),
             definition,
             used_by: Vec::new(),
+            holds: Vec::new(),
         };
-        Map { info, section, address, asks_to_be_pinned: pinning == 1 }
+        Map { info, section, address, asks_to_be_pinned: pinning == 1, key_type, value_type, values }
     }
 }

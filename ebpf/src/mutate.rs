@@ -19,7 +19,7 @@ const fn seed(name: &'static str, bytes: &'static [u8], programs: &'static [&'st
 }
 
 /// What mutants are made of. The largest and the oldest form come twice.
-pub static SEEDS: [Seed; 8] = [
+pub static SEEDS: [Seed; 9] = [
     seed("everything", fixtures::EVERYTHING, EVERYTHING),
     seed("tcp-events", TCP_EVENTS, &["my_prog"]),
     seed("globals", fixtures::GLOBALS, &["on_connect", "on_create"]),
@@ -28,6 +28,7 @@ pub static SEEDS: [Seed; 8] = [
     seed("tcp-events-btf", TCP_EVENTS_BTF, &["my_prog"]),
     seed("twice", fixtures::TWICE, &["my_prog"]),
     seed("tcp-events", TCP_EVENTS, &["my_prog"]),
+    seed("kinds", fixtures::KINDS, &["on_connect", "on_tcp"]),
 ];
 const EVERYTHING: &[&str] = &["events", "connect", "egress"];
 

@@ -27,6 +27,7 @@ use crate::{
     elf::{self, Elf, ObjectError, section_data},
     maps::{self, Map},
     section,
+    slots::{self, Slots},
 };
 
 /// What an object holds.
@@ -37,6 +38,10 @@ pub struct Object {
     pub pin_requests: Vec<String>,
     /// Whether it needs the running kernel's BTF to be relocated.
     pub needs_kernel_btf: bool,
+    /// What it puts into its maps itself.
+    pub slots: Slots,
+    /// Words of the file that aya-obj must not see; see [`Slots`].
+    pub(crate) hidden: Vec<usize>,
 }
 
 impl Object {
@@ -68,11 +73,14 @@ impl Object {
         }
         programs.sort_by(|a, b| a.name.cmp(&b.name));
         check_names(&programs, &maps)?;
+        let slots = slots::read(&elf, &mut maps, &programs)?;
         maps.iter_mut().for_each(|map| map.info.used_by.sort());
         check_version(&elf)?;
         Ok(Self {
             pin_requests: maps.iter().filter(|m| m.asks_to_be_pinned).map(|m| m.info.name.clone()).collect(),
             needs_kernel_btf: ext.needs_kernel_btf,
+            hidden: slots::hidden(&elf, &maps),
+            slots,
             info: ObjectInfo {
                 programs,
                 maps: maps.into_iter().map(|map| map.info).collect(),

@@ -38,6 +38,10 @@ pub mod fixtures {
     pub static CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.bpf.o"));
     /// Every form of map, program, call and relocation.
     pub static EVERYTHING: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/everything.bpf.o"));
+    /// A map of each type, global variables of each, and what a program found in them.
+    pub static KINDS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kinds.bpf.o"));
+    /// Storage that goes with cgroups, of the type that kernels have from 6.2 on.
+    pub static CGRP: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cgrp.bpf.o"));
     /// A program that the verifier refuses.
     pub static REFUSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/refused.bpf.o"));
     /// tcp-events with a map of another shape.

@@ -1,16 +1,17 @@
 //! `Trial`: a stranger's bytes taken through all that the operator and an agent do with them, up to the kernel. For tests and
 //! the fuzz target, which fail where a trial panics: it asserts that every outcome is one that a status can tell.
 
-use std::os::fd::RawFd;
+use std::{collections::BTreeMap, os::fd::RawFd};
 
 use aya_obj::{
     Features,
     btf::{Btf, BtfFeatures},
 };
+use serde_json::{Value, json};
 use sockeye_crds::{
     BpfProgramSpec, ObjectInfo, ProgramInfo, Reason,
-    names::{is_pin_name, lines, pin_name},
-    program::{Bytecode, ProgramSpec},
+    names::{is_pin_name, line, lines, pin_name},
+    program::{Bytecode, MapSpec, ProgramSpec},
     target::{Attach, CgroupTarget, Scope},
 };
 
@@ -19,6 +20,7 @@ use crate::{
     check::check,
     link::{LinkError, Loadable},
     section::{self, Target},
+    settings::{Settings, SettingsError},
 };
 
 /// What became of the bytes.
@@ -42,6 +44,7 @@ pub fn spec(programs: &[&str]) -> BpfProgramSpec {
         node_selector: None,
         programs: programs.iter().map(program).collect(),
         maps: Vec::new(),
+        globals: BTreeMap::new(),
         suspend: false,
     }
 }
@@ -77,6 +80,7 @@ pub fn trial(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features: &F
         }
         Ok(accepted) => {
             assert_shown(&accepted);
+            set(bytes, &accepted.object);
             linked.map_or_else(Outcome::Unlinked, |()| Outcome::Ready)
         }
     }
@@ -108,6 +112,29 @@ fn linked(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features: &Feat
         assert!(program.license.count_bytes() <= 128 && !function.instructions.is_empty());
     }
     Ok(())
+}
+
+/// Sets a variable and an entry, one of each by the bytes, to something: it is encoded by the types that the bytes say.
+fn set(bytes: &[u8], object: &ObjectInfo) {
+    let chosen = bytes.iter().fold(0, |sum, byte| sum + usize::from(*byte));
+    let values =
+        [json!(1), json!("10.0.0.1"), json!([[1], 2]), json!({"limits": {"bytes": 1}, "count": 1, "text": ["a"]})];
+    let globals = ["step", "start", "total", "zeroed", "rate", "label", "limits"];
+    let value = &values[chosen % values.len()];
+    assert_settings(bytes, &BTreeMap::from([(globals[chosen % globals.len()].to_owned(), value.clone())]), &[]);
+    if let Some(map) = object.maps.get(chosen % object.maps.len().max(1)) {
+        let entry = json!({"name": map.name, "initial": [{"key": value, "value": value}]});
+        let entry: MapSpec = serde_json::from_value(entry).unwrap_or_else(|error| panic!("{error}"));
+        assert_settings(bytes, &BTreeMap::new(), &[entry]);
+    }
+}
+
+fn assert_settings(bytes: &[u8], globals: &BTreeMap<String, Value>, maps: &[MapSpec]) {
+    match Settings::read(bytes, globals, maps) {
+        Err(SettingsError::Object(ObjectError::Defect(panicked))) => panic!("the encoder gave up: {panicked}"),
+        Err(error) => assert_line(&line(&error.to_string(), 2048)),
+        Ok(_) => {}
+    }
 }
 
 fn assert_line(text: &str) {

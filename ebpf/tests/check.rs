@@ -2,6 +2,8 @@
 #![cfg(feature = "fixtures")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use sockeye_crds::{
     BpfProgramSpec, ProgramType, Reason,
@@ -29,12 +31,13 @@ fn map(name: &str) -> MapSpec {
         max_entries: None,
         on_delete: OnDelete::Remove,
         on_shape_change: OnShapeChange::Refuse,
+        initial: vec![],
     }
 }
 
 fn spec(programs: Vec<ProgramSpec>, maps: Vec<MapSpec>) -> BpfProgramSpec {
     let bytecode = Bytecode { inline: Some("AA==".into()), config_map: None };
-    BpfProgramSpec { bytecode, node_selector: None, programs, maps, suspend: false }
+    BpfProgramSpec { bytecode, node_selector: None, programs, maps, globals: BTreeMap::new(), suspend: false }
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
         requires: _,
         programs,
         maps,
+        globals,
         suspend,
     } = a;
     *program == b.program
@@ -102,6 +103,7 @@ fn same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
         && *node_selector == b.node_selector
         && *programs == b.programs
         && *maps == b.maps
+        && *globals == b.globals
         && *suspend == b.suspend
 }
 

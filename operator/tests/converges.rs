@@ -70,6 +70,7 @@ impl World {
                     attach: vec![],
                 }],
                 maps: vec![],
+                globals: BTreeMap::new(),
                 node_selector: None,
                 suspend: false,
                 notes: vec![],

@@ -67,6 +67,20 @@ fn good_objects_are_taken() -> Result<()> {
                 json!([{"name": "my_map", "pin": false, "maxEntries": 4294967295u32, "onDelete": "Retain"}]),
             ),
         ),
+        (
+            "globals",
+            with(
+                "/spec/globals",
+                json!({"rate": 1, "wide": "0x10", "on": true, "text": "a", "list": [1, "2"], "deep": {"a": {"b": [1]}}}),
+            ),
+        ),
+        (
+            "first entries",
+            with(
+                "/spec/maps",
+                json!([{"name": "m", "initial": [{"key": 1, "value": {"a": [1]}}, {"key": "10.0.0.0/8", "value": 1}, {"value": true}]}]),
+            ),
+        ),
         ("a selector", with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]}))),
         ("the longest name", with("/metadata/name", json!("n".repeat(63)))),
         ("the largest inline", with("/spec/bytecode/inline", json!("A".repeat(174_764)))),
@@ -117,6 +131,19 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
             with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Near"}]})),
             "spec.nodeSelector.matchExpressions[0].operator",
         ),
+        (with("/spec/maps", json!([{"name": "m", "initial": [{"key": 1}]}])), "spec.maps[0].initial[0].value"),
+        (
+            with("/spec/maps", json!([{"name": "m", "initial": vec![json!({"value": 1}); 1025]}])),
+            "spec.maps[0].initial",
+        ),
+        (with("/spec/globals", json!([1])), "spec.globals"),
+        (
+            with(
+                "/spec/globals",
+                (0..257).map(|i| (format!("v{i}"), json!(i))).collect::<serde_json::Map<_, _>>().into(),
+            ),
+            "spec.globals",
+        ),
         (with("/spec/surprise", json!(1)), "spec.surprise"),
         (with("/metadata/name", json!("tcp.events")), "metadata.name"),
         (with("/metadata/name", json!("n".repeat(64))), "metadata.name"),
@@ -139,6 +166,8 @@ fn revisions_are_immutable() -> Result<()> {
             "program": {"name": "tcp-events", "uid": "1"}, "generation": 1, "sequence": 1,
             "digest": format!("sha256:{}", "0".repeat(64)), "object": {"programs": [], "maps": [], "license": "GPL", "btf": true},
             "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+            "maps": [{"name": "m", "initial": [{"key": {"a": 1}, "value": [1, "2"]}]}],
+            "globals": {"rate": 1, "deep": {"a": [1]}},
         },
     });
     kubectl(&["delete", "bpfrevisions", "tcp-events-1", "--ignore-not-found"], "")?;
@@ -146,12 +175,22 @@ fn revisions_are_immutable() -> Result<()> {
     revision["metadata"]["labels"] = json!({"sockeye.dev/live": "true"});
     kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &revision.to_string())
         .context("a label may change")?;
-    revision["spec"]["sequence"] = json!(2);
-    let refusal = match kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &revision.to_string()) {
-        Ok(_) => bail!("a revision's spec was changed"),
-        Err(refusal) => refusal.to_string(),
-    };
-    ensure!(refusal.contains("immutable"), "{refusal}");
+    // Also where the schema knows no types.
+    for (field, value) in [
+        ("/spec/sequence", json!(2)),
+        ("/spec/globals/rate", json!(2)),
+        ("/spec/globals/deep", json!({"a": [2]})),
+        ("/spec/maps/0/initial/0/key", json!({"a": 2})),
+        ("/spec/maps/0/initial/0/value", json!([1, 2])),
+    ] {
+        let mut changed = revision.clone();
+        *changed.pointer_mut(field).context(field)? = value;
+        let refusal = match kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &changed.to_string()) {
+            Ok(_) => bail!("a revision's {field} was changed"),
+            Err(refusal) => refusal.to_string(),
+        };
+        ensure!(refusal.contains("immutable"), "{field}: {refusal}");
+    }
     kubectl(&["delete", "bpfrevisions", "tcp-events-1"], "")?;
     Ok(())
 }

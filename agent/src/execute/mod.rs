@@ -22,6 +22,8 @@ use std::{
     os::fd::AsFd as _,
 };
 
+use sockeye_ebpf::settings::Settings;
+
 use crate::{
     failure::Failure,
     host::Order,
@@ -169,7 +171,9 @@ impl Executor<'_> {
         let (Some(wanted), Some(bytes)) = (self.order.wanted, self.order.bytes) else {
             return Err(Failure::internal("a load was planned without an object to load"));
         };
-        let mut request = Request::default();
+        let settings = Settings::read(bytes, &wanted.globals, &wanted.settings)
+            .map_err(|error| Failure::new(error.reason(), error.to_string()))?;
+        let mut request = Request { settings, ..Request::default() };
         for (name, map) in &wanted.maps {
             let source = if reuse.contains(&map.pin_name) {
                 MapSource::Reuse(bpf::obj_get(&self.home.map(&map.pin_name))?)

@@ -115,14 +115,14 @@ pub fn map_create(map: &MapAttr<'_>) -> Result<OwnedFd, SysError> {
     bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr).call(|| format!("BPF_MAP_CREATE of map {name}"))
 }
 
-/// `BPF_MAP_UPDATE_ELEM` of an array's element 0, which is how global data is filled. `value` must be the map's value size.
-pub fn map_fill(map: BorrowedFd<'_>, value: &[u8]) -> Result<(), SysError> {
-    let key = 0u32;
+/// `BPF_MAP_UPDATE_ELEM`; without a key it pushes. Both must have as many bytes as the kernel reads for this map: see
+/// [`super::map`].
+pub fn map_update(map: BorrowedFd<'_>, key: Option<&[u8]>, value: &[u8]) -> Result<(), SysError> {
     let mut attr = zeroed();
     // SAFETY: as above.
     let elem = unsafe { &mut attr.__bindgen_anon_2 };
     elem.map_fd = raw(map);
-    elem.key = std::ptr::from_ref(&key) as u64;
+    elem.key = key.map_or(0, |key| key.as_ptr() as u64);
     elem.__bindgen_anon_1.value = value.as_ptr() as u64;
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop).call(|| "BPF_MAP_UPDATE_ELEM")
 }

@@ -9,14 +9,17 @@
 
 use std::{
     cell::OnceCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
-use aya_obj::btf::Btf;
+use aya_obj::{Map, btf::Btf};
 use sockeye_crds::names;
-use sockeye_ebpf::link::{LinkError, Loadable};
+use sockeye_ebpf::{
+    link::{LinkError, Loadable},
+    settings::Settings,
+};
 
 use super::{
     SysError, bpf,
@@ -34,6 +37,8 @@ pub struct Request<'a> {
     pub programs: BTreeMap<&'a str, ProgramKind>,
     /// Every map of the object.
     pub maps: BTreeMap<&'a str, MapSource>,
+    /// Values of global variables, and what maps begin with that are created.
+    pub settings: Settings,
 }
 
 /// How a program is to be verified.
@@ -85,6 +90,18 @@ pub enum LoadError {
         /// The kernel's answer.
         source: SysError,
     },
+    /// A map does not take what the object puts into it.
+    #[error("map {map} does not take {held} into its slot {slot}: {source}")]
+    Slot {
+        /// The map's name in the ELF.
+        map: String,
+        /// The index.
+        slot: u32,
+        /// The map or program.
+        held: String,
+        /// The kernel's answer.
+        source: SysError,
+    },
     /// The object lacks what was asked for.
     #[error("the object holds no {0}")]
     Missing(String),
@@ -120,8 +137,9 @@ impl KernelBtf {
 
 /// Loads what `request` names.
 pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Result<Loaded, LoadError> {
-    let Request { programs, maps: mut sources } = request;
+    let Request { programs, maps: mut sources, settings } = request;
     let mut object = Loadable::read(bytes)?;
+    object.set_globals(&settings.globals);
     let btf = object_btf(&mut object)?;
     if object.needs_kernel_btf() {
         object.relocate_types(kernel_btf.get()?)?;
@@ -129,6 +147,7 @@ pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Resul
 
     let mut maps = BTreeMap::new();
     let mut definitions = Vec::new();
+    let mut created = BTreeSet::new();
     for (name, mut definition) in object.take_maps() {
         let source = sources.remove(name.as_str()).ok_or_else(|| LoadError::Missing(format!("plan for map {name}")))?;
         let fd = match source {
@@ -136,7 +155,9 @@ pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Resul
             MapSource::Create { value_size, max_entries } => {
                 definition.set_value_size(value_size);
                 definition.set_max_entries(max_entries);
-                map::create(&name, &definition, btf.as_ref().map(|fd| fd.as_fd()))
+                let entries = settings.initial.get(&name).map(Vec::as_slice).unwrap_or_default();
+                created.insert(name.clone());
+                map::create(&name, &definition, entries, btf.as_ref().map(|fd| fd.as_fd()))
                     .map_err(|source| LoadError::Map { name: name.clone(), source })?
             }
         };
@@ -155,7 +176,27 @@ pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Resul
         let fd = load_program(&object, name, kind, btf.as_ref())?;
         loaded.programs.insert(name.to_owned(), fd);
     }
+    for (name, definition) in definitions.iter().filter(|(name, _)| created.contains(name)) {
+        fill_slots(&object, name, definition, &loaded)?;
+    }
     Ok(loaded)
+}
+
+/// Puts into a map what the object says it holds: maps or programs.
+fn fill_slots(object: &Loadable, name: &str, definition: &Map, loaded: &Loaded) -> Result<(), LoadError> {
+    let missing = || LoadError::Missing(format!("map {name}"));
+    for (slot, held) in object.slots().get(name).into_iter().flatten() {
+        let map = loaded.maps.get(name).ok_or_else(missing)?;
+        let fd = loaded.programs.get(held).or_else(|| loaded.maps.get(held));
+        let fd = fd.ok_or_else(|| LoadError::Missing(format!("{held} for map {name}")))?;
+        map::put(name, definition, map.as_fd(), *slot, fd.as_fd()).map_err(|source| LoadError::Slot {
+            map: name.to_owned(),
+            slot: *slot,
+            held: held.clone(),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// The object's own BTF in the kernel: for map and function types that tools print. An object loads without it, so that

@@ -2,36 +2,67 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya_obj::{EbpfSectionKind, Map, generated::bpf_map_type};
+use sockeye_ebpf::settings::Encoded;
 
 use super::{
-    SysError,
+    Call as _, SysError,
     bpf::{self, MapAttr},
 };
 
-/// Creates the map that the object defines, with the settled sizes, and fills and freezes it where it is global data.
-pub fn create(name: &str, map: &Map, btf: Option<BorrowedFd<'_>>) -> Result<OwnedFd, SysError> {
+/// Creates the map that the object defines, with the settled sizes, fills it, and freezes it where it is read-only data.
+pub fn create(name: &str, map: &Map, entries: &[Encoded], btf: Option<BorrowedFd<'_>>) -> Result<OwnedFd, SysError> {
     let inner = match map.inner() {
         // The kernel wants a map of the inner shape to take the shape from; it keeps no reference to it.
         Some(inner) => Some(bpf::map_create(&attr(name, &inner, btf, None))?),
         None => None,
     };
-    if !map.data().is_empty() && map.data().len() != map.value_size() as usize {
-        // The kernel reads as many bytes as the map's values have.
-        let call = format!("filling of map {name}, whose values are not as long as its data");
-        return Err(SysError { call, source: io::ErrorKind::InvalidInput.into() });
-    }
     let fd = bpf::map_create(&attr(name, map, btf, inner.as_ref().map(|fd| fd.as_fd())))?;
     if !map.data().is_empty() {
-        bpf::map_fill(fd.as_fd(), map.data())?;
+        update(name, map, fd.as_fd(), &0u32.to_le_bytes(), map.data())?;
+    }
+    for (key, value) in entries {
+        update(name, map, fd.as_fd(), key, value)?;
     }
     if map.section_kind() == EbpfSectionKind::Rodata {
         bpf::map_freeze(fd.as_fd())?;
     }
     Ok(fd)
+}
+
+/// Puts a descriptor into a slot of a map that holds maps or programs.
+pub fn put(name: &str, map: &Map, fd: BorrowedFd<'_>, slot: u32, held: BorrowedFd<'_>) -> Result<(), SysError> {
+    // Descriptors are never negative.
+    update(name, map, fd, &slot.to_le_bytes(), &held.as_raw_fd().to_le_bytes())
+}
+
+/// Writes an entry; an empty key is none. The kernel reads as many bytes as the map's keys and values have.
+fn update(name: &str, map: &Map, fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<(), SysError> {
+    if key.len() != map.key_size() as usize || value.len() != map.value_size() as usize {
+        let call = format!("filling of map {name}, whose keys or values are not as long as what is to be put there");
+        return Err(SysError { call, source: io::ErrorKind::InvalidInput.into() });
+    }
+    let each;
+    let value = if is_per_cpu(map) {
+        // One value for each processor there may be, each padded to eight bytes.
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).call(|| "read of the possible processors")?;
+        let mut padded = value.to_vec();
+        padded.resize(value.len().next_multiple_of(8), 0);
+        each = padded.repeat(cpus);
+        &each
+    } else {
+        value
+    };
+    bpf::map_update(fd, (!key.is_empty()).then_some(key), value)
+}
+
+fn is_per_cpu(map: &Map) -> bool {
+    use bpf_map_type::*;
+    let per_cpu = [BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH];
+    bpf_map_type::try_from(map.map_type()).is_ok_and(|kind| per_cpu.contains(&kind))
 }
 
 fn attr<'a>(name: &'a str, map: &Map, btf: Option<BorrowedFd<'a>>, inner: Option<BorrowedFd<'a>>) -> MapAttr<'a> {
@@ -71,6 +102,7 @@ fn btf_types(map: &Map) -> Option<(u32, u32)> {
             | BPF_MAP_TYPE_RINGBUF,
         ) => None,
         Ok(BPF_MAP_TYPE_BLOOM_FILTER) => Some((0, btf.def.btf_value_type_id)),
-        _ => Some((btf.def.btf_key_type_id, btf.def.btf_value_type_id)),
+        // The kernel takes both or neither.
+        _ => Some((btf.def.btf_key_type_id, btf.def.btf_value_type_id)).filter(|(key, value)| *key != 0 && *value != 0),
     }
 }

@@ -96,12 +96,19 @@ fn before_any_call() {
     let retained = scene.want(TCP_EVENTS_BTF, &root, json!({"onDelete": "Retain"}), json!({}));
     let unpinned = scene.want(TCP_EVENTS_BTF, &root, json!({"pin": false}), json!({}));
     let suspended = scene.want(TCP_EVENTS_BTF, &root, keep(), json!({"suspend": true}));
+    let filled = scene.want(
+        TCP_EVENTS_BTF,
+        &root,
+        json!({"initial": [{"key": 0, "value": 7}, {"key": 9, "value": 8}]}),
+        json!({}),
+    );
     let one = ((1, 1), &[(0, 1)][..]);
     let two = ((1, 1), &[(1, 1), (2, 1)][..]);
     let mut calls = 0;
     for (what, from, to, (objects, at)) in [
         ("applied", None, Some(&first), one),
         ("another object", Some(&first), Some(&other), one),
+        ("filled", None, Some(&filled), one),
         ("two cgroups", None, Some(&apart), two),
         ("another object at two", Some(&apart), Some(&moved), two),
         ("elsewhere", Some(&first), Some(&apart), two),
@@ -143,6 +150,11 @@ fn before_any_call() {
                     &format!("{}/programs/{}", scene.node.home(NAME), scene.names.program),
                 ]);
                 assert_eq!(shown["id"], ids[0], "{what}, {call}");
+            }
+            if what == "filled" {
+                let map = format!("{}/maps/{}", scene.node.home(NAME), scene.names.map);
+                let counts = scene.node.counts(&["pinned", &map]);
+                assert_eq!((counts[0], counts[9]), (7, 8), "pinned only once it is filled: {call}");
             }
         }
         scene.holds(what, objects, at);

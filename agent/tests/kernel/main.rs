@@ -8,6 +8,7 @@ mod bpffs;
 mod drift;
 mod hostile;
 mod killed;
+mod kinds;
 mod load;
 mod maps;
 mod maps_attached;

@@ -1,5 +1,7 @@
 //! The fold's rules, each by an example: reports in, status out.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::*;
@@ -32,6 +34,7 @@ fn revision(name: &str) -> BpfRevision {
             attach: vec![],
         }],
         maps: vec![],
+        globals: BTreeMap::new(),
         suspend: false,
     };
     BpfRevision::new(name, spec)

@@ -1,0 +1,253 @@
+//! Maps of each type, what they begin with, and global variables: what the program finds, and what bpftool reads by BTF.
+
+use serde_json::{Value, json};
+use sockeye_agent::kernel::probe::Probe;
+use sockeye_ebpf::programs::fixtures::{CGRP, KINDS};
+
+use crate::node::Node;
+
+/// As in the object.
+const KINDS_SEEN: [&str; 21] = [
+    "array",
+    "hash",
+    "lru_hash",
+    "percpu_array",
+    "percpu_hash",
+    "lru_percpu_hash",
+    "lpm_trie",
+    "ringbuf",
+    "perf",
+    "cgroup_storage",
+    "percpu_cgroup_storage",
+    "sk_storage",
+    "array_of_maps",
+    "hash_of_maps",
+    "queue",
+    "stack",
+    "bloom",
+    "globals",
+    "tail_call",
+    "sockmap",
+    "sockhash",
+];
+
+fn programs() -> Value {
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    json!([{"name": "on_connect", "attach": attach}, {"name": "on_tcp", "attach": attach}])
+}
+
+fn globals() -> Value {
+    json!({
+        "rate": "0x0a", "verbose": true, "label": "web", "mode": "AUTO", "gateway": "10.0.0.1", "gateway6": "::1",
+        "mac": [0, 0, 0, 9], "offset": -2, "limits": {"bytes": 50, "ports": [1, 2]}, "port": 443, "counters": [0, 0, 0, 4],
+    })
+}
+
+/// What the program makes of these.
+const SUM: u64 = 10 + 1 + b'w' as u64 + 7 - 2 + 1000 + 50 + 443u16.swap_bytes() as u64 + 4;
+
+fn rule() -> Value {
+    json!({
+        "limits": {"bytes": 12, "adjust": -3, "ports": [80, 443]}, "mode": "AUTO", "active": true, "label": "to the web",
+        "via": "10.0.0.1", "port": 443, "low": 5, "high": 17, "octets": [1, 2], "next": "fd00::1",
+    })
+}
+
+fn maps() -> Value {
+    let one = |value: u64| json!([{"key": 1, "value": value}]);
+    let pushed = |values: [u64; 2]| json!([{"value": values[0]}, {"value": values[1]}]);
+    json!([
+        {"name": "array", "initial": one(11)},
+        {"name": "hash", "initial": [{"key": {"address": "127.0.0.1", "port": 7}, "value": rule()}]},
+        {"name": "lru_hash", "initial": one(13)},
+        {"name": "percpu_array", "initial": one(14)},
+        {"name": "percpu_hash", "initial": one(15)},
+        {"name": "lru_percpu_hash", "initial": one(16)},
+        {"name": "lpm_trie", "initial": [{"key": "127.0.0.0/8", "value": 17}, {"key": "0.0.0.0/0", "value": 18}]},
+        {"name": "queue", "initial": pushed([31, 32])},
+        {"name": "stack", "initial": pushed([41, 42])},
+        {"name": "bloom", "initial": [{"value": 1}]},
+        {"name": "first", "initial": [{"key": 0, "value": 51}]},
+        {"name": "second", "initial": [{"key": 0, "value": 52}]},
+    ])
+}
+
+fn seen(node: &Node) -> Vec<(&'static str, u64)> {
+    let counts = node.counts(&["pinned", &format!("{}/maps/seen", node.home("kinds"))]);
+    KINDS_SEEN.into_iter().zip(counts).collect()
+}
+
+/// A map as bpftool reads it.
+fn dump(node: &Node, name: &str) -> Value {
+    node.bpftool(&["map", "dump", "pinned", &format!("{}/maps/{name}", node.home("kinds"))])
+}
+
+fn ids(node: &Node) -> Vec<(String, Value)> {
+    let details = node.details("kinds");
+    let maps = details["maps"].as_array().unwrap().iter();
+    maps.map(|map| (map["name"].as_str().unwrap().to_owned(), map["id"].clone())).collect()
+}
+
+fn expected(globals: u64) -> [(&'static str, u64); 21] {
+    let values = [11, 12, 13, 14, 15, 16, 17, 1, 1, 1, 1, 1, 51, 52, 31, 42, 1, globals, 1, 1, 1];
+    std::array::from_fn(|i| (KINDS_SEEN[i], values[i]))
+}
+
+#[test]
+fn programs_find_what_the_spec_put_into_maps_and_variables() {
+    let mut node = Node::new("kinds");
+    node.start();
+    node.apply_spec("kinds", KINDS, json!({"programs": programs(), "maps": maps(), "globals": globals()}));
+    node.ready("kinds");
+    node.connect(1);
+    assert_eq!(seen(&node), expected(SUM));
+
+    // What is called by tail is loaded and pinned with the others, and attached nowhere.
+    let details = node.agrees("kinds");
+    let loaded: Vec<&str> =
+        details["programs"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(loaded, ["on_connect", "on_tail_call", "on_tcp"]);
+    assert_eq!(details["links"].as_array().map(Vec::len), Some(2));
+
+    // bpftool's own reading, by the BTF that the kernel has with the map.
+    let formatted = dump(&node, "hash")[0]["formatted"].clone();
+    let value = &formatted["value"];
+    assert_eq!(formatted["key"]["port"], 7);
+    assert_eq!(value["limits"], json!({"bytes": 12, "adjust": -3, "ports": [80, 443, 0]}), "{value}");
+    assert_eq!(
+        (&value["mode"], &value["active"], &value["label"]),
+        (&json!("AUTO"), &json!(true), &json!("to the web"))
+    );
+    assert_eq!((&value["via"], &value["port"]), (&json!(0x0100_000a), &json!(0xbb01)));
+    assert_eq!((&value["low"], &value["high"]), (&json!("0x5"), &json!("0x11")));
+    for (name, each) in [("percpu_array", 14), ("percpu_hash", 15), ("lru_percpu_hash", 16)] {
+        let dump = dump(&node, name);
+        let entry = dump.as_array().unwrap().iter().find(|entry| entry["formatted"]["key"] == 1).unwrap();
+        let values: Vec<&Value> =
+            entry["formatted"]["values"].as_array().unwrap().iter().map(|v| &v["value"]).collect();
+        assert!(!values.is_empty() && values.iter().all(|value| **value == each), "{name}: {entry}");
+    }
+    node.remove("kinds");
+    node.nothing_left();
+}
+
+#[test]
+fn only_new_maps_are_filled_and_only_those_of_the_object_itself_are_made_anew() {
+    let mut node = Node::new("carried");
+    node.start();
+    let apply = |node: &Node, globals: Value, maps: Value| {
+        node.apply_spec("kinds", KINDS, json!({"programs": programs(), "maps": maps, "globals": globals}));
+        node.ready("kinds");
+    };
+    apply(&node, globals(), maps());
+    node.connect(1);
+    let before = ids(&node);
+    let program = |node: &Node| node.details("kinds")["programs"][0]["id"].clone();
+    let loaded = program(&node);
+
+    // Other entries alone change nothing where the maps are there.
+    let pin = format!("{}/maps/array", node.home("kinds"));
+    let bytes =
+        |n: u8, len: usize| (0..len).map(|i| if i == 0 { n.to_string() } else { "0".into() }).collect::<Vec<_>>();
+    let update = [
+        &["map", "update", "pinned", &pin, "key"].map(str::to_owned)[..],
+        &bytes(1, 4),
+        &["value".to_owned()],
+        &bytes(99, 8),
+    ];
+    let update: Vec<String> = update.concat();
+    node.run("bpftool", &update.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut other = maps();
+    other[0]["initial"][0]["value"] = json!(77);
+    apply(&node, globals(), other.clone());
+    assert_eq!((program(&node), ids(&node)), (loaded.clone(), before.clone()));
+
+    // Other variables are another load, which carries over all but what belongs to the one before.
+    let mut faster = globals();
+    faster["rate"] = json!(20);
+    apply(&node, faster.clone(), other.clone());
+    assert_ne!(program(&node), loaded);
+    let after = ids(&node);
+    let anew: Vec<&str> =
+        before.iter().zip(&after).filter(|(one, other)| one.1 != other.1).map(|(one, _)| one.0.as_str()).collect();
+    assert_eq!(anew, [".bss", ".data", ".rodata", "array_of_maps", "hash_of_maps", "prog_array"]);
+    node.connect(1);
+    let found = seen(&node);
+    assert_eq!(found[0], ("array", 99), "what others wrote is carried over");
+    assert_eq!(found[17], ("globals", SUM + 10));
+    assert_eq!(found[14..16], [("queue", 32), ("stack", 41)]);
+    assert_eq!((found[12], found[18]), (("array_of_maps", 51), ("tail_call", 1)));
+
+    // Another agent finds it, and what someone removes is pinned again, not made again.
+    node.stop("KILL");
+    std::fs::remove_file(node.folder().join("node.status.yaml")).unwrap();
+    node.start();
+    node.until("the same again", |node| !node.details("kinds").is_null());
+    assert_eq!((ids(&node), dump(&node, "array")[1]["formatted"]["value"].clone()), (after.clone(), json!(99)));
+    node.run("rm", &[&pin]);
+    node.until("the pin again", |node| node.exists(&pin));
+    assert_eq!(dump(&node, "array")[1]["formatted"]["value"], 99);
+
+    // Without an agent nobody holds it: it is made anew, and filled.
+    node.stop("TERM");
+    let unused = format!("{}/maps/second", node.home("kinds"));
+    node.run("rm", &[&unused]);
+    node.start();
+    node.until("the pin again", |node| node.exists(&unused));
+    assert_eq!(dump(&node, "second")[0]["formatted"]["value"], 52);
+    node.remove("kinds");
+    node.nothing_left();
+}
+
+#[test]
+fn a_mistake_is_refused_before_anything_is_loaded() {
+    let mut node = Node::new("mistaken");
+    node.start();
+    let spec = |globals: Value, maps: Value| json!({"programs": programs(), "maps": maps, "globals": globals});
+    node.apply_spec("kinds", KINDS, spec(json!({"rate": "fast"}), json!([])));
+    let refused = node.condition_is("kinds", "Accepted", "False");
+    assert_eq!(refused["reason"], "InvalidSpec");
+    let said = refused["message"].as_str().unwrap();
+    assert!(said.starts_with("spec.globals.rate: expected __u32") && said.ends_with("got \"fast\""), "{said}");
+    assert_eq!(node.pins("kinds"), Vec::<String>::new());
+
+    node.apply_spec("kinds", KINDS, spec(globals(), maps()));
+    node.ready("kinds");
+    let loaded = node.details("kinds")["programs"].clone();
+    let mut wrong = maps();
+    wrong[1]["initial"][0]["value"]["limits"]["ports"] = json!([80, 70_000]);
+    node.apply_spec("kinds", KINDS, spec(globals(), wrong));
+    let refused = node.condition_is("kinds", "Accepted", "False");
+    let said = refused["message"].as_str().unwrap();
+    assert!(said.starts_with("spec.maps[1].initial[0].value.limits.ports[1]: expected __u16"), "{said}");
+    assert_eq!(node.details("kinds")["programs"], loaded, "what was accepted last runs on");
+
+    // What only the kernel can tell: an inner map that is not as its outer one's definition says.
+    node.remove("kinds");
+    node.apply_spec("kinds", KINDS, spec(json!({}), json!([{"name": "first", "maxEntries": 2}])));
+    let refused = node.condition_is("kinds", "Ready", "False");
+    assert_eq!(refused["reason"], "MapRefused");
+    let said = refused["message"].as_str().unwrap();
+    assert!(said.contains("does not take first into its slot") && said.contains("max_entries"), "{said}");
+    assert_eq!(node.pins("kinds"), Vec::<String>::new());
+    node.remove("kinds");
+    node.nothing_left();
+}
+
+#[test]
+fn storage_that_goes_with_cgroups_works_where_the_kernel_has_it() {
+    let mut node = Node::new("cgrp");
+    node.start();
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    node.apply("cgrp", CGRP, json!([{"name": "on_tcp", "attach": attach}]), json!([]));
+    if Probe::ask().lacks.contains("MapCgrpStorage") {
+        let refused = node.condition_is("cgrp", "Ready", "False");
+        assert_eq!(refused["reason"], "KernelUnsupported", "{refused}");
+    } else {
+        node.ready("cgrp");
+        node.connect(3);
+        assert_eq!(node.counts(&["pinned", &format!("{}/maps/seen", node.home("cgrp"))]), [3]);
+    }
+    node.remove("cgrp");
+    node.nothing_left();
+}

@@ -1,0 +1,341 @@
+//! Encode: a JSON value as the bytes that C would have for it, by its BTF type. Pure.
+//!
+//! | type | JSON |
+//! |---|---|
+//! | integers | a whole number, or a string of one; of a typedef `__be16`, `__be32`, `__be64` in network order |
+//! | `bool` | `true`, `false` |
+//! | enums | a value's name, or its number |
+//! | `char[N]` | text of fewer than N bytes, or a list of numbers |
+//! | 4 or 16 bytes of unsigned integers, `struct in_addr`, `struct in6_addr` | an address, or as the type says |
+//! | arrays | a list; what it leaves out is zero |
+//! | structs and unions | an object; what it leaves out is zero |
+//!
+//! The types are a stranger's, and so may the value be: the depth is bounded, and so are the steps in all. Bytes are written
+//! only within what the caller gave for them.
+
+use serde_json::{Map, Value};
+use sockeye_crds::names::clip;
+
+use crate::{
+    btf::{
+        Btf, BtfError,
+        look::{Enumerators, Form, Look, Member, Record},
+    },
+    elf::printable,
+    number::{Number, address, range_in_words},
+};
+
+/// Values within values.
+const MAX_DEPTH: usize = 32;
+/// Members and enumerators looked at, and values written, by one encoder.
+const MAX_STEPS: usize = 1 << 20;
+/// Anonymous structs within each other, where names are told.
+const MAX_ANONYMOUS: usize = 2;
+/// So many names are told of those that there are.
+const MAX_TOLD: usize = 24;
+
+/// What is wrong with a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {what}")]
+pub struct Mistake {
+    /// Where: the field.
+    pub at: String,
+    /// What was expected, and what is there.
+    pub what: String,
+}
+
+impl Mistake {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { at: String::new(), what: what.into() }
+    }
+
+    /// The same, seen from outside.
+    pub(crate) fn within(self, outer: &str) -> Self {
+        // Fields nest by at most so many; each is an object's name.
+        Self { at: format!("{outer}{}", self.at), ..self }
+    }
+}
+
+impl From<BtfError> for Mistake {
+    fn from(error: BtfError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+type Result<T> = std::result::Result<T, Mistake>;
+
+/// Encodes the values of one spec.
+pub struct Encoder<'a> {
+    btf: &'a Btf<'a>,
+    steps: usize,
+}
+
+impl<'a> Encoder<'a> {
+    /// One that has taken no step.
+    pub const fn new(btf: &'a Btf<'a>) -> Self {
+        Self { btf, steps: 0 }
+    }
+
+    /// Writes a value over zeroes, as many as its type has bytes.
+    pub fn encode(&mut self, id: u32, value: &Value, out: &mut [u8]) -> Result<()> {
+        self.put(id, value, out, 0)
+    }
+
+    fn step(&mut self) -> Result<()> {
+        self.steps += 1;
+        if self.steps > MAX_STEPS { Err(Mistake::new("all values together are too many")) } else { Ok(()) }
+    }
+
+    fn put(&mut self, id: u32, value: &Value, out: &mut [u8], depth: usize) -> Result<()> {
+        self.step()?;
+        if depth > MAX_DEPTH {
+            return Err(Mistake::new(format!("values are nested deeper than {MAX_DEPTH}")));
+        }
+        let look = self.btf.look(id)?;
+        let Look { big_endian, form, .. } = look;
+        if let (Value::String(text), Some(size)) = (value, self.address_size(&look)?)
+            && let Some(octets) = address(text, size)
+        {
+            return copy(&octets, out);
+        }
+        let wrong = |encoder: &Self| encoder.expected(id, value);
+        match (form, value) {
+            (Form::Number { size, signed }, _) => {
+                let bits = Number::read(value).and_then(|number| number.bits(8 * size as u32, signed));
+                let mut bytes = bits.ok_or_else(|| wrong(self))?.to_le_bytes();
+                let bytes = bytes.get_mut(..size).unwrap_or_default();
+                if big_endian {
+                    bytes.reverse();
+                }
+                copy(bytes, out)
+            }
+            (Form::Bool, Value::Bool(on)) => copy(&[u8::from(*on)], out),
+            (Form::Char, _) => {
+                let bits = Number::read(value).and_then(|number| number.bits(8, true));
+                copy(&bits.ok_or_else(|| wrong(self))?.to_le_bytes()[..1], out)
+            }
+            (Form::Enum(of), _) => {
+                let bits = self.enumerator(&of, value)?.ok_or_else(|| wrong(self))?;
+                copy(bits.to_le_bytes().get(..of.size).unwrap_or_default(), out)
+            }
+            (Form::Record(record), Value::Object(fields)) => self.record(id, &record, fields, out, depth),
+            (Form::Array { element, len }, Value::String(text))
+                if self.is_char(element)? && text.len() < len as usize && !text.contains('\0') =>
+            {
+                copy(text.as_bytes(), out.get_mut(..text.len()).unwrap_or_default())
+            }
+            (Form::Array { element, len }, Value::Array(items)) if items.len() <= len as usize => {
+                let size = self.btf.size(element)? as usize;
+                for (i, item) in items.iter().enumerate() {
+                    let place = i.checked_mul(size).and_then(|from| out.get_mut(from..from.checked_add(size)?));
+                    let place = place.ok_or_else(contradiction)?;
+                    self.put(element, item, place, depth + 1).map_err(|mistake| mistake.within(&format!("[{i}]")))?;
+                }
+                Ok(())
+            }
+            _ => Err(wrong(self)),
+        }
+    }
+
+    fn is_char(&self, id: u32) -> Result<bool> {
+        Ok(matches!(self.btf.look(id)?.form, Form::Char))
+    }
+
+    /// Whether a type can hold an address: 4 or 16 bytes of unsigned integers, or the structs for it.
+    fn address_size(&self, look: &Look<'a>) -> Result<Option<usize>> {
+        let size = match look.form {
+            Form::Number { size, signed: false } => size,
+            Form::Array { element, len } => match self.btf.look(element)?.form {
+                Form::Number { size, signed: false } => size.saturating_mul(len as usize),
+                _ => return Ok(None),
+            },
+            Form::Record(_) if look.name == "in_addr" => 4,
+            Form::Record(_) if look.name == "in6_addr" => 16,
+            _ => return Ok(None),
+        };
+        Ok(matches!(size, 4 | 16).then_some(size))
+    }
+
+    fn enumerator(&mut self, of: &Enumerators<'a>, value: &Value) -> Result<Option<u128>> {
+        if let Some(number) = Number::read(value) {
+            return Ok(number.bits(8 * of.size as u32, of.signed));
+        }
+        for enumerator in self.btf.enumerators(of) {
+            self.step()?;
+            let (name, bits) = enumerator?;
+            if value == name {
+                return Ok(Some(bits.into()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn record(
+        &mut self,
+        id: u32,
+        of: &Record<'a>,
+        fields: &Map<String, Value>,
+        out: &mut [u8],
+        depth: usize,
+    ) -> Result<()> {
+        let mut written: Vec<(u64, u64, &str)> = Vec::new();
+        for (name, value) in fields {
+            let within = |mistake: Mistake| mistake.within(&format!(".{}", field(name)));
+            let Some(member) = self.member(of, name, 0, depth).map_err(within)? else {
+                let there = self.names(of)?;
+                let message = format!("{} has no such field; it has: {there}", self.btf.called(id));
+                return Err(within(Mistake::new(message)));
+            };
+            let from = u64::from(member.bit);
+            let bits = match member.width {
+                Some(width) => u64::from(width),
+                None => 8 * u64::from(self.btf.size(member.type_id).map_err(Mistake::from)?),
+            };
+            let over = written.iter().find(|(start, end, _)| from < *end && *start < from + bits);
+            if let Some((.., other)) = over {
+                return Err(within(Mistake::new(format!("it lies over {}: give one of them", field(other)))));
+            }
+            written.push((from, from + bits, name));
+            self.place(&member, value, out, depth).map_err(within)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a member of a record.
+    fn place(&mut self, member: &Member<'a>, value: &Value, out: &mut [u8], depth: usize) -> Result<()> {
+        let Member { type_id, bit, width, .. } = *member;
+        let Some(width) = width else {
+            let from = bit as usize / 8;
+            let size = self.btf.size(type_id)? as usize;
+            let place = from.checked_add(size).and_then(|end| out.get_mut(from..end)).filter(|_| bit % 8 == 0);
+            return self.put(type_id, value, place.ok_or_else(contradiction)?, depth + 1);
+        };
+        self.step()?;
+        let signed = match self.btf.look(type_id)?.form {
+            Form::Number { signed, .. } | Form::Enum(Enumerators { signed, .. }) => signed,
+            Form::Bool => false,
+            _ => return Err(contradiction()),
+        };
+        if width > 64 {
+            return Err(contradiction());
+        }
+        let number = match value {
+            Value::Bool(on) => Some(u128::from(*on)),
+            _ => Number::read(value).and_then(|number| number.bits(width, signed)),
+        };
+        let bits = number.ok_or_else(|| {
+            Mistake::new(format!(
+                "expected a bit field, a number from {}, got {}",
+                range_in_words(width, signed),
+                shown(value)
+            ))
+        })?;
+        for i in 0..width {
+            let at = (bit + i) as usize;
+            let byte = out.get_mut(at / 8).ok_or_else(contradiction)?;
+            *byte |= ((bits >> i & 1) as u8) << (at % 8);
+        }
+        Ok(())
+    }
+
+    /// A member by its name, also of an anonymous struct or union within.
+    fn member(&mut self, of: &Record<'a>, name: &str, base: u32, depth: usize) -> Result<Option<Member<'a>>> {
+        let btf = self.btf;
+        for member in btf.members(of) {
+            self.step()?;
+            let member = member?;
+            let bit = base.checked_add(member.bit).ok_or_else(contradiction)?;
+            if member.name == name && !name.is_empty() {
+                return Ok(Some(Member { bit, ..member }));
+            }
+            if member.name.is_empty()
+                && depth < MAX_DEPTH
+                && let Form::Record(inner) = btf.look(member.type_id)?.form
+                && let Some(found) = self.member(&inner, name, bit, depth + 1)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The names of the fields there are.
+    fn names(&self, of: &Record<'a>) -> Result<String> {
+        let mut names = Vec::new();
+        self.collect_names(of, &mut names, 0)?;
+        Ok(clip(&names.join(", "), 512))
+    }
+
+    fn collect_names(&self, of: &Record<'a>, names: &mut Vec<String>, depth: usize) -> Result<()> {
+        for member in self.btf.members(of).take(MAX_TOLD) {
+            let member = member?;
+            if names.len() >= MAX_TOLD || depth > MAX_ANONYMOUS {
+                break;
+            }
+            match self.btf.look(member.type_id)?.form {
+                Form::Record(inner) if member.name.is_empty() => self.collect_names(&inner, names, depth + 1)?,
+                _ => names.push(field(member.name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a type takes, and what there is instead.
+    fn expected(&self, id: u32, value: &Value) -> Mistake {
+        let takes = self.takes(id).unwrap_or_else(|error| error.what);
+        Mistake::new(format!("expected {}{takes}, got {}", self.btf.called(id), shown(value)))
+    }
+
+    fn takes(&self, id: u32) -> Result<String> {
+        let look = self.btf.look(id)?;
+        let takes = match look.form {
+            Form::Number { size, signed } => {
+                format!(", a whole number from {}", range_in_words(8 * size as u32, signed))
+            }
+            Form::Bool => ", true or false".to_owned(),
+            Form::Char => ", a number from -128 to 127".to_owned(),
+            Form::Enum(of) => {
+                let names = self.btf.enumerators(&of).take(MAX_TOLD).map(|one| Ok(field(one?.0)));
+                format!(", one of {}, or its number", clip(&names.collect::<Result<Vec<_>>>()?.join(", "), 512))
+            }
+            Form::Record(of) => format!(", an object with any of: {}", self.names(&of)?),
+            Form::Array { element, len } if self.is_char(element)? => {
+                format!(", text of at most {} bytes, or a list of at most {len} numbers", len.saturating_sub(1))
+            }
+            Form::Array { len, .. } => format!(", a list of at most {len}"),
+            Form::Other(_) => ", for which no value can be written".to_owned(),
+        };
+        Ok(match self.address_size(&look)? {
+            Some(4) => format!("{takes}, or an IPv4 address"),
+            Some(_) => format!("{takes}, or an IPv6 address"),
+            None => takes,
+        })
+    }
+}
+
+fn copy(bytes: &[u8], out: &mut [u8]) -> Result<()> {
+    if bytes.len() != out.len() {
+        return Err(contradiction());
+    }
+    out.copy_from_slice(bytes);
+    Ok(())
+}
+
+fn contradiction() -> Mistake {
+    Mistake::new("the object's types contradict each other")
+}
+
+/// A name, fit to be shown.
+pub(crate) fn field(name: &str) -> String {
+    printable(name).trim_matches('"').to_owned()
+}
+
+/// A value, fit to be shown.
+pub(crate) fn shown(value: &Value) -> String {
+    let words = match value {
+        Value::Array(items) => return format!("a list of {}", items.len()),
+        Value::Object(_) => return "an object".to_owned(),
+        other => other.to_string(),
+    };
+    clip(&words, 64)
+}
