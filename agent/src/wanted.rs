@@ -143,7 +143,8 @@ impl Wanted {
         for name in spec.object.maps.iter().filter(|map| map.map_type == "ProgArray").flat_map(|map| &map.holds) {
             if !functions.contains_key(name) {
                 let (kind, _) = kind(spec, name, here)?;
-                functions.insert(name.clone(), WantedFunction { kind, paths: BTreeSet::new(), can_cut_off: false });
+                let (paths, maps) = (BTreeMap::new(), BTreeSet::new());
+                functions.insert(name.clone(), WantedFunction { kind, paths, maps, can_cut_off: false });
             }
         }
         let mut maps = BTreeMap::new();

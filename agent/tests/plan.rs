@@ -10,6 +10,7 @@ use sockeye_agent::{
     kernel::{cgroup::Cgroup, load::ProgramKind},
     layout::{Trial, Verdict},
     plan::{Step, detach, plan, revert},
+    pods::Occupant,
     shape::Shape,
     wanted::{Wanted, WantedFunction, WantedMap},
 };

@@ -7,7 +7,6 @@
 //! would hold more, but cost more than the load itself.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, HashSet},
     os::fd::RawFd,
 };

@@ -130,7 +130,7 @@ impl<H: Host> Agent<H> {
         let wanted = self.tracks.get(name).and_then(|track| track.wanted.as_ref());
         let functions = wanted.into_iter().flat_map(|wanted| wanted.functions.values());
         let devices = functions.filter(|function| function.kind.attach_type == CGROUP_DEVICE);
-        let paths: BTreeSet<&String> = devices.flat_map(|function| &function.paths).collect();
+        let paths: BTreeSet<&String> = devices.flat_map(|function| function.paths.keys()).collect();
         let strangers = block_in_place(|| {
             let stranger = |path: &&String| Some(((*path).clone(), self.host.stranger(path, CGROUP_DEVICE, &ours)?));
             paths.iter().filter_map(stranger).collect()

@@ -26,10 +26,12 @@ use sockeye_ebpf::settings::Settings;
 
 use crate::{
     failure::Failure,
+    held::Site,
     host::Order,
     kept::{Kept, KeptProgram, Previous},
     kernel::{
         bpf, bpffs,
+        cgroup::Cgroup,
         cgroup::Root,
         info::{self, MapInfo},
         load::{self, Loaded, MapSource, Request},
