@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use sockeye_agent::{
     agent::{Agent, Places},
-    drive,
+    audit, drive,
     fetch::folder::Folder,
     health::{self, Ready},
     kernel::facts,
@@ -35,6 +35,9 @@ enum Command {
     Detach(Detach),
     /// Take `detach --all` back: the agent that runs here attaches again what is wanted.
     Attach(Attach),
+    /// Print what the builtin connect-audit tells of this node, one line of JSON for each event, until ended. An event is
+    /// told once: of two that read, each sees a part.
+    Audit(Audit),
 }
 
 #[derive(Args)]
@@ -56,6 +59,16 @@ struct Attach {
     /// Everything; there is no other choice yet.
     #[arg(long, required = true)]
     all: bool,
+}
+
+#[derive(Args)]
+struct Audit {
+    /// Where bpffs is mounted.
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    bpffs: PathBuf,
+    /// The name of the BpfProgram.
+    #[arg(default_value = "connect-audit")]
+    program: String,
 }
 
 #[derive(Args)]
@@ -159,6 +172,7 @@ fn start(command: Command) -> Result<()> {
                 Command::Standalone(standalone) => alone(standalone).await,
                 Command::Detach(Detach { places, all: _, reason }) => switch::detach_all(places.into(), &reason),
                 Command::Attach(Attach { places, all: _ }) => switch::attach_all(&places.into()),
+                Command::Audit(Audit { bpffs, program }) => audit::follow(&bpffs, &program).await,
             }
         };
         tokio::select! {

@@ -5,6 +5,7 @@
 //! | [`program`] | `BpfProgram`: intent, written by a user |
 //! | [`revision`] | `BpfRevision`: dispatch, written by the operator; what agents run |
 //! | [`node`] | `BpfNode`: observation, written by one node's agent |
+//! | [`builtin`] | the programs that ship with sockeye, by name |
 //! | [`object`] | what an ELF object holds, before any node loads it |
 //! | [`program_type`] | the program types sockeye runs, in the kernel's words |
 //! | [`condition`] | conditions, their types and their reasons |
@@ -14,6 +15,7 @@
 //!
 //! Nothing here does IO.
 
+pub mod builtin;
 pub mod condition;
 pub mod definitions;
 pub mod names;
@@ -25,6 +27,7 @@ pub mod revision;
 mod schema;
 pub mod summary;
 
+pub use builtin::Builtin;
 pub use condition::{Condition, ConditionType, Reason};
 pub use node::{BpfNode, BpfNodeStatus};
 pub use object::{MapDefinition, MapInfo, ObjectInfo, ProgramInfo};

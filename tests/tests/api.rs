@@ -59,6 +59,7 @@ fn good_objects_are_taken() -> Result<()> {
             ),
         ),
         ("a path", attach(json!([{"cgroup": {"scope": "Path", "path": "/system.slice/a.service"}}]))),
+        ("a builtin", with("/spec/bytecode", json!({"builtin": "tcp-events"}))),
         ("a map to attach to", attach(json!([{"map": "sock_hash"}]))),
         (
             "map settings",
@@ -88,6 +89,8 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
     for (object, field) in [
         (with("/spec/bytecode", json!({})), "spec.bytecode"),
         (with("/spec/bytecode", json!({"inline": "AA==", "configMap": {"name": "a", "key": "b"}})), "spec.bytecode"),
+        (with("/spec/bytecode", json!({"inline": "AA==", "builtin": "tcp-events"})), "spec.bytecode"),
+        (with("/spec/bytecode", json!({"builtin": "tcp-rtts"})), "spec.bytecode.builtin"),
         (with("/spec/bytecode/inline", json!("not base64!")), "spec.bytecode.inline"),
         (with("/spec/bytecode/inline", json!("A".repeat(174_768))), "spec.bytecode.inline"),
         (with("/spec/bytecode", json!({"configMap": {"name": "a"}})), "spec.bytecode.configMap.key"),

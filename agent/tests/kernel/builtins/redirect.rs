@@ -1,0 +1,1 @@
+//! sock-redirect.
