@@ -175,6 +175,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_bytes_of_a_builtin_are_the_operators_own() {
+        let programs = json!([{"name": "measure", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+        let spec = serde_json::from_value(json!({"bytecode": {"builtin": "tcp-rtt"}, "programs": programs})).unwrap();
+        let (verdict, bytes) = check(&spec, None);
+        let bytes = bytes.unwrap();
+        assert_eq!(bytes, sockeye_ebpf::programs::builtin(sockeye_crds::Builtin::TcpRtt));
+        assert_eq!(verdict.unwrap().digest, sockeye_crds::names::digest(&bytes));
+    }
+
     #[tokio::test]
     async fn a_check_that_panics_is_a_refusal() {
         let panicked = tokio::task::spawn_blocking(|| -> () { panic!("a parser gave up") }).await;

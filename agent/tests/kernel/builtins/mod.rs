@@ -34,15 +34,20 @@ fn apply(node: &Node, name: Builtin, programs: &[&str]) {
     node.ready(&name.to_string());
 }
 
-/// The same with other values of its globals: their bytes, in its object.
+/// The same with other values of its globals.
 fn apply_with(node: &Node, name: Builtin, programs: &[&str], globals: &[(&str, &[u8])]) {
+    node.apply_spec(&name.to_string(), &object_with(name, globals), json!({"programs": on_node(programs)}));
+    node.ready(&name.to_string());
+}
+
+/// A builtin's object with other bytes in its globals.
+fn object_with(name: Builtin, globals: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = builtin(name).to_vec();
     for (global, value) in globals {
         let at = position(builtin(name), global);
         bytes[at..at + value.len()].copy_from_slice(value);
     }
-    node.apply_spec(&name.to_string(), &bytes, json!({"programs": on_node(programs)}));
-    node.ready(&name.to_string());
+    bytes
 }
 
 /// Where a global's first byte is in the file.
