@@ -49,10 +49,9 @@ crds: ## regenerate the chart's CustomResourceDefinitions from crds/src
 	cp target/crds.yaml deploy/chart/files/crds.yaml
 	git --no-pager diff --stat -- deploy/chart/files/crds.yaml
 
-example: ## regenerate deploy/examples/bpfprogram.yaml from ebpf/programs
-	@object=$$($(CARGO) run --quiet -p sockeye-ebpf --example inline)
-	sed -i "s|^\( *inline: \).*|\1$$object|" deploy/examples/bpfprogram.yaml
-	git --no-pager diff --stat -- deploy/examples/bpfprogram.yaml
+example: ## regenerate the objects in deploy/examples from ebpf/programs
+	@$(CARGO) run --quiet -p sockeye-ebpf --features fixtures --example inline
+	git --no-pager diff --stat -- deploy/examples
 
 clean: cluster-down ## stop the cluster and remove what was built (not the cached tools in ~/.cache/sockeye)
 	@$(CARGO) clean

@@ -28,6 +28,7 @@ fn compile_all() -> Result<(), String> {
     compile_folder(&clang, Path::new("programs"), &out)?;
     if env::var_os("CARGO_FEATURE_FIXTURES").is_some() {
         compile_folder(&clang, Path::new("programs/fixtures"), &out)?;
+        compile_folder(&clang, Path::new("programs/types"), &out)?;
     }
     Ok(())
 }

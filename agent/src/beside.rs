@@ -1,15 +1,50 @@
-//! `Beside`: a glance at every cgroup and attach type on which something of ours is: one query each, however many
-//! BpfPrograms are there. It tells what of ours the kernel no longer lists, and what others have attached beside it.
+//! `Beside`: a glance at every cgroup or map and attach type on which something of ours is: one query each, however many
+//! BpfPrograms are there. It tells what of ours the kernel no longer lists, and what others have attached beside it. Nothing
+//! stands beside a map's program: whoever attaches another takes its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_ebpf::section::attach_type_name;
 
-use crate::{drift, host::Host, observe::Query, track::Track};
+use crate::{
+    drift,
+    held::{HeldLink, LinkKey},
+    host::Host,
+    kernel::SysError,
+    observe::Query,
+    track::Track,
+};
 
-/// A cgroup, by its path, and an attach type.
-type Place = (String, u32);
+/// What has something of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    /// A cgroup, by its path.
+    Cgroup(String),
+    /// A BpfProgram's map, by its pin name.
+    Map(String, String),
+}
+
+impl Target {
+    fn of(name: &str, key: &LinkKey, link: &HeldLink) -> Option<Self> {
+        match key.map() {
+            // The kernel does not say.
+            Some(_) if link.believed => None,
+            Some(pin) => Some(Self::Map(name.to_owned(), pin.to_owned())),
+            None => link.path.clone().map(Self::Cgroup),
+        }
+    }
+
+    fn query(&self, host: &impl Host, attach_type: u32) -> Result<Option<Query>, SysError> {
+        match self {
+            Self::Cgroup(path) => host.attached(path, attach_type),
+            Self::Map(name, pin) => host.attached_to_map(name, pin, attach_type),
+        }
+    }
+}
+
+/// That, and an attach type.
+type Place = (Target, u32);
 
 /// What others have there, as it was last seen.
 #[derive(Debug, Default)]
@@ -18,7 +53,7 @@ pub struct Beside(BTreeMap<Place, BTreeSet<u32>>);
 /// A link of ours that was in effect.
 struct Ours {
     name: String,
-    cgroup: u64,
+    target: u64,
     program: u32,
 }
 
@@ -30,11 +65,11 @@ impl Beside {
         self.0.retain(|place, _| places.contains_key(place));
         let mut news = false;
         for (place, ours) in places {
-            let (path, attach_type) = &place;
-            let query = match host.attached(path, *attach_type) {
+            let (target, attach_type) = &place;
+            let query = match target.query(host, *attach_type) {
                 Ok(query) => query,
                 Err(error) => {
-                    tracing::warn!(cgroup = path, %error, "can't be queried");
+                    tracing::warn!(?target, %error, "can't be queried");
                     continue;
                 }
             };
@@ -42,6 +77,7 @@ impl Beside {
                 news = true;
                 tracks.entry(name.to_owned()).or_default().stirred = true;
             }
+            let Target::Cgroup(path) = target else { continue };
             let others = others(&ours, query.as_ref());
             let known = self.0.insert(place.clone(), others.clone());
             let come: BTreeSet<u32> = known.map(|known| &others - &known).unwrap_or_default();
@@ -63,19 +99,20 @@ impl Beside {
 fn places(tracks: &BTreeMap<String, Track>) -> BTreeMap<Place, Vec<Ours>> {
     let mut places: BTreeMap<Place, Vec<Ours>> = BTreeMap::new();
     for (name, track) in tracks {
-        for link in track.held.links.values().filter(|link| link.in_effect) {
-            let Some(path) = &link.path else { continue };
-            let ours = Ours { name: name.clone(), cgroup: link.info.cgroup_id, program: link.info.program_id };
-            places.entry((path.clone(), link.info.attach_type)).or_default().push(ours);
+        for (key, link) in track.held.links.iter().filter(|(_, link)| link.in_effect) {
+            let Some(target) = Target::of(name, key, link) else { continue };
+            let id = key.map().map_or(link.info.cgroup_id, |_| link.info.map_id.into());
+            let ours = Ours { name: name.clone(), target: id, program: link.info.program_id };
+            places.entry((target, link.info.attach_type)).or_default().push(ours);
         }
     }
     places
 }
 
-/// The BpfPrograms of which something is not listed, or whose cgroup is another one now.
+/// The BpfPrograms of which something is not listed, or whose cgroup or map is another one now.
 fn missing<'a>(ours: &'a [Ours], query: Option<&'a Query>) -> impl Iterator<Item = &'a str> {
     let listed = move |ours: &Ours| {
-        query.is_some_and(|query| query.cgroup == ours.cgroup && query.programs.contains(&ours.program))
+        query.is_some_and(|query| query.target == ours.target && query.programs.contains(&ours.program))
     };
     ours.iter().filter(move |ours| !listed(ours)).map(|ours| ours.name.as_str())
 }

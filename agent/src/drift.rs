@@ -20,7 +20,7 @@ pub struct Seen {
 }
 
 /// What is no longer as it was: `before` was in effect and all that was wanted. `cgroups` are those that exist: a link that
-/// died with its cgroup is nobody's doing.
+/// died with its cgroup is nobody's doing, and one that went with its map is told of the map.
 pub fn since(before: &Held, now: &Held, cgroups: &BTreeMap<String, Cgroup>) -> Vec<Seen> {
     let removed = |what: String, became: &str| Seen {
         kind: DriftKind::PinRemoved,
@@ -44,9 +44,19 @@ pub fn since(before: &Held, now: &Held, cgroups: &BTreeMap<String, Cgroup>) -> V
         }
     }
     for (key, was) in &before.links {
-        let place = was.path.as_deref().unwrap_or(&key.place);
-        let what = format!("the link of program {} on cgroup {place}", key.function);
-        let lives = was.path.as_ref().and_then(|path| cgroups.get(path)).is_some_and(|c| c.id.to_string() == key.place);
+        let what = match key.map() {
+            Some(map) => format!("the attachment of program {} to map {map}", key.function),
+            None => {
+                format!("the link of program {} on cgroup {}", key.function, was.path.as_deref().unwrap_or(&key.place))
+            }
+        };
+        let lives = match key.map() {
+            Some(map) => now.maps.get(map).is_some_and(|map| map.info.id == was.info.map_id),
+            None => {
+                let cgroup = was.path.as_ref().and_then(|path| cgroups.get(path));
+                cgroup.is_some_and(|cgroup| cgroup.id.to_string() == key.place)
+            }
+        };
         match now.links.get(key).filter(|is| is.info.id == was.info.id) {
             Some(is) if is.in_effect && is.pinned => {}
             Some(is) if is.in_effect => seen.push(removed(what, "it is pinned again; it never ceased to run")),
@@ -106,7 +116,7 @@ mod tests {
             maps: [("m".into(), HeldMap { info: MapInfo { id: 2, ..MapInfo::default() }, pinned: true })].into(),
             links: [(
                 LinkKey::at("f", &cgroup),
-                HeldLink { info: link, path: Some("/a".into()), in_effect: true, pinned: true },
+                HeldLink { info: link, path: Some("/a".into()), in_effect: true, believed: false, pinned: true },
             )]
             .into(),
             ..Held::default()
@@ -139,6 +149,24 @@ mod tests {
         });
         assert_eq!(died_with_it, [], "its cgroup is gone: nobody's doing");
         assert_eq!(kinds(|now, _| now.uid = None), [PinRemoved]);
+    }
+
+    #[test]
+    fn what_is_taken_off_a_map_is_told_and_what_went_with_the_map_is_told_of_the_map() {
+        let (mut before, cgroups) = held();
+        let link = LinkInfo { id: 4, program_id: 1, map_id: 2, ..LinkInfo::default() };
+        let link = HeldLink { info: link, path: None, in_effect: true, believed: false, pinned: true };
+        before.links = [(LinkKey::on_map("f", "m"), link)].into();
+        let mut now = before.clone();
+        now.links.values_mut().for_each(|link| link.in_effect = false);
+        let seen = since(&before, &now, &cgroups);
+        assert!(
+            seen.len() == 1 && seen[0].kind == DriftKind::LinkDetached && seen[0].message.contains("map m"),
+            "{seen:?}"
+        );
+        now.maps.values_mut().for_each(|map| map.info.id = 9);
+        let seen = since(&before, &now, &cgroups);
+        assert!(seen.len() == 1 && seen[0].kind == DriftKind::PinRemoved, "{seen:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use sockeye_crds::{Reason, names::line};
 
 use crate::{
+    held::LinkKey,
     kernel::{SysError, load::LoadError},
     observe::{Keeper, ObserveError},
     wanted::Refusal,
@@ -23,11 +24,41 @@ pub struct Failure {
 
 /// Where an attachment was to be.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// The function.
-    pub function: &'a str,
-    /// The cgroup, as a path below the root or an ID.
-    pub path: &'a str,
+pub enum Place<'a> {
+    /// At a cgroup.
+    Cgroup {
+        /// The function.
+        function: &'a str,
+        /// The cgroup, as a path below the root or an ID.
+        path: &'a str,
+    },
+    /// At a map.
+    Map {
+        /// The function.
+        function: &'a str,
+        /// The map's pin name.
+        map: &'a str,
+    },
+}
+
+impl<'a> Place<'a> {
+    /// That of a link.
+    pub fn of(key: &'a LinkKey) -> Self {
+        let LinkKey { function, place } = key;
+        match key.map() {
+            Some(map) => Self::Map { function, map },
+            None => Self::Cgroup { function, path: place },
+        }
+    }
+}
+
+impl Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cgroup { function, path } => write!(f, "program {function}, cgroup {path}"),
+            Self::Map { function, map } => write!(f, "program {function}, map {map}"),
+        }
+    }
 }
 
 /// What stands behind an EPERM to an attachment, as far as the agent can see.
@@ -62,8 +93,16 @@ impl Failure {
 
     /// The kernel refused to attach.
     pub fn attach(place: Place<'_>, error: &SysError, obstacle: &Obstacle) -> Self {
-        let Place { function, path } = place;
+        let to_map = matches!(place, Place::Map { .. });
         let (reason, hint) = match (error.errno(), obstacle) {
+            (Some(libc::EBUSY), _) if to_map => (
+                Reason::AttachRefused,
+                "something else is attached to the map, or it runs a verdict of the other kind: see `bpftool link`"
+                    .to_owned(),
+            ),
+            (Some(libc::EOPNOTSUPP), _) if to_map => {
+                (Reason::KernelUnsupported, "this kernel is built without CONFIG_BPF_STREAM_PARSER".to_owned())
+            }
             (Some(libc::E2BIG), _) => (
                 Reason::AttachRefused,
                 "the cgroup already has 64 programs of this attach type, the kernel's limit: remove some".to_owned(),
@@ -93,7 +132,7 @@ impl Failure {
             (Some(libc::ENOENT | libc::ENOLINK), _) => (Reason::AttachRefused, "the cgroup is gone".to_owned()),
             _ => (Reason::AttachRefused, "see the kernel's answer".to_owned()),
         };
-        Self::new(reason, format!("program {function}, cgroup {path}: {error}: {hint}"))
+        Self::new(reason, format!("{place}: {error}: {hint}"))
     }
 }
 

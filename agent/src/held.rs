@@ -66,34 +66,73 @@ impl HeldMap {
     }
 }
 
+/// What a function is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// A cgroup.
+    Cgroup(Cgroup),
+    /// A map, by its pin name.
+    Map(String),
+}
+
 /// Which link: a function's, at a place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkKey {
     /// The function.
     pub function: String,
-    /// Where: the cgroup's ID, in decimal.
+    /// Where: the cgroup's ID, in decimal, or `map-` and the map's pin name.
     pub place: String,
 }
 
 impl LinkKey {
+    /// What the name of a place begins with that is a map.
+    const MAP: &'static str = "map-";
+
     /// The link of a function to a cgroup.
     pub fn at(function: &str, cgroup: &Cgroup) -> Self {
         Self { function: function.to_owned(), place: cgroup.id.to_string() }
     }
+
+    /// The link of a function to a map.
+    pub fn on_map(function: &str, pin: &str) -> Self {
+        Self { function: function.to_owned(), place: format!("{}{pin}", Self::MAP) }
+    }
+
+    /// The link of a function to either.
+    pub fn to(function: &str, site: &Site) -> Self {
+        match site {
+            Site::Cgroup(cgroup) => Self::at(function, cgroup),
+            Site::Map(pin) => Self::on_map(function, pin),
+        }
+    }
+
+    /// The map's pin name, where it is a link to a map.
+    pub fn map(&self) -> Option<&str> {
+        self.place.strip_prefix(Self::MAP)
+    }
 }
 
-/// A pinned link.
+/// A pinned link; or, where the kernel has no links for maps, a program that is attached to a map and pinned in a link's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldLink {
     /// What the kernel says of it.
     pub info: LinkInfo,
     /// The cgroup's path below the root, from the note.
     pub path: Option<String>,
-    /// Whether the kernel's own query of the cgroup lists the link's program.
+    /// Whether the kernel's own query of the cgroup or map lists the program.
     pub in_effect: bool,
+    /// Whether the kernel does not say what is attached there, and `in_effect` is that this agent attached it itself.
+    pub believed: bool,
     /// Whether its pin and the note on its cgroup are there. Where someone removed these, the agent's own descriptor holds
     /// the link.
     pub pinned: bool,
+}
+
+impl HeldLink {
+    /// Whether there is a link, which can be updated and ends by itself; without one the map alone holds the program.
+    pub const fn is_link(&self) -> bool {
+        self.info.id != 0
+    }
 }
 
 impl Held {
@@ -168,7 +207,7 @@ impl Names {
             Step::UnpinMap(pin) => drop(self.maps.remove(pin)),
             Step::PinProgram(function) => drop(self.functions.insert(function.clone())),
             Step::UnpinProgram(function) => drop(self.functions.remove(function)),
-            Step::Attach { function, cgroup } => drop(self.links.insert(LinkKey::at(function, cgroup))),
+            Step::Attach { function, site } => drop(self.links.insert(LinkKey::to(function, site))),
             Step::Detach(key) => drop(self.links.remove(key)),
             Step::Leave => *self = Self::default(),
         }

@@ -42,6 +42,10 @@ pub trait Host {
     fn observe_known(&mut self, name: &str, names: &Names) -> Result<Held, SysError>;
     /// What is attached at the cgroup at a path; nothing where there is none.
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError>;
+    /// What runs for sockets that enter a BpfProgram's map, by its pin name; nothing where there is none.
+    fn attached_to_map(&self, name: &str, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError>;
+    /// A program at a cgroup, or below, that is none of these, and where.
+    fn stranger(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)>;
     /// The directories in which something comes or goes when someone meddles with a home.
     fn directories(&self, name: &str, held: &Held) -> Vec<PathBuf>;
     /// The wanted cgroups that exist, by path.
@@ -127,6 +131,14 @@ impl Host for Kernel {
 
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
         observe::attached(&self.root, path, attach_type)
+    }
+
+    fn attached_to_map(&self, name: &str, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
+        observe::attached_to_map(&self.layout.home(name), pin, attach_type)
+    }
+
+    fn stranger(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)> {
+        observe::stranger(&self.root, path, attach_type, ours)
     }
 
     fn directories(&self, name: &str, held: &Held) -> Vec<PathBuf> {

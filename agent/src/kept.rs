@@ -41,13 +41,15 @@ pub struct KeptProgram {
     pub load_key: Option<String>,
 }
 
-/// A link.
+/// A link, or what stands in its place.
 #[derive(Debug)]
 pub struct KeptLink {
     /// Its descriptor.
     pub fd: OwnedFd,
     /// The cgroup's path, as the note said when it was last there.
     pub path: Option<String>,
+    /// Where it is a program that this agent has attached to a map without a link: the attach type.
+    pub attached: Option<u32>,
 }
 
 impl Kept {

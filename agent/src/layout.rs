@@ -4,7 +4,8 @@
 //! <bpffs>/sockeye/_suspend                               -> why nothing is to be attached on this node
 //! <bpffs>/sockeye/<BpfProgram>/maps/<map>                 stable across updates
 //!                             /programs/<function>        what is live
-//!                             /links/<function>/<where>   where: the cgroup's ID
+//!                             /links/<function>/<where>   where: the cgroup's ID, or map-<map>; a link, or, where the
+//!                                                         kernel has none for maps, the program that the map holds
 //!                             /_meta/uid                  -> the BpfProgram's UID
 //!                                   /revision             -> the BpfRevision in effect
 //!                                   /program~<function>   -> <load key>.<program ID>: what load the pin came from

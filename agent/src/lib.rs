@@ -31,6 +31,7 @@ pub mod kernel;
 pub mod kubelet;
 pub mod layout;
 pub mod observe;
+pub mod on_map;
 pub mod plan;
 pub mod policy;
 pub mod probation;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -11,12 +11,13 @@ use crate::{
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names},
     kept::{Kept, KeptLink, KeptProgram},
     kernel::{
-        SysError, bpf, bpffs,
+        Call as _, SysError, bpf, bpffs,
         cgroup::{self, Cgroup, Root},
         info::{self, LinkInfo},
     },
     kubelet,
     layout::{self, Home, Layout, Origin, STAGING, Trial},
+    on_map::{self, OnMap},
     wanted::Wanted,
 };
 
@@ -230,6 +231,9 @@ impl Reader<'_> {
 
     fn pinned_link(&mut self, key: &LinkKey) -> Result<HeldLink, SysError> {
         let fd = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
+        if let Some(pin) = key.map() {
+            return self.pinned_on_map(key, pin, fd);
+        }
         let info = info::link(fd.as_fd())?;
         let noted = bpffs::read_note(&self.home.cgroup(&key.place))?;
         let known = match self.kept.links.remove(key) {
@@ -238,12 +242,15 @@ impl Reader<'_> {
         };
         let pinned = noted.is_some() || known.is_none();
         let path = noted.or(known);
-        self.kept.links.insert(key.clone(), KeptLink { fd, path: path.clone() });
+        self.kept.links.insert(key.clone(), KeptLink { fd, path: path.clone(), attached: None });
         self.link(info, path, pinned)
     }
 
     fn kept_link(&mut self, key: &LinkKey) -> Result<Option<HeldLink>, SysError> {
-        let Some(KeptLink { fd, path }) = self.kept.links.get(key) else { return Ok(None) };
+        let Some(KeptLink { fd, path, attached: _ }) = self.kept.links.get(key) else { return Ok(None) };
+        if let Some(pin) = key.map() {
+            return self.on_map(key, pin, false).map(Some);
+        }
         let (info, path) = (info::link(fd.as_fd())?, path.clone());
         self.link(info, path, false).map(Some)
     }
@@ -253,8 +260,43 @@ impl Reader<'_> {
             Some(path) => self.attached.lists(&info, path)?,
             None => false,
         };
-        Ok(HeldLink { info, path, in_effect, pinned })
+        Ok(HeldLink { info, path, in_effect, believed: false, pinned })
     }
+
+    fn pinned_on_map(&mut self, key: &LinkKey, pin: &str, fd: OwnedFd) -> Result<HeldLink, SysError> {
+        let attached = match self.kept.links.remove(key) {
+            Some(KeptLink { fd: kept, attached: Some(attach_type), .. })
+                if info::is_program(fd.as_fd())?
+                    && info::program_id(fd.as_fd())? == info::program_id(kept.as_fd())? =>
+            {
+                Some(attach_type)
+            }
+            _ => None,
+        };
+        self.kept.links.insert(key.clone(), KeptLink { fd, path: None, attached });
+        self.on_map(key, pin, true)
+    }
+
+    /// What is kept in a link's place, and whether it is attached to the map.
+    fn on_map(&mut self, key: &LinkKey, pin: &str, pinned: bool) -> Result<HeldLink, SysError> {
+        let Kept { programs, maps, links, .. } = &mut *self.kept;
+        let kept = links.get_mut(key).ok_or_else(|| not_kept(key))?;
+        let own = programs.get(&key.function).map(|program| &program.fd);
+        let map = maps.get(pin).map(|map| map.as_fd());
+        let OnMap { info, in_effect, believed } = on_map::look(map, kept, own.map(|fd| fd.as_fd()))?;
+        let mut held = HeldLink { info, path: None, in_effect, believed, pinned };
+        if in_effect && !held.is_link() && info::program_id(kept.fd.as_fd())? != held.info.program_id {
+            // The pin is of the program before: what is attached has to be pinned in its place.
+            let own = own.ok_or_else(|| not_kept(key))?;
+            kept.fd = own.try_clone().call(|| "dup of a program")?;
+            held.pinned = false;
+        }
+        Ok(held)
+    }
+}
+
+fn not_kept(key: &LinkKey) -> SysError {
+    SysError { call: format!("look at {}/{}", key.function, key.place), source: io::ErrorKind::InvalidInput.into() }
 }
 
 /// What the kernel says is attached, asked once per cgroup and attach type.
@@ -275,15 +317,15 @@ impl Attached<'_> {
             self.queried.insert(key.clone(), seen);
         }
         let seen = self.queried.get(&key).and_then(Option::as_ref);
-        Ok(seen.is_some_and(|seen| seen.cgroup == link.cgroup_id && seen.programs.contains(&link.program_id)))
+        Ok(seen.is_some_and(|seen| seen.target == link.cgroup_id && seen.programs.contains(&link.program_id)))
     }
 }
 
-/// What is attached at a cgroup.
+/// What is attached at a cgroup or a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// The cgroup's ID.
-    pub cgroup: u64,
+    /// The cgroup's or the map's ID.
+    pub target: u64,
     /// The attached programs' IDs, in the order they run.
     pub programs: Vec<u32>,
 }
@@ -296,9 +338,31 @@ pub fn attached(root: &Root, path: &str, attach_type: u32) -> Result<Option<Quer
         Err(error) => return Err(error),
     };
     match bpf::prog_query(cgroup.as_fd(), attach_type) {
-        Ok(found) => Ok(Some(Query { cgroup: cgroup::id(cgroup.as_fd())?, programs: found.programs })),
+        Ok(found) => Ok(Some(Query { target: cgroup::id(cgroup.as_fd())?, programs: found.programs })),
         // It was removed in this very moment.
         Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The first program, in the order of paths, that is attached at a cgroup or below it and is none of these; and where.
+pub fn stranger(root: &Root, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)> {
+    let mut paths = root.below(path);
+    paths.sort();
+    paths.into_iter().find_map(|path| {
+        let found = attached(root, &path, attach_type).ok()??;
+        let id = found.programs.into_iter().find(|id| !ours.contains(id))?;
+        Some((path, id))
+    })
+}
+
+/// What runs for sockets that enter the pinned map; nothing where there is none, or the kernel does not tell.
+pub fn attached_to_map(home: &Home, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
+    let map = match bpf::obj_get(&home.map(pin)) {
+        Ok(map) => map,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let target = info::map_id(map.as_fd())?.into();
+    Ok(bpf::map_query(map.as_fd(), attach_type)?.map(|programs| Query { target, programs }))
 }

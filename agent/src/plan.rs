@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sockeye_crds::Reason;
+use sockeye_crds::{Reason, names::pin_name};
+use sockeye_ebpf::section::{STREAM_PARSER, exclude_each_other};
 
 use crate::{
-    held::{Held, LinkKey},
+    held::{Held, HeldLink, LinkKey, Site},
     kernel::cgroup::Cgroup,
     layout::{Trial, Verdict},
     wanted::{Refusal, Wanted, WantedFunction, WantedMap},
@@ -39,14 +40,14 @@ pub enum Step {
     PinMap(String),
     /// Note where a loaded program comes from, and pin it over what may be there.
     PinProgram(String),
-    /// Attach the pinned program to a cgroup, and pin the link.
+    /// Attach the pinned program, and pin the link over what may be there. What a map holds without a link is replaced.
     Attach {
         /// The function.
         function: String,
         /// Where.
-        cgroup: Cgroup,
+        site: Site,
     },
-    /// Make a pinned link run the pinned program, atomically.
+    /// Make a pinned link, or a map, run the pinned program, atomically.
     Update(LinkKey),
     /// Note whether a revision cuts the node off.
     SetTrial(Trial),
@@ -101,11 +102,10 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, cgroups: &BTreeMap<String, Cgr
     steps.extend(repin(wanted, &held));
 
     let loads = needs_load(wanted, &held);
-    if loads {
-        steps.extend(load(wanted, &held)?);
-    }
+    let load = if loads { load(wanted, &held)? } else { Vec::new() };
+    let Attaching { steps: attach, keep, gone } = attach(wanted, &held, cgroups, &load)?;
+    steps.extend(load);
     steps.extend(retention(wanted, &held));
-    let (attach, keep) = attach(wanted, &held, cgroups, loads)?;
     if trial.is_none() && attach.iter().any(|step| may_cut_off(wanted, step)) {
         steps.push(Step::SetTrial(Trial::open(&wanted.revision)));
     }
@@ -113,7 +113,7 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, cgroups: &BTreeMap<String, Cgr
     if held.revision.as_ref() != Some(&wanted.revision) {
         steps.push(Step::SetRevision(Some(wanted.revision.clone())));
     }
-    steps.extend(remove(wanted, &held, &keep));
+    steps.extend(remove(wanted, &held, &keep, &gone));
     Ok(steps)
 }
 
@@ -155,8 +155,11 @@ fn load(wanted: &Wanted, held: &Held) -> Result<Vec<Step>, Refusal> {
 fn repin(wanted: &Wanted, held: &Held) -> Vec<Step> {
     let maps = held.maps.iter().filter(|(pin, map)| !map.pinned && keeps(wanted, held, pin));
     let programs = held.functions.iter().filter(|(name, f)| !f.pinned && wanted.functions.contains_key(*name));
+    // What a map holds is told by this pin, or by the function's, which a load replaces.
+    let links = held.links.iter().filter(|(_, link)| !link.is_link() && link.in_effect && !link.pinned);
     let maps = maps.map(|(pin, _)| Step::RepinMap(pin.clone()));
-    maps.chain(programs.map(|(name, _)| Step::RepinProgram(name.clone()))).collect()
+    let programs = programs.map(|(name, _)| Step::RepinProgram(name.clone()));
+    maps.chain(programs).chain(links.map(|(key, _)| Step::RepinLink(key.clone()))).collect()
 }
 
 /// Whether a step lets something run anew that can keep this agent from the API server.
@@ -185,17 +188,64 @@ fn retention(wanted: &Wanted, held: &Held) -> impl Iterator<Item = Step> {
         .into_iter()
 }
 
-/// The steps that put every wanted link into effect, and the links that are wanted.
+/// What puts every wanted link into effect.
+#[derive(Default)]
+struct Attaching {
+    steps: Vec<Step>,
+    /// The links that are wanted.
+    keep: BTreeSet<LinkKey>,
+    /// Those that had to go first.
+    gone: BTreeSet<LinkKey>,
+}
+
+/// The steps that put every wanted link into effect, after those of a load.
 fn attach(
     wanted: &Wanted,
     held: &Held,
     cgroups: &BTreeMap<String, Cgroup>,
-    loads: bool,
-) -> Result<(Vec<Step>, BTreeSet<LinkKey>), Refusal> {
-    let mut steps = Vec::new();
-    let mut keep = BTreeSet::new();
-    for (function, WantedFunction { kind, paths, can_cut_off: _ }) in &wanted.functions {
+    load: &[Step],
+) -> Result<Attaching, Refusal> {
+    let made_anew = |pin: &str| load.iter().any(|step| matches!(step, Step::PinMap(name) if pin_name(name) == pin));
+    let sites = sites(wanted, cgroups)?;
+    let keep = sites.iter().map(|(function, _, site)| LinkKey::to(function, site)).collect();
+    let mut attaching = Attaching { keep, ..Attaching::default() };
+    for (function, attach_type, site) in sites {
+        let key = LinkKey::to(function, &site);
+        let anew = key.map().is_some_and(made_anew);
         let program = held.functions.get(function).map(|f| f.info.id);
+        let Attaching { steps, keep, gone } = &mut attaching;
+        let mut first = Vec::new();
+        match held.links.get(&key).filter(|_| !gone.contains(&key)) {
+            Some(link) if link.in_effect && link.info.attach_type == attach_type && !anew => {
+                steps.extend((link.is_link() && !link.pinned).then(|| Step::RepinLink(key.clone())));
+                let runs_another = !load.is_empty() || Some(link.info.program_id) != program;
+                steps.extend(runs_another.then_some(Step::Update(key)));
+                continue;
+            }
+            // A dead link, or one of another attach type, can't be made to run the program; one to a map's predecessor, and
+            // what a map holds without a link, are replaced.
+            Some(link) if !anew && (link.is_link() || link.in_effect) => first.push(key.clone()),
+            _ => {}
+        }
+        let in_its_place = |(other, link): &(&LinkKey, &HeldLink)| {
+            let excluded =
+                exclude_each_other(link.info.attach_type, attach_type) || !link.in_effect && !keep.contains(*other);
+            **other != key && key.map().is_some() && other.map() == key.map() && excluded && !anew
+        };
+        let others = held.links.iter().filter(|(other, _)| !gone.contains(*other));
+        first.extend(others.filter(in_its_place).map(|(other, _)| other.clone()));
+        steps.extend(first.iter().cloned().map(Step::Detach));
+        gone.extend(first);
+        steps.push(Step::Attach { function: function.to_owned(), site });
+    }
+    Ok(attaching)
+}
+
+/// Everything that is to be attached, in order: a parser before the verdict that asks for it, and both before what puts sockets
+/// into their map: a socket keeps the programs that it finds there.
+fn sites<'a>(wanted: &'a Wanted, cgroups: &BTreeMap<String, Cgroup>) -> Result<Vec<(&'a str, u32, Site)>, Refusal> {
+    let mut sites = Vec::new();
+    for (function, WantedFunction { kind, paths, maps, can_cut_off: _ }) in &wanted.functions {
         for path in paths {
             let cgroup = cgroups.get(path).ok_or_else(|| Refusal {
                 reason: Reason::CgroupNotFound,
@@ -204,24 +254,28 @@ fn attach(
                     remedy(path)
                 ),
             })?;
-            let key = LinkKey::at(function, cgroup);
-            keep.insert(key.clone());
-            match held.links.get(&key) {
-                // A dead link, or one of another attach type, can't be made to run the program.
-                Some(link) if !link.in_effect || link.info.attach_type != kind.attach_type => {
-                    steps.push(Step::Detach(key));
-                    steps.push(Step::Attach { function: function.clone(), cgroup: cgroup.clone() });
-                }
-                Some(link) => {
-                    steps.extend((!link.pinned).then(|| Step::RepinLink(key.clone())));
-                    let runs_another = loads || Some(link.info.program_id) != program;
-                    steps.extend(runs_another.then_some(Step::Update(key)));
-                }
-                None => steps.push(Step::Attach { function: function.clone(), cgroup: cgroup.clone() }),
-            }
+            sites.push((function.as_str(), kind.attach_type, Site::Cgroup(cgroup.clone())));
         }
+        sites.extend(maps.iter().map(|pin| (function.as_str(), kind.attach_type, Site::Map(pin.clone()))));
     }
-    Ok((steps, keep))
+    sites.sort_by_key(|(_, attach_type, site)| rank(matches!(site, Site::Map(_)), *attach_type));
+    Ok(sites)
+}
+
+/// Where something stands in the order in which things are attached.
+const fn rank(to_map: bool, attach_type: u32) -> u8 {
+    match (to_map, attach_type) {
+        (true, STREAM_PARSER) => 0,
+        (true, _) => 1,
+        (false, _) => 2,
+    }
+}
+
+/// Links in the order in which they go: the other way round.
+fn going(held: &Held) -> impl Iterator<Item = &LinkKey> {
+    let mut links: Vec<(&LinkKey, &HeldLink)> = held.links.iter().collect();
+    links.sort_by_key(|(key, link)| std::cmp::Reverse(rank(key.map().is_some(), link.info.attach_type)));
+    links.into_iter().map(|(key, _)| key)
 }
 
 /// What to do about a path that is not there, by how it looks.
@@ -254,8 +308,8 @@ fn remedy(path: &str) -> &'static str {
 }
 
 /// What is held and no longer wanted: links first, so that nothing runs that is half gone.
-fn remove(wanted: &Wanted, held: &Held, keep: &BTreeSet<LinkKey>) -> Vec<Step> {
-    let links = held.links.keys().filter(|key| !keep.contains(key)).cloned().map(Step::Detach);
+fn remove(wanted: &Wanted, held: &Held, keep: &BTreeSet<LinkKey>, gone: &BTreeSet<LinkKey>) -> Vec<Step> {
+    let links = going(held).filter(|key| !keep.contains(key) && !gone.contains(key)).cloned().map(Step::Detach);
     let functions =
         held.functions.keys().filter(|f| !wanted.functions.contains_key(*f)).cloned().map(Step::UnpinProgram);
     let maps = held.maps.keys().filter(|pin| !keeps(wanted, held, pin)).cloned().map(Step::UnpinMap);
@@ -264,7 +318,7 @@ fn remove(wanted: &Wanted, held: &Held, keep: &BTreeSet<LinkKey>) -> Vec<Step> {
 
 /// The steps after which nothing is attached, and everything else is as it was.
 pub fn detach(held: &Held) -> Vec<Step> {
-    held.links.keys().cloned().map(Step::Detach).collect()
+    going(held).cloned().map(Step::Detach).collect()
 }
 
 /// The steps that take back what is on trial: back to what ran before it, or, where there is nothing to go back to, detached.
@@ -281,9 +335,9 @@ fn dismantle(held: &Held) -> Vec<Step> {
     if held.is_empty() || held.is_retained_only() {
         return Vec::new();
     }
-    let Held { uid: _, revision, trial: _, previous: _, functions, maps, links, retained, stray } = held;
+    let Held { uid: _, revision, trial: _, previous: _, functions, maps, links: _, retained, stray } = held;
     let mut steps: Vec<Step> = stray.then_some(Step::RemoveStray).into_iter().collect();
-    steps.extend(links.keys().cloned().map(Step::Detach));
+    steps.extend(going(held).cloned().map(Step::Detach));
     steps.extend(functions.keys().cloned().map(Step::UnpinProgram));
     steps.extend(maps.keys().filter(|pin| !retained.contains(*pin)).cloned().map(Step::UnpinMap));
     if maps.keys().any(|pin| retained.contains(pin)) {

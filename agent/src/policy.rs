@@ -92,6 +92,7 @@ mod tests {
             digest: String::new(),
             functions: BTreeMap::new(),
             maps: [("my_map".to_owned(), map)].into(),
+            attaches_to_maps: false,
             suspended: false,
         }
     }

@@ -14,7 +14,7 @@ use sockeye_ebpf::{map_type, section};
 
 use crate::{
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
-    kernel::info::MapInfo,
+    kernel::info::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, MapInfo},
     layout::{Home, Layout},
     track::Track,
     wanted::Wanted,
@@ -104,7 +104,7 @@ fn in_effect_revision(held: &Held) -> Option<String> {
 }
 
 fn details(name: &str, track: &Track, shown: &Shown<'_>, home: &Home) -> Details {
-    let Track { held, wanted, failure, suspended, unpinned, drift, .. } = track;
+    let Track { held, wanted, failure, suspended, unpinned, drift, devices, .. } = track;
     let message = failure.as_ref().map(|f| &f.message).or(suspended.as_ref());
     let unpinned_ids = unpinned_ids(held);
     let of_unpinned = unpinned.iter().filter(|(_, info)| unpinned_ids.contains(&info.id));
@@ -115,7 +115,13 @@ fn details(name: &str, track: &Track, shown: &Shown<'_>, home: &Home) -> Details
         wanted: track.revision.clone(),
         message: message.map(|message| clip(message, 2048)),
         verifier_log: failure.as_ref().and_then(|f| f.verifier_log.clone()),
-        notes: notes(unpinned, &unpinned_ids).iter().map(|note| clip(note, 512)).take(16).collect(),
+        notes: notes(unpinned, &unpinned_ids)
+            .iter()
+            .chain(&map_notes(track))
+            .chain(&device_notes(devices))
+            .map(|note| clip(note, 512))
+            .take(16)
+            .collect(),
         drift: drift.clone(),
         programs: shown.functions.iter().filter_map(|(f, held)| loaded_program(f, held, home)).collect(),
         maps: shown
@@ -165,6 +171,47 @@ fn notes(unpinned: &BTreeMap<String, MapInfo>, used: &BTreeSet<u32>) -> Vec<Stri
     gone.chain(unknown).collect()
 }
 
+/// What is to be known of device programs: runtimes have theirs too.
+fn device_notes(devices: &BTreeMap<String, (String, u32)>) -> Vec<String> {
+    let note = |(path, (at, id)): (&String, &(String, u32))| {
+        format!(
+            "others have device programs at or below cgroup {path}, as container runtimes do: program {id} at {at}; an access \
+             needs the yes of each"
+        )
+    };
+    devices.iter().map(note).collect()
+}
+
+/// What is to be known of programs that are attached to maps, or were.
+fn map_notes(track: &Track) -> Vec<String> {
+    let Track { held, wanted, .. } = track;
+    let attaches = wanted.as_ref().is_some_and(|wanted| wanted.attaches_to_maps);
+    let on_maps = || held.links.iter().filter(|(key, _)| key.map().is_some()).map(|(_, link)| link);
+    let mut notes = Vec::new();
+    if attaches || on_maps().next().is_some() {
+        notes.push(
+            "sockets that are in a map keep the programs they came in with, also once these are replaced or detached: until \
+             they are closed, or leave the map"
+                .to_owned(),
+        );
+    }
+    if on_maps().any(|link| !link.is_link()) {
+        notes.push(
+            "this kernel has no links for maps (Linux has from 6.10 on): the pinned map holds what is attached to it, and whoever \
+             may write the map can attach another program in its place"
+                .to_owned(),
+        );
+    }
+    if on_maps().any(|link| link.believed) {
+        notes.push(
+            "this kernel does not say what is attached to a map (Linux does from 5.17 on): in effect is what the agent has \
+             attached itself"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
 fn loaded_map(name: &str, held: &HeldMap, wanted: Option<&Wanted>, used: &BTreeSet<u32>, home: &Home) -> LoadedMap {
     let info = &held.info;
     map_entry(name, info, wanted, used.contains(&info.id), Some(home.host(&home.map(&pin_name(name)))))
@@ -194,13 +241,24 @@ fn attached_link(key: &LinkKey, link: &HeldLink, home: &Home) -> AttachedLink {
     AttachedLink {
         program: key.function.clone(),
         id: info.id.into(),
-        link_type: "cgroup".to_owned(),
+        link_type: link_type(info.link_type).to_owned(),
         program_id: info.program_id.into(),
         attach_type: section::attach_type_name(info.attach_type).into_owned(),
-        cgroup_id: info.cgroup_id.cast_signed(),
+        cgroup_id: key.map().is_none().then(|| info.cgroup_id.cast_signed()),
         cgroup_path: link.path.as_deref().map(|path| clip(path, 1024)),
+        map: key.map().map(str::to_owned),
+        map_id: key.map().map(|_| info.map_id.into()),
         in_effect: link.in_effect,
         pin_path: home.host(&home.link(&key.function, &key.place)),
+    }
+}
+
+/// As bpftool names it.
+const fn link_type(number: u32) -> &'static str {
+    match number {
+        LINK_TYPE_CGROUP => "cgroup",
+        LINK_TYPE_SOCKMAP => "sockmap",
+        _ => "none",
     }
 }
 

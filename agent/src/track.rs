@@ -73,6 +73,8 @@ pub struct Track {
     pub suspended: Option<String>,
     /// Maps of the last load that are not pinned, by name; what no program uses of these went with the loader.
     pub unpinned: BTreeMap<String, MapInfo>,
+    /// Where it has device programs, one of others' at or below each place, by the place's path: where that is, and its ID.
+    pub devices: BTreeMap<String, (String, u32)>,
     /// What others did to it lately.
     pub drift: Vec<Drift>,
     /// Whether something may have happened to it since it was last observed.

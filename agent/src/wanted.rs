@@ -49,6 +49,8 @@ pub struct Wanted {
     pub functions: BTreeMap<String, WantedFunction>,
     /// Every map of the object, by its name in the ELF.
     pub maps: BTreeMap<String, WantedMap>,
+    /// Whether any function is for maps, also while it is attached nowhere.
+    pub attaches_to_maps: bool,
     /// Whether it is to be loaded, and attached nowhere.
     pub suspended: bool,
 }
@@ -60,6 +62,8 @@ pub struct WantedFunction {
     pub kind: ProgramKind,
     /// The cgroups to attach it to, as paths below the root, none below another: nothing counts twice.
     pub paths: BTreeSet<String>,
+    /// The maps to attach it to, by pin name.
+    pub maps: BTreeSet<String>,
     /// Whether it can keep this agent from the API server, so that an attachment is on probation.
     pub can_cut_off: bool,
 }
@@ -134,6 +138,7 @@ impl Wanted {
             digest: spec.digest.clone(),
             functions,
             maps,
+            attaches_to_maps: spec.programs.iter().flat_map(|program| &program.attach).any(|at| at.map.is_some()),
             suspended: spec.suspend,
         })
     }
@@ -155,20 +160,39 @@ fn function(spec: &BpfRevisionSpec, program: &ProgramSpec, here: &Here) -> Resul
     let section_name = info.map(|p| p.section.as_str()).unwrap_or_default();
     let section = section::find(section_name)
         .ok_or_else(|| Refusal::unsupported(format!("program {name}: this agent runs no section {section_name:?}")))?;
-    if section.target != Target::Cgroup || !is_pin_name(name) {
-        return Err(Refusal::unsupported(format!(
-            "program {name}: this agent does not attach section {section_name:?}"
-        )));
+    if !is_pin_name(name) {
+        return Err(Refusal::unsupported(format!("program {name:?} has a name that can't be pinned")));
     }
     let kind = ProgramKind { prog_type: section.prog_type, attach_type: section.attach_type };
     if here.lacking.programs.contains(&kind) {
         let what = format!("attach type {}", section.attach_name);
         return Err(Refusal::kernel(&format!("program {name}"), &what, section.least_kernel));
     }
-    let paths = attach.iter().map(|attach| path(attach, here)).collect::<Result<Vec<_>, _>>()?;
+    let (mut paths, mut maps) = (Vec::new(), BTreeSet::new());
+    for attach in attach {
+        match section.target {
+            Target::Cgroup => paths.push(path(attach, here)?),
+            Target::Map => drop(maps.insert(attached_map(spec, name, attach)?)),
+        }
+    }
     let can_cut_off = here.has_api && section.can_deny();
-    let paths = if spec.suspend { BTreeSet::new() } else { highest(paths) };
-    Ok(WantedFunction { kind, paths, can_cut_off })
+    if spec.suspend {
+        (paths, maps) = (Vec::new(), BTreeSet::new());
+    }
+    Ok(WantedFunction { kind, paths: highest(paths), maps, can_cut_off })
+}
+
+/// The map's pin name. The pin is what holds an attachment, or what it is found by.
+fn attached_map(spec: &BpfRevisionSpec, function: &str, attach: &Attach) -> Result<String, Refusal> {
+    let Attach { cgroup: None, map: Some(map) } = attach else {
+        return Err(Refusal::unsupported(format!("program {function}: this agent attaches it to maps only")));
+    };
+    let pinned = spec.map(map).is_none_or(|settings| settings.pin);
+    if !pinned || !spec.object.maps.iter().any(|info| info.name == *map) {
+        let message = format!("program {function}: there is no pinned map {map} to attach it to");
+        return Err(Refusal { reason: Reason::InvalidSpec, message });
+    }
+    Ok(pin_name(map))
 }
 
 fn path(attach: &Attach, here: &Here) -> Result<String, Refusal> {
@@ -262,6 +286,28 @@ mod tests {
         assert_eq!(path(&pods, &here()).unwrap(), "/kubepods");
         let neither = Attach { cgroup: None, map: Some("m".to_owned()) };
         assert_eq!(path(&neither, &here()).unwrap_err().reason, Reason::Unsupported);
+    }
+
+    #[test]
+    fn a_map_to_attach_to_is_one_that_is_pinned() {
+        let wanted = |map: &str, pin: bool| {
+            let spec = serde_json::json!({
+                "program": {"name": "p", "uid": "u"}, "generation": 1, "sequence": 1, "digest": "sha256:0",
+                "object": {
+                    "programs": [{"name": "f", "section": "sk_msg"}],
+                    "maps": [{"name": "m", "type": "Sockhash", "keySize": 4, "valueSize": 8, "maxEntries": 1,
+                        "definition": "Btf"}],
+                },
+                "programs": [{"name": "f", "attach": [{"map": map}]}],
+                "maps": [{"name": "m", "pin": pin}],
+            });
+            Wanted::new(&BpfRevision::new("p-1", serde_json::from_value(spec).unwrap()), &here())
+        };
+        let there = wanted("m", true).unwrap();
+        assert!(there.attaches_to_maps && there.functions["f"].maps.contains("m") && there.paths().is_empty());
+        for refused in [wanted("m", false), wanted("n", true)] {
+            assert_eq!(refused.unwrap_err().reason, Reason::InvalidSpec);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sockeye_agent::{
-    held::{Held, Names},
+    held::{Held, LinkKey, Names},
     kernel::{cgroup::Cgroup, load::ProgramKind},
     layout::{Trial, Verdict},
     plan::{Step, detach, plan, revert},
@@ -14,11 +14,20 @@ use sockeye_agent::{
     wanted::{Wanted, WantedFunction, WantedMap},
 };
 use sockeye_crds::{MapDefinition, Reason, names::pin_name, revision::ProgramRef};
+use sockeye_ebpf::section::{STREAM_PARSER, STREAM_VERDICT, VERDICT, exclude_each_other};
 use sockeye_fake::{Fake, Ids};
 
 const FUNCTIONS: [&str; 3] = ["f", "g", "h"];
 const MAPS: [&str; 4] = ["m", "n", ".rodata", ".bss"];
 const PATHS: [&str; 3] = ["/a", "/b", "/c"];
+
+/// Two to cgroups; a parser, both verdicts on what is received, and one on what is sent.
+const KINDS: [ProgramKind; 6] = {
+    const fn kind(prog_type: u32, attach_type: u32) -> ProgramKind {
+        ProgramKind { prog_type, attach_type }
+    }
+    [kind(13, 1), kind(13, 2), kind(14, STREAM_PARSER), kind(14, STREAM_VERDICT), kind(14, VERDICT), kind(16, 7)]
+};
 
 fn cgroups() -> BTreeMap<String, Cgroup> {
     let cgroup =
@@ -35,7 +44,8 @@ prop_compose! {
         uid in 0..2u8,
         load in 0..3u8,
         functions in prop::collection::btree_map(prop::sample::select(&FUNCTIONS[..]),
-            (1..3u32, prop::collection::btree_set(prop::sample::select(&PATHS[..]), 1..3)), 1..3),
+            (0..6usize, prop::collection::btree_set(prop::sample::select(&PATHS[..]), 1..3),
+                prop::collection::btree_set(prop::sample::select(&MAPS[..2]), 0..3)), 1..4),
         maps in prop::collection::btree_map(prop::sample::select(&MAPS[..]), (any::<bool>(), any::<bool>(), 10..12u32), 0..4),
         suspended in prop::bool::weighted(0.2),
         can_cut_off in any::<bool>(),
@@ -47,16 +57,25 @@ prop_compose! {
             let retain = retain && pin && !definition.is_data();
             (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, shape: shape(entries), recreate })
         };
-        let function = |(name, (attach_type, paths)): (&str, (u32, BTreeSet<&str>))| {
-            let kind = ProgramKind { prog_type: 13, attach_type };
-            let paths = if suspended { BTreeSet::new() } else { paths.into_iter().map(str::to_owned).collect() };
-            (name.to_owned(), WantedFunction { kind, paths, can_cut_off })
+        let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
+        // As a checked spec has it: only to maps that are pinned, and to each one of a kind.
+        let mut taken: Vec<(String, u32)> = Vec::new();
+        let function = |(name, (kind, paths, to)): (&str, (usize, BTreeSet<&str>, BTreeSet<&str>))| {
+            let kind = KINDS[kind];
+            let own = |names: BTreeSet<&str>| names.into_iter().map(str::to_owned).collect::<BTreeSet<String>>();
+            let (mut paths, mut to) = (own(paths), own(to));
+            if suspended { paths.clear(); to.clear() }
+            if kind.prog_type == 13 { to.clear() } else { paths.clear() }
+            to.retain(|pin| maps.get(pin).is_some_and(|map: &WantedMap| map.pin)
+                && !taken.iter().any(|(at, other)| at == pin && exclude_each_other(*other, kind.attach_type)));
+            taken.extend(to.iter().map(|pin| (pin.clone(), kind.attach_type)));
+            (name.to_owned(), WantedFunction { kind, paths, maps: to, can_cut_off })
         };
         let functions: BTreeMap<_, _> = functions.into_iter().map(function).collect();
-        let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
         // As the load key does it: another set of functions, another pinning or another size is another load.
         let options: Vec<_> = maps.iter().map(|(name, map)| (name, map.pin, map.shape.max_entries)).collect();
-        let load_key = format!("{load}-{:?}-{options:?}", functions.keys());
+        let kinds: Vec<_> = functions.iter().map(|(name, f)| (name, f.kind)).collect();
+        let load_key = format!("{load}-{kinds:?}-{options:?}");
         Wanted {
             program: ProgramRef { name: "p".into(), uid: format!("uid-{uid}") },
             revision: format!("p-{load_key}-{suspended}-{can_cut_off}"),
@@ -64,6 +83,7 @@ prop_compose! {
             digest: "sha256:0".into(),
             functions,
             maps,
+            attaches_to_maps: false,
             suspended,
         }
     }
@@ -108,9 +128,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn executed_plans_leave_nothing_to_plan(events in prop::collection::vec(events(), 1..12)) {
+    fn executed_plans_leave_nothing_to_plan(events in prop::collection::vec(events(), 1..12), unlinked in any::<bool>()) {
         let cgroups = cgroups();
-        let (mut fake, mut ids) = (Fake::default(), Ids::default());
+        let (mut fake, mut ids) = (Fake { unlinked, ..Fake::default() }, Ids::default());
         let mut wanted: Option<Wanted> = None;
         for event in events {
             let mut killed = usize::MAX;
@@ -126,6 +146,7 @@ proptest! {
                             let link = fake.held.links.get_mut(&key).unwrap();
                             link.in_effect = false;
                             link.info.cgroup_id = 0;
+                            link.info.map_id = 0;
                         }
                     }
                 }
@@ -134,7 +155,11 @@ proptest! {
                 },
                 Event::MapLost(i, false) => {
                     let pin = fake.held.maps.keys().nth(i).cloned();
-                    pin.map(|pin| fake.held.maps.remove(&pin));
+                    if let Some(pin) = pin {
+                        fake.held.maps.remove(&pin);
+                        let on_it = fake.held.links.iter_mut().filter(|(key, _)| key.map() == Some(&pin));
+                        on_it.for_each(|(_, link)| link.in_effect = false);
+                    }
                 }
                 Event::FunctionLost(i, true) => if let Some(function) = fake.held.functions.values_mut().nth(i) {
                     function.pinned = false;
@@ -175,8 +200,10 @@ proptest! {
         let last_made = steps.iter().rposition(|s| matches!(s, Step::Attach { .. } | Step::Update(_) | Step::Load { .. }));
         for (i, step) in steps.iter().enumerate() {
             if let Step::Detach(key) = step {
-                // The one exception: a link of another attach type is replaced in place, right after.
-                let replaced = matches!(steps.get(i + 1), Some(Step::Attach { function, .. }) if *function == key.function);
+                // The one exception: what is of another attach type, or holds the room on a map, is replaced right after.
+                let next = steps[i..].iter().find(|step| !matches!(step, Step::Detach(_)));
+                let replaced = matches!(next, Some(Step::Attach { function, site })
+                    if LinkKey::to(function, site).place == key.place);
                 prop_assert!(replaced || last_made.is_none_or(|made| i > made), "{steps:?}");
             }
         }
@@ -189,11 +216,12 @@ fn check(wanted: Option<&Wanted>, held: &Held) -> Result<(), TestCaseError> {
         return Ok(());
     };
     prop_assert_eq!(held.uid.as_ref(), Some(&wanted.program.uid));
-    let links: usize = wanted.functions.values().map(|f| f.paths.len()).sum();
+    let links: usize = wanted.functions.values().map(|f| f.paths.len() + f.maps.len()).sum();
     prop_assert_eq!(held.links.len(), links);
     for (key, link) in &held.links {
         prop_assert!(link.in_effect);
         prop_assert_eq!(link.info.program_id, held.functions[&key.function].info.id);
+        prop_assert_eq!(key.map().map(|pin| held.maps[pin].info.id).unwrap_or_default(), link.info.map_id);
     }
     prop_assert!(held.functions.values().all(|f| f.pinned) && held.links.values().all(|l| l.pinned));
     prop_assert!(held.maps.values().all(|map| map.pinned), "{held:?}");
@@ -218,10 +246,14 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         digest: "sha256:0".into(),
         functions: BTreeMap::new(),
         maps: BTreeMap::new(),
+        attaches_to_maps: false,
         suspended: false,
     };
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    wanted.functions.insert("f".into(), WantedFunction { kind, paths: ["/a".to_owned()].into(), can_cut_off: false });
+    wanted.functions.insert(
+        "f".into(),
+        WantedFunction { kind, paths: ["/a".to_owned()].into(), maps: BTreeSet::new(), can_cut_off: false },
+    );
     let map = WantedMap {
         pin_name: "m".into(),
         pin: true,
@@ -245,7 +277,7 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
 #[test]
 fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     let kind = ProgramKind { prog_type: 8, attach_type: 0 };
-    let function = WantedFunction { kind, paths: ["/a".to_owned()].into(), can_cut_off: true };
+    let function = WantedFunction { kind, paths: ["/a".to_owned()].into(), maps: BTreeSet::new(), can_cut_off: true };
     let mut wanted = Wanted {
         program: ProgramRef { name: "p".into(), uid: "u".into() },
         revision: "p-1".into(),
@@ -253,6 +285,7 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
         digest: "sha256:0".into(),
         functions: [("f".to_owned(), function)].into(),
         maps: BTreeMap::new(),
+        attaches_to_maps: false,
         suspended: false,
     };
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
@@ -282,7 +315,8 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
 #[test]
 fn a_cgroup_that_is_not_there_is_named() {
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    let function = WantedFunction { kind, paths: ["/nowhere".to_owned()].into(), can_cut_off: false };
+    let function =
+        WantedFunction { kind, paths: ["/nowhere".to_owned()].into(), maps: BTreeSet::new(), can_cut_off: false };
     let wanted = Wanted {
         program: ProgramRef { name: "p".into(), uid: "u".into() },
         revision: "p-1".into(),
@@ -290,6 +324,7 @@ fn a_cgroup_that_is_not_there_is_named() {
         digest: "sha256:0".into(),
         functions: [("f".to_owned(), function)].into(),
         maps: BTreeMap::new(),
+        attaches_to_maps: false,
         suspended: false,
     };
     let refusal = plan(Some(&wanted), &Held::default(), &cgroups()).unwrap_err();

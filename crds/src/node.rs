@@ -356,16 +356,16 @@ pub struct LoadedMap {
     pub pin_path: Option<String>,
 }
 
-/// A link in the kernel.
+/// An attachment: a link in the kernel, or, where the kernel has no links for maps, a program that a map holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachedLink {
     /// The function's name in the ELF.
     #[schemars(length(max = 128))]
     pub program: String,
-    /// The kernel's ID.
+    /// The link's ID in the kernel; 0 where there is no link.
     pub id: i64,
-    /// The link's type: cgroup.
+    /// The link's type: cgroup, sockmap; none where the kernel has no links for maps: the pinned map holds the attachment.
     #[serde(rename = "type")]
     #[schemars(length(max = 32))]
     pub link_type: String,
@@ -375,16 +375,23 @@ pub struct AttachedLink {
     /// The attach type, as bpftool names it: cgroup_sock_ops.
     #[schemars(length(max = 64))]
     pub attach_type: String,
-    /// The cgroup's ID (its inode number); 0 once the link is detached or the cgroup gone.
-    #[serde(rename = "cgroupID")]
-    pub cgroup_id: i64,
+    /// The cgroup's ID (its inode number); 0 once the link is detached or the cgroup gone. Absent for a map.
+    #[serde(default, rename = "cgroupID", skip_serializing_if = "Option::is_none")]
+    pub cgroup_id: Option<i64>,
     /// The cgroup's path below the node's cgroup root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub cgroup_path: Option<String>,
-    /// Whether the kernel's own query of the cgroup lists the program.
+    /// The map, by its name on bpffs, that it is attached to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub map: Option<String>,
+    /// That map's ID; 0 once it is detached.
+    #[serde(default, rename = "mapID", skip_serializing_if = "Option::is_none")]
+    pub map_id: Option<i64>,
+    /// Whether the kernel's own query of the cgroup or map lists the program.
     pub in_effect: bool,
-    /// Its pin, as the host sees it.
+    /// Its pin, as the host sees it: the link's; where there is no link, the attached program's.
     #[schemars(length(max = 512))]
     pub pin_path: String,
 }

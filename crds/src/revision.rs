@@ -92,11 +92,13 @@ pub enum Feature {
     Suspend,
     /// Maps that are created anew when their shape changes: `onShapeChange: Recreate`.
     RecreateMaps,
+    /// Programs attached to maps: `attach[].map`.
+    MapAttach,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::ScopePods, Self::Suspend, Self::RecreateMaps];
+    pub const ALL: [Self; 4] = [Self::ScopePods, Self::Suspend, Self::RecreateMaps, Self::MapAttach];
 
     /// The word in `requires`.
     pub fn as_str(self) -> String {
@@ -105,11 +107,12 @@ impl Feature {
 
     /// What a spec makes use of, sorted.
     pub fn of(spec: &BpfRevisionSpec) -> Vec<String> {
-        let mut targets = spec.programs.iter().flat_map(|program| &program.attach).filter_map(|a| a.cgroup.as_ref());
-        let mut uses = |feature: &Self| match feature {
-            Self::ScopePods => targets.any(|target| target.scope == Scope::Pods),
+        let attach = || spec.programs.iter().flat_map(|program| &program.attach);
+        let uses = |feature: &Self| match feature {
+            Self::ScopePods => attach().filter_map(|at| at.cgroup.as_ref()).any(|target| target.scope == Scope::Pods),
             Self::Suspend => spec.suspend,
             Self::RecreateMaps => spec.maps.iter().any(|map| map.on_shape_change == OnShapeChange::Recreate),
+            Self::MapAttach => attach().any(|at| at.map.is_some()),
         };
         let mut words: Vec<String> =
             Self::ALL.iter().filter(|feature| uses(feature)).map(|feature| feature.as_str()).collect();

@@ -1,7 +1,21 @@
-//! Prints tcp-events as it stands in a BpfProgram's `spec.bytecode.inline`: base64, one line.
+//! Puts objects as they stand in a BpfProgram's `spec.bytecode.inline`, base64 on one line, into the manifests of deploy/examples.
+
+use std::{fs, io, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use sockeye_ebpf::programs::{TCP_EVENTS, types};
 
-fn main() {
-    println!("{}", BASE64_STANDARD.encode(sockeye_ebpf::programs::TCP_EVENTS));
+fn main() -> io::Result<()> {
+    let examples = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples"));
+    put(&examples.join("bpfprogram.yaml"), TCP_EVENTS)?;
+    types::ALL.iter().try_for_each(|(name, object)| put(&examples.join(format!("types/{name}.yaml")), object))
+}
+
+fn put(manifest: &Path, object: &[u8]) -> io::Result<()> {
+    let line = |line: &str| match line.split_once("inline: ") {
+        Some((indent, _)) if indent.trim().is_empty() => format!("{indent}inline: {}", BASE64_STANDARD.encode(object)),
+        _ => line.to_owned(),
+    };
+    let lines: Vec<String> = fs::read_to_string(manifest)?.lines().map(line).collect();
+    fs::write(manifest, lines.join("\n") + "\n")
 }

@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sockeye_crds::{
-    BpfProgramSpec, BpfRevisionSpec, ObjectInfo, ProgramInfo, Reason,
+    BpfProgramSpec, BpfRevisionSpec, MapInfo, ObjectInfo, ProgramInfo, ProgramType, Reason,
     names::{self, MAX_INLINE_BYTES},
     program::{Attach, Bytecode, CgroupTarget, MapSpec, OnDelete, OnShapeChange, ProgramSpec, Scope},
     revision::{self, Feature, ProgramRef},
@@ -18,7 +18,7 @@ use crate::{
     elf::printable,
     object::Object,
     programs,
-    section::{self, Target},
+    section::{self, Section, Target},
 };
 
 /// Why a spec is refused.
@@ -123,9 +123,10 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     for (i, map) in maps.iter().enumerate() {
         self::map(&format!("spec.maps[{i}]"), map, object.info())?;
     }
+    attached_maps(&checked, maps, object.info())?;
     Ok(Accepted {
         digest: names::digest(bytes),
-        notes: notes(&object),
+        notes: notes(&object, &checked),
         object: object.into_info(),
         programs: checked,
         maps: maps.clone(),
@@ -181,10 +182,8 @@ fn program(field: &str, program: &ProgramSpec, object: &ObjectInfo) -> Result<Pr
     };
     let ProgramInfo { section, .. } = found;
     let Some(row) = section::find(section) else {
-        let message = format!(
-            "{field}.name: program {name} is in section {}, a type that sockeye does not run: it runs socket and cgroup programs",
-            printable(section)
-        );
+        let message =
+            format!("{field}.name: program {name} is in section {}: {}", printable(section), section::why_not(section));
         return Err(refuse(Reason::Unsupported, message));
     };
     if let Some(given) = program_type.filter(|given| *given != row.program_type) {
@@ -197,18 +196,15 @@ fn program(field: &str, program: &ProgramSpec, object: &ObjectInfo) -> Result<Pr
     }
     count(&format!("{field}.attach"), attach.len(), 1, 16)?;
     for (i, target) in attach.iter().enumerate() {
-        attachment(&format!("{field}.attach[{i}]"), target, row)?;
+        attachment(&format!("{field}.attach[{i}]"), target, row, object)?;
     }
     Ok(ProgramSpec { name: name.clone(), program_type: Some(row.program_type), attach: attach.clone() })
 }
 
-fn attachment(field: &str, target: &Attach, row: &section::Section) -> Result<(), Refusal> {
+fn attachment(field: &str, target: &Attach, row: &Section, object: &ObjectInfo) -> Result<(), Refusal> {
     match (target, row.target) {
         (Attach { cgroup: Some(cgroup), map: None }, Target::Cgroup) => cgroup_target(field, cgroup),
-        (Attach { cgroup: None, map: Some(_) }, Target::Map) => Err(refuse(
-            Reason::Unsupported,
-            format!("{field}.map: this version of sockeye attaches to cgroups only, not yet to maps"),
-        )),
+        (Attach { cgroup: None, map: Some(map) }, Target::Map) => map_target(field, map, object),
         (Attach { cgroup: Some(_), map: None }, Target::Map) => {
             Err(invalid(format!("{field}.cgroup: a {} program attaches to a map: set map instead", row.program_type)))
         }
@@ -217,6 +213,58 @@ fn attachment(field: &str, target: &Attach, row: &section::Section) -> Result<()
         }
         _ => Err(invalid(format!("{field}: exactly one of cgroup and map must be set"))),
     }
+}
+
+fn map_target(field: &str, map: &str, object: &ObjectInfo) -> Result<(), Refusal> {
+    let of_sockets = |m: &&MapInfo| matches!(m.map_type.as_str(), "Sockmap" | "Sockhash");
+    let Some(found) = object.maps.iter().find(|m| m.name == *map) else {
+        let there = there_are(object.maps.iter().filter(of_sockets).map(|m| m.name.as_str()));
+        let message = format!(
+            "{field}.map: the object has no map {}; of sockmaps and sockhashes it has: {there}",
+            printable(map)
+        );
+        return Err(refuse(Reason::NoSuchMap, message));
+    };
+    if !of_sockets(&found) {
+        return Err(invalid(format!(
+            "{field}.map: {map} is of type {}; sk_msg and sk_skb programs attach to a Sockmap or a Sockhash",
+            found.map_type
+        )));
+    }
+    Ok(())
+}
+
+/// What several programs, each fitting by itself, are to one map: it runs one of each kind, and has to be there by its pin.
+fn attached_maps(programs: &[ProgramSpec], maps: &[MapSpec], object: &ObjectInfo) -> Result<(), Refusal> {
+    let row = |program: &ProgramSpec| {
+        let info = object.programs.iter().find(|info| info.name == program.name)?;
+        section::find(&info.section)
+    };
+    let mut seen: Vec<(&str, &str, u32)> = Vec::new();
+    for (i, program) in programs.iter().enumerate() {
+        let Some(row) = row(program) else { continue };
+        for (j, map) in program.attach.iter().enumerate().filter_map(|(j, attach)| Some((j, attach.map.as_deref()?))) {
+            let field = format!("spec.programs[{i}].attach[{j}].map");
+            let taken = |(at, _, attach_type): &&(&str, &str, u32)| {
+                *at == map && section::exclude_each_other(*attach_type, row.attach_type)
+            };
+            if let Some((_, other, _)) = seen.iter().find(taken) {
+                return Err(invalid(format!(
+                    "{field}: map {map} already runs {other}, and {} would be in its place: a map runs one sk_msg program, one \
+                     parser, and one verdict on what is received",
+                    program.name
+                )));
+            }
+            if maps.iter().any(|settings| settings.name == map && !settings.pin) {
+                return Err(invalid(format!(
+                    "{field}: map {map} has pin: false, and a program is attached to a map for as long as the map is pinned: \
+                     leave it pinned"
+                )));
+            }
+            seen.push((map, &program.name, row.attach_type));
+        }
+    }
+    Ok(())
 }
 
 fn cgroup_target(field: &str, CgroupTarget { scope, path }: &CgroupTarget) -> Result<(), Refusal> {
@@ -280,14 +328,30 @@ fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn notes(object: &Object) -> Vec<String> {
-    let asking = &object.pin_requests;
-    if asking.is_empty() {
-        return Vec::new();
+fn notes(object: &Object, programs: &[ProgramSpec]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !object.pin_requests.is_empty() {
+        let names = there_are(object.pin_requests.iter().map(String::as_str));
+        notes.push(format!(
+            "the ELF asks for maps to be pinned by their names; sockeye ignores that and pins them in the BpfProgram's own \
+             directory: {names}"
+        ));
     }
-    let names = there_are(asking.iter().map(String::as_str));
-    vec![format!(
-        "the ELF asks for maps to be pinned by their names; sockeye ignores that and pins them in the BpfProgram's own \
-         directory: {names}"
-    )]
+    let maps: BTreeSet<&str> = programs.iter().flat_map(|p| &p.attach).filter_map(|at| at.map.as_deref()).collect();
+    if !maps.is_empty() {
+        notes.push(format!(
+            "sockets that are in {} keep the program they came in with: a later one, or none, is for sockets that come then",
+            there_are(maps.into_iter())
+        ));
+    }
+    let devices = programs.iter().filter(|p| p.program_type == Some(ProgramType::CgroupDevice));
+    let devices: Vec<&str> = devices.map(|p| p.name.as_str()).collect();
+    if !devices.is_empty() {
+        notes.push(format!(
+            "container runtimes attach device programs of their own to containers' cgroups: an access that {} allows needs \
+             their yes too",
+            there_are(devices.into_iter())
+        ));
+    }
+    notes
 }

@@ -9,11 +9,14 @@
 //! | [`btf`] | the types in `.BTF`, as far as map definitions need them |
 //! | [`contain`](mod@contain) | work on a stranger's bytes, whose panic ends that work alone |
 //! | [`check`](mod@check) | a spec against its object |
+//! | `alias` | names under which aya-obj takes sections that it does not know |
 //! | `link` | an object made ready for the kernel (feature `link`: the agent's) |
 //! | `mutate` | objects as a stranger might write them, by number (feature `fixtures`: the tests') |
 //! | [`programs`] | the programs that ship with sockeye |
 //! | `trial` | a stranger's bytes taken through all of it (both features: the tests') |
 
+#[cfg(any(feature = "link", test))]
+mod alias;
 pub mod btf;
 mod btf_ext;
 pub mod check;

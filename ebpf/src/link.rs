@@ -14,7 +14,7 @@ use aya_obj::{
 };
 use sockeye_crds::names::line;
 
-use crate::{contain::contain, elf::ObjectError, object::Object};
+use crate::{alias, contain::contain, elf::ObjectError, object::Object};
 
 /// Why an object can't be made ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +40,9 @@ pub struct Loadable(aya_obj::Object);
 impl Loadable {
     /// Reads the bytes.
     pub fn read(bytes: &[u8]) -> Result<Self, LinkError> {
-        Object::read(bytes)?;
-        step("parsing", || aya_obj::Object::parse(bytes)).map(Self)
+        let object = Object::read(bytes)?;
+        let bytes = alias::rename(bytes, object.info().programs.iter().map(|program| program.section.as_str()))?;
+        step("parsing", || aya_obj::Object::parse(&bytes)).map(Self)
     }
 
     /// Whether it needs the running kernel's types.

@@ -27,6 +27,29 @@ pub static TCP_EVENTS: &[u8] = object!("tcp-events");
 /// The same with a BTF map definition.
 pub static TCP_EVENTS_BTF: &[u8] = object!("tcp-events-btf");
 
+/// One example for each program type, by the name of its source and of its manifest in deploy/examples/types.
+#[cfg(feature = "fixtures")]
+pub mod types {
+    macro_rules! objects {
+        ($($name:literal),* $(,)?) => {
+            /// All of them.
+            pub static ALL: &[(&str, &[u8])] =
+                &[$(($name, object!($name))),*];
+        };
+    }
+    objects!(
+        "cgroup-device",
+        "cgroup-skb",
+        "cgroup-sock",
+        "cgroup-sock-addr",
+        "cgroup-sock-addr-unix",
+        "cgroup-sockopt",
+        "cgroup-sysctl",
+        "sk-msg",
+        "sk-skb",
+    );
+}
+
 /// Objects for tests.
 #[cfg(feature = "fixtures")]
 pub mod fixtures {

@@ -1,7 +1,7 @@
 //! The one table of program types: what an ELF section says of the programs in it, and what the kernel calls that.
 //!
-//! The spellings are those that both libbpf (`section_defs` in libbpf.c) and aya-obj (`ProgramSection::from_str`) take; the
-//! numbers are `enum bpf_prog_type` and `enum bpf_attach_type`, the names bpftool's (`libbpf_bpf_attach_type_str`).
+//! The spellings are libbpf's (`section_defs` in libbpf.c); the numbers are `enum bpf_prog_type` and `enum bpf_attach_type`, the
+//! names bpftool's (`libbpf_bpf_attach_type_str`). What a row means to users is in docs/program-types.md.
 
 use std::borrow::Cow;
 
@@ -24,12 +24,16 @@ pub struct Section {
     pub target: Target,
     /// The first kernel that has it.
     pub least_kernel: (u16, u16),
+    /// What the kernel asks for to load and attach it. CAP_PERFMON besides spares every type the fences against
+    /// speculation, and lets its programs compare pointers.
+    pub capabilities: &'static [&'static str],
 }
 
 impl Section {
     /// Whether its programs can keep a process from the network altogether, so that a mistake in one can cut a node off.
     pub const fn can_deny(&self) -> bool {
-        matches!(self.program_type, ProgramType::CgroupSkb | ProgramType::CgroupSock | ProgramType::CgroupSockAddr)
+        use ProgramType::{CgroupSkb, CgroupSock, CgroupSockAddr, SkMsg, SkSkb};
+        matches!(self.program_type, CgroupSkb | CgroupSock | CgroupSockAddr | SkMsg | SkSkb)
     }
 }
 
@@ -42,7 +46,21 @@ pub enum Target {
     Map,
 }
 
+/// `BPF_SK_SKB_STREAM_PARSER`
+pub const STREAM_PARSER: u32 = 4;
+/// `BPF_SK_SKB_STREAM_VERDICT`
+pub const STREAM_VERDICT: u32 = 5;
+/// `BPF_SK_SKB_VERDICT`
+pub const VERDICT: u32 = 38;
+
+/// Whether the kernel keeps programs of both attach types from one map: it has room for one of each, and for one verdict on
+/// what a socket receives.
+pub fn exclude_each_other(one: u32, other: u32) -> bool {
+    one == other || matches!((one, other), (STREAM_VERDICT, VERDICT) | (VERDICT, STREAM_VERDICT))
+}
+
 /// A row, in the columns' order.
+#[expect(clippy::too_many_arguments, reason = "a table's columns")]
 const fn row(
     name: &'static str,
     program_type: ProgramType,
@@ -51,8 +69,9 @@ const fn row(
     attach_name: &'static str,
     target: Target,
     least_kernel: (u16, u16),
+    capabilities: &'static [&'static str],
 ) -> Section {
-    Section { name, program_type, prog_type, attach_type, attach_name, target, least_kernel }
+    Section { name, program_type, prog_type, attach_type, attach_name, target, least_kernel, capabilities }
 }
 
 /// The table.
@@ -60,34 +79,42 @@ const fn row(
 pub static SECTIONS: &[Section] = {
     use ProgramType::*;
     use Target::*;
+    // Loading asks for the one, attaching and querying for the other.
+    const NET: &[&str] = &["CAP_BPF", "CAP_NET_ADMIN"];
     &[
-        row("sockops",               SockOps,        13, 3,  "cgroup_sock_ops",            Cgroup, (4, 13)),
-        row("cgroup_skb/ingress",    CgroupSkb,      8,  0,  "cgroup_inet_ingress",        Cgroup, (4, 10)),
-        row("cgroup_skb/egress",     CgroupSkb,      8,  1,  "cgroup_inet_egress",         Cgroup, (4, 10)),
-        row("cgroup/sock_create",    CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10)),
-        row("cgroup/sock",           CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10)),
-        row("cgroup/sock_release",   CgroupSock,     9,  34, "cgroup_inet_sock_release",   Cgroup, (5, 9)),
-        row("cgroup/post_bind4",     CgroupSock,     9,  12, "cgroup_inet4_post_bind",     Cgroup, (4, 17)),
-        row("cgroup/post_bind6",     CgroupSock,     9,  13, "cgroup_inet6_post_bind",     Cgroup, (4, 17)),
-        row("cgroup/bind4",          CgroupSockAddr, 18, 8,  "cgroup_inet4_bind",          Cgroup, (4, 17)),
-        row("cgroup/bind6",          CgroupSockAddr, 18, 9,  "cgroup_inet6_bind",          Cgroup, (4, 17)),
-        row("cgroup/connect4",       CgroupSockAddr, 18, 10, "cgroup_inet4_connect",       Cgroup, (4, 17)),
-        row("cgroup/connect6",       CgroupSockAddr, 18, 11, "cgroup_inet6_connect",       Cgroup, (4, 17)),
-        row("cgroup/sendmsg4",       CgroupSockAddr, 18, 14, "cgroup_udp4_sendmsg",        Cgroup, (4, 18)),
-        row("cgroup/sendmsg6",       CgroupSockAddr, 18, 15, "cgroup_udp6_sendmsg",        Cgroup, (4, 18)),
-        row("cgroup/recvmsg4",       CgroupSockAddr, 18, 19, "cgroup_udp4_recvmsg",        Cgroup, (5, 2)),
-        row("cgroup/recvmsg6",       CgroupSockAddr, 18, 20, "cgroup_udp6_recvmsg",        Cgroup, (5, 2)),
-        row("cgroup/getpeername4",   CgroupSockAddr, 18, 29, "cgroup_inet4_getpeername",   Cgroup, (5, 8)),
-        row("cgroup/getpeername6",   CgroupSockAddr, 18, 30, "cgroup_inet6_getpeername",   Cgroup, (5, 8)),
-        row("cgroup/getsockname4",   CgroupSockAddr, 18, 31, "cgroup_inet4_getsockname",   Cgroup, (5, 8)),
-        row("cgroup/getsockname6",   CgroupSockAddr, 18, 32, "cgroup_inet6_getsockname",   Cgroup, (5, 8)),
-        row("cgroup/getsockopt",     CgroupSockopt,  25, 21, "cgroup_getsockopt",          Cgroup, (5, 3)),
-        row("cgroup/setsockopt",     CgroupSockopt,  25, 22, "cgroup_setsockopt",          Cgroup, (5, 3)),
-        row("cgroup/sysctl",         CgroupSysctl,   23, 18, "cgroup_sysctl",              Cgroup, (5, 2)),
-        row("cgroup/dev",            CgroupDevice,   15, 6,  "cgroup_device",              Cgroup, (4, 15)),
-        row("sk_msg",                SkMsg,          16, 7,  "sk_msg_verdict",             Map,    (4, 17)),
-        row("sk_skb/stream_parser",  SkSkb,          14, 4,  "sk_skb_stream_parser",       Map,    (4, 14)),
-        row("sk_skb/stream_verdict", SkSkb,          14, 5,  "sk_skb_stream_verdict",      Map,    (4, 14)),
+        row("sockops",                SockOps,        13, 3,  "cgroup_sock_ops",            Cgroup, (4, 13),  NET),
+        row("cgroup_skb/ingress",     CgroupSkb,      8,  0,  "cgroup_inet_ingress",        Cgroup, (4, 10),  NET),
+        row("cgroup_skb/egress",      CgroupSkb,      8,  1,  "cgroup_inet_egress",         Cgroup, (4, 10),  NET),
+        row("cgroup/sock_create",     CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10),  NET),
+        row("cgroup/sock",            CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10),  NET),
+        row("cgroup/sock_release",    CgroupSock,     9,  34, "cgroup_inet_sock_release",   Cgroup, (5, 9),   NET),
+        row("cgroup/post_bind4",      CgroupSock,     9,  12, "cgroup_inet4_post_bind",     Cgroup, (4, 17),  NET),
+        row("cgroup/post_bind6",      CgroupSock,     9,  13, "cgroup_inet6_post_bind",     Cgroup, (4, 17),  NET),
+        row("cgroup/bind4",           CgroupSockAddr, 18, 8,  "cgroup_inet4_bind",          Cgroup, (4, 17),  NET),
+        row("cgroup/bind6",           CgroupSockAddr, 18, 9,  "cgroup_inet6_bind",          Cgroup, (4, 17),  NET),
+        row("cgroup/connect4",        CgroupSockAddr, 18, 10, "cgroup_inet4_connect",       Cgroup, (4, 17),  NET),
+        row("cgroup/connect6",        CgroupSockAddr, 18, 11, "cgroup_inet6_connect",       Cgroup, (4, 17),  NET),
+        row("cgroup/connect_unix",    CgroupSockAddr, 18, 49, "cgroup_unix_connect",        Cgroup, (6, 7),   NET),
+        row("cgroup/sendmsg4",        CgroupSockAddr, 18, 14, "cgroup_udp4_sendmsg",        Cgroup, (4, 18),  NET),
+        row("cgroup/sendmsg6",        CgroupSockAddr, 18, 15, "cgroup_udp6_sendmsg",        Cgroup, (4, 18),  NET),
+        row("cgroup/sendmsg_unix",    CgroupSockAddr, 18, 50, "cgroup_unix_sendmsg",        Cgroup, (6, 7),   NET),
+        row("cgroup/recvmsg4",        CgroupSockAddr, 18, 19, "cgroup_udp4_recvmsg",        Cgroup, (5, 2),   NET),
+        row("cgroup/recvmsg6",        CgroupSockAddr, 18, 20, "cgroup_udp6_recvmsg",        Cgroup, (5, 2),   NET),
+        row("cgroup/recvmsg_unix",    CgroupSockAddr, 18, 51, "cgroup_unix_recvmsg",        Cgroup, (6, 7),   NET),
+        row("cgroup/getpeername4",    CgroupSockAddr, 18, 29, "cgroup_inet4_getpeername",   Cgroup, (5, 8),   NET),
+        row("cgroup/getpeername6",    CgroupSockAddr, 18, 30, "cgroup_inet6_getpeername",   Cgroup, (5, 8),   NET),
+        row("cgroup/getpeername_unix",CgroupSockAddr, 18, 52, "cgroup_unix_getpeername",    Cgroup, (6, 7),   NET),
+        row("cgroup/getsockname4",    CgroupSockAddr, 18, 31, "cgroup_inet4_getsockname",   Cgroup, (5, 8),   NET),
+        row("cgroup/getsockname6",    CgroupSockAddr, 18, 32, "cgroup_inet6_getsockname",   Cgroup, (5, 8),   NET),
+        row("cgroup/getsockname_unix",CgroupSockAddr, 18, 53, "cgroup_unix_getsockname",    Cgroup, (6, 7),   NET),
+        row("cgroup/getsockopt",      CgroupSockopt,  25, 21, "cgroup_getsockopt",          Cgroup, (5, 3),   NET),
+        row("cgroup/setsockopt",      CgroupSockopt,  25, 22, "cgroup_setsockopt",          Cgroup, (5, 3),   NET),
+        row("cgroup/sysctl",          CgroupSysctl,   23, 18, "cgroup_sysctl",              Cgroup, (5, 2),   NET),
+        row("cgroup/dev",             CgroupDevice,   15, 6,  "cgroup_device",              Cgroup, (4, 15),  NET),
+        row("sk_msg",                 SkMsg,          16, 7,  "sk_msg_verdict",             Map,    (4, 17),  NET),
+        row("sk_skb/stream_parser",   SkSkb,          14, 4,  "sk_skb_stream_parser",       Map,    (4, 14),  NET),
+        row("sk_skb/stream_verdict",  SkSkb,          14, 5,  "sk_skb_stream_verdict",      Map,    (4, 14),  NET),
+        row("sk_skb/verdict",         SkSkb,          14, 38, "sk_skb_verdict",             Map,    (5, 13),  NET),
     ]
 };
 
@@ -96,6 +123,22 @@ pub fn find(section: &str) -> Option<&'static Section> {
     SECTIONS
         .iter()
         .find(|row| section.strip_prefix(row.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// Sections that are no row of the table, though one might look for them there: what to do instead, or why not.
+const OTHERS: [(&str, &str); 6] = [
+    ("cgroup/skb", "it says no direction: name it cgroup_skb/ingress or cgroup_skb/egress"),
+    ("cgroup_skb", "it says no direction: name it cgroup_skb/ingress or cgroup_skb/egress"),
+    ("sk_skb", "it does not say what for: name it sk_skb/stream_parser, sk_skb/stream_verdict or sk_skb/verdict"),
+    ("sk_lookup", "SkLookup programs attach to network namespaces, which is out of scope"),
+    ("sk_reuseport", "SkReuseport programs attach to one socket, by the process that owns it, which is out of scope"),
+    ("lsm_cgroup", "LsmCgroup programs attach to the kernel's security hooks, which is out of scope"),
+];
+
+/// Why programs of a section that is no row are not run.
+pub fn why_not(section: &str) -> &'static str {
+    let other = OTHERS.iter().find(|(name, _)| section.split('/').next() == Some(*name) || section == *name);
+    other.map_or("a type that sockeye does not run: it runs socket and cgroup programs", |(_, why)| why)
 }
 
 /// The program type of a kernel number.
@@ -115,10 +158,27 @@ mod tests {
     use aya_obj::{ProgramSection, generated::bpf_attach_type as attach, generated::bpf_prog_type as prog};
 
     #[test]
-    fn aya_takes_every_section() {
+    fn aya_takes_every_section_under_its_name_or_another() {
         for row in SECTIONS {
-            assert!(row.name.parse::<ProgramSection>().is_ok(), "{}", row.name);
-            assert!(format!("{}/more", row.name).parse::<ProgramSection>().is_ok(), "{}", row.name);
+            let name = crate::alias::of(row.name).unwrap_or_else(|| row.name.to_owned());
+            assert!(name.parse::<ProgramSection>().is_ok(), "{name}");
+            assert!(format!("{name}/more").parse::<ProgramSection>().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_run_is_refused_by_its_name() {
+        for (section, word) in [
+            ("cgroup/skb", "direction"),
+            ("cgroup_skb", "direction"),
+            ("sk_skb", "stream_parser"),
+            ("sk_lookup", "SkLookup"),
+            ("sk_lookup/mine", "out of scope"),
+            ("sk_reuseport/migrate", "SkReuseport"),
+            ("lsm_cgroup/socket_bind", "LsmCgroup"),
+            ("xdp", "a type that sockeye does not run"),
+        ] {
+            assert!(find(section).is_none() && why_not(section).contains(word), "{section}: {}", why_not(section));
         }
     }
 
@@ -140,7 +200,14 @@ mod tests {
             ("cgroup/sysctl", prog::BPF_PROG_TYPE_CGROUP_SYSCTL, attach::BPF_CGROUP_SYSCTL),
             ("cgroup/dev", prog::BPF_PROG_TYPE_CGROUP_DEVICE, attach::BPF_CGROUP_DEVICE),
             ("sk_msg", prog::BPF_PROG_TYPE_SK_MSG, attach::BPF_SK_MSG_VERDICT),
+            ("sk_skb/stream_parser", prog::BPF_PROG_TYPE_SK_SKB, attach::BPF_SK_SKB_STREAM_PARSER),
             ("sk_skb/stream_verdict", prog::BPF_PROG_TYPE_SK_SKB, attach::BPF_SK_SKB_STREAM_VERDICT),
+            ("sk_skb/verdict", prog::BPF_PROG_TYPE_SK_SKB, attach::BPF_SK_SKB_VERDICT),
+            ("cgroup/connect_unix", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_UNIX_CONNECT),
+            ("cgroup/sendmsg_unix", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_UNIX_SENDMSG),
+            ("cgroup/recvmsg_unix", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_UNIX_RECVMSG),
+            ("cgroup/getpeername_unix", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_UNIX_GETPEERNAME),
+            ("cgroup/getsockname_unix", prog::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_UNIX_GETSOCKNAME),
         ] {
             let row = find(section).unwrap();
             assert_eq!((row.prog_type, row.attach_type), (prog_type as u32, attach_type as u32), "{section}");

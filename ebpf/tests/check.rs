@@ -9,7 +9,7 @@ use sockeye_crds::{
 };
 use sockeye_ebpf::{
     check::{check, decode_inline},
-    programs::{TCP_EVENTS, fixtures},
+    programs::{TCP_EVENTS, fixtures, types},
 };
 
 fn cgroup(scope: Scope, path: Option<&str>) -> Attach {
@@ -100,6 +100,76 @@ fn mistakes_are_refused_by_field_and_reason() {
     assert!(check(&data, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].maxEntries"));
     let kept = spec(vec![program("on_create")], vec![MapSpec { on_delete: OnDelete::Retain, ..map(".bss") }]);
     assert!(check(&kept, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].onDelete"));
+}
+
+#[test]
+fn maps_that_nothing_can_be_attached_to_are_refused() {
+    let object = |name: &str| types::ALL.iter().find(|(of, _)| *of == name).unwrap().1;
+    let to = |name: &str, maps: &[&str]| {
+        let attach = maps.iter().map(|map| Attach { cgroup: None, map: Some((*map).to_owned()) }).collect();
+        ProgramSpec { attach, ..program(name) }
+    };
+    let accepted = check(&spec(vec![to("redirect", &["sockets"])], vec![]), object("sk-msg")).unwrap();
+    assert!(accepted.notes[0].contains("sockets that are in sockets keep"), "{:?}", accepted.notes);
+    let unpinned = MapSpec { pin: false, ..map("sockets") };
+    for (name, programs, maps, reason, field, word) in [
+        (
+            "sk-msg",
+            vec![to("redirect", &["nonesuch"])],
+            vec![],
+            Reason::NoSuchMap,
+            "programs[0].attach[0].map",
+            "sockets",
+        ),
+        (
+            "sk-msg",
+            vec![to("redirect", &["redirected"])],
+            vec![],
+            Reason::InvalidSpec,
+            "programs[0].attach[0].map",
+            "Array",
+        ),
+        (
+            "sk-msg",
+            vec![to("redirect", &["sockets"])],
+            vec![unpinned],
+            Reason::InvalidSpec,
+            "programs[0].attach[0].map",
+            "pin: false",
+        ),
+        (
+            "sk-msg",
+            vec![to("redirect", &["sockets", "sockets"])],
+            vec![],
+            Reason::InvalidSpec,
+            "programs[0].attach[1].map",
+            "redirect",
+        ),
+        (
+            "sk-msg",
+            vec![to("remember", &["sockets"])],
+            vec![],
+            Reason::InvalidSpec,
+            "programs[0].attach[0].map",
+            "SockOps",
+        ),
+        ("sk-msg", vec![program("redirect")], vec![], Reason::InvalidSpec, "programs[0].attach[0].cgroup", "SkMsg"),
+        (
+            "sk-skb",
+            vec![to("judge", &["streams"]), to("echo", &["echoes", "streams"])],
+            vec![],
+            Reason::InvalidSpec,
+            "programs[1].attach[1].map",
+            "judge",
+        ),
+    ] {
+        let refusal = check(&spec(programs, maps), object(name)).unwrap_err();
+        assert_eq!(refusal.reason, reason, "{refusal}");
+        assert!(refusal.message.starts_with(&format!("spec.{field}")) && refusal.message.contains(word), "{refusal}");
+    }
+    // A parser and a verdict go together, and one program to several maps.
+    check(&spec(vec![to("parse", &["streams"]), to("judge", &["streams", "echoes"])], vec![]), object("sk-skb"))
+        .unwrap();
 }
 
 #[test]

@@ -1,8 +1,26 @@
-//! `deploy/examples/bpfprogram.yaml` holds the object that `programs/tcp-events.bpf.c` gives.
+//! The manifests in `deploy/examples` hold the objects that `programs` compile to, fit them, and are as the schema has them.
+#![cfg(feature = "fixtures")]
+
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use sockeye_ebpf::programs::TCP_EVENTS;
+use sockeye_crds::BpfProgram;
+use sockeye_ebpf::{
+    check::{check, decode_inline},
+    programs::{TCP_EVENTS, types},
+    section::{SECTIONS, find},
+};
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples");
+
+fn all() -> impl Iterator<Item = (String, &'static [u8])> {
+    let of_types = types::ALL.iter().map(|(name, object)| (format!("{EXAMPLES}/types/{name}.yaml"), *object));
+    std::iter::once((format!("{EXAMPLES}/bpfprogram.yaml"), TCP_EVENTS)).chain(of_types)
+}
+
+fn manifest(path: &str) -> Result<BpfProgram> {
+    serde_saphyr::from_str(&fs::read_to_string(path).context(path.to_owned())?).context(path.to_owned())
+}
 
 /// What clang calls itself in the debug information of what it made.
 fn compiler(object: &[u8]) -> Option<&[u8]> {
@@ -10,18 +28,59 @@ fn compiler(object: &[u8]) -> Option<&[u8]> {
 }
 
 #[test]
-fn the_committed_example_is_what_the_source_compiles_to() -> Result<()> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/bpfprogram.yaml");
-    let example = std::fs::read_to_string(path).context(path)?;
-    let inline = example.lines().find_map(|line| line.trim().strip_prefix("inline: ")).context("no inline bytecode")?;
-    let committed = BASE64_STANDARD.decode(inline)?;
-    assert!(compiler(&committed).is_some(), "the committed object does not say who compiled it");
-    // Another clang makes other bytes of the same source; only the same one's can be compared.
-    if compiler(&committed) == compiler(TCP_EVENTS) {
-        assert!(
-            committed == TCP_EVENTS,
-            "{path} is not what ebpf/programs compiles to: run `make example` and commit it"
-        );
+fn the_committed_examples_are_what_the_sources_compile_to() -> Result<()> {
+    for (path, object) in all() {
+        let committed = decode_inline(&manifest(&path)?.spec.bytecode.inline.unwrap_or_default())?;
+        assert!(compiler(&committed).is_some(), "the object in {path} does not say who compiled it");
+        // Another clang makes other bytes of the same source; only the same one's can be compared.
+        if compiler(&committed) == compiler(object) {
+            assert!(
+                committed == object,
+                "{path} is not what ebpf/programs compiles to: run `make example` and commit it"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// `docs/program-types.md` has a row for each of the table's, and says the same.
+#[test]
+fn the_documented_table_is_the_one_in_the_code() -> Result<()> {
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/program-types.md"))?;
+    let rows = docs.lines().skip_while(|line| !line.starts_with("| section | type |")).skip(2);
+    let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
+    let expected: Vec<String> = SECTIONS
+        .iter()
+        .map(|row| {
+            let target = format!("{:?}", row.target).to_lowercase();
+            let (major, minor) = row.least_kernel;
+            format!("| `{}` | {} | `{}` | {target} | {major}.{minor} |", row.name, row.program_type, row.attach_name)
+        })
+        .collect();
+    assert_eq!(rows.len(), expected.len());
+    for (row, expected) in rows.into_iter().zip(expected) {
+        assert!(row.starts_with(&expected), "docs/program-types.md: {row}\nshould begin with: {expected}");
+        let example = row.rsplit_once("](../deploy/examples/").and_then(|(_, rest)| rest.split_once(')'));
+        let example = example.with_context(|| format!("no example: {row}"))?.0;
+        let text = fs::read_to_string(format!("{EXAMPLES}/{example}"))?;
+        assert!(text.contains("kind: BpfProgram"), "{example}");
+    }
+    assert!(SECTIONS.iter().all(|row| row.capabilities == ["CAP_BPF", "CAP_NET_ADMIN"]), "docs say so of all");
+    Ok(())
+}
+
+#[test]
+fn every_section_is_in_an_example_whose_spec_fits() -> Result<()> {
+    let mut shown = BTreeSet::new();
+    for (path, object) in all() {
+        let manifest = manifest(&path)?;
+        let accepted = check(&manifest.spec, object).with_context(|| path.clone())?;
+        assert_eq!(accepted.programs.len(), accepted.object.programs.len(), "{path} runs all that the object has");
+        let sections = accepted.object.programs.iter().filter_map(|program| find(&program.section));
+        shown.extend(sections.map(|row| (row.prog_type, row.attach_type)));
+    }
+    for row in SECTIONS {
+        assert!(shown.contains(&(row.prog_type, row.attach_type)), "no example has a program in {}", row.name);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ source "$here/kernels.sh"
 series=(6.1 6.12)
 work=$repo/target/kernels
 # A guest that takes longer than so many seconds is ended.
-limit=240
+limit=600
 
 # The tests and the agent, as the stage before has built them: the path of each.
 executables() {
@@ -72,9 +72,9 @@ guest() {
 # What a killed run left: guests, told by the disk they run from, and files.
 sweep() {
     local pid
-    for pid in $(cat "$work"/*.pid 2>/dev/null); do
+    while read -r pid; do
         if tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "file=$work/"; then kill "$pid"; fi
-    done
+    done < <(cat "$work"/*.pid 2>/dev/null)
     rm -rf "$work"
     mkdir -p "$work"
 }

@@ -1,7 +1,10 @@
 //! An attempt at one BpfProgram: observe, plan, execute, observe again. What an attempt that failed has left is observed too,
 //! and is what is reported.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use sockeye_crds::{BpfRevision, Reason};
 use tokio::task::block_in_place;
@@ -17,6 +20,9 @@ use crate::{
     plan::{Step, plan},
     wanted::{Here, Wanted},
 };
+
+/// `BPF_CGROUP_DEVICE`
+const CGROUP_DEVICE: u32 = 6;
 
 /// A plan that something came in between of, as the death of a cgroup, is made anew at once; so often in all.
 const ROUNDS: usize = 2;
@@ -43,6 +49,7 @@ impl<H: Host> Agent<H> {
                 cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
             }
             if self.round(name, wanted.as_ref(), &cgroups, here, bytes, kernel_btf).await? {
+                self.look_for_devices(name);
                 return Ok(());
             }
         }
@@ -111,6 +118,21 @@ impl<H: Host> Agent<H> {
             tracing::info!(program = name, revision, steps = steps.len(), settled, "done");
             Ok(settled)
         })
+    }
+
+    /// Device programs are many containers' own, and the runtimes': what of others' is at or below ours is said, and left alone.
+    fn look_for_devices(&mut self, name: &str) {
+        let ours: BTreeSet<u32> =
+            self.tracks.values().flat_map(|track| track.held.links.values()).map(|link| link.info.program_id).collect();
+        let wanted = self.tracks.get(name).and_then(|track| track.wanted.as_ref());
+        let functions = wanted.into_iter().flat_map(|wanted| wanted.functions.values());
+        let devices = functions.filter(|function| function.kind.attach_type == CGROUP_DEVICE);
+        let paths: BTreeSet<&String> = devices.flat_map(|function| &function.paths).collect();
+        let strangers = block_in_place(|| {
+            let stranger = |path: &&String| Some(((*path).clone(), self.host.stranger(path, CGROUP_DEVICE, &ours)?));
+            paths.iter().filter_map(stranger).collect()
+        });
+        self.track(name).devices = strangers;
     }
 
     /// What the maps of all other BpfPrograms here may hold.

@@ -3,11 +3,13 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | this one | what is made: loads, pins, attachments, updates |
+//! | this one | what is made: loads, pins, notes |
+//! | `attach` | attachments and updates, to cgroups and to maps |
 //! | `write` | notes and pins as they are written, over what is there or again |
 //! | `remove` | what is taken away |
 //! | `undo` | the inverse of what was done |
 
+mod attach;
 mod remove;
 mod undo;
 mod write;
@@ -18,19 +20,16 @@ use std::{
 };
 
 use crate::{
-    failure::{Failure, Obstacle, Place},
-    held::LinkKey,
+    failure::Failure,
     host::Order,
     kept::{Kept, KeptProgram, Previous},
     kernel::{
         bpf, bpffs,
-        cgroup::{Cgroup, Root},
-        facts,
+        cgroup::Root,
         info::{self, MapInfo},
         load::{self, Loaded, MapSource, Request},
     },
     layout::{Home, Origin, Trial, Verdict},
-    observe,
     plan::Step,
 };
 use undo::Undo;
@@ -98,7 +97,7 @@ impl Executor<'_> {
             }
             Step::PinMap(name) => self.pin_map(name, progress),
             Step::PinProgram(function) => self.pin_program(function, progress),
-            Step::Attach { function, cgroup } => self.attach(function, cgroup, progress),
+            Step::Attach { function, site } => self.attach(function, site, progress),
             Step::Update(key) => self.update(key, progress),
             Step::SetRevision(Some(revision)) => self.set_revision(revision, progress),
             Step::SetRevision(None) => Ok(bpffs::remove(&self.home.revision())?),
@@ -185,65 +184,6 @@ impl Executor<'_> {
             }
             None => Undo::UnpinProgram(function.to_owned()),
         });
-        Ok(())
-    }
-
-    fn attach(&self, function: &str, cgroup: &Cgroup, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let place = Place { function, path: &cgroup.path };
-        let wanted = self.order.wanted.and_then(|wanted| wanted.functions.get(function));
-        let kind = wanted.ok_or_else(|| Failure::internal(format!("program {function} is not wanted")))?.kind;
-        let pinned;
-        let program = match progress.loaded.programs.get(function) {
-            Some(fd) => fd,
-            None => {
-                pinned = bpf::obj_get(&self.home.program(function))?;
-                &pinned
-            }
-        };
-        let directory = self.root.open(&cgroup.path)?;
-        let link = bpf::link_create(program.as_fd(), directory.as_fd(), kind.attach_type)
-            .map_err(|error| Failure::attach(place, &error, &self.obstacle(&cgroup.path, kind.attach_type)))?;
-        let key = LinkKey::at(function, cgroup);
-        self.note(&self.home.cgroup(&key.place), &cgroup.path)?;
-        bpffs::make_dir(&self.home.links_of(function))?;
-        bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
-        progress.undo.push(Undo::Detach(key));
-        Ok(())
-    }
-
-    /// Why the kernel may have said EPERM.
-    fn obstacle(&self, path: &str, attach_type: u32) -> Obstacle {
-        match facts::lacking_capabilities() {
-            Ok(lacking) if !lacking.is_empty() => Obstacle::Lacking(lacking),
-            _ => match observe::keeper(self.root, path, attach_type) {
-                Ok(Some(keeper)) => Obstacle::Keeper(keeper),
-                _ => Obstacle::Unseen,
-            },
-        }
-    }
-
-    fn update(&self, key: &LinkKey, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
-        let program = bpf::obj_get(&self.home.program(&key.function))?;
-        let runs = info::link(link.as_fd())?.program_id;
-        let replaced = progress.replaced.get(&key.function).map(|before| &before.fd);
-        let expected = match replaced {
-            Some(fd) if info::program(fd.as_fd())?.id == runs => Some(fd),
-            // The pin was replaced by an agent that was killed before it came to this link.
-            _ => None,
-        };
-        let place = Place { function: &key.function, path: &key.place };
-        match bpf::link_update(link.as_fd(), program.as_fd(), expected.map(|fd| fd.as_fd())) {
-            // Its cgroup died: there is nothing to run on any more, and one that took its place gets a link of its own.
-            Err(error) if error.errno() == Some(libc::ENOLINK) => {
-                drop(link);
-                return Ok(self.detach(key, progress.kept)?);
-            }
-            updated => updated.map_err(|error| Failure::attach(place, &error, &Obstacle::Moved))?,
-        }
-        if let Some(fd) = expected {
-            progress.undo.push(Undo::UpdateBack(key.clone(), fd.try_clone().map_err(Failure::internal)?));
-        }
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use super::Executor;
 use crate::{
     held::LinkKey,
     kept::Kept,
-    kernel::{SysError, bpf, bpffs},
+    kernel::{SysError, bpf, bpffs, info},
+    on_map,
 };
 
 impl Executor<'_> {
@@ -15,13 +16,9 @@ impl Executor<'_> {
     pub(super) fn detach(&self, key: &LinkKey, kept: &mut Kept) -> Result<(), SysError> {
         let path = self.home.link(&key.function, &key.place);
         let pinned = existing(bpf::obj_get(&path))?;
-        let kept = kept.links.remove(key).map(|kept| kept.fd);
-        for link in [pinned, kept].into_iter().flatten() {
-            match bpf::link_detach(link.as_fd()) {
-                // Its cgroup is gone, and with it the attachment.
-                Err(error) if error.errno() != Some(libc::ENOLINK) => return Err(error),
-                _ => {}
-            }
+        let links = [pinned, kept.links.remove(key).map(|kept| kept.fd)];
+        for link in links.into_iter().flatten() {
+            self.let_go(key, &link, kept)?;
         }
         bpffs::remove(&path)?;
         let links = bpffs::list(&self.home.links_of(&key.function))?;
@@ -34,6 +31,36 @@ impl Executor<'_> {
             }
         }
         bpffs::remove(&self.home.cgroup(&key.place))
+    }
+
+    /// Ends what stands at a link's place, or stood there.
+    pub(super) fn let_go(&self, key: &LinkKey, link: &OwnedFd, kept: &Kept) -> Result<(), SysError> {
+        if let Some(pin) = key.map()
+            && info::is_program(link.as_fd())?
+        {
+            return self.detach_from_map(&key.function, pin, link, kept);
+        }
+        match bpf::link_detach(link.as_fd()) {
+            // Its cgroup is gone, and with it the attachment.
+            Err(error) if error.errno() == Some(libc::ENOLINK) => Ok(()),
+            detached => detached,
+        }
+    }
+
+    /// Where a map holds a program without a link. A killed agent may have left another one of the function there than the
+    /// pin says: the function's own.
+    fn detach_from_map(&self, function: &str, pin: &str, program: &OwnedFd, kept: &Kept) -> Result<(), SysError> {
+        let pinned = existing(bpf::obj_get(&self.home.map(pin)))?;
+        let maps = [pinned.as_ref(), kept.maps.get(pin)];
+        let own = existing(bpf::obj_get(&self.home.program(function)))?;
+        for map in maps.into_iter().flatten() {
+            for program in [Some(program), own.as_ref()].into_iter().flatten() {
+                for attach_type in on_map::attach_types(info::program(program.as_fd())?.prog_type) {
+                    bpf::map_detach(program.as_fd(), map.as_fd(), attach_type)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn unpin_program(&self, function: &str, kept: &mut Kept) -> Result<(), SysError> {

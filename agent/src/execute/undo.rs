@@ -4,9 +4,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::{Executor, Progress};
 use crate::{
+    failure::Failure,
     held::LinkKey,
     kept::Kept,
-    kernel::{SysError, bpf, bpffs},
+    kernel::{bpf, bpffs},
 };
 
 /// The inverse of a step that was done.
@@ -17,7 +18,9 @@ pub(super) enum Undo {
     UnpinProgram(String),
     RepinProgram(String, OwnedFd, Option<String>),
     Detach(LinkKey),
+    RepinLink(LinkKey, OwnedFd),
     UpdateBack(LinkKey, OwnedFd),
+    ReplaceBack(LinkKey, OwnedFd),
     Release(String),
     Retain(String),
 }
@@ -33,23 +36,34 @@ impl Executor<'_> {
         }
     }
 
-    fn undo_one(&self, undo: &Undo, kept: &mut Kept) -> Result<(), SysError> {
+    fn undo_one(&self, undo: &Undo, kept: &mut Kept) -> Result<(), Failure> {
         match undo {
-            Undo::Leave => self.leave(),
-            Undo::UnpinMap(pin) => self.unpin_map(pin, kept),
-            Undo::RepinMap(pin, fd) => self.pin_over(fd, &self.home.map(pin)),
-            Undo::UnpinProgram(function) => self.unpin_program(function, kept),
+            Undo::Leave => self.leave()?,
+            Undo::UnpinMap(pin) => self.unpin_map(pin, kept)?,
+            Undo::RepinMap(pin, fd) => self.pin_over(fd, &self.home.map(pin))?,
+            Undo::UnpinProgram(function) => self.unpin_program(function, kept)?,
             Undo::RepinProgram(function, fd, origin) => {
                 self.pin_over(fd, &self.home.program(function))?;
-                self.restore_origin(function, origin.as_deref())
+                self.restore_origin(function, origin.as_deref())?;
             }
-            Undo::Detach(key) => self.detach(key, kept),
+            Undo::Detach(key) => self.detach(key, kept)?,
+            // What it led to before is not the map that is pinned now, or was not attached.
+            Undo::RepinLink(key, fd) => {
+                let path = self.home.link(&key.function, &key.place);
+                self.let_go(key, &bpf::obj_get(&path)?, kept)?;
+                self.pin_over(fd, &path)?;
+            }
+            Undo::ReplaceBack(key, fd) => {
+                let pin = key.map().unwrap_or_default();
+                self.replace_on_map(key, pin, fd, kept)?;
+            }
             Undo::UpdateBack(key, fd) => {
                 let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
-                bpf::link_update(link.as_fd(), fd.as_fd(), None)
+                bpf::link_update(link.as_fd(), fd.as_fd(), None)?;
             }
-            Undo::Release(pin) => bpffs::remove(&self.home.retention(pin)),
-            Undo::Retain(pin) => self.retain(pin),
+            Undo::Release(pin) => bpffs::remove(&self.home.retention(pin))?,
+            Undo::Retain(pin) => self.retain(pin)?,
         }
+        Ok(())
     }
 }

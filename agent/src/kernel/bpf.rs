@@ -225,13 +225,13 @@ pub fn obj_get(path: &Path) -> Result<OwnedFd, SysError> {
     bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut attr).call(named)
 }
 
-/// `BPF_LINK_CREATE` on a cgroup. A cgroup link is always "multi": it stands beside other links.
-pub fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> Result<OwnedFd, SysError> {
+/// `BPF_LINK_CREATE` on a cgroup or a map. A cgroup link is always "multi": it stands beside other links.
+pub fn link_create(program: BorrowedFd<'_>, target: BorrowedFd<'_>, attach_type: u32) -> Result<OwnedFd, SysError> {
     let mut attr = zeroed();
     // SAFETY: as above.
     let create = unsafe { &mut attr.link_create };
     create.__bindgen_anon_1.prog_fd = raw(program);
-    create.__bindgen_anon_2.target_fd = raw(cgroup);
+    create.__bindgen_anon_2.target_fd = raw(target);
     create.attach_type = attach_type;
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr).call(|| "BPF_LINK_CREATE")
 }
@@ -288,6 +288,44 @@ pub fn link_detach(link: BorrowedFd<'_>) -> Result<(), SysError> {
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop).call(|| "BPF_LINK_DETACH")
 }
 
+/// `BPF_LINK_CREATE` on a map; nothing where the kernel has no links for maps.
+pub fn map_link(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> Result<Option<OwnedFd>, SysError> {
+    let made = fault::point(|| "sockmap link").call(|| "BPF_LINK_CREATE");
+    known(made.and_then(|()| link_create(program, map, attach_type)))
+}
+
+/// `BPF_PROG_ATTACH` to a map: in place of what was attached there, with no moment in between. The map's descriptors and pins
+/// hold it.
+pub fn map_attach(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> Result<(), SysError> {
+    on_map(bpf_cmd::BPF_PROG_ATTACH, program, map, attach_type).call(|| "BPF_PROG_ATTACH")
+}
+
+/// `BPF_PROG_DETACH` from a map of that very program; says whether it was attached, and without a link.
+pub fn map_detach(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> Result<bool, SysError> {
+    match on_map(bpf_cmd::BPF_PROG_DETACH, program, map, attach_type) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EBUSY)) => Ok(false),
+        done => done.map(|()| true).call(|| "BPF_PROG_DETACH"),
+    }
+}
+
+fn on_map(cmd: bpf_cmd, program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> io::Result<()> {
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let attach = unsafe { &mut attr.__bindgen_anon_5 };
+    attach.__bindgen_anon_1.target_fd = raw(map);
+    attach.attach_bpf_fd = raw(program);
+    attach.attach_type = attach_type;
+    bpf(cmd, &mut attr).map(drop)
+}
+
+/// The answer of a call that a kernel which does not know it refuses with EINVAL: then nothing.
+fn known<T>(answer: Result<T, SysError>) -> Result<Option<T>, SysError> {
+    match answer {
+        Err(error) if error.errno() == Some(libc::EINVAL) => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
 /// What is attached at a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attachments {
@@ -295,6 +333,26 @@ pub struct Attachments {
     pub programs: Vec<u32>,
     /// Whether they let others stand beside them. Links do; `BPF_PROG_ATTACH` only with `BPF_F_ALLOW_MULTI`.
     pub shared: bool,
+}
+
+/// `BPF_PROG_QUERY` of a map: the program that runs for sockets which enter it; nothing known where the kernel does not tell.
+pub fn map_query(map: BorrowedFd<'_>, attach_type: u32) -> Result<Option<Vec<u32>>, SysError> {
+    let may = fault::point(|| "sockmap query").call(|| "BPF_PROG_QUERY");
+    match may.and_then(|()| prog_query(map, attach_type)) {
+        // Of both verdicts on what is received a map has one at most: it has the other.
+        Err(error) if error.errno() == Some(libc::EBUSY) => Ok(Some(Vec::new())),
+        answer => known(answer.map(|found| found.programs)),
+    }
+}
+
+/// The answer to `BPF_PROG_QUERY` that names no cgroup or map.
+pub fn prog_query_nowhere(attach_type: u32) -> io::Error {
+    let mut attr = zeroed();
+    // SAFETY: as above; there is nothing to be written to.
+    let query = unsafe { &mut attr.query };
+    query.__bindgen_anon_1.target_fd = NO_FD;
+    query.attach_type = attach_type;
+    refusal(bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr))
 }
 
 /// `BPF_PROG_QUERY`: what is attached at that very cgroup.

@@ -93,6 +93,20 @@ impl Root {
         Ok(Cgroup { id: meta.ino(), path: path.to_owned() })
     }
 
+    /// The paths of a cgroup and of all below it; what goes meanwhile is left out.
+    pub fn below(&self, path: &str) -> Vec<String> {
+        let mut found = vec![path.to_owned()];
+        let mut next = 0;
+        while let Some(path) = found.get(next).cloned() {
+            next += 1;
+            let entries = fs::read_dir(self.join(&path)).into_iter().flatten().flatten();
+            let children = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            let names = children.map(|child| child.file_name().to_string_lossy().into_owned());
+            found.extend(names.map(|name| format!("{}/{name}", path.trim_end_matches('/'))));
+        }
+        found
+    }
+
     /// Opens a cgroup, to attach to it or query it.
     pub fn open(&self, path: &str) -> Result<OwnedFd, SysError> {
         let dir = self.join(path);

@@ -2,7 +2,8 @@
 //! Without the feature `faults` nothing of it is in the binary.
 //!
 //! `SOCKEYE_FAULT` says what and where: `kill@*#17` ends the process by SIGKILL before the 17th call,
-//! `28@BPF_OBJ_PIN` lets each such call fail with errno 28, `12@BPF_MAP_CREATE#2` the second one alone.
+//! `28@BPF_OBJ_PIN` lets each such call fail with errno 28, `12@BPF_MAP_CREATE#2` the second one alone. Several are parted by
+//! commas. `22@sockmap` makes of a kernel one that has no links for maps, nor says what is attached to them.
 
 use std::io;
 
@@ -17,7 +18,8 @@ pub(super) fn point<S: AsRef<str>>(_call: impl FnOnce() -> S) -> io::Result<()> 
 /// Before each call. `call` names it, as errors do.
 #[cfg(feature = "faults")]
 pub(super) fn point<S: AsRef<str>>(call: impl FnOnce() -> S) -> io::Result<()> {
-    plan::FAULT.as_ref().map_or(Ok(()), |fault| fault.meet(call().as_ref()))
+    let call = call();
+    plan::FAULTS.iter().try_for_each(|fault| fault.meet(call.as_ref()))
 }
 
 #[cfg(feature = "faults")]
@@ -33,12 +35,13 @@ mod plan {
     use rustix::process::{Signal, getpid, kill_process};
 
     /// What the environment asks for. A word that can't be read ends the process: a test must not pass without its fault.
-    pub static FAULT: LazyLock<Option<Fault>> = LazyLock::new(|| {
-        let text = env::var("SOCKEYE_FAULT").ok()?;
-        Some(Fault::parse(&text).unwrap_or_else(|| {
+    pub static FAULTS: LazyLock<Vec<Fault>> = LazyLock::new(|| {
+        let text = env::var("SOCKEYE_FAULT").unwrap_or_default();
+        let faults = text.split(',').filter(|text| !text.is_empty()).map(Fault::parse).collect::<Option<_>>();
+        faults.unwrap_or_else(|| {
             tracing::error!("SOCKEYE_FAULT can't be read: {text}");
             process::exit(2)
-        }))
+        })
     });
 
     /// A fault, and how often its place was met.

@@ -8,6 +8,7 @@ use std::{
     io::{self, Read as _},
     mem,
     os::fd::{AsRawFd as _, BorrowedFd},
+    path::PathBuf,
     sync::LazyLock,
     time::Duration,
 };
@@ -19,6 +20,8 @@ use super::{Call as _, SysError, bpf};
 
 /// `BPF_LINK_TYPE_CGROUP`
 pub const LINK_TYPE_CGROUP: u32 = 3;
+/// `BPF_LINK_TYPE_SOCKMAP`
+pub const LINK_TYPE_SOCKMAP: u32 = 14;
 
 /// A program in the kernel, as `bpftool prog show` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,17 +77,19 @@ pub struct MapInfo {
     pub btf_id: Option<u32>,
 }
 
-/// A cgroup link in the kernel, as `bpftool link show` prints it.
+/// A link to a cgroup or a map in the kernel, as `bpftool link show` prints it; or a program that a map holds without one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkInfo {
-    /// The kernel's ID.
+    /// The kernel's ID; 0 where there is no link.
     pub id: u32,
-    /// `enum bpf_link_type`.
+    /// `enum bpf_link_type`; 0 where there is no link.
     pub link_type: u32,
     /// The program it runs.
     pub program_id: u32,
     /// The cgroup it is attached to; 0 once it is detached, or its cgroup is gone.
     pub cgroup_id: u64,
+    /// The map it is attached to; 0 once it is detached.
+    pub map_id: u32,
     /// `enum bpf_attach_type`.
     pub attach_type: u32,
 }
@@ -94,6 +99,15 @@ pub fn program_id(fd: BorrowedFd<'_>) -> Result<u32, SysError> {
     // SAFETY: plain integers, for which all-zero is valid.
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };
     // SAFETY: the struct asks for nothing to be written elsewhere: its pointers are null with length 0.
+    unsafe { bpf::obj_info(fd, &mut info)? };
+    Ok(info.id)
+}
+
+/// A map's ID. The descriptor must be a map's.
+pub fn map_id(fd: BorrowedFd<'_>) -> Result<u32, SysError> {
+    // SAFETY: plain integers.
+    let mut info: bpf_map_info = unsafe { mem::zeroed() };
+    // SAFETY: the struct holds no pointers.
     unsafe { bpf::obj_info(fd, &mut info)? };
     Ok(info.id)
 }
@@ -152,28 +166,36 @@ pub fn link(fd: BorrowedFd<'_>) -> Result<LinkInfo, SysError> {
     let mut info: bpf_link_info = unsafe { mem::zeroed() };
     // SAFETY: the descriptor is a link; its strings' pointers are null with length 0.
     unsafe { bpf::obj_info(fd, &mut info)? };
-    // SAFETY: integers of a zeroed union; read only where the type says that the kernel wrote them.
-    let cgroup = unsafe { info.__bindgen_anon_1.cgroup };
-    let is_cgroup = info.type_ == LINK_TYPE_CGROUP;
-    Ok(LinkInfo {
-        id: info.id,
-        link_type: info.type_,
-        program_id: info.prog_id,
-        cgroup_id: if is_cgroup { cgroup.cgroup_id } else { 0 },
-        attach_type: if is_cgroup { cgroup.attach_type } else { 0 },
-    })
+    // SAFETY: integers of a zeroed union; read only where the type says that the kernel wrote them. The bindings have no
+    // sockmap link yet, whose members are two words, as a netns link's are: whose it is, and the attach type.
+    let (cgroup, map) = unsafe { (info.__bindgen_anon_1.cgroup, info.__bindgen_anon_1.netns) };
+    let (cgroup_id, map_id, attach_type) = match info.type_ {
+        LINK_TYPE_CGROUP => (cgroup.cgroup_id, 0, cgroup.attach_type),
+        LINK_TYPE_SOCKMAP => (0, map.netns_ino, map.attach_type),
+        _ => (0, 0, 0),
+    };
+    Ok(LinkInfo { id: info.id, link_type: info.type_, program_id: info.prog_id, cgroup_id, map_id, attach_type })
 }
 
 /// Fails unless the descriptor is a link, by its name in /proc as bpftool tells: fdinfo is ten times the work, and has
 /// nothing else to say of a link.
 fn is_link(fd: BorrowedFd<'_>) -> Result<(), SysError> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let name = fs::read_link(&path).call(|| format!("readlink of {path}"))?;
+    let name = name(&path)?;
     if matches!(name.to_str(), Some("anon_inode:bpf_link" | "anon_inode:bpf-link")) {
         return Ok(());
     }
     let found = io::Error::new(io::ErrorKind::InvalidData, format!("the object is no link but {}", name.display()));
     Err(found).call(|| path)
+}
+
+/// Whether the descriptor is a program.
+pub fn is_program(fd: BorrowedFd<'_>) -> Result<bool, SysError> {
+    Ok(name(&format!("/proc/self/fd/{}", fd.as_raw_fd()))?.to_str() == Some("anon_inode:bpf-prog"))
+}
+
+fn name(path: &str) -> Result<PathBuf, SysError> {
+    fs::read_link(path).call(|| format!("readlink of {path}"))
 }
 
 /// What only fdinfo tells.

@@ -82,20 +82,6 @@ pub const MAPS: [MapRow; 9] = {
     ]
 };
 
-/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` on Unix sockets, since Linux 6.7. No section that needs it is run yet.
-const UNIX: [(&str, ProgramKind); 5] = {
-    const fn kind(attach_type: u32) -> ProgramKind {
-        ProgramKind { prog_type: 18, attach_type }
-    }
-    [
-        ("cgroup_unix_connect", kind(49)),
-        ("cgroup_unix_sendmsg", kind(50)),
-        ("cgroup_unix_recvmsg", kind(51)),
-        ("cgroup_unix_getpeername", kind(52)),
-        ("cgroup_unix_getsockname", kind(53)),
-    ]
-};
-
 /// `BPF_PROG_TYPE_SOCK_OPS`, `BPF_CGROUP_SOCK_OPS`
 const SOCK_OPS: ProgramKind = ProgramKind { prog_type: 13, attach_type: 3 };
 /// `BPF_MAP_TYPE_ARRAY`
@@ -149,9 +135,6 @@ impl Probe {
         for section in SECTIONS {
             probe.section(section);
         }
-        for (name, kind) in UNIX {
-            probe.note(&camel(name), load(kind).map_or_else(|refusal| refusal, |_| Answer::Has));
-        }
         for row in &MAPS {
             let answer = map(row);
             if answer == Answer::Lacks {
@@ -182,7 +165,10 @@ impl Probe {
                         self.note("CgroupLink", link(0));
                         self.note("CgroupLinkOrder", link(F_BEFORE));
                     }
-                    "sk_msg" => self.note("SockmapLink", link(0)),
+                    "sk_msg" => {
+                        self.note("SockmapLink", link(0));
+                        self.note("SockmapQuery", Answer::missed(&bpf::prog_query_nowhere(kind.attach_type)));
+                    }
                     _ => {}
                 }
                 if section.target == Target::Cgroup { link(0) } else { Answer::Has }

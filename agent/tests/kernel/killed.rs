@@ -1,6 +1,8 @@
 //! Killed anywhere: by SIGKILL before any call that a plan makes, and at random moments while specs change. The next agent
 //! finds its way from what is there; nothing is loaded twice, nothing is left, no status was ever untrue.
 
+mod maps;
+
 use std::{fs, os::unix::fs::MetadataExt as _, os::unix::process::ExitStatusExt as _, thread::sleep, time::Duration};
 
 use serde_json::{Value, json};
@@ -9,6 +11,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 use crate::{
     node::{Node, long, text},
     objects::{Names, entry, links},
+    types::{PODS, example},
 };
 
 /// What a BpfProgram is to be.
@@ -185,6 +188,36 @@ fn any_call_fails() {
     scene.settle("nothing");
     scene.holds("nothing", (0, 0), &[]);
     scene.node.nothing_left();
+}
+
+/// Each of twelve attachments fails in turn: those made before it are undone, and nothing is left.
+#[test]
+fn a_part_that_fails_attaches_nothing_new() {
+    const ENOMEM: i32 = 12;
+    let (name, manifest) = example!("cgroup-sock-addr");
+    let node = Node::new("partial");
+    node.make_cgroup(PODS);
+    let mut failed = 0;
+    for nth in 1.. {
+        assert!(nth < 200, "it does not end");
+        node.apply_example(name, manifest);
+        let done = node.once(Some(&format!("{ENOMEM}@BPF_LINK_CREATE#{nth}")));
+        if !text(&done).contains("SOCKEYE_FAULT says so") {
+            break;
+        }
+        // The first of these calls only ask what the kernel has.
+        if !done.status.success() {
+            failed += 1;
+            assert_eq!((node.attached_below(PODS), node.pins(name)), (vec![], vec![]), "call {nth}");
+        }
+        node.withdraw(name);
+        assert!(node.once(None).status.success());
+    }
+    assert_eq!(failed, 12);
+    assert_eq!(node.attached_below(PODS).len(), 12);
+    node.withdraw(name);
+    assert!(node.once(None).status.success());
+    node.nothing_left();
 }
 
 /// bpffs has no room (which a real one never says), or is read-only: said so, tried again ever later, and healed by itself.

@@ -11,6 +11,7 @@ mod hostile;
 mod killed;
 mod load;
 mod maps;
+mod maps_attached;
 mod node;
 mod objects;
 mod probe;
@@ -21,6 +22,7 @@ mod refusals;
 mod replaced;
 mod soak;
 mod suspend;
+mod types;
 
 use node::Node;
 use serde_json::{Value, json};

@@ -141,6 +141,13 @@ impl Node {
         agent.wait().unwrap();
     }
 
+    /// Applies a manifest of deploy/examples, as it is.
+    pub fn apply_example(&self, name: &str, manifest: &str) -> u32 {
+        let manifest: Value = serde_saphyr::from_str(manifest).unwrap();
+        let object = STANDARD.decode(manifest["spec"]["bytecode"]["inline"].as_str().unwrap()).unwrap();
+        self.apply_spec(name, &object, manifest["spec"].clone())
+    }
+
     /// Puts a manifest into the folder, in one step; gives its number.
     pub fn apply(&self, name: &str, object: &[u8], programs: Value, maps: Value) -> u32 {
         self.apply_spec(name, object, json!({"programs": programs, "maps": maps}))
@@ -335,7 +342,7 @@ impl Node {
     }
 
     /// A path of the node's as this process sees it: most of a test's time goes by with looking, and a look is no new process.
-    fn seen(&self, path: &str) -> PathBuf {
+    pub fn seen(&self, path: &str) -> PathBuf {
         let holder = self.holder.as_ref().map_or_else(|| "self".to_owned(), |holder| holder.id().to_string());
         PathBuf::from(format!("/proc/{holder}/root{path}"))
     }
@@ -449,7 +456,13 @@ impl Node {
 
     /// The IDs of the programs that are attached to the node's cgroup.
     pub fn attached(&self) -> Vec<Value> {
-        let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(&self.cgroup).output().unwrap();
+        self.attached_below(".")
+    }
+
+    /// The same of a cgroup below.
+    pub fn attached_below(&self, path: &str) -> Vec<Value> {
+        let cgroup = self.cgroup.join(path);
+        let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(cgroup).output().unwrap();
         let attached: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
         attached.as_array().into_iter().flatten().map(|program| program["id"].clone()).collect()
     }

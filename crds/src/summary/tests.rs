@@ -101,8 +101,10 @@ fn link(program_id: i64, in_effect: bool) -> AttachedLink {
         link_type: "cgroup".into(),
         program_id,
         attach_type: "cgroup_sock_ops".into(),
-        cgroup_id: 1,
+        cgroup_id: Some(1),
         cgroup_path: None,
+        map: None,
+        map_id: None,
         in_effect,
         pin_path: String::new(),
     }

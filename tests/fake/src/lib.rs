@@ -14,13 +14,13 @@ use std::{
 use sockeye_agent::{
     execute::Executed,
     failure::Failure,
-    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names},
+    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names, Site},
     host::{self, Host, Order},
     kernel::{
         SysError,
         cgroup::Cgroup,
         facts::Machine,
-        info::{LINK_TYPE_CGROUP, LinkInfo, MapInfo, ProgramInfo},
+        info::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, LinkInfo, MapInfo, ProgramInfo},
         probe::Lacking,
     },
     observe::{ObserveError, Query},
@@ -29,6 +29,7 @@ use sockeye_agent::{
     wanted::{Here, Wanted},
 };
 use sockeye_crds::names::pin_name;
+use sockeye_ebpf::section::exclude_each_other;
 
 /// The kernel's counter of IDs. It has one for each kind of object; one for all tells more mix-ups.
 #[derive(Debug, Default)]
@@ -46,6 +47,8 @@ impl Ids {
 pub struct Fake {
     /// As an observation gives it.
     pub held: Held,
+    /// Whether the kernel has no links for maps.
+    pub unlinked: bool,
 }
 
 impl Fake {
@@ -58,7 +61,7 @@ impl Fake {
     }
 
     fn step(&mut self, ids: &mut Ids, wanted: Option<&Wanted>, step: &Step, loaded: &mut bool) {
-        let held = &mut self.held;
+        let Self { held, unlinked } = self;
         match step {
             Step::RemoveStray => assert!(std::mem::take(&mut held.stray)),
             Step::Claim { uid } => held.uid = Some(uid.clone()),
@@ -83,6 +86,7 @@ impl Fake {
                     ..MapInfo::default()
                 };
                 held.maps.insert(pin_name(name), HeldMap { info, pinned: true });
+                leaves(held, &pin_name(name));
             }
             Step::PinProgram(function) => {
                 assert!(*loaded, "nothing is pinned before the load");
@@ -103,20 +107,35 @@ impl Fake {
                 let load_key = Some(wanted.load_key.clone());
                 held.functions.insert(function.clone(), HeldFunction { info, load_key, pinned: true });
             }
-            Step::Attach { function, cgroup } => {
-                let info = LinkInfo {
-                    id: ids.next(),
-                    link_type: LINK_TYPE_CGROUP,
-                    program_id: held.functions[function].info.id,
-                    cgroup_id: cgroup.id,
-                    attach_type: wanted.unwrap().functions[function].kind.attach_type,
+            Step::Attach { function, site } => {
+                let program_id = held.functions[function].info.id;
+                let attach_type = wanted.unwrap().functions[function].kind.attach_type;
+                let info = LinkInfo { program_id, attach_type, ..LinkInfo::default() };
+                let (info, path) = match site {
+                    Site::Cgroup(Cgroup { id, path }) => {
+                        let info = LinkInfo { id: ids.next(), link_type: LINK_TYPE_CGROUP, cgroup_id: *id, ..info };
+                        (info, Some(path.clone()))
+                    }
+                    Site::Map(pin) => {
+                        let (id, link_type) = if *unlinked { (0, 0) } else { (ids.next(), LINK_TYPE_SOCKMAP) };
+                        (LinkInfo { id, link_type, map_id: held.maps[pin].info.id, ..info }, None)
+                    }
                 };
-                let key = LinkKey::at(function, cgroup);
-                let link = HeldLink { info, path: Some(cgroup.path.clone()), in_effect: true, pinned: true };
-                assert!(held.links.insert(key, link).is_none(), "a place has one link");
+                let key = LinkKey::to(function, site);
+                for (other, link) in held.links.iter().filter(|(_, link)| link.in_effect) {
+                    let excluded = key.map().is_some()
+                        && other.map() == key.map()
+                        && exclude_each_other(link.info.attach_type, attach_type);
+                    assert!(!excluded, "a map runs one program of a kind: {other:?}");
+                }
+                let link = HeldLink { info, path, in_effect: true, believed: false, pinned: true };
+                let before = held.links.insert(key, link);
+                assert!(before.is_none_or(|before| before.path.is_none() && !before.in_effect), "a place has one link");
             }
             Step::Update(key) => {
-                held.links.get_mut(key).unwrap().info.program_id = held.functions[&key.function].info.id;
+                let link = held.links.get_mut(key).unwrap();
+                assert!(link.in_effect, "what is dead runs nothing");
+                link.info.program_id = held.functions[&key.function].info.id;
             }
             Step::SetRevision(revision) => held.revision.clone_from(revision),
             Step::SetTrial(trial) => held.trial = Some(trial.clone()),
@@ -126,12 +145,22 @@ impl Fake {
             Step::RepinLink(key) => pin_again(&mut held.links.get_mut(key).unwrap().pinned),
             Step::Detach(key) => drop(held.links.remove(key).expect("a link to detach")),
             Step::UnpinProgram(function) => drop(held.functions.remove(function).expect("a program to unpin")),
-            Step::UnpinMap(pin) => drop(held.maps.remove(pin).expect("a map to unpin")),
+            Step::UnpinMap(pin) => {
+                assert!(!held.links.keys().any(|key| key.map() == Some(pin)), "what is attached to it goes first");
+                drop(held.maps.remove(pin).expect("a map to unpin"));
+            }
             Step::Leave => {
                 assert!(held.functions.is_empty() && held.maps.is_empty() && held.links.is_empty());
                 *held = Held::default();
             }
         }
+    }
+}
+
+/// What was attached to a map is not attached to the one that is pinned in its place.
+fn leaves(held: &mut Held, pin: &str) {
+    for (_, link) in held.links.iter_mut().filter(|(key, _)| key.map() == Some(pin)) {
+        link.in_effect = false;
     }
 }
 
@@ -192,7 +221,21 @@ impl Host for FakeNode {
         let links = node.programs.values().flat_map(|fake| fake.held.links.values());
         let here =
             links.filter(|l| l.path.as_deref() == Some(path) && l.info.attach_type == attach_type && l.in_effect);
-        Ok(Some(Query { cgroup: inode(path), programs: here.map(|link| link.info.program_id).collect() }))
+        Ok(Some(Query { target: inode(path), programs: here.map(|link| link.info.program_id).collect() }))
+    }
+
+    fn attached_to_map(&self, name: &str, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
+        let node = self.node();
+        let Some(Fake { held, .. }) = node.programs.get(name) else { return Ok(None) };
+        let Some(map) = held.maps.get(pin) else { return Ok(None) };
+        let here = held.links.iter().filter(|(key, link)| key.map() == Some(pin) && link.in_effect);
+        let here = here.filter(|(_, link)| link.info.attach_type == attach_type);
+        let programs = here.map(|(_, link)| link.info.program_id).collect();
+        Ok(Some(Query { target: map.info.id.into(), programs }))
+    }
+
+    fn stranger(&self, _: &str, _: u32, _: &BTreeSet<u32>) -> Option<(String, u32)> {
+        None
     }
 
     fn directories(&self, _: &str, _: &Held) -> Vec<PathBuf> {

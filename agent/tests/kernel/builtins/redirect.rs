@@ -67,7 +67,6 @@ fn sends() {
 }
 
 #[test]
-#[ignore = "until programs attach to maps"]
 fn bytes_between_local_ends_go_straight() {
     let mut node = Node::new("redirect");
     node.start();
@@ -123,7 +122,6 @@ fn measures() {
 
 /// With and without, in turn; the figures of docs/programs/sock-redirect.md come from its long form.
 #[test]
-#[ignore = "until programs attach to maps"]
 fn it_is_measured_against_without() {
     let mut node = Node::new("redirect-cost");
     node.start();

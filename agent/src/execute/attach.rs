@@ -1,0 +1,150 @@
+//! Attachments and updates: a cgroup's by link, always; a map's by link where the kernel has one. Elsewhere the map holds the
+//! program itself, and the program is pinned in the link's place, so that what is attached is known, and can be detached.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use super::{Executor, Progress, undo::Undo};
+use crate::{
+    failure::{Failure, Obstacle, Place},
+    held::{LinkKey, Site},
+    kept::{Kept, KeptLink},
+    kernel::{SysError, bpf, bpffs, cgroup::Cgroup, facts, info},
+    observe,
+    on_map::{self, OnMap},
+};
+
+impl Executor<'_> {
+    pub(super) fn attach(&self, function: &str, site: &Site, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let wanted = self.order.wanted.and_then(|wanted| wanted.functions.get(function));
+        let kind = wanted.ok_or_else(|| Failure::internal(format!("program {function} is not wanted")))?.kind;
+        let program = match progress.loaded.programs.get(function) {
+            Some(fd) => fd.try_clone().map_err(Failure::internal)?,
+            None => bpf::obj_get(&self.home.program(function))?,
+        };
+        match site {
+            Site::Cgroup(cgroup) => self.to_cgroup(function, &program, cgroup, kind.attach_type, progress),
+            Site::Map(pin) => self.to_map(function, program, pin, kind.attach_type, progress),
+        }
+    }
+
+    fn to_cgroup(
+        &self,
+        function: &str,
+        program: &OwnedFd,
+        cgroup: &Cgroup,
+        attach_type: u32,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
+        let place = Place::Cgroup { function, path: &cgroup.path };
+        let directory = self.root.open(&cgroup.path)?;
+        let link = bpf::link_create(program.as_fd(), directory.as_fd(), attach_type)
+            .map_err(|error| Failure::attach(place, &error, &self.obstacle(&cgroup.path, attach_type)))?;
+        let key = LinkKey::at(function, cgroup);
+        self.note(&self.home.cgroup(&key.place), &cgroup.path)?;
+        bpffs::make_dir(&self.home.links_of(function))?;
+        bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
+        progress.undo.push(Undo::Detach(key));
+        Ok(())
+    }
+
+    fn to_map(
+        &self,
+        function: &str,
+        program: OwnedFd,
+        pin: &str,
+        attach_type: u32,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
+        let refused = |error: &SysError| Failure::attach(Place::Map { function, map: pin }, error, &own_obstacle());
+        let key = LinkKey::on_map(function, pin);
+        let path = self.home.link(function, &key.place);
+        let map = bpf::obj_get(&self.home.map(pin))?;
+        let link = bpf::map_link(program.as_fd(), map.as_fd(), attach_type).map_err(|error| refused(&error))?;
+        // Without a link first the pin, so that what is attached is never without one.
+        let replaced = self.pin(link.as_ref().unwrap_or(&program), &path)?;
+        progress.undo.push(match replaced {
+            Some(fd) => Undo::RepinLink(key.clone(), fd),
+            None => Undo::Detach(key.clone()),
+        });
+        if link.is_none() {
+            bpf::map_attach(program.as_fd(), map.as_fd(), attach_type).map_err(|error| refused(&error))?;
+            let kept = KeptLink { fd: program, path: None, attached: Some(attach_type) };
+            progress.kept.links.insert(key, kept);
+        }
+        Ok(())
+    }
+
+    /// Why the kernel may have said EPERM.
+    fn obstacle(&self, path: &str, attach_type: u32) -> Obstacle {
+        match own_obstacle() {
+            Obstacle::Unseen => match observe::keeper(self.root, path, attach_type) {
+                Ok(Some(keeper)) => Obstacle::Keeper(keeper),
+                _ => Obstacle::Unseen,
+            },
+            lacking => lacking,
+        }
+    }
+
+    pub(super) fn update(&self, key: &LinkKey, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
+        let program = bpf::obj_get(&self.home.program(&key.function))?;
+        if let Some(pin) = key.map()
+            && info::is_program(link.as_fd())?
+        {
+            progress.undo.push(Undo::ReplaceBack(key.clone(), link));
+            return self.replace_on_map(key, pin, &program, progress.kept);
+        }
+        let runs = info::link(link.as_fd())?.program_id;
+        let replaced = progress.replaced.get(&key.function).map(|before| &before.fd);
+        let expected = match replaced {
+            Some(fd) if info::program(fd.as_fd())?.id == runs => Some(fd),
+            // The pin was replaced by an agent that was killed before it came to this link.
+            _ => None,
+        };
+        match bpf::link_update(link.as_fd(), program.as_fd(), expected.map(|fd| fd.as_fd())) {
+            // Its cgroup died: there is nothing to run on any more, and one that took its place gets a link of its own.
+            Err(error) if error.errno() == Some(libc::ENOLINK) => {
+                drop(link);
+                return Ok(self.detach(key, progress.kept)?);
+            }
+            updated => updated.map_err(|error| Failure::attach(Place::of(key), &error, &Obstacle::Moved))?,
+        }
+        if let Some(fd) = expected {
+            progress.undo.push(Undo::UpdateBack(key.clone(), fd.try_clone().map_err(Failure::internal)?));
+        }
+        Ok(())
+    }
+
+    /// Has a map hold another program of the function. First the map, then the pin: a killed agent leaves the pin of the one
+    /// before, and finds the new one attached and pinned as the function's own.
+    pub(super) fn replace_on_map(
+        &self,
+        key: &LinkKey,
+        pin: &str,
+        program: &OwnedFd,
+        kept: &mut Kept,
+    ) -> Result<(), Failure> {
+        let map = bpf::obj_get(&self.home.map(pin))?;
+        let own = kept.programs.get(&key.function).map(|own| own.fd.as_fd());
+        let known = kept.links.get(key).map(|link| on_map::look(Some(map.as_fd()), link, own)).transpose()?;
+        let Some(OnMap { info, .. }) = known.filter(|known| known.in_effect) else {
+            // Someone has taken it off: there is nothing to replace, and what is wanted is attached by the next plan.
+            return Ok(self.detach(key, kept)?);
+        };
+        let attach_type = info.attach_type;
+        bpf::map_attach(program.as_fd(), map.as_fd(), attach_type)
+            .map_err(|error| Failure::attach(Place::of(key), &error, &own_obstacle()))?;
+        self.pin(program, &self.home.link(&key.function, &key.place))?;
+        let fd = program.try_clone().map_err(Failure::internal)?;
+        kept.links.insert(key.clone(), KeptLink { fd, path: None, attached: Some(attach_type) });
+        Ok(())
+    }
+}
+
+/// What of an EPERM lies with the agent itself.
+fn own_obstacle() -> Obstacle {
+    match facts::lacking_capabilities() {
+        Ok(lacking) if !lacking.is_empty() => Obstacle::Lacking(lacking),
+        _ => Obstacle::Unseen,
+    }
+}
