@@ -13,10 +13,11 @@
 //! | | [`tell`] | API server | |
 //!
 //! [`drive`] says when, [`agent`] takes a pass, [`track`] remembers what has been tried, [`policy`] what the node gives,
-//! [`layout`] knows where things stand on bpffs. [`host`] is the seam to the node: behind it observe and execute, and
+//! [`layout`] knows where things stand on bpffs. [`audit`] is a command beside all that. [`host`] is the seam to the node: behind it observe and execute, and
 //! [`kernel`], the only door to bpf(2).
 
 pub mod agent;
+pub mod audit;
 pub mod beside;
 pub mod drift;
 pub mod drive;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use sockeye_agent::{
     agent::{Agent, Places},
-    drive,
+    audit, drive,
     fetch::{folder::Folder, listed::Listed},
     gate::Gate,
     health::{self, Ready},
@@ -41,6 +41,9 @@ enum Command {
     Detach(Detach),
     /// Take `detach --all` back: the agent that runs here attaches again what is wanted.
     Attach(Attach),
+    /// Print what the builtin connect-audit tells of this node, one line of JSON for each event, until ended. An event is
+    /// told once: of two that read, each sees a part.
+    Audit(Audit),
 }
 
 #[derive(Args)]
@@ -62,6 +65,16 @@ struct Attach {
     /// Everything; there is no other choice yet.
     #[arg(long, required = true)]
     all: bool,
+}
+
+#[derive(Args)]
+struct Audit {
+    /// Where bpffs is mounted.
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    bpffs: PathBuf,
+    /// The name of the BpfProgram.
+    #[arg(default_value = "connect-audit")]
+    program: String,
 }
 
 #[derive(Args)]
@@ -172,6 +185,7 @@ fn start(command: Command) -> Result<()> {
                 Command::Standalone(standalone) => alone(standalone).await,
                 Command::Detach(Detach { places, all: _, reason }) => switch::detach_all(places.into(), &reason),
                 Command::Attach(Attach { places, all: _ }) => switch::attach_all(&places.into()),
+                Command::Audit(Audit { bpffs, program }) => audit::follow(&bpffs, &program).await,
             }
         };
         tokio::select! {

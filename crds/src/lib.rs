@@ -6,6 +6,7 @@
 //! | [`target`] | where a program is to be attached |
 //! | [`revision`] | `BpfRevision`: dispatch, written by the operator; what agents run |
 //! | [`node`] | `BpfNode`: observation, written by one node's agent |
+//! | [`builtin`] | the programs that ship with sockeye, by name |
 //! | [`object`] | what an ELF object holds, before any node loads it |
 //! | [`program_type`] | the program types sockeye runs, in the kernel's words |
 //! | [`condition`] | conditions, their types and their reasons |
@@ -15,6 +16,7 @@
 //!
 //! Nothing here does IO.
 
+pub mod builtin;
 pub mod condition;
 pub mod definitions;
 pub mod names;
@@ -27,6 +29,7 @@ mod schema;
 pub mod summary;
 pub mod target;
 
+pub use builtin::Builtin;
 pub use condition::{Condition, ConditionType, Reason};
 pub use node::{BpfNode, BpfNodeStatus};
 pub use object::{MapDefinition, MapInfo, ObjectInfo, ProgramInfo};

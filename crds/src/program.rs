@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Condition, ObjectInfo, ProgramType, schema, target::Attach};
+use crate::{Builtin, Condition, ObjectInfo, ProgramType, schema, target::Attach};
 
 /// A BpfProgram runs socket and cgroup eBPF programs on every selected node: an agent loads the ELF object there,
 /// attaches its programs to cgroups, keeps its maps pinned on bpffs, and reports what the kernel gave it.
@@ -65,7 +65,8 @@ pub struct BpfProgramSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.inline) != has(self.configMap)").message("exactly one of inline and configMap must be set")
+    validation = Rule::new("[has(self.inline), has(self.configMap), has(self.builtin)].exists_one(given, given)")
+        .message("exactly one of inline, configMap and builtin must be set")
 )]
 pub struct Bytecode {
     /// The ELF object itself, base64, at most 128 KiB decoded (`kubectl apply` keeps a second copy in an annotation).
@@ -76,6 +77,9 @@ pub struct Bytecode {
     /// A ConfigMap in sockeye's namespace that holds the object in its binaryData.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapSource>,
+    /// A program that ships with sockeye, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builtin: Option<Builtin>,
 }
 
 /// A key of a ConfigMap's binaryData.

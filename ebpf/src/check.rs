@@ -3,7 +3,10 @@
 //!
 //! Every refusal names the field, says what is wrong with it and what to do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -19,6 +22,7 @@ use sockeye_crds::{
 use crate::{
     elf::printable,
     object::Object,
+    programs,
     section::{self, Section, Target},
     settings::Settings,
 };
@@ -73,6 +77,16 @@ impl Accepted {
             suspend,
         };
         BpfRevisionSpec { requires: Feature::of(&spec), ..spec }
+    }
+}
+
+/// The object's bytes, where the spec itself says them; nothing where they are in a ConfigMap.
+pub fn given(bytecode: &Bytecode) -> Result<Option<Cow<'static, [u8]>>, Refusal> {
+    source(bytecode)?;
+    match bytecode {
+        Bytecode { inline: Some(text), .. } => decode_inline(text).map(|bytes| Some(Cow::Owned(bytes))),
+        Bytecode { builtin: Some(name), .. } => Ok(Some(Cow::Borrowed(programs::builtin(*name)))),
+        _ => Ok(None),
     }
 }
 
@@ -142,10 +156,10 @@ fn invalid(message: String) -> Refusal {
     refuse(Reason::InvalidSpec, message)
 }
 
-fn source(Bytecode { inline, config_map }: &Bytecode) -> Result<(), Refusal> {
-    match (inline, config_map) {
-        (Some(_), None) | (None, Some(_)) => Ok(()),
-        _ => Err(invalid("spec.bytecode: exactly one of inline and configMap must be set".to_owned())),
+fn source(Bytecode { inline, config_map, builtin }: &Bytecode) -> Result<(), Refusal> {
+    match [inline.is_some(), config_map.is_some(), builtin.is_some()].map(usize::from).iter().sum() {
+        1 => Ok(()),
+        _ => Err(invalid("spec.bytecode: exactly one of inline, configMap and builtin must be set".to_owned())),
     }
 }
 

@@ -40,7 +40,7 @@ pub fn spec(programs: &[&str]) -> BpfProgramSpec {
     let attach = vec![Attach { cgroup, map: None }];
     let program = |name: &&str| ProgramSpec { name: (*name).to_owned(), program_type: None, attach: attach.clone() };
     BpfProgramSpec {
-        bytecode: Bytecode { inline: Some(String::new()), config_map: None },
+        bytecode: Bytecode { inline: Some(String::new()), ..Bytecode::default() },
         node_selector: None,
         programs: programs.iter().map(program).collect(),
         maps: Vec::new(),

@@ -36,7 +36,7 @@ fn map(name: &str) -> MapSpec {
 }
 
 fn spec(programs: Vec<ProgramSpec>, maps: Vec<MapSpec>) -> BpfProgramSpec {
-    let bytecode = Bytecode { inline: Some("AA==".into()), config_map: None };
+    let bytecode = Bytecode { inline: Some("AA==".into()), ..Bytecode::default() };
     BpfProgramSpec { bytecode, node_selector: None, programs, maps, globals: BTreeMap::new(), suspend: false }
 }
 

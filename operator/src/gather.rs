@@ -69,8 +69,8 @@ pub struct Intent {
 pub enum Bytecode {
     /// Not read: what was found out about them holds, and they are stored.
     Known,
-    /// In the spec, base64.
-    Inline(Fingerprint),
+    /// In the spec itself: base64, or the name of a builtin.
+    Given(Fingerprint),
     /// Fetched from where the spec says.
     Fetched(Fingerprint, Vec<u8>),
     /// Not where the spec says, or not to be looked for.
@@ -168,7 +168,7 @@ async fn bytecode(
         })
     };
     let Some(ConfigMapSource { name, key }) = &spec.bytecode.config_map else {
-        return Ok(if known(&fingerprint) { Bytecode::Known } else { Bytecode::Inline(fingerprint) });
+        return Ok(if known(&fingerprint) { Bytecode::Known } else { Bytecode::Given(fingerprint) });
     };
     // One that the watch has not brought yet may be there nevertheless: users apply both at once.
     if let Some(seen) = stores.config_map(namespace, name) {

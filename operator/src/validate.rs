@@ -1,7 +1,7 @@
 //! `validate`: what becomes of the latest spec. Pure but for the thread it runs on: reading an object is CPU work on bytes
 //! that a stranger wrote, so it happens on a blocking thread, where a panic in a parser ends that reading alone.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, condition};
 use sockeye_ebpf::{Accepted, Refusal};
@@ -49,7 +49,7 @@ pub async fn validate(gathered: &mut Gathered, memory: &mut Memory) -> Result<Va
             let judgement = if stands(intent, &refusal) { Judgement::Stands } else { Judgement::Refused(refusal) };
             return Ok(Validated { judgement, bytes: None });
         }
-        Bytecode::Inline(fingerprint) => (fingerprint, None),
+        Bytecode::Given(fingerprint) => (fingerprint, None),
         Bytecode::Fetched(fingerprint, bytes) => (fingerprint, Some(bytes)),
     };
     let object = Arc::clone(&intent.object);
@@ -81,21 +81,19 @@ fn known(memory: &Memory) -> Validated {
 
 /// Decodes and checks. The bytes come back only where they are of use.
 fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> (Verdict, Option<Vec<u8>>) {
-    let bytes = match (fetched, &spec.bytecode.inline) {
-        (Some(bytes), _) => bytes,
-        (None, Some(inline)) => match sockeye_ebpf::check::decode_inline(inline) {
-            Ok(bytes) => bytes,
-            Err(refusal) => return (Err(refusal), None),
-        },
-        (None, None) => {
-            let message = "spec.bytecode: exactly one of inline and configMap must be set".to_owned();
-            return (Err(refuse(Reason::InvalidSpec, message)), None);
-        }
+    let bytes = match fetched.map_or_else(|| given(&spec.bytecode), Ok) {
+        Ok(bytes) => bytes,
+        Err(refusal) => return (Err(refusal), None),
     };
     match sockeye_ebpf::check(spec, &bytes) {
         Ok(accepted) => (Ok(accepted), Some(bytes)),
         Err(refusal) => (Err(refusal), None),
     }
+}
+
+fn given(bytecode: &sockeye_crds::program::Bytecode) -> Result<Vec<u8>, Refusal> {
+    let unread = || refuse(Reason::BytecodeUnavailable, "spec.bytecode.configMap has not been read".to_owned());
+    sockeye_ebpf::check::given(bytecode)?.map(Cow::into_owned).ok_or_else(unread)
 }
 
 fn unreadable() -> Refusal {
@@ -175,6 +173,16 @@ mod tests {
             assert_eq!(refusal.reason, reason, "{}", refusal.message);
             assert!(refusal.message.starts_with(field), "{}", refusal.message);
         }
+    }
+
+    #[test]
+    fn the_bytes_of_a_builtin_are_the_operators_own() {
+        let programs = json!([{"name": "measure", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+        let spec = serde_json::from_value(json!({"bytecode": {"builtin": "tcp-rtt"}, "programs": programs})).unwrap();
+        let (verdict, bytes) = check(&spec, None);
+        let bytes = bytes.unwrap();
+        assert_eq!(bytes, sockeye_ebpf::programs::builtin(sockeye_crds::Builtin::TcpRtt));
+        assert_eq!(verdict.unwrap().digest, sockeye_crds::names::digest(&bytes));
     }
 
     #[tokio::test]

@@ -59,6 +59,7 @@ fn good_objects_are_taken() -> Result<()> {
             ),
         ),
         ("a path", attach(json!([{"cgroup": {"scope": "Path", "path": "/system.slice/a.service"}}]))),
+        ("a builtin", with("/spec/bytecode", json!({"builtin": "tcp-events"}))),
         ("a map to attach to", attach(json!([{"map": "sock_hash"}]))),
         (
             "map settings",
@@ -87,10 +88,9 @@ fn good_objects_are_taken() -> Result<()> {
     ] {
         dry_run(&object).with_context(|| what.to_owned())?;
     }
-    for file in std::fs::read_dir(repo().join("deploy/examples"))? {
-        let text = std::fs::read_to_string(file?.path())?;
-        kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", "-"], &text)?;
-    }
+    // All at once, and the folders below.
+    let examples = repo().join("deploy/examples").display().to_string();
+    kubectl(&["create", "--dry-run=server", "--validate=strict", "--recursive", "-f", &examples], "")?;
     Ok(())
 }
 
@@ -102,6 +102,8 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
     for (object, field) in [
         (with("/spec/bytecode", json!({})), "spec.bytecode"),
         (with("/spec/bytecode", json!({"inline": "AA==", "configMap": {"name": "a", "key": "b"}})), "spec.bytecode"),
+        (with("/spec/bytecode", json!({"inline": "AA==", "builtin": "tcp-events"})), "spec.bytecode"),
+        (with("/spec/bytecode", json!({"builtin": "tcp-rtts"})), "spec.bytecode.builtin"),
         (with("/spec/bytecode/inline", json!("not base64!")), "spec.bytecode.inline"),
         (with("/spec/bytecode/inline", json!("A".repeat(174_768))), "spec.bytecode.inline"),
         (with("/spec/bytecode", json!({"configMap": {"name": "a"}})), "spec.bytecode.configMap.key"),

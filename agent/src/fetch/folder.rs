@@ -195,7 +195,9 @@ impl Folder {
             let file = status_path(path);
             if status != manifest.status || !manifest.told || !file.exists() {
                 let mut shown = BpfProgram { status: Some(status.clone()), ..program.as_ref().clone() };
-                if let (Acceptance::Accepted { .. }, Some(dispatched)) = (&manifest.acceptance, &manifest.dispatched) {
+                if let (Acceptance::Accepted { .. }, Some(dispatched), None) =
+                    (&manifest.acceptance, &manifest.dispatched, shown.spec.bytecode.builtin)
+                {
                     shown.spec.bytecode.inline = Some(check::encode_inline(&dispatched.bytes));
                 }
                 replace(&file, &shown)?;
@@ -275,15 +277,14 @@ fn parse(path: &Path) -> Result<BpfProgram, String> {
 }
 
 fn accept(program: &BpfProgram) -> Result<(Dispatched, Vec<String>), Refusal> {
-    let inline = program.spec.bytecode.inline.as_deref().ok_or_else(|| Refusal {
+    let bytes = check::given(&program.spec.bytecode)?.ok_or_else(|| Refusal {
         reason: Reason::BytecodeUnavailable,
-        message: "spec.bytecode: without a cluster only inline can be used".to_owned(),
+        message: "spec.bytecode: without a cluster only inline and builtin can be used".to_owned(),
     })?;
-    let bytes = check::decode_inline(inline)?;
     let accepted = check::check(&program.spec, &bytes)?;
     let notes = accepted.notes.clone();
     let spec = accepted.into_revision_spec(reference(program), 1, 1);
-    Ok((Dispatched { revision: Arc::new(BpfRevision::named(spec)), bytes: bytes.into() }, notes))
+    Ok((Dispatched { revision: Arc::new(BpfRevision::named(spec)), bytes: bytes.into_owned().into() }, notes))
 }
 
 fn reference(program: &BpfProgram) -> ProgramRef {

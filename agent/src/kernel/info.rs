@@ -14,7 +14,7 @@ use std::{
 };
 
 use aya_obj::generated::{bpf_link_info, bpf_map_info, bpf_prog_info};
-use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
+use k8s_openapi::jiff::{self, SignedDuration, Timestamp, Unit};
 
 use super::{Call as _, SysError, bpf};
 
@@ -232,9 +232,13 @@ fn text(name: &[libc::c_char]) -> String {
 
 /// The kernel gives nanoseconds since boot (`ktime_get_boottime_ns`); bpftool and we show the time of day, in seconds.
 fn loaded_at(since_boot: u64) -> Result<String, SysError> {
-    let since_boot = SignedDuration::try_from(Duration::from_nanos(since_boot)).unwrap_or_default();
-    let at = BOOT.checked_add(since_boot).and_then(|t| t.round(Unit::Second));
+    let at = time_of_day(since_boot).and_then(|t| t.round(Unit::Second));
     at.map(|t| t.to_string()).map_err(io::Error::other).call(|| "the time of loading")
+}
+
+/// The time of day, from nanoseconds since boot.
+pub fn time_of_day(since_boot: u64) -> Result<Timestamp, jiff::Error> {
+    BOOT.checked_add(SignedDuration::try_from(Duration::from_nanos(since_boot))?)
 }
 
 /// When the machine booted, taken once: read again it would differ by some microseconds, and a time of loading by a second.

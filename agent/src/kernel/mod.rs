@@ -10,6 +10,7 @@
 //! | [`bpffs`] | the file system that holds the pins |
 //! | [`inotify`] | told when pins come and go |
 //! | [`facts`] | the node and its kernel |
+//! | [`ring`] | a ring buffer that programs fill |
 //! | [`probe`] | what of what programs need this kernel has |
 //! | `fault` | where tests let the agent die or a call fail |
 //!
@@ -26,6 +27,7 @@ pub mod inotify;
 pub mod load;
 pub mod map;
 pub mod probe;
+pub mod ring;
 
 use std::io;
 

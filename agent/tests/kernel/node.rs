@@ -161,14 +161,19 @@ impl Node {
     }
 
     /// The same, with any fields of the spec but the bytecode.
-    pub fn apply_spec(&self, name: &str, object: &[u8], mut spec: Value) -> u32 {
+    pub fn apply_spec(&self, name: &str, object: &[u8], spec: Value) -> u32 {
+        self.apply_from(name, json!({"inline": STANDARD.encode(object)}), spec)
+    }
+
+    /// The same, with any bytecode.
+    pub fn apply_from(&self, name: &str, bytecode: Value, mut spec: Value) -> u32 {
         let applied = {
             let mut all = self.applied.borrow_mut();
             let applied = all.entry(name.to_owned()).or_default();
             *applied += 1;
             *applied
         };
-        spec["bytecode"] = json!({"inline": STANDARD.encode(object)});
+        spec["bytecode"] = bytecode;
         let manifest = json!({
             "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram",
             "metadata": {"name": name, "annotations": {"applied": applied.to_string()}},
@@ -431,14 +436,32 @@ impl Node {
     }
 
     fn connector(&self, count: usize) -> Command {
-        let script = format!(
-            "echo $$ >{}/cgroup.procs && exec \"$0\" --exact node::connector --nocapture",
-            self.cgroup.display()
-        );
+        let mut command = self.job(".", "node::connector");
+        command.env("CONNECTIONS", count.to_string());
+        command
+    }
+
+    /// One of these tests, in a process of its own, in a cgroup below the node's: what it opens belongs there.
+    pub fn job(&self, cgroup: &str, test: &str) -> Command {
+        let procs = self.cgroup.join(cgroup).join("cgroup.procs");
+        let script =
+            format!("echo $$ >{} && exec \"$0\" --include-ignored --exact {test} --nocapture", procs.display());
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
-        command.env("CONNECTIONS", count.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// `sockeye-agent audit`, whose output is piped.
+    pub fn audit(&self, program: &str) -> Child {
+        let mut command = self.inside("setpriv");
+        command.args(["--pdeathsig", "KILL", &agent_path(), "audit", program]).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The entries of a map, as bpftool shows them by their BTF types: `key` and `value` of each.
+    pub fn entries(&self, name: &str, map: &str) -> Vec<Value> {
+        let dump = self.bpftool(&["map", "dump", "pinned", &format!("{}/maps/{map}", self.home(name))]);
+        dump.as_array().unwrap().iter().map(|entry| entry["formatted"].clone()).collect()
     }
 
     /// Whatever the agent made is gone: pins, directories, links on the cgroup.

@@ -1,0 +1,31 @@
+//! A ring buffer that programs fill, read through its pin. What is taken from it is gone: of two readers each gets a part.
+
+use std::{io, path::Path};
+
+use aya::maps::{Map, MapData, MapError, RingBuf};
+
+use super::{Call as _, SysError};
+
+/// An open ring buffer.
+pub struct Ring(RingBuf<MapData>);
+
+impl Ring {
+    /// Opens it.
+    pub fn open(pin: &Path) -> Result<Self, SysError> {
+        let map = MapData::from_pin(pin).and_then(Map::from_map_data).and_then(RingBuf::try_from);
+        map.map(Self).map_err(as_io).call(|| format!("opening of the ring buffer {}", pin.display()))
+    }
+
+    /// Takes the next record, if there is one, and makes something of it.
+    pub fn take<T>(&mut self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.0.next().map(|record| read(&record))
+    }
+}
+
+/// The kernel's own answer, where there is one.
+fn as_io(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other.to_string()),
+    }
+}

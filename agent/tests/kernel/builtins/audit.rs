@@ -1,0 +1,78 @@
+//! connect-audit: what `sockeye-agent audit` prints of connections that were made, refused, and not made.
+
+use std::io::{BufRead as _, BufReader};
+
+use serde_json::{Value, json};
+use sockeye_crds::Builtin::ConnectAudit;
+use sockeye_ebpf::programs::builtin;
+
+use super::{apply, cgroup_id, echo, object_with, on_node, reach_from};
+use crate::node::Node;
+
+#[test]
+fn who_connects_where_is_told_by_the_agents_command() {
+    let mut node = Node::new("audit");
+    node.make_cgroup("inner");
+    node.start();
+    apply(&node, ConnectAudit, &["connect4", "connect6", "outcome"]);
+    let (open, open6, closed) = (echo("127.0.0.1:0"), echo("[::1]:0"), 1);
+    let mut audit = node.audit("connect-audit");
+    let mut lines = BufReader::new(audit.stdout.take().unwrap()).lines();
+
+    let made = reach_from(
+        &node,
+        "inner",
+        &[
+            format!("tcp 127.0.0.1:{open}"),
+            format!("tcp 127.0.0.1:{closed}"),
+            format!("tcp [::1]:{open6}"),
+            format!("udp 127.0.0.1:{open}"),
+        ],
+    );
+    assert_eq!(made["results"], json!(["ok", "ConnectionRefused", "ok", "ok"]));
+    let told: Vec<Value> = (0..7).map(|_| serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()).collect();
+    audit.kill().unwrap();
+    audit.wait().unwrap();
+
+    for event in &told {
+        assert_eq!((&event["pid"], &event["uid"]), (&made["pid"], &json!(0)), "{event}");
+        assert_eq!(event["cgroup"], cgroup_id(&node, "inner"), "{event}");
+        assert!(!event["comm"].as_str().unwrap().is_empty(), "{event}");
+        assert_eq!(event["tookMicros"].is_u64(), event["what"] != "attempt", "{event}");
+    }
+    let short: Vec<String> = told
+        .iter()
+        .map(|e| format!("{} {} {} {}", e["what"], e["protocol"], e["address"], e["port"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        short,
+        [
+            format!("attempt tcp 127.0.0.1 {open}"),
+            format!("established tcp 127.0.0.1 {open}"),
+            format!("attempt tcp 127.0.0.1 {closed}"),
+            format!("failed tcp 127.0.0.1 {closed}"),
+            format!("attempt tcp ::1 {open6}"),
+            format!("established tcp ::1 {open6}"),
+            format!("attempt udp 127.0.0.1 {open}"),
+        ]
+    );
+    for pair in [&told[0..2], &told[2..4], &told[4..6]] {
+        assert_eq!(pair[0]["socket"], pair[1]["socket"]);
+    }
+    assert_eq!(node.entries("connect-audit", "lost")[0]["value"], 0);
+
+    // Nobody reads: what there is no room for is counted. Loopback may be left out.
+    for (object, room) in
+        [(object_with(ConnectAudit, &[("loopback", &[0])]), true), (builtin(ConnectAudit).to_vec(), false)]
+    {
+        let small = json!([{"name": "events", "maxEntries": 4096, "onShapeChange": "Recreate"}]);
+        node.apply_spec("connect-audit", &object, json!({"programs": on_node(&["connect4"]), "maps": small}));
+        node.ready("connect-audit");
+        reach_from(&node, "inner", &vec![format!("udp 127.0.0.1:{open}"); 100]);
+        let lost = node.entries("connect-audit", "lost")[0]["value"].as_u64().unwrap();
+        // Each has a header of eight bytes.
+        assert_eq!(lost, if room { 0 } else { 100 - 4096 / 88 }, "loopback left out: {room}");
+    }
+    node.remove("connect-audit");
+    node.nothing_left();
+}

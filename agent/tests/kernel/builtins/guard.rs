@@ -1,0 +1,102 @@
+//! egress-guard: what is not on the list is refused, or counted in a dry run; what was connected before goes on.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use serde_json::{Value, json};
+use sockeye_crds::Builtin::EgressGuard;
+
+use super::{apply_with, cgroup_id, echo, go, reach, reach_from, said, say, wait_for_go};
+use crate::node::Node;
+
+const ALL: [&str; 4] = ["connect4", "connect6", "sendmsg4", "sendmsg6"];
+
+/// Connects to TO, and goes on with that connection when another would be refused.
+#[test]
+#[ignore = "a job of the tests here"]
+fn goes_on() {
+    let to = std::env::var("TO").unwrap().parse().unwrap();
+    let mut stream = TcpStream::connect(to).unwrap();
+    wait_for_go();
+    let anew = reach("tcp", to);
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    say(&json!(anew));
+}
+
+fn apply(node: &Node, dry_run: bool) {
+    apply_with(node, EgressGuard, &ALL, &[("dry_run", &[dry_run.into()]), ("allow_loopback", &[0])]);
+}
+
+/// Puts a network into the list, with one port.
+fn allow(node: &Node, map: &str, prefix: u32, address: &[u8], port: u16) {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
+    let pin = format!("{}/maps/{map}", node.home("egress-guard"));
+    let (key, mut value) = ([&prefix.to_ne_bytes(), address].concat(), [0; 16]);
+    value[..2].copy_from_slice(&port.to_ne_bytes());
+    let (key, value) = (hex(&key), hex(&value));
+    let mut arguments = vec!["map", "update", "pinned", &pin, "key", "hex"];
+    arguments.extend(key.iter().map(String::as_str));
+    arguments.extend(["value", "hex"]);
+    arguments.extend(value.iter().map(String::as_str));
+    node.run("bpftool", &arguments);
+}
+
+fn decisions(node: &Node) -> Value {
+    node.entries("egress-guard", "decisions")[0]["value"].clone()
+}
+
+#[test]
+fn only_what_is_on_the_list_is_reached() {
+    let mut node = Node::new("guard");
+    node.make_cgroup("inner");
+    node.start();
+    let (listed, other, listed6) = (echo("127.0.0.1:0"), echo("127.0.0.1:0"), echo("[::1]:0"));
+    let destinations = [
+        format!("tcp 127.0.0.1:{listed}"),
+        format!("tcp 127.0.0.1:{other}"),
+        format!("udp 127.0.0.1:{other}"),
+        format!("send 127.0.0.1:{other}"),
+        format!("send 127.0.0.1:{listed}"),
+        format!("tcp [::1]:{listed6}"),
+        format!("send [::1]:{other}"),
+        // IPv4 in an IPv6 socket is IPv4.
+        format!("tcp [::ffff:127.0.0.1]:{listed}"),
+        format!("send [::ffff:127.0.0.1]:{other}"),
+    ];
+    let results = |node: &Node| reach_from(node, "inner", &destinations)["results"].clone();
+
+    apply(&node, true);
+    assert_eq!(results(&node), json!(vec!["ok"; 9]), "a dry run refuses nothing");
+    assert_eq!(decisions(&node), json!({"allowed": 0, "refused": 0, "would_refuse": 9}));
+    let refusals = node.entries("egress-guard", "refusals");
+    let inner = cgroup_id(&node, "inner");
+    let seen = refusals.iter().find(|entry| entry["key"]["port"] == listed && entry["key"]["protocol"] == 6).unwrap();
+    assert_eq!((&seen["key"]["cgroup"], &seen["value"]), (&json!(inner), &json!(2)), "both writings of it: {seen}");
+
+    let job = node
+        .job("inner", "builtins::guard::goes_on")
+        .env("FOLDER", node.folder())
+        .env("TO", format!("127.0.0.1:{other}"))
+        .spawn()
+        .unwrap();
+    node.until("its connection", |node| decisions(node)["would_refuse"] == 10);
+    allow(&node, "allow4", 32, &[127, 0, 0, 1], listed);
+    allow(&node, "allow6", 128, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], listed6);
+    apply(&node, false);
+    let no = "PermissionDenied";
+    assert_eq!(results(&node), json!(["ok", no, no, no, "ok", "ok", no, "ok", no]), "the list outlives the revision");
+    assert_eq!(decisions(&node), json!({"allowed": 4, "refused": 5, "would_refuse": 10}));
+    go(&node);
+    assert_eq!(said(job), no, "what was connected before goes on, and nothing new comes of it");
+
+    // A longer prefix decides alone; a network without ports has them all.
+    allow(&node, "allow4", 8, &[127, 0, 0, 0], 0);
+    assert_eq!(results(&node)[1], no);
+    assert_eq!(reach_from(&node, "inner", &[format!("send 127.0.0.2:{other}")])["results"], json!(["ok"]));
+    node.remove("egress-guard");
+    assert_eq!(results(&node), json!(vec!["ok"; 9]));
+    node.nothing_left();
+}

@@ -1,0 +1,162 @@
+//! The programs that ship with sockeye, each by its effect on real connections.
+
+mod audit;
+mod guard;
+mod redirect;
+mod rtt;
+mod tune;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::PathBuf,
+    process::Child,
+    thread,
+};
+
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use serde_json::{Value, json};
+use sockeye_crds::Builtin;
+use sockeye_ebpf::programs::builtin;
+
+use crate::node::{Node, text};
+
+/// `spec.programs`: these, on the node's cgroup.
+fn on_node(programs: &[&str]) -> Value {
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    json!(programs.iter().map(|name| json!({"name": name, "attach": attach})).collect::<Vec<_>>())
+}
+
+/// Applies a builtin under its own name, and waits until it is in effect.
+fn apply(node: &Node, name: Builtin, programs: &[&str]) {
+    let spec = json!({"programs": on_node(programs)});
+    node.apply_from(&name.to_string(), json!({"builtin": name}), spec);
+    node.ready(&name.to_string());
+}
+
+/// The same with other values of its globals.
+fn apply_with(node: &Node, name: Builtin, programs: &[&str], globals: &[(&str, &[u8])]) {
+    node.apply_spec(&name.to_string(), &object_with(name, globals), json!({"programs": on_node(programs)}));
+    node.ready(&name.to_string());
+}
+
+/// A builtin's object with other bytes in its globals.
+fn object_with(name: Builtin, globals: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes = builtin(name).to_vec();
+    for (global, value) in globals {
+        let at = position(builtin(name), global);
+        bytes[at..at + value.len()].copy_from_slice(value);
+    }
+    bytes
+}
+
+/// Where a global's first byte is in the file.
+fn position(bytes: &[u8], global: &str) -> usize {
+    let file = object::File::parse(bytes).unwrap();
+    let symbol = file.symbols().find(|symbol| symbol.name() == Ok(global)).unwrap();
+    let section = file.section_by_index(symbol.section_index().unwrap()).unwrap();
+    (section.file_range().unwrap().0 + symbol.address()) as usize
+}
+
+/// What a job said; it must have ended well.
+fn said(job: Child) -> Value {
+    let done = job.wait_with_output().unwrap();
+    assert!(done.status.success(), "{}", text(&done));
+    let said = text(&done);
+    let line = said.lines().find_map(|line| line.strip_prefix("said ")).unwrap_or_else(|| panic!("{said}"));
+    serde_json::from_str(line).unwrap()
+}
+
+/// A job's last word.
+fn say(value: &Value) {
+    println!("\nsaid {value}");
+}
+
+/// Lets a job go on that waits for it.
+fn go(node: &Node) {
+    std::fs::write(node.folder().join("go"), "").unwrap();
+}
+
+/// A job's wait.
+fn wait_for_go() {
+    println!("\nwaiting");
+    let file = PathBuf::from(std::env::var_os("FOLDER").unwrap()).join("go");
+    while !file.exists() {
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Accepts on a port of its own for as long as the test process lives, and sends back what it gets.
+fn echo(address: &str) -> u16 {
+    let listener = TcpListener::bind(address).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+            });
+        }
+    });
+    port
+}
+
+/// What became of reaching for a destination: `tcp` connects, `udp` connects a socket, `send` sends without connecting one.
+fn reach(how: &str, to: SocketAddr) -> String {
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let done = match how {
+        "tcp" => TcpStream::connect(to).map(drop),
+        "udp" => UdpSocket::bind(any).and_then(|socket| socket.connect(to)),
+        _ => UdpSocket::bind(any).and_then(|socket| socket.send_to(b"x", to)).map(drop),
+    };
+    done.map_or_else(|error| format!("{:?}", error.kind()), |()| "ok".to_owned())
+}
+
+/// Reaches for each destination in DESTINATIONS ("tcp 127.0.0.1:80, udp ..."), and says what became of it.
+#[test]
+#[ignore = "a job of the tests here"]
+fn reaches() {
+    let destinations = std::env::var("DESTINATIONS").unwrap();
+    let results: Vec<String> = destinations
+        .split(", ")
+        .map(|destination| {
+            let (how, to) = destination.split_once(' ').unwrap();
+            reach(how, to.parse().unwrap())
+        })
+        .collect();
+    say(&json!({"pid": std::process::id(), "results": results}));
+}
+
+/// Runs that job in a cgroup below the node's.
+fn reach_from(node: &Node, cgroup: &str, destinations: &[String]) -> Value {
+    said(node.job(cgroup, "builtins::reaches").env("DESTINATIONS", destinations.join(", ")).spawn().unwrap())
+}
+
+/// The ID of a cgroup below the node's: the number of its directory.
+fn cgroup_id(node: &Node, cgroup: &str) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(node.cgroup().join(cgroup)).unwrap().ino()
+}
+
+/// Every builtin is loaded as it ships, with all its programs that attach to cgroups, and tcp-events counts.
+#[test]
+fn each_is_named_in_the_spec_and_loads() {
+    let mut node = Node::new("builtin");
+    node.start();
+    for name in Builtin::ALL {
+        let object = sockeye_ebpf::Object::read(builtin(name)).unwrap();
+        let on_cgroups = object.info().programs.iter().filter(|program| program.section != "sk_msg");
+        let programs: Vec<&str> = on_cgroups.map(|program| program.name.as_str()).collect();
+        apply(&node, name, &programs);
+        let status = node.program(&name.to_string());
+        assert_eq!(status["spec"]["bytecode"], json!({"builtin": name}), "as it was written");
+        assert_eq!(status["status"]["dispatch"]["digest"], sockeye_crds::names::digest(builtin(name)));
+        if name == Builtin::TcpEvents {
+            node.connect(3);
+            assert_eq!(node.events("tcp-events")[4], 3);
+        }
+        node.remove(&name.to_string());
+    }
+    node.nothing_left();
+}
