@@ -286,7 +286,8 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
 #[test]
 fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     let kind = ProgramKind { prog_type: 8, attach_type: 0 };
-    let function = WantedFunction { kind, paths: [("/a".to_owned(), None)].into(), maps: BTreeSet::new(), can_cut_off: true };
+    let function =
+        WantedFunction { kind, paths: [("/a".to_owned(), None)].into(), maps: BTreeSet::new(), can_cut_off: true };
     let mut wanted = Wanted {
         program: ProgramRef { name: "p".into(), uid: "u".into() },
         revision: "p-1".into(),
@@ -326,8 +327,12 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
 #[test]
 fn a_cgroup_that_is_not_there_is_named() {
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    let function =
-        WantedFunction { kind, paths: [("/nowhere".to_owned(), None)].into(), maps: BTreeSet::new(), can_cut_off: false };
+    let function = WantedFunction {
+        kind,
+        paths: [("/nowhere".to_owned(), None)].into(),
+        maps: BTreeSet::new(),
+        can_cut_off: false,
+    };
     let wanted = Wanted {
         program: ProgramRef { name: "p".into(), uid: "u".into() },
         revision: "p-1".into(),

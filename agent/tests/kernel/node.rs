@@ -455,7 +455,13 @@ impl Node {
     /// `sockeye-agent audit`, whose output is piped.
     pub fn audit(&self, program: &str) -> Child {
         let mut command = self.inside("setpriv");
-        command.args(["--pdeathsig", "KILL", &agent_path(), "audit", program]).stdout(Stdio::piped()).spawn().unwrap()
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(agent_path())
+            .args(["audit", program])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 
     /// The entries of a map, as bpftool shows them by their BTF types: `key` and `value` of each.
