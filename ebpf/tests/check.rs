@@ -100,7 +100,6 @@ fn mistakes_are_refused_by_field_and_reason() {
         (attach(vec![cgroup(Scope::Path, Some(&long))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
         (attach(vec![cgroup(Scope::Pods, Some("/a"))]), InvalidSpec, "spec.programs[0].attach[0].cgroup.path"),
         (pods(|t| t.scope = Scope::Node), InvalidSpec, "spec.programs[0].attach[0].cgroup.podSelector"),
-        (pods(|t| selector(t).match_labels = Some([("a b".into(), "c".into())].into())), InvalidSpec, POD_SELECTOR),
         (pods(|t| selector(t).match_expressions = Some(vec![bad_expression()])), InvalidSpec, POD_SELECTOR),
         (pods(|t| t.containers = vec!["App".into()]), InvalidSpec, "spec.programs[0].attach[0].cgroup.containers[0]"),
         (
