@@ -16,7 +16,7 @@ use crate::trigger::Pace;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// An API server that is back is asked so soon.
-const LAST_HINDERED: Duration = Duration::from_secs(5);
+const LAST_HINDERED: Duration = Duration::from_secs(3);
 
 /// How a look ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! `Traffic`: the requests that were made of an API server, as values to count. No IO.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     time::{Duration, Instant},
@@ -85,11 +85,6 @@ impl Traffic {
         self.0.len()
     }
 
-    /// How many of these.
-    pub fn count_of(&self, verb: &str, resource: &str) -> usize {
-        self.0.iter().filter(|asked| asked.verb == verb && asked.resource == resource).count()
-    }
-
     /// The most that came within one second.
     pub fn busiest_second(&self) -> usize {
         let times: Vec<Instant> = self.0.iter().map(|asked| asked.at).collect();
@@ -106,24 +101,6 @@ impl Traffic {
             *counts.entry(asked.who).or_default() += 1;
         }
         counts.into_values().max().unwrap_or_default()
-    }
-
-    /// temp
-    pub fn timeline(&self, from: Instant) -> String {
-        let mut m = BTreeMap::<(&str, &str), (f64, f64, usize)>::new();
-        for a in self.0.iter().filter(|a| a.at >= from) {
-            let t = a.at.duration_since(from).as_secs_f64();
-            let e = m.entry((a.verb, &a.resource)).or_insert((t, t, 0));
-            e.1 = t;
-            e.2 += 1;
-        }
-        m.iter().map(|(k, v)| format!("{} {} {:.1}..{:.1} x{}; ", k.0, k.1, v.0, v.1, v.2)).collect()
-    }
-
-    /// When each client first came, after `from`, in order.
-    pub fn arrivals(&self, from: Instant) -> Vec<Duration> {
-        let mut seen = BTreeSet::new();
-        self.0.iter().filter(|asked| seen.insert(asked.who)).map(|asked| asked.at.duration_since(from)).collect()
     }
 }
 

@@ -100,6 +100,7 @@ impl Node {
     }
 
     /// As in a cluster, on the node of that name; the API server and who it is there are in a file.
+    #[allow(dead_code, reason = "for tests/tests/api_away, which has this file too")]
     pub fn start_in_cluster(&mut self, kubeconfig: &Path, node_name: &str) {
         let mut command = self.command(&[], "run");
         command.env("KUBECONFIG", kubeconfig).args(["--namespace", "sockeye-system", "--health-port", "0"]);

@@ -22,8 +22,8 @@ use crate::patience::shortened;
 /// A connection is there so soon, or not at all.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection on which something is waited for, and nothing comes for so long, is dead. An API server ends requests that
-/// take a minute, and sends a bookmark every minute on every watch.
-pub const SILENCE: Duration = Duration::from_secs(90);
+/// take a minute, and sends a bookmark every minute on every watch, of which a busy one may leave out one.
+pub const SILENCE: Duration = Duration::from_secs(130);
 /// An API server that wants to be asked again only later than that is asked nevertheless.
 const LATEST: Duration = Duration::from_secs(30);
 

@@ -26,7 +26,7 @@ use sockeye_tests::{
 use tokio::time::sleep;
 use world::{CHANGING, World};
 
-/// Statuses are right so soon after the API server is back, and requests are counted for so long.
+/// Statuses are right so soon after the API server is back, and requests are counted for so long at most.
 const RIGHT: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -90,7 +90,7 @@ impl Passed {
     fn print(&self, what: &str) {
         let Self { right, lasted, during, after } = self;
         println!(
-            "| {what} | {:.0} s | {:.1} s |{}{} |",
+            "| {what} | {:.0} s | {:.1} s |{}{}",
             lasted.as_secs_f64(),
             right.as_secs_f64(),
             row(during),
@@ -101,9 +101,6 @@ impl Passed {
     /// In the first ten seconds after, no client may ask more than if it were started twice; while something is wrong, three
     /// times, for lists that lead to nothing are made again, and one thing a second more.
     fn judge(&self, what: &str) -> Result<()> {
-        if std::env::var_os("NO_JUDGE").is_some() {
-            return Ok(());
-        }
         let seconds = usize::try_from(self.lasted.as_secs())?;
         for (traffic, starts, more) in [(&self.during, 3, seconds), (&self.after, 2, 0)] {
             for (who, traffic, clients, once) in [
@@ -151,9 +148,6 @@ async fn faults_are_sat_out() -> Result<()> {
         sleep(SECOND).await;
         let passed = Passed::note(&world, start, back, right);
         passed.print(what);
-        for (way, name) in world.ways.all().iter().zip(["operator", "agent", "swarm"]) {
-            eprintln!("TL {name}: {}", way.traffic().timeline(back));
-        }
         passed.judge(what)?;
         world.untouched()?;
     }

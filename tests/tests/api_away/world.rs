@@ -228,10 +228,10 @@ impl World {
             self.held(CHANGING).into_iter().filter(|(pin, _)| pin.starts_with("links/")).collect()
         };
         let before = links();
-        let id = before.first().context("no link")?.1[0].to_string();
-        self.node.run("bpftool", &["link", "detach", "id", &id]);
+        let id = before.first().context("no link")?.1[0].clone();
+        self.node.run("bpftool", &["link", "detach", "id", &id.to_string()]);
         let start = Instant::now();
-        while links().first().is_none_or(|link| link.1[0].to_string() == id) {
+        while links().first().is_none_or(|link| link.1[0] == id) {
             ensure!(start.elapsed() < PATIENCE, "it stays detached:\n{}", self.node.log());
             sleep(Duration::from_millis(200)).await;
         }
