@@ -3,13 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Config};
-use tokio::{
-    task::JoinSet,
-    time::{sleep_until, timeout},
-};
+use tokio::{task::JoinSet, time::sleep_until};
 
 use crate::{
     agent::{Agent, Bytes, Wants},
@@ -27,10 +24,6 @@ const SWEEP: Duration = Duration::from_secs(300);
 const SWEEP_BLIND: Duration = Duration::from_secs(4);
 /// What is attached is queried so often.
 const GLANCE: Duration = Duration::from_secs(2);
-/// A write that the API refused is tried again so soon.
-const WRITE_AGAIN: Duration = Duration::from_secs(5);
-/// A write that takes longer hangs: nothing else must wait for it.
-const WRITE_LATE: Duration = Duration::from_secs(5);
 
 /// When passes are taken, and what belongs to each.
 struct Turns {
@@ -98,43 +91,29 @@ pub async fn cluster<H: Host>(
     ready: Ready,
 ) -> Result<()> {
     let mut watches = JoinSet::new();
-    let cluster = Cluster::watch(client, config, node_name, namespace, &mut watches);
+    let cluster = Cluster::watch(client, config, node_name, namespace, ready, &mut watches);
     tokio::select! {
-        ended = follow(agent, cluster, ready) => ended,
-        Some(ended) = watches.join_next() => ended?,
+        ended = follow(agent, cluster) => ended,
+        Some(ended) = watches.join_next() => match ended?? {},
     }
 }
 
-async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, ready: Ready) -> Result<()> {
+async fn follow<H: Host>(mut agent: Agent<H>, cluster: Cluster) -> Result<()> {
     cluster.ready().await?;
     let mut turns = Turns::new();
     let mut probation = Probation::default();
-    let mut write_again = None;
     loop {
         let pass = turns.is_due(&mut agent);
         if pass && let Some(wants) = cluster.wants() {
             turns.pass(&mut agent, &wants, &cluster).await;
+            cluster.tell(agent.report());
         }
-        let now = Instant::now();
-        probation.follow(agent.on_trial(), now);
-        let rewrite = write_again.is_some_and(|at| at <= now);
-        if pass || rewrite {
-            let written = match timeout(WRITE_LATE, cluster.write(agent.report())).await {
-                Ok(written) => written,
-                Err(late) => Err(late).context("write of BpfNode.status"),
-            };
-            ready.set(written.is_ok());
-            write_again = written.is_err().then(|| Instant::now() + WRITE_AGAIN);
-            if let Err(error) = written {
-                tracing::warn!("{error:#}");
-            }
-        }
+        probation.follow(agent.on_trial(), Instant::now());
         if probation.next().is_some_and(|next| next <= Instant::now()) {
             let reached = cluster.is_reachable().await;
             turns.due |= rule(&mut agent, probation.probed(reached, Instant::now()));
         }
-        let others = [write_again, probation.next()].into_iter().flatten();
-        let wake = others.fold(turns.wake(&agent), Instant::min);
+        let wake = probation.next().map_or_else(|| turns.wake(&agent), |next| turns.wake(&agent).min(next));
         tokio::select! {
             () = cluster.changed() => turns.due = true,
             stirred = turns.watch.stirred() => turns.stirred(&mut agent, stirred),

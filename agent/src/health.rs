@@ -1,5 +1,6 @@
 //! Health: `/healthz` says that the process turns, `/readyz` that its lists are complete, bpffs is usable and its last write
-//! to the API was accepted. A user's program that fails is not the process's failure.
+//! to the API was accepted. A user's program that fails is not the process's failure, and neither is an API server that is
+//! away: once it is back nobody is to think that this node's agent is not there.
 
 use std::{
     net::Ipv4Addr,

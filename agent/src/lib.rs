@@ -10,6 +10,7 @@
 //! | plan | [`mod@plan`] | none | `Vec<`[`plan::Step`]`>` |
 //! | execute | [`execute`] | bpffs, kernel | |
 //! | report | [`mod@report`] | none | `BpfNode.status` |
+//! | | [`tell`] | API server | |
 //!
 //! [`drive`] says when, [`agent`] takes a pass, [`track`] remembers what has been tried, [`policy`] what the node gives,
 //! [`layout`] knows where things stand on bpffs. [`host`] is the seam to the node: behind it observe and execute, and
@@ -37,6 +38,7 @@ pub mod report;
 pub mod shape;
 pub mod switch;
 pub mod table;
+pub mod tell;
 pub mod track;
 pub mod wanted;
 pub mod watch;

@@ -173,7 +173,7 @@ async fn in_cluster(run: Run) -> Result<()> {
     let Run { places, policy, node_name, namespace, health_port } = run;
     let ready = Ready::default();
     let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
-    let client = kube::Client::try_from(config.clone()).context("no way to the Kubernetes API")?;
+    let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
     let agent = Agent::start(Places { has_api: true, ..places.into() }, policy.into())?;
     // A task of its own, so that probes are answered while a pass blocks.
     let mut health = tokio::spawn(health::serve(health_port, ready.clone()));

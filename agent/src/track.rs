@@ -23,6 +23,8 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Bytes that are not there yet are asked for again so soon; that costs nothing, for they are fetched elsewhere.
+const BYTES_WAIT: Duration = Duration::from_secs(2);
 /// What others undo is repaired at once so often.
 const AT_ONCE: u32 = 3;
 /// After so long without being undone, it is repaired at once again.
@@ -115,9 +117,13 @@ impl Track {
             }
             Err(failure) => {
                 self.settled = false;
+                let wait = match failure.reason {
+                    Reason::BytecodeUnavailable => BYTES_WAIT,
+                    _ => wait(self.failures),
+                };
                 self.failure = Some(failure);
                 if self.repair_at.is_none_or(|at| at <= now) {
-                    self.retry_at = Some(now + wait(self.failures));
+                    self.retry_at = Some(now + wait);
                     self.failures = self.failures.saturating_add(1);
                     self.repair_at = None;
                 }
@@ -213,6 +219,10 @@ mod tests {
         assert_eq!(waits[11], 300);
         track.outcome(Ok(()), now);
         assert_eq!(track.retry_at(), None);
+        for _ in 0..12 {
+            track.outcome(Err(Failure::new(Reason::BytecodeUnavailable, "no")), now);
+            assert!(track.retry_at().unwrap().duration_since(now) <= BYTES_WAIT);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use kube::{
     core::DeserializeGuard,
 };
 use serde_json::{Value, json};
+use sockeye_client::is_passing;
 use sockeye_crds::{BpfProgram, BpfProgramStatus, BpfRevision, names, revision::ProgramRef};
 use tracing::info;
 
@@ -32,6 +33,11 @@ impl Error {
             }
             _ => None,
         }
+    }
+
+    /// Whether it passes by itself.
+    pub fn is_passing(&self) -> bool {
+        is_passing(&self.source)
     }
 }
 

@@ -107,7 +107,7 @@ impl Driver {
             let look = self.looks.spawn(async move {
                 let ended = reconcile(&context, &program, &mut memory).await.unwrap_or_else(|error| {
                     warn!(program, step = error.step(), %error, "trying again later");
-                    Ended::Failed
+                    if error.is_passing() { Ended::Hindered } else { Ended::Failed }
                 });
                 (memory, ended)
             });

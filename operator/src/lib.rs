@@ -82,9 +82,6 @@ pub use health::Health;
 /// Why the operator ended. It never should.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A watch ended.
-    #[error(transparent)]
-    Watch(#[from] watch::Ended),
     /// The loop ended.
     #[error(transparent)]
     Driver(#[from] driver::Deaf),

@@ -76,16 +76,16 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let Args { errand, namespace, agent_selector, health_port, log_format: _ } = args;
-    let client = Client::try_default().await.context("finding out how to reach the API server")?;
+    let way = kube::Config::infer().await.context("finding out how to reach the API server")?;
     let is_errand = errand.is_some();
     let work = async {
         match errand {
-            Some(errand) => run_errand(client, errand, namespace).await,
+            Some(errand) => run_errand(Client::try_from(way)?, errand, namespace).await,
             None => {
                 let namespace = namespace.context("--namespace is missing")?;
                 let config = Config { agent_selector, health_port, ..Config::new(namespace) };
                 info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
-                match sockeye_operator::run(client, config).await? {}
+                match sockeye_operator::run(sockeye_client::client(way)?, config).await? {}
             }
         }
     };

@@ -1,7 +1,8 @@
 //! `Queue`: when each BpfProgram is looked at again. Pure: time comes in as an argument.
 //!
 //! - Something touched is looked at at once, then at most every `interval`; a change of what is wanted does not wait.
-//! - One that failed waits, longer each time, up to a minute; a change of what is wanted, or a success, clears that.
+//! - One that failed waits, longer each time, up to a minute, or some seconds where that passes by itself; a change of what
+//!   is wanted, or a success, clears that.
 //! - One that nothing touches is looked at every `resync`.
 //! - A BpfProgram is never looked at twice at the same time; what touches it meanwhile is not lost.
 
@@ -14,6 +15,8 @@ use crate::trigger::Pace;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// An API server that is back is asked so soon.
+const LAST_HINDERED: Duration = Duration::from_secs(3);
 
 /// How a look ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub enum Ended {
     Gone,
     /// Something failed; it is worth another try.
     Failed,
+    /// Something failed that passes: the API server did not answer, or somebody else was quicker.
+    Hindered,
 }
 
 /// When each BpfProgram is looked at again.
@@ -104,8 +109,9 @@ impl Queue {
                 entry.failures = 0;
                 entry.due = Some(entry.due.map_or(until, |due| due.min(until)));
             }
-            Ended::Failed => {
-                let wait = FIRST_RETRY.saturating_mul(1 << entry.failures.min(16)).min(LAST_RETRY);
+            Ended::Failed | Ended::Hindered => {
+                let last = if how == Ended::Failed { LAST_RETRY } else { LAST_HINDERED };
+                let wait = FIRST_RETRY.saturating_mul(1 << entry.failures.min(16)).min(last);
                 entry.failures += 1;
                 if !entry.urgent {
                     entry.held_back = Some(now + wait);
@@ -196,6 +202,21 @@ mod tests {
         queue.take(now);
         queue.ended("a", Ended::Failed, now);
         assert_eq!(queue.next_due(), Some(now + FIRST_RETRY), "a success clears it");
+    }
+
+    #[test]
+    fn an_api_server_that_is_back_is_asked_soon() {
+        let (mut queue, mut now) = queue();
+        queue.touch("a", Pace::Paced, INTERVAL, now);
+        let mut waits = vec![];
+        for _ in 0..120 {
+            queue.take(now);
+            queue.ended("a", Ended::Hindered, now);
+            let due = queue.next_due().unwrap();
+            waits.push(due - now);
+            now = due;
+        }
+        assert_eq!(waits.iter().max(), Some(&LAST_HINDERED));
     }
 
     #[test]

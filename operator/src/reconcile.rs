@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use sockeye_client::is_passing;
 use sockeye_crds::{BpfProgramStatus, Reason};
 use sockeye_ebpf::Refusal;
 
@@ -61,6 +62,18 @@ impl Error {
             Self::Validate(_) => "validate",
             Self::Apply(_) => "apply",
             Self::Late => "late",
+        }
+    }
+
+    /// Whether it passes by itself.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Gather(gather::Error::Bytecode { source, .. } | gather::Error::Revisions { source, .. }) => {
+                is_passing(source)
+            }
+            Self::Apply(error) => error.is_passing(),
+            Self::Validate(_) => false,
+            Self::Late => true,
         }
     }
 }

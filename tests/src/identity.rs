@@ -1,11 +1,17 @@
 //! Speaking to an API server as one of the chart's identities, with a real token.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{Pod, ServiceAccount},
 };
-use kube::{Api, Client, Config, ResourceExt as _, api::PostParams, config::AuthInfo};
+use kube::{
+    Api, Client, Config, ResourceExt as _,
+    api::PostParams,
+    config::{AuthInfo, Kubeconfig},
+};
 use serde_json::{Value, json};
 
 /// The namespace that the chart is installed in.
@@ -18,9 +24,14 @@ pub async fn admin() -> Result<Client> {
 
 /// A client that has a token and nothing else; of KUBECONFIG it takes the server alone.
 pub async fn with_token(token: &str) -> Result<Client> {
+    Ok(Client::try_from(config(token).await?)?)
+}
+
+/// What such a client is made from.
+pub async fn config(token: &str) -> Result<Config> {
     let mut config = Config::infer().await?;
     config.auth_info = serde_json::from_value::<AuthInfo>(json!({"token": token}))?;
-    Ok(Client::try_from(config)?)
+    Ok(config)
 }
 
 /// A token of a service account, good for an hour; bound to a pod as the kubelet binds those it mounts there.
@@ -37,6 +48,20 @@ pub async fn token(client: &Client, namespace: &str, service_account: &str, pod:
     let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
     let granted = accounts.create_token_request(service_account, &PostParams::default(), &request).await?;
     Ok(granted.status.context("no token")?.token)
+}
+
+/// KUBECONFIG with that token, and with another server where one is named, as a file for a process.
+pub fn kubeconfig(token: &str, server: Option<&str>, path: &Path) -> Result<PathBuf> {
+    let mut config = Kubeconfig::read()?;
+    for user in &mut config.auth_infos {
+        user.auth_info = Some(serde_json::from_value(json!({"token": token}))?);
+    }
+    for cluster in config.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        cluster.server = server.map(str::to_owned).or_else(|| cluster.server.take());
+    }
+    // JSON is YAML.
+    std::fs::write(path, serde_json::to_vec(&config)?)?;
+    Ok(path.to_owned())
 }
 
 /// An agent's pod on a node, as an object to create; nothing runs there.

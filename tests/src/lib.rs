@@ -3,6 +3,8 @@
 pub mod chart;
 pub mod identity;
 pub mod load;
+pub mod nodes;
+pub mod operator;
 pub mod program;
 pub mod release;
 

@@ -125,9 +125,11 @@ impl<H: Host> Agent<H> {
 }
 
 async fn fetch(bytes: &impl Bytes, digest: &str) -> Result<Vec<u8>, Failure> {
-    let got = bytes.get(digest).await.and_then(|bytes| {
-        let found = sockeye_crds::names::digest(&bytes);
-        if found == digest { Ok(bytes) } else { Err(format!("the bytes have digest {found}")) }
-    });
-    got.map_err(|why| Failure::new(Reason::BytecodeUnavailable, format!("the object {digest} can't be had: {why}")))
+    let unavailable =
+        |why| Failure::new(Reason::BytecodeUnavailable, format!("the object {digest} can't be had: {why}"));
+    let bytes = bytes.get(digest).await.map_err(unavailable)?;
+    match sockeye_crds::names::digest(&bytes) {
+        found if found == digest => Ok(bytes),
+        found => Err(Failure::new(Reason::InvalidObject, format!("what is stored as {digest} has digest {found}"))),
+    }
 }

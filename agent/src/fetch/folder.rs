@@ -318,7 +318,8 @@ mod tests {
             for name in ["a.yaml", "a.status.yaml", "b.c.yml", "b.c.status.yaml", "gone.status.yaml"] {
                 fs::write(folder.path().join(name), "").unwrap();
             }
-            fs::write(folder.path().join(NODE_STATUS), "metadata: {}\nspec: {}\nstatus: {node: {bootID: this}}").unwrap();
+            fs::write(folder.path().join(NODE_STATUS), "metadata: {}\nspec: {}\nstatus: {node: {bootID: this}}")
+                .unwrap();
             let mut open = Folder::open(folder.path(), "n", boot_id).unwrap();
             assert!(open.scan().unwrap() && open.manifests.len() == 2, "manifests stay");
             let names = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());

@@ -2,8 +2,9 @@
 //!
 //! | module | from |
 //! |---|---|
-//! | [`cluster`] | the Kubernetes API |
+//! | [`cluster`] | the Kubernetes API; bytes by [`objects`] |
 //! | [`folder`] | manifests in a folder, as the kubelet reads static pods |
 
 pub mod cluster;
 pub mod folder;
+pub mod objects;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use sockeye_crds::BpfNode;
+use sockeye_tests::operator::end;
 
 /// The process; it is killed when this is dropped.
 pub struct Process {
@@ -97,13 +97,4 @@ pub fn memory(pid: u32) -> Result<Memory> {
         proportional: field("smaps_rollup", "Pss:")?,
         peak: field("status", "VmHWM:")?,
     })
-}
-
-/// Ends a process of ours as a node does, and fails unless it ends well.
-pub fn end(child: &mut Child) -> Result<()> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process ID")?;
-    kill_process(pid, Signal::TERM)?;
-    let status = child.wait()?;
-    ensure!(status.success(), "it ended with {status}");
-    Ok(())
 }

@@ -2,17 +2,14 @@
 //!
 //! | module | noun |
 //! |---|---|
-//! | [`nodes`] | the Nodes, their agents' pods, and a token for each |
 //! | [`swarm`] | the agents, in a few processes |
-//! | [`operator`] | the operator's process |
 //! | [`meter`] | what the API server counts of itself |
 
 mod meter;
-mod nodes;
-mod operator;
 pub mod swarm;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -30,14 +27,14 @@ use sockeye_crds::{
     condition::{ConditionType, Status},
 };
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
-use sockeye_tests::{chart, identity::admin};
+use sockeye_tests::{chart, identity::admin, nodes, operator::Operator};
 
 use crate::{
+    process::memory,
     programs::program,
     table::{Bound, Figure, median},
 };
 use meter::{Counts, Meter};
-use operator::Operator;
 use swarm::Swarm;
 
 /// How often the API server's own rate is taken; an even number, for every other write takes back the one before.
@@ -85,7 +82,7 @@ impl Bench {
 
         println!("{nodes} agents and the operator; {programs} BpfPrograms at once");
         let mut swarm = Swarm::start(self.processes, &tokens, &self.work)?;
-        let operator = Operator::start(&client, &self.operator, &self.work).await?;
+        let operator = Operator::start(&client, &self.operator, None, &self.work).await?;
         swarm.tell("run")?;
         story.quiet().await?;
         let all: Vec<String> = (0..programs).map(program).collect();
@@ -100,7 +97,7 @@ impl Bench {
         }
 
         println!("the agents and the operator again, all at once");
-        let operator = Operator::start(&client, &self.operator, &self.work).await?;
+        let operator = Operator::start(&client, &self.operator, None, &self.work).await?;
         let before = story.meter.read().await?;
         swarm.tell("run")?;
         story.quiet().await?;
@@ -110,7 +107,9 @@ impl Bench {
         let one = [program(0)];
         let mut changes = Vec::new();
         for object in [TCP_EVENTS_BTF, TCP_EVENTS].into_iter().cycle().take(CHANGES) {
-            changes.push(story.apply(&mut swarm, &one, object).await?);
+            let change = story.apply(&mut swarm, &one, object).await?;
+            println!("told an agent: {:.1?}", change.told);
+            changes.push(change);
         }
         println!("nothing, for {} s", QUIET.as_secs());
         let before = story.meter.read().await?;
@@ -118,7 +117,7 @@ impl Bench {
         let idle = story.meter.read().await? - before;
         println!("all BpfPrograms deleted");
         let deletion = story.delete().await?;
-        let memory = operator.memory()?;
+        let memory = memory(operator.pid())?;
         operator.stop()?;
 
         let bare = median(bare);
@@ -126,7 +125,7 @@ impl Bench {
         let figure = |what: String, value, unit| Figure::alone("scale", format!("{nodes} nodes, {what}"), value, unit);
         let most = |f: fn(&Counts) -> f64| changes.iter().map(|change| f(&change.counts)).fold(0.0, f64::max);
         let took = median(changes.iter().map(|change| change.took).collect());
-        let told = changes.iter().map(|change| change.told).fold(0.0, f64::max);
+        let told = changes.iter().map(Change::told).fold(0.0, f64::max);
         let folds = took.max(1.0) / interval(nodes).as_secs_f64();
         Ok(vec![
             figure("one bare status write each".into(), bare, "s"),
@@ -146,7 +145,7 @@ impl Bench {
             ),
             figure(
                 format!("{programs} from nothing, watch events an agent and program"),
-                from_nothing.told / programs as f64,
+                from_nothing.told() / programs as f64,
                 "",
             )
             .at_most(Bound::Value(3.0)),
@@ -171,8 +170,15 @@ struct Change {
     /// Seconds.
     took: f64,
     /// What watches told, by agent.
-    told: f64,
+    told: BTreeMap<String, f64>,
     counts: Counts,
+}
+
+impl Change {
+    /// How many things an agent was told.
+    fn told(&self) -> f64 {
+        self.told.values().sum()
+    }
 }
 
 struct Story {
@@ -197,8 +203,12 @@ impl Story {
         self.ready(applied.iter().map(|p| (p.name_any(), p.metadata.generation.unwrap_or_default())).collect()).await?;
         let took = start.elapsed().as_secs_f64();
         self.quiet().await?;
-        let told = swarm.tell("count")?.told - told_before;
-        Ok(Change { took, told: told as f64 / self.nodes as f64, counts: self.meter.read().await? - before })
+        let told = swarm.tell("count")?.told.into_iter().map(|(what, count)| {
+            let new = count - told_before.get(&what).copied().unwrap_or_default();
+            (what, new as f64 / self.nodes as f64)
+        });
+        let told = told.filter(|(_, count)| *count > 0.0).collect();
+        Ok(Change { took, told, counts: self.meter.read().await? - before })
     }
 
     /// Waits until the status of each says that this generation is in effect on every node.

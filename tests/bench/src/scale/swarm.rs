@@ -2,36 +2,38 @@
 //! bpffs that are values. What runs is what an agent's process runs in a cluster: its watches, passes and reports.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
 use kube::{Api, Client};
-use sockeye_agent::{agent::Agent, drive, fetch, health::Ready, layout::Layout, policy::Policy};
+use sockeye_agent::{agent::Agent, drive, health::Ready, layout::Layout, policy::Policy, tell};
 use sockeye_crds::{
     BpfNode, BpfNodeStatus,
     node::{CgroupMode, NodeFacts},
 };
 use sockeye_fake::FakeNode;
-use sockeye_tests::identity::{RELEASE, with_token};
+use sockeye_tests::{
+    identity::{RELEASE, config},
+    nodes::Token,
+};
 use tokio::io::{AsyncBufReadExt as _, stdin};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{
     Layer,
     layer::{self, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
-
-use super::nodes::Token;
 
 /// The processes; they are killed when this is dropped.
 pub struct Swarm(Vec<Part>);
@@ -40,8 +42,8 @@ pub struct Swarm(Vec<Part>);
 pub struct Answer {
     /// How long it took all of them.
     pub took: Duration,
-    /// How many things watches have told the agents so far. Not what the API server counts: bookmarks are among that.
-    pub told: u64,
+    /// What watches have told the agents so far, and how often. Not what the API server counts: bookmarks are among that.
+    pub told: Told,
 }
 
 struct Part {
@@ -76,12 +78,15 @@ impl Swarm {
         for part in &mut self.0 {
             writeln!(part.input, "{what}")?;
         }
-        let mut told = 0;
+        let mut told = Told::new();
         for part in &mut self.0 {
             let mut answer = String::new();
             part.output.read_line(&mut answer)?;
-            told +=
-                answer.trim().parse::<u64>().with_context(|| format!("a process of agents ended instead of {what}"))?;
+            let answer: Told = serde_json::from_str(&answer)
+                .with_context(|| format!("a process of agents ended instead of {what}"))?;
+            for (what, count) in answer {
+                *told.entry(what).or_default() += count;
+            }
         }
         Ok(Answer { took: start.elapsed(), told })
     }
@@ -114,12 +119,14 @@ impl Process {
     }
 
     async fn serve(&self) -> Result<()> {
-        let told = Told::default();
-        tracing_subscriber::registry().with(told.clone()).init();
+        let heard = Heard::default();
+        tracing_subscriber::registry().with(heard.clone()).init();
         let tokens: Vec<Token> = serde_json::from_slice(&fs::read(&self.tokens)?)?;
         let mut members = Vec::new();
         for (name, token) in tokens {
-            members.push(Member { name, client: with_token(&token).await?, node: FakeNode::default(), last: None });
+            let config = config(&token).await?;
+            let (bare, client) = (Client::try_from(config.clone())?, sockeye_client::client(config)?);
+            members.push(Member { name, client, bare, node: FakeNode::default(), last: None });
         }
         let mut lines = tokio::io::BufReader::new(stdin()).lines();
         let mut running = FuturesUnordered::<LocalBoxFuture<'_, Result<()>>>::new();
@@ -139,22 +146,45 @@ impl Process {
                 Some("count") => {}
                 Some(other) => bail!("what is {other}?"),
             }
-            println!("{}", told.0.load(Ordering::Relaxed));
+            println!("{}", serde_json::to_string(&*heard.told())?);
         }
     }
 }
 
+/// How often agents were told something, by what it was.
+pub type Told = BTreeMap<String, u64>;
+
 /// Counts what watches tell agents, which they say in their logs.
 #[derive(Clone, Default)]
-struct Told(Arc<AtomicU64>);
+struct Heard(Arc<Mutex<Told>>);
 
-impl<S: Subscriber> Layer<S> for Told {
+impl Heard {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Heard {
     fn enabled(&self, metadata: &Metadata<'_>, _: layer::Context<'_, S>) -> bool {
         metadata.target() == "sockeye_agent::fetch::cluster" && *metadata.level() == Level::DEBUG
     }
 
-    fn on_event(&self, _: &Event<'_>, _: layer::Context<'_, S>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
+        let mut words = Words::default();
+        event.record(&mut words);
+        *self.told().entry(words.0.join(" ")).or_default() += 1;
+    }
+}
+
+/// The values of an event's fields, but for its message.
+#[derive(Default)]
+struct Words(Vec<String>);
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() != "message" {
+            self.0.push(format!("{value:?}").trim_matches('"').to_owned());
+        }
     }
 }
 
@@ -166,6 +196,8 @@ async fn at_once(all: impl Iterator<Item = impl Future<Output = Result<()>>>) ->
 struct Member {
     name: String,
     client: Client,
+    /// One that asks until it is answered.
+    bare: Client,
     node: FakeNode,
     /// Its last report, from when its agent was stopped.
     last: Option<BpfNodeStatus>,
@@ -174,7 +206,7 @@ struct Member {
 impl Member {
     /// What an agent's process does.
     fn run(&self) -> LocalBoxFuture<'static, Result<()>> {
-        let Self { name, client, node, last: _ } = self;
+        let Self { name, client, bare: _, node, last: _ } = self;
         let facts = NodeFacts {
             boot_id: "00000000-0000-0000-0000-000000000000".to_owned(),
             kernel_release: "6.12.0".to_owned(),
@@ -190,7 +222,7 @@ impl Member {
     }
 
     async fn look(&mut self) -> Result<()> {
-        self.last = Api::<BpfNode>::all(self.client.clone()).get(&self.name).await?.status;
+        self.last = Api::<BpfNode>::all(self.bare.clone()).get(&self.name).await?.status;
         Ok(())
     }
 
@@ -199,7 +231,7 @@ impl Member {
         let status = self.last.as_mut().context("no report to change")?;
         let message = &mut status.details.first_mut().context("a report without a BpfProgram")?.message;
         *message = if message.is_none() { Some("a word more".to_owned()) } else { None };
-        fetch::cluster::write_status(&Api::all(self.client.clone()), &self.name, status).await?;
+        tell::write_status(&Api::all(self.bare.clone()), &self.name, status).await?;
         Ok(())
     }
 }
