@@ -28,10 +28,11 @@ stage_kernels() {
     tests/kernels/run.sh
 }
 
-# Schemas, the chart's rights, and what many nodes cost, on a real API server, on loopback.
+# Schemas, the chart's rights, what many nodes cost, and what happens while it is away, on a real API server, on loopback.
+# Needs root, for the last of these.
 stage_api() {
     local dir=$PWD/target/api
-    need setpriv:util-linux
+    need setpriv:util-linux clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool
     tests/cluster/build-tools.sh helm
     tests/cluster/cluster.sh api-up "$dir"
     # shellcheck disable=SC2064 # the directory of now
@@ -40,8 +41,11 @@ stage_api() {
     path=$(source tests/cluster/lib.sh && tools_path)
     PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked --no-fail-fast -p sockeye-tests --features api \
         --test api --test rights -- --test-threads=1
-    cargo build --locked -p sockeye-operator
+    cargo build --locked -p sockeye-operator -p sockeye-agent -p sockeye-bench
     PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked -p sockeye-bench --features api --test scale
+    # The last, for it stops the API server.
+    PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked --no-fail-fast -p sockeye-tests --features api \
+        --test api_away -- --test-threads=1
 }
 
 # The main job, what the pods hold, and the release's life by Helm 4 and 3, on a real two-node cluster, which this brings up

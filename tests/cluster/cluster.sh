@@ -31,7 +31,9 @@ cluster.sh apiserver-stop          stop the API server and etcd
 cluster.sh apiserver-start         start them again
 cluster.sh sockeye                 build the images, import them, install or upgrade the chart
 cluster.sh api-up DIR              an API server alone on loopback, for schema and RBAC tests; DIR/kubeconfig
-cluster.sh api-down DIR            stop it
+cluster.sh api-stop DIR            stop it as a crash does
+cluster.sh api-start DIR           start it again, as it was
+cluster.sh api-down DIR            stop it, and forget what it held
 USAGE
 }
 
@@ -88,6 +90,8 @@ case ${1:-} in
   apiserver-stop) apiserver_stop ;;
   apiserver-start) PATH=$(tools_path); export PATH; apiserver_start ;;
   api-up) api_up "$2" ;;
+  api-stop) api_stop "$2" ;;
+  api-start) api_start "$2" ;;
   api-down) api_down "$2" ;;
   *) usage; exit 2 ;;
 esac

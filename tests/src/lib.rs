@@ -6,7 +6,9 @@ pub mod load;
 pub mod nodes;
 pub mod operator;
 pub mod program;
+pub mod proxy;
 pub mod release;
+pub mod traffic;
 
 use std::{
     io::Write as _,

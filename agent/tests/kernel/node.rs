@@ -99,6 +99,14 @@ impl Node {
         self.spawn(self.standalone(privileges).args(arguments));
     }
 
+    /// As in a cluster, on the node of that name; the API server and who it is there are in a file.
+    #[allow(dead_code, reason = "for tests/tests/api_away, which has this file too")]
+    pub fn start_in_cluster(&mut self, kubeconfig: &Path, node_name: &str) {
+        let mut command = self.command(&[], "run");
+        command.env("KUBECONFIG", kubeconfig).args(["--namespace", "sockeye-system", "--health-port", "0"]);
+        self.spawn(command.args(["--node-name", node_name]));
+    }
+
     fn spawn(&mut self, command: &mut Command) {
         let log = fs::File::options().create(true).append(true).open(self.folder.join("agent.log")).unwrap();
         let out = fs::File::options().create(true).append(true).open(self.folder.join("agent.out")).unwrap();
@@ -108,7 +116,7 @@ impl Node {
     /// The agent's binary, in the node, with its places.
     fn command(&self, privileges: &[&str], verb: &str) -> Command {
         let mut command = self.inside("setpriv");
-        command.args(["--pdeathsig", "KILL"]).args(privileges).args([&agent_path(), verb]);
+        command.args(["--pdeathsig", "KILL"]).args(privileges).arg(agent_path()).arg(verb);
         command.arg("--cgroup-root").arg(&self.cgroup);
         command
     }
@@ -451,9 +459,10 @@ impl Drop for Node {
     }
 }
 
-/// The agent that was built with the tests, wherever the two have been put since.
-fn agent_path() -> String {
-    std::env::var("SOCKEYE_AGENT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sockeye-agent").to_owned())
+/// The agent that was built beside the tests, whichever package's they are, wherever the two have been put since.
+fn agent_path() -> PathBuf {
+    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("sockeye-agent");
+    std::env::var_os("SOCKEYE_AGENT").map_or_else(beside, PathBuf::from)
 }
 
 /// What a killed run left: cgroups named after processes that are no more.

@@ -1,0 +1,290 @@
+//! `World`: an operator, one real agent over this machine's kernel and many over kernels that are values, each group with a
+//! way of its own to the API server, and a user, whose own way is always good.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader, Write as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use hyper::Request;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use sockeye_crds::{
+    BpfNode, BpfProgram,
+    condition::{ConditionType, Status},
+};
+use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
+use sockeye_tests::{
+    chart,
+    identity::{admin, kubeconfig},
+    nodes,
+    operator::Operator,
+    proxy::{Fault, Proxy},
+    traffic::Traffic,
+};
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::{load::Load, node::Node};
+
+/// The real agent's node.
+pub const NODE: &str = "away-real";
+/// The program that nothing is to happen to.
+pub const KEPT: &str = "kept";
+/// The program whose spec changes.
+pub const CHANGING: &str = "changing";
+/// How long anything may take that no bound is set for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// All of it. Dropping it ends the processes and deletes nothing from the API server.
+pub struct World {
+    pub admin: Client,
+    pub node: Node,
+    pub ways: Ways,
+    /// How many nodes there are.
+    pub nodes: usize,
+    _operator: Operator,
+    swarm: Child,
+    /// Who the real agent is, and where its way begins.
+    agent: PathBuf,
+    load: Option<Load>,
+    kept: BTreeMap<String, Value>,
+    edits: usize,
+    _work: TempDir,
+}
+
+/// The ways to the API server.
+pub struct Ways {
+    pub operator: Proxy,
+    pub agent: Proxy,
+    pub swarm: Proxy,
+}
+
+impl Ways {
+    pub fn set(&self, fault: &Fault) {
+        for way in self.all() {
+            way.set(fault.clone());
+        }
+    }
+
+    pub fn all(&self) -> [&Proxy; 3] {
+        [&self.operator, &self.agent, &self.swarm]
+    }
+
+    /// What came along each in that time.
+    pub fn during(&self, from: Instant, length: Duration) -> [Traffic; 3] {
+        self.all().map(|way| way.traffic().during(from, length))
+    }
+}
+
+/// A binary that was built beside this test.
+fn binary(name: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe()?.ancestors().nth(2).context("no target directory")?.join(name);
+    ensure!(path.exists(), "no {}: cargo build -p {name}", path.display());
+    Ok(path)
+}
+
+impl World {
+    /// One real node, and so many others, all with both programs in effect.
+    pub async fn new(others: usize) -> Result<Self> {
+        let work = tempfile::tempdir()?;
+        chart::install()?;
+        let admin = admin().await?;
+        // What a killed run left.
+        nodes::clear(&admin).await?;
+        let ways = Ways { operator: Proxy::start().await?, agent: Proxy::start().await?, swarm: Proxy::start().await? };
+        let (_, token) = nodes::one(&admin, NODE.to_owned()).await?;
+        let mut node = Node::new("away");
+        let agent = kubeconfig(&token, Some(&ways.agent.url()), &work.path().join("agent.kubeconfig"))?;
+        node.start_in_cluster(&agent, NODE);
+        let operator =
+            Operator::start(&admin, &binary("sockeye-operator")?, Some(&ways.operator.url()), work.path()).await?;
+        let tokens = work.path().join("tokens.json");
+        std::fs::write(&tokens, serde_json::to_vec(&nodes::make(&admin, others).await?)?)?;
+        let swarms = kubeconfig("none", Some(&ways.swarm.url()), &work.path().join("swarm.kubeconfig"))?;
+        let mut swarm = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(binary("sockeye-bench")?)
+            .args(["swarm".as_ref(), "--tokens".as_ref(), tokens.as_os_str()])
+            .env("KUBECONFIG", swarms)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        writeln!(swarm.stdin.as_mut().context("no input")?, "run")?;
+        let mut told = String::new();
+        BufReader::new(swarm.stdout.as_mut().context("no output")?).read_line(&mut told)?;
+        let (nodes, load, kept) = (others + 1, None, BTreeMap::new());
+        let mut world =
+            Self { admin, node, ways, nodes, _operator: operator, swarm, agent, load, kept, edits: 0, _work: work };
+        for name in [KEPT, CHANGING] {
+            let generation = world.apply(name, TCP_EVENTS_BTF).await?;
+            world.ready(name, generation).await?;
+        }
+        world.kept = world.held(KEPT);
+        ensure!(world.kept.len() == 3, "a program, a map and a link: {:?}", world.kept);
+        world.load = Some(Load::start(world.node.cgroup())?);
+        Ok(world)
+    }
+
+    /// Waits until the API server says that it is ready.
+    pub async fn answers(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let asked = self.admin.request_text(Request::get("/readyz").body(Vec::new())?);
+            if matches!(tokio::time::timeout(Duration::from_secs(1), asked).await, Ok(Ok(_))) {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < PATIENCE, "the API server does not come back");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The real agent is killed, and another started.
+    pub fn restart_agent(&mut self) {
+        self.node.stop("KILL");
+        self.node.start_in_cluster(&self.agent, NODE);
+    }
+
+    /// The user writes a spec; its generation.
+    pub async fn apply(&self, name: &str, object: &[u8]) -> Result<i64> {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let spec = json!({
+            "bytecode": {"inline": STANDARD.encode(object)},
+            "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+        });
+        let kind = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": name}, "spec": spec});
+        let written = self.programs().patch(name, &PatchParams::apply("user").force(), &Patch::Apply(kind)).await?;
+        written.metadata.generation.context("no generation")
+    }
+
+    /// The user gives the changing program other bytes; its generation.
+    pub async fn edit(&mut self) -> Result<i64> {
+        self.edits += 1;
+        self.apply(CHANGING, if self.edits % 2 == 1 { fixtures::TWICE } else { TCP_EVENTS_BTF }).await
+    }
+
+    /// Waits until a generation is in effect on every node, as far as its user can tell.
+    pub async fn ready(&self, name: &str, generation: i64) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let program = self.programs().get(name).await?;
+            if self.is_ready(&program, generation) {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("{name} did not get Ready: {:#?}\nagent:\n{}", program.status, self.node.log());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn is_ready(&self, program: &BpfProgram, generation: i64) -> bool {
+        let Some(status) = &program.status else { return false };
+        let ready = status.conditions.iter().any(|c| {
+            c.type_ == ConditionType::Ready && c.status == Status::True && c.observed_generation == generation
+        });
+        ready && usize::try_from(status.nodes.updated) == Ok(self.nodes)
+    }
+
+    pub fn programs(&self) -> Api<BpfProgram> {
+        Api::all(self.admin.clone())
+    }
+
+    /// Waits until the real node's BpfNode has the IDs that the kernel has for the changing program.
+    pub async fn reported(&self) -> Result<()> {
+        let held = self.held(CHANGING);
+        let ids: BTreeSet<i64> = held.values().filter_map(|held| held[0].as_i64()).collect();
+        let start = Instant::now();
+        loop {
+            let node = Api::<BpfNode>::all(self.admin.clone()).get_opt(NODE).await?;
+            let status = node.and_then(|node| node.status).unwrap_or_default();
+            let said = status.details.iter().find(|details| details.name == CHANGING).map(|details| {
+                let (programs, maps, links) = (&details.programs, &details.maps, &details.links);
+                programs
+                    .iter()
+                    .map(|p| p.id)
+                    .chain(maps.iter().map(|m| m.id))
+                    .chain(links.iter().map(|l| l.id))
+                    .collect()
+            });
+            if said.as_ref() == Some(&ids) {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < PATIENCE, "{said:?} is said, {held:#?} is there:\n{}", self.node.log());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Somebody detaches the changing program's link; returns once the agent has made another.
+    pub async fn drift(&self) -> Result<()> {
+        let links = || -> Vec<(String, Value)> {
+            self.held(CHANGING).into_iter().filter(|(pin, _)| pin.starts_with("links/")).collect()
+        };
+        let before = links();
+        let id = before.first().context("no link")?.1[0].clone();
+        self.node.run("bpftool", &["link", "detach", "id", &id.to_string()]);
+        let start = Instant::now();
+        while links().first().is_none_or(|link| link.1[0] == id) {
+            ensure!(start.elapsed() < PATIENCE, "it stays detached:\n{}", self.node.log());
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
+    /// What is said of the program that is kept; unchanged where nothing happened to it.
+    pub async fn said(&self) -> Result<Value> {
+        Ok(serde_json::to_value(self.programs().get(KEPT).await?.status)?)
+    }
+
+    /// What the kernel has for a program of the real node, by its pins: IDs, times, and what they hang on.
+    pub fn held(&self, name: &str) -> BTreeMap<String, Value> {
+        let held = |pin: String| {
+            let (kind, path) = (pin.split('s').next().unwrap_or_default(), format!("{}/{pin}", self.node.home(name)));
+            let kind = if kind == "program" { "prog" } else { kind };
+            let shown = self.node.bpftool(&[kind, "show", "pinned", &path]);
+            let keys = ["id", "loaded_at", "tag", "map_ids", "prog_id", "cgroup_id"];
+            (pin, json!(keys.map(|key| shown[key].clone())))
+        };
+        self.node.pins(name).into_iter().map(held).collect()
+    }
+
+    /// Nothing has happened to the program that is kept.
+    pub fn untouched(&self) -> Result<()> {
+        let held = self.held(KEPT);
+        ensure!(held == self.kept, "it was {:#?}, it is {held:#?}\nagent:\n{}", self.kept, self.node.log());
+        Ok(())
+    }
+
+    /// Every connection that was made was counted, once at each end; then all is taken down, and nothing is left.
+    pub async fn end(mut self) -> Result<()> {
+        let made = self.load.take().context("no load")?.stop()?;
+        let counted = self.node.events(KEPT);
+        // ACTIVE_ESTABLISHED_CB and PASSIVE_ESTABLISHED_CB
+        ensure!((counted[4], counted[5]) == (made, made), "{made} connections were made, and counted: {counted:?}");
+        println!("{made} connections, each counted once at each end");
+        for name in [KEPT, CHANGING] {
+            self.programs().delete(name, &DeleteParams::default()).await?;
+        }
+        let start = Instant::now();
+        while !self.programs().list_metadata(&ListParams::default()).await?.items.is_empty() {
+            ensure!(start.elapsed() < PATIENCE, "the BpfPrograms do not go");
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.node.nothing_left();
+        nodes::clear(&self.admin).await
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.swarm.kill();
+        let _ = self.swarm.wait();
+    }
+}
