@@ -296,9 +296,11 @@ fn strict_containers_wait_until_they_are_attached() -> Result<()> {
     let pods = if long() { 200 } else { 30 };
     let target = |app: &str| json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": app}}, "containers": ["main"], "strict": true});
     let strict = Applied::apply("strict", TCP_EVENTS_BTF, at(target("strict")))?;
-    let without = strict.condition_is("Ready", "False")?;
-    let ready = condition(&without, "Ready").context("no condition")?;
-    ensure!(ready["reason"] == "RuntimeNotHooked", "{ready}");
+    until(PATIENCE, "that the runtime does not ask", || {
+        let found = strict.get()?;
+        Ok(condition(&found, "Ready").is_some_and(|ready| ready["reason"] == "RuntimeNotHooked"))
+    })
+    .with_context(|| format!("{:?}", strict.get()))?;
 
     let _hooked = Hooked::install()?;
     strict.ready_on("2/2")?;
