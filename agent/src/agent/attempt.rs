@@ -25,7 +25,7 @@ use crate::{
 const CGROUP_DEVICE: u32 = 6;
 
 /// A plan that something came in between of, as the death of a cgroup, is made anew at once; so often in all.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 4;
 
 impl<H: Host> Agent<H> {
     /// Takes one.
@@ -38,8 +38,7 @@ impl<H: Host> Agent<H> {
         kernel_btf: &KernelBtf,
     ) -> Result<(), Failure> {
         let wanted = revision.map(|revision| Wanted::new(revision, here)).transpose();
-        let mut cgroups = block_in_place(|| self.cgroups(wanted.as_ref().ok().and_then(Option::as_ref)))?;
-        self.take_in(name, wanted.as_ref().ok().cloned().flatten(), &cgroups)?;
+        let mut cgroups = self.take_in(name, wanted.as_ref().ok().cloned().flatten())?;
         if revision.is_some() && self.is_suspended(name)? {
             return Ok(());
         }
@@ -56,23 +55,21 @@ impl<H: Host> Agent<H> {
         Err(Failure::new(Reason::NotInEffect, "what was done did not stay in effect"))
     }
 
-    /// Observes, and takes in what is wanted and what others have done.
-    fn take_in(
-        &mut self,
-        name: &str,
-        wanted: Option<Wanted>,
-        cgroups: &BTreeMap<String, Cgroup>,
-    ) -> Result<(), Failure> {
+    /// Observes, and takes in what is wanted and what others have done; gives the wanted cgroups that exist. These are looked
+    /// for after the rest: of a link that died with its cgroup the cgroup must not be seen any more.
+    fn take_in(&mut self, name: &str, wanted: Option<Wanted>) -> Result<BTreeMap<String, Cgroup>, Failure> {
         let held = block_in_place(|| self.host.observe(name))?;
+        let cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
         let of_spec = wanted.as_ref().is_some_and(|wanted| wanted.suspended).then(|| "spec.suspend is true".to_owned());
         let suspended = self.suspended.clone().or(of_spec);
         let expected = self.suspended.is_some();
         let track = self.track(name);
-        let undone = if track.settled && !expected { drift::since(&track.held, &held, cgroups) } else { Vec::new() };
+        let undone = if track.settled && !expected { drift::since(&track.held, &held, &cgroups) } else { Vec::new() };
         track.observe(held);
         track.wanted = wanted;
         track.suspended = suspended;
-        track.undone(undone, Instant::now())
+        track.undone(undone, Instant::now())?;
+        Ok(cgroups)
     }
 
     /// Plan, execute, observe again; says whether that brought what is wanted.
