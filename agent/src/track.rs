@@ -156,6 +156,8 @@ impl Track {
         self.failure = Some(Failure::new(Reason::Unsupported, why));
         self.settled = false;
         self.seen = false;
+        // Once it can be told, that is news, whatever else changed.
+        self.stirred = true;
     }
 
     /// Notes what others have done to what was in effect, and when it may be repaired: at once, unless they do it again and

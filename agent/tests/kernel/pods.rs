@@ -324,6 +324,11 @@ fn links_whose_cgroups_died_while_no_agent_ran_are_collected_at_start() {
         node.details("web")["message"].as_str().is_some_and(|m| m.contains("can't be listed"))
     });
     pods.linked("web", vec![driver.pod(1)]);
+    // And what can be listed again is followed again.
+    pods.make(&driver.pod(2));
+    pods.tell();
+    pods.follows("web", vec![driver.pod(1), driver.pod(2)]);
+    pods.node.ready("web");
     pods.node.remove("web");
     pods.node.nothing_left();
 }
