@@ -66,21 +66,22 @@ impl<H: Host> Agent<H> {
         if !self.pods.selects(target, known) {
             return Ok(());
         }
+        // By the kubelet's and the runtime's names, as everything that is attached to is found: the runtime's own paths begin
+        // at its root, which need not be ours.
+        let here = self.pods.cgroups.get(&pod.uid);
         let cgroup = match container {
             // What is to be attached to its containers can't be yet; but what is known to fail is better said now.
             None if !target.containers.is_empty() => {
-                return track
-                    .failure
-                    .as_ref()
-                    .filter(|failure| !failure.partial)
-                    .map_or(Ok(()), |f| Err(not_attached(Some(f))));
+                let failure = track.failure.as_ref().filter(|failure| !failure.partial);
+                return failure.map_or(Ok(()), |failure| Err(not_attached(Some(failure))));
             }
             Some(container) if !target.containers.is_empty() => match target.containers.contains(&container.name) {
-                true => &container.cgroup,
+                true => here.and_then(|here| here.containers.get(&container.id)),
                 false => return Ok(()),
             },
-            _ => &pod.cgroup,
+            _ => here.map(|here| &here.path),
         };
+        let cgroup = cgroup.ok_or_else(|| "is strict, and its cgroup is not where the kubelet puts it".to_owned())?;
         let links = track.held.links.iter().filter(|(key, link)| key.function == function && link.in_effect);
         let mut paths = links.filter_map(|(_, link)| link.path.as_deref());
         if paths.any(|path| pods::is_within(cgroup, path)) {
