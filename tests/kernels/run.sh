@@ -16,7 +16,7 @@ source "$here/kernels.sh"
 series=(6.1 6.12)
 work=$repo/target/kernels
 # A guest that takes longer than so many seconds is ended.
-limit=600
+limit=900
 
 # The tests and the agent, as the stage before has built them: the path of each.
 executables() {
