@@ -119,9 +119,7 @@ impl Root {
         let mut next = 0;
         while let Some(path) = found.get(next).cloned() {
             next += 1;
-            let entries = fs::read_dir(self.join(&path)).into_iter().flatten().flatten();
-            let children = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            let names = children.map(|child| child.file_name().to_string_lossy().into_owned());
+            let names = self.children(&path).unwrap_or_default().into_iter();
             found.extend(names.map(|name| format!("{}/{name}", path.trim_end_matches('/'))));
         }
         found
