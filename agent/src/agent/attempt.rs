@@ -122,16 +122,20 @@ impl<H: Host> Agent<H> {
 
     /// Device programs are many containers' own, and the runtimes': what of others' is at or below ours is said, and left alone.
     fn look_for_devices(&mut self, name: &str) {
-        let ours: BTreeSet<u32> =
-            self.tracks.values().flat_map(|track| track.held.links.values()).map(|link| link.info.program_id).collect();
         let wanted = self.tracks.get(name).and_then(|track| track.wanted.as_ref());
         let functions = wanted.into_iter().flat_map(|wanted| wanted.functions.values());
         let devices = functions.filter(|function| function.kind.attach_type == CGROUP_DEVICE);
         let paths: BTreeSet<&String> = devices.flat_map(|function| function.paths.keys()).collect();
-        let strangers = block_in_place(|| {
-            let stranger = |path: &&String| Some(((*path).clone(), self.host.stranger(path, CGROUP_DEVICE, &ours)?));
-            paths.iter().filter_map(stranger).collect()
-        });
+        // Hardly any BpfProgram has one, and what is ours takes a walk over all of them.
+        let strangers = match paths.is_empty() {
+            true => BTreeMap::new(),
+            false => {
+                let links = self.tracks.values().flat_map(|track| track.held.links.values());
+                let ours: BTreeSet<u32> = links.map(|link| link.info.program_id).collect();
+                let stranger = |path: &String| Some((path.clone(), self.host.stranger(path, CGROUP_DEVICE, &ours)?));
+                block_in_place(|| paths.into_iter().filter_map(stranger).collect())
+            }
+        };
         self.track(name).devices = strangers;
     }
 
