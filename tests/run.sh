@@ -60,7 +60,7 @@ stage_e2e() {
     trap 'tests/cluster/down.sh' EXIT
     tests/cluster/build-tools.sh helm3
     tests/cluster/up.sh
-    cargo test --locked --no-fail-fast -p sockeye-tests --features e2e --test e2e --test pods --test nothing_lost --test privileges \
+    cargo test --locked --no-fail-fast -p sockeye-tests --features e2e --test e2e --test pods --test together --test nothing_lost --test privileges \
         --test lifecycle -- \
         --test-threads=1
 }

@@ -1,6 +1,6 @@
 //! `Beside`: a glance at every cgroup or map and attach type on which something of ours is: one query each, however many
-//! BpfPrograms are there. It tells what of ours the kernel no longer lists, and what others have attached beside it. Nothing
-//! stands beside a map's program: whoever attaches another takes its place.
+//! BpfPrograms are there. It tells what of ours the kernel no longer lists, what others have attached beside it, and in which
+//! order all of it runs. Nothing stands beside a map's program: whoever attaches another takes its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,9 +46,18 @@ impl Target {
 /// That, and an attach type.
 type Place = (Target, u32);
 
-/// What others have there, as it was last seen.
+/// What runs there, as it was last seen.
 #[derive(Debug, Default)]
-pub struct Beside(BTreeMap<Place, BTreeSet<u32>>);
+pub struct Beside(BTreeMap<Place, Seen>);
+
+/// What runs at a cgroup.
+#[derive(Debug)]
+struct Seen {
+    /// Program IDs, in order.
+    runs: Vec<u32>,
+    /// Those that are not ours.
+    others: BTreeSet<u32>,
+}
 
 /// A link of ours that was in effect.
 struct Ours {
@@ -78,11 +87,13 @@ impl Beside {
                 tracks.entry(name.to_owned()).or_default().stirred = true;
             }
             let Target::Cgroup(path) = target else { continue };
-            let others = others(&ours, query.as_ref());
-            let known = self.0.insert(place.clone(), others.clone());
-            let come: BTreeSet<u32> = known.map(|known| &others - &known).unwrap_or_default();
+            let runs = query.map(|query| query.programs).unwrap_or_default();
+            let others = others(&ours, &runs);
+            let known = self.0.insert(place.clone(), Seen { runs, others: others.clone() });
+            let Some(known) = known.filter(|known| known.others != others) else { continue };
+            news = true;
+            let come: BTreeSet<u32> = &others - &known.others;
             if !come.is_empty() {
-                news = true;
                 let seen = drift::beside(path, &attach_type_name(*attach_type), &come);
                 tracing::warn!("{}", seen.message);
                 for Ours { name, .. } in &ours {
@@ -92,6 +103,14 @@ impl Beside {
             }
         }
         news
+    }
+
+    /// What runs at cgroups, by path and attach type, in order.
+    pub fn lines(&self) -> impl Iterator<Item = (&str, u32, &[u32])> {
+        self.0.iter().filter_map(|((target, attach_type), seen)| match target {
+            Target::Cgroup(path) => Some((path.as_str(), *attach_type, seen.runs.as_slice())),
+            Target::Map(..) => None,
+        })
     }
 }
 
@@ -117,7 +136,6 @@ fn missing<'a>(ours: &'a [Ours], query: Option<&'a Query>) -> impl Iterator<Item
     ours.iter().filter(move |ours| !listed(ours)).map(|ours| ours.name.as_str())
 }
 
-fn others(ours: &[Ours], query: Option<&Query>) -> BTreeSet<u32> {
-    let listed = query.into_iter().flat_map(|query| query.programs.iter().copied());
-    listed.filter(|id| !ours.iter().any(|ours| ours.program == *id)).collect()
+fn others(ours: &[Ours], runs: &[u32]) -> BTreeSet<u32> {
+    runs.iter().copied().filter(|id| !ours.iter().any(|ours| ours.program == *id)).collect()
 }

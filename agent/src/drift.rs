@@ -113,7 +113,8 @@ mod tests {
         let held = Held {
             uid: Some("u".into()),
             functions: [("f".into(), HeldFunction { info: program, load_key: None, pinned: true })].into(),
-            maps: [("m".into(), HeldMap { info: MapInfo { id: 2, ..MapInfo::default() }, pinned: true })].into(),
+            maps: [("m".into(), HeldMap { info: MapInfo { id: 2, ..MapInfo::default() }, pinned: true, from: None })]
+                .into(),
             links: [(
                 LinkKey::at("f", &cgroup),
                 HeldLink { info: link, path: Some("/a".into()), in_effect: true, believed: false, pinned: true },

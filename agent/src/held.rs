@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sockeye_crds::names::pin_name;
+use sockeye_crds::{names::pin_name, program::MapRef};
 
 use crate::{
     kernel::{
@@ -56,13 +56,14 @@ pub struct HeldMap {
     pub info: MapInfo,
     /// Whether its pin is there. Where someone removed it, the agent's own descriptor still holds the map.
     pub pinned: bool,
+    /// Where it is another BpfProgram's map, which one, from the note.
+    pub from: Option<MapRef>,
 }
 
 impl HeldMap {
     /// Its shape.
     pub fn shape(&self) -> Shape {
-        let MapInfo { map_type, key_size, value_size, max_entries, flags, .. } = self.info;
-        Shape { map_type, key_size, value_size, max_entries, flags }
+        Shape::of(&self.info)
     }
 }
 
@@ -164,6 +165,8 @@ pub struct Names {
     pub links: BTreeSet<LinkKey>,
     /// Maps to retain.
     pub retained: BTreeSet<String>,
+    /// Maps of others.
+    pub shared: BTreeSet<String>,
     /// Whether a killed agent left something half-made.
     pub stray: bool,
 }
@@ -177,6 +180,7 @@ impl Names {
             maps: maps.keys().cloned().collect(),
             links: links.keys().cloned().collect(),
             retained: retained.clone(),
+            shared: maps.iter().filter(|(_, map)| map.from.is_some()).map(|(pin, _)| pin.clone()).collect(),
             stray: *stray,
         }
     }
@@ -195,6 +199,7 @@ impl Names {
             Step::Claim { .. }
             | Step::Load { .. }
             | Step::Update(_)
+            | Step::Move { .. }
             | Step::SetRevision(_)
             | Step::SetTrial(_)
             | Step::Restore(_)
@@ -203,11 +208,21 @@ impl Names {
             | Step::RepinLink(_) => {}
             Step::Retain(pin) => drop(self.retained.insert(pin.clone())),
             Step::Release(pin) => drop(self.retained.remove(pin)),
-            Step::PinMap(name) => drop(self.maps.insert(pin_name(name))),
-            Step::UnpinMap(pin) => drop(self.maps.remove(pin)),
+            Step::PinMap(name) => {
+                self.shared.remove(&pin_name(name));
+                self.maps.insert(pin_name(name));
+            }
+            Step::ShareMap { name, from: _ } => {
+                self.shared.insert(pin_name(name));
+                self.maps.insert(pin_name(name));
+            }
+            Step::UnpinMap(pin) => {
+                self.shared.remove(pin);
+                self.maps.remove(pin);
+            }
             Step::PinProgram(function) => drop(self.functions.insert(function.clone())),
             Step::UnpinProgram(function) => drop(self.functions.remove(function)),
-            Step::Attach { function, site } => drop(self.links.insert(LinkKey::to(function, site))),
+            Step::Attach { function, site, before: _ } => drop(self.links.insert(LinkKey::to(function, site))),
             Step::Detach(key) => drop(self.links.remove(key)),
             Step::Leave => *self = Self::default(),
         }

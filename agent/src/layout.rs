@@ -10,6 +10,7 @@
 //!                                   /revision             -> the BpfRevision in effect
 //!                                   /program~<function>   -> <load key>.<program ID>: what load the pin came from
 //!                                   /retain~<map>         -> Retain: the map outlives its BpfProgram
+//!                                   /from~<map>           -> <BpfProgram>/<map>: whose map it is, where it is another's
 //!                                   /cgroup~<ID>          -> the cgroup's path below the root
 //!                                   /trial                -> <verdict>.<BpfRevision>: whether it cut the node off
 //!                                   /~new                 what is made before it is renamed over something else
@@ -19,6 +20,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sockeye_crds::program::MapRef;
+
 /// The directory under which sockeye keeps everything.
 pub const DIRECTORY: &str = "sockeye";
 
@@ -27,6 +30,9 @@ pub const STAGING: &str = "~new";
 
 /// What the name of a note that a map is to be retained begins with; a pin's name holds no `~`.
 const RETAIN: &str = "retain~";
+
+/// What the name of a note on whose a map is begins with.
+const FROM: &str = "from~";
 
 /// sockeye's directory on bpffs.
 #[derive(Clone, Debug)]
@@ -68,6 +74,11 @@ impl Home {
     /// The directory itself.
     pub fn directory(&self) -> &Path {
         &self.here
+    }
+
+    /// Another BpfProgram's.
+    pub fn beside(&self, program: &str) -> Self {
+        Self { here: self.here.with_file_name(program), host: self.host.with_file_name(program) }
     }
 
     /// A path of ours as the host sees it.
@@ -146,6 +157,11 @@ impl Home {
         self.meta().join(format!("{RETAIN}{pin}"))
     }
 
+    /// The note on whose a map is.
+    pub fn source(&self, pin: &str) -> PathBuf {
+        self.meta().join(format!("{FROM}{pin}"))
+    }
+
     /// The note on a cgroup's path.
     pub fn cgroup(&self, place: &str) -> PathBuf {
         self.meta().join(format!("cgroup~{place}"))
@@ -155,6 +171,22 @@ impl Home {
 /// The map that a note of that name says is to be retained.
 pub fn retained(note: &str) -> Option<&str> {
     note.strip_prefix(RETAIN)
+}
+
+/// The map that a note of that name says is another's.
+pub fn shared(note: &str) -> Option<&str> {
+    note.strip_prefix(FROM)
+}
+
+/// Whose a map is, as it stands in the note.
+pub fn source_note(MapRef { program, map }: &MapRef) -> String {
+    format!("{program}/{map}")
+}
+
+/// Whose a map is, from the note.
+pub fn parse_source(note: &str) -> Option<MapRef> {
+    let (program, map) = note.split_once('/')?;
+    Some(MapRef { program: program.to_owned(), map: map.to_owned() })
 }
 
 /// Which load a program came from. The ID tells a note that was written for a pin that never came about (the agent was

@@ -7,6 +7,7 @@
 //! | fetch | [`fetch`] | API server, or a folder | the revisions that this node is to run, and objects' bytes |
 //! | observe | [`observe`] | bpffs, kernel; reads only | [`held::Held`] |
 //! | | [`wanted`] | none | [`wanted::Wanted`] |
+//! | | [`around`] | none | [`around::Around`]: the cgroups, maps and places that others leave it |
 //! | plan | [`mod@plan`] | none | `Vec<`[`plan::Step`]`>` |
 //! | execute | [`execute`] | bpffs, kernel | |
 //! | report | [`mod@report`] | none | `BpfNode.status` |
@@ -17,6 +18,7 @@
 //! [`kernel`], the only door to bpf(2).
 
 pub mod agent;
+pub mod around;
 pub mod audit;
 pub mod beside;
 pub mod drift;
@@ -35,6 +37,7 @@ pub mod layout;
 pub mod nri;
 pub mod observe;
 pub mod on_map;
+pub mod order;
 pub mod plan;
 pub mod pods;
 pub mod policy;

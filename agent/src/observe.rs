@@ -181,6 +181,7 @@ fn list(home: &Home) -> Result<Option<Names>, SysError> {
         maps: bpffs::list(&home.maps())?.into_iter().collect(),
         links,
         retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
+        shared: notes.iter().filter_map(|note| layout::shared(note)).map(str::to_owned).collect(),
         // Only an agent killed at the wrong moment leaves something there.
         stray: notes.iter().any(|name| name == STAGING),
     }))
@@ -203,6 +204,7 @@ fn read(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held
     for pin in &names.maps {
         held.maps.insert(pin.clone(), reader.pinned_map(pin)?);
     }
+
     for key in &names.links {
         held.links.insert(key.clone(), reader.pinned_link(key)?);
     }
@@ -212,6 +214,9 @@ fn read(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held
     }
     for pin in maps {
         held.maps.extend(reader.kept_map(&pin)?.map(|map| (pin, map)));
+    }
+    for pin in &names.shared {
+        reader.source(pin, &mut held)?;
     }
     for key in links {
         held.links.extend(reader.kept_link(&key)?.map(|link| (key, link)));
@@ -251,12 +256,20 @@ impl Reader<'_> {
         let fd = bpf::obj_get(&self.home.map(pin))?;
         let info = info::map(fd.as_fd())?;
         self.kept.maps.insert(pin.to_owned(), fd);
-        Ok(HeldMap { info, pinned: true })
+        Ok(HeldMap { info, pinned: true, from: None })
     }
 
     fn kept_map(&self, pin: &str) -> Result<Option<HeldMap>, SysError> {
         let Some(fd) = self.kept.maps.get(pin) else { return Ok(None) };
-        Ok(Some(HeldMap { info: info::map(fd.as_fd())?, pinned: false }))
+        Ok(Some(HeldMap { info: info::map(fd.as_fd())?, pinned: false, from: None }))
+    }
+
+    /// Notes whose a map is.
+    fn source(&self, pin: &str, held: &mut Held) -> Result<(), SysError> {
+        if let Some(map) = held.maps.get_mut(pin) {
+            map.from = bpffs::read_note(&self.home.source(pin))?.as_deref().and_then(layout::parse_source);
+        }
+        Ok(())
     }
 
     fn pinned_link(&mut self, key: &LinkKey) -> Result<HeldLink, SysError> {

@@ -19,7 +19,8 @@ pub struct Policy {
 impl Policy {
     /// Whether the maps of a revision may be created beside those of other BpfPrograms, which hold `others` bytes.
     pub fn admit(&self, wanted: &Wanted, others: impl FnOnce() -> u64, machine: &Machine) -> Result<(), Refusal> {
-        let maps = || wanted.maps.iter().map(|(name, map)| (name.as_str(), map.shape.bytes(machine)));
+        let own = || wanted.maps.iter().filter(|(_, map)| map.from.is_none());
+        let maps = || own().map(|(name, map)| (name.as_str(), map.shape.bytes(machine)));
         let sum = maps().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(bytes));
         let refuse = |what: String, limit: u64, value: &str| {
             let mut largest: Vec<(&str, u64)> = maps().collect();
@@ -85,6 +86,7 @@ mod tests {
             of_load: false,
             shape,
             recreate: false,
+            from: None,
         };
         Wanted {
             program: ProgramRef::default(),
@@ -96,6 +98,8 @@ mod tests {
             attaches_to_maps: false,
             globals: BTreeMap::new(),
             settings: Vec::new(),
+            priority: 500,
+            unordered: false,
             suspended: false,
         }
     }

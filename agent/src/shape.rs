@@ -4,7 +4,7 @@ use std::fmt;
 
 use aya_obj::generated::bpf_map_type;
 
-use crate::kernel::facts::Machine;
+use crate::kernel::{facts::Machine, info::MapInfo};
 
 /// `BPF_F_NO_COMMON_LRU`: each processor has an LRU list of its own.
 const BPF_F_NO_COMMON_LRU: u32 = 1 << 1;
@@ -25,6 +25,12 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// That of a map in the kernel.
+    pub const fn of(map: &MapInfo) -> Self {
+        let MapInfo { map_type, key_size, value_size, max_entries, flags, .. } = *map;
+        Self { map_type, key_size, value_size, max_entries, flags }
+    }
+
     /// What the loader and the kernel make of a declared shape, as libbpf does it: a ring buffer's size is rounded up to
     /// a power of two of pages and has no value size, and a perf event array that names no size gets one entry a processor.
     /// The kernel itself gives each processor's own LRU list as many entries (`htab_map_alloc`).

@@ -77,6 +77,8 @@ pub struct Track {
     pub unpinned: BTreeMap<String, MapInfo>,
     /// Where it has device programs, one of others' at or below each place, by the place's path: where that is, and its ID.
     pub devices: BTreeMap<String, (String, u32)>,
+    /// How many of its links were attached anew, since the agent started, to stand elsewhere among others.
+    pub moved: usize,
     /// What others did to it lately.
     pub drift: Vec<Drift>,
     /// Whether something may have happened to it since it was last observed.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, MapDefinition, MapInfo, Reason,
-    names::{is_pin_name, pin_name},
-    program::{MapSpec, OnDelete, OnShapeChange, ProgramSpec},
+    names::{is_dns_label, is_pin_name, pin_name},
+    program::{DEFAULT_PRIORITY, MapRef, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
     revision::ProgramRef,
     target::{Attach, Scope},
 };
@@ -60,6 +60,10 @@ pub struct Wanted {
     pub globals: BTreeMap<String, Value>,
     /// Settings of single maps, as the spec has them: what they begin with is encoded once the object's types are at hand.
     pub settings: Vec<MapSpec>,
+    /// Where it runs among others: lower ones first.
+    pub priority: i64,
+    /// Whether it asks for a place that this kernel does not keep.
+    pub unordered: bool,
     /// Whether it is to be loaded, and attached nowhere.
     pub suspended: bool,
 }
@@ -95,6 +99,8 @@ pub struct WantedMap {
     pub shape: Shape,
     /// Whether it is created anew where the pinned one has another shape.
     pub recreate: bool,
+    /// Where it is another BpfProgram's map, which one.
+    pub from: Option<MapRef>,
 }
 
 /// Why a revision, a value, can't be done here.
@@ -161,6 +167,8 @@ impl Wanted {
             attaches_to_maps: spec.programs.iter().flat_map(|program| &program.attach).any(|at| at.map.is_some()),
             globals: spec.globals.clone(),
             settings: spec.maps.clone(),
+            priority: spec.priority.unwrap_or(DEFAULT_PRIORITY),
+            unordered: spec.priority.is_some() && here.lacking.order,
             suspended: spec.suspend,
         })
     }
@@ -281,7 +289,17 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, here: &Here) -> Result<WantedMap,
         of_load: info.is_of_load(),
         shape: declared.settled(&here.machine),
         recreate: settings.is_some_and(|s| s.on_shape_change == OnShapeChange::Recreate),
+        from: settings.and_then(|s| s.from.clone()).map(|from| of_another(spec, name, from)).transpose()?,
     })
+}
+
+/// Whose map it is to be. The names reach a path.
+fn of_another(spec: &BpfRevisionSpec, name: &str, from: MapRef) -> Result<MapRef, Refusal> {
+    if from.program == spec.program.name || !is_dns_label(&from.program) || !is_pin_name(&from.map) {
+        let message = format!("map {name}: {from} is no map of another BpfProgram");
+        return Err(Refusal { reason: Reason::InvalidSpec, message });
+    }
+    Ok(from)
 }
 
 #[cfg(test)]
@@ -366,7 +384,8 @@ mod tests {
             (vec![kind], vec![], ["program f", "cgroup_inet4_getpeername", "5.8"]),
             (vec![other], vec![32], ["map m", "CgrpStorage", "6.2"]),
         ] {
-            let lacking = Lacking { programs: programs.into_iter().collect(), maps: maps.into_iter().collect() };
+            let lacking =
+                Lacking { programs: programs.into_iter().collect(), maps: maps.into_iter().collect(), order: false };
             let refusal = Wanted::new(&revision, &Here { lacking, ..here() }).unwrap_err();
             assert_eq!(refusal.reason, Reason::KernelUnsupported);
             assert!(words.iter().all(|word| refusal.message.contains(word)), "{refusal}");

@@ -6,15 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sockeye_agent::{
+    around::Around,
     held::{Held, LinkKey, Names},
-    kernel::{cgroup::Cgroup, load::ProgramKind},
+    kernel::{cgroup::Cgroup, info::MapInfo, load::ProgramKind},
     layout::{Trial, Verdict},
     plan::{Step, detach, plan, revert},
     pods::Occupant,
     shape::Shape,
     wanted::{Wanted, WantedFunction, WantedMap},
 };
-use sockeye_crds::{MapDefinition, Reason, names::pin_name, revision::ProgramRef};
+use sockeye_crds::{MapDefinition, Reason, names::pin_name, program::MapRef, revision::ProgramRef};
 use sockeye_ebpf::section::{STREAM_PARSER, STREAM_VERDICT, VERDICT, exclude_each_other};
 use sockeye_fake::{Fake, Ids};
 
@@ -31,10 +32,25 @@ const KINDS: [ProgramKind; 6] = {
     [kind(13, 1), kind(13, 2), kind(14, STREAM_PARSER), kind(14, STREAM_VERDICT), kind(14, VERDICT), kind(16, 7)]
 };
 
-fn cgroups() -> BTreeMap<String, Cgroup> {
+/// All cgroups there are, and these maps of others.
+fn around(maps: &BTreeMap<MapRef, MapInfo>) -> Around {
     let cgroup =
         |(i, path): (usize, &&str)| ((*path).to_owned(), Cgroup { id: 100 + i as u64, path: (*path).to_owned() });
-    PATHS.iter().enumerate().map(cgroup).collect()
+    Around { cgroups: PATHS.iter().enumerate().map(cgroup).collect(), maps: maps.clone(), ..Around::default() }
+}
+
+fn alone() -> Around {
+    around(&BTreeMap::new())
+}
+
+/// The map of another BpfProgram.
+fn other(which: u8) -> MapRef {
+    MapRef { program: format!("other-{which}"), map: "m".into() }
+}
+
+fn info(id: u32, entries: u32) -> MapInfo {
+    let Shape { map_type, key_size, value_size, max_entries, flags } = shape(entries);
+    MapInfo { id, map_type, key_size, value_size, max_entries, flags, ..MapInfo::default() }
 }
 
 fn shape(entries: u32) -> Shape {
@@ -48,17 +64,21 @@ prop_compose! {
         functions in prop::collection::btree_map(prop::sample::select(&FUNCTIONS[..]),
             (0..6usize, prop::collection::btree_set(prop::sample::select(&PATHS[..]), 1..3),
                 prop::collection::btree_set(prop::sample::select(&MAPS[..2]), 0..3)), 1..4),
-        maps in prop::collection::btree_map(prop::sample::select(&MAPS[..]), (any::<bool>(), any::<bool>(), 10..12u32), 0..4),
+        maps in prop::collection::btree_map(prop::sample::select(&MAPS[..]), (any::<bool>(), any::<bool>(), 10..12u32,
+            prop::option::weighted(0.3, 0..2u8)), 0..4),
         suspended in prop::bool::weighted(0.2),
         can_cut_off in any::<bool>(),
     ) -> Wanted {
         // Shapes that change are recreated: what is refused is another test.
         let recreate = true;
-        let map = |(name, (pin, retain, entries)): (&str, (bool, bool, u32))| {
+        let map = |(name, (pin, retain, entries, from)): (&str, (bool, bool, u32, Option<u8>))| {
             let definition = if name.starts_with('.') { MapDefinition::Data } else { MapDefinition::Btf };
             let of_load = definition.is_data() || name == "slots";
-            let retain = retain && pin && !of_load;
-            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, of_load, shape: shape(entries), recreate })
+            let from = from.filter(|_| !of_load).map(other);
+            let (pin, entries) = if from.is_some() { (true, 10) } else { (pin, entries) };
+            let retain = retain && pin && !of_load && from.is_none();
+            let shape = shape(entries);
+            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, of_load, shape, recreate, from })
         };
         let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
         // As a checked spec has it: only to maps that are pinned, and to each one of a kind.
@@ -77,7 +97,7 @@ prop_compose! {
         let functions: BTreeMap<_, _> = functions.into_iter().map(function).collect();
         // As the load key does it: another set of functions, another pinning or another size is another load; and so is
         // another program, which alone decides whether it can cut the node off.
-        let options: Vec<_> = maps.iter().map(|(name, map)| (name, map.pin, map.shape.max_entries)).collect();
+        let options: Vec<_> = maps.iter().map(|(name, map)| (name, map.pin, map.shape.max_entries, &map.from)).collect();
         let kinds: Vec<_> = functions.iter().map(|(name, f)| (name, f.kind)).collect();
         let load_key = format!("{load}-{kinds:?}-{options:?}-{can_cut_off}");
         Wanted {
@@ -90,6 +110,8 @@ prop_compose! {
             attaches_to_maps: false,
             globals: BTreeMap::new(),
             settings: Vec::new(),
+            priority: 500,
+            unordered: false,
             suspended,
         }
     }
@@ -110,6 +132,8 @@ enum Event {
     FunctionLost(usize, bool),
     /// The same with a link's.
     LinkUnpinned(usize),
+    /// Another BpfProgram's map is made (anew), or is gone.
+    Other(u8, bool),
     /// A trial is over, and well.
     TrialPassed,
     /// A half-made pin is left.
@@ -125,6 +149,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::MapLost(i, runs)),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::FunctionLost(i, runs)),
         1 => (0..4usize).prop_map(Event::LinkUnpinned),
+        2 => (0..2u8, prop::bool::weighted(0.7)).prop_map(|(which, there)| Event::Other(which, there)),
         1 => Just(Event::TrialPassed),
         1 => Just(Event::Stray),
     ]
@@ -135,9 +160,9 @@ proptest! {
 
     #[test]
     fn executed_plans_leave_nothing_to_plan(events in prop::collection::vec(events(), 1..12), unlinked in any::<bool>()) {
-        let cgroups = cgroups();
         let (mut fake, mut ids) = (Fake { unlinked, ..Fake::default() }, Ids::default());
         let mut wanted: Option<Wanted> = None;
+        let mut made = 0;
         for event in events {
             let mut killed = usize::MAX;
             match event {
@@ -177,21 +202,33 @@ proptest! {
                 Event::LinkUnpinned(i) => if let Some(link) = fake.held.links.values_mut().nth(i) {
                     link.pinned = false;
                 },
+                Event::Other(which, true) => {
+                    made += 1;
+                    fake.others.insert(other(which), info(1_000_000 + made, 10));
+                }
+                Event::Other(which, false) => drop(fake.others.remove(&other(which))),
                 Event::TrialPassed => if let Some(trial) = &mut fake.held.trial {
                     trial.verdict = Verdict::Passed;
                 },
                 Event::Stray => fake.held.stray = true,
             }
-            let steps = plan(wanted.as_ref(), &fake.held, &cgroups).unwrap();
+            let around = around(&fake.others);
+            let steps = match plan(wanted.as_ref(), &fake.held, &around) {
+                Err(refusal) => {
+                    prop_assert_eq!(refusal.reason, Reason::SharedMapMissing);
+                    continue;
+                }
+                steps => steps.unwrap(),
+            };
             let steps = &steps[..steps.len().min(killed)];
             let names = Names::of(&fake.held).after(steps);
             fake.execute(&mut ids, wanted.as_ref(), steps);
             prop_assert_eq!(Names::of(&fake.held), names);
 
-            let steps = plan(wanted.as_ref(), &fake.held, &cgroups).unwrap();
+            let steps = plan(wanted.as_ref(), &fake.held, &around).unwrap();
             fake.execute(&mut ids, wanted.as_ref(), &steps);
-            prop_assert_eq!(plan(wanted.as_ref(), &fake.held, &cgroups).unwrap(), vec![]);
-            check(wanted.as_ref(), &fake.held)?;
+            prop_assert_eq!(plan(wanted.as_ref(), &fake.held, &around).unwrap(), vec![]);
+            check(wanted.as_ref(), &fake.held, &fake.others)?;
         }
     }
 
@@ -199,16 +236,17 @@ proptest! {
     #[test]
     fn links_go_only_after_everything_wanted_is_in_effect(first in wanteds(), mut second in wanteds()) {
         second.program.uid.clone_from(&first.program.uid);
-        let cgroups = cgroups();
-        let (mut fake, mut ids) = (Fake::default(), Ids::default());
-        fake.execute(&mut ids, Some(&first), &plan(Some(&first), &fake.held, &cgroups).unwrap());
-        let steps = plan(Some(&second), &fake.held, &cgroups).unwrap();
+        let others: BTreeMap<_, _> = (0..2).map(|which| (other(which), info(1_000_000 + u32::from(which), 10))).collect();
+        let around = around(&others);
+        let (mut fake, mut ids) = (Fake { others, ..Fake::default() }, Ids::default());
+        fake.execute(&mut ids, Some(&first), &plan(Some(&first), &fake.held, &around).unwrap());
+        let steps = plan(Some(&second), &fake.held, &around).unwrap();
         let last_made = steps.iter().rposition(|s| matches!(s, Step::Attach { .. } | Step::Update(_) | Step::Load { .. }));
         for (i, step) in steps.iter().enumerate() {
             if let Step::Detach(key) = step {
                 // The one exception: what is of another attach type, or holds the room on a map, is replaced right after.
                 let next = steps[i..].iter().find(|step| !matches!(step, Step::Detach(_)));
-                let replaced = matches!(next, Some(Step::Attach { function, site })
+                let replaced = matches!(next, Some(Step::Attach { function, site, .. })
                     if LinkKey::to(function, site).place == key.place);
                 prop_assert!(replaced || last_made.is_none_or(|made| i > made), "{steps:?}");
             }
@@ -216,7 +254,7 @@ proptest! {
     }
 }
 
-fn check(wanted: Option<&Wanted>, held: &Held) -> Result<(), TestCaseError> {
+fn check(wanted: Option<&Wanted>, held: &Held, others: &BTreeMap<MapRef, MapInfo>) -> Result<(), TestCaseError> {
     let Some(wanted) = wanted else {
         prop_assert!(held.is_empty() || held.is_retained_only(), "{held:?}");
         return Ok(());
@@ -233,6 +271,13 @@ fn check(wanted: Option<&Wanted>, held: &Held) -> Result<(), TestCaseError> {
     prop_assert!(held.maps.values().all(|map| map.pinned), "{held:?}");
     for map in wanted.maps.values().filter(|map| map.pin && !map.definition.is_data()) {
         prop_assert_eq!(held.maps[&map.pin_name].shape(), map.shape);
+    }
+    for map in wanted.maps.values().filter(|map| map.pin) {
+        let pinned = &held.maps[&map.pin_name];
+        prop_assert_eq!(&pinned.from, &map.from);
+        let other = map.from.as_ref().and_then(|from| others.get(from));
+        prop_assert!(other.is_none_or(|other| other.id == pinned.info.id), "one map, shared by both");
+        prop_assert!(map.from.is_some() || pinned.info.id < 1_000_000, "what was shared is not taken for one's own");
     }
     let risky = wanted.functions.values().any(|f| f.can_cut_off && !f.paths.is_empty());
     let tried = held.trial.as_ref().is_some_and(|trial| trial.revision == wanted.revision);
@@ -255,6 +300,8 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         attaches_to_maps: false,
         globals: BTreeMap::new(),
         settings: Vec::new(),
+        priority: 500,
+        unordered: false,
         suspended: false,
     };
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
@@ -270,14 +317,15 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         of_load: false,
         shape: shape(10),
         recreate: false,
+        from: None,
     };
     wanted.maps.insert("m".into(), map);
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
-    fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &cgroups()).unwrap());
+    fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &alone()).unwrap());
 
     wanted.load_key = "2".into();
     wanted.maps.get_mut("m").unwrap().shape = shape(11);
-    let refusal = plan(Some(&wanted), &fake.held, &cgroups()).unwrap_err();
+    let refusal = plan(Some(&wanted), &fake.held, &alone()).unwrap_err();
     assert_eq!(refusal.reason, Reason::MapShapeChanged);
     assert!(refusal.message.contains("max_entries 10") && refusal.message.contains("max_entries 11"), "{refusal}");
 }
@@ -298,10 +346,12 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
         attaches_to_maps: false,
         globals: BTreeMap::new(),
         settings: Vec::new(),
+        priority: 500,
+        unordered: false,
         suspended: false,
     };
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
-    let steps = plan(Some(&wanted), &fake.held, &cgroups()).unwrap();
+    let steps = plan(Some(&wanted), &fake.held, &alone()).unwrap();
     let at = |of: fn(&Step) -> bool| steps.iter().position(of).unwrap();
     assert!(at(|s| matches!(s, Step::SetTrial(_))) < at(|s| matches!(s, Step::Attach { .. })), "{steps:?}");
     fake.execute(&mut ids, Some(&wanted), &steps);
@@ -309,9 +359,9 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     let back = Trial { verdict: Verdict::Reverted, ..Trial::open("p-1") };
     let steps: Vec<Step> = detach(&fake.held).into_iter().chain([Step::SetTrial(back)]).collect();
     fake.execute(&mut ids, Some(&wanted), &steps);
-    assert_eq!(plan(Some(&wanted), &fake.held, &cgroups()).unwrap_err().reason, Reason::Reverted);
+    assert_eq!(plan(Some(&wanted), &fake.held, &alone()).unwrap_err().reason, Reason::Reverted);
     wanted.revision = "p-2".into();
-    fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &cgroups()).unwrap());
+    fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &alone()).unwrap());
     assert_eq!(fake.held.trial, Some(Trial::open("p-2")));
 
     // Where something ran before, that is what is gone back to.
@@ -343,9 +393,11 @@ fn a_cgroup_that_is_not_there_is_named() {
         attaches_to_maps: false,
         globals: BTreeMap::new(),
         settings: Vec::new(),
+        priority: 500,
+        unordered: false,
         suspended: false,
     };
-    let refusal = plan(Some(&wanted), &Held::default(), &cgroups()).unwrap_err();
+    let refusal = plan(Some(&wanted), &Held::default(), &alone()).unwrap_err();
     assert_eq!(refusal.reason, Reason::CgroupNotFound);
     assert!(refusal.message.contains("/nowhere") && refusal.message.contains('f'), "{refusal}");
 }

@@ -97,6 +97,8 @@ pub enum Reason {
     MapBytesExceeded,
     /// A map's shape differs from that of the pinned map whose content it should carry over.
     MapShapeChanged,
+    /// A map of another BpfProgram that it is to share is not pinned on the node.
+    SharedMapMissing,
     /// The kernel refused to attach.
     AttachRefused,
     /// The cgroup to attach to does not exist or is no cgroup v2 directory.
@@ -128,6 +130,8 @@ pub enum Reason {
     NotDispatched,
     /// The object is being deleted.
     Deleting,
+    /// It is to be deleted once no other BpfProgram uses its maps.
+    InUse,
     /// A newer agent's or operator's reason, which this version does not know.
     Other,
 }
@@ -142,7 +146,7 @@ impl<'de> Deserialize<'de> for Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::Dispatched,
         Self::InvalidObject,
         Self::NoSuchProgram,
@@ -160,6 +164,7 @@ impl Reason {
         Self::MapRefused,
         Self::MapBytesExceeded,
         Self::MapShapeChanged,
+        Self::SharedMapMissing,
         Self::AttachRefused,
         Self::CgroupNotFound,
         Self::BpffsUnusable,
@@ -175,6 +180,7 @@ impl Reason {
         Self::RuntimeNotHooked,
         Self::NotDispatched,
         Self::Deleting,
+        Self::InUse,
         Self::Other,
     ];
 

@@ -88,6 +88,11 @@ impl MapInfo {
     pub fn is_of_load(&self) -> bool {
         self.definition.is_data() || !self.holds.is_empty()
     }
+
+    /// Why it does, for a message.
+    pub const fn of_load_because(&self) -> &'static str {
+        if self.definition.is_data() { "global data" } else { "filled by the object itself" }
+    }
 }
 
 /// How an object defines a map.

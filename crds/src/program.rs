@@ -1,7 +1,7 @@
 //! `BpfProgram`: intent, written by a user: one ELF object, the programs in it to run, where to attach them, and what
 //! becomes of its maps. Its status is the operator's summary of what every node says.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
@@ -26,6 +26,8 @@ use crate::{Builtin, Condition, ObjectInfo, ProgramType, schema, target::Attach}
     doc = "BpfProgram runs socket and cgroup eBPF programs on every selected node: it names one ELF object, the programs in it to run, where to attach them, and what becomes of its maps. Its status says what the kernels gave.",
     validation = Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be a DNS label (lower-case letters, digits and '-', at most 63): it names a directory on bpffs, which refuses dots"),
+    validation = Rule::new("!has(self.spec.maps) || self.spec.maps.all(map, !has(map.from) || map.from.program != self.metadata.name)")
+        .message("maps[].from.program must be another BpfProgram"),
     printcolumn(name = "Type", type_ = "string", json_path = ".status.summary.type", description = "Program types, as their ELF sections say"),
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.summary.nodes", description = "Nodes on which it is in effect, of those selected"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether the latest spec is in effect on every live selected node"),
@@ -56,10 +58,20 @@ pub struct BpfProgramSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::globals")]
     pub globals: BTreeMap<String, Value>,
+    /// Where it runs among other BpfPrograms on the same cgroup and attach type, 0 to 1000: lower ones run first, those of
+    /// equal priority in the order in which they were attached. Absent means 500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub priority: Option<i64>,
     /// Detached everywhere while true; what is loaded stays loaded, and maps keep their content.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub suspend: bool,
 }
+
+/// The priority of a BpfProgram that gives none.
+pub const DEFAULT_PRIORITY: i64 = 500;
+/// Priorities go from 0 to this one.
+pub const MAX_PRIORITY: i64 = 1000;
 
 /// Where the ELF object comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -113,6 +125,10 @@ pub struct ProgramSpec {
 /// Settings of one map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.from) || !(has(self.maxEntries) || has(self.initial) || (has(self.onShapeChange) && self.onShapeChange != 'Refuse') || (has(self.pin) && !self.pin) || (has(self.onDelete) && self.onDelete != 'Remove'))")
+        .message("a map that is taken from another BpfProgram is that one's: only its name goes with from")
+)]
 pub struct MapSpec {
     /// The map's name in the ELF.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_.]+$"))]
@@ -135,6 +151,27 @@ pub struct MapSpec {
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub initial: Vec<Entry>,
+    /// The map of another BpfProgram that is used in this one's place, on each node: one map, shared by both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<MapRef>,
+}
+
+/// A map of another BpfProgram.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MapRef {
+    /// The BpfProgram's name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub program: String,
+    /// The map's name in that one's ELF.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_]+$"))]
+    pub map: String,
+}
+
+impl fmt::Display for MapRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "map {} of BpfProgram {}", self.map, self.program)
+    }
 }
 
 /// An entry of a map, encoded by the BTF types of the map's keys and values.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     ObjectInfo, names,
-    program::{MapSpec, OnShapeChange, ProgramSpec},
+    program::{MapRef, MapSpec, OnShapeChange, ProgramSpec},
     schema,
     target::{CgroupTarget, Scope},
 };
@@ -71,6 +71,10 @@ pub struct BpfRevisionSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::globals")]
     pub globals: BTreeMap<String, Value>,
+    /// Where it runs among others on the same cgroup and attach type; absent means 500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub priority: Option<i64>,
     /// Whether it is to be attached nowhere for now.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub suspend: bool,
@@ -110,11 +114,15 @@ pub enum Feature {
     Globals,
     /// Maps that are filled when they are made: by the spec (`maps[].initial`) or by the object itself (`values`).
     InitialEntries,
+    /// Maps of other BpfPrograms: `maps[].from`.
+    SharedMaps,
+    /// A place among others on the same cgroup: `priority`.
+    Priority,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::ScopePods,
         Self::Suspend,
         Self::RecreateMaps,
@@ -124,6 +132,8 @@ impl Feature {
         Self::MapAttach,
         Self::Globals,
         Self::InitialEntries,
+        Self::SharedMaps,
+        Self::Priority,
     ];
 
     /// The word in `requires`.
@@ -143,6 +153,8 @@ impl Feature {
             Self::RecreateMaps => spec.maps.iter().any(|map| map.on_shape_change == OnShapeChange::Recreate),
             Self::MapAttach => spec.programs.iter().flat_map(|program| &program.attach).any(|at| at.map.is_some()),
             Self::Globals => !spec.globals.is_empty(),
+            Self::SharedMaps => spec.maps.iter().any(|map| map.from.is_some()),
+            Self::Priority => spec.priority.is_some(),
             Self::InitialEntries => {
                 spec.maps.iter().any(|map| !map.initial.is_empty())
                     || spec.object.maps.iter().any(|map| !map.holds.is_empty())
@@ -169,7 +181,7 @@ impl BpfRevisionSpec {
     /// Names what a load of this revision gives: two revisions with the same key need no second load.
     ///
     /// Sixteen hexadecimal digits over the bytes' digest and every option that changes loading: which functions, each map's
-    /// size and pinning, and global variables. Where programs attach and which nodes run them is not part of it; nor is what a
+    /// size, pinning and origin, and global variables. Where programs attach and which nodes run them is not part of it; nor is what a
     /// pinned map is filled with when it is made, since a load carries its content over. One that is not pinned is made by
     /// every load.
     pub fn load_key(&self) -> String {
@@ -184,14 +196,18 @@ impl BpfRevisionSpec {
         functions.sort_unstable();
         functions.into_iter().for_each(&mut add);
         add("maps");
-        let mut maps: Vec<&MapSpec> = self.maps.iter().filter(|m| !m.pin || m.max_entries.is_some()).collect();
+        let mut maps: Vec<&MapSpec> =
+            self.maps.iter().filter(|m| !m.pin || m.max_entries.is_some() || m.from.is_some()).collect();
         maps.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        for MapSpec { name, pin, max_entries, on_delete: _, on_shape_change: _, initial } in maps {
+        for MapSpec { name, pin, max_entries, on_delete: _, on_shape_change: _, initial, from } in maps {
             add(name);
             add(if *pin { "pin" } else { "no-pin" });
             add(&max_entries.map(|n| n.to_string()).unwrap_or_default());
             if !pin && !initial.is_empty() {
                 add(&serde_json::to_string(initial).unwrap_or_default());
+            }
+            if let Some(MapRef { program, map }) = from {
+                ["from", program, map].into_iter().for_each(&mut add);
             }
         }
         if !self.globals.is_empty() {

@@ -82,6 +82,8 @@ pub struct Subject<'a> {
     pub acceptance: &'a Acceptance,
     /// What agents were told to run: the last accepted spec, if there was one.
     pub dispatched: Option<&'a BpfRevision>,
+    /// Where it is to be deleted: the other BpfPrograms that use its maps, for which that waits, by name.
+    pub users: &'a [String],
 }
 
 /// The status of a BpfProgram, from what its nodes say.
@@ -91,10 +93,10 @@ pub fn fold(
     previous: &BpfProgramStatus,
     now: Timestamp,
 ) -> BpfProgramStatus {
-    let Subject { program, generation, acceptance, dispatched } = *subject;
+    let Subject { program, generation, acceptance, dispatched, users } = *subject;
     let placed = dispatched.map(|revision| standing::of(program, revision, nodes)).unwrap_or_default();
     let counts = columns::counts(&placed);
-    let verdicts = verdict::verdicts(acceptance, dispatched, &counts, &placed);
+    let verdicts = verdict::verdicts(acceptance, dispatched, users, &counts, &placed);
     let (placements, omitted) = columns::placements(&placed, dispatched);
     BpfProgramStatus {
         observed_generation: generation,

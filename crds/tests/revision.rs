@@ -11,7 +11,7 @@ use kube::core::ObjectMeta;
 use serde_json::json;
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, ObjectInfo, names,
-    program::{Entry, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
+    program::{Entry, MapRef, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
     revision::{Feature, ProgramRef, wanted},
     target::{Attach, CgroupTarget, Scope},
 };
@@ -34,11 +34,16 @@ fn map(name: &str) -> MapSpec {
         on_delete: OnDelete::Remove,
         on_shape_change: OnShapeChange::Refuse,
         initial: vec![],
+        from: None,
     }
 }
 
 fn entries(n: u32) -> Vec<Entry> {
     vec![Entry { key: Some(json!(0)), value: json!(n) }]
+}
+
+fn from(program: &str, map: &str) -> Option<MapRef> {
+    Some(MapRef { program: program.into(), map: map.into() })
 }
 
 fn program(name: &str) -> ProgramSpec {
@@ -57,6 +62,7 @@ fn spec() -> BpfRevisionSpec {
         programs: vec![program("my_prog")],
         maps: vec![],
         globals: BTreeMap::new(),
+        priority: None,
         suspend: false,
     }
 }
@@ -149,7 +155,7 @@ fn key_after(edit: impl FnOnce(&mut BpfRevisionSpec)) -> String {
 fn edits_that_keep_what_is_loaded() {
     let key = spec().load_key();
     assert_eq!(key.len(), 16);
-    let kept: [(&str, String); 10] = [
+    let kept: [(&str, String); 11] = [
         ("sequence", key_after(|s| s.sequence = 2)),
         ("generation", key_after(|s| s.generation = 2)),
         ("nodeSelector", key_after(|s| s.node_selector = Some(LabelSelector::default()))),
@@ -162,6 +168,7 @@ fn edits_that_keep_what_is_loaded() {
             key_after(|s| s.maps = vec![MapSpec { on_shape_change: OnShapeChange::Recreate, ..map("my_map") }]),
         ),
         ("suspend", key_after(|s| s.suspend = true)),
+        ("priority", key_after(|s| s.priority = Some(1))),
         (
             "what a pinned map begins with",
             key_after(|s| s.maps = vec![MapSpec { initial: entries(1), ..map("my_map") }]),
@@ -187,6 +194,12 @@ fn edits_that_load_anew() {
         ("another beginning", key_after(|s| s.maps = vec![unpinned(2)])),
         ("a global", key_after(|s| drop(s.globals.insert("rate".into(), json!(1))))),
         ("another value", key_after(|s| drop(s.globals.insert("rate".into(), json!("1"))))),
+        ("a map of another", key_after(|s| s.maps = vec![MapSpec { from: from("other", "m"), ..map("my_map") }])),
+        ("another's", key_after(|s| s.maps = vec![MapSpec { from: from("another", "m"), ..map("my_map") }])),
+        (
+            "another map of the same",
+            key_after(|s| s.maps = vec![MapSpec { from: from("other", "n"), ..map("my_map") }]),
+        ),
         ("another global", key_after(|s| drop(s.globals.insert("rates".into(), json!(1))))),
         // Names must not run into each other, or into the maps.
         ("a function named as the map", key_after(|s| s.programs.push(program("my_map")))),
@@ -222,4 +235,6 @@ fn what_a_revision_makes_use_of_is_named() {
         s.object.maps = vec![serde_json::from_value(info).unwrap()];
     };
     assert_eq!(uses(holds), ["InitialEntries"]);
+    assert_eq!(uses(|s| s.priority = Some(500)), ["Priority"]);
+    assert_eq!(uses(|s| s.maps = vec![MapSpec { from: from("other", "m"), ..map("m") }]), ["SharedMaps"]);
 }

@@ -3,6 +3,8 @@
 //!
 //! Every refusal names the field, says what is wrong with it and what to do.
 
+mod targets;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -14,18 +16,11 @@ use serde_json::Value;
 use sockeye_crds::{
     BpfProgramSpec, BpfRevisionSpec, MapInfo, ObjectInfo, ProgramInfo, ProgramType, Reason,
     names::{self, MAX_INLINE_BYTES},
-    program::{Bytecode, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
+    program::{Bytecode, MAX_PRIORITY, MapRef, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
     revision::{self, Feature, ProgramRef},
-    target::{Attach, CgroupTarget, Scope},
 };
 
-use crate::{
-    elf::printable,
-    object::Object,
-    programs,
-    section::{self, Section, Target},
-    settings::Settings,
-};
+use crate::{elf::printable, object::Object, programs, section, settings::Settings};
 
 /// Why a spec is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +47,8 @@ pub struct Accepted {
     pub globals: BTreeMap<String, Value>,
     /// The nodes to run on.
     pub node_selector: Option<LabelSelector>,
+    /// Where it runs among others on the same cgroup and attach type.
+    pub priority: Option<i64>,
     /// Whether it is to be attached nowhere for now.
     pub suspend: bool,
     /// What a user should know nevertheless.
@@ -61,7 +58,7 @@ pub struct Accepted {
 impl Accepted {
     /// The revision that dispatches it.
     pub fn into_revision_spec(self, program: ProgramRef, generation: i64, sequence: i64) -> BpfRevisionSpec {
-        let Self { digest, object, programs, maps, globals, node_selector, suspend, notes: _ } = self;
+        let Self { digest, object, programs, maps, globals, node_selector, priority, suspend, notes: _ } = self;
         let requires = Vec::new();
         let spec = BpfRevisionSpec {
             program,
@@ -74,6 +71,7 @@ impl Accepted {
             programs,
             maps,
             globals,
+            priority,
             suspend,
         };
         BpfRevisionSpec { requires: Feature::of(&spec), ..spec }
@@ -114,7 +112,7 @@ pub fn encode_inline(bytes: &[u8]) -> String {
 
 /// Checks a spec against the bytes of its object.
 pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
-    let BpfProgramSpec { bytecode, node_selector, programs, maps, globals, suspend } = spec;
+    let BpfProgramSpec { bytecode, node_selector, programs, maps, globals, priority, suspend } = spec;
     source(bytecode)?;
     if let Some(fault) = node_selector.as_ref().and_then(revision::selector_fault) {
         return Err(invalid(format!("spec.nodeSelector: {fault}")));
@@ -127,12 +125,15 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     for (i, program) in programs.iter().enumerate() {
         checked.push(self::program(&format!("spec.programs[{i}]"), program, object.info())?);
     }
+    if let Some(priority) = priority.filter(|priority| !(0..=MAX_PRIORITY).contains(priority)) {
+        return Err(invalid(format!("spec.priority is {priority}; it must be 0 to {MAX_PRIORITY}")));
+    }
     count("spec.maps", maps.len(), 0, 128)?;
     distinct("spec.maps", maps.iter().map(|m| m.name.as_str()))?;
     for (i, map) in maps.iter().enumerate() {
         self::map(&format!("spec.maps[{i}]"), map, object.info())?;
     }
-    attached_maps(&checked, maps, object.info())?;
+    targets::attached_maps(&checked, maps, object.info())?;
     tail_calls(programs, object.info())?;
     count("spec.globals", globals.len(), 0, 256)?;
     Settings::read(bytes, globals, maps).map_err(|error| refuse(error.reason(), error.to_string()))?;
@@ -144,6 +145,7 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
         maps: maps.clone(),
         globals: globals.clone(),
         node_selector: node_selector.clone(),
+        priority: *priority,
         suspend: *suspend,
     })
 }
@@ -209,131 +211,22 @@ fn program(field: &str, program: &ProgramSpec, object: &ObjectInfo) -> Result<Pr
     }
     count(&format!("{field}.attach"), attach.len(), 1, 16)?;
     for (i, target) in attach.iter().enumerate() {
-        attachment(&format!("{field}.attach[{i}]"), target, row, object)?;
+        targets::attachment(&format!("{field}.attach[{i}]"), target, row, object)?;
     }
     Ok(ProgramSpec { name: name.clone(), program_type: Some(row.program_type), attach: attach.clone() })
 }
 
-fn attachment(field: &str, target: &Attach, row: &Section, object: &ObjectInfo) -> Result<(), Refusal> {
-    match (target, row.target) {
-        (Attach { cgroup: Some(cgroup), map: None }, Target::Cgroup) => cgroup_target(field, cgroup),
-        (Attach { cgroup: None, map: Some(map) }, Target::Map) => map_target(field, map, object),
-        (Attach { cgroup: Some(_), map: None }, Target::Map) => {
-            Err(invalid(format!("{field}.cgroup: a {} program attaches to a map: set map instead", row.program_type)))
-        }
-        (Attach { cgroup: None, map: Some(_) }, Target::Cgroup) => {
-            Err(invalid(format!("{field}.map: a {} program attaches to cgroups: set cgroup instead", row.program_type)))
-        }
-        _ => Err(invalid(format!("{field}: exactly one of cgroup and map must be set"))),
-    }
-}
-
-fn map_target(field: &str, map: &str, object: &ObjectInfo) -> Result<(), Refusal> {
-    let of_sockets = |m: &&MapInfo| matches!(m.map_type.as_str(), "Sockmap" | "Sockhash");
-    let Some(found) = object.maps.iter().find(|m| m.name == *map) else {
-        let there = there_are(object.maps.iter().filter(of_sockets).map(|m| m.name.as_str()));
-        let message = format!(
-            "{field}.map: the object has no map {}; of sockmaps and sockhashes it has: {there}",
-            printable(map)
-        );
-        return Err(refuse(Reason::NoSuchMap, message));
-    };
-    if !of_sockets(&found) {
-        return Err(invalid(format!(
-            "{field}.map: {map} is of type {}; sk_msg and sk_skb programs attach to a Sockmap or a Sockhash",
-            found.map_type
-        )));
-    }
-    Ok(())
-}
-
-/// What several programs, each fitting by itself, are to one map: it runs one of each kind, and has to be there by its pin.
-fn attached_maps(programs: &[ProgramSpec], maps: &[MapSpec], object: &ObjectInfo) -> Result<(), Refusal> {
-    let row = |program: &ProgramSpec| {
-        let info = object.programs.iter().find(|info| info.name == program.name)?;
-        section::find(&info.section)
-    };
-    let mut seen: Vec<(&str, &str, u32)> = Vec::new();
-    for (i, program) in programs.iter().enumerate() {
-        let Some(row) = row(program) else { continue };
-        for (j, map) in program.attach.iter().enumerate().filter_map(|(j, attach)| Some((j, attach.map.as_deref()?))) {
-            let field = format!("spec.programs[{i}].attach[{j}].map");
-            let taken = |(at, _, attach_type): &&(&str, &str, u32)| {
-                *at == map && section::exclude_each_other(*attach_type, row.attach_type)
-            };
-            if let Some((_, other, _)) = seen.iter().find(taken) {
-                return Err(invalid(format!(
-                    "{field}: map {map} already runs {other}, and {} would be in its place: a map runs one sk_msg program, one \
-                     parser, and one verdict on what is received",
-                    program.name
-                )));
-            }
-            if maps.iter().any(|settings| settings.name == map && !settings.pin) {
-                return Err(invalid(format!(
-                    "{field}: map {map} has pin: false, and a program is attached to a map for as long as the map is pinned: \
-                     leave it pinned"
-                )));
-            }
-            seen.push((map, &program.name, row.attach_type));
-        }
-    }
-    Ok(())
-}
-
-fn cgroup_target(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
-    let CgroupTarget { scope, path, pod_selector, namespace_selector, containers, strict } = target;
-    let field = format!("{field}.cgroup");
-    for (of_pods, given) in [
-        ("podSelector", pod_selector.is_some()),
-        ("namespaceSelector", namespace_selector.is_some()),
-        ("containers", !containers.is_empty()),
-        ("strict", *strict),
-    ] {
-        if given && *scope != Scope::Pods {
-            return Err(invalid(format!("{field}.{of_pods} goes with scope Pods only")));
-        }
-    }
-    for (name, selector) in [("podSelector", pod_selector), ("namespaceSelector", namespace_selector)] {
-        if let Some(fault) = selector.as_ref().and_then(revision::selector_fault) {
-            return Err(invalid(format!("{field}.{name}: {fault}")));
-        }
-    }
-    count(&format!("{field}.containers"), containers.len(), 0, 16)?;
-    if containers.iter().collect::<BTreeSet<_>>().len() < containers.len() {
-        return Err(invalid(format!("{field}.containers: a name is there twice")));
-    }
-    if let Some(i) = containers.iter().position(|name| !names::is_dns_label(name)) {
-        return Err(invalid(format!(
-            "{field}.containers[{i}]: {} is no container's name: lower-case letters, digits and '-', at most 63",
-            printable(&containers[i])
-        )));
-    }
-    match (scope, path) {
-        (Scope::Node | Scope::Pods, None) => Ok(()),
-        (Scope::Path, Some(path)) => {
-            let leaves = path.split('/').any(|part| matches!(part, "." | ".."));
-            if !path.starts_with('/') || leaves || path.len() > 1024 || path.chars().any(char::is_control) {
-                return Err(invalid(format!(
-                    "{field}.path: {} must begin with '/', hold no '.' or '..', and have at most 1024 bytes: it is taken \
-                     below the node's cgroup root",
-                    printable(path)
-                )));
-            }
-            Ok(())
-        }
-        (Scope::Path, None) => Err(invalid(format!("{field}.path must be set with scope Path"))),
-        (_, Some(_)) => Err(invalid(format!("{field}.path must be set with scope Path only"))),
-    }
-}
-
 fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
-    let MapSpec { name, pin, max_entries, on_delete, on_shape_change, initial } = map;
+    let MapSpec { name, pin, max_entries, on_delete, on_shape_change, initial, from } = map;
     count(&format!("{field}.initial"), initial.len(), 0, 1024)?;
     let Some(found) = object.maps.iter().find(|m| m.name == *name) else {
         let there = there_are(object.maps.iter().map(|m| m.name.as_str()));
         let message = format!("{field}.name: the object has no map {}; it has: {there}", printable(name));
         return Err(refuse(Reason::NoSuchMap, message));
     };
+    if let Some(from) = from {
+        return shared(&format!("{field}.from"), map, from, found);
+    }
     if let Some(entries) = max_entries {
         if found.definition.is_data() {
             return Err(invalid(format!(
@@ -361,10 +254,42 @@ fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
         )));
     }
     if *on_delete == OnDelete::Retain && found.is_of_load() {
-        let what = if found.definition.is_data() { "global data" } else { "filled by the object itself" };
         return Err(invalid(format!(
-            "{field}.onDelete: {name} is {what}: it belongs to one revision and goes with it"
+            "{field}.onDelete: {name} is {}: it belongs to one revision and goes with it",
+            found.of_load_because()
         )));
+    }
+    Ok(())
+}
+
+/// A map of another BpfProgram: that one says all of it. Whether it is there, and of the same shape, each node tells.
+fn shared(field: &str, map: &MapSpec, from: &MapRef, found: &MapInfo) -> Result<(), Refusal> {
+    let MapSpec { name, pin, max_entries, on_delete, on_shape_change, initial, from: _ } = map;
+    for (setting, given) in [
+        ("pin: false", !pin),
+        ("maxEntries", max_entries.is_some()),
+        ("onDelete: Retain", *on_delete == OnDelete::Retain),
+        ("onShapeChange: Recreate", *on_shape_change == OnShapeChange::Recreate),
+        ("initial", !initial.is_empty()),
+    ] {
+        if given {
+            return Err(invalid(format!(
+                "{field}: {name} is {from}, which says all of it: leave out {setting} here, or set it there"
+            )));
+        }
+    }
+    if found.is_of_load() {
+        return Err(invalid(format!(
+            "{field}: {name} is {}: it belongs to one revision, and can't be another's",
+            found.of_load_because()
+        )));
+    }
+    let MapRef { program, map } = from;
+    if !names::is_dns_label(program) {
+        return Err(invalid(format!("{field}.program: {} is no BpfProgram's name", printable(program))));
+    }
+    if !names::is_pin_name(map) {
+        return Err(invalid(format!("{field}.map: {} is no name of a map that can be shared", printable(map))));
     }
     Ok(())
 }

@@ -45,6 +45,7 @@ pub fn spec(programs: &[&str]) -> BpfProgramSpec {
         programs: programs.iter().map(program).collect(),
         maps: Vec::new(),
         globals: BTreeMap::new(),
+        priority: None,
         suspend: false,
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use sockeye_crds::{
     BpfProgramSpec, ProgramType, Reason,
-    program::{Bytecode, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
+    program::{Bytecode, MapRef, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
     revision::ProgramRef,
     target::{Attach, CgroupTarget, Scope},
 };
@@ -32,12 +32,25 @@ fn map(name: &str) -> MapSpec {
         on_delete: OnDelete::Remove,
         on_shape_change: OnShapeChange::Refuse,
         initial: vec![],
+        from: None,
     }
+}
+
+fn shared(program: &str, of: &str) -> MapSpec {
+    MapSpec { from: Some(MapRef { program: program.into(), map: of.into() }), ..map("my_map") }
 }
 
 fn spec(programs: Vec<ProgramSpec>, maps: Vec<MapSpec>) -> BpfProgramSpec {
     let bytecode = Bytecode { inline: Some("AA==".into()), ..Bytecode::default() };
-    BpfProgramSpec { bytecode, node_selector: None, programs, maps, globals: BTreeMap::new(), suspend: false }
+    BpfProgramSpec {
+        bytecode,
+        node_selector: None,
+        programs,
+        maps,
+        globals: BTreeMap::new(),
+        priority: None,
+        suspend: false,
+    }
 }
 
 #[test]
@@ -121,6 +134,11 @@ fn mistakes_are_refused_by_field_and_reason() {
             InvalidSpec,
             "spec.maps[0].onShapeChange",
         ),
+        (maps(vec![MapSpec { max_entries: Some(2), ..shared("other", "m") }]), InvalidSpec, "spec.maps[0].from"),
+        (maps(vec![MapSpec { pin: false, ..shared("other", "m") }]), InvalidSpec, "spec.maps[0].from"),
+        (maps(vec![shared("../other", "m")]), InvalidSpec, "spec.maps[0].from.program"),
+        (maps(vec![shared("other", "../m")]), InvalidSpec, "spec.maps[0].from.map"),
+        (BpfProgramSpec { priority: Some(1001), ..maps(vec![]) }, InvalidSpec, "spec.priority"),
     ] {
         let refusal = check(&bad, TCP_EVENTS).unwrap_err();
         assert_eq!(refusal.reason, reason, "{refusal}");
@@ -130,6 +148,9 @@ fn mistakes_are_refused_by_field_and_reason() {
     assert!(check(&data, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].maxEntries"));
     let kept = spec(vec![program("on_create")], vec![MapSpec { on_delete: OnDelete::Retain, ..map(".bss") }]);
     assert!(check(&kept, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].onDelete"));
+    let taken = spec(vec![program("on_create")], vec![MapSpec { from: shared("o", "m").from, ..map(".bss") }]);
+    assert!(check(&taken, fixtures::GLOBALS).unwrap_err().message.contains("global data"));
+    assert!(check(&maps(vec![shared("other", "m")]), TCP_EVENTS).is_ok());
 }
 
 #[test]

@@ -13,7 +13,10 @@ pub fn changes(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<Announceme
     let pair = |type_| (condition::find(&old.conditions, type_), condition::find(&new.conditions, type_));
     let (was_accepted, accepted) = pair(ConditionType::Accepted);
     let (was_attached, attached) = pair(ConditionType::Attached);
-    [acceptance(was_accepted, accepted, old, new), attachment(was_attached, attached)].into_iter().flatten().collect()
+    let (was_ready, ready) = pair(ConditionType::Ready);
+    let news =
+        [acceptance(was_accepted, accepted, old, new), attachment(was_attached, attached), usage(was_ready, ready)];
+    news.into_iter().flatten().collect()
 }
 
 /// No live node holds a deleted BpfProgram any more.
@@ -48,6 +51,12 @@ fn attachment(was: Option<&Condition>, is: Option<&Condition>) -> Option<Announc
     let meant = is.status == Status::True || is.reason == Reason::Suspended;
     let warning = !meant || is.reason == Reason::NoNodeSelected;
     (news && !under_way).then(|| announcement(is, "Attach", warning))
+}
+
+/// A deletion that waits is worth a word for all the names it waits for.
+fn usage(was: Option<&Condition>, is: Option<&Condition>) -> Option<Announcement> {
+    let is = is.filter(|is| is.reason == Reason::InUse)?;
+    was.is_none_or(|was| was.message != is.message).then(|| announcement(is, "Delete", true))
 }
 
 fn said(condition: &Condition) -> (Status, Reason) {

@@ -49,8 +49,17 @@ pub struct Gathered {
     pub revisions: Vec<BpfRevision>,
     /// Digests whose bytes are stored.
     pub stored: BTreeSet<String>,
+    /// Where it is to be deleted: the other BpfPrograms that use its maps, by name.
+    pub users: Vec<String>,
     /// The nodes and what they say.
     pub cluster: Cluster,
+}
+
+impl Gathered {
+    /// Whether it is to be deleted now: nobody else uses its maps.
+    pub fn is_to_go(&self) -> bool {
+        self.intent.deleting() && self.users.is_empty()
+    }
 }
 
 /// What the user of a BpfProgram wants.
@@ -129,7 +138,8 @@ pub async fn gather(
     };
     let stored = stores.digests();
     let bytecode = bytecode(client, namespace, stores, &stored, &intent, memory).await?;
-    Ok(Gathered { intent, bytecode, revisions, stored, cluster: stores.cluster() })
+    let users = if intent.deleting() { stores.users_of(&intent.program.name) } else { Vec::new() };
+    Ok(Gathered { intent, bytecode, revisions, stored, users, cluster: stores.cluster() })
 }
 
 /// The revisions of one BpfProgram as the API server has them this moment. A dispatch is decided on these: on a cache that

@@ -33,8 +33,12 @@ impl Plan {
 
 /// Plans for a BpfProgram that is to stay, or is being deleted.
 pub fn plan(gathered: &Gathered, validated: &Validated) -> Plan {
-    if gathered.intent.deleting() {
+    if gathered.is_to_go() {
         return Plan { steps: gathered.revisions.iter().filter_map(delete).collect(), dispatched: None };
+    }
+    if gathered.intent.deleting() {
+        // Others use its maps: what agents run, they go on running.
+        return Plan { steps: vec![], dispatched: newest(&gathered.revisions).cloned() };
     }
     let mut steps = Vec::new();
     if gathered.intent.finalizer().is_none() {
@@ -95,6 +99,7 @@ fn same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
         programs,
         maps,
         globals,
+        priority,
         suspend,
     } = a;
     *program == b.program
@@ -104,6 +109,7 @@ fn same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
         && *programs == b.programs
         && *maps == b.maps
         && *globals == b.globals
+        && *priority == b.priority
         && *suspend == b.suspend
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
-    ResourceExt as _,
+    Resource as _, ResourceExt as _,
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::reflector::{ObjectRef, Store, store::WriterDropped},
 };
@@ -54,6 +54,17 @@ impl Stores {
         self.programs.state().iter().map(|program| program.name_any()).collect()
     }
 
+    /// The names of the BpfPrograms that use a map of one, sorted: those that are to stay, for two that use each other's
+    /// would wait for ever.
+    pub fn users_of(&self, name: &str) -> Vec<String> {
+        let all = self.programs.state();
+        let stays = all.iter().filter(|program| program.meta().deletion_timestamp.is_none());
+        let mut users: Vec<String> =
+            stays.filter(|program| lenders(program).any(|of| of == name)).map(|program| program.name_any()).collect();
+        users.sort_unstable();
+        users
+    }
+
     /// The revisions of one BpfProgram, this very one.
     pub fn revisions_of(&self, uid: &str) -> Vec<BpfRevision> {
         let all = self.revisions.state();
@@ -77,6 +88,12 @@ impl Stores {
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.nodes.state(), self.pods.state(), self.reports.state())
     }
+}
+
+/// The names of the BpfPrograms whose maps one uses.
+pub fn lenders(program: &DeserializeGuard<BpfProgram>) -> impl Iterator<Item = &str> {
+    let maps = program.0.iter().flat_map(|readable| &readable.spec.maps);
+    maps.filter_map(|map| map.from.as_ref()).map(|from| from.program.as_str())
 }
 
 /// The digest of the bytes that a ConfigMap of that name holds.

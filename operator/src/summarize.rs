@@ -16,14 +16,19 @@ pub fn summarize(
     dispatched: Option<&BpfRevision>,
     now: Timestamp,
 ) -> Vec<Step> {
-    if gathered.intent.deleting() { deletion(gathered, now) } else { presence(gathered, validated, dispatched, now) }
+    if gathered.is_to_go() { deletion(gathered, now) } else { presence(gathered, validated, dispatched, now) }
 }
 
 fn presence(gathered: &Gathered, validated: &Validated, dispatched: Option<&BpfRevision>, now: Timestamp) -> Vec<Step> {
     let intent = &gathered.intent;
     let acceptance = acceptance(validated);
-    let subject =
-        Subject { program: &intent.program, generation: intent.generation(), acceptance: &acceptance, dispatched };
+    let subject = Subject {
+        program: &intent.program,
+        generation: intent.generation(),
+        acceptance: &acceptance,
+        dispatched,
+        users: &gathered.users,
+    };
     let status = summary::fold(&subject, &gathered.cluster.views(), &intent.status, now);
     if status == intent.status {
         return vec![];

@@ -8,7 +8,7 @@ use sockeye_crds::{BpfNode, BpfNodeStatus, BpfProgram, BpfRevision, names, node:
 
 use crate::{
     cluster::{SlimNode, SlimPod},
-    stores::ConfigMapMeta,
+    stores::{ConfigMapMeta, lenders},
 };
 
 /// How soon a change is looked at.
@@ -55,9 +55,13 @@ impl Watched for DeserializeGuard<BpfProgram> {
             let meta = o.meta();
             (meta.uid.clone(), meta.generation, meta.finalizers.clone(), meta.deletion_timestamp.is_some())
         };
-        let same_intent = old.map(intent) == new.map(intent);
         // A change of the status alone is ours, or somebody else's that is to be put right: neither is urgent.
-        Touched::program(name, if same_intent { Pace::Paced } else { Pace::Now })
+        if old.map(intent) == new.map(intent) {
+            return Touched::program(name, Pace::Paced);
+        }
+        // Whose maps it uses or used may wait with their deletion for that.
+        let lenders = old.into_iter().chain(new).flat_map(lenders).map(str::to_owned);
+        Touched::Programs(lenders.chain([name]).collect(), Pace::Now)
     }
 
     fn trim(&mut self) {
@@ -98,6 +102,7 @@ impl Watched for DeserializeGuard<BpfNode> {
         self.meta_mut().managed_fields = None;
         if let Ok(BpfNode { status: Some(status), .. }) = &mut self.0 {
             status.details.iter_mut().for_each(slim);
+            status.order = Vec::new();
         }
     }
 }
@@ -116,6 +121,7 @@ fn slim(details: &mut Details) {
     }
     for map in maps {
         (map.kernel_name, map.map_type, map.pin_path) = (String::new(), String::new(), None);
+        (map.from, map.shared_by) = (None, Vec::new());
     }
     for link in links {
         (link.cgroup_path, link.link_type, link.attach_type) = (None, String::new(), String::new());

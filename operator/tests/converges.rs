@@ -36,6 +36,8 @@ struct World {
     /// Which bytes the user asks for; `None` is a spec that will be refused.
     wants: Option<u8>,
     deleting: bool,
+    /// Other BpfPrograms that use its maps.
+    users: Vec<String>,
     gone: bool,
     finalizers: Vec<String>,
     status: BpfProgramStatus,
@@ -72,6 +74,7 @@ impl World {
                 maps: vec![],
                 globals: BTreeMap::new(),
                 node_selector: None,
+                priority: None,
                 suspend: false,
                 notes: vec![],
             }),
@@ -96,6 +99,7 @@ impl World {
             bytecode: Bytecode::Known,
             revisions: self.revisions.clone(),
             stored: self.stored.clone(),
+            users: if self.deleting { self.users.clone() } else { vec![] },
             cluster: self.cluster(),
         }
     }
@@ -343,6 +347,29 @@ fn an_older_revision_is_withdrawn_at_once_and_kept_while_it_runs() {
     world.agent("node-3");
     world.settle();
     assert_eq!(world.revisions.len(), 1);
+}
+
+#[test]
+fn deletion_waits_while_others_use_its_maps() {
+    let mut world = World::new();
+    world.settle();
+    NODES.into_iter().for_each(|node| world.agent(node));
+    world.settle();
+    let (revisions, dispatch) = (world.revisions.clone(), world.status.dispatch.clone());
+    (world.deleting, world.users) = (true, vec!["reader".into()]);
+    world.settle();
+    assert_eq!((&world.revisions, &world.status.dispatch), (&revisions, &dispatch), "agents go on running it");
+    assert_eq!(world.says(ConditionType::Ready), Some((condition::Status::False, Reason::InUse)));
+    assert_eq!(world.says(ConditionType::Reconciling), Some((condition::Status::True, Reason::InUse)));
+    assert_eq!(world.says(ConditionType::Attached), Some((condition::Status::True, Reason::InEffect)));
+    let told = world.announced.iter().filter(|it| it.reason == "InUse" && it.note.contains("reader"));
+    assert_eq!(told.count(), 1);
+
+    world.users.clear();
+    world.settle();
+    NODES.into_iter().for_each(|node| world.agent(node));
+    world.settle();
+    assert!(world.gone);
 }
 
 #[test]

@@ -82,6 +82,11 @@ fn good_objects_are_taken() -> Result<()> {
                 json!([{"name": "m", "initial": [{"key": 1, "value": {"a": [1]}}, {"key": "10.0.0.0/8", "value": 1}, {"value": true}]}]),
             ),
         ),
+        (
+            "another's map",
+            with("/spec/maps", json!([{"name": "my_map", "from": {"program": "other", "map": "my_map"}}])),
+        ),
+        ("a priority", with("/spec/priority", json!(0))),
         ("a selector", with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]}))),
         ("the longest name", with("/metadata/name", json!("n".repeat(63)))),
         ("the largest inline", with("/spec/bytecode/inline", json!("A".repeat(174_764)))),
@@ -138,6 +143,24 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
             with("/spec/maps", json!([{"name": "m", "initial": vec![json!({"value": 1}); 1025]}])),
             "spec.maps[0].initial",
         ),
+        (
+            with("/spec/maps", json!([{"name": "m", "maxEntries": 1, "from": {"program": "other", "map": "m"}}])),
+            "spec.maps[0]",
+        ),
+        (
+            with("/spec/maps", json!([{"name": "m", "pin": false, "from": {"program": "other", "map": "m"}}])),
+            "spec.maps[0]",
+        ),
+        (
+            with("/spec/maps", json!([{"name": "m", "from": {"program": "o.p", "map": "m"}}])),
+            "spec.maps[0].from.program",
+        ),
+        (with("/spec/maps", json!([{"name": "m", "from": {"program": "other"}}])), "spec.maps[0].from.map"),
+        (
+            with("/spec/maps", json!([{"name": "m", "from": {"program": "tcp-events", "map": "m"}}])),
+            "another BpfProgram",
+        ),
+        (with("/spec/priority", json!(1001)), "spec.priority"),
         (with("/spec/globals", json!([1])), "spec.globals"),
         (
             with(

@@ -11,6 +11,7 @@ use tokio::task::block_in_place;
 
 use super::{Agent, Bytes};
 use crate::{
+    around::Around,
     drift,
     execute::Executed,
     failure::Failure,
@@ -38,16 +39,17 @@ impl<H: Host> Agent<H> {
         kernel_btf: &KernelBtf,
     ) -> Result<(), Failure> {
         let wanted = revision.map(|revision| Wanted::new(revision, here)).transpose();
-        let mut cgroups = self.take_in(name, wanted.as_ref().ok().cloned().flatten())?;
+        let mut found = Some(self.take_in(name, wanted.as_ref().ok().cloned().flatten())?);
         if revision.is_some() && self.is_suspended(name)? {
             return Ok(());
         }
         let wanted = wanted?;
-        for round in 0..ROUNDS {
-            if round > 0 {
-                cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
-            }
-            if self.round(name, wanted.as_ref(), &cgroups, here, bytes, kernel_btf).await? {
+        for _ in 0..ROUNDS {
+            let around = block_in_place(|| {
+                let cgroups = found.take().map_or_else(|| self.cgroups(wanted.as_ref()), Ok)?;
+                self.around(wanted.as_ref(), cgroups)
+            })?;
+            if self.round(name, wanted.as_ref(), &around, here, bytes, kernel_btf).await? {
                 self.look_for_devices(name);
                 return self.is_asked(revision);
             }
@@ -77,13 +79,13 @@ impl<H: Host> Agent<H> {
         &mut self,
         name: &str,
         wanted: Option<&Wanted>,
-        cgroups: &BTreeMap<String, Cgroup>,
+        around: &Around,
         here: &Here,
         bytes: &impl Bytes,
         kernel_btf: &KernelBtf,
     ) -> Result<bool, Failure> {
         let track = self.track(name);
-        let steps = plan(wanted, &track.held, cgroups)?;
+        let steps = plan(wanted, &track.held, around)?;
         track.settled = steps.is_empty();
         if track.settled {
             return Ok(true);
@@ -106,14 +108,16 @@ impl<H: Host> Agent<H> {
             };
             let track = self.track(name);
             track.observe(held);
-            let Executed { unpinned, refused } = executed?;
+            let Executed { unpinned, refused, moved } = executed?;
+            track.moved += moved;
             if loads {
                 track.unpinned = unpinned;
             }
             if !refused.is_empty() {
                 return Err(Failure::at_pods(refused));
             }
-            track.settled = plan(wanted, &track.held, cgroups)?.is_empty();
+            // What was moved is looked for again where it is now.
+            track.settled = plan(wanted, &track.held, around)?.is_empty();
             let (revision, settled) = (&track.revision, track.settled);
             tracing::info!(program = name, revision, steps = steps.len(), settled, "done");
             Ok(settled)
@@ -142,7 +146,10 @@ impl<H: Host> Agent<H> {
     /// What the maps of all other BpfPrograms here may hold.
     fn map_bytes_besides(&self, name: &str, machine: &Machine) -> u64 {
         let others = self.tracks.iter().filter(|(other, _)| *other != name);
-        others.flat_map(|(_, track)| track.held.maps.values()).map(|map| map.shape().bytes(machine)).sum()
+        let maps = others.flat_map(|(_, track)| track.held.maps.values());
+        // One that is shared is one map.
+        let bytes: BTreeMap<u32, u64> = maps.map(|map| (map.info.id, map.shape().bytes(machine))).collect();
+        bytes.into_values().sum()
     }
 
     fn cgroups(&self, wanted: Option<&Wanted>) -> Result<BTreeMap<String, Cgroup>, SysError> {

@@ -8,11 +8,13 @@
 //! | this one | a pass: what there is to do, and in which order |
 //! | `wants` | what a node is told to run |
 //! | `attempt` | one BpfProgram: observe, plan, execute, observe again |
+//! | `others` | what of other BpfPrograms one depends on |
 //! | `halt` | what is to be attached nowhere |
 //! | `starts` | what waits with its start for what is to be attached to it |
 
 mod attempt;
 mod halt;
+mod others;
 mod starts;
 mod wants;
 
@@ -47,6 +49,9 @@ use crate::{
 };
 pub use halt::Detached;
 pub use wants::{Bytes, Wants};
+
+/// What others leave to do is done at once; so often in one pass.
+const ROUNDS: usize = 4;
 
 /// Where things are on this node.
 #[derive(Clone, Debug)]
@@ -99,6 +104,8 @@ pub struct Agent<H> {
     /// Whether that was said on this node.
     marked: bool,
     beside: Beside,
+    /// Whether the kernel keeps an order among programs on one cgroup.
+    keeps_order: bool,
     /// The pods as they were at the last look, and whether they were others before.
     pods: Pods,
     pods_moved: bool,
@@ -138,6 +145,7 @@ impl<H: Host> Agent<H> {
             suspended: None,
             marked: false,
             beside: Beside::default(),
+            keeps_order: false,
             pods: Pods::default(),
             pods_moved: false,
             told: BTreeMap::new(),
@@ -159,13 +167,21 @@ impl<H: Host> Agent<H> {
         for name in look.into_iter().filter(|_| here.is_ok()) {
             self.refresh(&name);
         }
-        for name in due {
-            tracing::debug!(program = name, "attempt");
-            let outcome = match &here {
-                Ok(here) => self.attempt(&name, wants.run.get(&name).map(Arc::as_ref), here, bytes, &kernel_btf).await,
-                Err(failure) => Err(failure.clone()),
-            };
-            self.note(&name, outcome);
+        let mut due: BTreeSet<String> = due.into_iter().collect();
+        for _ in 0..ROUNDS {
+            for name in due {
+                tracing::debug!(program = name, "attempt");
+                let revision = wants.run.get(&name).map(Arc::as_ref);
+                let outcome = match &here {
+                    Ok(here) => self.attempt(&name, revision, here, bytes, &kernel_btf).await,
+                    Err(failure) => Err(failure.clone()),
+                };
+                self.note(&name, outcome);
+            }
+            due = if here.is_ok() { block_in_place(|| self.stale()) } else { BTreeSet::new() };
+            if due.is_empty() {
+                break;
+            }
         }
         self.tracks.retain(|_, track| track.is_wanted() || !track.held.is_empty() || track.failure.is_some());
     }
@@ -238,6 +254,7 @@ impl<H: Host> Agent<H> {
             self.tracks.values_mut().for_each(Track::forget_failures);
         }
         let mut here = self.host.here()?;
+        self.keeps_order = !here.lacking.order;
         let needs = wants.needs();
         if needs.pods {
             let cgroups = self.host.pod_cgroups(needs.containers)?;
@@ -302,7 +319,7 @@ impl<H: Host> Agent<H> {
 
     /// The node's status.
     pub fn report(&self) -> BpfNodeStatus {
-        report(&self.facts, &self.layout, &self.tracks, self.suspended.as_deref())
+        report(&self.facts, &self.layout, &self.tracks, &self.beside, self.suspended.as_deref())
     }
 
     /// The track of a BpfProgram that is about to be observed.

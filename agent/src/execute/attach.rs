@@ -8,21 +8,27 @@ use crate::{
     failure::{Failure, Obstacle, Place},
     held::{LinkKey, Site},
     kept::{Kept, KeptLink},
-    kernel::{SysError, bpf, bpffs, cgroup::Cgroup, facts, info},
+    kernel::{SysError, bpf, bpffs, cgroup::Cgroup, facts, info, load::ProgramKind},
     observe,
     on_map::{self, OnMap},
+    order::Neighbour,
 };
 
 impl Executor<'_> {
-    pub(super) fn attach(&self, function: &str, site: &Site, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let wanted = self.order.wanted.and_then(|wanted| wanted.functions.get(function));
-        let kind = wanted.ok_or_else(|| Failure::internal(format!("program {function} is not wanted")))?.kind;
+    pub(super) fn attach(
+        &self,
+        function: &str,
+        site: &Site,
+        before: Option<&Neighbour>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
+        let kind = self.kind(function)?;
         let program = match progress.loaded.programs.get(function) {
             Some(fd) => fd.try_clone().map_err(Failure::internal)?,
             None => bpf::obj_get(&self.home.program(function))?,
         };
         match site {
-            Site::Cgroup(cgroup) => self.to_cgroup(function, &program, cgroup, kind.attach_type, progress),
+            Site::Cgroup(cgroup) => self.to_cgroup(function, &program, cgroup, kind.attach_type, before, progress),
             Site::Map(pin) => self.to_map(function, program, pin, kind.attach_type, progress),
         }?;
         progress.attached += 1;
@@ -35,17 +41,53 @@ impl Executor<'_> {
         program: &OwnedFd,
         cgroup: &Cgroup,
         attach_type: u32,
+        before: Option<&Neighbour>,
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let place = Place::Cgroup { function, path: &cgroup.path };
         let directory = self.root.open(&cgroup.path)?;
-        let link = bpf::link_create(program.as_fd(), directory.as_fd(), attach_type)
+        let before = before.and_then(|before| self.neighbour(before));
+        let link = link_before(program, &directory, attach_type, before.as_ref())
             .map_err(|error| Failure::attach(place, &error, &self.obstacle(&cgroup.path, attach_type)))?;
         let key = LinkKey::at(function, cgroup);
         self.note(&self.home.cgroup(&key.place), &cgroup.path)?;
         bpffs::make_dir(&self.home.links_of(function))?;
         bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
         progress.undo.push(Undo::Detach(key));
+        Ok(())
+    }
+
+    fn kind(&self, function: &str) -> Result<ProgramKind, Failure> {
+        let wanted = self.order.wanted.and_then(|wanted| wanted.functions.get(function));
+        Ok(wanted.ok_or_else(|| Failure::internal(format!("program {function} is not wanted")))?.kind)
+    }
+
+    /// A link beside which one is to stand. Where its pin is gone it is no place to go by: the next plan has another.
+    fn neighbour(&self, Neighbour { program, key, .. }: &Neighbour) -> Option<OwnedFd> {
+        let path = self.home.beside(program).link(&key.function, &key.place);
+        bpf::obj_get(&path).inspect_err(|error| tracing::debug!(%error, "no place to go by")).ok()
+    }
+
+    /// Gives a link another place at its cgroup: a new one first, so that nothing is missed; for the moment until the old one is
+    /// detached the program runs twice.
+    pub(super) fn move_link(
+        &self,
+        key: &LinkKey,
+        cgroup: &Cgroup,
+        before: Option<&Neighbour>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
+        let attach_type = self.kind(&key.function)?.attach_type;
+        let path = self.home.link(&key.function, &key.place);
+        let (old, program) = (bpf::obj_get(&path)?, bpf::obj_get(&self.home.program(&key.function))?);
+        let directory = self.root.open(&cgroup.path)?;
+        let before = before.and_then(|before| self.neighbour(before));
+        let link = link_before(&program, &directory, attach_type, before.as_ref())
+            .map_err(|error| Failure::attach(Place::of(key), &error, &self.obstacle(&cgroup.path, attach_type)))?;
+        self.pin_over(&link, &path)?;
+        bpf::link_detach(old.as_fd())?;
+        progress.attached += 1;
+        progress.executed.moved += 1;
         Ok(())
     }
 
@@ -142,6 +184,22 @@ impl Executor<'_> {
         let fd = program.try_clone().map_err(Failure::internal)?;
         kept.links.insert(key.clone(), KeptLink { fd, path: None, attached: Some(attach_type) });
         Ok(())
+    }
+}
+
+/// Attaches before another link; at the end, where that one has gone meanwhile: the next plan has another place.
+fn link_before(
+    program: &OwnedFd,
+    cgroup: &OwnedFd,
+    attach_type: u32,
+    before: Option<&OwnedFd>,
+) -> Result<OwnedFd, SysError> {
+    let create = |before: Option<&OwnedFd>| {
+        bpf::link_create(program.as_fd(), cgroup.as_fd(), attach_type, before.map(|fd| fd.as_fd()))
+    };
+    match create(before) {
+        Err(error) if before.is_some() && error.errno() == Some(libc::ENOENT) => create(None),
+        made => made,
     }
 }
 

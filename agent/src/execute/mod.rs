@@ -22,6 +22,7 @@ use std::{
     os::fd::AsFd as _,
 };
 
+use sockeye_crds::program::MapRef;
 use sockeye_ebpf::settings::Settings;
 
 use crate::{
@@ -36,7 +37,7 @@ use crate::{
         info::{self, MapInfo},
         load::{self, Loaded, MapSource, Request},
     },
-    layout::{Home, Origin, Trial, Verdict},
+    layout::{self, Home, Origin, Trial, Verdict},
     plan::Step,
 };
 use undo::Undo;
@@ -48,6 +49,8 @@ pub struct Executed {
     pub unpinned: BTreeMap<String, MapInfo>,
     /// What was refused at single pods' cgroups, by their paths.
     pub refused: BTreeMap<String, Failure>,
+    /// How many links were attached anew to stand elsewhere among others.
+    pub moved: usize,
 }
 
 /// Executes one plan.
@@ -114,7 +117,11 @@ impl Executor<'_> {
 
     /// The cgroup that a step attaches to, where it is a pod's.
     fn pods_cgroup<'s>(&self, step: &'s Step) -> Option<&'s Cgroup> {
-        let Step::Attach { function, site: Site::Cgroup(cgroup) } = step else { return None };
+        let (function, cgroup) = match step {
+            Step::Attach { function, site: Site::Cgroup(cgroup), .. } => (function, cgroup),
+            Step::Move { key, cgroup, .. } => (&key.function, cgroup),
+            _ => return None,
+        };
         let wanted = self.order.wanted?.functions.get(function)?;
         wanted.paths.get(&cgroup.path)?.as_ref().map(|_| cgroup)
     }
@@ -128,7 +135,7 @@ impl Executor<'_> {
         match step {
             Step::RemoveStray => Ok(bpffs::remove(&self.home.staging())?),
             Step::Claim { uid } => self.claim(uid, progress),
-            Step::Load { reuse } => self.load(reuse, progress),
+            Step::Load { reuse, shared } => self.load(reuse, shared, progress),
             Step::Retain(pin) => {
                 self.retain(pin)?;
                 progress.undo.push(Undo::Release(pin.clone()));
@@ -139,9 +146,11 @@ impl Executor<'_> {
                 progress.undo.push(Undo::Retain(pin.clone()));
                 Ok(())
             }
-            Step::PinMap(name) => self.pin_map(name, progress),
+            Step::PinMap(name) => self.pin_map(name, None, progress),
+            Step::ShareMap { name, from } => self.pin_map(name, Some(from), progress),
             Step::PinProgram(function) => self.pin_program(function, progress),
-            Step::Attach { function, site } => self.attach(function, site, progress),
+            Step::Attach { function, site, before } => self.attach(function, site, before.as_ref(), progress),
+            Step::Move { key, cgroup, before } => self.move_link(key, cgroup, before.as_ref(), progress),
             Step::Update(key) => self.update(key, progress),
             Step::SetRevision(Some(revision)) => self.set_revision(revision, progress),
             Step::SetRevision(None) => Ok(bpffs::remove(&self.home.revision())?),
@@ -169,7 +178,12 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn load(&self, reuse: &BTreeSet<String>, progress: &mut Progress<'_>) -> Result<(), Failure> {
+    fn load(
+        &self,
+        reuse: &BTreeSet<String>,
+        shared: &BTreeMap<String, MapRef>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
         let (Some(wanted), Some(bytes)) = (self.order.wanted, self.order.bytes) else {
             return Err(Failure::internal("a load was planned without an object to load"));
         };
@@ -177,7 +191,9 @@ impl Executor<'_> {
             .map_err(|error| Failure::new(error.reason(), error.to_string()))?;
         let mut request = Request { settings, ..Request::default() };
         for (name, map) in &wanted.maps {
-            let source = if reuse.contains(&map.pin_name) {
+            let source = if let Some(MapRef { program, map }) = shared.get(name) {
+                MapSource::Reuse(bpf::obj_get(&self.home.beside(program).map(map))?)
+            } else if reuse.contains(&map.pin_name) {
                 MapSource::Reuse(bpf::obj_get(&self.home.map(&map.pin_name))?)
             } else {
                 MapSource::Create { value_size: map.shape.value_size, max_entries: map.shape.max_entries }
@@ -195,15 +211,27 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn pin_map(&self, name: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
+    /// Pins a map that is this BpfProgram's own, or another's. The note on whose it is stands for as long as the other's may be
+    /// what is pinned.
+    fn pin_map(&self, name: &str, from: Option<&MapRef>, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let fd =
             progress.loaded.maps.get(name).ok_or_else(|| Failure::internal(format!("map {name} was not loaded")))?;
         let pin = sockeye_crds::names::pin_name(name);
+        if let Some(from) = from {
+            let before = self.note(&self.home.source(&pin), &layout::source_note(from))?;
+            progress.undo.push(Undo::RestoreSource(pin.clone(), before));
+        }
         let replaced = self.pin(fd, &self.home.map(&pin))?;
         progress.undo.push(match replaced {
-            Some(fd) => Undo::RepinMap(pin, fd),
-            None => Undo::UnpinMap(pin),
+            Some(fd) => Undo::RepinMap(pin.clone(), fd),
+            None => Undo::UnpinMap(pin.clone()),
         });
+        if from.is_none()
+            && let Some(before) = bpffs::read_note(&self.home.source(&pin))?
+        {
+            bpffs::remove(&self.home.source(&pin))?;
+            progress.undo.push(Undo::RestoreSource(pin, Some(before)));
+        }
         Ok(())
     }
 

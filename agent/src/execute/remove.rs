@@ -72,7 +72,7 @@ impl Executor<'_> {
     pub(super) fn unpin_map(&self, pin: &str, kept: &mut Kept) -> Result<(), SysError> {
         bpffs::remove(&self.home.map(pin))?;
         kept.maps.remove(pin);
-        Ok(())
+        bpffs::remove(&self.home.source(pin))
     }
 
     /// The UID goes last: until then the home is known to be ours.

@@ -26,6 +26,7 @@ pub(super) enum Undo {
     ReplaceBack(LinkKey, OwnedFd),
     Release(String),
     Retain(String),
+    RestoreSource(String, Option<String>),
 }
 
 impl Executor<'_> {
@@ -80,6 +81,8 @@ impl Executor<'_> {
             }
             Undo::Release(pin) => bpffs::remove(&self.home.retention(pin))?,
             Undo::Retain(pin) => self.retain(pin)?,
+            Undo::RestoreSource(pin, Some(note)) => drop(self.note(&self.home.source(pin), note)?),
+            Undo::RestoreSource(pin, None) => bpffs::remove(&self.home.source(pin))?,
         }
         Ok(())
     }

@@ -190,6 +190,7 @@ impl Folder {
                 generation: 1,
                 acceptance: &manifest.acceptance,
                 dispatched: manifest.dispatched.as_ref().map(|d| d.revision.as_ref()),
+                users: &[],
             };
             let status = summary::fold(&subject, &[view], &manifest.status, now);
             let file = status_path(path);

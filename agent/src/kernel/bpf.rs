@@ -22,6 +22,10 @@ use super::{Call as _, SysError, fault};
 const F_REPLACE: u32 = 1 << 2;
 /// `BPF_F_ALLOW_MULTI`: an attachment that others may stand beside.
 const F_ALLOW_MULTI: u32 = 1 << 1;
+/// `BPF_F_BEFORE`: a place in the order in which programs run.
+pub const F_BEFORE: u32 = 1 << 3;
+/// `BPF_F_LINK`: which is told by a link.
+const F_LINK: u32 = 1 << 13;
 /// No descriptor: -1, in the kernel's attribute.
 const NO_FD: u32 = u32::MAX;
 /// At most so many programs per cgroup and attach type (`BPF_CGROUP_MAX_PROGS`).
@@ -225,11 +229,22 @@ pub fn obj_get(path: &Path) -> Result<OwnedFd, SysError> {
     bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut attr).call(named)
 }
 
-/// `BPF_LINK_CREATE` on a cgroup or a map. A cgroup link is always "multi": it stands beside other links.
-pub fn link_create(program: BorrowedFd<'_>, target: BorrowedFd<'_>, attach_type: u32) -> Result<OwnedFd, SysError> {
+/// `BPF_LINK_CREATE` on a cgroup or a map. A cgroup link is always "multi": it stands beside other links, after all of them or
+/// right before a given one.
+pub fn link_create(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach_type: u32,
+    before: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, SysError> {
     let mut attr = zeroed();
     // SAFETY: as above.
     let create = unsafe { &mut attr.link_create };
+    if let Some(link) = before {
+        create.flags = F_BEFORE | F_LINK;
+        // A cgroup's relative link stands where that of tcx does.
+        create.__bindgen_anon_3.tcx.__bindgen_anon_1.relative_fd = raw(link);
+    }
     create.__bindgen_anon_1.prog_fd = raw(program);
     create.__bindgen_anon_2.target_fd = raw(target);
     create.attach_type = attach_type;
@@ -291,7 +306,7 @@ pub fn link_detach(link: BorrowedFd<'_>) -> Result<(), SysError> {
 /// `BPF_LINK_CREATE` on a map; nothing where the kernel has no links for maps.
 pub fn map_link(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> Result<Option<OwnedFd>, SysError> {
     let made = fault::point(|| "sockmap link").call(|| "BPF_LINK_CREATE");
-    known(made.and_then(|()| link_create(program, map, attach_type)))
+    known(made.and_then(|()| link_create(program, map, attach_type, None)))
 }
 
 /// `BPF_PROG_ATTACH` to a map: in place of what was attached there, with no moment in between. The map's descriptors and pins

@@ -17,7 +17,7 @@ use sockeye_ebpf::{
 };
 
 use super::{
-    bpf::{self, MapAttr, ProgAttr},
+    bpf::{self, F_BEFORE, MapAttr, ProgAttr},
     info,
     load::ProgramKind,
 };
@@ -40,6 +40,8 @@ pub struct Lacking {
     pub programs: BTreeSet<ProgramKind>,
     /// Map types (`enum bpf_map_type`).
     pub maps: BTreeSet<u32>,
+    /// An order among programs on one cgroup.
+    pub order: bool,
 }
 
 /// A map type that not every kernel has, or that a kernel's configuration can leave out.
@@ -88,8 +90,6 @@ const SOCK_OPS: ProgramKind = ProgramKind { prog_type: 13, attach_type: 3 };
 const ARRAY: u32 = 2;
 /// `BPF_F_NO_PREALLOC`
 const F_NO_PREALLOC: u32 = 1;
-/// `BPF_F_BEFORE`
-const F_BEFORE: u32 = 1 << 3;
 
 /// What the kernel answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +163,9 @@ impl Probe {
                 match section.name {
                     "sockops" => {
                         self.note("CgroupLink", link(0));
-                        self.note("CgroupLinkOrder", link(F_BEFORE));
+                        let order = link(F_BEFORE);
+                        self.lacking.order = order == Answer::Lacks;
+                        self.note("CgroupLinkOrder", order);
                     }
                     "sk_msg" => {
                         self.note("SockmapLink", link(0));

@@ -15,6 +15,7 @@ mod maps;
 mod maps_attached;
 mod node;
 mod objects;
+mod order;
 mod pods;
 mod probe;
 #[path = "../../../ebpf/tests/hostile/process.rs"]
@@ -22,6 +23,7 @@ mod process;
 mod reboot;
 mod refusals;
 mod replaced;
+mod shared;
 mod soak;
 mod suspend;
 mod types;

@@ -79,7 +79,8 @@ fn the_65th_program_on_a_cgroup() {
     request.programs.insert("my_prog", kind);
     request.maps.insert("my_map", load::MapSource::Create { value_size: 8, max_entries: 10 });
     let foreign = load::load(TCP_EVENTS, request, &load::KernelBtf::default()).unwrap();
-    let attach = |_| bpf::link_create(foreign.programs["my_prog"].as_fd(), cgroup.as_fd(), kind.attach_type).unwrap();
+    let program = foreign.programs["my_prog"].as_fd();
+    let attach = |_| bpf::link_create(program, cgroup.as_fd(), kind.attach_type, None).unwrap();
     let links: Vec<_> = (0..bpf::MAX_PROGRAMS_PER_CGROUP).map(attach).collect();
 
     let message = here.refused(at(&[path("/full")]), json!([]), "AttachRefused");

@@ -35,6 +35,7 @@ fn revision(name: &str) -> BpfRevision {
         }],
         maps: vec![],
         globals: BTreeMap::new(),
+        priority: None,
         suspend: false,
     };
     BpfRevision::new(name, spec)
@@ -73,6 +74,8 @@ fn attached(revision: &str) -> BpfNodeStatus {
             pin_path: "/sys/fs/bpf/sockeye/tcp-events/programs/my_prog".into(),
         }],
         maps: vec![LoadedMap {
+            from: None,
+            shared_by: vec![],
             name: "my_map".into(),
             kernel_name: "my_map".into(),
             id: 31,
@@ -166,6 +169,7 @@ impl Cluster {
             generation: 3,
             acceptance: &self.acceptance,
             dispatched: self.revision.as_ref(),
+            users: &[],
         };
         fold(&subject, &self.views(), previous, Timestamp::from_second(second).unwrap())
     }

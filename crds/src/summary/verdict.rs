@@ -23,16 +23,17 @@ const MAX_NAMED: usize = 5;
 const MAX_QUOTED: usize = 3;
 const MAX_QUOTE: usize = 400;
 
-/// The conditions of a BpfProgram that is not being deleted.
+/// The conditions of a BpfProgram that is to stay, or has to for the sake of others.
 pub(super) fn verdicts(
     acceptance: &Acceptance,
     dispatched: Option<&BpfRevision>,
+    users: &[String],
     counts: &NodeCounts,
     placed: &[Placed<'_>],
 ) -> Vec<Verdict> {
     let accepted = accepted(acceptance, dispatched);
     let attached = attached(dispatched, counts, placed);
-    let ready = ready(&accepted, &attached);
+    let ready = if users.is_empty() { ready(&accepted, &attached) } else { in_use(users) };
     let progress = stalled(&accepted, placed, &attached).or_else(|| reconciling(&ready, placed));
     [Some(accepted), Some(attached), Some(ready), progress].into_iter().flatten().collect()
 }
@@ -127,6 +128,16 @@ fn ready(accepted: &Verdict, attached: &Verdict) -> Verdict {
     let Verdict { type_: _, status, reason, message } =
         if accepted.status == Status::True { attached.clone() } else { accepted.clone() };
     verdict(ConditionType::Ready, status, reason, message)
+}
+
+/// As with a PersistentVolumeClaim that a pod uses: it goes once nobody needs it.
+fn in_use(users: &[String]) -> Verdict {
+    let message = format!(
+        "to be deleted once no other BpfProgram uses its maps, and in effect until then: delete {0}, or take this one out of \
+         the spec.maps[].from of {0}",
+        few(users.iter().map(String::as_str), MAX_NAMED, ", ")
+    );
+    verdict(ConditionType::Ready, Status::False, Reason::InUse, message)
 }
 
 /// Only an edit can help: of the spec that was refused, or of the one that some node's kernel will never take.

@@ -29,7 +29,7 @@ use sockeye_agent::{
     shape::Shape,
     wanted::{Here, Wanted},
 };
-use sockeye_crds::names::pin_name;
+use sockeye_crds::{names::pin_name, program::MapRef};
 use sockeye_ebpf::section::exclude_each_other;
 
 /// The kernel's counter of IDs. It has one for each kind of object; one for all tells more mix-ups.
@@ -48,6 +48,8 @@ impl Ids {
 pub struct Fake {
     /// As an observation gives it.
     pub held: Held,
+    /// Other BpfPrograms' maps.
+    pub others: BTreeMap<MapRef, MapInfo>,
     /// Whether the kernel has no links for maps.
     pub unlinked: bool,
 }
@@ -62,12 +64,13 @@ impl Fake {
     }
 
     fn step(&mut self, ids: &mut Ids, wanted: Option<&Wanted>, step: &Step, loaded: &mut bool) {
-        let Self { held, unlinked } = self;
+        let Self { held, others, unlinked } = self;
         match step {
             Step::RemoveStray => assert!(std::mem::take(&mut held.stray)),
             Step::Claim { uid } => held.uid = Some(uid.clone()),
-            Step::Load { reuse } => {
+            Step::Load { reuse, shared } => {
                 assert!(reuse.iter().all(|pin| held.maps[pin].pinned), "reuses only what is there");
+                assert!(shared.values().all(|from| others.contains_key(from)), "shares only what is there");
                 *loaded = true;
             }
             Step::Retain(pin) => assert!(held.retained.insert(pin.clone())),
@@ -86,7 +89,13 @@ impl Fake {
                     memlock_bytes: 4096,
                     ..MapInfo::default()
                 };
-                held.maps.insert(pin_name(name), HeldMap { info, pinned: true });
+                held.maps.insert(pin_name(name), HeldMap { info, pinned: true, from: None });
+                leaves(held, &pin_name(name));
+            }
+            Step::ShareMap { name, from } => {
+                assert!(*loaded, "nothing is pinned before the load");
+                let (info, from) = (others[from].clone(), Some(from.clone()));
+                held.maps.insert(pin_name(name), HeldMap { info, pinned: true, from });
                 leaves(held, &pin_name(name));
             }
             Step::PinProgram(function) => {
@@ -108,7 +117,7 @@ impl Fake {
                 let load_key = Some(wanted.load_key.clone());
                 held.functions.insert(function.clone(), HeldFunction { info, load_key, pinned: true });
             }
-            Step::Attach { function, site } => {
+            Step::Attach { function, site, before: _ } => {
                 let program_id = held.functions[function].info.id;
                 let attach_type = wanted.unwrap().functions[function].kind.attach_type;
                 let info = LinkInfo { program_id, attach_type, ..LinkInfo::default() };
@@ -137,6 +146,11 @@ impl Fake {
                 let link = held.links.get_mut(key).unwrap();
                 assert!(link.in_effect, "what is dead runs nothing");
                 link.info.program_id = held.functions[&key.function].info.id;
+            }
+            Step::Move { key, .. } => {
+                let link = held.links.get_mut(key).unwrap();
+                assert!(link.in_effect, "what is dead is nowhere");
+                link.info.id = ids.next();
             }
             Step::SetRevision(revision) => held.revision.clone_from(revision),
             Step::SetTrial(trial) => held.trial = Some(trial.clone()),
@@ -203,7 +217,8 @@ impl Host for FakeNode {
         Ok(Here {
             machine,
             features: host::features(),
-            lacking: Lacking::default(),
+            // Places among others are BpfPrograms' own business here: none knows of the others.
+            lacking: Lacking { order: true, ..Lacking::default() },
             pods_root: "/kubepods".to_owned(),
             pods: Pods::default(),
             has_api: false,
@@ -260,10 +275,24 @@ impl Host for FakeNode {
     fn execute(&mut self, name: &str, order: &Order<'_>) -> Result<Executed, Failure> {
         let mut node = self.node();
         let Node { ids, programs } = &mut *node;
-        programs.entry(name.to_owned()).or_default().execute(ids, order.wanted, order.steps);
+        let shares = |step: &Step| matches!(step, Step::Load { shared, .. } if !shared.is_empty());
+        let others = if order.steps.iter().any(shares) { maps(programs) } else { BTreeMap::new() };
+        let fake = programs.entry(name.to_owned()).or_default();
+        fake.others = others;
+        fake.execute(ids, order.wanted, order.steps);
         programs.retain(|_, fake| !fake.held.is_empty());
         Ok(Executed::default())
     }
+}
+
+/// What BpfPrograms can share.
+fn maps(programs: &BTreeMap<String, Fake>) -> BTreeMap<MapRef, MapInfo> {
+    let of = |(program, fake): (&String, &Fake)| {
+        let map =
+            |(pin, map): (&String, &HeldMap)| (MapRef { program: program.clone(), map: pin.clone() }, map.info.clone());
+        fake.held.maps.iter().map(map).collect::<Vec<_>>()
+    };
+    programs.iter().flat_map(of).collect()
 }
 
 /// The same for the same path.

@@ -1,18 +1,22 @@
 //! Report: what is held, as the BpfNode's status. Pure.
 
+mod notes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{
     BpfNodeStatus, Reason,
     names::{clip, pin_name},
     node::{
-        AttachedLink, Details, HeldCounts, HeldProgram, LoadedMap, LoadedProgram, NodeFacts, RetainedMap, State,
-        Truncated,
+        AttachedLink, Details, HeldCounts, HeldProgram, LoadedMap, LoadedProgram, NodeFacts, Order, RetainedMap, Runs,
+        State, Truncated,
     },
+    program::MapRef,
 };
 use sockeye_ebpf::{map_type, section};
 
 use crate::{
+    beside::Beside,
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
     kernel::info::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, MapInfo},
     layout::{Home, Layout},
@@ -24,22 +28,30 @@ use crate::{
 const MAX_BYTES: usize = 240 << 10;
 /// So many links of a BpfProgram are shown one by one; what there are more is counted.
 const MAX_LINKS: usize = 64;
+/// So many cgroups' orders are shown; what there are more is counted.
+const MAX_ORDERS: usize = 64;
+/// So many of those that use a map are named.
+const MAX_USERS: usize = 16;
 
 /// The status of a node that holds these.
 pub fn report(
     facts: &NodeFacts,
     layout: &Layout,
     tracks: &BTreeMap<String, Track>,
+    beside: &Beside,
     suspended: Option<&str>,
 ) -> BpfNodeStatus {
     let suspended = suspended.map(|why| clip(why, 512));
     let mut status = BpfNodeStatus { node: facts.clone(), suspended, ..BpfNodeStatus::default() };
+    let (order, orders_beyond) = order(tracks, beside);
+    status.order = order;
+    let users = users(tracks);
     for (name, track) in tracks {
         let home = layout.home(name);
-        let shown = Shown::of(track);
+        let shown = Shown { users: users.get(name.as_str()), ..Shown::of(track) };
         if track.is_wanted() || !(track.held.is_empty() || track.held.is_retained_only()) {
             status.programs.push(program(name, track, &shown));
-            status.details.push(details(name, track, &shown, &home));
+            status.details.push(details(name, track, tracks, &shown, &home));
         }
         if !track.is_wanted() {
             status.retained.extend(retained(name, &track.held, &home));
@@ -48,8 +60,45 @@ pub fn report(
     let failed = status.programs.iter().filter(|p| !matches!(p.state, State::Attached | State::Suspended)).count();
     let links = tracks.values().flat_map(|t| t.held.links.values()).filter(|l| l.in_effect).count();
     status.counts = HeldCounts { programs: count(status.programs.len()), failed: count(failed), links: count(links) };
-    let beyond = tracks.values().map(|track| track.held.links.len().saturating_sub(MAX_LINKS)).sum();
-    bound(status, beyond)
+    let beyond = tracks.values().map(|track| count(track.held.links.len().saturating_sub(MAX_LINKS))).sum();
+    bound(status, Truncated { links: beyond, order: orders_beyond, ..Truncated::default() })
+}
+
+/// What runs where more than one program is; the first so many places, and how many more there are.
+fn order(tracks: &BTreeMap<String, Track>, beside: &Beside) -> (Vec<Order>, i64) {
+    let several = || beside.lines().filter(|(_, _, runs)| runs.len() > 1);
+    if several().next().is_none() {
+        return (Vec::new(), 0);
+    }
+    let functions = |(name, track): (&String, &'_ Track)| {
+        let named = |(f, held): (&String, &HeldFunction)| (held.info.id, format!("{name}/{f}"));
+        track.held.functions.iter().map(named).collect::<Vec<_>>()
+    };
+    let names: BTreeMap<u32, String> = tracks.iter().flat_map(functions).collect();
+    let order = |(path, attach_type, runs): (&str, u32, &[u32])| Order {
+        cgroup_path: clip(path, 1024),
+        attach_type: section::attach_type_name(attach_type).into_owned(),
+        programs: runs.iter().map(|id| Runs { id: (*id).into(), name: names.get(id).cloned() }).collect(),
+    };
+    let shown: Vec<Order> = several().take(MAX_ORDERS).map(order).collect();
+    let beyond = count(several().count().saturating_sub(shown.len()));
+    (shown, beyond)
+}
+
+/// Who uses whose maps, by the name of whose they are, by the map's pin name.
+fn users(tracks: &BTreeMap<String, Track>) -> BTreeMap<&str, BTreeMap<&str, Vec<&str>>> {
+    let mut users: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
+    for (name, track) in tracks {
+        for (MapRef { program, map }, held) in
+            track.held.maps.values().filter_map(|map| Some((map.from.as_ref()?, map)))
+        {
+            let theirs = tracks.get(program).and_then(|track| track.held.maps.get(map));
+            if theirs.is_some_and(|theirs| theirs.info.id == held.info.id) {
+                users.entry(program).or_default().entry(map).or_default().push(name);
+            }
+        }
+    }
+    users
 }
 
 /// What of a track is shown, in the order of names.
@@ -57,6 +106,8 @@ struct Shown<'a> {
     functions: Vec<(&'a str, &'a HeldFunction)>,
     /// By the name in the ELF.
     maps: Vec<(String, &'a HeldMap)>,
+    /// The other BpfPrograms that use its maps, by pin name.
+    users: Option<&'a BTreeMap<&'a str, Vec<&'a str>>>,
 }
 
 impl<'a> Shown<'a> {
@@ -69,7 +120,7 @@ impl<'a> Shown<'a> {
         let name = |pin: &String| names.get(pin).map_or_else(|| pin.clone(), |name| (*name).to_owned());
         let mut maps: Vec<_> = track.held.maps.iter().map(|(pin, map)| (name(pin), map)).collect();
         maps.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Self { functions: track.held.functions.iter().map(|(f, held)| (f.as_str(), held)).collect(), maps }
+        Self { functions: track.held.functions.iter().map(|(f, held)| (f.as_str(), held)).collect(), maps, users: None }
     }
 }
 
@@ -111,8 +162,8 @@ fn in_effect_revision(track: &Track) -> Option<String> {
     held.revision.clone().filter(|_| whole)
 }
 
-fn details(name: &str, track: &Track, shown: &Shown<'_>, home: &Home) -> Details {
-    let Track { held, wanted, failure, suspended, unpinned, drift, devices, .. } = track;
+fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &Shown<'_>, home: &Home) -> Details {
+    let Track { held, wanted, failure, suspended, unpinned, drift, .. } = track;
     let message = failure.as_ref().map(|f| &f.message).or(suspended.as_ref());
     let unpinned_ids = unpinned_ids(held);
     let of_unpinned = unpinned.iter().filter(|(_, info)| unpinned_ids.contains(&info.id));
@@ -123,19 +174,13 @@ fn details(name: &str, track: &Track, shown: &Shown<'_>, home: &Home) -> Details
         wanted: track.revision.clone(),
         message: message.map(|message| clip(message, 2048)),
         verifier_log: failure.as_ref().and_then(|f| f.verifier_log.clone()),
-        notes: notes(unpinned, &unpinned_ids)
-            .iter()
-            .chain(&map_notes(track))
-            .chain(&device_notes(devices))
-            .map(|note| clip(note, 512))
-            .take(16)
-            .collect(),
+        notes: notes::notes(track, &unpinned_ids, tracks),
         drift: drift.clone(),
         programs: shown.functions.iter().filter_map(|(f, program)| loaded_program(f, program, held, home)).collect(),
         maps: shown
             .maps
             .iter()
-            .map(|(map, held)| loaded_map(map, held, wanted.as_ref(), &used, home))
+            .map(|(map, held)| loaded_map(map, held, wanted.as_ref(), &used, shown, home))
             .chain(of_unpinned)
             .collect(),
         cgroups: count(
@@ -172,67 +217,21 @@ fn loaded_program(function: &str, program: &HeldFunction, held: &Held, home: &Ho
     })
 }
 
-/// What is to be known of maps that are not pinned.
-fn notes(unpinned: &BTreeMap<String, MapInfo>, used: &BTreeSet<u32>) -> Vec<String> {
-    let gone = unpinned.iter().filter(|(_, info)| !used.contains(&info.id)).map(|(name, _)| {
-        format!("map {name} is not pinned, and no program uses it: it went when the load was done, as maps do that nobody holds")
-    });
-    let known: BTreeSet<u32> = unpinned.values().map(|info| info.id).collect();
-    let unknown: Vec<String> = used.difference(&known).map(u32::to_string).collect();
-    let unknown = (!unknown.is_empty()).then(|| {
-        format!(
-            "maps {} are used and not pinned here: they live as long as the program, and only their IDs are known since the \
-             agent was started anew",
-            unknown.join(", ")
-        )
-    });
-    gone.chain(unknown).collect()
-}
-
-/// What is to be known of device programs: runtimes have theirs too.
-fn device_notes(devices: &BTreeMap<String, (String, u32)>) -> Vec<String> {
-    let note = |(path, (at, id)): (&String, &(String, u32))| {
-        format!(
-            "others have device programs at or below cgroup {path}, as container runtimes do: program {id} at {at}; an access \
-             needs the yes of each"
-        )
-    };
-    devices.iter().map(note).collect()
-}
-
-/// What is to be known of programs that are attached to maps, or were.
-fn map_notes(track: &Track) -> Vec<String> {
-    let Track { held, wanted, .. } = track;
-    let attaches = wanted.as_ref().is_some_and(|wanted| wanted.attaches_to_maps);
-    let on_maps = || held.links.iter().filter(|(key, _)| key.map().is_some()).map(|(_, link)| link);
-    let mut notes = Vec::new();
-    if attaches || on_maps().next().is_some() {
-        notes.push(
-            "sockets that are in a map keep the programs they came in with, also once these are replaced or detached: until \
-             they are closed, or leave the map"
-                .to_owned(),
-        );
+fn loaded_map(
+    name: &str,
+    held: &HeldMap,
+    wanted: Option<&Wanted>,
+    used: &BTreeSet<u32>,
+    shown: &Shown<'_>,
+    home: &Home,
+) -> LoadedMap {
+    let (info, pin) = (&held.info, pin_name(name));
+    let users = shown.users.and_then(|users| users.get(pin.as_str())).into_iter().flatten();
+    LoadedMap {
+        from: held.from.clone(),
+        shared_by: users.take(MAX_USERS).map(|user| (*user).to_owned()).collect(),
+        ..map_entry(name, info, wanted, used.contains(&info.id), Some(home.host(&home.map(&pin))))
     }
-    if on_maps().any(|link| !link.is_link()) {
-        notes.push(
-            "this kernel has no links for maps (Linux has from 6.10 on): the pinned map holds what is attached to it, and whoever \
-             may write the map can attach another program in its place"
-                .to_owned(),
-        );
-    }
-    if on_maps().any(|link| link.believed) {
-        notes.push(
-            "this kernel does not say what is attached to a map (Linux does from 5.17 on): in effect is what the agent has \
-             attached itself"
-                .to_owned(),
-        );
-    }
-    notes
-}
-
-fn loaded_map(name: &str, held: &HeldMap, wanted: Option<&Wanted>, used: &BTreeSet<u32>, home: &Home) -> LoadedMap {
-    let info = &held.info;
-    map_entry(name, info, wanted, used.contains(&info.id), Some(home.host(&home.map(&pin_name(name)))))
 }
 
 fn map_entry(name: &str, info: &MapInfo, wanted: Option<&Wanted>, used: bool, pin_path: Option<String>) -> LoadedMap {
@@ -249,6 +248,8 @@ fn map_entry(name: &str, info: &MapInfo, wanted: Option<&Wanted>, used: bool, pi
         frozen: info.frozen,
         btf_id: info.btf_id.map(i64::from),
         definition: wanted.and_then(|w| w.maps.get(name)).map(|map| map.definition),
+        from: None,
+        shared_by: Vec::new(),
         used,
         pin_path,
     }
@@ -299,11 +300,13 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Cuts details until the status fits: links first, then logs, then whole details from the end; the list of programs never.
-/// `links` were left out before.
-fn bound(mut status: BpfNodeStatus, links: usize) -> BpfNodeStatus {
+/// Cuts details until the status fits: orders and links first, then logs, then whole details from the end; the list of programs
+/// never. `cut` is what was left out before.
+fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
     let size = |status: &BpfNodeStatus| serde_json::to_vec(status).map_or(0, |json| json.len());
-    let mut cut = Truncated { links: count(links), ..Truncated::default() };
+    if size(&status) > MAX_BYTES {
+        cut.order += count(std::mem::take(&mut status.order).len());
+    }
     if size(&status) > MAX_BYTES {
         for details in &mut status.details {
             cut.links += count(std::mem::take(&mut details.links).len());

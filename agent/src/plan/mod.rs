@@ -1,0 +1,202 @@
+//! Plan: the steps from what is held to what is wanted. Pure: no IO, and the same answer for the same values.
+//!
+//! Guarantees, which the property test shows:
+//! - after the steps are executed, planning again gives nothing to do;
+//! - nothing that is in effect is taken away before what replaces it is in effect;
+//! - nothing visible happens before the load has succeeded, so that a revision that does not load changes nothing.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | the steps, and the plan as a whole |
+//! | `load` | what is loaded, and which maps stay |
+//! | `attach` | links: made, moved, replaced |
+
+mod attach;
+mod load;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sockeye_crds::{Reason, program::MapRef};
+
+use self::{
+    attach::{Attaching, attach, going},
+    load::{keeps, load, needs_load, repin, retention},
+};
+use crate::{
+    around::Around,
+    held::{Held, LinkKey, Site},
+    kernel::cgroup::Cgroup,
+    layout::{Trial, Verdict},
+    order::Neighbour,
+    wanted::{Refusal, Wanted},
+};
+
+/// One step; [`execute`](crate::execute) interprets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Remove what a killed agent left half-made.
+    RemoveStray,
+    /// Make the home and note whose it is.
+    Claim {
+        /// The BpfProgram's UID.
+        uid: String,
+    },
+    /// Load the object: reuse these pinned maps, create the others.
+    Load {
+        /// Pin names of the maps whose content is carried over.
+        reuse: BTreeSet<String>,
+        /// Maps of other BpfPrograms, by the names that the ELF has for them.
+        shared: BTreeMap<String, MapRef>,
+    },
+    /// Note that a map is to outlive its BpfProgram.
+    Retain(String),
+    /// Forget that a map is to outlive its BpfProgram.
+    Release(String),
+    /// Pin a loaded map, by its name in the ELF, over what may be there.
+    PinMap(String),
+    /// Note that a map is another BpfProgram's, and pin it here too, over what may be there.
+    ShareMap {
+        /// Its name in the ELF.
+        name: String,
+        /// Whose it is.
+        from: MapRef,
+    },
+    /// Note where a loaded program comes from, and pin it over what may be there.
+    PinProgram(String),
+    /// Attach the pinned program, and pin the link over what may be there. What a map holds without a link is replaced.
+    Attach {
+        /// The function.
+        function: String,
+        /// Where.
+        site: Site,
+        /// What is to run right after it; nothing where it goes to the end.
+        before: Option<Neighbour>,
+    },
+    /// Attach a link anew, elsewhere among others at its cgroup, and then detach what it was.
+    Move {
+        /// Which.
+        key: LinkKey,
+        /// Its cgroup.
+        cgroup: Cgroup,
+        /// What is to run right after it; nothing where it goes to the end.
+        before: Option<Neighbour>,
+    },
+    /// Make a pinned link, or a map, run the pinned program, atomically.
+    Update(LinkKey),
+    /// Note whether a revision cuts the node off.
+    SetTrial(Trial),
+    /// Pin again the program that ran before the one on trial.
+    Restore(String),
+    /// Pin a program again whose pin someone removed.
+    RepinProgram(String),
+    /// Pin a map again whose pin someone removed.
+    RepinMap(String),
+    /// Pin a link again whose pin someone removed.
+    RepinLink(LinkKey),
+    /// Note the revision that is now in effect.
+    SetRevision(Option<String>),
+    /// Detach and unpin a link.
+    Detach(LinkKey),
+    /// Unpin a program and forget where it came from.
+    UnpinProgram(String),
+    /// Unpin a map.
+    UnpinMap(String),
+    /// Remove the home, which is empty but for its notes and directories.
+    Leave,
+}
+
+/// The steps that bring `held` to what is wanted.
+pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec<Step>, Refusal> {
+    let Some(wanted) = wanted else { return Ok(dismantle(held)) };
+    let trial = held.trial.as_ref().filter(|trial| trial.revision == wanted.revision);
+    if trial.is_some_and(|trial| trial.verdict == Verdict::Reverted) {
+        return Err(Refusal {
+            reason: Reason::Reverted,
+            message: format!(
+                "revision {} was attached, this node then lost the API server until it was detached again: correct the \
+                 program; the next revision is tried anew",
+                wanted.revision
+            ),
+        });
+    }
+    let mut steps = Vec::new();
+    let mut held = held.clone();
+    if held.uid.as_ref().is_some_and(|uid| *uid != wanted.program.uid) {
+        // Another object of the same name: what is left of it goes, but for the maps it was asked to retain.
+        steps.extend(dismantle(&held).into_iter().filter(|step| *step != Step::Leave));
+        let Held { retained, mut maps, .. } = held;
+        maps.retain(|pin, _| retained.contains(pin));
+        held = Held { retained, maps, ..Held::default() };
+    } else {
+        steps.extend(held.stray.then_some(Step::RemoveStray));
+    }
+    if held.uid.is_none() {
+        steps.push(Step::Claim { uid: wanted.program.uid.clone() });
+    }
+    steps.extend(repin(wanted, &held));
+
+    let load = if needs_load(wanted, &held, around) { load(wanted, &held, around)? } else { Vec::new() };
+    let Attaching { steps: attach, keep, gone } = attach(wanted, &held, around, &load)?;
+    steps.extend(load);
+    steps.extend(retention(wanted, &held));
+    if trial.is_none() && attach.iter().any(|step| may_cut_off(wanted, step)) {
+        steps.push(Step::SetTrial(Trial::open(&wanted.revision)));
+    }
+    steps.extend(attach);
+    if held.revision.as_ref() != Some(&wanted.revision) {
+        steps.push(Step::SetRevision(Some(wanted.revision.clone())));
+    }
+    steps.extend(remove(wanted, &held, &keep, &gone));
+    Ok(steps)
+}
+
+/// Whether a step lets something run anew that can keep this agent from the API server.
+fn may_cut_off(wanted: &Wanted, step: &Step) -> bool {
+    let function = match step {
+        Step::Attach { function, .. } => function,
+        Step::Update(key) | Step::Move { key, .. } => &key.function,
+        _ => return false,
+    };
+    wanted.functions.get(function).is_some_and(|function| function.can_cut_off)
+}
+
+/// What is held and no longer wanted: links first, so that nothing runs that is half gone.
+fn remove(wanted: &Wanted, held: &Held, keep: &BTreeSet<LinkKey>, gone: &BTreeSet<LinkKey>) -> Vec<Step> {
+    let links = going(held).filter(|key| !keep.contains(key) && !gone.contains(key)).cloned().map(Step::Detach);
+    let functions =
+        held.functions.keys().filter(|f| !wanted.functions.contains_key(*f)).cloned().map(Step::UnpinProgram);
+    let maps = held.maps.keys().filter(|pin| !keeps(wanted, held, pin)).cloned().map(Step::UnpinMap);
+    links.chain(functions).chain(maps).collect()
+}
+
+/// The steps after which nothing is attached, and everything else is as it was.
+pub fn detach(held: &Held) -> Vec<Step> {
+    going(held).cloned().map(Step::Detach).collect()
+}
+
+/// The steps that take back what is on trial: back to what ran before it, or, where there is nothing to go back to, detached.
+pub fn revert(held: &Held) -> Vec<Step> {
+    let Some(previous) = &held.previous else { return detach(held) };
+    let functions: BTreeSet<&String> = held.links.keys().map(|key| &key.function).collect();
+    let restore = functions.into_iter().cloned().map(Step::Restore);
+    let update = held.links.keys().cloned().map(Step::Update);
+    restore.chain(update).chain([Step::SetRevision(Some(previous.clone()))]).collect()
+}
+
+/// The steps that leave nothing but the maps to retain.
+fn dismantle(held: &Held) -> Vec<Step> {
+    if held.is_empty() || held.is_retained_only() {
+        return Vec::new();
+    }
+    let Held { uid: _, revision, trial: _, previous: _, functions, maps, links: _, retained, stray } = held;
+    let mut steps: Vec<Step> = stray.then_some(Step::RemoveStray).into_iter().collect();
+    steps.extend(going(held).cloned().map(Step::Detach));
+    steps.extend(functions.keys().cloned().map(Step::UnpinProgram));
+    steps.extend(maps.keys().filter(|pin| !retained.contains(*pin)).cloned().map(Step::UnpinMap));
+    if maps.keys().any(|pin| retained.contains(pin)) {
+        steps.extend(revision.is_some().then_some(Step::SetRevision(None)));
+    } else {
+        steps.push(Step::Leave);
+    }
+    steps
+}

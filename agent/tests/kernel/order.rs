@@ -1,0 +1,134 @@
+//! The order in which BpfPrograms run at one cgroup, as the kernel's query has it.
+
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::TCP_EVENTS_BTF;
+
+use crate::node::Node;
+
+const FEATURE: &str = "CgroupLinkOrder";
+
+fn apply(node: &Node, name: &str, priority: Option<i64>) {
+    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    node.apply_spec(name, TCP_EVENTS_BTF, json!({"programs": attach, "priority": priority}));
+    node.ready(name);
+}
+
+/// What runs at the node's cgroup, in order, by the names of those whose it is; what is nobody's by its ID.
+fn runs(node: &Node, names: &[&str]) -> Vec<String> {
+    let named = |id: &Value| {
+        let own = names.iter().find(|name| node.details(name)["programs"][0]["id"] == *id);
+        own.map_or_else(|| id.to_string(), |name| (*name).to_owned())
+    };
+    node.attached().iter().map(named).collect()
+}
+
+/// The same, as the agent says it.
+fn said(node: &Node) -> Vec<String> {
+    let order = node.node_status()["order"][0].clone();
+    assert_eq!((order["cgroupPath"].as_str(), order["attachType"].as_str()), (Some("/"), Some("cgroup_sock_ops")));
+    let name = |runs: &Value| {
+        runs["name"].as_str().map_or_else(|| runs["id"].to_string(), |name| name.replace("/my_prog", ""))
+    };
+    order["programs"].as_array().unwrap().iter().map(name).collect()
+}
+
+fn link(node: &Node, name: &str) -> Value {
+    node.details(name)["links"][0]["id"].clone()
+}
+
+fn notes(node: &Node, name: &str) -> String {
+    node.details(name)["notes"].to_string()
+}
+
+#[test]
+fn lower_priorities_run_first_whenever_they_come() {
+    let mut node = Node::new("order");
+    node.start();
+    let names = ["last", "first", "middle", "second"];
+    for (name, priority) in names.into_iter().zip([Some(900), Some(100), None, Some(200)]) {
+        apply(&node, name, priority);
+    }
+    if !node.has(FEATURE) {
+        assert_eq!(runs(&node, &names), names, "this kernel keeps the order of attachment");
+        node.until("a note on that", |node| notes(node, "first").contains("order in which they were attached"));
+        assert!(!notes(&node, "middle").contains("order"), "it asked for none");
+        for name in names {
+            node.remove(name);
+        }
+        return node.nothing_left();
+    }
+    let expected = ["first", "second", "middle", "last"];
+    assert_eq!(runs(&node, &names), expected);
+    node.until("the order in its BpfNode", |node| said(node) == expected);
+
+    // Somebody else's has its place too, and keeps it: nobody knows better.
+    let pin = format!("{}/stranger", node.bpffs());
+    node.foreign_program(TCP_EVENTS_BTF, &pin);
+    let stranger = node.bpftool(&["prog", "show", "pinned", &pin])["id"].to_string();
+    let cgroup = node.cgroup().display().to_string();
+    node.run("bpftool", &["cgroup", "attach", &cgroup, "sock_ops", "pinned", &pin, "multi"]);
+    apply(&node, "very-last", Some(1000));
+    let all = ["last", "first", "middle", "second", "very-last"];
+    let expected = ["first", "second", "middle", "last", &stranger, "very-last"];
+    assert_eq!(runs(&node, &all), expected);
+    node.until("the order in its BpfNode", |node| said(node) == expected);
+
+    // A move is an attachment anew, of as few as possible, and is told.
+    let before = all.map(|name| link(&node, name));
+    apply(&node, "first", Some(950));
+    assert_eq!(runs(&node, &all), ["second", "middle", "last", &stranger, "first", "very-last"]);
+    let after = all.map(|name| link(&node, name));
+    let moved: Vec<&str> = (0..all.len()).filter(|&i| before[i] != after[i]).map(|i| all[i]).collect();
+    assert_eq!(moved, ["first"]);
+    assert!(notes(&node, "first").contains("1 of its links attached anew"), "{}", notes(&node, "first"));
+    node.connect(3);
+    assert_eq!(node.events("first")[4], 3, "it counts where it is now");
+
+    // Another program in the same link stays in its place; and so does all with another agent.
+    let twice = sockeye_ebpf::programs::fixtures::TWICE;
+    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    node.apply_spec("middle", twice, json!({"programs": attach}));
+    node.ready("middle");
+    node.stop("KILL");
+    node.start();
+    for name in all {
+        node.ready(name);
+    }
+    assert_eq!(runs(&node, &all), ["second", "middle", "last", &stranger, "first", "very-last"]);
+    assert_eq!(all.map(|name| link(&node, name)), after);
+
+    node.run("bpftool", &["cgroup", "detach", &cgroup, "sock_ops", "pinned", &pin]);
+    node.run("rm", &[&pin]);
+    for name in all {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
+/// An agent that was away while priorities changed finds them in any order.
+#[test]
+fn what_stands_in_the_wrong_order_is_put_right() {
+    let mut node = Node::new("reorder");
+    node.start();
+    if !node.has(FEATURE) {
+        return;
+    }
+    let names = ["a", "b", "c", "d", "e"];
+    for name in names {
+        apply(&node, name, None);
+    }
+    assert_eq!(runs(&node, &names), names);
+    node.stop("KILL");
+    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    for (name, priority) in names.into_iter().zip([500, 100, 400, 300, 0]) {
+        node.apply_spec(name, TCP_EVENTS_BTF, json!({"programs": attach, "priority": priority}));
+    }
+    let done = node.once(None);
+    assert!(done.status.success(), "one pass does it: {}", crate::node::text(&done));
+    assert_eq!(runs(&node, &names), ["e", "b", "d", "c", "a"]);
+    node.start();
+    for name in names {
+        node.remove(name);
+    }
+    node.nothing_left();
+}

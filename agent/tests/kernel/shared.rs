@@ -1,0 +1,178 @@
+//! Maps that BpfPrograms share: one map in the kernel, whoever comes first or goes last.
+
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
+
+use crate::node::{Node, text};
+
+fn spec(from: Option<&str>) -> Value {
+    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    let from = from.map(|program| json!([{"name": "my_map", "from": {"program": program, "map": "my_map"}}]));
+    json!({"programs": attach, "maps": from.unwrap_or_else(|| json!([]))})
+}
+
+fn map(node: &Node, name: &str) -> Value {
+    node.details(name)["maps"][0].clone()
+}
+
+/// That both have one map, told by the kernel: by their pins, and by what their programs use.
+fn is_one(node: &Node, one: &str, other: &str) -> Value {
+    let ids = [one, other].map(|name| {
+        let details = node.details(name);
+        let id = details["maps"][0]["id"].clone();
+        let pin = format!("{}/maps/my_map", node.home(name));
+        assert_eq!(node.bpftool(&["map", "show", "pinned", &pin])["id"], id);
+        let program = format!("{}/programs/my_prog", node.home(name));
+        assert_eq!(node.bpftool(&["prog", "show", "pinned", &program])["map_ids"], json!([id]));
+        id
+    });
+    assert_eq!(ids[0], ids[1]);
+    ids[0].clone()
+}
+
+#[test]
+fn both_count_in_one_map() {
+    let mut node = Node::new("shared");
+    node.start();
+    // Whoever comes first: it says what it waits for, and does not wait longer than that is missing.
+    node.apply_spec("reader", TCP_EVENTS_BTF, spec(Some("writer")));
+    let waits = node.condition_is("reader", "Ready", "False");
+    assert_eq!(waits["reason"], "SharedMapMissing", "{waits}");
+    assert!(waits["message"].as_str().unwrap().contains("map my_map of BpfProgram writer"), "{waits}");
+    assert_eq!(node.pins("reader"), Vec::<String>::new());
+    node.apply_spec("writer", TCP_EVENTS, spec(None));
+    node.ready("writer");
+    node.ready("reader");
+    is_one(&node, "writer", "reader");
+    node.connect(5);
+    assert_eq!((node.events("writer")[4], node.events("reader")[4]), (10, 10));
+    let (theirs, own) = (map(&node, "writer"), map(&node, "reader"));
+    assert_eq!(theirs["sharedBy"], json!(["reader"]));
+    assert_eq!(own["from"], json!({"program": "writer", "map": "my_map"}));
+
+    // Another agent finds it so.
+    node.stop("KILL");
+    node.start();
+    for name in ["writer", "reader"] {
+        node.ready(name);
+    }
+    assert_eq!((map(&node, "writer"), map(&node, "reader")), (theirs, own));
+
+    // Made anew, it is another map, with both.
+    let recreate = json!([{"name": "my_map", "onShapeChange": "Recreate"}]);
+    let mut larger = spec(None);
+    larger["maps"] = json!([{"name": "my_map", "onShapeChange": "Recreate", "maxEntries": 11}]);
+    node.apply_spec("writer", TCP_EVENTS_BTF, larger);
+    node.ready("writer");
+    let refused = node.condition_is("reader", "Ready", "False");
+    assert_eq!(refused["reason"], "MapShapeChanged", "{refused}");
+    let said = refused["message"].as_str().unwrap();
+    assert!(said.contains("writer") && said.contains("max_entries 11") && said.contains("max_entries 10"), "{said}");
+    node.connect(1);
+    assert_eq!(node.events("reader")[4], 11, "the last good one counts on, in the map that it had");
+    let mut same = spec(None);
+    same["maps"] = recreate;
+    node.apply_spec("writer", TCP_EVENTS_BTF, same);
+    node.ready("writer");
+    node.until("the reader has that one", |node| map(node, "reader")["id"] == map(node, "writer")["id"]);
+    node.ready("reader");
+    is_one(&node, "writer", "reader");
+
+    for name in ["reader", "writer"] {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
+#[test]
+fn what_the_owner_leaves_lives_on_with_those_that_use_it() {
+    let mut node = Node::new("left");
+    node.start();
+    node.apply_spec("writer", TCP_EVENTS_BTF, spec(None));
+    node.apply_spec("reader", fixtures::TWICE, spec(Some("writer")));
+    for name in ["writer", "reader"] {
+        node.ready(name);
+    }
+    let id = is_one(&node, "writer", "reader");
+    node.connect(2);
+    node.remove("writer");
+    assert_eq!(map(&node, "reader")["id"], id);
+    node.until("a note on that", |node| node.details("reader")["notes"].to_string().contains("no longer"));
+    node.connect(1);
+    assert_eq!(node.events("reader")[4], 8, "2 * (1 + 2) + 2");
+
+    // Also through another load.
+    node.apply_spec("reader", TCP_EVENTS_BTF, spec(Some("writer")));
+    node.ready("reader");
+    assert_eq!(map(&node, "reader")["id"], id);
+
+    // Back again, the owner's is the one.
+    node.apply_spec("writer", TCP_EVENTS_BTF, spec(None));
+    node.ready("writer");
+    node.until("the reader has that one", |node| map(node, "reader")["id"] == map(node, "writer")["id"]);
+    node.ready("reader");
+    let both = is_one(&node, "writer", "reader");
+    assert_ne!(both, id);
+
+    // One's own is not the other's.
+    node.apply_spec("reader", TCP_EVENTS_BTF, spec(None));
+    node.ready("reader");
+    assert_ne!(map(&node, "reader")["id"], both);
+    assert_eq!(map(&node, "writer")["id"], both);
+    assert_eq!(map(&node, "reader")["from"], Value::Null);
+    assert!(!node.notes("reader").iter().any(|note| note.starts_with("from~")), "{:?}", node.notes("reader"));
+
+    for name in ["reader", "writer"] {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
+/// Killed before any call while it takes another's map, or gives it back.
+#[test]
+fn killed_before_any_call() {
+    let node = Node::new("shared-killed");
+    let settle = |what: &str| {
+        let done = node.once(None);
+        assert!(done.status.success(), "{what}: {}", text(&done));
+    };
+    let set = |name: &str, from: Option<&str>| drop(node.apply_spec(name, TCP_EVENTS_BTF, spec(from)));
+    set("writer", None);
+    set("other", None);
+    let asked = (1..).find(|call| {
+        settle("nothing to do");
+        node.once(Some(&format!("kill@*#{call}"))).status.success()
+    });
+    let stride = if crate::node::long() { 1 } else { 3 };
+    let mut kills = 0;
+    for (what, from, to) in [
+        ("shared", None, Some("writer")),
+        ("another's", Some("writer"), Some("other")),
+        ("its own again", Some("writer"), None),
+    ] {
+        for call in (asked.unwrap_or(1)..).step_by(stride) {
+            assert!(call < 400, "{what} does not end");
+            set("reader", from);
+            settle(what);
+            set("reader", to);
+            if node.once(Some(&format!("kill@*#{call}"))).status.success() {
+                break;
+            }
+            kills += 1;
+            settle(&format!("{what}, after a kill before call {call}"));
+            let ids = ["writer", "other", "reader"].map(|name| map(&node, name)["id"].clone());
+            let expected = to.map(|to| if to == "writer" { &ids[0] } else { &ids[1] });
+            match expected {
+                Some(id) => assert_eq!(ids[2], *id, "{what}, call {call}"),
+                None => assert!(ids[2] != ids[0] && ids[2] != ids[1], "{what}, call {call}: {ids:?}"),
+            }
+            assert_ne!(ids[0], ids[1]);
+        }
+    }
+    println!("killed {kills} times");
+    for name in ["reader", "other", "writer"] {
+        node.withdraw(name);
+    }
+    settle("nothing");
+    node.nothing_left();
+}
