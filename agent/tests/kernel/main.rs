@@ -7,6 +7,7 @@
 mod bpffs;
 mod builtins;
 mod drift;
+mod examples;
 mod hostile;
 mod killed;
 mod kinds;

@@ -152,8 +152,7 @@ impl Node {
     /// Applies a manifest of deploy/examples, as it is.
     pub fn apply_example(&self, name: &str, manifest: &str) -> u32 {
         let manifest: Value = serde_saphyr::from_str(manifest).unwrap();
-        let object = STANDARD.decode(manifest["spec"]["bytecode"]["inline"].as_str().unwrap()).unwrap();
-        self.apply_spec(name, &object, manifest["spec"].clone())
+        self.apply_from(name, manifest["spec"]["bytecode"].clone(), manifest["spec"].clone())
     }
 
     /// Puts a manifest into the folder, in one step; gives its number.

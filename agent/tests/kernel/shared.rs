@@ -136,7 +136,7 @@ fn killed_before_any_call() {
         let done = node.once(None);
         assert!(done.status.success(), "{what}: {}", text(&done));
     };
-    let set = |name: &str, from: Option<&str>| drop(node.apply_spec(name, TCP_EVENTS_BTF, spec(from)));
+    let set = |name: &str, from: Option<&str>| node.apply_spec(name, TCP_EVENTS_BTF, spec(from));
     set("writer", None);
     set("other", None);
     let asked = (1..).find(|call| {

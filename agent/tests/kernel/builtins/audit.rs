@@ -4,9 +4,8 @@ use std::io::{BufRead as _, BufReader};
 
 use serde_json::{Value, json};
 use sockeye_crds::Builtin::ConnectAudit;
-use sockeye_ebpf::programs::builtin;
 
-use super::{apply, cgroup_id, echo, object_with, on_node, reach_from};
+use super::{apply, cgroup_id, echo, on_node, reach_from};
 use crate::node::Node;
 
 #[test]
@@ -62,11 +61,10 @@ fn who_connects_where_is_told_by_the_agents_command() {
     assert_eq!(node.entries("connect-audit", "lost")[0]["value"], 0);
 
     // Nobody reads: what there is no room for is counted. Loopback may be left out.
-    for (object, room) in
-        [(object_with(ConnectAudit, &[("loopback", &[0])]), true), (builtin(ConnectAudit).to_vec(), false)]
-    {
+    for (globals, room) in [(json!({"loopback": false}), true), (json!({}), false)] {
         let small = json!([{"name": "events", "maxEntries": 4096, "onShapeChange": "Recreate"}]);
-        node.apply_spec("connect-audit", &object, json!({"programs": on_node(&["connect4"]), "maps": small}));
+        let spec = json!({"programs": on_node(&["connect4"]), "maps": small, "globals": globals});
+        node.apply_from("connect-audit", json!({"builtin": ConnectAudit}), spec);
         node.ready("connect-audit");
         reach_from(&node, "inner", &vec![format!("udp 127.0.0.1:{open}"); 100]);
         let lost = node.entries("connect-audit", "lost")[0]["value"].as_u64().unwrap();

@@ -27,7 +27,7 @@ fn goes_on() {
 }
 
 fn apply(node: &Node, dry_run: bool) {
-    apply_with(node, EgressGuard, &ALL, &[("dry_run", &[dry_run.into()]), ("allow_loopback", &[0])]);
+    apply_with(node, EgressGuard, &ALL, json!({"dry_run": dry_run, "allow_loopback": false}));
 }
 
 /// Puts a network into the list, with one port.

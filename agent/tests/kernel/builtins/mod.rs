@@ -14,7 +14,6 @@ use std::{
     thread,
 };
 
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use serde_json::{Value, json};
 use sockeye_crds::Builtin;
 use sockeye_ebpf::programs::builtin;
@@ -29,33 +28,14 @@ fn on_node(programs: &[&str]) -> Value {
 
 /// Applies a builtin under its own name, and waits until it is in effect.
 fn apply(node: &Node, name: Builtin, programs: &[&str]) {
-    let spec = json!({"programs": on_node(programs)});
-    node.apply_from(&name.to_string(), json!({"builtin": name}), spec);
-    node.ready(&name.to_string());
+    apply_with(node, name, programs, json!({}));
 }
 
 /// The same with other values of its globals.
-fn apply_with(node: &Node, name: Builtin, programs: &[&str], globals: &[(&str, &[u8])]) {
-    node.apply_spec(&name.to_string(), &object_with(name, globals), json!({"programs": on_node(programs)}));
+fn apply_with(node: &Node, name: Builtin, programs: &[&str], globals: Value) {
+    let spec = json!({"programs": on_node(programs), "globals": globals});
+    node.apply_from(&name.to_string(), json!({"builtin": name}), spec);
     node.ready(&name.to_string());
-}
-
-/// A builtin's object with other bytes in its globals.
-fn object_with(name: Builtin, globals: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut bytes = builtin(name).to_vec();
-    for (global, value) in globals {
-        let at = position(builtin(name), global);
-        bytes[at..at + value.len()].copy_from_slice(value);
-    }
-    bytes
-}
-
-/// Where a global's first byte is in the file.
-fn position(bytes: &[u8], global: &str) -> usize {
-    let file = object::File::parse(bytes).unwrap();
-    let symbol = file.symbols().find(|symbol| symbol.name() == Ok(global)).unwrap();
-    let section = file.section_by_index(symbol.section_index().unwrap()).unwrap();
-    (section.file_range().unwrap().0 + symbol.address()) as usize
 }
 
 /// What a job said; it must have ended well.

@@ -41,16 +41,11 @@ fn options_are_set_on_both_ends() {
     apply(&node, TcpTune, &["tune"]);
     assert_eq!(ends(&node), untouched, "without settings it sets nothing");
 
-    let globals: [(&str, &[u8]); 7] = [
-        ("congestion_control", b"reno"),
-        ("send_buffer", &50_000u32.to_ne_bytes()),
-        ("receive_buffer", &60_000u32.to_ne_bytes()),
-        ("keepalive_idle", &77u32.to_ne_bytes()),
-        ("keepalive_interval", &11u32.to_ne_bytes()),
-        ("keepalive_count", &5u32.to_ne_bytes()),
-        ("no_delay", &[1]),
-    ];
-    apply_with(&node, TcpTune, &["tune"], &globals);
+    let globals = json!({
+        "congestion_control": "reno", "send_buffer": 50_000, "receive_buffer": 60_000, "keepalive_idle": 77,
+        "keepalive_interval": 11, "keepalive_count": 5, "no_delay": true,
+    });
+    apply_with(&node, TcpTune, &["tune"], globals);
     let set = json!({
         "congestion": "reno", "send": 100_000, "receive": 120_000, "keepalive": true, "idle": 77, "interval": 11,
         "count": 5, "no_delay": true,
@@ -64,7 +59,7 @@ fn options_are_set_on_both_ends() {
         assert_eq!((&result["value"]["set"], &result["value"]["refused"]), (&json!(3), &json!(0)), "{result}");
     }
 
-    apply_with(&node, TcpTune, &["tune"], &[("congestion_control", b"nonesuch")]);
+    apply_with(&node, TcpTune, &["tune"], json!({"congestion_control": "nonesuch"}));
     let before = node.entries("tcp-tune", "results")[0]["value"]["set"].clone();
     assert_eq!(ends(&node)[0]["congestion"], untouched[0]["congestion"]);
     let result = &node.entries("tcp-tune", "results")[0]["value"];

@@ -1,0 +1,55 @@
+//! The whole set of examples at once, each as it is: in effect, or refused by the name of what this kernel lacks.
+
+use serde_json::Value;
+
+use crate::{
+    node::Node,
+    types::{PODS, example},
+};
+
+macro_rules! examples {
+    ($($folder:literal: $($name:literal)*),*) => {
+        &[$($(($name, include_str!(concat!("../../../deploy/examples/", $folder, $name, ".yaml"))),)*)*]
+    };
+}
+
+/// But for `bpfprogram.yaml`, which is `tcp-events.yaml` with the object inline.
+const ALL: &[(&str, &str)] = examples!(
+    "": "connect-audit" "egress-guard" "pods" "sock-redirect" "tcp-events" "tcp-rtt" "tcp-tune",
+    "types/": "cgroup-device" "cgroup-skb" "cgroup-sock" "cgroup-sock-addr" "cgroup-sock-addr-unix" "cgroup-sockopt"
+        "cgroup-sysctl" "sk-msg" "sk-skb"
+);
+
+#[test]
+fn each_is_in_effect_or_refused_by_what_is_missing() {
+    let mut node = Node::new("examples");
+    node.make_cgroup(PODS);
+    let pods = node.folder().join("pods.json");
+    std::fs::write(&pods, r#"{"items": []}"#).unwrap();
+    node.start_with(&["--pods", pods.to_str().unwrap()]);
+    let (_, inline) = example!("../bpfprogram");
+    node.apply_example("bpfprogram", inline);
+    for (name, manifest) in ALL {
+        node.apply_example(name, manifest);
+    }
+    let mut refused = Vec::new();
+    for name in ALL.iter().map(|(name, _)| *name).chain(["bpfprogram"]) {
+        node.until(&format!("{name} is looked at"), |node| {
+            node.is_about(name) && node.condition(name, "Ready")["reason"] != Value::Null
+        });
+        let ready = node.condition(name, "Ready");
+        if ready["status"] != "True" {
+            assert_eq!(ready["reason"], "KernelUnsupported", "{name}: {ready}");
+            assert!(ready["message"].as_str().unwrap().contains("which Linux has from"), "{name}: {ready}");
+            assert_eq!(node.pins(name), Vec::<String>::new(), "nothing of it is loaded");
+            refused.push(name);
+        }
+    }
+    // What each needs is in docs/kernels.md.
+    let unix = if node.has("CgroupUnixConnect") { vec![] } else { vec!["cgroup-sock-addr-unix"] };
+    assert_eq!(refused, unix);
+    for name in ALL.iter().map(|(name, _)| *name).chain(["bpfprogram"]) {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
