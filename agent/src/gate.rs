@@ -111,3 +111,41 @@ fn name(container: Option<&Container>) -> &str {
 fn is_needed_to_come_up(pod: &Pod) -> bool {
     pod.namespace == OF_THE_CLUSTER || !pod.uid.contains('-')
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn before_the_first_list_what_the_cluster_comes_up_with_starts_and_the_rest_waits() {
+        let (asks, starts) = mpsc::channel(4);
+        let (_hooked, hooked) = watch::channel(Hooked::No { why: "not yet".to_owned() });
+        let mut gate = Gate::new(starts, hooked);
+        let mut answers = BTreeMap::new();
+        for (what, namespace, uid) in [
+            ("a static pod", "edge", "6f1d0b6a3c2e4a55"),
+            ("the cluster's own", OF_THE_CLUSTER, "0b5c1f9e-5d7a-4a44-9f0e-0e1d2c3b4a59"),
+            ("a user's", "shop", "7c9e6679-7425-40de-944b-e07fc1f90ae7"),
+        ] {
+            let (answer, answered) = oneshot::channel();
+            let (uid, namespace) = (uid.to_owned(), namespace.to_owned());
+            let pod = Pod { uid, namespace, name: "p".to_owned(), labels: BTreeMap::new() };
+            asks.send(Starting { pod, container: None, answer }).await.unwrap();
+            answers.insert(what, answered);
+        }
+        tokio::select! {
+            biased;
+            () = gate.hold() => unreachable!("it holds until it is dropped"),
+            () = tokio::task::yield_now() => {}
+        }
+        let mut answer = |what: &str| answers.get_mut(what).unwrap().try_recv();
+        assert_eq!(answer("a static pod"), Ok(Ok(())));
+        assert_eq!(answer("the cluster's own"), Ok(Ok(())));
+        assert_eq!(answer("a user's"), Err(oneshot::error::TryRecvError::Empty));
+        assert_eq!(gate.waiting.len(), 1);
+    }
+}

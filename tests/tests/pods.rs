@@ -197,6 +197,23 @@ fn pods_are_picked_by_labels_namespaces_and_containers_and_followed() -> Result<
     Ok(())
 }
 
+#[test]
+fn sidecars_and_ephemeral_containers_are_picked_by_name() -> Result<()> {
+    const TEST: &str = "beside";
+    let beside =
+        Applied::apply("beside", TCP_EVENTS_BTF, at(json!({"scope": "Pods", "containers": ["side", "debugger"]})))?;
+    beside.ready_on("2/2")?;
+    let mut side = container("side", &["/bin/sleep", "1000"]);
+    side["restartPolicy"] = json!("Always");
+    let _objects =
+        Objects::apply(TEST, vec![pod(TEST, "default", "four", "node-1", "any", json!({"initContainers": [side]}))])?;
+    running("default", "four")?;
+    links_are("node-1", "beside", PATIENCE, &["default/four side"])?;
+    let debug = ["debug", "pod/four", "--container=debugger", "--image=localhost/sockeye-toolbox:dev"];
+    kubectl(&[&debug[..], &["--image-pull-policy=Never", "--profile=general", "--", "/bin/sleep", "1000"]].concat())?;
+    links_are("node-1", "beside", PATIENCE, &["default/four debugger", "default/four side"])
+}
+
 /// A static pod's manifest on a node.
 struct Static(PathBuf);
 

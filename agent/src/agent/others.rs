@@ -43,11 +43,8 @@ impl<H: Host> Agent<H> {
     /// they mostly are, the kernel is not asked.
     fn lines(&self, newcomer: Option<i64>, at: impl Fn(&str, u32) -> bool) -> Result<Lines, SysError> {
         let mut lines = Lines::new();
-        let wanted = || self.tracks.values().filter_map(|track| track.wanted.as_ref());
-        let differ = |mut priorities: Box<dyn Iterator<Item = i64> + '_>| {
-            priorities.next().is_some_and(|first| priorities.any(|priority| priority != first))
-        };
-        if !self.keeps_order || !differ(Box::new(wanted().map(|wanted| wanted.priority))) {
+        let wanted = self.tracks.values().filter_map(|track| track.wanted.as_ref());
+        if !self.keeps_order || !differ(wanted.map(|wanted| wanted.priority)) {
             return Ok(lines);
         }
         let mut places: BTreeMap<(&str, u32), BTreeMap<u32, Neighbour>> = BTreeMap::new();
@@ -60,7 +57,7 @@ impl<H: Host> Agent<H> {
             }
         }
         for ((path, attach_type), mut ours) in places {
-            if !differ(Box::new(newcomer.into_iter().chain(ours.values().map(|one| one.priority)))) {
+            if !differ(newcomer.into_iter().chain(ours.values().map(|one| one.priority))) {
                 continue;
             }
             let runs = self.host.attached(path, attach_type)?.map(|query| query.programs).unwrap_or_default();
@@ -108,4 +105,8 @@ impl<H: Host> Agent<H> {
         let mut from = wanted.iter().flat_map(|wanted| wanted.maps.values()).filter_map(|map| map.from.as_ref());
         from.all(|from| self.pinned(from).is_some())
     }
+}
+
+fn differ(mut priorities: impl Iterator<Item = i64>) -> bool {
+    priorities.next().is_some_and(|first| priorities.any(|priority| priority != first))
 }

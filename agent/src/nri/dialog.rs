@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Container, Hooked, Pod, Starting, cgroup,
+    Container, Hooked, Pod, Starting,
     frame::{Kind, Line, Message},
     proto,
     session::Lost,
@@ -198,16 +198,14 @@ fn ill(stream: u32, code: i32, message: String) -> Message {
 
 impl From<proto::PodSandbox> for Pod {
     fn from(pod: proto::PodSandbox) -> Self {
-        let proto::PodSandbox { id: _, name, uid, namespace, labels, linux } = pod;
-        let cgroup = cgroup::of_pod(&linux.unwrap_or_default().cgroup_parent);
-        Self { uid, namespace, name, labels, cgroup }
+        let proto::PodSandbox { id: _, name, uid, namespace, labels } = pod;
+        Self { uid, namespace, name, labels }
     }
 }
 
 impl From<proto::Container> for Container {
     fn from(container: proto::Container) -> Self {
-        let proto::Container { id, pod_sandbox_id: _, name, linux } = container;
-        let cgroup = cgroup::of_container(&linux.unwrap_or_default().cgroups_path);
-        Self { id, name, cgroup }
+        let proto::Container { id, pod_sandbox_id: _, name } = container;
+        Self { id, name }
     }
 }

@@ -6,9 +6,8 @@
 //! on as a [`Starting`], and what is answered to that it passes back. docs/strict.md says what that guarantees, and what not.
 //!
 //! [`session`] is one connection, [`dialog`] what is said on it, [`frame`] how that is put on the socket, [`proto`] the
-//! messages, [`cgroup`] where a container's cgroup is.
+//! messages.
 
-mod cgroup;
 mod dialog;
 mod frame;
 mod proto;
@@ -43,8 +42,6 @@ pub struct Pod {
     pub name: String,
     /// Its labels, as they were when its sandbox was made, and what the kubelet adds.
     pub labels: BTreeMap<String, String>,
-    /// Its cgroup, as a path below the node's cgroup root.
-    pub cgroup: String,
 }
 
 /// A container, as the runtime knows it: init, sidecar and ephemeral ones look alike.
@@ -54,8 +51,6 @@ pub struct Container {
     pub id: String,
     /// Its name in the pod.
     pub name: String,
-    /// Its cgroup, as a path below the node's cgroup root.
-    pub cgroup: String,
 }
 
 /// What the runtime holds back until it is answered, or until it is refused because nobody answered in time.

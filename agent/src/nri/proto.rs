@@ -128,14 +128,6 @@ pub struct PodSandbox {
     pub namespace: String,
     #[prost(btree_map = "string, string", tag = "5")]
     pub labels: BTreeMap<String, String>,
-    #[prost(message, optional, tag = "8")]
-    pub linux: Option<LinuxPodSandbox>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct LinuxPodSandbox {
-    #[prost(string, tag = "3")]
-    pub cgroup_parent: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -146,12 +138,4 @@ pub struct Container {
     pub pod_sandbox_id: String,
     #[prost(string, tag = "3")]
     pub name: String,
-    #[prost(message, optional, tag = "11")]
-    pub linux: Option<LinuxContainer>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct LinuxContainer {
-    #[prost(string, tag = "5")]
-    pub cgroups_path: String,
 }
