@@ -9,6 +9,19 @@ cd "$(dirname "$0")/.."
 # shellcheck source=tests/packages.sh
 source tests/packages.sh
 
+# integration FEATURES TEST... [-- OPTION...]: the integration tests of these names, with these features of their crates.
+# It is always the whole workspace that is asked for: cargo then gives all crates that it stands on the same features in every
+# stage, and builds each once.
+integration() {
+    local names=() features=$1
+    shift
+    while (($#)) && [[ $1 != -- ]]; do
+        names+=(--test "$1")
+        shift
+    done
+    cargo test --locked --no-fail-fast --workspace --features "$features" "${names[@]}" "$@"
+}
+
 # Pure code and properties: every crate, no privileges, no network.
 stage_unit() {
     need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev lua5.4:lua5.4
@@ -18,12 +31,12 @@ stage_unit() {
 # The agent alone on this machine's kernel. Needs root; each test has a bpffs and a cgroup of its own.
 stage_kernel() {
     need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool nsenter:util-linux
-    cargo test --locked -p sockeye-agent --features kernel-tests --test kernel
+    integration sockeye-agent/kernel-tests kernel
 }
 
 # The agent's hook against the runtime's own half of NRI, which is Go. Needs no root.
 stage_nri() {
-    cargo test --locked -p sockeye-agent --features nri-tests --test nri
+    integration sockeye-agent/nri-tests nri
 }
 
 # The same tests, and a real reboot, on Debian's 6.1 and 6.12, as guests under emulation.
@@ -42,15 +55,15 @@ stage_api() {
     tests/cluster/cluster.sh api-up "$dir"
     # shellcheck disable=SC2064 # the directory of now
     trap "tests/cluster/cluster.sh api-down '$dir'" EXIT
-    local path
+    local path features=sockeye-tests/api,sockeye-bench/api
     path=$(source tests/cluster/lib.sh && tools_path)
-    PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked --no-fail-fast -p sockeye-tests --features api \
-        --test api --test rights -- --test-threads=1
-    cargo build --locked -p sockeye-operator -p sockeye-agent -p sockeye-bench
-    PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked -p sockeye-bench --features api --test scale
+    export PATH=$path KUBECONFIG=$dir/kubeconfig
+    integration $features api rights -- --test-threads=1
+    # What these start; with a test beside them, for the same features.
+    cargo build --locked --workspace --features $features --bins --test scale
+    integration $features scale
     # The last, for it stops the API server.
-    PATH=$path KUBECONFIG=$dir/kubeconfig cargo test --locked --no-fail-fast -p sockeye-tests --features api \
-        --test api_away -- --test-threads=1
+    integration $features api_away -- --test-threads=1
 }
 
 # The main job, what the pods hold, and the release's life by Helm 4 and 3, on a real two-node cluster, which this brings up
@@ -60,9 +73,7 @@ stage_e2e() {
     trap 'tests/cluster/down.sh' EXIT
     tests/cluster/build-tools.sh helm3
     tests/cluster/up.sh
-    cargo test --locked --no-fail-fast -p sockeye-tests --features e2e --test e2e --test pods --test together --test nothing_lost --test privileges \
-        --test lifecycle -- \
-        --test-threads=1
+    integration sockeye-tests/e2e e2e pods together nothing_lost privileges lifecycle -- --test-threads=1
 }
 
 all=(unit nri kernel kernels api e2e)

@@ -17,9 +17,10 @@ ENV PATH=/bin
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
 ENTRYPOINT ["/bin/sh"]'
 
-# As the unit tests build it, so that what they have built is not built again.
-cargo rustc --locked --quiet --manifest-path "$repo/Cargo.toml" -p sockeye-agent --bin sockeye-agent --features older -- \
-  -C target-feature=+crt-static
-cp "${CARGO_TARGET_DIR:-$repo/target}/debug/sockeye-agent" "$work/agent-older/sockeye"
+# With the operator asked for too, what both stand on is what their own images' build has built.
+build_static --quiet -p sockeye-operator -p sockeye-agent --features sockeye-agent/older
+cp "$static_dir/sockeye-agent" "$work/agent-older/sockeye"
+# Others take the real one from there.
+build_static --quiet -p sockeye-operator -p sockeye-agent
 cp "$repo/target/sbom/agent.json" "$work/agent-older/sbom.json"
 image agent-older "$work/agent-older" 0:0 "$(cat "$repo/deploy/images/Containerfile")"

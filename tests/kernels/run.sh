@@ -20,7 +20,7 @@ limit=900
 
 # The tests and the agent, as the stage before has built them: the path of each.
 executables() {
-    cargo test --locked -p sockeye-agent --features kernel-tests --test kernel --no-run --message-format=json |
+    cargo test --locked --workspace --features sockeye-agent/kernel-tests --test kernel --no-run --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 }
 
