@@ -84,7 +84,7 @@ impl Bench {
         let mut swarm = Swarm::start(self.processes, &tokens, &self.work)?;
         let operator = Operator::start(&client, &self.operator, None, &self.work).await?;
         swarm.tell("run")?;
-        story.quiet().await?;
+        story.quiet(&mut swarm).await?;
         let all: Vec<String> = (0..programs).map(program).collect();
         let from_nothing = story.apply(&mut swarm, &all, TCP_EVENTS).await?;
 
@@ -100,7 +100,7 @@ impl Bench {
         let operator = Operator::start(&client, &self.operator, None, &self.work).await?;
         let before = story.meter.read().await?;
         swarm.tell("run")?;
-        story.quiet().await?;
+        story.quiet(&mut swarm).await?;
         let restart = story.meter.read().await? - before;
 
         println!("one BpfProgram of {programs} changed, {CHANGES} times");
@@ -202,7 +202,7 @@ impl Story {
             .await?;
         self.ready(applied.iter().map(|p| (p.name_any(), p.metadata.generation.unwrap_or_default())).collect()).await?;
         let took = start.elapsed().as_secs_f64();
-        self.quiet().await?;
+        self.quiet(swarm).await?;
         let told = swarm.tell("count")?.told.into_iter().map(|(what, count)| {
             let new = count - told_before.get(&what).copied().unwrap_or_default();
             (what, new as f64 / self.nodes as f64)
@@ -234,17 +234,18 @@ impl Story {
         ready && nodes && status.observed_generation == generation
     }
 
-    /// Waits until nothing is written any more.
-    async fn quiet(&self) -> Result<()> {
+    /// Waits until nothing is written any more and no agent is told anything: agents that have just started may write nothing
+    /// and still be listing.
+    async fn quiet(&self, swarm: &mut Swarm) -> Result<()> {
         let start = Instant::now();
-        let mut last = self.meter.read().await?;
+        let mut last = (self.meter.read().await?, swarm.tell("count")?.told);
         loop {
             tokio::time::sleep(QUIET).await;
-            let now = self.meter.read().await?;
+            let now = (self.meter.read().await?, swarm.tell("count")?.told);
             if now == last {
                 return Ok(());
             }
-            ensure!(start.elapsed() < PATIENCE, "it never gets quiet: {:?}", now - last);
+            ensure!(start.elapsed() < PATIENCE, "it never gets quiet: {:?}, {:?}", now.0 - last.0, now.1);
             last = now;
         }
     }
