@@ -31,7 +31,8 @@ stage_unit() {
 # The agent alone on this machine's kernel. Needs root; each test has a bpffs and a cgroup of its own.
 stage_kernel() {
     need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool nsenter:util-linux
-    integration sockeye-agent/kernel-tests kernel
+    # They wait more than they work.
+    integration sockeye-agent/kernel-tests kernel -- --test-threads="$((2 * $(nproc)))"
 }
 
 # The agent's hook against the runtime's own half of NRI, which is Go. Needs no root.
