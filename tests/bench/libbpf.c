@@ -3,8 +3,8 @@
  *
  *   libbpf OBJECT DIRECTORY
  *
- * Reads lines: "+ NAME CGROUP" opens and loads OBJECT, attaches its program to CGROUP, pins program, map and link below
- * DIRECTORY/NAME on bpffs, in the directories in which the agent pins them, reads back from the pins what the agent
+ * Reads lines: "+ NAME CGROUP..." opens and loads OBJECT, attaches its program to each CGROUP, pins program, map and links
+ * below DIRECTORY/NAME on bpffs, in the directories in which the agent pins them, reads back from the pins what the agent
  * reports of them, and answers with the nanoseconds; "- NAME" undoes it. Ends with its input, or with an error.
  *
  * What the agent does beside that is not measured by anything: it looks what is there, checks the object's digest, and
@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define PATH 512
+#define CGROUPS 256
 
 static void must(int good, const char *what)
 {
@@ -51,7 +52,15 @@ static const char *const directories[] = { "", "programs", "maps", "links", "lin
 #define DIRECTORIES ((int)(sizeof(directories) / sizeof(*directories)))
 #define PROG "programs/my_prog"
 #define MAP "maps/my_map"
-#define LINK "links/my_prog/cgroup"
+
+/* The pin of the link to the `i`th cgroup. */
+static const char *link_at(const char *directory, int i)
+{
+	char file[64];
+
+	snprintf(file, sizeof(file), "links/my_prog/%d", i);
+	return at(directory, file);
+}
 
 /* The bytes of memory that it holds, which only fdinfo tells. */
 static long memlock(int fd)
@@ -72,76 +81,99 @@ static long memlock(int fd)
 	return atol(line + sizeof("memlock:"));
 }
 
-/* What the kernel says of the three by their pins, and whether the cgroup's own query lists the program. */
-static void read_back(const char *directory, const char *cgroup_path)
+static int open_cgroup(const char *path)
+{
+	int cgroup = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	must(cgroup >= 0, path);
+	return cgroup;
+}
+
+/* What the kernel says of a link by its pin, and whether the cgroup's own query lists the program. */
+static void read_back_link(const char *directory, int i, const char *cgroup_path, __u32 prog_id)
+{
+	int link = bpf_obj_get(link_at(directory, i)), cgroup = open_cgroup(cgroup_path);
+	struct bpf_link_info link_info = {};
+	__u32 ids[64], count = 64, len = sizeof(link_info);
+
+	must(link >= 0, "pin of the link");
+	must(!bpf_obj_get_info_by_fd(link, &link_info, &len), "info of the link");
+	must(link_info.prog_id == prog_id, "the link's program");
+	must(!bpf_prog_query(cgroup, BPF_CGROUP_SOCK_OPS, 0, NULL, ids, &count), "query");
+	while (count && ids[count - 1] != prog_id)
+		count--;
+	must(count, "the program in the cgroup's list");
+	close(link);
+	close(cgroup);
+}
+
+/* What the kernel says of program and map by their pins; gives the program's ID. */
+static __u32 read_back(const char *directory)
 {
 	int prog = bpf_obj_get(at(directory, PROG)), map = bpf_obj_get(at(directory, MAP));
-	int link = bpf_obj_get(at(directory, LINK)), cgroup = open(cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct bpf_prog_info prog_info = {};
 	struct bpf_map_info map_info = {};
-	struct bpf_link_info link_info = {};
-	__u32 maps[64], ids[64], count = 64, len;
+	__u32 maps[64], len;
 
-	must(prog >= 0 && map >= 0 && link >= 0 && cgroup >= 0, "pins and cgroup");
+	must(prog >= 0 && map >= 0, "pins");
 	prog_info.map_ids = (__u64)(unsigned long)maps;
 	prog_info.nr_map_ids = 64;
 	len = sizeof(prog_info);
 	must(!bpf_obj_get_info_by_fd(prog, &prog_info, &len), "info of the program");
 	len = sizeof(map_info);
 	must(!bpf_obj_get_info_by_fd(map, &map_info, &len), "info of the map");
-	len = sizeof(link_info);
-	must(!bpf_obj_get_info_by_fd(link, &link_info, &len), "info of the link");
 	must(prog_info.nr_map_ids == 1 && maps[0] == map_info.id, "the program's map");
-	must(link_info.prog_id == prog_info.id, "the link's program");
 	must(memlock(prog) > 0 && memlock(map) > 0, "memory of program and map");
-	must(!bpf_prog_query(cgroup, BPF_CGROUP_SOCK_OPS, 0, NULL, ids, &count), "query");
-	while (count && ids[count - 1] != prog_info.id)
-		count--;
-	must(count, "the program in the cgroup's list");
 	close(prog);
 	close(map);
-	close(link);
-	close(cgroup);
+	return prog_info.id;
 }
 
-static void apply(const void *bytes, size_t size, const char *directory, const char *cgroup_path)
+static void apply(const void *bytes, size_t size, const char *directory, char *const cgroups[], int count)
 {
 	struct bpf_object *object = bpf_object__open_mem(bytes, size, NULL);
+	struct bpf_link *links[CGROUPS];
 	struct bpf_program *prog;
-	struct bpf_link *link;
 	struct bpf_map *map;
-	int cgroup;
+	__u32 id;
 
 	must(object != NULL, "open");
 	must(!bpf_object__load(object), "load");
 	prog = bpf_object__next_program(object, NULL);
 	map = bpf_object__next_map(object, NULL);
-	cgroup = open(cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	must(cgroup >= 0, cgroup_path);
-	link = bpf_program__attach_cgroup(prog, cgroup);
-	must(link != NULL, "attach");
+	for (int i = 0; i < count; i++) {
+		int cgroup = open_cgroup(cgroups[i]);
 
-	close(cgroup);
+		links[i] = bpf_program__attach_cgroup(prog, cgroup);
+		must(links[i] != NULL, "attach");
+		close(cgroup);
+	}
 
 	for (int i = 0; i < DIRECTORIES; i++)
 		must(!mkdir(at(directory, directories[i]), 0700), directories[i]);
 	must(!bpf_program__pin(prog, at(directory, PROG)), "pin of the program");
 	must(!bpf_map__pin(map, at(directory, MAP)), "pin of the map");
-	must(!bpf_link__pin(link, at(directory, LINK)), "pin of the link");
-	read_back(directory, cgroup_path);
+	for (int i = 0; i < count; i++)
+		must(!bpf_link__pin(links[i], link_at(directory, i)), "pin of the link");
+	id = read_back(directory);
+	for (int i = 0; i < count; i++)
+		read_back_link(directory, i, cgroups[i], id);
 
-	bpf_link__destroy(link);
+	for (int i = 0; i < count; i++)
+		bpf_link__destroy(links[i]);
 	bpf_object__close(object);
 }
 
-/* The link's descriptor is the last to go: the kernel then detaches before it returns. */
+/* A link's descriptor is the last to go: the kernel then detaches before it returns. */
 static void undo(const char *directory)
 {
-	int link = bpf_obj_get(at(directory, LINK));
+	int link;
 
-	must(link >= 0, "open of the link");
-	must(!unlink(at(directory, LINK)), "unlink of the link");
-	close(link);
+	for (int i = 0; (link = bpf_obj_get(link_at(directory, i))) >= 0; i++) {
+		must(!unlink(link_at(directory, i)), "unlink of the link");
+		close(link);
+	}
+	must(errno == ENOENT, "open of the link");
 	must(!unlink(at(directory, MAP)), "unlink of the map");
 	must(!unlink(at(directory, PROG)), "unlink of the program");
 	for (int i = DIRECTORIES; i-- > 0;)
@@ -164,10 +196,9 @@ static void *read_all(const char *path, size_t *size)
 
 int main(int argc, char **argv)
 {
-	char name[64], cgroup[PATH], directory[PATH];
+	char *line = NULL, directory[PATH], *cgroups[CGROUPS];
+	size_t size, room = 0;
 	void *bytes;
-	size_t size;
-	char sign;
 
 	if (argc != 3) {
 		fprintf(stderr, "usage: libbpf OBJECT DIRECTORY\n");
@@ -176,14 +207,18 @@ int main(int argc, char **argv)
 	libbpf_set_print(NULL);
 	bytes = read_all(argv[1], &size);
 	must(!mkdir(argv[2], 0700), argv[2]);
-	while (scanf(" %c %63s", &sign, name) == 2) {
-		must(snprintf(directory, sizeof(directory), "%s/%s", argv[2], name) < PATH, "path");
-		if (sign == '+') {
-			long long start;
+	while (getline(&line, &room, stdin) > 0) {
+		char *sign = strtok(line, " \n"), *name = strtok(NULL, " \n");
 
-			must(scanf(" %511s", cgroup) == 1, "a cgroup");
+		must(sign && name && snprintf(directory, sizeof(directory), "%s/%s", argv[2], name) < PATH, "path");
+		if (*sign == '+') {
+			long long start;
+			int count = 0;
+
+			while ((cgroups[count] = strtok(NULL, " \n")))
+				must(++count < CGROUPS, "so many cgroups");
 			start = now();
-			apply(bytes, size, directory, cgroup);
+			apply(bytes, size, directory, cgroups, count);
 			printf("%lld\n", now() - start);
 		} else {
 			undo(directory);
@@ -191,6 +226,7 @@ int main(int argc, char **argv)
 		}
 		fflush(stdout);
 	}
+	free(line);
 	must(!rmdir(argv[2]), argv[2]);
 	return 0;
 }

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# tests/bench/run.sh [node] [cluster] [scale]: what sockeye costs, each figure beside what it is measured by, of the same run.
+# tests/bench/run.sh [STAGE...]: what sockeye costs, each figure beside what it is measured by, of the same run.
 # Prints tables, and writes the same as JSON to target/bench/*.json. Exits non-zero if a bound is missed or something could
 # not be measured, after all of them. docs/performance.md says what each figure is and how it is made.
 #
-#   node      one node's agent beside libbpf; no cluster
-#   cluster   how soon a BpfProgram is in effect and Ready, on the local cluster, which this brings up and takes down
-#   scale     a thousand agents over fake kernels on one API server; SOCKEYE_BENCH_NODES and _PROCESSES say how many
+#   node          one node's agent beside libbpf; no cluster
+#   pods          links at many pods, and at one that comes; no cluster
+#   connections   what attached counters cost those who connect, beside bpftool's; no cluster
+#   cluster       how soon a BpfProgram is in effect and Ready, on the local cluster, which this brings up and takes down
+#   scale         a thousand agents over fake kernels on one API server; SOCKEYE_BENCH_NODES and _PROCESSES say how many
 #
 # Nothing stays, however it ends: bpffs, and a tmpfs so that no disk is in the figures, are mounted in a mount namespace of the bench's own, its processes end with it, and
 # its cgroup is removed at the end, or by the next run if this one is killed.
@@ -43,18 +45,26 @@ own() {
     # shellcheck disable=SC2016 # the inner shell's
     "${enter[@]}" unshare --mount --propagation private -- \
         "$BASH" -c 'mount -t bpf bpf /sys/fs/bpf && mount -t tmpfs bench "$1" && shift && exec "$@"' bench "$work" \
-        "$bench" --json "$out/$name.json" "$name" --libbpf "$out/libbpf" --bpffs /sys/fs/bpf --cgroup "$cgroup" \
-        --work "$work" "$@"
+        "$bench" --json "$out/$name.json" "$name" --bpffs /sys/fs/bpf --cgroup "$cgroup" --work "$work" "$@"
 }
 
-bench_node() {
-    own node unshare --pid --fork --kill-child --mount-proc -- --agent "$static_dir/sockeye-agent" --images "$images_dir"
+# alone NAME OPTION...: the same without a cluster, with the agent that the image has; all processes end with the bench.
+alone() {
+    local name=$1
+    shift
+    own "$name" unshare --pid --fork --kill-child --mount-proc -- --agent "$static_dir/sockeye-agent" "$@"
 }
+
+bench_node() { alone node --libbpf "$out/libbpf" --images "$images_dir"; }
+
+bench_pods() { alone pods --libbpf "$out/libbpf"; }
+
+bench_connections() { alone connections; }
 
 bench_cluster() {
     trap 'tests/cluster/down.sh' EXIT
     tests/cluster/up.sh
-    (own cluster target/cluster/run -- --node-cgroup "$(cgroup2_mount)/sockeye-node-1")
+    (own cluster target/cluster/run -- --libbpf "$out/libbpf" --node-cgroup "$(cgroup2_mount)/sockeye-node-1")
 }
 
 bench_scale() {
@@ -74,12 +84,13 @@ if [[ ${1-} == --as-root ]]; then
     exit
 fi
 
-(($#)) || set -- node cluster scale
+all=(node pods connections cluster scale)
+(($#)) || set -- "${all[@]}"
 for what; do
-    [[ $what =~ ^(node|cluster|scale)$ ]] || { echo "no bench $what; there are: node, cluster, scale" >&2; exit 2; }
+    declare -F "bench_$what" >/dev/null || { echo "no bench $what; there are: ${all[*]}" >&2; exit 2; }
 done
 need clang-16:clang-16 /usr/include/bpf/libbpf.h:libbpf-dev gcc:gcc /usr/include/stdlib.h:libc6-dev pkg-config:pkg-config \
-    buildah:buildah unshare:util-linux
+    buildah:buildah unshare:util-linux bpftool:bpftool
 echo "building the images and the bench (some minutes the first time)"
 deploy/images/build.sh
 # As the images' binaries are: what is measured in the bench's own process is then the code that ships.

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::fd::AsFd as _,
     path::{Path, PathBuf},
     thread::{self, sleep},
     time::{Duration, Instant, SystemTime},
@@ -19,7 +18,6 @@ use kube::{
     runtime::{events::Reporter, watcher},
 };
 use serde_json::json;
-use sockeye_agent::kernel::bpf;
 use sockeye_crds::{
     BpfProgram, BpfRevision, ConditionType,
     condition::Status,
@@ -33,7 +31,8 @@ use sockeye_tests::identity::{RELEASE, admin};
 use crate::{
     libbpf::Libbpf,
     process::{self, Memory},
-    table::{Bound, Figure, median},
+    programs::attached,
+    table::{Bound, Figure, median, milliseconds},
 };
 
 /// How often a BpfProgram is created.
@@ -44,8 +43,6 @@ const WARM_UP: usize = 3;
 const STARTS: usize = 3;
 /// The node that is selected.
 const NODE: &str = "node-1";
-/// `BPF_CGROUP_SOCK_OPS`
-const SOCK_OPS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the figures are taken with. KUBECONFIG names the local cluster.
@@ -81,7 +78,7 @@ impl Bench {
         let object = self.work.join("tcp-events-btf.bpf.o");
         fs::write(&object, TCP_EVENTS_BTF)?;
         let mut libbpf = Libbpf::start(&self.libbpf, &object, &self.bpffs.join("cluster"))?;
-        let place = [("bare".to_owned(), self.cgroup.clone())];
+        let place = [("bare".to_owned(), vec![self.cgroup.clone()])];
         let mut bare = Vec::new();
         for i in 0..WARM_UP + REPEATS {
             let load: Duration = libbpf.apply(&place)?.into_iter().sum();
@@ -179,10 +176,10 @@ impl Cluster {
         while !matches!(seen.try_next().await?, Some(watcher::Event::InitDone)) {}
 
         let cgroup = fs::File::open(cgroup)?;
-        let before = bpf::prog_query(cgroup.as_fd(), SOCK_OPS)?.programs.len();
+        let before = attached(&cgroup)?.len();
         let start = Instant::now();
         let queries = thread::spawn(move || -> Result<Duration> {
-            while bpf::prog_query(cgroup.as_fd(), SOCK_OPS)?.programs.len() <= before {
+            while attached(&cgroup)?.len() <= before {
                 ensure!(start.elapsed() < PATIENCE, "nothing came into effect");
                 sleep(Duration::from_micros(200));
             }
@@ -288,8 +285,4 @@ fn memory_of(agents: bool) -> Result<Memory> {
         }
     }
     found.context("no such process")
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

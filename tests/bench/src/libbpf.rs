@@ -9,6 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+/// A program's name, and the cgroups that it is attached to.
+pub type Placed = (String, Vec<PathBuf>);
+
 /// The process; it ends when this is dropped.
 pub struct Libbpf {
     child: Child,
@@ -30,13 +33,16 @@ impl Libbpf {
     }
 
     /// Open, load, attach, pin, read back, for each in one go without a pause; how long each took, by its own clock.
-    pub fn apply(&mut self, all: &[(String, PathBuf)]) -> Result<Vec<Duration>> {
-        let lines: Vec<String> = all.iter().map(|(name, cgroup)| format!("+ {name} {}", cgroup.display())).collect();
-        self.ask(&lines)
+    pub fn apply(&mut self, all: &[Placed]) -> Result<Vec<Duration>> {
+        let line = |(name, cgroups): &Placed| {
+            let cgroups: Vec<String> = cgroups.iter().map(|cgroup| cgroup.display().to_string()).collect();
+            format!("+ {name} {}", cgroups.join(" "))
+        };
+        self.ask(&all.iter().map(line).collect::<Vec<_>>())
     }
 
     /// Undoes it.
-    pub fn undo(&mut self, all: &[(String, PathBuf)]) -> Result<()> {
+    pub fn undo(&mut self, all: &[Placed]) -> Result<()> {
         let lines: Vec<String> = all.iter().map(|(name, _)| format!("- {name}")).collect();
         self.ask(&lines).map(drop)
     }

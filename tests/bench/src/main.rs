@@ -7,14 +7,20 @@
 //! | [`libbpf`] | the measure: a C program that does the same |
 //! | [`own`] | the agent's own path, in this process |
 //! | [`process`] | the agent as a process of its own |
-//! | [`node`] | the figures that need no cluster |
+//! | [`kubelet`] | pods without a kubelet: their cgroups, and the list of them |
+//! | [`node`] | one node's agent |
+//! | [`pods`] | links at many pods, and at one that comes |
+//! | [`connections`] | what attached programs cost those who connect |
 //! | [`cluster`] | the figures that need a cluster |
 //! | [`scale`] | many nodes on one API server |
 
 mod cluster;
+mod connections;
+mod kubelet;
 mod libbpf;
 mod node;
 mod own;
+mod pods;
 mod process;
 mod programs;
 mod scale;
@@ -39,6 +45,10 @@ struct Cli {
 enum What {
     /// One node's agent, against libbpf.
     Node(node::Bench),
+    /// Many pods on one node, against libbpf.
+    Pods(pods::Bench),
+    /// Connections through counters, against those that bpftool attached.
+    Connections(connections::Bench),
     /// A cluster: how soon a BpfProgram is in effect and Ready, against bare calls.
     Cluster(cluster::Bench),
     /// Many nodes' agents and the operator, against the API server's own rate.
@@ -64,6 +74,8 @@ fn run(cli: Cli) -> Result<bool> {
     let Cli { what, json } = cli;
     let figures = match what {
         What::Node(bench) => bench.run()?,
+        What::Pods(bench) => bench.run()?,
+        What::Connections(bench) => bench.run()?,
         What::Cluster(bench) => bench.run()?,
         What::Scale(bench) => bench.run()?,
         What::Swarm(process) => return process.run().map(|()| true),

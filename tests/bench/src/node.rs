@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
@@ -11,17 +10,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use sockeye_agent::{agent::Wants, kernel::bpf};
+use sockeye_agent::agent::Wants;
 use sockeye_crds::BpfRevision;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     libbpf::Libbpf,
-    own::Own,
+    own::{Own, settle},
     process::Process,
-    programs::{Cgroups, Fetched, Nothing, manifest, program, revision, wants},
-    table::{Bound, Figure, median},
+    programs::{Cgroups, Fetched, Nothing, attached, manifest, program, revision, wants},
+    table::{Bound, Figure, median, milliseconds},
 };
 
 /// How often one program is brought into effect.
@@ -38,8 +37,6 @@ const ROUNDS: usize = 3;
 const STARTS: usize = 20;
 /// The agent looks at everything again every ten seconds: after that its memory is what it stays.
 const A_SWEEP_LATER: Duration = Duration::from_secs(12);
-/// `BPF_CGROUP_SOCK_OPS`
-const SOCK_OPS: u32 = 3;
 /// Loading like libbpf costs at most so many times libbpf's.
 const TIMES: Bound = Bound::Ratio(1.5);
 
@@ -90,7 +87,7 @@ impl Bench {
     /// take turns in blocks, so that what else the machine does falls on all alike and each runs as a loop runs, and are
     /// undone at the end, so that nothing that the kernel does later for an undone one falls on the next.
     fn one(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
-        let places: Vec<_> = (0..WARM_UP + REPEATS).map(|i| (program(i), cgroups.directory(i))).collect();
+        let places: Vec<_> = (0..WARM_UP + REPEATS).map(|i| (program(i), vec![cgroups.directory(i)])).collect();
         let mut libbpf = self.libbpf("one-libbpf")?;
         let mut seed = Side::start(self, "one-seed", TCP_EVENTS, places.len())?;
         let mut btf = Side::start(self, "one-btf", TCP_EVENTS_BTF, places.len())?;
@@ -116,7 +113,7 @@ impl Bench {
         let mut libbpf = self.libbpf("many-libbpf")?;
         let all: Vec<_> = (0..MANY).map(|i| revision(i, TCP_EVENTS)).collect::<Result<_>>()?;
         let wanted = wants(all);
-        let places: Vec<_> = (0..MANY).map(|i| (program(i), cgroups.directory(i))).collect();
+        let places: Vec<_> = (0..MANY).map(|i| (program(i), vec![cgroups.directory(i)])).collect();
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             let loop_of_libbpf = libbpf.apply(&places)?.into_iter().sum();
@@ -153,7 +150,7 @@ impl Bench {
         };
         let told = |what: &str, value| Figure::alone("memory", format!("agent, {what}"), value, "MiB");
 
-        let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup)?;
+        let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup, None)?;
         agent.reported(0)?;
         sleep(A_SWEEP_LATER);
         let idle = agent.memory()?;
@@ -166,14 +163,14 @@ impl Bench {
         let mut held = Vec::new();
         for _ in 0..2 {
             let start = Instant::now();
-            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup)?;
+            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup, None)?;
             agent.reported(MANY)?;
             reported.push(start.elapsed());
             sleep(A_SWEEP_LATER);
             held.push(agent.memory()?);
             agent.stop()?;
         }
-        self.clear(&bpffs)?;
+        Own::clear(&bpffs, &self.cgroup)?;
         let mut figures =
             vec![figure("idle, VmRSS", idle.resident, 15.0), figure("idle, Pss", idle.proportional, 15.0)];
         for (when, held, reported) in
@@ -198,8 +195,8 @@ impl Bench {
             let manifests = self.manifests("start")?;
             fs::write(manifests.join("first.yaml"), manifest(0, TCP_EVENTS))?;
             let start = Instant::now();
-            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup)?;
-            while bpf::prog_query(cgroup.as_fd(), SOCK_OPS)?.programs.is_empty() {
+            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup, None)?;
+            while attached(&cgroup)?.is_empty() {
                 ensure!(start.elapsed() < Duration::from_secs(10), "nothing came into effect in ten seconds");
                 sleep(Duration::from_micros(100));
             }
@@ -207,7 +204,7 @@ impl Bench {
             agent.reported(1)?;
             reported.push(milliseconds(start.elapsed()));
             agent.stop()?;
-            self.clear(&bpffs)?;
+            Own::clear(&bpffs, &self.cgroup)?;
         }
         let figure =
             |what: &str, all| Figure::alone("start", format!("process to first program {what}"), median(all), "ms");
@@ -224,13 +221,6 @@ impl Bench {
             )
         };
         ["agent", "operator"].into_iter().map(size).collect()
-    }
-
-    /// Removes whatever an agent left on a bpffs.
-    fn clear(&self, bpffs: &Path) -> Result<()> {
-        let mut agent = Own::start(bpffs, &self.cgroup)?;
-        agent.pass(&wants([]), &Nothing, true);
-        agent.in_effect(0).map(drop)
     }
 
     fn libbpf(&self, name: &str) -> Result<Libbpf> {
@@ -290,13 +280,4 @@ impl Side {
         self.own.pass(&self.wants, &Nothing, true);
         self.own.in_effect(0).map(drop)
     }
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
-/// The kernel frees what is undone in its own time.
-fn settle() {
-    sleep(Duration::from_millis(500));
 }

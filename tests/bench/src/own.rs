@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,8 @@ use sockeye_agent::{
     policy::Policy,
 };
 use tokio::runtime::Runtime;
+
+use crate::programs::{Nothing, wants};
 
 /// An agent in this process.
 pub struct Own {
@@ -37,6 +40,13 @@ impl Own {
         Ok(Self { runtime, agent: Agent::start(places, policy)? })
     }
 
+    /// Removes whatever an agent left on a bpffs.
+    pub fn clear(bpffs: &Path, cgroup: &Path) -> Result<()> {
+        let mut agent = Self::start(bpffs, cgroup)?;
+        agent.pass(&wants([]), &Nothing, true);
+        agent.in_effect(0).map(drop)
+    }
+
     /// One pass; how long it took.
     pub fn pass(&mut self, wants: &Wants, bytes: &impl Bytes, sweep: bool) -> Duration {
         let start = Instant::now();
@@ -51,4 +61,9 @@ impl Own {
         ensure!(here == count && failed == 0, "{here} BpfPrograms are here, {failed} failed; {count} are wanted");
         Ok(report.programs.into_iter().flat_map(|program| program.program_ids).collect())
     }
+}
+
+/// The kernel frees what is undone in its own time.
+pub fn settle() {
+    sleep(Duration::from_millis(500));
 }

@@ -5,10 +5,11 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use sockeye_crds::BpfNode;
+use sockeye_crds::{BpfNode, BpfNodeStatus};
 use sockeye_tests::operator::end;
 
 /// The process; it is killed when this is dropped.
@@ -30,11 +31,13 @@ pub struct Memory {
 }
 
 impl Process {
-    /// Starts it on a folder of manifests.
-    pub fn start(binary: &Path, manifests: &Path, bpffs: &Path, cgroup: &Path) -> Result<Self> {
+    /// Starts it on a folder of manifests, and with a list of the node's pods where there are any.
+    pub fn start(binary: &Path, manifests: &Path, bpffs: &Path, cgroup: &Path, pods: Option<&Path>) -> Result<Self> {
+        let pods = pods.map(|list| ["--pods".as_ref(), list.as_os_str()]);
         let mut child = Command::new(binary)
             .args(["standalone".as_ref(), "--manifests".as_ref(), manifests.as_os_str()])
             .args(["--bpffs".as_ref(), bpffs.as_os_str(), "--cgroup-root".as_ref(), cgroup.as_os_str()])
+            .args(pods.into_iter().flatten())
             .stdout(Stdio::piped())
             .stderr(File::create(manifests.join("agent.log"))?)
             .spawn()
@@ -44,8 +47,8 @@ impl Process {
     }
 
     /// Waits until the agent has written its report, which ends with the table of so many BpfPrograms, and fails unless
-    /// all of them are in effect.
-    pub fn reported(&mut self, count: usize) -> Result<()> {
+    /// all of them are in effect; gives the report.
+    pub fn reported(&mut self, count: usize) -> Result<BpfNodeStatus> {
         for _ in 0..=count {
             let mut line = String::new();
             self.output.read_line(&mut line)?;
@@ -53,15 +56,32 @@ impl Process {
         }
         let report = fs::read_to_string(self.manifests.join("node.status.yaml"))?;
         let node: BpfNode = serde_saphyr::from_str(&report)?;
-        let counts = node.status.unwrap_or_default().counts;
+        let status = node.status.unwrap_or_default();
+        let counts = &status.counts;
         let good = counts.failed == 0 && usize::try_from(counts.programs) == Ok(count);
         ensure!(good, "{counts:?}, not {count} BpfPrograms in effect: {}", self.log());
-        Ok(())
+        Ok(status)
     }
 
     /// What it holds now.
     pub fn memory(&self) -> Result<Memory> {
         memory(self.child.id())
+    }
+
+    /// The processor time that its threads have had. /proc/PID/stat has it too, in ticks, which are too coarse for a start.
+    pub fn cpu(&self) -> Result<Duration> {
+        let mut nanoseconds = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+            let ran = text.split_whitespace().next().context("an empty schedstat")?;
+            nanoseconds += ran.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Kills it, as the kernel does where memory is short; nothing is detached.
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// Ends it as a node does; nothing is detached.

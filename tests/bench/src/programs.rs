@@ -1,17 +1,24 @@
 //! The BpfPrograms that are run: the seed's program, under many names, spread over the cgroups of one node.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::json;
-use sockeye_agent::agent::{Bytes, Wants};
+use serde_json::{Value, json};
+use sockeye_agent::{
+    agent::{Bytes, Wants},
+    kernel::bpf,
+};
 use sockeye_crds::{BpfProgramSpec, BpfRevision, revision::ProgramRef};
 use sockeye_ebpf::check::check;
+
+/// `BPF_CGROUP_SOCK_OPS`
+const SOCK_OPS: u32 = 3;
 
 /// A cgroup takes 64 programs of a kind: with so many, a thousand of the agent's fit beside a thousand of libbpf's.
 pub const CGROUPS: usize = 32;
@@ -44,26 +51,41 @@ pub fn program(i: usize) -> String {
     format!("program-{i:04}")
 }
 
-/// Its spec.
-fn spec(i: usize, object: &[u8]) -> serde_json::Value {
+/// The target that is one cgroup.
+pub fn at(path: &str) -> Value {
+    json!({"scope": "Path", "path": path})
+}
+
+/// The `i`th program's.
+fn target(i: usize) -> Value {
+    at(&format!("/{}", name(i)))
+}
+
+/// A spec.
+fn spec(object: &[u8], target: &Value) -> Value {
     json!({
         "bytecode": {"inline": STANDARD.encode(object)},
-        "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": format!("/{}", name(i))}}]}],
+        "programs": [{"name": "my_prog", "attach": [{"cgroup": target}]}],
     })
 }
 
-/// Its manifest, as a user would write it.
+/// The `i`th program's manifest, as a user would write it.
 pub fn manifest(i: usize, object: &[u8]) -> String {
+    manifest_of(&program(i), object, &target(i))
+}
+
+/// The manifest of one with any target.
+pub fn manifest_of(name: &str, object: &[u8], target: &Value) -> String {
     json!({
         "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram",
-        "metadata": {"name": program(i)}, "spec": spec(i, object),
+        "metadata": {"name": name}, "spec": spec(object, target),
     })
     .to_string()
 }
 
 /// What the operator would dispatch of it.
 pub fn revision(i: usize, object: &[u8]) -> Result<Arc<BpfRevision>> {
-    let spec: BpfProgramSpec = serde_json::from_value(spec(i, object))?;
+    let spec: BpfProgramSpec = serde_json::from_value(spec(object, &target(i)))?;
     let reference = ProgramRef { name: program(i), uid: "bench".to_owned() };
     let spec = check(&spec, object)?.into_revision_spec(reference, 1, 1);
     Ok(Arc::new(BpfRevision::named(spec)))
@@ -73,6 +95,11 @@ pub fn revision(i: usize, object: &[u8]) -> Result<Arc<BpfRevision>> {
 pub fn wants(revisions: impl IntoIterator<Item = Arc<BpfRevision>>) -> Wants {
     let run = revisions.into_iter().map(|revision| (revision.spec.program.name.clone(), revision));
     Wants { run: run.collect(), complete: true, ..Wants::default() }
+}
+
+/// The IDs of the programs of this kind that are attached to a cgroup, by its own query.
+pub fn attached(cgroup: &File) -> Result<Vec<u32>> {
+    Ok(bpf::prog_query(cgroup.as_fd(), SOCK_OPS)?.programs)
 }
 
 /// Bytes that are already fetched.

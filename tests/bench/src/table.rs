@@ -1,8 +1,10 @@
 //! `Figure`: one thing measured, what it is compared with, and the bound it has to keep. Pure.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-/// What a figure has to keep: at most so much.
+/// What a figure has to keep: at most so much, or about as much.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Bound {
@@ -10,6 +12,8 @@ pub enum Bound {
     Value(f64),
     /// Of its ratio to the reference.
     Ratio(f64),
+    /// Its ratio to the reference is one, give or take so much.
+    Within(f64),
 }
 
 /// One thing measured.
@@ -59,21 +63,37 @@ impl Figure {
         Self { bound: Some(bound), ..self }
     }
 
+    /// Bounds its ratio to about one.
+    pub fn within(self, tolerance: f64) -> Self {
+        Self { bound: Some(Bound::Within(tolerance)), ..self }
+    }
+
     /// What became of its bound; a ratio that was not taken misses it.
     pub fn verdict(&self) -> Verdict {
         let kept = match (self.bound, self.ratio) {
             (None, _) => return Verdict::Told,
             (Some(Bound::Value(most)), _) => self.value <= most,
             (Some(Bound::Ratio(most)), ratio) => ratio.is_some_and(|ratio| ratio <= most),
+            (Some(Bound::Within(tolerance)), ratio) => ratio.is_some_and(|ratio| (ratio - 1.0).abs() <= tolerance),
         };
         if kept { Verdict::Kept } else { Verdict::Missed }
     }
 }
 
 /// The middle one.
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(values: Vec<f64>) -> f64 {
+    percentile(values, 50)
+}
+
+/// The one that so many of a hundred are smaller than.
+pub fn percentile(mut values: Vec<f64>, of_hundred: usize) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    values.get(values.len() * of_hundred / 100).copied().unwrap_or(f64::NAN)
+}
+
+/// In milliseconds.
+pub fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 /// The table.
@@ -105,6 +125,7 @@ fn cells(figure: &Figure) -> [String; 7] {
             .map(|bound| match bound {
                 Bound::Value(most) => format!("<= {most} {unit}"),
                 Bound::Ratio(most) => format!("<= {most:.2} times"),
+                Bound::Within(tolerance) => format!("1 ± {tolerance:.2} times"),
             })
             .unwrap_or_default(),
         match figure.verdict() {
@@ -141,6 +162,15 @@ mod tests {
     }
 
     #[test]
+    fn about_one_is_missed_either_way() {
+        let verdict = |value| Figure::alone("a", "rate", value, "/s").against(100.0).within(0.05).verdict();
+        assert_eq!([94.0, 96.0, 104.0, 106.0].map(verdict), {
+            use Verdict::{Kept, Missed};
+            [Missed, Kept, Kept, Missed]
+        });
+    }
+
+    #[test]
     fn columns_line_up() {
         let figures = [
             Figure::alone("a", "load", 0.25, "ms").against(0.2).at_most(Bound::Ratio(1.5)),
@@ -153,7 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_one() {
+    fn the_middle_one_and_one_near_the_end() {
         assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
+        let hundred = (0..100).map(f64::from).collect::<Vec<_>>();
+        assert_eq!((percentile(hundred.clone(), 99), percentile(hundred, 50)), (99.0, 50.0));
     }
 }
