@@ -29,10 +29,12 @@ const LINKS: usize = PODS * PROGRAMS;
 const ROUNDS: usize = 5;
 /// So long an agent is watched that has nothing to do.
 const IDLE: Duration = Duration::from_secs(10);
-/// Pods that come one by one.
-const COMING: usize = 300;
-/// Between two of them: the agent is done with one and waits again when the next one comes.
-const PAUSE: Duration = Duration::from_millis(25);
+/// Pods that come to an empty node, and to a full one.
+const COMING: [Coming; 3] = [
+    Coming { programs: 1, others: 0, pods: 300, most: 10.0 },
+    Coming { programs: 1, others: PODS - 1, pods: 300, most: 20.0 },
+    Coming { programs: PROGRAMS, others: PODS - 1, pods: 100, most: 250.0 },
+];
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,8 +63,10 @@ impl Bench {
     pub fn run(&self) -> Result<Vec<Figure>> {
         println!("{PROGRAMS} programs at {PODS} pods, {ROUNDS} times");
         let mut figures = self.links()?;
-        println!("{COMING} pods, one by one");
-        figures.extend(self.coming()?);
+        for coming in &COMING {
+            println!("{} pods come one by one to {} others, programs: {}", coming.pods, coming.others, coming.programs);
+            figures.extend(self.coming(coming)?);
+        }
         Ok(figures)
     }
 
@@ -99,8 +103,7 @@ impl Bench {
             let what = |what: &str| format!("{LINKS} links, {how}, {what}");
             let took = of(|start| microseconds_a_link(start.took));
             figures.extend([
-                Figure::alone("links", what("process to report"), of(|start| milliseconds(start.took)), "ms"),
-                Figure::alone("links", what("each"), took, "µs").against(floor),
+                Figure::alone("links", what("process to report, each"), took, "µs").against(floor),
                 Figure::alone("links", what("processor time"), of(|start| milliseconds(start.cpu)), "ms"),
                 Figure::alone("memory", what("VmRSS"), of(|start| start.memory.resident), "MiB")
                     .at_most(Bound::Value(20.0)),
@@ -111,29 +114,34 @@ impl Bench {
         Ok(figures)
     }
 
-    /// From before a pod's cgroup is made until that cgroup's query lists the program.
-    fn coming(&self) -> Result<Vec<Figure>> {
-        let node = Node::start(self, "coming", COMING, 1)?;
-        let (agent, Start { ids, .. }) = node.agent(&[])?;
-        sleep(PATIENCE / 2);
+    /// From before a pod's cgroup is made until that cgroup's query lists all programs. The agent is told of the pod before,
+    /// and has nothing to do when the pod comes. It goes again: the others are always as many.
+    fn coming(&self, &Coming { programs, others, pods, most }: &Coming) -> Result<[Figure; 2]> {
+        let node = Node::start(self, &format!("coming-{programs}-{others}"), others + pods, programs)?;
+        let there = (0..others).map(|n| node.kubelet.make(n)).collect::<Result<Vec<_>>>()?;
+        let (agent, Start { ids, .. }) = node.agent(&there)?;
         let mut took = Vec::new();
-        for n in 0..COMING {
+        for n in others..others + pods {
+            agent.rests()?;
             let start = Instant::now();
             let pod = node.kubelet.make(n)?;
-            while attached(&pod)?.is_empty() {
+            while attached(&pod)?.len() < programs {
                 ensure!(start.elapsed() < PATIENCE, "nothing was attached to a pod in {PATIENCE:?}");
                 sleep(Duration::from_micros(20));
             }
             took.push(milliseconds(start.elapsed()));
             ensure!(sorted(attached(&pod)?) == ids, "what is attached to a pod is not the agent's");
-            sleep(PAUSE);
+            agent.rests()?;
+            fs::remove_dir(node.kubelet.directory(n))?;
         }
         agent.stop()?;
         Own::clear(&node.bpffs, &node.cgroup)?;
-        let figure =
-            |what: &str, value| Figure::alone("coming", format!("pod's cgroup to link in effect, {what}"), value, "ms");
-        Ok(vec![
-            figure("median", median(took.clone())).at_most(Bound::Value(10.0)),
+        let figure = |what: &str, value| {
+            let what = format!("pod to links in effect, programs: {programs}, other pods: {others}, {what}");
+            Figure::alone("coming", what, value, "ms")
+        };
+        Ok([
+            figure("median", median(took.clone())).at_most(Bound::Value(most)),
             figure("99th percentile", percentile(took, 99)),
         ])
     }
@@ -143,6 +151,18 @@ impl Bench {
         fs::write(&object, TCP_EVENTS_BTF)?;
         Libbpf::start(&self.libbpf, &object, &self.bpffs.join("libbpf"))
     }
+}
+
+/// Pods that come one by one.
+struct Coming {
+    /// BpfPrograms that pick them.
+    programs: usize,
+    /// Pods that are there already.
+    others: usize,
+    /// Pods that come.
+    pods: usize,
+    /// What the median may be, in milliseconds.
+    most: f64,
 }
 
 /// A node with pods, as its agent sees it.

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    thread::sleep,
     time::Duration,
 };
 
@@ -77,6 +78,20 @@ impl Process {
             nanoseconds += ran.parse::<u64>()?;
         }
         Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Waits until it has nothing to do: until it has had no processor time for a while.
+    pub fn rests(&self) -> Result<()> {
+        let mut before = self.cpu()?;
+        for _ in 0..500 {
+            sleep(Duration::from_millis(20));
+            let now = self.cpu()?;
+            if now == before {
+                return Ok(());
+            }
+            before = now;
+        }
+        bail!("the agent is always busy: {}", self.log())
     }
 
     /// Kills it, as the kernel does where memory is short; nothing is detached.
