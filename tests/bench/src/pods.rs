@@ -29,8 +29,12 @@ const LINKS: usize = PODS * PROGRAMS;
 const ROUNDS: usize = 5;
 /// So long an agent is watched that has nothing to do.
 const IDLE: Duration = Duration::from_secs(10);
-/// Pods that come one by one.
-const COMING: usize = 300;
+/// Pods that come to an empty node, and to a full one.
+const COMING: [Coming; 3] = [
+    Coming { programs: 1, others: 0, pods: 300, most: 10.0 },
+    Coming { programs: 1, others: PODS - 1, pods: 300, most: 20.0 },
+    Coming { programs: PROGRAMS, others: PODS - 1, pods: 100, most: 250.0 },
+];
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -59,9 +63,9 @@ impl Bench {
     pub fn run(&self) -> Result<Vec<Figure>> {
         println!("{PROGRAMS} programs at {PODS} pods, {ROUNDS} times");
         let mut figures = self.links()?;
-        for (programs, others) in [(1, 0), (1, PODS - 1), (PROGRAMS, PODS - 1)] {
-            println!("{COMING} pods come, one by one, to {others} others; {programs} programs");
-            figures.extend(self.coming(programs, others)?);
+        for coming in &COMING {
+            println!("{} pods come one by one to {} others, programs: {}", coming.pods, coming.others, coming.programs);
+            figures.extend(self.coming(coming)?);
         }
         Ok(figures)
     }
@@ -112,12 +116,12 @@ impl Bench {
 
     /// From before a pod's cgroup is made until that cgroup's query lists all programs. The agent is told of the pod before,
     /// and has nothing to do when the pod comes. It goes again: the others are always as many.
-    fn coming(&self, programs: usize, others: usize) -> Result<[Figure; 2]> {
-        let node = Node::start(self, &format!("coming-{programs}-{others}"), others + COMING, programs)?;
-        let others = (0..others).map(|n| node.kubelet.make(n)).collect::<Result<Vec<_>>>()?;
-        let (agent, Start { ids, .. }) = node.agent(&others)?;
+    fn coming(&self, &Coming { programs, others, pods, most }: &Coming) -> Result<[Figure; 2]> {
+        let node = Node::start(self, &format!("coming-{programs}-{others}"), others + pods, programs)?;
+        let there = (0..others).map(|n| node.kubelet.make(n)).collect::<Result<Vec<_>>>()?;
+        let (agent, Start { ids, .. }) = node.agent(&there)?;
         let mut took = Vec::new();
-        for n in others.len()..others.len() + COMING {
+        for n in others..others + pods {
             agent.rests()?;
             let start = Instant::now();
             let pod = node.kubelet.make(n)?;
@@ -133,11 +137,13 @@ impl Bench {
         agent.stop()?;
         Own::clear(&node.bpffs, &node.cgroup)?;
         let figure = |what: &str, value| {
-            let what =
-                format!("pod's cgroup to links in effect, {programs} programs, {} other pods, {what}", others.len());
+            let what = format!("pod to links in effect, programs: {programs}, other pods: {others}, {what}");
             Figure::alone("coming", what, value, "ms")
         };
-        Ok([figure("median", median(took.clone())), figure("99th percentile", percentile(took, 99))])
+        Ok([
+            figure("median", median(took.clone())).at_most(Bound::Value(most)),
+            figure("99th percentile", percentile(took, 99)),
+        ])
     }
 
     fn libbpf(&self) -> Result<Libbpf> {
@@ -145,6 +151,18 @@ impl Bench {
         fs::write(&object, TCP_EVENTS_BTF)?;
         Libbpf::start(&self.libbpf, &object, &self.bpffs.join("libbpf"))
     }
+}
+
+/// Pods that come one by one.
+struct Coming {
+    /// BpfPrograms that pick them.
+    programs: usize,
+    /// Pods that are there already.
+    others: usize,
+    /// Pods that come.
+    pods: usize,
+    /// What the median may be, in milliseconds.
+    most: f64,
 }
 
 /// A node with pods, as its agent sees it.
