@@ -1,4 +1,4 @@
-//! The figures that need no cluster. Each leaves the node as it found it.
+//! The figures of one node's agent. Each leaves the node as it found it.
 
 use std::{
     fs,
