@@ -30,6 +30,7 @@ use sockeye_tests::identity::{RELEASE, admin};
 
 use crate::{
     libbpf::Libbpf,
+    place::Place,
     process::{self, Memory},
     programs::attached,
     table::{Bound, Figure, median, milliseconds},
@@ -51,18 +52,11 @@ pub struct Bench {
     /// libbpf.c, built.
     #[arg(long)]
     libbpf: PathBuf,
-    /// Where a bpffs is mounted that nothing else uses.
-    #[arg(long)]
-    bpffs: PathBuf,
-    /// A cgroup v2 directory that nothing else uses.
-    #[arg(long)]
-    cgroup: PathBuf,
+    #[command(flatten)]
+    place: Place,
     /// The cgroup v2 directory that is node-1's root.
     #[arg(long)]
     node_cgroup: PathBuf,
-    /// An empty folder for what is passing.
-    #[arg(long)]
-    work: PathBuf,
 }
 
 impl Bench {
@@ -75,14 +69,12 @@ impl Bench {
         let cluster = Cluster::of(admin().await?);
         println!("the operator at rest: bare calls, {REPEATS} times");
         cluster.operator(0).await?;
-        let object = self.work.join("tcp-events-btf.bpf.o");
-        fs::write(&object, TCP_EVENTS_BTF)?;
-        let mut libbpf = Libbpf::start(&self.libbpf, &object, &self.bpffs.join("cluster"))?;
-        let place = [("bare".to_owned(), vec![self.cgroup.clone()])];
+        let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "cluster")?;
+        let placed = [("bare".to_owned(), vec![self.place.cgroup.clone()])];
         let mut bare = Vec::new();
         for i in 0..WARM_UP + REPEATS {
-            let load: Duration = libbpf.apply(&place)?.into_iter().sum();
-            libbpf.undo(&place)?;
+            let load: Duration = libbpf.apply(&placed)?.into_iter().sum();
+            libbpf.undo(&placed)?;
             let took = cluster.bare(i).await? + load;
             if i >= WARM_UP {
                 bare.push(milliseconds(took));

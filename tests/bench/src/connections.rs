@@ -20,6 +20,7 @@ use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 use sockeye_tests::{program::Applied, run};
 
 use crate::{
+    place::Place,
     process::Process,
     programs::{at, attached, manifest_of},
     table::{Figure, median},
@@ -45,28 +46,21 @@ pub struct Bench {
     /// The agent's binary, as its image has it.
     #[arg(long)]
     agent: PathBuf,
-    /// Where a bpffs is mounted that nothing else uses.
-    #[arg(long)]
-    bpffs: PathBuf,
-    /// A cgroup v2 directory that nothing else uses.
-    #[arg(long)]
-    cgroup: PathBuf,
-    /// An empty folder for what is passing.
-    #[arg(long)]
-    work: PathBuf,
+    #[command(flatten)]
+    place: Place,
 }
 
 impl Bench {
     /// All of them.
     pub fn run(&self) -> Result<Vec<Figure>> {
-        let manifests = self.work.join("manifests");
+        let manifests = self.place.work.join("manifests");
         fs::create_dir(&manifests)?;
         let (few, many) = (self.by_sockeye(FEW, &manifests)?, self.by_sockeye(MANY, &manifests)?);
-        let mut agent = Process::start(&self.agent, &manifests, &self.bpffs, &self.cgroup, None)?;
+        let mut agent = Process::start(&self.agent, &manifests, &self.place.bpffs, &self.place.cgroup, None)?;
         agent.reported(FEW + MANY)?;
         let mut sides = [
-            Side::start(&self.cgroup, "none")?,
-            Side::start(&self.cgroup, "none-again")?,
+            Side::start(&self.place.cgroup, "none")?,
+            Side::start(&self.place.cgroup, "none-again")?,
             few,
             self.by_bpftool(FEW, "bpftool-few")?,
             self.by_bpftool(FEW, "bpftool-few-again")?,
@@ -87,22 +81,22 @@ impl Bench {
 
     /// A side whose counters the agent attaches, once it is started with these manifests.
     fn by_sockeye(&self, count: usize, manifests: &Path) -> Result<Side> {
-        let mut side = Side::start(&self.cgroup, &format!("sockeye-{count}"))?;
+        let mut side = Side::start(&self.place.cgroup, &format!("sockeye-{count}"))?;
         for i in 0..count {
             let name = format!("{}-{i}", side.name);
             let manifest = manifest_of(&name, TCP_EVENTS_BTF, &at(&format!("/{}", side.name)));
             fs::write(manifests.join(format!("{name}.yaml")), manifest)?;
-            side.maps.push(format!("{}/sockeye/{name}/maps/my_map", self.bpffs.display()));
+            side.maps.push(format!("{}/sockeye/{name}/maps/my_map", self.place.bpffs.display()));
         }
         Ok(side)
     }
 
     /// A side whose counters bpftool has attached.
     fn by_bpftool(&self, count: usize, name: &str) -> Result<Side> {
-        let mut side = Side::start(&self.cgroup, name)?;
-        let object = self.work.join("tcp-events-btf.bpf.o");
+        let mut side = Side::start(&self.place.cgroup, name)?;
+        let object = self.place.work.join("tcp-events-btf.bpf.o");
         fs::write(&object, TCP_EVENTS_BTF)?;
-        let [object, cgroup, bpffs] = [&object, &side.cgroup, &self.bpffs].map(|path| path.display().to_string());
+        let [object, cgroup, bpffs] = [&object, &side.cgroup, &self.place.bpffs].map(|path| path.display().to_string());
         for i in 0..count {
             let (pin, maps) = (format!("{bpffs}/{name}-{i}"), format!("{bpffs}/{name}-{i}-maps"));
             bpftool(&["prog", "load", &object, &pin, "pinmaps", &maps])?;

@@ -1,6 +1,7 @@
 //! The measure: libbpf.c, which does with libbpf what the agent does, in a process of its own.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -8,6 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use sockeye_ebpf::programs::TCP_EVENTS_BTF;
+
+use crate::place::Place;
 
 /// A program's name, and the cgroups that it is attached to.
 pub type Placed = (String, Vec<PathBuf>);
@@ -20,10 +24,12 @@ pub struct Libbpf {
 }
 
 impl Libbpf {
-    /// Starts it, with an object and a directory on bpffs that it makes.
-    pub fn start(binary: &Path, object: &Path, directory: &Path) -> Result<Self> {
+    /// Starts it, with the counter's BTF form and a directory on bpffs that it makes.
+    pub fn start(binary: &Path, place: &Place, directory: &str) -> Result<Self> {
+        let object = place.work.join("tcp-events-btf.bpf.o");
+        fs::write(&object, TCP_EVENTS_BTF)?;
         let mut child = Command::new(binary)
-            .args([object, directory])
+            .args([object, place.bpffs.join(directory)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

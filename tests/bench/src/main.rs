@@ -2,6 +2,7 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | [`place`] | where a bench has what it makes |
 //! | [`table`] | a figure, its bound and its verdict; all of them as a table and as JSON |
 //! | [`programs`] | the BpfPrograms that are run, and the cgroups for them |
 //! | [`libbpf`] | the measure: a C program that does the same |
@@ -20,6 +21,7 @@ mod kubelet;
 mod libbpf;
 mod node;
 mod own;
+mod place;
 mod pods;
 mod process;
 mod programs;

@@ -18,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     libbpf::Libbpf,
     own::{Own, settle},
+    place::Place,
     process::Process,
     programs::{Cgroups, Fetched, Nothing, attached, manifest, program, revision, wants},
     table::{Bound, Figure, median, milliseconds},
@@ -35,8 +36,8 @@ const MANY: usize = 1000;
 const ROUNDS: usize = 3;
 /// How often a process is started.
 const STARTS: usize = 20;
-/// The agent looks at everything again every ten seconds: after that its memory is what it stays.
-const A_SWEEP_LATER: Duration = Duration::from_secs(12);
+/// The agent has glanced at everything several times by then: its memory is what it stays.
+const AT_REST: Duration = Duration::from_secs(12);
 /// Loading like libbpf costs at most so many times libbpf's.
 const TIMES: Bound = Bound::Ratio(1.5);
 
@@ -49,27 +50,20 @@ pub struct Bench {
     /// libbpf.c, built.
     #[arg(long)]
     libbpf: PathBuf,
-    /// Where a bpffs is mounted that nothing else uses.
-    #[arg(long)]
-    bpffs: PathBuf,
-    /// A cgroup v2 directory that nothing else uses.
-    #[arg(long)]
-    cgroup: PathBuf,
+    #[command(flatten)]
+    place: Place,
     /// The folder of the images' archives.
     #[arg(long)]
     images: PathBuf,
-    /// An empty folder for what is passing.
-    #[arg(long)]
-    work: PathBuf,
 }
 
 impl Bench {
     /// All of them.
     pub fn run(&self) -> Result<Vec<Figure>> {
         // The agent says a line for each BpfProgram that it brings into effect, which is part of what it costs.
-        let log = fs::File::create(self.work.join("own.log"))?;
+        let log = fs::File::create(self.place.work.join("own.log"))?;
         tracing_subscriber::fmt().with_env_filter(EnvFilter::new("info")).with_writer(log).with_ansi(false).init();
-        let cgroups = Cgroups::make(&self.cgroup)?;
+        let cgroups = Cgroups::make(&self.place.cgroup)?;
         let mut figures = Vec::new();
         println!("one program, {REPEATS} times");
         figures.extend(self.one(&cgroups)?);
@@ -88,7 +82,7 @@ impl Bench {
     /// undone at the end, so that nothing that the kernel does later for an undone one falls on the next.
     fn one(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
         let places: Vec<_> = (0..WARM_UP + REPEATS).map(|i| (program(i), vec![cgroups.directory(i)])).collect();
-        let mut libbpf = self.libbpf("one-libbpf")?;
+        let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "one-libbpf")?;
         let mut seed = Side::start(self, "one-seed", TCP_EVENTS, places.len())?;
         let mut btf = Side::start(self, "one-btf", TCP_EVENTS_BTF, places.len())?;
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
@@ -110,7 +104,7 @@ impl Bench {
 
     /// A thousand at once, and the same thousand found again by another agent, which has no bytes to load from.
     fn many(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
-        let mut libbpf = self.libbpf("many-libbpf")?;
+        let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "many-libbpf")?;
         let all: Vec<_> = (0..MANY).map(|i| revision(i, TCP_EVENTS)).collect::<Result<_>>()?;
         let wanted = wants(all);
         let places: Vec<_> = (0..MANY).map(|i| (program(i), vec![cgroups.directory(i)])).collect();
@@ -121,11 +115,11 @@ impl Bench {
             settle();
 
             let directory = self.directory("many")?;
-            let mut first = Own::start(&directory, &self.cgroup)?;
+            let mut first = Own::start(&directory, &self.place.cgroup)?;
             let from_nothing = first.pass(&wanted, &Fetched(TCP_EVENTS), true);
             let ids = first.in_effect(MANY)?;
             drop(first);
-            let mut second = Own::start(&directory, &self.cgroup)?;
+            let mut second = Own::start(&directory, &self.place.cgroup)?;
             let found_again = second.pass(&wanted, &Nothing, true);
             ensure!(second.in_effect(MANY)? == ids, "the programs found are not those that were loaded");
             second.pass(&wants([]), &Nothing, true);
@@ -150,9 +144,9 @@ impl Bench {
         };
         let told = |what: &str, value| Figure::alone("memory", format!("agent, {what}"), value, "MiB");
 
-        let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup, None)?;
+        let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.place.cgroup, None)?;
         agent.reported(0)?;
-        sleep(A_SWEEP_LATER);
+        sleep(AT_REST);
         let idle = agent.memory()?;
         agent.stop()?;
 
@@ -163,14 +157,14 @@ impl Bench {
         let mut held = Vec::new();
         for _ in 0..2 {
             let start = Instant::now();
-            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup, None)?;
+            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.place.cgroup, None)?;
             agent.reported(MANY)?;
             reported.push(start.elapsed());
-            sleep(A_SWEEP_LATER);
+            sleep(AT_REST);
             held.push(agent.memory()?);
             agent.stop()?;
         }
-        Own::clear(&bpffs, &self.cgroup)?;
+        Own::clear(&bpffs, &self.place.cgroup)?;
         let mut figures =
             vec![figure("idle, VmRSS", idle.resident, 15.0), figure("idle, Pss", idle.proportional, 15.0)];
         for (when, held, reported) in
@@ -195,7 +189,7 @@ impl Bench {
             let manifests = self.manifests("start")?;
             fs::write(manifests.join("first.yaml"), manifest(0, TCP_EVENTS))?;
             let start = Instant::now();
-            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.cgroup, None)?;
+            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.place.cgroup, None)?;
             while attached(&cgroup)?.is_empty() {
                 ensure!(start.elapsed() < Duration::from_secs(10), "nothing came into effect in ten seconds");
                 sleep(Duration::from_micros(100));
@@ -204,7 +198,7 @@ impl Bench {
             agent.reported(1)?;
             reported.push(milliseconds(start.elapsed()));
             agent.stop()?;
-            Own::clear(&bpffs, &self.cgroup)?;
+            Own::clear(&bpffs, &self.place.cgroup)?;
         }
         let figure =
             |what: &str, all| Figure::alone("start", format!("process to first program {what}"), median(all), "ms");
@@ -223,22 +217,16 @@ impl Bench {
         ["agent", "operator"].into_iter().map(size).collect()
     }
 
-    fn libbpf(&self, name: &str) -> Result<Libbpf> {
-        let object = self.work.join("tcp-events-btf.bpf.o");
-        fs::write(&object, TCP_EVENTS_BTF)?;
-        Libbpf::start(&self.libbpf, &object, &self.bpffs.join(name))
-    }
-
     /// A directory on bpffs, as a bpffs of its own.
     fn directory(&self, name: &str) -> Result<PathBuf> {
-        let directory = self.bpffs.join(name);
+        let directory = self.place.bpffs.join(name);
         fs::create_dir_all(&directory)?;
         Ok(directory)
     }
 
     /// An empty folder of manifests.
     fn manifests(&self, name: &str) -> Result<PathBuf> {
-        let folder = self.work.join(name);
+        let folder = self.place.work.join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
@@ -258,7 +246,7 @@ struct Side {
 
 impl Side {
     fn start(bench: &Bench, name: &str, object: &'static [u8], count: usize) -> Result<Self> {
-        let own = Own::start(&bench.directory(name)?, &bench.cgroup)?;
+        let own = Own::start(&bench.directory(name)?, &bench.place.cgroup)?;
         let revisions: Vec<_> = (0..count).map(|i| revision(i, object)).collect::<Result<_>>()?;
         Ok(Self { own, wants: wants([]), object, revisions: revisions.into_iter() })
     }

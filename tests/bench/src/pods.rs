@@ -15,6 +15,7 @@ use crate::{
     kubelet::Kubelet,
     libbpf::{Libbpf, Placed},
     own::{Own, settle},
+    place::Place,
     process::{Memory, Process},
     programs::{attached, manifest_of, program},
     table::{Bound, Figure, median, milliseconds, percentile},
@@ -47,15 +48,8 @@ pub struct Bench {
     /// libbpf.c, built.
     #[arg(long)]
     libbpf: PathBuf,
-    /// Where a bpffs is mounted that nothing else uses.
-    #[arg(long)]
-    bpffs: PathBuf,
-    /// A cgroup v2 directory that nothing else uses.
-    #[arg(long)]
-    cgroup: PathBuf,
-    /// An empty folder for what is passing.
-    #[arg(long)]
-    work: PathBuf,
+    #[command(flatten)]
+    place: Place,
 }
 
 impl Bench {
@@ -74,7 +68,7 @@ impl Bench {
     fn links(&self) -> Result<Vec<Figure>> {
         let node = Node::start(self, "links", PODS, PROGRAMS)?;
         let pods = (0..PODS).map(|n| node.kubelet.make(n)).collect::<Result<Vec<_>>>()?;
-        let mut libbpf = self.libbpf()?;
+        let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "libbpf")?;
         let cgroups: Vec<PathBuf> = (0..PODS).map(|n| node.kubelet.directory(n)).collect();
         let placed: Vec<Placed> = (0..PROGRAMS).map(|i| (program(i), cgroups.clone())).collect();
         let (mut floor, mut from_nothing, mut found_again, mut idle) = (vec![], vec![], vec![], vec![]);
@@ -145,12 +139,6 @@ impl Bench {
             figure("99th percentile", percentile(took, 99)),
         ])
     }
-
-    fn libbpf(&self) -> Result<Libbpf> {
-        let object = self.work.join("tcp-events-btf.bpf.o");
-        fs::write(&object, TCP_EVENTS_BTF)?;
-        Libbpf::start(&self.libbpf, &object, &self.bpffs.join("libbpf"))
-    }
 }
 
 /// Pods that come one by one.
@@ -187,7 +175,8 @@ struct Start {
 impl<'a> Node<'a> {
     /// With so many pods listed, of which none is there yet, and so many BpfPrograms that pick them all.
     fn start(bench: &'a Bench, name: &str, listed: usize, programs: usize) -> Result<Self> {
-        let (cgroup, bpffs, manifests) = (bench.cgroup.join(name), bench.bpffs.join(name), bench.work.join(name));
+        let (cgroup, bpffs, manifests) =
+            (bench.place.cgroup.join(name), bench.place.bpffs.join(name), bench.place.work.join(name));
         fs::create_dir(&bpffs)?;
         fs::create_dir(&manifests)?;
         let kubelet = Kubelet::start(&cgroup, &manifests, listed)?;
