@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs, io, iter,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -43,7 +43,28 @@ pub struct Folder {
     /// What tells of the node's pods.
     listed: Option<Listed>,
     manifests: BTreeMap<PathBuf, Manifest>,
+    objects: Objects,
     printed: String,
+}
+
+/// Objects' bytes by their digests: those that several manifests hold are kept once.
+#[derive(Debug, Default)]
+struct Objects(BTreeMap<String, Weak<[u8]>>);
+
+impl Objects {
+    /// Has a manifest share its bytes with those that have the same.
+    fn share(&mut self, Dispatched { revision, bytes }: &mut Dispatched) {
+        let digest = &revision.spec.digest;
+        match self.0.get(digest).and_then(Weak::upgrade) {
+            Some(same) => *bytes = same,
+            None => drop(self.0.insert(digest.clone(), Arc::downgrade(bytes))),
+        }
+    }
+
+    /// Forgets what no manifest holds any more.
+    fn forget(&mut self) {
+        self.0.retain(|_, bytes| bytes.strong_count() > 0);
+    }
 }
 
 /// One manifest, as it was last read.
@@ -89,6 +110,7 @@ impl Folder {
             node_name: node_name.to_owned(),
             listed: None,
             manifests: BTreeMap::new(),
+            objects: Objects::default(),
             printed: String::new(),
         })
     }
@@ -138,7 +160,8 @@ impl Folder {
         for (path, stamp) in found {
             if self.manifests.get(&path).is_none_or(|manifest| manifest.stamp != stamp) {
                 let previous = self.manifests.remove(&path);
-                let manifest = Manifest::read(&path, stamp, previous);
+                let mut manifest = Manifest::read(&path, stamp, previous);
+                manifest.dispatched.iter_mut().for_each(|dispatched| self.objects.share(dispatched));
                 if let Acceptance::Refused { reason, message } = &manifest.acceptance {
                     tracing::warn!(manifest = %path.display(), reason = reason.as_str(), "{message}");
                 }
@@ -146,6 +169,7 @@ impl Folder {
                 changed = true;
             }
         }
+        self.objects.forget();
         Ok(changed)
     }
 
@@ -342,5 +366,26 @@ mod tests {
         };
         assert_eq!(left("another"), Vec::<String>::new());
         assert_eq!(left("this"), ["a.status.yaml", "b.c.status.yaml", NODE_STATUS]);
+    }
+
+    #[test]
+    fn the_same_object_is_kept_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let example = include_str!("../../../deploy/examples/tcp-events.yaml");
+        for name in ["a", "b"] {
+            let manifest = example.replacen("name: tcp-events", &format!("name: {name}"), 1);
+            fs::write(folder.path().join(format!("{name}.yaml")), manifest).unwrap();
+        }
+        let mut open = Folder::open(folder.path(), "n", "b").unwrap();
+        open.scan().unwrap();
+        let kept: Vec<_> =
+            open.manifests.values().map(|manifest| &manifest.dispatched.as_ref().unwrap().bytes).collect();
+        assert!(kept.len() == 2 && Arc::ptr_eq(kept[0], kept[1]));
+        fs::remove_file(folder.path().join("a.yaml")).unwrap();
+        open.scan().unwrap();
+        assert_eq!(open.objects.0.len(), 1, "the other one still has it");
+        fs::remove_file(folder.path().join("b.yaml")).unwrap();
+        open.scan().unwrap();
+        assert!(open.objects.0.is_empty());
     }
 }
