@@ -64,10 +64,10 @@ impl Turns {
         agent.pass(wants, bytes, sweep).await;
         // A pod that came meanwhile has a directory of its own that is to be watched, and looked into after that.
         self.due = self.cover_pods(agent, wants);
-        let directories = agent.directories();
-        // From here on, not from the next glance, others that attach beside what was attached just now are news.
-        self.due |= !directories.is_empty() && agent.glance();
-        self.watch.cover(directories);
+        let observed = agent.observed();
+        // What is reported is what runs now; and others that attach beside it from here on are news.
+        self.due |= !observed.is_empty() && agent.glance();
+        self.watch.cover(agent.directories(observed));
     }
 
     /// Watches the cgroups in which pods come and go, as far as anything is wanted of pods; says whether there are new ones.

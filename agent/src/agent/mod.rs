@@ -113,7 +113,7 @@ pub struct Agent<H> {
     told: BTreeMap<String, pods::Pod>,
     /// Why the container runtime starts containers without asking, where it does.
     unasked: Option<String>,
-    /// What was observed since [`Agent::directories`] was asked last.
+    /// What was observed since [`Agent::observed`] was asked last.
     observed: BTreeSet<String>,
 }
 
@@ -301,9 +301,13 @@ impl<H: Host> Agent<H> {
         })
     }
 
-    /// The directories of what was observed since the last call, and whose they are.
-    pub fn directories(&mut self) -> Vec<(PathBuf, String)> {
-        let observed = std::mem::take(&mut self.observed);
+    /// The BpfPrograms that were observed since the last call.
+    pub fn observed(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.observed)
+    }
+
+    /// The directories of what was observed, and whose they are.
+    pub fn directories(&self, observed: BTreeSet<String>) -> Vec<(PathBuf, String)> {
         let of = |name: String| {
             let held = self.tracks.get(&name).map(|track| &track.held).filter(|held| !held.is_empty());
             let directories = held.map(|held| self.host.directories(&name, held)).unwrap_or_default();

@@ -97,9 +97,14 @@ fn lower_priorities_run_first_whenever_they_come() {
     assert_eq!(runs(&node, &all), ["second", "middle", "last", &stranger, "first", "very-last"]);
     assert_eq!(all.map(|name| link(&node, name)), after);
 
+    // What has gone is not told any more.
+    node.remove("middle");
+    let expected = ["second", "last", &stranger, "first", "very-last"];
+    node.until("the order without it", |node| said(node) == expected);
+
     node.run("bpftool", &["cgroup", "detach", &cgroup, "sock_ops", "pinned", &pin]);
     node.run("rm", &[&pin]);
-    for name in all {
+    for name in all.into_iter().filter(|name| *name != "middle") {
         node.remove(name);
     }
     node.nothing_left();
