@@ -110,7 +110,7 @@ pub async fn cluster<H: Host>(
     }
 }
 
-async fn follow<H: Host>(mut agent: Agent<H>, cluster: Cluster, mut gate: Gate) -> Result<()> {
+async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Gate) -> Result<()> {
     tokio::select! {
         ready = cluster.ready() => ready?,
         () = gate.hold() => {}

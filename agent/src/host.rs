@@ -11,7 +11,7 @@ use sockeye_crds::revision::Feature;
 use crate::{
     execute::{Executed, Executor},
     failure::Failure,
-    held::{Held, Names},
+    held::Held,
     kept::Kept,
     kernel::{
         SysError,
@@ -43,8 +43,8 @@ pub trait Host {
     fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError>;
     /// What one BpfProgram has.
     fn observe(&mut self, name: &str) -> Result<Held, SysError>;
-    /// The same, where it is known what there is.
-    fn observe_known(&mut self, name: &str, names: &Names) -> Result<Held, SysError>;
+    /// The same, after steps that were executed where there was this before.
+    fn observe_after(&mut self, name: &str, before: &Held, steps: &[Step]) -> Result<Held, SysError>;
     /// What is attached at the cgroup at a path; nothing where there is none.
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError>;
     /// What runs for sockets that enter a BpfProgram's map, by its pin name; nothing where there is none.
@@ -139,8 +139,8 @@ impl Host for Kernel {
         self.with_kept(name, |node, kept| observe::home(&node.layout.home(name), &node.root, kept))
     }
 
-    fn observe_known(&mut self, name: &str, names: &Names) -> Result<Held, SysError> {
-        self.with_kept(name, |node, kept| observe::known(&node.layout.home(name), &node.root, names, kept))
+    fn observe_after(&mut self, name: &str, before: &Held, steps: &[Step]) -> Result<Held, SysError> {
+        self.with_kept(name, |node, kept| observe::after(&node.layout.home(name), &node.root, before, steps, kept))
     }
 
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {

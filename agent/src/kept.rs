@@ -37,6 +37,8 @@ pub struct Previous {
 pub struct KeptProgram {
     /// Its descriptor.
     pub fd: OwnedFd,
+    /// Its ID.
+    pub id: u32,
     /// The load that it came from, as the note said when it was last there.
     pub load_key: Option<String>,
 }
@@ -46,6 +48,8 @@ pub struct KeptProgram {
 pub struct KeptLink {
     /// Its descriptor.
     pub fd: OwnedFd,
+    /// The ID of a link to a cgroup; 0 else: a map is asked each time.
+    pub id: u32,
     /// The cgroup's path, as the note said when it was last there.
     pub path: Option<String>,
     /// Where it is a program that this agent has attached to a map without a link: the attach type.

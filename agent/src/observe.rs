@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names},
+    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names, Site},
     kept::{Kept, KeptLink, KeptProgram},
     kernel::{
         Call as _, SysError, bpf, bpffs,
@@ -18,6 +18,7 @@ use crate::{
     kubelet,
     layout::{self, Home, Layout, Origin, STAGING, Trial},
     on_map::{self, OnMap},
+    plan::Step,
     pods::PodCgroup,
     wanted::Wanted,
 };
@@ -143,9 +144,9 @@ pub fn keeper(root: &Root, path: &str, attach_type: u32) -> Result<Option<Keeper
 pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError> {
     const LISTS: usize = 4;
     let once = |kept: &mut Kept| match list(home)? {
-        Some(names) => read(home, root, &names, kept),
+        Some(names) => read(home, root, &names, Notes::read(home)?, kept),
         None if kept.is_empty() => Ok(Held::default()),
-        None => read(home, root, &Names::default(), kept),
+        None => read(home, root, &Names::default(), Notes::default(), kept),
     };
     for _ in 1..LISTS {
         match once(kept) {
@@ -156,13 +157,47 @@ pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError>
     once(kept)
 }
 
-/// Reads one home in which these are known to be, without listing any directory. Whatever else may have come there since
-/// they were listed is found by the next look; where one of them has gone, this is a look at all of it.
-pub fn known(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held, SysError> {
-    match read(home, root, names, kept) {
+/// Reads one home after steps, without listing any directory: what they touched, the rest being as it was. Whatever else may
+/// have come there is found by the next look; where something of it has gone, this is a look at all of it.
+pub fn after(home: &Home, root: &Root, before: &Held, steps: &[Step], kept: &mut Kept) -> Result<Held, SysError> {
+    let read = match links_alone(steps) {
+        Some(touched) => relinked(home, root, before, touched, kept),
+        None => read(home, root, &Names::of(before).after(steps), Notes::after(before, steps), kept),
+    };
+    match read {
         Err(error) if error.is_not_found() => self::home(home, root, kept),
         held => held,
     }
+}
+
+/// The links to cgroups that steps make and remove, and whether each is made; nothing where they do anything else.
+fn links_alone(steps: &[Step]) -> Option<Vec<(LinkKey, bool)>> {
+    let touched = |step: &Step| match step {
+        Step::Attach { function, site: site @ Site::Cgroup(_), .. } => Some((LinkKey::to(function, site), true)),
+        Step::Detach(key) if key.map().is_none() => Some((key.clone(), false)),
+        _ => None,
+    };
+    steps.iter().map(touched).collect()
+}
+
+/// What there was, with those links as they are now.
+fn relinked(
+    home: &Home,
+    root: &Root,
+    before: &Held,
+    touched: Vec<(LinkKey, bool)>,
+    kept: &mut Kept,
+) -> Result<Held, SysError> {
+    let mut reader = Reader { home, attached: Attached { root, queried: BTreeMap::new() }, kept };
+    let mut held = before.clone();
+    for (key, made) in touched {
+        if made {
+            held.links.insert(key.clone(), reader.pinned_link(&key)?);
+        } else {
+            held.links.remove(&key);
+        }
+    }
+    Ok(held)
 }
 
 /// What there is; nothing where there is no home.
@@ -187,12 +222,47 @@ fn list(home: &Home) -> Result<Option<Names>, SysError> {
     }))
 }
 
-fn read(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held, SysError> {
+/// The notes on all of a home.
+#[derive(Default)]
+struct Notes {
+    uid: Option<String>,
+    revision: Option<String>,
+    trial: Option<Trial>,
+}
+
+impl Notes {
+    fn read(home: &Home) -> Result<Self, SysError> {
+        Ok(Self {
+            uid: bpffs::read_note(&home.uid())?,
+            revision: bpffs::read_note(&home.revision())?,
+            trial: bpffs::read_note(&home.trial())?.as_deref().and_then(Trial::parse),
+        })
+    }
+
+    /// What they are after steps that were executed where there was this before.
+    fn after(before: &Held, steps: &[Step]) -> Self {
+        let Held { uid, revision, trial, .. } = before;
+        let mut notes = Self { uid: uid.clone(), revision: revision.clone(), trial: trial.clone() };
+        for step in steps {
+            match step {
+                Step::Claim { uid } => notes.uid = Some(uid.clone()),
+                Step::SetRevision(revision) => notes.revision.clone_from(revision),
+                Step::SetTrial(trial) => notes.trial = Some(trial.clone()),
+                Step::Leave => notes = Self::default(),
+                _ => {}
+            }
+        }
+        notes
+    }
+}
+
+fn read(home: &Home, root: &Root, names: &Names, notes: Notes, kept: &mut Kept) -> Result<Held, SysError> {
+    let Notes { uid, revision, trial } = notes;
     let mut reader = Reader { home, attached: Attached { root, queried: BTreeMap::new() }, kept };
     let mut held = Held {
-        uid: bpffs::read_note(&home.uid())?,
-        revision: bpffs::read_note(&home.revision())?,
-        trial: bpffs::read_note(&home.trial())?.as_deref().and_then(Trial::parse),
+        uid,
+        revision,
+        trial,
         previous: reader.kept.previous.as_ref().map(|previous| previous.revision.clone()),
         retained: names.retained.clone(),
         stray: names.stray,
@@ -237,18 +307,16 @@ impl Reader<'_> {
         let info = info::program(fd.as_fd())?;
         let origin = bpffs::read_note(&self.home.origin(function))?.as_deref().and_then(Origin::parse);
         let noted = origin.filter(|origin| origin.program_id == info.id).map(|origin| origin.load_key);
-        let known = match self.kept.programs.remove(function) {
-            Some(kept) if info::program_id(kept.fd.as_fd())? == info.id => kept.load_key,
-            _ => None,
-        };
+        let known =
+            self.kept.programs.remove(function).filter(|kept| kept.id == info.id).and_then(|kept| kept.load_key);
         let pinned = noted.is_some() || known.is_none();
         let load_key = noted.or(known);
-        self.kept.programs.insert(function.to_owned(), KeptProgram { fd, load_key: load_key.clone() });
+        self.kept.programs.insert(function.to_owned(), KeptProgram { fd, id: info.id, load_key: load_key.clone() });
         Ok(HeldFunction { info, load_key, pinned })
     }
 
     fn kept_program(&self, function: &str) -> Result<Option<HeldFunction>, SysError> {
-        let Some(KeptProgram { fd, load_key }) = self.kept.programs.get(function) else { return Ok(None) };
+        let Some(KeptProgram { fd, id: _, load_key }) = self.kept.programs.get(function) else { return Ok(None) };
         Ok(Some(HeldFunction { info: info::program(fd.as_fd())?, load_key: load_key.clone(), pinned: false }))
     }
 
@@ -279,18 +347,15 @@ impl Reader<'_> {
         }
         let info = info::link(fd.as_fd())?;
         let noted = bpffs::read_note(&self.home.cgroup(&key.place))?;
-        let known = match self.kept.links.remove(key) {
-            Some(kept) if info::link(kept.fd.as_fd())?.id == info.id => kept.path,
-            _ => None,
-        };
+        let known = self.kept.links.remove(key).filter(|kept| kept.id == info.id).and_then(|kept| kept.path);
         let pinned = noted.is_some() || known.is_none();
         let path = noted.or(known);
-        self.kept.links.insert(key.clone(), KeptLink { fd, path: path.clone(), attached: None });
+        self.kept.links.insert(key.clone(), KeptLink { fd, id: info.id, path: path.clone(), attached: None });
         self.link(info, path, pinned)
     }
 
     fn kept_link(&mut self, key: &LinkKey) -> Result<Option<HeldLink>, SysError> {
-        let Some(KeptLink { fd, path, attached: _ }) = self.kept.links.get(key) else { return Ok(None) };
+        let Some(KeptLink { fd, id: _, path, attached: _ }) = self.kept.links.get(key) else { return Ok(None) };
         if let Some(pin) = key.map() {
             return self.on_map(key, pin, false).map(Some);
         }
@@ -316,7 +381,7 @@ impl Reader<'_> {
             }
             _ => None,
         };
-        self.kept.links.insert(key.clone(), KeptLink { fd, path: None, attached });
+        self.kept.links.insert(key.clone(), KeptLink { fd, id: 0, path: None, attached });
         self.on_map(key, pin, true)
     }
 

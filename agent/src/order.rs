@@ -2,8 +2,8 @@
 //!
 //! The kernel runs what is attached to a cgroup in the order of its list, which an attachment may name a place in
 //! (`BPF_F_BEFORE`, Linux 6.17). Lower priorities stand first, equal ones as they were attached. A link keeps its place when
-//! its program is replaced; it gets another only by being attached anew, so as few as possible move: all but one of the
-//! longest runs that are in order already.
+//! its program is replaced; it gets another only by being attached anew, so as few as possible move: one of the longest
+//! sequences that are in order already stays.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ pub struct Neighbour {
 /// Those of a line that are to move, as indices.
 pub fn astray(line: &[Neighbour]) -> BTreeSet<usize> {
     // A cgroup holds 64 programs of a type at most, so that the square of it is little. `best[i]` is the length of the
-    // longest run in order that ends with `i`, and what is before `i` in it.
+    // longest sequence in order that ends with `i`, and what is before `i` in it.
     let mut best: Vec<(usize, Option<usize>)> = Vec::with_capacity(line.len());
     for (i, one) in line.iter().enumerate() {
         let before = (0..i).filter(|&j| line[j].priority <= one.priority).max_by_key(|&j| best[j].0);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,13 +10,15 @@ use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{
     BpfRevision, Reason,
     node::{Drift, State},
+    program::{DEFAULT_PRIORITY, MapRef},
 };
 
 use crate::{
     drift::{self, Seen},
     failure::Failure,
-    held::Held,
+    held::{Held, HeldMap},
     kernel::info::MapInfo,
+    pods::Needs,
     wanted::Wanted,
 };
 
@@ -83,6 +86,11 @@ pub struct Track {
     pub drift: Vec<Drift>,
     /// Whether something may have happened to it since it was last observed.
     pub stirred: bool,
+    /// Whether another revision is wanted than at the last attempt.
+    pub changed: bool,
+    /// The revision as it was told: told again, it is the same without a look into it.
+    told: Option<Arc<BpfRevision>>,
+    gist: Gist,
     undone: Undone,
     /// When what others have undone again and again may be repaired.
     repair_at: Option<Instant>,
@@ -90,6 +98,35 @@ pub struct Track {
     seen: bool,
     failures: u32,
     retry_at: Option<Instant>,
+}
+
+/// What of a revision is asked of every BpfProgram in every pass.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gist {
+    needs: Needs,
+    priority: Option<i64>,
+    shares: bool,
+}
+
+impl Gist {
+    fn of(revision: &BpfRevision) -> Self {
+        let spec = &revision.spec;
+        Self {
+            needs: Needs::of(spec.cgroup_targets()),
+            priority: Some(spec.priority.unwrap_or(DEFAULT_PRIORITY)),
+            shares: spec.maps.iter().any(|map| map.from.is_some()),
+        }
+    }
+}
+
+/// What a BpfProgram has as a map that others may share, as last observed.
+pub fn shared<'a>(tracks: &'a BTreeMap<String, Track>, MapRef { program, map }: &MapRef) -> Option<&'a HeldMap> {
+    tracks.get(program)?.held.maps.get(map)
+}
+
+/// Whose a map is, where it is another BpfProgram's and that one still has it.
+pub fn owned<'a>(tracks: &BTreeMap<String, Track>, map: &'a HeldMap) -> Option<&'a MapRef> {
+    map.from.as_ref().filter(|from| shared(tracks, from).is_some_and(|theirs| theirs.info.id == map.info.id))
 }
 
 impl Track {
@@ -135,19 +172,40 @@ impl Track {
         }
     }
 
-    /// Takes the wanted revision; tells whether it is another one than before. What failed before says nothing about it.
-    pub fn set_revision(&mut self, revision: Option<&BpfRevision>) -> bool {
+    /// Takes the wanted revision. What failed before says nothing about another one.
+    pub fn take(&mut self, revision: Option<&Arc<BpfRevision>>) {
+        if let (Some(told), Some(revision)) = (&self.told, revision)
+            && Arc::ptr_eq(told, revision)
+        {
+            return;
+        }
         let name = revision.and_then(|r| r.metadata.name.as_deref());
-        let changed = name != self.revision.as_deref() || (name.is_none() && !self.seen);
-        if changed {
+        if name != self.revision.as_deref() || (name.is_none() && !self.seen) {
             self.failures = 0;
             self.retry_at = None;
             self.revision = name.map(str::to_owned);
             // A revision's name says all of it, its BpfProgram's UID too.
             self.uid = revision.map(|r| r.spec.program.uid.clone());
+            self.changed = true;
         }
         self.seen = true;
-        changed
+        self.gist = revision.map(|revision| Gist::of(revision)).unwrap_or_default();
+        self.told = revision.cloned();
+    }
+
+    /// What has to be known of pods for what is wanted.
+    pub const fn needs(&self) -> Needs {
+        self.gist.needs
+    }
+
+    /// Whether any of its maps is to be another BpfProgram's.
+    pub const fn shares(&self) -> bool {
+        self.gist.shares
+    }
+
+    /// Where it is to run among others, and where it was.
+    pub fn priorities(&self) -> impl Iterator<Item = i64> {
+        self.gist.priority.into_iter().chain(self.wanted.as_ref().map(|wanted| wanted.priority))
     }
 
     /// What is wanted can't be told: what is there stays, and is told with the reason.
@@ -158,6 +216,7 @@ impl Track {
         self.failure = Some(Failure::new(Reason::Unsupported, why));
         self.settled = false;
         self.seen = false;
+        self.told = None;
         // Once it can be told, that is news, whatever else changed.
         self.stirred = true;
     }
@@ -185,7 +244,7 @@ impl Track {
 
     /// Whether it is attached anew as pods come and go: not while it waits with something that is wrong whatever pods there are.
     pub fn follows_pods(&self) -> bool {
-        self.failure.as_ref().is_none_or(|failure| failure.partial)
+        self.gist.needs.pods && self.failure.as_ref().is_none_or(|failure| failure.partial)
     }
 
     /// Waits no longer: what it failed for may have changed.

@@ -15,10 +15,10 @@ use crate::{
     drift,
     execute::Executed,
     failure::Failure,
-    held::Names,
     host::{Host, Order},
     kernel::{SysError, cgroup::Cgroup, facts::Machine, load::KernelBtf},
     plan::{Step, plan},
+    track,
     wanted::{Here, Wanted},
 };
 
@@ -28,18 +28,28 @@ const CGROUP_DEVICE: u32 = 6;
 /// A plan that something came in between of, as the death of a cgroup, is made anew at once; so often in all.
 const ROUNDS: usize = 4;
 
+/// What an attempt begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// An observation.
+    Anew,
+    /// What was observed last: nothing is known to have happened to it, and pods have come or gone.
+    Known,
+}
+
 impl<H: Host> Agent<H> {
     /// Takes one.
     pub(super) async fn attempt(
         &mut self,
         name: &str,
         revision: Option<&BpfRevision>,
+        look: Look,
         here: &Here,
         bytes: &impl Bytes,
         kernel_btf: &KernelBtf,
     ) -> Result<(), Failure> {
         let wanted = revision.map(|revision| Wanted::new(revision, here)).transpose();
-        let mut found = Some(self.take_in(name, wanted.as_ref().ok().cloned().flatten())?);
+        let mut found = Some(self.take_in(name, wanted.as_ref().ok().cloned().flatten(), look)?);
         if revision.is_some() && self.is_suspended(name)? {
             return Ok(());
         }
@@ -59,8 +69,11 @@ impl<H: Host> Agent<H> {
 
     /// Observes, and takes in what is wanted and what others have done; gives the wanted cgroups that exist. These are looked
     /// for after the rest: of a link that died with its cgroup the cgroup must not be seen any more.
-    fn take_in(&mut self, name: &str, wanted: Option<Wanted>) -> Result<BTreeMap<String, Cgroup>, Failure> {
-        let held = block_in_place(|| self.host.observe(name))?;
+    fn take_in(&mut self, name: &str, wanted: Option<Wanted>, look: Look) -> Result<BTreeMap<String, Cgroup>, Failure> {
+        let held = match look {
+            Look::Anew => block_in_place(|| self.host.observe(name))?,
+            Look::Known => self.track(name).held.clone(),
+        };
         let cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
         let of_spec = wanted.as_ref().is_some_and(|wanted| wanted.suspended).then(|| "spec.suspend is true".to_owned());
         let suspended = self.suspended.clone().or(of_spec);
@@ -90,7 +103,6 @@ impl<H: Host> Agent<H> {
         if track.settled {
             return Ok(true);
         }
-        let names = Names::of(&track.held).after(&steps);
         let loads = steps.iter().any(|step| matches!(step, Step::Load { .. }));
         let object = match wanted.filter(|_| loads) {
             Some(wanted) => {
@@ -102,9 +114,9 @@ impl<H: Host> Agent<H> {
         block_in_place(|| {
             let order = Order { steps: &steps, wanted, bytes: object.as_deref(), kernel_btf };
             let executed = self.host.execute(name, &order);
-            let held = match &executed {
-                Ok(_) => self.host.observe_known(name, &names)?,
-                Err(_) => self.host.observe(name)?,
+            let held = match (&executed, self.tracks.get(name)) {
+                (Ok(_), Some(before)) => self.host.observe_after(name, &before.held, &steps)?,
+                _ => self.host.observe(name)?,
             };
             let track = self.track(name);
             track.observe(held);
@@ -143,13 +155,12 @@ impl<H: Host> Agent<H> {
         self.track(name).devices = strangers;
     }
 
-    /// What the maps of all other BpfPrograms here may hold.
+    /// What the maps of all other BpfPrograms here may hold. One that is shared counts with the one whose it is.
     fn map_bytes_besides(&self, name: &str, machine: &Machine) -> u64 {
         let others = self.tracks.iter().filter(|(other, _)| *other != name);
         let maps = others.flat_map(|(_, track)| track.held.maps.values());
-        // One that is shared is one map.
-        let bytes: BTreeMap<u32, u64> = maps.map(|map| (map.info.id, map.shape().bytes(machine))).collect();
-        bytes.into_values().sum()
+        let own = maps.filter(|map| track::owned(&self.tracks, map).is_none());
+        own.fold(0, |sum, map| sum.saturating_add(map.shape().bytes(machine)))
     }
 
     fn cgroups(&self, wanted: Option<&Wanted>) -> Result<BTreeMap<String, Cgroup>, SysError> {

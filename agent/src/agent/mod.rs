@@ -20,12 +20,13 @@ mod wants;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     path::PathBuf,
     sync::Arc,
     time::Instant,
 };
 
-use sockeye_crds::{BpfNodeStatus, BpfRevision, node::NodeFacts, target::CgroupTarget};
+use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
 use tokio::task::block_in_place;
 
 use crate::{
@@ -47,6 +48,7 @@ use crate::{
     track::Track,
     wanted::Here,
 };
+use attempt::Look;
 pub use halt::Detached;
 pub use wants::{Bytes, Wants};
 
@@ -84,8 +86,8 @@ pub enum StartError {
 struct Work {
     /// What is to be left as it is, and why.
     leave: Vec<(String, String)>,
-    /// What changed, or has to be looked at again.
-    due: Vec<String>,
+    /// What changed, or has to be looked at again, and how its attempt begins.
+    due: BTreeMap<String, Look>,
     /// What something happened to while its next attempt is not due: its report must stay true.
     look: Vec<String>,
 }
@@ -104,8 +106,8 @@ pub struct Agent<H> {
     /// Whether that was said on this node.
     marked: bool,
     beside: Beside,
-    /// Whether the kernel keeps an order among programs on one cgroup.
-    keeps_order: bool,
+    /// Whether BpfPrograms stand in any order but that of their attachment, as of the last look.
+    ordered: bool,
     /// The pods as they were at the last look, and whether they were others before.
     pods: Pods,
     pods_moved: bool,
@@ -145,7 +147,7 @@ impl<H: Host> Agent<H> {
             suspended: None,
             marked: false,
             beside: Beside::default(),
-            keeps_order: false,
+            ordered: false,
             pods: Pods::default(),
             pods_moved: false,
             told: BTreeMap::new(),
@@ -158,27 +160,28 @@ impl<H: Host> Agent<H> {
     /// sweep, all.
     pub async fn pass(&mut self, wants: &Wants, bytes: &impl Bytes, sweep: bool) {
         let kernel_btf = KernelBtf::default();
+        let needs = self.take(wants);
         // Without bpffs nothing can be told of what is there, and nothing kept: every attempt fails, and says so.
-        let here = block_in_place(|| self.look(wants, sweep)).map_err(Failure::from);
-        let Work { leave, due, look } = self.work(wants, sweep);
+        let here = block_in_place(|| self.look(wants, needs, sweep)).map_err(Failure::from);
+        let Work { leave, mut due, look } = self.work(wants, needs, sweep);
         for (name, why) in leave.into_iter().filter(|_| here.is_ok()) {
             self.leave_alone(&name, why);
         }
         for name in look.into_iter().filter(|_| here.is_ok()) {
             self.refresh(&name);
         }
-        let mut due: BTreeSet<String> = due.into_iter().collect();
         for _ in 0..ROUNDS {
-            for name in due {
+            for (name, look) in due {
                 tracing::debug!(program = name, "attempt");
                 let revision = wants.run.get(&name).map(Arc::as_ref);
                 let outcome = match &here {
-                    Ok(here) => self.attempt(&name, revision, here, bytes, &kernel_btf).await,
+                    Ok(here) => self.attempt(&name, revision, look, here, bytes, &kernel_btf).await,
                     Err(failure) => Err(failure.clone()),
                 };
                 self.note(&name, outcome);
             }
-            due = if here.is_ok() { block_in_place(|| self.stale()) } else { BTreeSet::new() };
+            let stale = if here.is_ok() { block_in_place(|| self.stale()) } else { BTreeSet::new() };
+            due = stale.into_iter().map(|name| (name, Look::Anew)).collect();
             if due.is_empty() {
                 break;
             }
@@ -186,38 +189,38 @@ impl<H: Host> Agent<H> {
         self.tracks.retain(|_, track| track.is_wanted() || !track.held.is_empty() || track.failure.is_some());
     }
 
-    /// Takes what is wanted, and says what there is to do. Most of the time that is nothing for most BpfPrograms: tracks and
-    /// revisions are both in the order of names, so that one walk along both finds the others, and only their names are copied.
-    fn work(&mut self, wants: &Wants, sweep: bool) -> Work {
-        let mut work = Work::default();
-        let now = Instant::now();
+    /// Takes what is wanted, and says what has to be known of pods for that. Tracks and revisions are both in the order of names,
+    /// so that one walk along both does it; what has not changed, as most has not, is not looked into.
+    fn take(&mut self, wants: &Wants) -> Needs {
         let mut revisions = wants.run.iter().peekable();
         let mut new = Vec::new();
         for (name, track) in &mut self.tracks {
-            while let Some((wanted, _)) = revisions.next_if(|(wanted, _)| *wanted < name) {
-                new.push(wanted.clone());
+            while let Some(one) = revisions.next_if(|(wanted, _)| *wanted < name) {
+                new.push(one);
             }
-            let revision = revisions.next_if(|(wanted, _)| *wanted == name).map(|(_, revision)| &**revision);
-            let stirred = std::mem::take(&mut track.stirred) || sweep;
-            let moved = self.pods_moved && track.follows_pods() && revision.is_some_and(picks_pods);
-            if let Some(why) = wants.leave_alone(name, revision) {
+            track.take(revisions.next_if(|(wanted, _)| *wanted == name).map(|(_, revision)| revision));
+        }
+        for (name, revision) in new.into_iter().chain(revisions) {
+            self.tracks.entry(name.clone()).or_default().take(Some(revision));
+        }
+        self.tracks.values().map(Track::needs).fold(Needs::default(), Needs::and)
+    }
+
+    /// What there is to do.
+    fn work(&mut self, wants: &Wants, needs: Needs, sweep: bool) -> Work {
+        let mut work = Work::default();
+        let now = Instant::now();
+        let may_leave = !wants.tells_all(needs);
+        for (name, track) in &mut self.tracks {
+            let (stirred, changed) = (mem::take(&mut track.stirred) || sweep, mem::take(&mut track.changed));
+            if may_leave && let Some(why) = wants.leave_alone(name, track) {
                 work.leave.push((name.clone(), why));
-            } else if track.set_revision(revision) || moved || track.retry_at().map_or(stirred, |at| at <= now) {
-                work.due.push(name.clone());
+            } else if changed || track.retry_at().map_or(stirred, |at| at <= now) {
+                work.due.insert(name.clone(), Look::Anew);
+            } else if self.pods_moved && track.follows_pods() {
+                work.due.insert(name.clone(), if stirred { Look::Anew } else { Look::Known });
             } else if stirred {
                 work.look.push(name.clone());
-            }
-        }
-        new.extend(revisions.map(|(wanted, _)| wanted.clone()));
-        for name in new {
-            let revision = wants.run.get(&name).map(Arc::as_ref);
-            let track = self.tracks.entry(name.clone()).or_default();
-            match wants.leave_alone(&name, revision) {
-                Some(why) => work.leave.push((name, why)),
-                None => {
-                    track.set_revision(revision);
-                    work.due.push(name);
-                }
             }
         }
         work
@@ -225,7 +228,7 @@ impl<H: Host> Agent<H> {
 
     /// Looks whether bpffs is there, and the same as before; in a sweep for homes that nobody wants; whether anything is to be
     /// attached at all; and at what revisions are worked out with, pods among it.
-    fn look(&mut self, wants: &Wants, sweep: bool) -> Result<Here, ObserveError> {
+    fn look(&mut self, wants: &Wants, needs: Needs, sweep: bool) -> Result<Here, ObserveError> {
         let bpffs = self.host.bpffs();
         let before = self.bpffs.replace(bpffs.as_ref().ok().copied());
         let bpffs = bpffs?;
@@ -254,8 +257,7 @@ impl<H: Host> Agent<H> {
             self.tracks.values_mut().for_each(Track::forget_failures);
         }
         let mut here = self.host.here()?;
-        self.keeps_order = !here.lacking.order;
-        let needs = wants.needs();
+        self.ordered = !here.lacking.order && others::differ(self.tracks.values().flat_map(Track::priorities));
         if needs.pods {
             let cgroups = self.host.pod_cgroups(needs.containers)?;
             self.told.retain(|uid, _| cgroups.contains_key(uid));
@@ -303,7 +305,7 @@ impl<H: Host> Agent<H> {
 
     /// The BpfPrograms that were observed since the last call.
     pub fn observed(&mut self) -> BTreeSet<String> {
-        std::mem::take(&mut self.observed)
+        mem::take(&mut self.observed)
     }
 
     /// The directories of what was observed, and whose they are.
@@ -365,8 +367,4 @@ impl<H: Host> Agent<H> {
         }
         track.outcome(outcome, Instant::now());
     }
-}
-
-fn picks_pods(revision: &BpfRevision) -> bool {
-    revision.spec.cgroup_targets().any(CgroupTarget::picks)
 }

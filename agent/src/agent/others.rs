@@ -11,7 +11,7 @@ use crate::{
     host::Host,
     kernel::{SysError, cgroup::Cgroup, info::MapInfo},
     order::{self, Neighbour},
-    track::Track,
+    track::{self, Track},
     wanted::Wanted,
 };
 
@@ -34,17 +34,15 @@ impl<H: Host> Agent<H> {
     }
 
     /// A BpfProgram's map, where it is pinned.
-    fn pinned(&self, MapRef { program, map }: &MapRef) -> Option<&MapInfo> {
-        let map = self.tracks.get(program)?.held.maps.get(map)?;
-        map.pinned.then_some(&map.info)
+    fn pinned(&self, from: &MapRef) -> Option<&MapInfo> {
+        track::shared(&self.tracks, from).filter(|map| map.pinned).map(|map| &map.info)
     }
 
     /// What of ours runs at those places at which priorities differ, also from that of a newcomer. Where all are the same, as
     /// they mostly are, the kernel is not asked.
     fn lines(&self, newcomer: Option<i64>, at: impl Fn(&str, u32) -> bool) -> Result<Lines, SysError> {
         let mut lines = Lines::new();
-        let wanted = self.tracks.values().filter_map(|track| track.wanted.as_ref());
-        if !self.keeps_order || !differ(wanted.map(|wanted| wanted.priority)) {
+        if !self.ordered {
             return Ok(lines);
         }
         let mut places: BTreeMap<(&str, u32), BTreeMap<u32, Neighbour>> = BTreeMap::new();
@@ -75,10 +73,9 @@ impl<H: Host> Agent<H> {
         }
         let settled = |track: &Track| track.failure.is_none();
         let waits = |track: &Track| matches!(&track.failure, Some(why) if why.reason == Reason::SharedMapMissing);
-        let maps = self
-            .tracks
-            .iter()
-            .filter(|(_, track)| settled(track) && self.shares_another(track) || waits(track) && self.has_all(track));
+        let maps = self.tracks.iter().filter(|(_, track)| {
+            track.shares() && (settled(track) && self.shares_another(track) || waits(track) && self.has_all(track))
+        });
         let mut stale: BTreeSet<String> = maps.map(|(name, _)| name.clone()).collect();
         match self.lines(None, |_, _| true) {
             Ok(lines) => {
@@ -107,6 +104,6 @@ impl<H: Host> Agent<H> {
     }
 }
 
-fn differ(mut priorities: impl Iterator<Item = i64>) -> bool {
+pub(super) fn differ(mut priorities: impl Iterator<Item = i64>) -> bool {
     priorities.next().is_some_and(|first| priorities.any(|priority| priority != first))
 }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sockeye_crds::BpfRevision;
 
-use crate::pods::{Labels, Needs, Pod};
+use crate::{
+    pods::{Labels, Needs, Pod},
+    track::Track,
+};
 
 /// Gives the bytes of an object.
 pub trait Bytes {
@@ -35,19 +38,24 @@ impl Wants {
         Needs::of(self.run.values().flat_map(|revision| revision.spec.cgroup_targets()))
     }
 
+    /// Whether all is told that these needs ask for: then nothing is left as it is.
+    pub(super) fn tells_all(&self, needs: Needs) -> bool {
+        self.keep.is_empty() && self.complete && self.untold(needs).is_none()
+    }
+
     /// Why a BpfProgram is to be left as it is, where it is.
-    pub(super) fn leave_alone(&self, name: &str, revision: Option<&BpfRevision>) -> Option<String> {
+    pub(super) fn leave_alone(&self, name: &str, track: &Track) -> Option<String> {
         match self.keep.get(name) {
             Some(why) => Some(why.clone()),
-            None if !self.complete && revision.is_none() => {
+            None if !self.complete && !track.is_wanted() => {
                 Some("not everything that is wanted here could be read".to_owned())
             }
-            None => self.untold(&Needs::of(revision.into_iter().flat_map(|r| r.spec.cgroup_targets()))),
+            None => self.untold(track.needs()),
         }
     }
 
     /// What targets need to be told and can't be, for now.
-    fn untold(&self, needs: &Needs) -> Option<String> {
+    fn untold(&self, needs: Needs) -> Option<String> {
         let missing = match (needs.pods && self.pods.is_none(), needs.namespaces && self.namespaces.is_none()) {
             (true, _) => "this node's pods",
             (_, true) => "namespaces",

@@ -45,16 +45,28 @@ impl Executor<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let place = Place::Cgroup { function, path: &cgroup.path };
-        let directory = self.root.open(&cgroup.path)?;
-        let before = before.and_then(|before| self.neighbour(before));
-        let link = link_before(program, &directory, attach_type, before.as_ref())
-            .map_err(|error| Failure::attach(place, &error, &self.obstacle(&cgroup.path, attach_type)))?;
+        let link = self.link(program, cgroup, attach_type, before, place)?;
         let key = LinkKey::at(function, cgroup);
         self.note(&self.home.cgroup(&key.place), &cgroup.path)?;
         bpffs::make_dir(&self.home.links_of(function))?;
         bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
         progress.undo.push(Undo::Detach(key));
         Ok(())
+    }
+
+    /// A new link at a cgroup, before another where one is named; `place` is what a refusal is said of.
+    fn link(
+        &self,
+        program: &OwnedFd,
+        cgroup: &Cgroup,
+        attach_type: u32,
+        before: Option<&Neighbour>,
+        place: Place<'_>,
+    ) -> Result<OwnedFd, Failure> {
+        let directory = self.root.open(&cgroup.path)?;
+        let before = before.and_then(|before| self.neighbour(before));
+        link_before(program, &directory, attach_type, before.as_ref())
+            .map_err(|error| Failure::attach(place, &error, &self.obstacle(&cgroup.path, attach_type)))
     }
 
     fn kind(&self, function: &str) -> Result<ProgramKind, Failure> {
@@ -80,10 +92,7 @@ impl Executor<'_> {
         let attach_type = self.kind(&key.function)?.attach_type;
         let path = self.home.link(&key.function, &key.place);
         let (old, program) = (bpf::obj_get(&path)?, bpf::obj_get(&self.home.program(&key.function))?);
-        let directory = self.root.open(&cgroup.path)?;
-        let before = before.and_then(|before| self.neighbour(before));
-        let link = link_before(&program, &directory, attach_type, before.as_ref())
-            .map_err(|error| Failure::attach(Place::of(key), &error, &self.obstacle(&cgroup.path, attach_type)))?;
+        let link = self.link(&program, cgroup, attach_type, before, Place::of(key))?;
         self.pin_over(&link, &path)?;
         bpf::link_detach(old.as_fd())?;
         progress.attached += 1;
@@ -112,7 +121,7 @@ impl Executor<'_> {
         });
         if link.is_none() {
             bpf::map_attach(program.as_fd(), map.as_fd(), attach_type).map_err(|error| refused(&error))?;
-            let kept = KeptLink { fd: program, path: None, attached: Some(attach_type) };
+            let kept = KeptLink { fd: program, id: 0, path: None, attached: Some(attach_type) };
             progress.kept.links.insert(key, kept);
         }
         Ok(())
@@ -140,12 +149,8 @@ impl Executor<'_> {
             return self.replace_on_map(key, pin, &program, progress.kept);
         }
         let runs = info::link(link.as_fd())?.program_id;
-        let replaced = progress.replaced.get(&key.function).map(|before| &before.fd);
-        let expected = match replaced {
-            Some(fd) if info::program(fd.as_fd())?.id == runs => Some(fd),
-            // The pin was replaced by an agent that was killed before it came to this link.
-            _ => None,
-        };
+        // Nothing where the pin was replaced by an agent that was killed before it came to this link.
+        let expected = progress.replaced.get(&key.function).filter(|before| before.id == runs).map(|before| &before.fd);
         match bpf::link_update(link.as_fd(), program.as_fd(), expected.map(|fd| fd.as_fd())) {
             // Its cgroup died: there is nothing to run on any more, and one that took its place gets a link of its own.
             Err(error) if error.errno() == Some(libc::ENOLINK) => {
@@ -182,7 +187,7 @@ impl Executor<'_> {
             .map_err(|error| Failure::attach(Place::of(key), &error, &own_obstacle()))?;
         self.pin(program, &self.home.link(&key.function, &key.place))?;
         let fd = program.try_clone().map_err(Failure::internal)?;
-        kept.links.insert(key.clone(), KeptLink { fd, path: None, attached: Some(attach_type) });
+        kept.links.insert(key.clone(), KeptLink { fd, id: 0, path: None, attached: Some(attach_type) });
         Ok(())
     }
 }

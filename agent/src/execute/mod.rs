@@ -252,7 +252,8 @@ impl Executor<'_> {
         progress.undo.push(match replaced {
             Some(fd) => {
                 let load_key = origin_before.as_deref().and_then(Origin::parse).map(|origin| origin.load_key);
-                let before = KeptProgram { fd: fd.try_clone().map_err(Failure::internal)?, load_key };
+                let id = info::program_id(fd.as_fd())?;
+                let before = KeptProgram { fd: fd.try_clone().map_err(Failure::internal)?, id, load_key };
                 progress.replaced.insert(function.to_owned(), before);
                 Undo::RepinProgram(function.to_owned(), fd, origin_before)
             }

@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     held::LinkKey,
     kept::{Kept, KeptProgram},
-    kernel::{SysError, bpf, bpffs, info},
+    kernel::{SysError, bpf, bpffs},
     layout::Origin,
 };
 
@@ -71,9 +71,9 @@ impl Executor<'_> {
     }
 
     fn pin_kept(&self, function: &str, program: &KeptProgram) -> Result<(), Failure> {
-        let KeptProgram { fd, load_key } = program;
+        let KeptProgram { fd, id, load_key } = program;
         if let Some(load_key) = load_key {
-            let origin = Origin { load_key: load_key.clone(), program_id: info::program_id(fd.as_fd())? };
+            let origin = Origin { load_key: load_key.clone(), program_id: *id };
             self.note(&self.home.origin(function), &origin.note())?;
         }
         Ok(self.pin(fd, &self.home.program(function)).map(drop)?)

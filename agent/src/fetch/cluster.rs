@@ -48,6 +48,8 @@ pub struct Cluster {
     config: Option<Config>,
     namespace: String,
     revisions: Store<DeserializeGuard<BpfRevision>>,
+    /// Those that were told last, by BpfProgram: told again, they are the same values.
+    run: BTreeMap<String, Arc<BpfRevision>>,
     node: Store<PartialObjectMeta<Node>>,
     bpf_node: Store<BpfNode>,
     suspension: Store<ConfigMap>,
@@ -89,7 +91,8 @@ impl Cluster {
         let teller = Teller::new(client.clone(), node_name.to_owned(), node.clone(), bpf_node.clone());
         tasks.spawn(teller.run(told, ready, patience));
         let namespace = namespace.to_owned();
-        Self { client, config, namespace, revisions, node, bpf_node, suspension, changed, objects, pods, statuses }
+        let run = BTreeMap::new();
+        Self { client, config, namespace, revisions, run, node, bpf_node, suspension, changed, objects, pods, statuses }
     }
 
     /// Waits until every list is complete.
@@ -107,7 +110,7 @@ impl Cluster {
     }
 
     /// What this node is to run; nothing is told while its Node is not there, for then nothing is known of its labels.
-    pub fn wants(&self) -> Option<Wants> {
+    pub fn wants(&mut self) -> Option<Wants> {
         let node = self.node.state().into_iter().next()?;
         let revisions = self.revisions.state();
         let mut unreadable = BTreeMap::new();
@@ -125,9 +128,17 @@ impl Cluster {
             }
         }
         let run = revision::wanted(readable, node.labels());
-        let run = run.into_iter().map(|(name, revision)| (name.to_owned(), Arc::new(revision.clone()))).collect();
-        let mut wants =
-            Wants { run, keep: unreadable, complete: true, suspended: self.suspended(), ..Wants::default() };
+        let same = |known: &BpfRevision, revision: &BpfRevision| {
+            (&known.metadata.uid, &known.metadata.resource_version)
+                == (&revision.metadata.uid, &revision.metadata.resource_version)
+        };
+        let told = |(name, revision): (&str, &BpfRevision)| match self.run.get(name) {
+            Some(known) if same(known, revision) => (name.to_owned(), Arc::clone(known)),
+            _ => (name.to_owned(), Arc::new(revision.clone())),
+        };
+        self.run = run.into_iter().map(told).collect();
+        let (run, suspended) = (self.run.clone(), self.suspended());
+        let mut wants = Wants { run, keep: unreadable, complete: true, suspended, ..Wants::default() };
         self.pods.need(wants.needs());
         (wants.pods, wants.namespaces) = (self.pods.pods(), self.pods.namespaces());
         Some(wants)

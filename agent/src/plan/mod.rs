@@ -14,7 +14,10 @@
 mod attach;
 mod load;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use sockeye_crds::{Reason, program::MapRef};
 
@@ -120,13 +123,13 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
         });
     }
     let mut steps = Vec::new();
-    let mut held = held.clone();
+    let mut held = Cow::Borrowed(held);
     if held.uid.as_ref().is_some_and(|uid| *uid != wanted.program.uid) {
         // Another object of the same name: what is left of it goes, but for the maps it was asked to retain.
         steps.extend(dismantle(&held).into_iter().filter(|step| *step != Step::Leave));
-        let Held { retained, mut maps, .. } = held;
+        let Held { retained, mut maps, .. } = held.into_owned();
         maps.retain(|pin, _| retained.contains(pin));
-        held = Held { retained, maps, ..Held::default() };
+        held = Cow::Owned(Held { retained, maps, ..Held::default() });
     } else {
         steps.extend(held.stray.then_some(Step::RemoveStray));
     }

@@ -20,7 +20,7 @@ use crate::{
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
     kernel::info::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, MapInfo},
     layout::{Home, Layout},
-    track::Track,
+    track::{self, Track},
     wanted::Wanted,
 };
 
@@ -89,13 +89,8 @@ fn order(tracks: &BTreeMap<String, Track>, beside: &Beside) -> (Vec<Order>, i64)
 fn users(tracks: &BTreeMap<String, Track>) -> BTreeMap<&str, BTreeMap<&str, Vec<&str>>> {
     let mut users: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
     for (name, track) in tracks {
-        for (MapRef { program, map }, held) in
-            track.held.maps.values().filter_map(|map| Some((map.from.as_ref()?, map)))
-        {
-            let theirs = tracks.get(program).and_then(|track| track.held.maps.get(map));
-            if theirs.is_some_and(|theirs| theirs.info.id == held.info.id) {
-                users.entry(program).or_default().entry(map).or_default().push(name);
-            }
+        for MapRef { program, map } in track.held.maps.values().filter_map(|map| track::owned(tracks, map)) {
+            users.entry(program).or_default().entry(map).or_default().push(name);
         }
     }
     users

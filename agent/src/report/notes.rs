@@ -7,7 +7,7 @@ use sockeye_crds::{names::clip, program::MapRef};
 use crate::{
     held::{Held, HeldMap},
     kernel::info::MapInfo,
-    track::Track,
+    track::{self, Track},
 };
 
 /// All of them; `unpinned_ids` are the maps that its programs use and that are not pinned.
@@ -51,14 +51,9 @@ fn device_notes(devices: &BTreeMap<String, (String, u32)>) -> Vec<String> {
 
 /// What is to be known of others' maps.
 fn shared_notes(held: &Held, tracks: &BTreeMap<String, Track>) -> Vec<String> {
-    let is_left = |map: &HeldMap, from: &MapRef| {
-        let theirs = tracks.get(&from.program).and_then(|track| track.held.maps.get(&from.map));
-        theirs.is_none_or(|theirs| theirs.info.id != map.info.id)
-    };
-    let left = held
-        .maps
-        .iter()
-        .filter_map(|(pin, map)| map.from.as_ref().filter(|from| is_left(map, from)).map(|from| (pin, from)));
+    let is_left = |map: &&HeldMap| track::owned(tracks, map).is_none();
+    let left =
+        held.maps.iter().filter(|(_, map)| is_left(map)).filter_map(|(pin, map)| Some((pin, map.from.as_ref()?)));
     let note = |(pin, from): (&String, &MapRef)| {
         format!("map {pin} was {from}, which has it no longer: it is kept as it is until that one is there again")
     };

@@ -14,7 +14,7 @@ use std::{
 use sockeye_agent::{
     execute::Executed,
     failure::Failure,
-    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names, Site},
+    held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Site},
     host::{self, Host, Order},
     kernel::{
         SysError,
@@ -237,7 +237,7 @@ impl Host for FakeNode {
         Ok(self.node().programs.get(name).map(|fake| fake.held.clone()).unwrap_or_default())
     }
 
-    fn observe_known(&mut self, name: &str, _: &Names) -> Result<Held, SysError> {
+    fn observe_after(&mut self, name: &str, _: &Held, _: &[Step]) -> Result<Held, SysError> {
         self.observe(name)
     }
 
