@@ -1,143 +1,25 @@
-//! Observe: reads what one BpfProgram has on this node from bpffs and the kernel. Reads only; changes nothing.
+//! What one BpfProgram has: its home on bpffs, and what of it the agent's own descriptors alone still hold.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
+use super::attached::Attached;
 use crate::{
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names, Site},
     kept::{Kept, KeptLink, KeptProgram},
     kernel::{
         Call as _, SysError, bpf, bpffs,
-        cgroup::{self, Cgroup, Root},
+        cgroup::Root,
         info::{self, LinkInfo},
     },
-    kubelet,
-    layout::{self, Home, Layout, Origin, STAGING, Trial},
+    layout::{self, Home, Origin, STAGING, Trial},
     on_map::{self, OnMap},
     plan::Step,
-    pods::PodCgroup,
-    wanted::Wanted,
 };
-
-/// Why nothing could be observed.
-#[derive(Debug, thiserror::Error)]
-pub enum ObserveError {
-    /// The place for pins is not bpffs: pins there would vanish with this process's mount namespace, or fail.
-    #[error("{0} is not on a bpffs: mount one there (mount -t bpf bpf /sys/fs/bpf), which the agent notices")]
-    NotBpffs(String),
-    /// Nothing can be pinned there or unpinned, and the kernel opens no link.
-    #[error("the bpffs at {0} is read-only: mount it writable (mount -o remount,rw {0}), which the agent notices")]
-    ReadOnly(String),
-    /// The kernel refused.
-    #[error(transparent)]
-    Sys(#[from] SysError),
-}
-
-/// The bpffs to keep things on, by its device number: a mount anew is another one.
-pub fn bpffs(layout: &Layout) -> Result<u64, ObserveError> {
-    let directory = layout.directory();
-    let root = directory.parent().unwrap_or(directory);
-    match bpffs::mount(root)? {
-        bpffs::Mount::Bpffs(device) => Ok(device),
-        bpffs::Mount::ReadOnly => Err(ObserveError::ReadOnly(root.display().to_string())),
-        bpffs::Mount::Other => Err(ObserveError::NotBpffs(root.display().to_string())),
-    }
-}
-
-/// Why nothing is to be attached on this node, where someone has said so.
-pub fn suspension(layout: &Layout) -> Result<Option<String>, SysError> {
-    bpffs::read_note(&layout.suspension())
-}
-
-/// The directories in which something comes or goes when someone meddles with one home.
-pub fn directories(home: &Home, held: &Held) -> Vec<PathBuf> {
-    let functions = held.links.keys().map(|key| home.links_of(&key.function));
-    [home.meta(), home.maps(), home.programs()].into_iter().chain(functions).collect()
-}
-
-/// The names of the BpfPrograms that have a home here.
-pub fn homes(layout: &Layout) -> Result<BTreeSet<String>, ObserveError> {
-    bpffs(layout)?;
-    let names = bpffs::list(layout.directory())?;
-    Ok(names.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
-}
-
-/// The wanted cgroups that exist, by path; the others are missing from the answer.
-pub fn cgroups(root: &Root, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError> {
-    let mut found = BTreeMap::new();
-    for path in wanted.paths() {
-        match root.cgroup(path) {
-            Ok(cgroup) => drop(found.insert(path.to_owned(), cgroup)),
-            Err(error) if error.is_not_found() || error.source.kind() == io::ErrorKind::InvalidInput => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
-}
-
-/// The cgroup that holds all pods: of the paths that the kubelet's cgroup drivers give it, the first that is there.
-pub fn pods_root(root: &Root, kubelet_root: &str) -> Result<String, SysError> {
-    let [systemd, cgroupfs] = kubelet::pods_cgroups(kubelet_root);
-    match root.cgroup(&systemd) {
-        Ok(_) => Ok(systemd),
-        Err(error) if error.is_not_found() => Ok(cgroupfs),
-        Err(error) => Err(error),
-    }
-}
-
-/// Where the pods' cgroups are, below the cgroup of all pods; their containers' too, where these are asked for: that costs a
-/// look into each pod's directory.
-pub fn pod_cgroups(root: &Root, pods: &str, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError> {
-    let mut found = BTreeMap::new();
-    for class in kubelet::classes(pods) {
-        for name in root.children(&class)? {
-            let Some(uid) = kubelet::pod_uid(&name) else { continue };
-            let path = format!("{class}/{name}");
-            let inner = if containers { root.children(&path)? } else { Vec::new() };
-            let ids = inner
-                .iter()
-                .filter_map(|name| Some((kubelet::container_id(name)?.to_owned(), format!("{path}/{name}"))));
-            let containers = ids.collect();
-            found.insert(uid, PodCgroup { path, containers });
-        }
-    }
-    Ok(found)
-}
-
-/// The directories in which pods' cgroups come and go, those in which their containers' do where these are asked for, and
-/// the one in which the cgroup of all pods does.
-pub fn pod_directories(root: &Root, pods: &str, containers: bool) -> Result<Vec<PathBuf>, SysError> {
-    let above = Path::new(pods).parent().map(|above| root.join(&above.to_string_lossy()));
-    let classes = kubelet::classes(pods).map(|class| root.join(&class));
-    let each = if containers { pod_cgroups(root, pods, false)? } else { BTreeMap::new() };
-    let each = each.into_values().map(|pod| root.join(&pod.path));
-    Ok(above.into_iter().chain(classes).chain(each).collect())
-}
-
-/// Who keeps a link away from a cgroup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keeper {
-    /// The cgroup at which it is attached: that one, or one above it.
-    pub path: String,
-    /// The attached programs' IDs.
-    pub programs: Vec<u32>,
-}
-
-/// The lowest of a cgroup and those above it at which something is attached that lets nothing stand beside or below it.
-pub fn keeper(root: &Root, path: &str, attach_type: u32) -> Result<Option<Keeper>, SysError> {
-    for above in Path::new(path).ancestors() {
-        let path = above.to_string_lossy().into_owned();
-        let found = bpf::prog_query(root.open(&path)?.as_fd(), attach_type)?;
-        if !found.programs.is_empty() && !found.shared {
-            return Ok(Some(Keeper { path, programs: found.programs }));
-        }
-    }
-    Ok(None)
-}
 
 /// Reads one home, and what of it the agent alone still holds. What others take away between the list and the read is no
 /// error: it is listed again.
@@ -188,7 +70,7 @@ fn relinked(
     touched: Vec<(LinkKey, bool)>,
     kept: &mut Kept,
 ) -> Result<Held, SysError> {
-    let mut reader = Reader { home, attached: Attached { root, queried: BTreeMap::new() }, kept };
+    let mut reader = Reader { home, attached: Attached::new(root), kept };
     let mut held = before.clone();
     for (key, made) in touched {
         if made {
@@ -258,7 +140,7 @@ impl Notes {
 
 fn read(home: &Home, root: &Root, names: &Names, notes: Notes, kept: &mut Kept) -> Result<Held, SysError> {
     let Notes { uid, revision, trial } = notes;
-    let mut reader = Reader { home, attached: Attached { root, queried: BTreeMap::new() }, kept };
+    let mut reader = Reader { home, attached: Attached::new(root), kept };
     let mut held = Held {
         uid,
         revision,
@@ -407,70 +289,8 @@ fn not_kept(key: &LinkKey) -> SysError {
     SysError { call: format!("look at {}/{}", key.function, key.place), source: io::ErrorKind::InvalidInput.into() }
 }
 
-/// What the kernel says is attached, asked once per cgroup and attach type.
-struct Attached<'a> {
-    root: &'a Root,
-    queried: BTreeMap<(String, u32), Option<Query>>,
-}
-
-impl Attached<'_> {
-    /// Whether the link is alive, its cgroup is still the one at that path, and the cgroup's query lists its program.
-    fn lists(&mut self, link: &LinkInfo, path: &str) -> Result<bool, SysError> {
-        if link.cgroup_id == 0 {
-            return Ok(false);
-        }
-        let key = (path.to_owned(), link.attach_type);
-        if !self.queried.contains_key(&key) {
-            let seen = attached(self.root, path, link.attach_type)?;
-            self.queried.insert(key.clone(), seen);
-        }
-        let seen = self.queried.get(&key).and_then(Option::as_ref);
-        Ok(seen.is_some_and(|seen| seen.target == link.cgroup_id && seen.programs.contains(&link.program_id)))
-    }
-}
-
-/// What is attached at a cgroup or a map.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Query {
-    /// The cgroup's or the map's ID.
-    pub target: u64,
-    /// The attached programs' IDs, in the order they run.
-    pub programs: Vec<u32>,
-}
-
-/// What is attached at the cgroup at that path; nothing where there is none.
-pub fn attached(root: &Root, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
-    let cgroup = match root.open(path) {
-        Ok(cgroup) => cgroup,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match bpf::prog_query(cgroup.as_fd(), attach_type) {
-        Ok(found) => Ok(Some(Query { target: cgroup::id(cgroup.as_fd())?, programs: found.programs })),
-        // It was removed in this very moment.
-        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The first program, in the order of paths, that is attached at a cgroup or below it and is none of these; and where.
-pub fn stranger(root: &Root, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)> {
-    let mut paths = root.below(path);
-    paths.sort();
-    paths.into_iter().find_map(|path| {
-        let found = attached(root, &path, attach_type).ok()??;
-        let id = found.programs.into_iter().find(|id| !ours.contains(id))?;
-        Some((path, id))
-    })
-}
-
-/// What runs for sockets that enter the pinned map; nothing where there is none, or the kernel does not tell.
-pub fn attached_to_map(home: &Home, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
-    let map = match bpf::obj_get(&home.map(pin)) {
-        Ok(map) => map,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let target = info::map_id(map.as_fd())?.into();
-    Ok(bpf::map_query(map.as_fd(), attach_type)?.map(|programs| Query { target, programs }))
+/// The directories in which something comes or goes when someone meddles with one home.
+pub fn directories(home: &Home, held: &Held) -> Vec<PathBuf> {
+    let functions = held.links.keys().map(|key| home.links_of(&key.function));
+    [home.meta(), home.maps(), home.programs()].into_iter().chain(functions).collect()
 }

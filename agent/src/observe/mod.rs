@@ -1,0 +1,79 @@
+//! Observe: reads what there is on this node from bpffs and the kernel. Reads only; changes nothing.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | bpffs, and what is noted on all of the node; the cgroups of targets |
+//! | `home` | what one BpfProgram has |
+//! | `attached` | what runs at a cgroup or a map, whoever's it is |
+//! | `pods` | where the pods' cgroups are |
+
+mod attached;
+mod home;
+mod pods;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+use crate::{
+    kernel::{
+        SysError, bpffs,
+        cgroup::{Cgroup, Root},
+    },
+    layout::Layout,
+    wanted::Wanted,
+};
+pub use attached::{Keeper, Query, attached, attached_to_map, keeper, stranger};
+pub use home::{after, directories, home};
+pub use pods::{pod_cgroups, pod_directories, pods_root};
+
+/// Why nothing could be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The place for pins is not bpffs: pins there would vanish with this process's mount namespace, or fail.
+    #[error("{0} is not on a bpffs: mount one there (mount -t bpf bpf /sys/fs/bpf), which the agent notices")]
+    NotBpffs(String),
+    /// Nothing can be pinned there or unpinned, and the kernel opens no link.
+    #[error("the bpffs at {0} is read-only: mount it writable (mount -o remount,rw {0}), which the agent notices")]
+    ReadOnly(String),
+    /// The kernel refused.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}
+
+/// The bpffs to keep things on, by its device number: a mount anew is another one.
+pub fn bpffs(layout: &Layout) -> Result<u64, ObserveError> {
+    let directory = layout.directory();
+    let root = directory.parent().unwrap_or(directory);
+    match bpffs::mount(root)? {
+        bpffs::Mount::Bpffs(device) => Ok(device),
+        bpffs::Mount::ReadOnly => Err(ObserveError::ReadOnly(root.display().to_string())),
+        bpffs::Mount::Other => Err(ObserveError::NotBpffs(root.display().to_string())),
+    }
+}
+
+/// Why nothing is to be attached on this node, where someone has said so.
+pub fn suspension(layout: &Layout) -> Result<Option<String>, SysError> {
+    bpffs::read_note(&layout.suspension())
+}
+
+/// The names of the BpfPrograms that have a home here.
+pub fn homes(layout: &Layout) -> Result<BTreeSet<String>, ObserveError> {
+    bpffs(layout)?;
+    let names = bpffs::list(layout.directory())?;
+    Ok(names.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
+}
+
+/// The wanted cgroups that exist, by path; the others are missing from the answer.
+pub fn cgroups(root: &Root, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError> {
+    let mut found = BTreeMap::new();
+    for path in wanted.paths() {
+        match root.cgroup(path) {
+            Ok(cgroup) => drop(found.insert(path.to_owned(), cgroup)),
+            Err(error) if error.is_not_found() || error.source.kind() == io::ErrorKind::InvalidInput => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
