@@ -198,10 +198,16 @@ impl<H: Host> Agent<H> {
             while let Some(one) = revisions.next_if(|(wanted, _)| *wanted < name) {
                 new.push(one);
             }
-            track.take(revisions.next_if(|(wanted, _)| *wanted == name).map(|(_, revision)| revision));
+            let revision = revisions.next_if(|(wanted, _)| *wanted == name).map(|(_, revision)| revision);
+            if wants.tells_of(name) {
+                track.take(revision);
+            }
         }
         for (name, revision) in new.into_iter().chain(revisions) {
-            self.tracks.entry(name.clone()).or_default().take(Some(revision));
+            let track = self.tracks.entry(name.clone()).or_default();
+            if wants.tells_of(name) {
+                track.take(Some(revision));
+            }
         }
         self.tracks.values().map(Track::needs).fold(Needs::default(), Needs::and)
     }
@@ -212,10 +218,10 @@ impl<H: Host> Agent<H> {
         let now = Instant::now();
         let may_leave = !wants.tells_all(needs);
         for (name, track) in &mut self.tracks {
-            let (stirred, changed) = (mem::take(&mut track.stirred) || sweep, mem::take(&mut track.changed));
-            if may_leave && let Some(why) = wants.leave_alone(name, track) {
+            let stirred = mem::take(&mut track.stirred) || sweep;
+            if may_leave && let Some(why) = wants.leave_alone(name, track.needs()) {
                 work.leave.push((name.clone(), why));
-            } else if changed || track.retry_at().map_or(stirred, |at| at <= now) {
+            } else if mem::take(&mut track.changed) || track.retry_at().map_or(stirred, |at| at <= now) {
                 work.due.insert(name.clone(), Look::Anew);
             } else if self.pods_moved && track.follows_pods() {
                 work.due.insert(name.clone(), if stirred { Look::Anew } else { Look::Known });

@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sockeye_crds::BpfRevision;
 
-use crate::{
-    pods::{Labels, Needs, Pod},
-    track::Track,
-};
+use crate::pods::{Labels, Needs, Pod};
 
 /// Gives the bytes of an object.
 pub trait Bytes {
@@ -43,14 +40,17 @@ impl Wants {
         self.keep.is_empty() && self.complete && self.untold(needs).is_none()
     }
 
-    /// Why a BpfProgram is to be left as it is, where it is.
-    pub(super) fn leave_alone(&self, name: &str, track: &Track) -> Option<String> {
+    /// Whether it is told what a BpfProgram is to have here, be it nothing.
+    pub(super) fn tells_of(&self, name: &str) -> bool {
+        !self.keep.contains_key(name) && (self.complete || self.run.contains_key(name))
+    }
+
+    /// Why a BpfProgram with these needs is to be left as it is, where it is.
+    pub(super) fn leave_alone(&self, name: &str, needs: Needs) -> Option<String> {
         match self.keep.get(name) {
             Some(why) => Some(why.clone()),
-            None if !self.complete && !track.is_wanted() => {
-                Some("not everything that is wanted here could be read".to_owned())
-            }
-            None => self.untold(track.needs()),
+            None if !self.tells_of(name) => Some("not everything that is wanted here could be read".to_owned()),
+            None => self.untold(needs),
         }
     }
 
