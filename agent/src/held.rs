@@ -154,9 +154,15 @@ impl Held {
     }
 }
 
-/// The names of what one BpfProgram has: all that has to be known to read the rest.
+/// The notes on all of what one BpfProgram has, and the names of what that is: all that has to be known to read the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
+    /// The BpfProgram's UID.
+    pub uid: Option<String>,
+    /// The revision in effect.
+    pub revision: Option<String>,
+    /// Whether a revision cut the node off.
+    pub trial: Option<Trial>,
     /// Pinned programs.
     pub functions: BTreeSet<String>,
     /// Pinned maps.
@@ -174,8 +180,11 @@ pub struct Names {
 impl Names {
     /// Those of what is held.
     pub fn of(held: &Held) -> Self {
-        let Held { uid: _, revision: _, trial: _, previous: _, functions, maps, links, retained, stray } = held;
+        let Held { uid, revision, trial, previous: _, functions, maps, links, retained, stray } = held;
         Self {
+            uid: uid.clone(),
+            revision: revision.clone(),
+            trial: trial.clone(),
             functions: functions.keys().cloned().collect(),
             maps: maps.keys().cloned().collect(),
             links: links.keys().cloned().collect(),
@@ -196,12 +205,12 @@ impl Names {
     fn step(&mut self, step: &Step) {
         match step {
             Step::RemoveStray => self.stray = false,
-            Step::Claim { .. }
-            | Step::Load { .. }
+            Step::Claim { uid } => self.uid = Some(uid.clone()),
+            Step::SetRevision(revision) => self.revision.clone_from(revision),
+            Step::SetTrial(trial) => self.trial = Some(trial.clone()),
+            Step::Load { .. }
             | Step::Update(_)
             | Step::Move { .. }
-            | Step::SetRevision(_)
-            | Step::SetTrial(_)
             | Step::Restore(_)
             | Step::RepinProgram(_)
             | Step::RepinMap(_)

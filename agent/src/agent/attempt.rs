@@ -70,20 +70,23 @@ impl<H: Host> Agent<H> {
     /// Observes, and takes in what is wanted and what others have done; gives the wanted cgroups that exist. These are looked
     /// for after the rest: of a link that died with its cgroup the cgroup must not be seen any more.
     fn take_in(&mut self, name: &str, wanted: Option<Wanted>, look: Look) -> Result<BTreeMap<String, Cgroup>, Failure> {
-        let held = match look {
-            Look::Anew => block_in_place(|| self.host.observe(name))?,
-            Look::Known => self.track(name).held.clone(),
+        let observed = match look {
+            Look::Anew => Some(block_in_place(|| self.host.observe(name))?),
+            Look::Known => None,
         };
         let cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
         let of_spec = wanted.as_ref().is_some_and(|wanted| wanted.suspended).then(|| "spec.suspend is true".to_owned());
         let suspended = self.suspended.clone().or(of_spec);
         let expected = self.suspended.is_some();
         let track = self.track(name);
-        let undone = if track.settled && !expected { drift::since(&track.held, &held, &cgroups) } else { Vec::new() };
-        track.observe(held);
         track.wanted = wanted;
         track.suspended = suspended;
-        track.undone(undone, Instant::now())?;
+        if let Some(held) = observed {
+            let watched = track.settled && !expected;
+            let undone = if watched { drift::since(&track.held, &held, &cgroups) } else { Vec::new() };
+            track.observe(held);
+            track.undone(undone, Instant::now())?;
+        }
         Ok(cgroups)
     }
 

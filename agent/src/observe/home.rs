@@ -26,9 +26,9 @@ use crate::{
 pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError> {
     const LISTS: usize = 4;
     let once = |kept: &mut Kept| match list(home)? {
-        Some(names) => read(home, root, &names, Notes::read(home)?, kept),
+        Some(names) => read(home, root, &names, kept),
         None if kept.is_empty() => Ok(Held::default()),
-        None => read(home, root, &Names::default(), Notes::default(), kept),
+        None => read(home, root, &Names::default(), kept),
     };
     for _ in 1..LISTS {
         match once(kept) {
@@ -44,7 +44,7 @@ pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError>
 pub fn after(home: &Home, root: &Root, before: &Held, steps: &[Step], kept: &mut Kept) -> Result<Held, SysError> {
     let read = match links_alone(steps) {
         Some(touched) => relinked(home, root, before, touched, kept),
-        None => read(home, root, &Names::of(before).after(steps), Notes::after(before, steps), kept),
+        None => read(home, root, &Names::of(before).after(steps), kept),
     };
     match read {
         Err(error) if error.is_not_found() => self::home(home, root, kept),
@@ -94,6 +94,9 @@ fn list(home: &Home) -> Result<Option<Names>, SysError> {
         links.extend(places.into_iter().map(|place| LinkKey { function: function.clone(), place }));
     }
     Ok(Some(Names {
+        uid: bpffs::read_note(&home.uid())?,
+        revision: bpffs::read_note(&home.revision())?,
+        trial: bpffs::read_note(&home.trial())?.as_deref().and_then(Trial::parse),
         functions: bpffs::list(&home.programs())?.into_iter().collect(),
         maps: bpffs::list(&home.maps())?.into_iter().collect(),
         links,
@@ -104,47 +107,12 @@ fn list(home: &Home) -> Result<Option<Names>, SysError> {
     }))
 }
 
-/// The notes on all of a home.
-#[derive(Default)]
-struct Notes {
-    uid: Option<String>,
-    revision: Option<String>,
-    trial: Option<Trial>,
-}
-
-impl Notes {
-    fn read(home: &Home) -> Result<Self, SysError> {
-        Ok(Self {
-            uid: bpffs::read_note(&home.uid())?,
-            revision: bpffs::read_note(&home.revision())?,
-            trial: bpffs::read_note(&home.trial())?.as_deref().and_then(Trial::parse),
-        })
-    }
-
-    /// What they are after steps that were executed where there was this before.
-    fn after(before: &Held, steps: &[Step]) -> Self {
-        let Held { uid, revision, trial, .. } = before;
-        let mut notes = Self { uid: uid.clone(), revision: revision.clone(), trial: trial.clone() };
-        for step in steps {
-            match step {
-                Step::Claim { uid } => notes.uid = Some(uid.clone()),
-                Step::SetRevision(revision) => notes.revision.clone_from(revision),
-                Step::SetTrial(trial) => notes.trial = Some(trial.clone()),
-                Step::Leave => notes = Self::default(),
-                _ => {}
-            }
-        }
-        notes
-    }
-}
-
-fn read(home: &Home, root: &Root, names: &Names, notes: Notes, kept: &mut Kept) -> Result<Held, SysError> {
-    let Notes { uid, revision, trial } = notes;
+fn read(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held, SysError> {
     let mut reader = Reader { home, attached: Attached::new(root), kept };
     let mut held = Held {
-        uid,
-        revision,
-        trial,
+        uid: names.uid.clone(),
+        revision: names.revision.clone(),
+        trial: names.trial.clone(),
         previous: reader.kept.previous.as_ref().map(|previous| previous.revision.clone()),
         retained: names.retained.clone(),
         stray: names.stray,
