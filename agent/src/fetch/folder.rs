@@ -43,15 +43,15 @@ pub struct Folder {
     /// What tells of the node's pods.
     listed: Option<Listed>,
     manifests: BTreeMap<PathBuf, Manifest>,
-    objects: Objects,
+    objects: Shared,
     printed: String,
 }
 
 /// Objects' bytes by their digests: those that several manifests hold are kept once.
 #[derive(Debug, Default)]
-struct Objects(BTreeMap<String, Weak<[u8]>>);
+struct Shared(BTreeMap<String, Weak<[u8]>>);
 
-impl Objects {
+impl Shared {
     /// Has a manifest share its bytes with those that have the same.
     fn share(&mut self, Dispatched { revision, bytes }: &mut Dispatched) {
         let digest = &revision.spec.digest;
@@ -110,7 +110,7 @@ impl Folder {
             node_name: node_name.to_owned(),
             listed: None,
             manifests: BTreeMap::new(),
-            objects: Objects::default(),
+            objects: Shared::default(),
             printed: String::new(),
         })
     }

@@ -94,9 +94,8 @@ impl Bench {
     /// A side whose counters bpftool has attached.
     fn by_bpftool(&self, count: usize, name: &str) -> Result<Side> {
         let mut side = Side::start(&self.place.cgroup, name)?;
-        let object = self.place.work.join("tcp-events-btf.bpf.o");
-        fs::write(&object, TCP_EVENTS_BTF)?;
-        let [object, cgroup, bpffs] = [&object, &side.cgroup, &self.place.bpffs].map(|path| path.display().to_string());
+        let paths = [&self.place.object()?, &side.cgroup, &self.place.bpffs];
+        let [object, cgroup, bpffs] = paths.map(|path| path.display().to_string());
         for i in 0..count {
             let (pin, maps) = (format!("{bpffs}/{name}-{i}"), format!("{bpffs}/{name}-{i}-maps"));
             bpftool(&["prog", "load", &object, &pin, "pinmaps", &maps])?;

@@ -1,7 +1,6 @@
 //! The measure: libbpf.c, which does with libbpf what the agent does, in a process of its own.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -9,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 
 use crate::place::Place;
 
@@ -26,10 +24,8 @@ pub struct Libbpf {
 impl Libbpf {
     /// Starts it, with the counter's BTF form and a directory on bpffs that it makes.
     pub fn start(binary: &Path, place: &Place, directory: &str) -> Result<Self> {
-        let object = place.work.join("tcp-events-btf.bpf.o");
-        fs::write(&object, TCP_EVENTS_BTF)?;
         let mut child = Command::new(binary)
-            .args([object, place.bpffs.join(directory)])
+            .args([place.object()?, place.bpffs.join(directory)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

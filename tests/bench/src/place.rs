@@ -1,6 +1,8 @@
 //! Where a bench has what it makes: tests/bench/run.sh gives it these, and removes them.
 
-use std::path::PathBuf;
+use std::{fs, io, path::PathBuf};
+
+use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 
 /// What nothing else uses.
 #[derive(clap::Args)]
@@ -14,4 +16,13 @@ pub struct Place {
     /// An empty folder for what is passing.
     #[arg(long)]
     pub work: PathBuf,
+}
+
+impl Place {
+    /// A file that holds the counter's BTF form, for tools that load from one.
+    pub fn object(&self) -> io::Result<PathBuf> {
+        let object = self.work.join("tcp-events-btf.bpf.o");
+        fs::write(&object, TCP_EVENTS_BTF)?;
+        Ok(object)
+    }
 }
