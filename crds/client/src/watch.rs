@@ -16,7 +16,7 @@ use kube::{
     runtime::watcher::Event,
 };
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -26,6 +26,8 @@ use crate::{
 
 /// A stream that lasted so long was a good one, however it ended.
 const GOOD: Duration = Duration::from_secs(5);
+/// A stream that lasts so long is one that the others may hope for too.
+const SETTLED: Duration = Duration::from_millis(500);
 /// The API server ends a watch after so long, or some time less, so that watches that began at the same time do not begin
 /// again at the same time.
 const LONGEST: Duration = Duration::from_secs(290);
@@ -104,8 +106,16 @@ impl Watch {
         };
         let mut events = pin!(api.watch(&params, &version).await?);
         self.from = Some(version);
-        self.answered(patience);
-        while let Some(event) = events.next().await {
+        let mut settled = pin!(sleep(SETTLED));
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = &mut settled, if self.failing.is_some() => {
+                    self.goes_on(patience);
+                    continue;
+                }
+            };
+            let Some(event) = event else { return Ok(()) };
             let (event, version) = match event? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     let version = object.meta().resource_version.clone();
@@ -121,7 +131,6 @@ impl Watch {
             self.from = version.filter(|version| !version.is_empty()).or(self.from.take());
             event.map(&mut *tell);
         }
-        Ok(())
     }
 
     async fn failed(&mut self, error: Option<&Error>, patience: &Patience) {
@@ -130,7 +139,8 @@ impl Watch {
         let since = match self.failing {
             Some((since, turn)) => {
                 debug!(what, error = words, "the watch failed again");
-                if error.is_some_and(|error| !is_passing(error)) {
+                // What is said of this kind need not hold for the others; but that all is too old holds for many at once.
+                if error.is_some_and(|error| !is_passing(error) && !is_expired(error)) {
                     patience.answered(turn);
                 }
                 since
@@ -143,7 +153,7 @@ impl Watch {
         self.failing = Some((since, patience.wait().await));
     }
 
-    fn answered(&mut self, patience: &Patience) {
+    fn goes_on(&mut self, patience: &Patience) {
         if let Some((since, turn)) = self.failing.take() {
             info!(what = self.what, after = ?since.elapsed(), "the watch goes on");
             patience.answered(turn);
@@ -262,6 +272,30 @@ mod tests {
             // A wait is 2.2 s on the average, and twice two requests may come of one.
             assert!((12..=90).contains(&asked.len()), "{what}: asked {} times in a minute", asked.len());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_that_are_too_old_one_asks() {
+        let asked = Arc::new(Mutex::new(0));
+        let service = tower::util::service_fn({
+            let asked = Arc::clone(&asked);
+            move |request: Request<Body>| {
+                *asked.lock().unwrap() += 1;
+                let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+                let answer =
+                    if watches { format!("{{\"type\": \"ERROR\", \"object\": {GONE}}}\n") } else { LISTED.to_owned() };
+                async move { Response::builder().body(Body::from(answer.into_bytes())) }
+            }
+        });
+        let (selection, patience) = (Selection::default(), Patience::default());
+        let watches = (0..10).map(|_| {
+            let api = Api::<ConfigMap>::all(Client::new(service.clone(), "default"));
+            watch(api, &selection, &patience, |_| {})
+        });
+        let _ = timeout(Duration::from_secs(60), futures::future::join_all(watches)).await;
+        let asked = *asked.lock().unwrap();
+        // A wait is 2.2 s on the average, and two requests come of one.
+        assert!((20 + 12..=20 + 90).contains(&asked), "asked {asked} times in a minute");
     }
 
     #[tokio::test(start_paused = true)]
