@@ -46,6 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// All of it. Dropping it ends the processes and deletes nothing from the API server.
 pub struct World {
     pub admin: Client,
+    /// Within the node's cgroup, which goes only once it is empty.
+    load: Option<Load>,
     pub node: Node,
     pub ways: Ways,
     /// How many nodes there are.
@@ -54,7 +56,6 @@ pub struct World {
     swarm: Child,
     /// Who the real agent is, and where its way begins.
     agent: PathBuf,
-    load: Option<Load>,
     kept: BTreeMap<String, Value>,
     edits: usize,
     _work: TempDir,
