@@ -5,7 +5,13 @@
 //! - a revision that this agent can't read is told as such, so that what runs stays;
 //! - bytes are fetched only when asked for.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
@@ -39,8 +45,10 @@ use crate::{
 
 /// A probe that takes longer has failed.
 const PROBE_LATE: Duration = Duration::from_secs(2);
-/// A report that will change as soon as bytes come waits for these so long.
+/// A report that will change as soon as bytes come waits for these so long, the next twice as long, and so on.
 const SOON: Duration = Duration::from_secs(10);
+/// None waits longer.
+const LATE: Duration = Duration::from_secs(300);
 
 /// The API server, as this node's agent sees it.
 pub struct Cluster {
@@ -56,7 +64,32 @@ pub struct Cluster {
     changed: Arc<Notify>,
     objects: Arc<Objects>,
     pods: PodWatch,
+    interim: Interim,
     statuses: latest::Sender<BpfNodeStatus>,
+}
+
+/// When a report is told that is about to change. Were each of them, a thousand nodes whose bytes come slowly because the API
+/// server is busy would keep it busy.
+#[derive(Debug, Default)]
+struct Interim {
+    /// How long the next one waits, and since when.
+    wait: Option<(Duration, Instant)>,
+}
+
+impl Interim {
+    /// Whether one is told now.
+    fn is_due(&mut self, changes_soon: bool, now: Instant) -> bool {
+        if !changes_soon {
+            self.wait = None;
+            return true;
+        }
+        let (wait, since) = *self.wait.get_or_insert((SOON, now));
+        let is_due = now.duration_since(since) >= wait;
+        if is_due {
+            self.wait = Some(((2 * wait).min(LATE), now));
+        }
+        is_due
+    }
 }
 
 impl Cluster {
@@ -91,8 +124,21 @@ impl Cluster {
         let teller = Teller::new(client.clone(), node_name.to_owned(), node.clone(), bpf_node.clone());
         tasks.spawn(teller.run(told, ready, patience));
         let namespace = namespace.to_owned();
-        let run = BTreeMap::new();
-        Self { client, config, namespace, revisions, run, node, bpf_node, suspension, changed, objects, pods, statuses }
+        Self {
+            client,
+            config,
+            namespace,
+            revisions,
+            run: BTreeMap::new(),
+            node,
+            bpf_node,
+            suspension,
+            changed,
+            objects,
+            pods,
+            interim: Interim::default(),
+            statuses,
+        }
     }
 
     /// Waits until every list is complete.
@@ -165,8 +211,8 @@ impl Cluster {
     }
 
     /// Tells the node's status, once the API server takes it.
-    pub fn tell(&self, status: BpfNodeStatus) {
-        if !self.objects.are_awaited(SOON) {
+    pub fn tell(&mut self, status: BpfNodeStatus) {
+        if self.interim.is_due(self.objects.are_awaited(), Instant::now()) {
             self.statuses.send_replace(status);
         }
     }
@@ -218,4 +264,20 @@ impl Start<'_> {
 /// All of an object.
 fn version(object: &impl Resource) -> Option<String> {
     object.resource_version()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_in_between_come_ever_further_apart() {
+        let (mut interim, start) = (Interim::default(), Instant::now());
+        let mut told = |changes_soon, seconds: std::ops::Range<u64>| -> Vec<u64> {
+            seconds.filter(|s| interim.is_due(changes_soon, start + Duration::from_secs(*s))).collect()
+        };
+        assert_eq!(told(true, 0..1300), [10, 30, 70, 150, 310, 610, 910, 1210]);
+        assert_eq!(told(false, 1300..1302), [1300, 1301]);
+        assert_eq!(told(true, 1302..1320), [1312]);
+    }
 }
