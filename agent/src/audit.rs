@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     kernel::{info, ring::Ring},
-    layout::Layout,
+    layout::{self, Layout},
 };
 
 /// What is waited before looking again. A reader that is told of each event costs the connecting process a wake-up.
@@ -40,7 +40,7 @@ struct Event {
 
 /// Prints the events of the BpfProgram of that name until it is ended.
 pub async fn follow(bpffs: &Path, program: &str) -> Result<()> {
-    let pin = Layout::new(bpffs, bpffs).home(program).map("events");
+    let pin = Layout::new(bpffs, bpffs).home(program).directory().join(layout::map("events"));
     let mut ring = Ring::open(&pin).with_context(|| format!("no BpfProgram {program} of connect-audit runs here"))?;
     loop {
         while let Some(event) = ring.take(|record| Event::read(record, |ns| info::time_of_day(ns).ok())) {

@@ -164,9 +164,7 @@ impl Host for Kernel {
     }
 
     fn execute(&mut self, name: &str, order: &Order<'_>) -> Result<Executed, Failure> {
-        self.with_kept(name, |node, kept| {
-            Executor { home: &node.layout.home(name), root: &node.root, order }.execute(kept)
-        })
+        self.with_kept(name, |node, kept| Executor::new(&node.layout.home(name), &node.root, order)?.execute(kept))
     }
 }
 

@@ -76,96 +76,95 @@ impl Home {
         &self.here
     }
 
-    /// Another BpfProgram's.
-    pub fn beside(&self, program: &str) -> Self {
-        Self { here: self.here.with_file_name(program), host: self.host.with_file_name(program) }
-    }
-
-    /// A path of ours as the host sees it.
+    /// What stands in it, as the host sees it.
     pub fn host(&self, path: &Path) -> String {
-        let below = path.strip_prefix(&self.here).unwrap_or(path);
-        self.host.join(below).to_string_lossy().into_owned()
+        self.host.join(path).to_string_lossy().into_owned()
     }
+}
 
-    /// The directory of the maps' pins.
-    pub fn maps(&self) -> PathBuf {
-        self.here.join("maps")
-    }
+/// What stands in another BpfProgram's home.
+pub fn beside(program: &str, path: &Path) -> PathBuf {
+    Path::new("..").join(program).join(path)
+}
 
-    /// A map's pin, by its pin name.
-    pub fn map(&self, pin: &str) -> PathBuf {
-        self.maps().join(pin)
-    }
+/// The directory of the maps' pins.
+pub fn maps() -> PathBuf {
+    "maps".into()
+}
 
-    /// The directory of the programs' pins.
-    pub fn programs(&self) -> PathBuf {
-        self.here.join("programs")
-    }
+/// A map's pin, by its pin name.
+pub fn map(pin: &str) -> PathBuf {
+    maps().join(pin)
+}
 
-    /// A program's pin.
-    pub fn program(&self, function: &str) -> PathBuf {
-        self.programs().join(function)
-    }
+/// The directory of the programs' pins.
+pub fn programs() -> PathBuf {
+    "programs".into()
+}
 
-    /// The directory of the links' pins.
-    pub fn links(&self) -> PathBuf {
-        self.here.join("links")
-    }
+/// A program's pin.
+pub fn program(function: &str) -> PathBuf {
+    programs().join(function)
+}
 
-    /// The directory of one function's links.
-    pub fn links_of(&self, function: &str) -> PathBuf {
-        self.links().join(function)
-    }
+/// The directory of the links' pins.
+pub fn links() -> PathBuf {
+    "links".into()
+}
 
-    /// A link's pin.
-    pub fn link(&self, function: &str, place: &str) -> PathBuf {
-        self.links_of(function).join(place)
-    }
+/// The directory of one function's links.
+pub fn links_of(function: &str) -> PathBuf {
+    links().join(function)
+}
 
-    /// The directory of the notes.
-    pub fn meta(&self) -> PathBuf {
-        self.here.join("_meta")
-    }
+/// A link's pin.
+pub fn link(function: &str, place: &str) -> PathBuf {
+    links_of(function).join(place)
+}
 
-    /// Where a pin or a note is made that is to replace another: one at a time, and gone again unless the agent is killed.
-    pub fn staging(&self) -> PathBuf {
-        self.meta().join(STAGING)
-    }
+/// The directory of the notes.
+pub fn meta() -> PathBuf {
+    "_meta".into()
+}
 
-    /// The note that holds the BpfProgram's UID.
-    pub fn uid(&self) -> PathBuf {
-        self.meta().join("uid")
-    }
+/// Where a pin or a note is made that is to replace another: one at a time, and gone again unless the agent is killed.
+pub fn staging() -> PathBuf {
+    meta().join(STAGING)
+}
 
-    /// The note that names the revision in effect.
-    pub fn revision(&self) -> PathBuf {
-        self.meta().join("revision")
-    }
+/// The note that holds the BpfProgram's UID.
+pub fn uid() -> PathBuf {
+    meta().join("uid")
+}
 
-    /// The note on whether a revision cut this node off.
-    pub fn trial(&self) -> PathBuf {
-        self.meta().join("trial")
-    }
+/// The note that names the revision in effect.
+pub fn revision() -> PathBuf {
+    meta().join("revision")
+}
 
-    /// The note on the load that a program's pin came from.
-    pub fn origin(&self, function: &str) -> PathBuf {
-        self.meta().join(format!("program~{function}"))
-    }
+/// The note on whether a revision cut this node off.
+pub fn trial() -> PathBuf {
+    meta().join("trial")
+}
 
-    /// The note that a map is to be retained.
-    pub fn retention(&self, pin: &str) -> PathBuf {
-        self.meta().join(format!("{RETAIN}{pin}"))
-    }
+/// The note on the load that a program's pin came from.
+pub fn origin(function: &str) -> PathBuf {
+    meta().join(format!("program~{function}"))
+}
 
-    /// The note on whose a map is.
-    pub fn source(&self, pin: &str) -> PathBuf {
-        self.meta().join(format!("{FROM}{pin}"))
-    }
+/// The note that a map is to be retained.
+pub fn retention(pin: &str) -> PathBuf {
+    meta().join(format!("{RETAIN}{pin}"))
+}
 
-    /// The note on a cgroup's path.
-    pub fn cgroup(&self, place: &str) -> PathBuf {
-        self.meta().join(format!("cgroup~{place}"))
-    }
+/// The note on whose a map is.
+pub fn source(pin: &str) -> PathBuf {
+    meta().join(format!("{FROM}{pin}"))
+}
+
+/// The note on a cgroup's path.
+pub fn cgroup(place: &str) -> PathBuf {
+    meta().join(format!("cgroup~{place}"))
 }
 
 /// The map that a note of that name says is to be retained.

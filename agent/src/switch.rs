@@ -16,11 +16,11 @@ use crate::{
 pub fn detach_all(places: Places, reason: &str) -> Result<()> {
     let layout = Layout::new(&places.bpffs, &places.host_bpffs);
     let mut agent = Agent::<Kernel>::start(places, Policy::default())?;
-    bpffs::make_dir(layout.directory())?;
+    bpffs::ANYWHERE.make_dir(layout.directory())?;
     // A note is at most as long as a path.
     let reason = sockeye_crds::names::clip(if reason.is_empty() { "no reason given" } else { reason }, 256);
-    bpffs::remove(&layout.suspension())?;
-    bpffs::make_note(&layout.suspension(), &reason)?;
+    bpffs::ANYWHERE.remove(&layout.suspension())?;
+    bpffs::ANYWHERE.make_note(&layout.suspension(), &reason)?;
     let detached = agent.detach_all().context("reading what there is")?;
     let failed: Vec<&str> = detached.iter().filter(|(_, done)| done.is_err()).map(|(name, _)| name.as_str()).collect();
     ensure!(failed.is_empty(), "not detached: {}", failed.join(", "));
@@ -30,7 +30,7 @@ pub fn detach_all(places: Places, reason: &str) -> Result<()> {
 
 /// Takes the note away.
 pub fn attach_all(places: &Places) -> Result<()> {
-    bpffs::remove(&Layout::new(&places.bpffs, &places.host_bpffs).suspension())?;
+    bpffs::ANYWHERE.remove(&Layout::new(&places.bpffs, &places.host_bpffs).suspension())?;
     println!("the agent on this node attaches again what is wanted");
     Ok(())
 }

@@ -8,8 +8,8 @@ use crate::{
     failure::{Failure, Obstacle, Place},
     held::{LinkKey, Site},
     kept::{Kept, KeptLink},
-    kernel::{SysError, bpf, bpffs, cgroup::Cgroup, facts, info, load::ProgramKind},
-    observe,
+    kernel::{SysError, bpf, cgroup::Cgroup, facts, info, load::ProgramKind},
+    layout, observe,
     on_map::{self, OnMap},
     order::Neighbour,
 };
@@ -25,7 +25,7 @@ impl Executor<'_> {
         let kind = self.kind(function)?;
         let program = match progress.loaded.programs.get(function) {
             Some(fd) => fd.try_clone().map_err(Failure::internal)?,
-            None => bpf::obj_get(&self.home.program(function))?,
+            None => self.dir.get(&layout::program(function))?,
         };
         match site {
             Site::Cgroup(cgroup) => self.to_cgroup(function, &program, cgroup, kind.attach_type, before, progress),
@@ -47,9 +47,9 @@ impl Executor<'_> {
         let place = Place::Cgroup { function, path: &cgroup.path };
         let link = self.link(program, cgroup, attach_type, before, place)?;
         let key = LinkKey::at(function, cgroup);
-        self.note(&self.home.cgroup(&key.place), &cgroup.path)?;
-        bpffs::make_dir(&self.home.links_of(function))?;
-        bpf::obj_pin(link.as_fd(), &self.home.link(function, &key.place))?;
+        self.note(&layout::cgroup(&key.place), &cgroup.path)?;
+        self.dir.make_dir(&layout::links_of(function))?;
+        self.dir.pin(&layout::link(function, &key.place), link.as_fd())?;
         progress.undo.push(Undo::Detach(key));
         Ok(())
     }
@@ -76,8 +76,8 @@ impl Executor<'_> {
 
     /// A link beside which one is to stand. Where its pin is gone it is no place to go by: the next plan has another.
     fn neighbour(&self, Neighbour { program, key, .. }: &Neighbour) -> Option<OwnedFd> {
-        let path = self.home.beside(program).link(&key.function, &key.place);
-        bpf::obj_get(&path).inspect_err(|error| tracing::debug!(%error, "no place to go by")).ok()
+        let path = layout::beside(program, &layout::link(&key.function, &key.place));
+        self.dir.get(&path).inspect_err(|error| tracing::debug!(%error, "no place to go by")).ok()
     }
 
     /// Gives a link another place at its cgroup: a new one first, so that nothing is missed; for the moment until the old one is
@@ -90,8 +90,8 @@ impl Executor<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let attach_type = self.kind(&key.function)?.attach_type;
-        let path = self.home.link(&key.function, &key.place);
-        let (old, program) = (bpf::obj_get(&path)?, bpf::obj_get(&self.home.program(&key.function))?);
+        let path = layout::link(&key.function, &key.place);
+        let (old, program) = (self.dir.get(&path)?, self.dir.get(&layout::program(&key.function))?);
         let link = self.link(&program, cgroup, attach_type, before, Place::of(key))?;
         self.pin_over(&link, &path)?;
         bpf::link_detach(old.as_fd())?;
@@ -110,8 +110,8 @@ impl Executor<'_> {
     ) -> Result<(), Failure> {
         let refused = |error: &SysError| Failure::attach(Place::Map { function, map: pin }, error, &own_obstacle());
         let key = LinkKey::on_map(function, pin);
-        let path = self.home.link(function, &key.place);
-        let map = bpf::obj_get(&self.home.map(pin))?;
+        let path = layout::link(function, &key.place);
+        let map = self.dir.get(&layout::map(pin))?;
         let link = bpf::map_link(program.as_fd(), map.as_fd(), attach_type).map_err(|error| refused(&error))?;
         // Without a link first the pin, so that what is attached is never without one.
         let replaced = self.pin(link.as_ref().unwrap_or(&program), &path)?;
@@ -139,8 +139,8 @@ impl Executor<'_> {
     }
 
     pub(super) fn update(&self, key: &LinkKey, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
-        let program = bpf::obj_get(&self.home.program(&key.function))?;
+        let link = self.dir.get(&layout::link(&key.function, &key.place))?;
+        let program = self.dir.get(&layout::program(&key.function))?;
         if let Some(pin) = key.map()
             && info::is_program(link.as_fd())?
         {
@@ -175,7 +175,7 @@ impl Executor<'_> {
         program: &OwnedFd,
         kept: &mut Kept,
     ) -> Result<(), Failure> {
-        let map = bpf::obj_get(&self.home.map(pin))?;
+        let map = self.dir.get(&layout::map(pin))?;
         let own = kept.programs.get(&key.function).map(|own| own.fd.as_fd());
         let known = kept.links.get(key).map(|link| on_map::look(Some(map.as_fd()), link, own)).transpose()?;
         let Some(OnMap { info, .. }) = known.filter(|known| known.in_effect) else {
@@ -185,7 +185,7 @@ impl Executor<'_> {
         let attach_type = info.attach_type;
         bpf::map_attach(program.as_fd(), map.as_fd(), attach_type)
             .map_err(|error| Failure::attach(Place::of(key), &error, &own_obstacle()))?;
-        self.pin(program, &self.home.link(&key.function, &key.place))?;
+        self.pin(program, &layout::link(&key.function, &key.place))?;
         let fd = program.try_clone().map_err(Failure::internal)?;
         kept.links.insert(key.clone(), KeptLink { fd, id: 0, path: None, attached: Some(attach_type) });
         Ok(())

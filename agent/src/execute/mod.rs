@@ -31,7 +31,8 @@ use crate::{
     host::Order,
     kept::{Kept, KeptProgram, Previous},
     kernel::{
-        bpf, bpffs,
+        SysError,
+        bpffs::{self, Dir},
         cgroup::Cgroup,
         cgroup::Root,
         info::{self, MapInfo},
@@ -55,12 +56,13 @@ pub struct Executed {
 
 /// Executes one plan.
 pub struct Executor<'a> {
-    /// The BpfProgram's home.
-    pub home: &'a Home,
-    /// The node's cgroup root.
-    pub root: &'a Root,
-    /// The plan, and what its steps need.
-    pub order: &'a Order<'a>,
+    home: &'a Home,
+    /// The home, from which what is in it is named.
+    dir: Dir,
+    /// Whether it was made for this plan.
+    is_new: bool,
+    root: &'a Root,
+    order: &'a Order<'a>,
 }
 
 /// What has been done so far: the descriptors that later steps need, and how to undo it.
@@ -77,7 +79,15 @@ struct Progress<'a> {
     undo: Vec<Undo>,
 }
 
-impl Executor<'_> {
+impl<'a> Executor<'a> {
+    /// For a plan, and what its steps need, at a BpfProgram's home, which is made where the plan claims it and it is not there;
+    /// cgroups are those below the node's root.
+    pub fn new(home: &'a Home, root: &'a Root, order: &'a Order<'a>) -> Result<Self, SysError> {
+        let claims = order.steps.iter().any(|step| matches!(step, Step::Claim { .. }));
+        let is_new = claims && bpffs::ANYWHERE.make_dir(home.directory())?;
+        Ok(Self { home, dir: Dir::at(home.directory()), is_new, root, order })
+    }
+
     /// Executes the steps.
     pub fn execute(&self, kept: &mut Kept) -> Result<Executed, Failure> {
         let (executed, loaded) = (Executed::default(), Loaded::default());
@@ -133,7 +143,7 @@ impl Executor<'_> {
     fn step(&self, step: &Step, progress: &mut Progress<'_>) -> Result<(), Failure> {
         tracing::debug!(home = %self.home.directory().display(), ?step);
         match step {
-            Step::RemoveStray => Ok(bpffs::remove(&self.home.staging())?),
+            Step::RemoveStray => Ok(self.dir.remove(&layout::staging())?),
             Step::Claim { uid } => self.claim(uid, progress),
             Step::Load { reuse, shared } => self.load(reuse, shared, progress),
             Step::Retain(pin) => {
@@ -142,7 +152,7 @@ impl Executor<'_> {
                 Ok(())
             }
             Step::Release(pin) => {
-                bpffs::remove(&self.home.retention(pin))?;
+                self.dir.remove(&layout::retention(pin))?;
                 progress.undo.push(Undo::Retain(pin.clone()));
                 Ok(())
             }
@@ -153,7 +163,7 @@ impl Executor<'_> {
             Step::Move { key, cgroup, before } => self.move_link(key, cgroup, before.as_ref(), progress),
             Step::Update(key) => self.update(key, progress),
             Step::SetRevision(Some(revision)) => self.set_revision(revision, progress),
-            Step::SetRevision(None) => Ok(bpffs::remove(&self.home.revision())?),
+            Step::SetRevision(None) => Ok(self.dir.remove(&layout::revision())?),
             Step::SetTrial(trial) => self.set_trial(trial, progress),
             Step::Restore(function) => self.restore(function, progress.kept),
             Step::RepinProgram(function) => self.repin_program(function, progress.kept),
@@ -167,14 +177,13 @@ impl Executor<'_> {
     }
 
     fn claim(&self, uid: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let home = self.home;
-        if bpffs::make_dir(home.directory())? {
+        if self.is_new {
             progress.undo.push(Undo::Leave);
         }
-        for dir in [home.meta(), home.maps(), home.programs(), home.links()] {
-            bpffs::make_dir(&dir)?;
+        for dir in [layout::meta(), layout::maps(), layout::programs(), layout::links()] {
+            self.dir.make_dir(&dir)?;
         }
-        self.note(&home.uid(), uid)?;
+        self.note(&layout::uid(), uid)?;
         Ok(())
     }
 
@@ -192,9 +201,9 @@ impl Executor<'_> {
         let mut request = Request { settings, ..Request::default() };
         for (name, map) in &wanted.maps {
             let source = if let Some(MapRef { program, map }) = shared.get(name) {
-                MapSource::Reuse(bpf::obj_get(&self.home.beside(program).map(map))?)
+                MapSource::Reuse(self.dir.get(&layout::beside(program, &layout::map(map)))?)
             } else if reuse.contains(&map.pin_name) {
-                MapSource::Reuse(bpf::obj_get(&self.home.map(&map.pin_name))?)
+                MapSource::Reuse(self.dir.get(&layout::map(&map.pin_name))?)
             } else {
                 MapSource::Create { value_size: map.shape.value_size, max_entries: map.shape.max_entries }
             };
@@ -218,18 +227,19 @@ impl Executor<'_> {
             progress.loaded.maps.get(name).ok_or_else(|| Failure::internal(format!("map {name} was not loaded")))?;
         let pin = sockeye_crds::names::pin_name(name);
         if let Some(from) = from {
-            let before = self.note(&self.home.source(&pin), &layout::source_note(from))?;
+            let before = self.note(&layout::source(&pin), &layout::source_note(from))?;
             progress.undo.push(Undo::RestoreSource(pin.clone(), before));
         }
-        let replaced = self.pin(fd, &self.home.map(&pin))?;
+        let replaced = self.pin(fd, &layout::map(&pin))?;
         progress.undo.push(match replaced {
             Some(fd) => Undo::RepinMap(pin.clone(), fd),
             None => Undo::UnpinMap(pin.clone()),
         });
         if from.is_none()
-            && let Some(before) = bpffs::read_note(&self.home.source(&pin))?
+            && !self.is_new
+            && let Some(before) = self.dir.read_note(&layout::source(&pin))?
         {
-            bpffs::remove(&self.home.source(&pin))?;
+            self.dir.remove(&layout::source(&pin))?;
             progress.undo.push(Undo::RestoreSource(pin, Some(before)));
         }
         Ok(())
@@ -241,8 +251,8 @@ impl Executor<'_> {
         let load_key = self.order.wanted.map(|wanted| wanted.load_key.clone()).ok_or_else(missing)?;
         // The note first: a pin whose note is of another program counts as one whose load is not known.
         let origin = Origin { load_key, program_id: info::program_id(fd.as_fd())? };
-        let origin_before = self.note(&self.home.origin(function), &origin.note())?;
-        let replaced = match self.pin(fd, &self.home.program(function)) {
+        let origin_before = self.note(&layout::origin(function), &origin.note())?;
+        let replaced = match self.pin(fd, &layout::program(function)) {
             Ok(replaced) => replaced,
             Err(refused) => {
                 self.restore_origin(function, origin_before.as_deref())?;
@@ -264,7 +274,7 @@ impl Executor<'_> {
 
     /// The note on what is in effect. What ran before it is kept while the new one is on trial.
     fn set_revision(&self, revision: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let before = self.note(&self.home.revision(), revision)?;
+        let before = self.note(&layout::revision(), revision)?;
         if let (true, Some(revision)) = (progress.on_trial && !progress.replaced.is_empty(), before) {
             progress.kept.previous = Some(Previous { revision, programs: std::mem::take(&mut progress.replaced) });
         }
@@ -272,7 +282,7 @@ impl Executor<'_> {
     }
 
     fn set_trial(&self, trial: &Trial, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        self.note(&self.home.trial(), &trial.note())?;
+        self.note(&layout::trial(), &trial.note())?;
         progress.on_trial = trial.verdict == Verdict::Open;
         progress.kept.previous = None;
         Ok(())

@@ -7,30 +7,30 @@ use crate::{
     held::LinkKey,
     kept::Kept,
     kernel::{SysError, bpf, bpffs, info},
-    on_map,
+    layout, on_map,
 };
 
 impl Executor<'_> {
     /// Detaches now, and whoever else holds the link: one whose last reference was the pin would be detached later, by a
     /// kernel worker, and one that another process holds not at all.
     pub(super) fn detach(&self, key: &LinkKey, kept: &mut Kept) -> Result<(), SysError> {
-        let path = self.home.link(&key.function, &key.place);
-        let pinned = existing(bpf::obj_get(&path))?;
+        let path = layout::link(&key.function, &key.place);
+        let pinned = existing(self.dir.get(&path))?;
         let links = [pinned, kept.links.remove(key).map(|kept| kept.fd)];
         for link in links.into_iter().flatten() {
             self.let_go(key, &link, kept)?;
         }
-        bpffs::remove(&path)?;
-        let links = bpffs::list(&self.home.links_of(&key.function))?;
+        self.dir.remove(&path)?;
+        let links = self.dir.list(&layout::links_of(&key.function))?;
         if links.is_empty() {
-            bpffs::remove_dir(&self.home.links_of(&key.function))?;
+            self.dir.remove_dir(&layout::links_of(&key.function))?;
         }
-        for function in bpffs::list(&self.home.links())? {
-            if bpffs::list(&self.home.links_of(&function))?.contains(&key.place) {
+        for function in self.dir.list(&layout::links())? {
+            if self.dir.list(&layout::links_of(&function))?.contains(&key.place) {
                 return Ok(());
             }
         }
-        bpffs::remove(&self.home.cgroup(&key.place))
+        self.dir.remove(&layout::cgroup(&key.place))
     }
 
     /// Ends what stands at a link's place, or stood there.
@@ -50,9 +50,9 @@ impl Executor<'_> {
     /// Where a map holds a program without a link. A killed agent may have left another one of the function there than the
     /// pin says: the function's own.
     fn detach_from_map(&self, function: &str, pin: &str, program: &OwnedFd, kept: &Kept) -> Result<(), SysError> {
-        let pinned = existing(bpf::obj_get(&self.home.map(pin)))?;
+        let pinned = existing(self.dir.get(&layout::map(pin)))?;
         let maps = [pinned.as_ref(), kept.maps.get(pin)];
-        let own = existing(bpf::obj_get(&self.home.program(function)))?;
+        let own = existing(self.dir.get(&layout::program(function)))?;
         for map in maps.into_iter().flatten() {
             for program in [Some(program), own.as_ref()].into_iter().flatten() {
                 for attach_type in on_map::attach_types(info::program(program.as_fd())?.prog_type) {
@@ -64,33 +64,34 @@ impl Executor<'_> {
     }
 
     pub(super) fn unpin_program(&self, function: &str, kept: &mut Kept) -> Result<(), SysError> {
-        bpffs::remove(&self.home.program(function))?;
+        self.dir.remove(&layout::program(function))?;
         kept.programs.remove(function);
-        bpffs::remove(&self.home.origin(function))
+        self.dir.remove(&layout::origin(function))
     }
 
     pub(super) fn unpin_map(&self, pin: &str, kept: &mut Kept) -> Result<(), SysError> {
-        bpffs::remove(&self.home.map(pin))?;
+        self.dir.remove(&layout::map(pin))?;
         kept.maps.remove(pin);
-        bpffs::remove(&self.home.source(pin))
+        self.dir.remove(&layout::source(pin))
     }
 
     /// The UID goes last: until then the home is known to be ours.
     pub(super) fn leave(&self) -> Result<(), SysError> {
-        let home = self.home;
-        let uid = home.uid();
-        for note in bpffs::list(&home.meta())?.into_iter().map(|name| home.meta().join(name)).filter(|at| *at != uid) {
-            bpffs::remove(&note)?;
+        let uid = layout::uid();
+        for note in
+            self.dir.list(&layout::meta())?.into_iter().map(|name| layout::meta().join(name)).filter(|at| *at != uid)
+        {
+            self.dir.remove(&note)?;
         }
-        for function in bpffs::list(&home.links())? {
-            bpffs::remove_dir(&home.links_of(&function))?;
+        for function in self.dir.list(&layout::links())? {
+            self.dir.remove_dir(&layout::links_of(&function))?;
         }
-        for dir in [home.links(), home.programs(), home.maps()] {
-            bpffs::remove_dir(&dir)?;
+        for dir in [layout::links(), layout::programs(), layout::maps()] {
+            self.dir.remove_dir(&dir)?;
         }
-        bpffs::remove(&uid)?;
-        bpffs::remove_dir(&home.meta())?;
-        bpffs::remove_dir(home.directory())
+        self.dir.remove(&uid)?;
+        self.dir.remove_dir(&layout::meta())?;
+        bpffs::ANYWHERE.remove_dir(self.home.directory())
     }
 }
 

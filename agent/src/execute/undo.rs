@@ -10,7 +10,8 @@ use crate::{
     failure::Failure,
     held::LinkKey,
     kept::Kept,
-    kernel::{bpf, bpffs, cgroup::Cgroup},
+    kernel::{bpf, cgroup::Cgroup},
+    layout,
 };
 
 /// The inverse of a step that was done.
@@ -58,17 +59,17 @@ impl Executor<'_> {
         match undo {
             Undo::Leave => self.leave()?,
             Undo::UnpinMap(pin) => self.unpin_map(pin, kept)?,
-            Undo::RepinMap(pin, fd) => self.pin_over(fd, &self.home.map(pin))?,
+            Undo::RepinMap(pin, fd) => self.pin_over(fd, &layout::map(pin))?,
             Undo::UnpinProgram(function) => self.unpin_program(function, kept)?,
             Undo::RepinProgram(function, fd, origin) => {
-                self.pin_over(fd, &self.home.program(function))?;
+                self.pin_over(fd, &layout::program(function))?;
                 self.restore_origin(function, origin.as_deref())?;
             }
             Undo::Detach(key) => self.detach(key, kept)?,
             // What it led to before is not the map that is pinned now, or was not attached.
             Undo::RepinLink(key, fd) => {
-                let path = self.home.link(&key.function, &key.place);
-                self.let_go(key, &bpf::obj_get(&path)?, kept)?;
+                let path = layout::link(&key.function, &key.place);
+                self.let_go(key, &self.dir.get(&path)?, kept)?;
                 self.pin_over(fd, &path)?;
             }
             Undo::ReplaceBack(key, fd) => {
@@ -76,13 +77,13 @@ impl Executor<'_> {
                 self.replace_on_map(key, pin, fd, kept)?;
             }
             Undo::UpdateBack(key, fd) => {
-                let link = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
+                let link = self.dir.get(&layout::link(&key.function, &key.place))?;
                 bpf::link_update(link.as_fd(), fd.as_fd(), None)?;
             }
-            Undo::Release(pin) => bpffs::remove(&self.home.retention(pin))?,
+            Undo::Release(pin) => self.dir.remove(&layout::retention(pin))?,
             Undo::Retain(pin) => self.retain(pin)?,
-            Undo::RestoreSource(pin, Some(note)) => drop(self.note(&self.home.source(pin), note)?),
-            Undo::RestoreSource(pin, None) => bpffs::remove(&self.home.source(pin))?,
+            Undo::RestoreSource(pin, Some(note)) => drop(self.note(&layout::source(pin), note)?),
+            Undo::RestoreSource(pin, None) => self.dir.remove(&layout::source(pin))?,
         }
         Ok(())
     }

@@ -10,17 +10,17 @@ use crate::{
     failure::Failure,
     held::LinkKey,
     kept::{Kept, KeptProgram},
-    kernel::{SysError, bpf, bpffs},
-    layout::Origin,
+    kernel::SysError,
+    layout::{self, Origin},
 };
 
 impl Executor<'_> {
     /// Writes a note over what is there, and gives that.
     pub(super) fn note(&self, path: &Path, text: &str) -> Result<Option<String>, SysError> {
-        match bpffs::make_note(path, text) {
+        match self.dir.make_note(path, text) {
             Err(error) if error.is_there() => {
-                let replaced = bpffs::read_note(path)?;
-                bpffs::replace(path, &self.home.staging(), |at| bpffs::make_note(at, text))?;
+                let replaced = self.dir.read_note(path)?;
+                self.dir.replace(path, &layout::staging(), |at| self.dir.make_note(at, text))?;
                 Ok(replaced)
             }
             made => made.map(|()| None),
@@ -29,13 +29,13 @@ impl Executor<'_> {
 
     /// Pins over what is there, and gives that. Makes the directory where it is not there (any more).
     pub(super) fn pin(&self, fd: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, SysError> {
-        match bpf::obj_pin(fd.as_fd(), path) {
+        match self.dir.pin(path, fd.as_fd()) {
             Err(error) if error.is_not_found() => {
-                path.parent().map_or(Ok(false), bpffs::make_dir)?;
-                bpf::obj_pin(fd.as_fd(), path).map(|()| None)
+                path.parent().map_or(Ok(false), |parent| self.dir.make_dir(parent))?;
+                self.dir.pin(path, fd.as_fd()).map(|()| None)
             }
             Err(error) if error.is_there() => {
-                let replaced = bpf::obj_get(path)?;
+                let replaced = self.dir.get(path)?;
                 self.pin_over(fd, path)?;
                 Ok(Some(replaced))
             }
@@ -45,17 +45,17 @@ impl Executor<'_> {
 
     /// Pins over what is there.
     pub(super) fn pin_over(&self, fd: &OwnedFd, path: &Path) -> Result<(), SysError> {
-        bpffs::replace(path, &self.home.staging(), |at| bpf::obj_pin(fd.as_fd(), at))
+        self.dir.replace(path, &layout::staging(), |at| self.dir.pin(at, fd.as_fd()))
     }
 
     pub(super) fn retain(&self, pin: &str) -> Result<(), SysError> {
-        self.note(&self.home.retention(pin), "Retain").map(drop)
+        self.note(&layout::retention(pin), "Retain").map(drop)
     }
 
     pub(super) fn restore_origin(&self, function: &str, note: Option<&str>) -> Result<(), SysError> {
         match note {
-            Some(note) => self.note(&self.home.origin(function), note).map(drop),
-            None => bpffs::remove(&self.home.origin(function)),
+            Some(note) => self.note(&layout::origin(function), note).map(drop),
+            None => self.dir.remove(&layout::origin(function)),
         }
     }
 
@@ -74,22 +74,22 @@ impl Executor<'_> {
         let KeptProgram { fd, id, load_key } = program;
         if let Some(load_key) = load_key {
             let origin = Origin { load_key: load_key.clone(), program_id: *id };
-            self.note(&self.home.origin(function), &origin.note())?;
+            self.note(&layout::origin(function), &origin.note())?;
         }
-        Ok(self.pin(fd, &self.home.program(function)).map(drop)?)
+        Ok(self.pin(fd, &layout::program(function)).map(drop)?)
     }
 
     pub(super) fn repin_map(&self, pin: &str, kept: &Kept) -> Result<(), Failure> {
         let fd = kept.maps.get(pin).ok_or_else(|| not_kept("map", pin))?;
-        Ok(self.pin(fd, &self.home.map(pin)).map(drop)?)
+        Ok(self.pin(fd, &layout::map(pin)).map(drop)?)
     }
 
     pub(super) fn repin_link(&self, key: &LinkKey, kept: &Kept) -> Result<(), Failure> {
         let kept = kept.links.get(key).ok_or_else(|| not_kept("link", &key.place))?;
         if let Some(path) = &kept.path {
-            self.note(&self.home.cgroup(&key.place), path)?;
+            self.note(&layout::cgroup(&key.place), path)?;
         }
-        Ok(self.pin(&kept.fd, &self.home.link(&key.function, &key.place)).map(drop)?)
+        Ok(self.pin(&kept.fd, &layout::link(&key.function, &key.place)).map(drop)?)
     }
 }
 

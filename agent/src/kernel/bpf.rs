@@ -5,13 +5,14 @@
 #![expect(unsafe_code, reason = "bpf(2) has no safe form")]
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io, mem,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    sync::LazyLock,
 };
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
@@ -26,6 +27,8 @@ const F_ALLOW_MULTI: u32 = 1 << 1;
 pub const F_BEFORE: u32 = 1 << 3;
 /// `BPF_F_LINK`: which is told by a link.
 const F_LINK: u32 = 1 << 13;
+/// `BPF_F_PATH_FD`: the path of a pin is from a directory.
+const F_PATH_FD: u32 = 1 << 14;
 /// No descriptor: -1, in the kernel's attribute.
 const NO_FD: u32 = u32::MAX;
 /// At most so many programs per cgroup and attach type (`BPF_CGROUP_MAX_PROGS`).
@@ -159,7 +162,7 @@ pub struct ProgAttr<'a> {
     /// The instructions, as bytes, eight each.
     pub instructions: &'a [aya_obj::generated::bpf_insn],
     /// The licence.
-    pub license: &'a std::ffi::CStr,
+    pub license: &'a CStr,
     /// The object's BTF, with function and line information encoded for it.
     pub btf: Option<ProgBtf<'a>>,
 }
@@ -208,25 +211,40 @@ pub fn prog_load(prog: &ProgAttr<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
 }
 
-/// `BPF_OBJ_PIN`
-pub fn obj_pin(object: BorrowedFd<'_>, path: &Path) -> Result<(), SysError> {
-    let named = || format!("BPF_OBJ_PIN at {}", path.display());
-    let c_path = c_path(path).call(named)?;
-    let mut attr = zeroed();
-    // SAFETY: as above; the path outlives the call.
-    let pin = unsafe { &mut attr.__bindgen_anon_4 };
-    pin.pathname = c_path.as_ptr() as u64;
-    pin.bpf_fd = raw(object);
-    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop).call(named)
+/// `BPF_OBJ_PIN`; the path is from the directory, where one is given.
+pub fn obj_pin(object: BorrowedFd<'_>, from: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<()> {
+    let c_path = c_path(path)?;
+    let mut attr = at(from, &c_path);
+    attr.__bindgen_anon_4.bpf_fd = raw(object);
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// `BPF_OBJ_GET`
-pub fn obj_get(path: &Path) -> Result<OwnedFd, SysError> {
-    let named = || format!("BPF_OBJ_GET of {}", path.display());
-    let c_path = c_path(path).call(named)?;
+/// `BPF_OBJ_GET`; the path is from the directory, where one is given.
+pub fn obj_get(from: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<OwnedFd> {
+    let c_path = c_path(path)?;
+    bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut at(from, &c_path))
+}
+
+/// Whether [`obj_pin`] and [`obj_get`] take directories: kernels before 6.5 refuse the flag before they look at the path.
+pub fn takes_directories() -> bool {
+    static TAKES: LazyLock<bool> = LazyLock::new(|| {
+        let answer = obj_get(Some(rustix::fs::CWD), Path::new(""));
+        answer.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    });
+    *TAKES
+}
+
+/// The attribute that names a pin, which must not outlive the path.
+fn at(from: Option<BorrowedFd<'_>>, path: &CStr) -> bpf_attr {
     let mut attr = zeroed();
-    attr.__bindgen_anon_4.pathname = c_path.as_ptr() as u64;
-    bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut attr).call(named)
+    // SAFETY: as above.
+    let at = unsafe { &mut attr.__bindgen_anon_4 };
+    at.pathname = path.as_ptr() as u64;
+    if let Some(from) = from {
+        at.file_flags = F_PATH_FD;
+        at.path_fd = from.as_raw_fd();
+    }
+    attr
 }
 
 /// `BPF_LINK_CREATE` on a cgroup or a map. A cgroup link is always "multi": it stands beside other links, after all of them or

@@ -1,13 +1,19 @@
 //! bpffs: directories, pins and symlinks; nothing else can stand there, and no name may hold a dot.
 
-use std::{fs, io, mem::MaybeUninit, os::unix::fs::symlink, path::Path};
+use std::{
+    borrow::Cow,
+    fs, io,
+    mem::MaybeUninit,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
 
 use rustix::{
-    fs::{Mode, OFlags, RawDir},
+    fs::{AtFlags, CWD, Mode, OFlags, RawDir},
     io::Errno,
 };
 
-use super::{Call as _, SysError, fault};
+use super::{Call as _, SysError, bpf, fault};
 
 /// `BPF_FS_MAGIC`
 const MAGIC: u64 = 0xcafe_4a11;
@@ -38,78 +44,146 @@ pub fn mount(dir: &Path) -> Result<Mount, SysError> {
     Ok(Mount::Bpffs(meta.st_dev))
 }
 
-/// The names in a directory, sorted; none where there is no directory.
-pub fn list(dir: &Path) -> Result<Vec<String>, SysError> {
-    let named = || format!("read of {}", dir.display());
-    let fd = match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        fd => fd.call(named)?,
-    };
-    // Directories here are small and read often: std's reader takes 32 KiB and one more call for each.
-    let mut buffer = [MaybeUninit::uninit(); 2048];
-    let mut entries = RawDir::new(fd, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let name = entry.call(named)?.file_name().to_string_lossy().into_owned();
-        if name != "." && name != ".." {
-            names.push(name);
+/// A directory of bpffs, from which things are named.
+///
+/// Open, because the way to it leads through sysfs, where each name of a path is checked anew under locks
+/// (`kernfs_dop_revalidate`): with the whole path a call takes three times as long. Not for longer than a look or a plan:
+/// meanwhile its bpffs can't be unmounted.
+#[derive(Debug)]
+pub struct Dir {
+    path: PathBuf,
+    fd: Option<OwnedFd>,
+}
+
+/// No directory: things are named by their whole paths.
+pub const ANYWHERE: Dir = Dir { path: PathBuf::new(), fd: None };
+
+impl Dir {
+    /// The directory at that path. Where it can't be opened, as when there is none, each call has the whole path, and its answer.
+    pub fn at(path: &Path) -> Self {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self { path: path.to_owned(), fd: rustix::fs::open(path, flags, Mode::empty()).ok() }
+    }
+
+    /// Whether it is open.
+    pub const fn is_open(&self) -> bool {
+        self.fd.is_some()
+    }
+
+    /// Where the walk to a name begins, and what is left of it.
+    fn walk<'a>(&'a self, name: &'a Path) -> (BorrowedFd<'a>, Cow<'a, Path>) {
+        match &self.fd {
+            Some(fd) => (fd.as_fd(), name.into()),
+            None => (CWD, self.path.join(name).into()),
         }
     }
-    names.sort_unstable();
-    Ok(names)
-}
 
-/// Makes a directory and those above it; says whether it was not there.
-pub fn make_dir(dir: &Path) -> Result<bool, SysError> {
-    let made = match fault::point(|| "mkdir").and_then(|()| fs::create_dir(dir)) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir),
-        made => made,
-    };
-    made.map(|()| true).call(|| format!("mkdir of {}", dir.display()))
-}
-
-/// What a symlink says; nothing where there is none.
-pub fn read_note(path: &Path) -> Result<Option<String>, SysError> {
-    match fs::read_link(path) {
-        Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).call(|| format!("readlink of {}", path.display())),
+    /// As errors tell it.
+    fn show(&self, call: &str, name: &Path) -> String {
+        format!("{call} {}", self.path.join(name).display())
     }
-}
 
-/// Makes a symlink whose target is the text.
-pub fn make_note(path: &Path, text: &str) -> Result<(), SysError> {
-    fault::point(|| "symlink").and_then(|()| symlink(text, path)).call(|| format!("symlink at {}", path.display()))
-}
-
-/// Makes something at a path where something is, in one step: whoever looks finds the old or the new. It is made at
-/// `staging`, on the same bpffs, and renamed over the old.
-pub fn replace(path: &Path, staging: &Path, make: impl FnOnce(&Path) -> Result<(), SysError>) -> Result<(), SysError> {
-    remove(staging)?;
-    make(staging)?;
-    rename(staging, path)
-}
-
-/// `rename(2)`: what was at `to` is gone in the same step.
-pub fn rename(from: &Path, to: &Path) -> Result<(), SysError> {
-    fault::point(|| "rename")
-        .and_then(|()| fs::rename(from, to))
-        .call(|| format!("rename of {} to {}", from.display(), to.display()))
-}
-
-/// Removes a pin or a symlink; it is well where there is none.
-pub fn remove(path: &Path) -> Result<(), SysError> {
-    match fault::point(|| "unlink").and_then(|()| fs::remove_file(path)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        answer => answer.call(|| format!("unlink of {}", path.display())),
+    /// The names in a directory, sorted; none where there is no directory.
+    pub fn list(&self, name: &Path) -> Result<Vec<String>, SysError> {
+        let named = || self.show("read of", name);
+        let (from, rest) = self.walk(name);
+        let fd = match rustix::fs::openat(from, &*rest, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            fd => fd.call(named)?,
+        };
+        // Directories here are small and read often: std's reader takes 32 KiB and one more call for each.
+        let mut buffer = [MaybeUninit::uninit(); 2048];
+        let mut entries = RawDir::new(fd, &mut buffer);
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next() {
+            let name = entry.call(named)?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
     }
-}
 
-/// Removes an empty directory; it is well where there is none.
-pub fn remove_dir(path: &Path) -> Result<(), SysError> {
-    match fault::point(|| "rmdir").and_then(|()| fs::remove_dir(path)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        answer => answer.call(|| format!("rmdir of {}", path.display())),
+    /// Makes a directory and those above it; says whether it was not there.
+    pub fn make_dir(&self, name: &Path) -> Result<bool, SysError> {
+        let (from, rest) = self.walk(name);
+        let made = fault::point(|| "mkdir").and_then(|()| Ok(rustix::fs::mkdirat(from, &*rest, Mode::from(0o777))?));
+        let made = match made {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(self.path.join(name)),
+            made => made,
+        };
+        made.map(|()| true).call(|| self.show("mkdir of", name))
+    }
+
+    /// What a symlink says; nothing where there is none.
+    pub fn read_note(&self, name: &Path) -> Result<Option<String>, SysError> {
+        let (from, rest) = self.walk(name);
+        match rustix::fs::readlinkat(from, &*rest, Vec::new()) {
+            Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).call(|| self.show("readlink of", name)),
+        }
+    }
+
+    /// Makes a symlink whose target is the text.
+    pub fn make_note(&self, name: &Path, text: &str) -> Result<(), SysError> {
+        let (from, rest) = self.walk(name);
+        let made = fault::point(|| "symlink").and_then(|()| Ok(rustix::fs::symlinkat(text, from, &*rest)?));
+        made.call(|| self.show("symlink at", name))
+    }
+
+    /// Pins an object.
+    pub fn pin(&self, name: &Path, object: BorrowedFd<'_>) -> Result<(), SysError> {
+        let (from, rest) = self.walk_of_bpf(name);
+        bpf::obj_pin(object, from, &rest).call(|| self.show("BPF_OBJ_PIN at", name))
+    }
+
+    /// Opens what is pinned.
+    pub fn get(&self, name: &Path) -> Result<OwnedFd, SysError> {
+        let (from, rest) = self.walk_of_bpf(name);
+        bpf::obj_get(from, &rest).call(|| self.show("BPF_OBJ_GET of", name))
+    }
+
+    /// bpf(2) takes a directory to begin from since 6.5.
+    fn walk_of_bpf<'a>(&'a self, name: &'a Path) -> (Option<BorrowedFd<'a>>, Cow<'a, Path>) {
+        match &self.fd {
+            Some(fd) if bpf::takes_directories() => (Some(fd.as_fd()), name.into()),
+            _ => (None, self.path.join(name).into()),
+        }
+    }
+
+    /// Makes something where something is, in one step: whoever looks finds the old or the new. It is made at `staging`, on the
+    /// same bpffs, and renamed over the old.
+    pub fn replace(
+        &self,
+        name: &Path,
+        staging: &Path,
+        make: impl FnOnce(&Path) -> Result<(), SysError>,
+    ) -> Result<(), SysError> {
+        self.remove(staging)?;
+        make(staging)?;
+        let ((from, old), (to, new)) = (self.walk(staging), self.walk(name));
+        let renamed = fault::point(|| "rename").and_then(|()| Ok(rustix::fs::renameat(from, &*old, to, &*new)?));
+        renamed.call(|| self.show("rename to", name))
+    }
+
+    /// Removes a pin or a symlink; it is well where there is none.
+    pub fn remove(&self, name: &Path) -> Result<(), SysError> {
+        self.unlink("unlink", name, AtFlags::empty())
+    }
+
+    /// Removes an empty directory; it is well where there is none.
+    pub fn remove_dir(&self, name: &Path) -> Result<(), SysError> {
+        self.unlink("rmdir", name, AtFlags::REMOVEDIR)
+    }
+
+    fn unlink(&self, call: &str, name: &Path, flags: AtFlags) -> Result<(), SysError> {
+        let (from, rest) = self.walk(name);
+        match fault::point(|| call).and_then(|()| Ok(rustix::fs::unlinkat(from, &*rest, flags)?)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            answer => answer.call(|| self.show(&format!("{call} of"), name)),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::attached::Attached;
@@ -12,7 +12,8 @@ use crate::{
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names, Site},
     kept::{Kept, KeptLink, KeptProgram},
     kernel::{
-        Call as _, SysError, bpf, bpffs,
+        Call as _, SysError,
+        bpffs::Dir,
         cgroup::Root,
         info::{self, LinkInfo},
     },
@@ -25,10 +26,13 @@ use crate::{
 /// error: it is listed again.
 pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError> {
     const LISTS: usize = 4;
-    let once = |kept: &mut Kept| match list(home)? {
-        Some(names) => read(home, root, &names, kept),
-        None if kept.is_empty() => Ok(Held::default()),
-        None => read(home, root, &Names::default(), kept),
+    let once = |kept: &mut Kept| {
+        let dir = Dir::at(home.directory());
+        match list(&dir)? {
+            Some(names) => read(&dir, root, &names, kept),
+            None if kept.is_empty() => Ok(Held::default()),
+            None => read(&dir, root, &Names::default(), kept),
+        }
     };
     for _ in 1..LISTS {
         match once(kept) {
@@ -42,9 +46,10 @@ pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError>
 /// Reads one home after steps, without listing any directory: what they touched, the rest being as it was. Whatever else may
 /// have come there is found by the next look; where something of it has gone, this is a look at all of it.
 pub fn after(home: &Home, root: &Root, before: &Held, steps: &[Step], kept: &mut Kept) -> Result<Held, SysError> {
+    let dir = Dir::at(home.directory());
     let read = match links_alone(steps) {
-        Some(touched) => relinked(home, root, before, touched, kept),
-        None => read(home, root, &Names::of(before).after(steps), kept),
+        Some(touched) => relinked(&dir, root, before, touched, kept),
+        None => read(&dir, root, &Names::of(before).after(steps), kept),
     };
     match read {
         Err(error) if error.is_not_found() => self::home(home, root, kept),
@@ -64,13 +69,13 @@ fn links_alone(steps: &[Step]) -> Option<Vec<(LinkKey, bool)>> {
 
 /// What there was, with those links as they are now.
 fn relinked(
-    home: &Home,
+    dir: &Dir,
     root: &Root,
     before: &Held,
     touched: Vec<(LinkKey, bool)>,
     kept: &mut Kept,
 ) -> Result<Held, SysError> {
-    let mut reader = Reader { home, attached: Attached::new(root), kept };
+    let mut reader = Reader { dir, attached: Attached::new(root), kept };
     let mut held = before.clone();
     for (key, made) in touched {
         if made {
@@ -83,22 +88,25 @@ fn relinked(
 }
 
 /// What there is; nothing where there is no home.
-fn list(home: &Home) -> Result<Option<Names>, SysError> {
-    let notes = bpffs::list(&home.meta())?;
-    if notes.is_empty() && bpffs::list(home.directory())?.is_empty() {
+fn list(dir: &Dir) -> Result<Option<Names>, SysError> {
+    if !dir.is_open() {
+        return Ok(None);
+    }
+    let notes = dir.list(&layout::meta())?;
+    if notes.is_empty() && dir.list(Path::new("."))?.is_empty() {
         return Ok(None);
     }
     let mut links = BTreeSet::new();
-    for function in bpffs::list(&home.links())? {
-        let places = bpffs::list(&home.links_of(&function))?;
+    for function in dir.list(&layout::links())? {
+        let places = dir.list(&layout::links_of(&function))?;
         links.extend(places.into_iter().map(|place| LinkKey { function: function.clone(), place }));
     }
     Ok(Some(Names {
-        uid: bpffs::read_note(&home.uid())?,
-        revision: bpffs::read_note(&home.revision())?,
-        trial: bpffs::read_note(&home.trial())?.as_deref().and_then(Trial::parse),
-        functions: bpffs::list(&home.programs())?.into_iter().collect(),
-        maps: bpffs::list(&home.maps())?.into_iter().collect(),
+        uid: dir.read_note(&layout::uid())?,
+        revision: dir.read_note(&layout::revision())?,
+        trial: dir.read_note(&layout::trial())?.as_deref().and_then(Trial::parse),
+        functions: dir.list(&layout::programs())?.into_iter().collect(),
+        maps: dir.list(&layout::maps())?.into_iter().collect(),
         links,
         retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
         shared: notes.iter().filter_map(|note| layout::shared(note)).map(str::to_owned).collect(),
@@ -107,8 +115,8 @@ fn list(home: &Home) -> Result<Option<Names>, SysError> {
     }))
 }
 
-fn read(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held, SysError> {
-    let mut reader = Reader { home, attached: Attached::new(root), kept };
+fn read(dir: &Dir, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held, SysError> {
+    let mut reader = Reader { dir, attached: Attached::new(root), kept };
     let mut held = Held {
         uid: names.uid.clone(),
         revision: names.revision.clone(),
@@ -146,16 +154,17 @@ fn read(home: &Home, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held
 
 /// Reads single objects, by their pins or by the agent's own descriptors.
 struct Reader<'a> {
-    home: &'a Home,
+    /// The home.
+    dir: &'a Dir,
     attached: Attached<'a>,
     kept: &'a mut Kept,
 }
 
 impl Reader<'_> {
     fn pinned_program(&mut self, function: &str) -> Result<HeldFunction, SysError> {
-        let fd = bpf::obj_get(&self.home.program(function))?;
+        let fd = self.dir.get(&layout::program(function))?;
         let info = info::program(fd.as_fd())?;
-        let origin = bpffs::read_note(&self.home.origin(function))?.as_deref().and_then(Origin::parse);
+        let origin = self.dir.read_note(&layout::origin(function))?.as_deref().and_then(Origin::parse);
         let noted = origin.filter(|origin| origin.program_id == info.id).map(|origin| origin.load_key);
         let known =
             self.kept.programs.remove(function).filter(|kept| kept.id == info.id).and_then(|kept| kept.load_key);
@@ -171,7 +180,7 @@ impl Reader<'_> {
     }
 
     fn pinned_map(&mut self, pin: &str) -> Result<HeldMap, SysError> {
-        let fd = bpf::obj_get(&self.home.map(pin))?;
+        let fd = self.dir.get(&layout::map(pin))?;
         let info = info::map(fd.as_fd())?;
         self.kept.maps.insert(pin.to_owned(), fd);
         Ok(HeldMap { info, pinned: true, from: None })
@@ -185,18 +194,18 @@ impl Reader<'_> {
     /// Notes whose a map is.
     fn source(&self, pin: &str, held: &mut Held) -> Result<(), SysError> {
         if let Some(map) = held.maps.get_mut(pin) {
-            map.from = bpffs::read_note(&self.home.source(pin))?.as_deref().and_then(layout::parse_source);
+            map.from = self.dir.read_note(&layout::source(pin))?.as_deref().and_then(layout::parse_source);
         }
         Ok(())
     }
 
     fn pinned_link(&mut self, key: &LinkKey) -> Result<HeldLink, SysError> {
-        let fd = bpf::obj_get(&self.home.link(&key.function, &key.place))?;
+        let fd = self.dir.get(&layout::link(&key.function, &key.place))?;
         if let Some(pin) = key.map() {
             return self.pinned_on_map(key, pin, fd);
         }
         let info = info::link(fd.as_fd())?;
-        let noted = bpffs::read_note(&self.home.cgroup(&key.place))?;
+        let noted = self.dir.read_note(&layout::cgroup(&key.place))?;
         let known = self.kept.links.remove(key).filter(|kept| kept.id == info.id).and_then(|kept| kept.path);
         let pinned = noted.is_some() || known.is_none();
         let path = noted.or(known);
@@ -259,6 +268,7 @@ fn not_kept(key: &LinkKey) -> SysError {
 
 /// The directories in which something comes or goes when someone meddles with one home.
 pub fn directories(home: &Home, held: &Held) -> Vec<PathBuf> {
-    let functions = held.links.keys().map(|key| home.links_of(&key.function));
-    [home.meta(), home.maps(), home.programs()].into_iter().chain(functions).collect()
+    let functions = held.links.keys().map(|key| layout::links_of(&key.function));
+    let all = [layout::meta(), layout::maps(), layout::programs()].into_iter().chain(functions);
+    all.map(|directory| home.directory().join(directory)).collect()
 }

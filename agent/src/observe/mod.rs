@@ -55,13 +55,13 @@ pub fn bpffs(layout: &Layout) -> Result<u64, ObserveError> {
 
 /// Why nothing is to be attached on this node, where someone has said so.
 pub fn suspension(layout: &Layout) -> Result<Option<String>, SysError> {
-    bpffs::read_note(&layout.suspension())
+    bpffs::ANYWHERE.read_note(&layout.suspension())
 }
 
 /// The names of the BpfPrograms that have a home here.
 pub fn homes(layout: &Layout) -> Result<BTreeSet<String>, ObserveError> {
     bpffs(layout)?;
-    let names = bpffs::list(layout.directory())?;
+    let names = bpffs::ANYWHERE.list(layout.directory())?;
     Ok(names.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
 }
 

@@ -19,7 +19,7 @@ use crate::{
     beside::Beside,
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
     kernel::info::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, MapInfo},
-    layout::{Home, Layout},
+    layout::{self, Home, Layout},
     track::{self, Track},
     wanted::Wanted,
 };
@@ -208,7 +208,7 @@ fn loaded_program(function: &str, program: &HeldFunction, held: &Held, home: &Ho
         map_ids: info.map_ids.iter().map(|&id| id.into()).collect(),
         btf_id: info.btf_id.map(i64::from),
         links: Some(count(links.count())),
-        pin_path: home.host(&home.program(function)),
+        pin_path: home.host(&layout::program(function)),
     })
 }
 
@@ -225,7 +225,7 @@ fn loaded_map(
     LoadedMap {
         from: held.from.clone(),
         shared_by: users.take(MAX_USERS).map(|user| (*user).to_owned()).collect(),
-        ..map_entry(name, info, wanted, used.contains(&info.id), Some(home.host(&home.map(&pin))))
+        ..map_entry(name, info, wanted, used.contains(&info.id), Some(home.host(&layout::map(&pin))))
     }
 }
 
@@ -267,7 +267,7 @@ fn attached_link(key: &LinkKey, link: &HeldLink, wanted: Option<&Wanted>, home: 
         map: key.map().map(str::to_owned),
         map_id: key.map().map(|_| info.map_id.into()),
         in_effect: link.in_effect,
-        pin_path: home.host(&home.link(&key.function, &key.place)),
+        pin_path: home.host(&layout::link(&key.function, &key.place)),
     }
 }
 
@@ -286,7 +286,7 @@ fn retained(name: &str, held: &Held, home: &Home) -> Vec<RetainedMap> {
         program: name.to_owned(),
         name: pin.clone(),
         id: map.info.id.into(),
-        pin_path: home.host(&home.map(pin)),
+        pin_path: home.host(&layout::map(pin)),
     };
     kept.map(entry).collect()
 }

@@ -58,7 +58,7 @@ fn named(node: &Node, kind: &str, name: &str) -> Value {
 
 /// What the kernel says of the pinned map, whatever the agent was told.
 pub fn attached_to(map: &Path) -> Vec<u32> {
-    let map = bpf::obj_get(map).unwrap();
+    let map = bpf::obj_get(None, map).unwrap();
     bpf::map_query(map.as_fd(), SK_MSG).unwrap().expect("this kernel tells")
 }
 
