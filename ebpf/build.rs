@@ -2,9 +2,16 @@
 //! example, and named by their digest.
 
 use std::{
-    env, fs,
+    env,
+    error::Error,
+    fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+};
+
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::{SHT_PROGBITS, SHT_STRTAB},
 };
 
 const INSTALL: &str = "install them with: apt-get install clang-16 libbpf-dev linux-libc-dev (Debian 12), \
@@ -25,10 +32,13 @@ fn main() -> ExitCode {
 fn compile_all() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
     let clang = clang()?;
-    compile_folder(&clang, Path::new("programs"), &out)?;
+    let mut shown = compile_folder(&clang, Path::new("programs"), &out)?;
     if env::var_os("CARGO_FEATURE_FIXTURES").is_some() {
+        shown.extend(compile_folder(&clang, Path::new("programs/types"), &out)?);
         compile_folder(&clang, Path::new("programs/fixtures"), &out)?;
-        compile_folder(&clang, Path::new("programs/types"), &out)?;
+    }
+    for object in shown {
+        strip(&object).map_err(|e| format!("{}: {e}", object.display()))?;
     }
     Ok(())
 }
@@ -40,21 +50,26 @@ fn clang() -> Result<String, String> {
     candidates.into_iter().find(runs).map(str::to_owned).ok_or_else(|| format!("no clang that runs: {INSTALL}"))
 }
 
-fn compile_folder(clang: &str, folder: &Path, out: &Path) -> Result<(), String> {
+fn compile_folder(clang: &str, folder: &Path, out: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut objects = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))? {
         let source = entry.map_err(|e| e.to_string())?.path();
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if let Some(stem) = name.strip_suffix(".bpf.c") {
-            compile(clang, &source, &out.join(format!("{stem}.bpf.o")))?;
+            let object = out.join(format!("{stem}.bpf.o"));
+            compile(clang, &source, &object)?;
+            objects.push(object);
         }
     }
-    Ok(())
+    Ok(objects)
 }
 
 fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), String> {
     let mut command = Command::new(clang);
     // v3 has 32-bit jumps and full atomics, and every kernel from 5.12 takes it.
     command.args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror"]);
+    // Only linkers of machine code read that.
+    command.arg("-fno-addrsig");
     // No path of the machine reaches the debug information.
     command.args(["-ffile-compilation-dir=.", "-fdebug-prefix-map=/="]);
     // Debian keeps asm/ below the multiarch directory, which clang does not search for this target.
@@ -71,4 +86,33 @@ fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), String> {
     let hint =
         if words.contains("file not found") { format!("; headers are missing: {INSTALL}") } else { String::new() };
     Err(format!("{}: {}{hint}", source.display(), words.trim().replace('\n', " | ")))
+}
+
+/// Takes DWARF out of an object, as `llvm-strip -g` does: BTF has its types and lines, and it is most of the file. Its word on who
+/// compiled the object stays, where machine code has it. Objects for tests keep theirs, as users' may.
+fn strip(object: &Path) -> Result<(), Box<dyn Error>> {
+    let whole = fs::read(object)?;
+    let mut elf = Builder::read(whole.as_slice())?;
+    for section in &mut elf.sections {
+        section.delete = [".debug", ".rel.debug"].iter().any(|dwarf| section.name.starts_with(dwarf.as_bytes()));
+    }
+    elf.delete_orphans();
+    let comment = elf.sections.add();
+    comment.name = ".comment".into();
+    comment.sh_type = SHT_PROGBITS;
+    comment.data = SectionData::Data(compiler(&whole).ok_or("it does not say who compiled it")?.into());
+    // clang keeps the sections' names among the symbols'.
+    let names = elf.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    Ok(fs::write(object, stripped)?)
+}
+
+/// What clang calls itself.
+fn compiler(object: &[u8]) -> Option<&[u8]> {
+    let name = b"clang version ";
+    object.split(|byte| *byte == 0).find(|text| text.windows(name.len()).any(|words| words == name))
 }

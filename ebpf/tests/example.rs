@@ -22,7 +22,7 @@ fn manifest(path: &str) -> Result<BpfProgram> {
     serde_saphyr::from_str(&fs::read_to_string(path).context(path.to_owned())?).context(path.to_owned())
 }
 
-/// What clang calls itself in the debug information of what it made.
+/// What clang calls itself in what it made.
 fn compiler(object: &[u8]) -> Option<&[u8]> {
     object.split(|byte| *byte == 0).find(|text| text.windows(14).any(|words| words == b"clang version "))
 }
