@@ -21,30 +21,26 @@ use crate::{
         probe::Lacking,
     },
     layout::Layout,
-    observe::{self, ObserveError, Query},
+    observe::{self, Bpffs, ObserveError, Query},
     plan::Step,
-    pods::{PodCgroup, Pods},
+    pods::{Needs, PodCgroup, Pods},
     wanted::{Here, Wanted},
 };
 
 /// The node as the agent sees and changes it. Calls may block.
 pub trait Host {
-    /// The bpffs to keep things on, by a number: another one was mounted anew.
-    fn bpffs(&self) -> Result<u64, ObserveError>;
-    /// Why nothing is to be attached on this node, where someone has said so on the node itself.
-    fn suspension(&self) -> Result<Option<String>, SysError>;
+    /// The bpffs to keep things on.
+    fn bpffs(&self) -> Result<Bpffs, ObserveError>;
     /// The names of the BpfPrograms that have a home here.
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError>;
-    /// What revisions are worked out with, but for the pods.
-    fn here(&self) -> Result<Here, SysError>;
+    /// What revisions are worked out with, but for single pods.
+    fn here(&self, needs: Needs) -> Result<Here, SysError>;
     /// Where the pods' cgroups are, by the pods' UIDs, and their containers' where these are asked for.
     fn pod_cgroups(&self, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError>;
     /// The directories in which pods' cgroups come and go, and those in which their containers' do where these are asked for.
     fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError>;
     /// What one BpfProgram has.
     fn observe(&mut self, name: &str) -> Result<Held, SysError>;
-    /// The same, after steps that were executed where there was this before.
-    fn observe_after(&mut self, name: &str, before: &Held, steps: &[Step]) -> Result<Held, SysError>;
     /// What is attached at the cgroup at a path; nothing where there is none.
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError>;
     /// What runs for sockets that enter a BpfProgram's map, by its pin name; nothing where there is none.
@@ -55,8 +51,8 @@ pub trait Host {
     fn directories(&self, name: &str, held: &Held) -> Vec<PathBuf>;
     /// The wanted cgroups that exist, by path.
     fn cgroups(&self, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError>;
-    /// Executes a plan.
-    fn execute(&mut self, name: &str, order: &Order<'_>) -> Result<Executed, Failure>;
+    /// Executes a plan where there is this, and says what there is then.
+    fn execute(&mut self, name: &str, before: &Held, order: &Order<'_>) -> Result<(Executed, Held), Failure>;
 }
 
 /// A plan, and what its steps need.
@@ -108,20 +104,20 @@ impl Kernel {
 }
 
 impl Host for Kernel {
-    fn bpffs(&self) -> Result<u64, ObserveError> {
+    fn bpffs(&self) -> Result<Bpffs, ObserveError> {
         observe::bpffs(&self.layout)
-    }
-
-    fn suspension(&self) -> Result<Option<String>, SysError> {
-        observe::suspension(&self.layout)
     }
 
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
         observe::homes(&self.layout)
     }
 
-    fn here(&self) -> Result<Here, SysError> {
-        let (pods_root, pods) = (observe::pods_root(&self.root, &self.kubelet_root)?, Pods::default());
+    fn here(&self, needs: Needs) -> Result<Here, SysError> {
+        let pods_root = match needs.root {
+            true => observe::pods_root(&self.root, &self.kubelet_root)?,
+            false => String::new(),
+        };
+        let pods = Pods::default();
         let (machine, features, lacking) = (self.machine, features(), self.lacking.clone());
         Ok(Here { machine, features, lacking, pods_root, pods, has_api: self.has_api })
     }
@@ -137,10 +133,6 @@ impl Host for Kernel {
 
     fn observe(&mut self, name: &str) -> Result<Held, SysError> {
         self.with_kept(name, |node, kept| observe::home(&node.layout.home(name), &node.root, kept))
-    }
-
-    fn observe_after(&mut self, name: &str, before: &Held, steps: &[Step]) -> Result<Held, SysError> {
-        self.with_kept(name, |node, kept| observe::after(&node.layout.home(name), &node.root, before, steps, kept))
     }
 
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
@@ -163,8 +155,13 @@ impl Host for Kernel {
         observe::cgroups(&self.root, wanted)
     }
 
-    fn execute(&mut self, name: &str, order: &Order<'_>) -> Result<Executed, Failure> {
-        self.with_kept(name, |node, kept| Executor::new(&node.layout.home(name), &node.root, order)?.execute(kept))
+    fn execute(&mut self, name: &str, before: &Held, order: &Order<'_>) -> Result<(Executed, Held), Failure> {
+        self.with_kept(name, |node, kept| {
+            let home = node.layout.home(name);
+            let executor = Executor::new(&home, &node.root, order)?;
+            let executed = executor.execute(kept)?;
+            Ok((executed, observe::after(&home, executor.dir(), &node.root, before, order.steps, kept)?))
+        })
     }
 }
 

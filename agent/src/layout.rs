@@ -52,11 +52,6 @@ impl Layout {
         &self.here
     }
 
-    /// The note that nothing is to be attached on this node, and why. Its name is no BpfProgram's.
-    pub fn suspension(&self) -> PathBuf {
-        self.here.join("_suspend")
-    }
-
     /// One BpfProgram's home.
     pub fn home(&self, program: &str) -> Home {
         Home { here: self.here.join(program), host: self.host.join(program) }
@@ -82,7 +77,12 @@ impl Home {
     }
 }
 
-/// What stands in another BpfProgram's home.
+/// The note that nothing is to be attached on this node, and why, from the bpffs' root. Its name is no BpfProgram's.
+pub fn suspension() -> PathBuf {
+    Path::new(DIRECTORY).join("_suspend")
+}
+
+/// What stands in another BpfProgram's home, from one's own, as all that follows.
 pub fn beside(program: &str, path: &Path) -> PathBuf {
     Path::new("..").join(program).join(path)
 }

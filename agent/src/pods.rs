@@ -8,7 +8,10 @@ use std::{
 
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::LabelSelector};
 use kube::ResourceExt as _;
-use sockeye_crds::{revision::selects, target::CgroupTarget};
+use sockeye_crds::{
+    revision::selects,
+    target::{CgroupTarget, Scope},
+};
 
 /// The label that every namespace carries with its own name; the API server sees to it.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -137,6 +140,8 @@ pub fn asks_for_labels(selector: &LabelSelector) -> bool {
 /// What has to be known of pods for targets to be worked out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
+    /// The cgroup of all of them.
+    pub root: bool,
     /// The pods themselves.
     pub pods: bool,
     /// Their namespaces' labels.
@@ -150,6 +155,7 @@ impl Needs {
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self {
+            root: self.root || other.root,
             pods: self.pods || other.pods,
             namespaces: self.namespaces || other.namespaces,
             containers: self.containers || other.containers,
@@ -159,11 +165,12 @@ impl Needs {
     /// What targets need.
     pub fn of<'a>(targets: impl IntoIterator<Item = &'a CgroupTarget>) -> Self {
         let of = |target: &CgroupTarget| Self {
-            pods: true,
+            root: target.scope == Scope::Pods && !target.picks(),
+            pods: target.picks(),
             namespaces: target.namespace_selector.as_ref().is_some_and(asks_for_labels),
             containers: !target.containers.is_empty(),
         };
-        targets.into_iter().filter(|target| target.picks()).map(of).fold(Self::default(), Self::and)
+        targets.into_iter().map(of).fold(Self::default(), Self::and)
     }
 }
 
@@ -290,7 +297,7 @@ mod tests {
             edit(&mut target);
             Needs::of([&target])
         };
-        assert_eq!(target(|_| ()), Needs::default());
+        assert_eq!(target(|_| ()), Needs { root: true, ..Needs::default() });
         assert_eq!(target(|t| t.pod_selector = selector(&[])), Needs { pods: true, ..Needs::default() });
         assert_eq!(
             target(|t| t.namespace_selector = selector(&[(NAMESPACE_NAME, "x")])),

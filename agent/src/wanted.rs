@@ -31,7 +31,7 @@ pub struct Here {
     pub features: Vec<String>,
     /// What the kernel lacks of what a revision may ask for.
     pub lacking: Lacking,
-    /// The cgroup that holds all pods, as a path below the root.
+    /// The cgroup that holds all pods, as a path below the root, as far as any target asks for it.
     pub pods_root: String,
     /// The pods, as far as any target asks for them.
     pub pods: Pods,

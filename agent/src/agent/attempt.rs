@@ -116,14 +116,8 @@ impl<H: Host> Agent<H> {
         };
         block_in_place(|| {
             let order = Order { steps: &steps, wanted, bytes: object.as_deref(), kernel_btf };
-            let executed = self.host.execute(name, &order);
-            let held = match (&executed, self.tracks.get(name)) {
-                (Ok(_), Some(before)) => self.host.observe_after(name, &before.held, &steps)?,
-                _ => self.host.observe(name)?,
-            };
+            let Executed { unpinned, refused, moved } = self.execute(name, &order)?;
             let track = self.track(name);
-            track.observe(held);
-            let Executed { unpinned, refused, moved } = executed?;
             track.moved += moved;
             if loads {
                 track.unpinned = unpinned;

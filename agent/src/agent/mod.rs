@@ -31,8 +31,9 @@ use tokio::task::block_in_place;
 
 use crate::{
     beside::Beside,
+    execute::Executed,
     failure::Failure,
-    host::{Host, Kernel},
+    host::{Host, Kernel, Order},
     kernel::{
         SysError,
         cgroup::{Root, RootError},
@@ -41,7 +42,7 @@ use crate::{
         probe::Probe,
     },
     layout::Layout,
-    observe::ObserveError,
+    observe::{Bpffs, ObserveError},
     pods::{self, Needs, Pods},
     policy::Policy,
     report::report,
@@ -236,9 +237,9 @@ impl<H: Host> Agent<H> {
     /// attached at all; and at what revisions are worked out with, pods among it.
     fn look(&mut self, wants: &Wants, needs: Needs, sweep: bool) -> Result<Here, ObserveError> {
         let bpffs = self.host.bpffs();
-        let before = self.bpffs.replace(bpffs.as_ref().ok().copied());
-        let bpffs = bpffs?;
-        let mounted_anew = before.is_some_and(|before| before != Some(bpffs));
+        let before = self.bpffs.replace(bpffs.as_ref().ok().map(|bpffs| bpffs.device));
+        let Bpffs { device, suspended: mark } = bpffs?;
+        let mounted_anew = before.is_some_and(|before| before != Some(device));
         if mounted_anew {
             tracing::warn!("bpffs was mounted anew: what was pinned is pinned again");
         }
@@ -247,7 +248,6 @@ impl<H: Host> Agent<H> {
                 self.tracks.entry(name).or_default();
             }
         }
-        let mark = self.host.suspension()?;
         self.marked = mark.is_some();
         let suspended = wants.suspended.clone().or_else(|| mark.map(|why| format!("detach --all on this node: {why}")));
         let turned = suspended.is_some() != self.suspended.is_some();
@@ -262,7 +262,7 @@ impl<H: Host> Agent<H> {
         if turned || mounted_anew {
             self.tracks.values_mut().for_each(Track::forget_failures);
         }
-        let mut here = self.host.here()?;
+        let mut here = self.host.here(needs)?;
         self.ordered = !here.lacking.order && others::differ(self.tracks.values().flat_map(Track::priorities));
         if needs.pods {
             let cgroups = self.host.pod_cgroups(needs.containers)?;
@@ -303,8 +303,9 @@ impl<H: Host> Agent<H> {
     pub fn glance(&mut self) -> bool {
         let Self { host, tracks, beside, bpffs, marked, .. } = self;
         block_in_place(|| {
-            let elsewhere = Some(host.bpffs().ok()) != *bpffs;
-            let turned = host.suspension().is_ok_and(|mark| mark.is_some() != *marked);
+            let now = host.bpffs();
+            let elsewhere = Some(now.as_ref().ok().map(|now| now.device)) != *bpffs;
+            let turned = now.is_ok_and(|now| now.suspended.is_some() != *marked);
             beside.glance(host, tracks) || elsewhere || turned
         })
     }
@@ -332,6 +333,19 @@ impl<H: Host> Agent<H> {
     /// The node's status.
     pub fn report(&self) -> BpfNodeStatus {
         report(&self.facts, &self.layout, &self.tracks, &self.beside, self.suspended.as_deref())
+    }
+
+    /// Executes a plan, and observes what there is then, whatever came of it.
+    fn execute(&mut self, name: &str, order: &Order<'_>) -> Result<Executed, Failure> {
+        let before = mem::take(&mut self.track(name).held);
+        let (executed, held) = match self.host.execute(name, &before, order) {
+            Ok((executed, held)) => (Ok(executed), Ok(held)),
+            Err(failure) => (Err(failure), self.host.observe(name)),
+        };
+        let track = self.track(name);
+        track.held = before;
+        track.observe(held?);
+        executed
     }
 
     /// The track of a BpfProgram that is about to be observed.

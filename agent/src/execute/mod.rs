@@ -88,6 +88,11 @@ impl<'a> Executor<'a> {
         Ok(Self { home, dir: Dir::at(home.directory()), is_new, root, order })
     }
 
+    /// The home.
+    pub const fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
     /// Executes the steps.
     pub fn execute(&self, kept: &mut Kept) -> Result<Executed, Failure> {
         let (executed, loaded) = (Executed::default(), Loaded::default());

@@ -20,28 +20,34 @@ const MAGIC: u64 = 0xcafe_4a11;
 /// `ST_RDONLY`
 const READ_ONLY: u64 = 1;
 
-/// What the directory is mounted from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a directory is on.
+#[derive(Debug)]
 pub enum Mount {
     /// bpffs, as it must be, by its device number.
-    Bpffs(u64),
+    Bpffs(u64, Dir),
     /// bpffs that can't be written: links can't even be opened there.
     ReadOnly,
     /// Some other file system: pins can't be made there.
     Other,
 }
 
-/// Looks whether a directory is on bpffs.
-pub fn mount(dir: &Path) -> Result<Mount, SysError> {
-    let stat = rustix::fs::statfs(dir).call(|| format!("statfs of {}", dir.display()))?;
+/// Looks what a directory is on.
+pub fn mount(path: &Path) -> Result<Mount, SysError> {
+    let named = || format!("look at {}", path.display());
+    let fd = open(path).call(named)?;
+    let stat = rustix::fs::fstatfs(&fd).call(named)?;
     if stat.f_type as u64 & 0xffff_ffff != MAGIC {
         return Ok(Mount::Other);
     }
     if stat.f_flags as u64 & READ_ONLY != 0 {
         return Ok(Mount::ReadOnly);
     }
-    let meta = rustix::fs::stat(dir).call(|| format!("stat of {}", dir.display()))?;
-    Ok(Mount::Bpffs(meta.st_dev))
+    let device = rustix::fs::fstat(&fd).call(named)?.st_dev;
+    Ok(Mount::Bpffs(device, Dir { path: path.to_owned(), fd: Some(fd) }))
+}
+
+fn open(directory: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// A directory of bpffs, from which things are named.
@@ -61,8 +67,7 @@ pub const ANYWHERE: Dir = Dir { path: PathBuf::new(), fd: None };
 impl Dir {
     /// The directory at that path. Where it can't be opened, as when there is none, each call has the whole path, and its answer.
     pub fn at(path: &Path) -> Self {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Self { path: path.to_owned(), fd: rustix::fs::open(path, flags, Mode::empty()).ok() }
+        Self { path: path.to_owned(), fd: open(path).ok() }
     }
 
     /// Whether it is open.

@@ -45,11 +45,17 @@ pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError>
 
 /// Reads one home after steps, without listing any directory: what they touched, the rest being as it was. Whatever else may
 /// have come there is found by the next look; where something of it has gone, this is a look at all of it.
-pub fn after(home: &Home, root: &Root, before: &Held, steps: &[Step], kept: &mut Kept) -> Result<Held, SysError> {
-    let dir = Dir::at(home.directory());
+pub fn after(
+    home: &Home,
+    dir: &Dir,
+    root: &Root,
+    before: &Held,
+    steps: &[Step],
+    kept: &mut Kept,
+) -> Result<Held, SysError> {
     let read = match links_alone(steps) {
-        Some(touched) => relinked(&dir, root, before, touched, kept),
-        None => read(&dir, root, &Names::of(before).after(steps), kept),
+        Some(touched) => relinked(dir, root, before, touched, kept),
+        None => read(dir, root, &Names::of(before).after(steps), kept),
     };
     match read {
         Err(error) if error.is_not_found() => self::home(home, root, kept),

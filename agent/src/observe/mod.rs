@@ -21,7 +21,7 @@ use crate::{
         SysError, bpffs,
         cgroup::{Cgroup, Root},
     },
-    layout::Layout,
+    layout::{self, Layout},
     wanted::Wanted,
 };
 pub use attached::{Keeper, Query, attached, attached_to_map, keeper, stranger};
@@ -42,20 +42,24 @@ pub enum ObserveError {
     Sys(#[from] SysError),
 }
 
-/// The bpffs to keep things on, by its device number: a mount anew is another one.
-pub fn bpffs(layout: &Layout) -> Result<u64, ObserveError> {
+/// The bpffs to keep things on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bpffs {
+    /// Its device number: one that was mounted anew has another.
+    pub device: u64,
+    /// Why nothing is to be attached on this node, where someone has said so on the node itself.
+    pub suspended: Option<String>,
+}
+
+/// Looks at the bpffs to keep things on.
+pub fn bpffs(layout: &Layout) -> Result<Bpffs, ObserveError> {
     let directory = layout.directory();
     let root = directory.parent().unwrap_or(directory);
     match bpffs::mount(root)? {
-        bpffs::Mount::Bpffs(device) => Ok(device),
+        bpffs::Mount::Bpffs(device, root) => Ok(Bpffs { device, suspended: root.read_note(&layout::suspension())? }),
         bpffs::Mount::ReadOnly => Err(ObserveError::ReadOnly(root.display().to_string())),
         bpffs::Mount::Other => Err(ObserveError::NotBpffs(root.display().to_string())),
     }
-}
-
-/// Why nothing is to be attached on this node, where someone has said so.
-pub fn suspension(layout: &Layout) -> Result<Option<String>, SysError> {
-    bpffs::ANYWHERE.read_note(&layout.suspension())
 }
 
 /// The names of the BpfPrograms that have a home here.

@@ -23,9 +23,9 @@ use sockeye_agent::{
         info::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, LinkInfo, MapInfo, ProgramInfo},
         probe::Lacking,
     },
-    observe::{ObserveError, Query},
+    observe::{Bpffs, ObserveError, Query},
     plan::Step,
-    pods::{PodCgroup, Pods},
+    pods::{Needs, PodCgroup, Pods},
     shape::Shape,
     wanted::{Here, Wanted},
 };
@@ -200,19 +200,15 @@ impl FakeNode {
 }
 
 impl Host for FakeNode {
-    fn bpffs(&self) -> Result<u64, ObserveError> {
-        Ok(1)
-    }
-
-    fn suspension(&self) -> Result<Option<String>, SysError> {
-        Ok(None)
+    fn bpffs(&self) -> Result<Bpffs, ObserveError> {
+        Ok(Bpffs { device: 1, suspended: None })
     }
 
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
         Ok(self.node().programs.keys().cloned().collect())
     }
 
-    fn here(&self) -> Result<Here, SysError> {
+    fn here(&self, _: Needs) -> Result<Here, SysError> {
         let machine = Machine { page: 4096, cpus: 2 };
         Ok(Here {
             machine,
@@ -235,10 +231,6 @@ impl Host for FakeNode {
 
     fn observe(&mut self, name: &str) -> Result<Held, SysError> {
         Ok(self.node().programs.get(name).map(|fake| fake.held.clone()).unwrap_or_default())
-    }
-
-    fn observe_after(&mut self, name: &str, _: &Held, _: &[Step]) -> Result<Held, SysError> {
-        self.observe(name)
     }
 
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
@@ -272,7 +264,7 @@ impl Host for FakeNode {
         Ok(wanted.paths().into_iter().map(cgroup).collect())
     }
 
-    fn execute(&mut self, name: &str, order: &Order<'_>) -> Result<Executed, Failure> {
+    fn execute(&mut self, name: &str, _: &Held, order: &Order<'_>) -> Result<(Executed, Held), Failure> {
         let mut node = self.node();
         let Node { ids, programs } = &mut *node;
         let shares = |step: &Step| matches!(step, Step::Load { shared, .. } if !shared.is_empty());
@@ -280,8 +272,9 @@ impl Host for FakeNode {
         let fake = programs.entry(name.to_owned()).or_default();
         fake.others = others;
         fake.execute(ids, order.wanted, order.steps);
+        let held = fake.held.clone();
         programs.retain(|_, fake| !fake.held.is_empty());
-        Ok(Executed::default())
+        Ok((Executed::default(), held))
     }
 }
 
