@@ -159,8 +159,8 @@ impl Host for Kernel {
         self.with_kept(name, |node, kept| {
             let home = node.layout.home(name);
             let executor = Executor::new(&home, &node.root, order)?;
-            let executed = executor.execute(kept)?;
-            Ok((executed, observe::after(&home, executor.dir(), &node.root, before, order.steps, kept)?))
+            let (executed, made) = executor.execute(kept)?;
+            Ok((executed, observe::after(&home, executor.dir(), &node.root, before, order.steps, made, kept)?))
         })
     }
 }

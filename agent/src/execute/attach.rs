@@ -50,7 +50,9 @@ impl Executor<'_> {
         self.note(&layout::cgroup(&key.place), &cgroup.path)?;
         self.dir.make_dir(&layout::links_of(function))?;
         self.dir.pin(&layout::link(function, &key.place), link.as_fd())?;
-        progress.undo.push(Undo::Detach(key));
+        progress.undo.push(Undo::Detach(key.clone()));
+        let made = KeptLink { fd: link, id: 0, path: Some(cgroup.path.clone()), attached: None };
+        progress.made.links.insert(key, made);
         Ok(())
     }
 

@@ -70,6 +70,8 @@ struct Progress<'a> {
     kept: &'a mut Kept,
     executed: Executed,
     loaded: Loaded,
+    /// What is pinned and was made for it.
+    made: Kept,
     /// Programs whose pins were replaced, with the load each came from: what links ran until now.
     replaced: BTreeMap<String, KeptProgram>,
     /// Whether what is attached goes on trial, so that there should be a way back.
@@ -93,11 +95,11 @@ impl<'a> Executor<'a> {
         &self.dir
     }
 
-    /// Executes the steps.
-    pub fn execute(&self, kept: &mut Kept) -> Result<Executed, Failure> {
-        let (executed, loaded) = (Executed::default(), Loaded::default());
+    /// Executes the steps; gives descriptors of what it made and pinned too.
+    pub fn execute(&self, kept: &mut Kept) -> Result<(Executed, Kept), Failure> {
+        let (executed, loaded, made) = (Executed::default(), Loaded::default(), Kept::default());
         let (replaced, undo) = (BTreeMap::new(), Vec::new());
-        let mut progress = Progress { kept, executed, loaded, replaced, on_trial: false, attached: 0, undo };
+        let mut progress = Progress { kept, executed, loaded, made, replaced, on_trial: false, attached: 0, undo };
         for step in self.order.steps {
             let pod = self.pods_cgroup(step);
             if pod.is_some_and(|cgroup| progress.executed.refused.contains_key(&cgroup.path)) {
@@ -127,7 +129,7 @@ impl<'a> Executor<'a> {
             self.undo(progress);
             return Err(failure);
         }
-        Ok(progress.executed)
+        Ok((progress.executed, progress.made))
     }
 
     /// The cgroup that a step attaches to, where it is a pod's.
@@ -236,6 +238,7 @@ impl<'a> Executor<'a> {
             progress.undo.push(Undo::RestoreSource(pin.clone(), before));
         }
         let replaced = self.pin(fd, &layout::map(&pin))?;
+        progress.made.maps.insert(pin.clone(), fd.try_clone().map_err(Failure::internal)?);
         progress.undo.push(match replaced {
             Some(fd) => Undo::RepinMap(pin.clone(), fd),
             None => Undo::UnpinMap(pin.clone()),
@@ -256,6 +259,7 @@ impl<'a> Executor<'a> {
         let load_key = self.order.wanted.map(|wanted| wanted.load_key.clone()).ok_or_else(missing)?;
         // The note first: a pin whose note is of another program counts as one whose load is not known.
         let origin = Origin { load_key, program_id: info::program_id(fd.as_fd())? };
+        let made = fd.try_clone().map_err(Failure::internal)?;
         let origin_before = self.note(&layout::origin(function), &origin.note())?;
         let replaced = match self.pin(fd, &layout::program(function)) {
             Ok(replaced) => replaced,
@@ -274,6 +278,8 @@ impl<'a> Executor<'a> {
             }
             None => Undo::UnpinProgram(function.to_owned()),
         });
+        let made = KeptProgram { fd: made, id: origin.program_id, load_key: Some(origin.load_key) };
+        progress.made.programs.insert(function.to_owned(), made);
         Ok(())
     }
 

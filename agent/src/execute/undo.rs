@@ -44,6 +44,7 @@ impl Executor<'_> {
             .into_iter()
             .partition(|undo| matches!(undo, Undo::Detach(key) if key.place == place));
         progress.undo = elsewhere;
+        progress.made.links.retain(|key, _| key.place != place);
         self.undo_all(there, progress.kept);
     }
 

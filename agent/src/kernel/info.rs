@@ -162,9 +162,14 @@ pub fn map(fd: BorrowedFd<'_>) -> Result<MapInfo, SysError> {
 /// A link's info. An error of kind `InvalidData` means that the descriptor is no link.
 pub fn link(fd: BorrowedFd<'_>) -> Result<LinkInfo, SysError> {
     is_link(fd)?;
+    made_link(fd)
+}
+
+/// The info of a link that is known to be one, because it was made as one.
+pub fn made_link(fd: BorrowedFd<'_>) -> Result<LinkInfo, SysError> {
     // SAFETY: plain integers.
     let mut info: bpf_link_info = unsafe { mem::zeroed() };
-    // SAFETY: the descriptor is a link; its strings' pointers are null with length 0.
+    // SAFETY: a link's strings' pointers are null with length 0; of anything else the kernel writes no more than fits either.
     unsafe { bpf::obj_info(fd, &mut info)? };
     // SAFETY: integers of a zeroed union; read only where the type says that the kernel wrote them. The bindings have no
     // sockmap link yet, whose members are two words, as a netns link's are: whose it is, and the attach type.

@@ -27,12 +27,13 @@ use crate::{
 pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError> {
     const LISTS: usize = 4;
     let once = |kept: &mut Kept| {
-        let dir = Dir::at(home.directory());
-        match list(&dir)? {
-            Some(names) => read(&dir, root, &names, kept),
-            None if kept.is_empty() => Ok(Held::default()),
-            None => read(&dir, root, &Names::default(), kept),
+        let dir = &Dir::at(home.directory());
+        let names = list(dir)?;
+        if names.is_none() && kept.is_empty() {
+            return Ok(Held::default());
         }
+        let made = Kept::default();
+        Reader { dir, attached: Attached::new(root), made, kept }.read(&names.unwrap_or_default())
     };
     for _ in 1..LISTS {
         match once(kept) {
@@ -43,19 +44,22 @@ pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError>
     once(kept)
 }
 
-/// Reads one home after steps, without listing any directory: what they touched, the rest being as it was. Whatever else may
-/// have come there is found by the next look; where something of it has gone, this is a look at all of it.
+/// Reads one home after steps, without listing any directory: what they touched, the rest being as it was, and what they made by
+/// the descriptors that it was made with. Whatever else may have come there is found by the next look; where something of it
+/// has gone, this is a look at all of it.
 pub fn after(
     home: &Home,
     dir: &Dir,
     root: &Root,
     before: &Held,
     steps: &[Step],
+    made: Kept,
     kept: &mut Kept,
 ) -> Result<Held, SysError> {
+    let mut reader = Reader { dir, attached: Attached::new(root), made, kept };
     let read = match links_alone(steps) {
-        Some(touched) => relinked(dir, root, before, touched, kept),
-        None => read(dir, root, &Names::of(before).after(steps), kept),
+        Some(touched) => reader.relinked(before, touched),
+        None => reader.read(&Names::of(before).after(steps)),
     };
     match read {
         Err(error) if error.is_not_found() => self::home(home, root, kept),
@@ -71,26 +75,6 @@ fn links_alone(steps: &[Step]) -> Option<Vec<(LinkKey, bool)>> {
         _ => None,
     };
     steps.iter().map(touched).collect()
-}
-
-/// What there was, with those links as they are now.
-fn relinked(
-    dir: &Dir,
-    root: &Root,
-    before: &Held,
-    touched: Vec<(LinkKey, bool)>,
-    kept: &mut Kept,
-) -> Result<Held, SysError> {
-    let mut reader = Reader { dir, attached: Attached::new(root), kept };
-    let mut held = before.clone();
-    for (key, made) in touched {
-        if made {
-            held.links.insert(key.clone(), reader.pinned_link(&key)?);
-        } else {
-            held.links.remove(&key);
-        }
-    }
-    Ok(held)
 }
 
 /// What there is; nothing where there is no home.
@@ -121,53 +105,71 @@ fn list(dir: &Dir) -> Result<Option<Names>, SysError> {
     }))
 }
 
-fn read(dir: &Dir, root: &Root, names: &Names, kept: &mut Kept) -> Result<Held, SysError> {
-    let mut reader = Reader { dir, attached: Attached::new(root), kept };
-    let mut held = Held {
-        uid: names.uid.clone(),
-        revision: names.revision.clone(),
-        trial: names.trial.clone(),
-        previous: reader.kept.previous.as_ref().map(|previous| previous.revision.clone()),
-        retained: names.retained.clone(),
-        stray: names.stray,
-        ..Held::default()
-    };
-    for function in &names.functions {
-        held.functions.insert(function.clone(), reader.pinned_program(function)?);
-    }
-    for pin in &names.maps {
-        held.maps.insert(pin.clone(), reader.pinned_map(pin)?);
-    }
-
-    for key in &names.links {
-        held.links.insert(key.clone(), reader.pinned_link(key)?);
-    }
-    let Names { functions, maps, links, .. } = reader.kept.beyond(names);
-    for function in functions {
-        held.functions.extend(reader.kept_program(&function)?.map(|program| (function, program)));
-    }
-    for pin in maps {
-        held.maps.extend(reader.kept_map(&pin)?.map(|map| (pin, map)));
-    }
-    for pin in &names.shared {
-        reader.source(pin, &mut held)?;
-    }
-    for key in links {
-        held.links.extend(reader.kept_link(&key)?.map(|link| (key, link)));
-    }
-    Ok(held)
-}
-
 /// Reads single objects, by their pins or by the agent's own descriptors.
 struct Reader<'a> {
     /// The home.
     dir: &'a Dir,
     attached: Attached<'a>,
+    /// What has just been made and pinned.
+    made: Kept,
     kept: &'a mut Kept,
 }
 
 impl Reader<'_> {
+    /// What there was, with those links as they are now.
+    fn relinked(&mut self, before: &Held, touched: Vec<(LinkKey, bool)>) -> Result<Held, SysError> {
+        let mut held = before.clone();
+        for (key, made) in touched {
+            if made {
+                held.links.insert(key.clone(), self.pinned_link(&key)?);
+            } else {
+                held.links.remove(&key);
+            }
+        }
+        Ok(held)
+    }
+
+    fn read(&mut self, names: &Names) -> Result<Held, SysError> {
+        let mut held = Held {
+            uid: names.uid.clone(),
+            revision: names.revision.clone(),
+            trial: names.trial.clone(),
+            previous: self.kept.previous.as_ref().map(|previous| previous.revision.clone()),
+            retained: names.retained.clone(),
+            stray: names.stray,
+            ..Held::default()
+        };
+        for function in &names.functions {
+            held.functions.insert(function.clone(), self.pinned_program(function)?);
+        }
+        for pin in &names.maps {
+            held.maps.insert(pin.clone(), self.pinned_map(pin)?);
+        }
+        for key in &names.links {
+            held.links.insert(key.clone(), self.pinned_link(key)?);
+        }
+        let Names { functions, maps, links, .. } = self.kept.beyond(names);
+        for function in functions {
+            held.functions.extend(self.kept_program(&function)?.map(|program| (function, program)));
+        }
+        for pin in maps {
+            held.maps.extend(self.kept_map(&pin)?.map(|map| (pin, map)));
+        }
+        for pin in &names.shared {
+            self.source(pin, &mut held)?;
+        }
+        for key in links {
+            held.links.extend(self.kept_link(&key)?.map(|link| (key, link)));
+        }
+        Ok(held)
+    }
+
     fn pinned_program(&mut self, function: &str) -> Result<HeldFunction, SysError> {
+        if let Some(made) = self.made.programs.remove(function) {
+            let (info, load_key) = (info::program(made.fd.as_fd())?, made.load_key.clone());
+            self.kept.programs.insert(function.to_owned(), made);
+            return Ok(HeldFunction { info, load_key, pinned: true });
+        }
         let fd = self.dir.get(&layout::program(function))?;
         let info = info::program(fd.as_fd())?;
         let origin = self.dir.read_note(&layout::origin(function))?.as_deref().and_then(Origin::parse);
@@ -186,7 +188,10 @@ impl Reader<'_> {
     }
 
     fn pinned_map(&mut self, pin: &str) -> Result<HeldMap, SysError> {
-        let fd = self.dir.get(&layout::map(pin))?;
+        let fd = match self.made.maps.remove(pin) {
+            Some(made) => made,
+            None => self.dir.get(&layout::map(pin))?,
+        };
         let info = info::map(fd.as_fd())?;
         self.kept.maps.insert(pin.to_owned(), fd);
         Ok(HeldMap { info, pinned: true, from: None })
@@ -206,6 +211,11 @@ impl Reader<'_> {
     }
 
     fn pinned_link(&mut self, key: &LinkKey) -> Result<HeldLink, SysError> {
+        if let Some(KeptLink { fd, id: _, path, attached }) = self.made.links.remove(key) {
+            let info = info::made_link(fd.as_fd())?;
+            self.kept.links.insert(key.clone(), KeptLink { fd, id: info.id, path: path.clone(), attached });
+            return self.link(info, path, true);
+        }
         let fd = self.dir.get(&layout::link(&key.function, &key.place))?;
         if let Some(pin) = key.map() {
             return self.pinned_on_map(key, pin, fd);
