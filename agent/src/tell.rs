@@ -4,9 +4,10 @@
 //! Guarantees:
 //! - it is written only when it says something else than the API has, and always the newest; what it overtook never is;
 //! - the BpfNode is made where there is none, and again where it belongs to a Node that is gone;
-//! - what the API server does not take is told again when its [`Patience`] says so.
+//! - what the API server does not take is told again when its [`Patience`] says so;
+//! - no more than half of the time is an API server busy with writes of this one: a busy one gets fewer of many nodes' reports.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::OwnerReference};
@@ -19,9 +20,15 @@ use kube::{
 use serde_json::json;
 use sockeye_client::{Patience, is_passing};
 use sockeye_crds::{BpfNode, BpfNodeStatus, node::BpfNodeSpec};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::health::Ready;
+
+/// After a write follows a rest as long as that took, up to this.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// Who writes BpfNodes.
 const FIELD_MANAGER: &str = "sockeye-agent";
@@ -64,12 +71,14 @@ impl Teller {
         statuses.changed().await?;
         loop {
             let status = statuses.borrow_and_update().clone();
+            let start = Instant::now();
             match self.tell(status).await {
                 Ok(()) => {
                     ready.set(true);
                     if let Some(turn) = failing.take() {
                         patience.answered(turn);
                     }
+                    sleep(start.elapsed().min(LONGEST_REST)).await;
                     statuses.changed().await?;
                 }
                 Err(error) => {
