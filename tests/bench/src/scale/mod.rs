@@ -43,6 +43,8 @@ const ROUNDS: usize = 4;
 const CHANGES: usize = 3;
 /// Nothing was written for so long: it is quiet.
 const QUIET: Duration = Duration::from_secs(3);
+/// What each agent lists.
+const LISTED: [&str; 4] = ["bpfnodes", "bpfrevisions", "configmaps", "nodes"];
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -83,8 +85,7 @@ impl Bench {
         println!("{nodes} agents and the operator; {programs} BpfPrograms at once");
         let mut swarm = Swarm::start(self.processes, &tokens, &self.work)?;
         let operator = Operator::start(&client, &self.operator, None, &self.work).await?;
-        swarm.tell("run")?;
-        story.quiet(&mut swarm).await?;
+        story.run(&mut swarm).await?;
         let all: Vec<String> = (0..programs).map(program).collect();
         let from_nothing = story.apply(&mut swarm, &all, TCP_EVENTS).await?;
 
@@ -99,8 +100,7 @@ impl Bench {
         println!("the agents and the operator again, all at once");
         let operator = Operator::start(&client, &self.operator, None, &self.work).await?;
         let before = story.meter.read().await?;
-        swarm.tell("run")?;
-        story.quiet(&mut swarm).await?;
+        story.run(&mut swarm).await?;
         let restart = story.meter.read().await? - before;
 
         println!("one BpfProgram of {programs} changed, {CHANGES} times");
@@ -234,8 +234,22 @@ impl Story {
         ready && nodes && status.observed_generation == generation
     }
 
-    /// Waits until nothing is written any more and no agent is told anything: agents that have just started may write nothing
-    /// and still be listing.
+    /// Starts the agents, waits until each has all its lists, and then until nothing is written.
+    async fn run(&self, swarm: &mut Swarm) -> Result<()> {
+        let lists = |told: &BTreeMap<String, u64>| {
+            LISTED.map(|what| told.get(&format!("{what} list")).copied().unwrap_or_default())
+        };
+        let (before, start) = (lists(&swarm.tell("count")?.told), Instant::now());
+        swarm.tell("run")?;
+        while lists(&swarm.tell("count")?.told).iter().zip(before).any(|(now, before)| now - before < self.nodes as u64)
+        {
+            ensure!(start.elapsed() < PATIENCE, "not all agents get their lists");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.quiet(swarm).await
+    }
+
+    /// Waits until nothing is written any more and no agent is told anything.
     async fn quiet(&self, swarm: &mut Swarm) -> Result<()> {
         let start = Instant::now();
         let mut last = (self.meter.read().await?, swarm.tell("count")?.told);
