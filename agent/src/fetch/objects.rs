@@ -28,6 +28,8 @@ const WAIT: Duration = Duration::from_secs(2);
 const IN_VAIN: Duration = Duration::from_secs(1);
 /// What is refused is asked for again after so long, or a tenth of it.
 const REFUSED: Duration = Duration::from_secs(20);
+/// What has not been asked for again for so long is not wanted any more: a pass asks every two seconds.
+const WANTED: Duration = Duration::from_secs(20);
 /// What nobody asks for any more is forgotten after so long.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
@@ -76,9 +78,11 @@ impl Objects {
         }
     }
 
-    /// Whether anything is on its way.
+    /// Whether anything is on its way, or here and not taken yet.
     pub fn are_awaited(&self) -> bool {
-        self.orders().by_digest.values().any(|order| matches!(order.state, State::Open))
+        let is_awaited =
+            |order: &Order| matches!(order.state, State::Open | State::Here(_)) && order.asked.elapsed() < WANTED;
+        self.orders().by_digest.values().any(is_awaited)
     }
 
     /// Fetches what is ordered, for ever.
