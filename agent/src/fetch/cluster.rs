@@ -46,7 +46,7 @@ use crate::{
 /// A probe that takes longer has failed.
 const PROBE_LATE: Duration = Duration::from_secs(2);
 /// A report that will change as soon as bytes come waits for these so long, the next twice as long, and so on.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// None waits longer.
 const LATE: Duration = Duration::from_secs(300);
 
@@ -276,8 +276,8 @@ mod tests {
         let mut told = |changes_soon, seconds: std::ops::Range<u64>| -> Vec<u64> {
             seconds.filter(|s| interim.is_due(changes_soon, start + Duration::from_secs(*s))).collect()
         };
-        assert_eq!(told(true, 0..1400), [30, 90, 210, 450, 750, 1050, 1350]);
+        assert_eq!(told(true, 0..1400), [60, 180, 420, 720, 1020, 1320]);
         assert_eq!(told(false, 1400..1402), [1400, 1401]);
-        assert_eq!(told(true, 1402..1440), [1432]);
+        assert_eq!(told(true, 1402..1500), [1462]);
     }
 }
