@@ -16,7 +16,7 @@ use crate::{
 /// Notes that nothing is to be attached, then detaches everything. In this order: an agent that attaches meanwhile sees the
 /// note with its next glance.
 pub fn detach_all(places: Places, reason: &str) -> Result<()> {
-    let root = Dir::at(&places.bpffs);
+    let root = Dir::at(&places.bpffs)?;
     let mut agent = Agent::<Kernel>::start(places, Policy::default())?;
     root.make_dir(Path::new(layout::DIRECTORY))?;
     // A note is at most as long as a path.
@@ -32,7 +32,7 @@ pub fn detach_all(places: Places, reason: &str) -> Result<()> {
 
 /// Takes the note away.
 pub fn attach_all(places: &Places) -> Result<()> {
-    Dir::at(&places.bpffs).remove(&layout::suspension())?;
+    Dir::at(&places.bpffs)?.remove(&layout::suspension())?;
     println!("the agent on this node attaches again what is wanted");
     Ok(())
 }

@@ -87,7 +87,7 @@ impl<'a> Executor<'a> {
     pub fn new(home: &'a Home, root: &'a Root, order: &'a Order<'a>) -> Result<Self, SysError> {
         let claims = order.steps.iter().any(|step| matches!(step, Step::Claim { .. }));
         let is_new = claims && bpffs::ANYWHERE.make_dir(home.directory())?;
-        Ok(Self { home, dir: Dir::at(home.directory()), is_new, root, order })
+        Ok(Self { home, dir: Dir::at(home.directory())?, is_new, root, order })
     }
 
     /// The home.

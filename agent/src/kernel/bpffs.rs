@@ -65,13 +65,17 @@ pub struct Dir {
 pub const ANYWHERE: Dir = Dir { path: PathBuf::new(), fd: None };
 
 impl Dir {
-    /// The directory at that path. Where it can't be opened, as when there is none, each call has the whole path, and its answer.
-    pub fn at(path: &Path) -> Self {
-        Self { path: path.to_owned(), fd: open(path).ok() }
+    /// The directory at that path, opened where there is one. That it can't be opened does not say that there is none.
+    pub fn at(path: &Path) -> Result<Self, SysError> {
+        let fd = match open(path) {
+            Err(Errno::NOENT) => None,
+            fd => Some(fd.call(|| format!("open of {}", path.display()))?),
+        };
+        Ok(Self { path: path.to_owned(), fd })
     }
 
-    /// Whether it is open.
-    pub const fn is_open(&self) -> bool {
+    /// Whether there was one.
+    pub const fn is_there(&self) -> bool {
         self.fd.is_some()
     }
 
@@ -190,5 +194,20 @@ impl Dir {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             answer => answer.call(|| self.show(&format!("{call} of"), name)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_opened_is_not_taken_for_absent() {
+        let made = tempfile::tempdir().unwrap();
+        let path = |name: &str| made.path().join(name);
+        fs::write(path("file"), "").unwrap();
+        assert!(Dir::at(made.path()).unwrap().is_there());
+        assert!(!Dir::at(&path("absent")).unwrap().is_there());
+        assert!(Dir::at(&path("file")).is_err());
     }
 }

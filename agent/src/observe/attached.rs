@@ -8,8 +8,7 @@ use std::{
 
 use crate::{
     kernel::{
-        SysError, bpf,
-        bpffs::Dir,
+        SysError, bpf, bpffs,
         cgroup::{self, Root},
         info::{self, LinkInfo},
     },
@@ -101,7 +100,7 @@ pub fn stranger(root: &Root, path: &str, attach_type: u32, ours: &BTreeSet<u32>)
 
 /// What runs for sockets that enter the pinned map; nothing where there is none, or the kernel does not tell.
 pub fn attached_to_map(home: &Home, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
-    let map = match Dir::at(home.directory()).get(&layout::map(pin)) {
+    let map = match bpffs::ANYWHERE.get(&home.directory().join(layout::map(pin))) {
         Ok(map) => map,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),

@@ -27,7 +27,7 @@ use crate::{
 pub fn home(home: &Home, root: &Root, kept: &mut Kept) -> Result<Held, SysError> {
     const LISTS: usize = 4;
     let once = |kept: &mut Kept| {
-        let dir = &Dir::at(home.directory());
+        let dir = &Dir::at(home.directory())?;
         let names = list(dir)?;
         if names.is_none() && kept.is_empty() {
             return Ok(Held::default());
@@ -79,7 +79,7 @@ fn links_alone(steps: &[Step]) -> Option<Vec<(LinkKey, bool)>> {
 
 /// What there is; nothing where there is no home.
 fn list(dir: &Dir) -> Result<Option<Names>, SysError> {
-    if !dir.is_open() {
+    if !dir.is_there() {
         return Ok(None);
     }
     let notes = dir.list(&layout::meta())?;

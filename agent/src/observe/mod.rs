@@ -14,14 +14,16 @@ mod pods;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::Path,
 };
 
 use crate::{
     kernel::{
-        SysError, bpffs,
+        SysError,
+        bpffs::{self, Dir, Mount},
         cgroup::{Cgroup, Root},
     },
-    layout::{self, Layout},
+    layout::{self, DIRECTORY, Layout},
     wanted::Wanted,
 };
 pub use attached::{Keeper, Query, attached, attached_to_map, keeper, stranger};
@@ -53,20 +55,25 @@ pub struct Bpffs {
 
 /// Looks at the bpffs to keep things on.
 pub fn bpffs(layout: &Layout) -> Result<Bpffs, ObserveError> {
-    let directory = layout.directory();
-    let root = directory.parent().unwrap_or(directory);
-    match bpffs::mount(root)? {
-        bpffs::Mount::Bpffs(device, root) => Ok(Bpffs { device, suspended: root.read_note(&layout::suspension())? }),
-        bpffs::Mount::ReadOnly => Err(ObserveError::ReadOnly(root.display().to_string())),
-        bpffs::Mount::Other => Err(ObserveError::NotBpffs(root.display().to_string())),
-    }
+    let (device, root) = root(layout)?;
+    Ok(Bpffs { device, suspended: root.read_note(&layout::suspension())? })
 }
 
 /// The names of the BpfPrograms that have a home here.
 pub fn homes(layout: &Layout) -> Result<BTreeSet<String>, ObserveError> {
-    bpffs(layout)?;
-    let names = bpffs::ANYWHERE.list(layout.directory())?;
+    let names = root(layout)?.1.list(Path::new(DIRECTORY))?;
     Ok(names.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
+}
+
+/// The bpffs' device number, and its root.
+fn root(layout: &Layout) -> Result<(u64, Dir), ObserveError> {
+    let directory = layout.directory();
+    let root = directory.parent().unwrap_or(directory);
+    match bpffs::mount(root)? {
+        Mount::Bpffs(device, root) => Ok((device, root)),
+        Mount::ReadOnly => Err(ObserveError::ReadOnly(root.display().to_string())),
+        Mount::Other => Err(ObserveError::NotBpffs(root.display().to_string())),
+    }
 }
 
 /// The wanted cgroups that exist, by path; the others are missing from the answer.
