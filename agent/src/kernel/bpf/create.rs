@@ -1,0 +1,158 @@
+//! What is made: maps, BTF, programs.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+};
+
+use aya_obj::generated::bpf_cmd;
+
+use super::{bpf, bpf_fd, raw, zeroed};
+use crate::kernel::{Call as _, SysError};
+
+/// The kernel keeps 15 characters of a name (`BPF_OBJ_NAME_LEN` is 16, with the NUL), letters, digits, `_` and `.`.
+fn kernel_name(name: &str) -> [libc::c_char; 16] {
+    let mut out = [0; 16];
+    for (slot, byte) in out.iter_mut().zip(name.bytes().take(15)) {
+        let legal = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+        *slot = if legal { byte } else { b'_' } as libc::c_char;
+    }
+    out
+}
+
+/// What `BPF_MAP_CREATE` is given.
+#[derive(Clone, Debug)]
+pub struct MapAttr<'a> {
+    /// The map's name.
+    pub name: &'a str,
+    /// `enum bpf_map_type`.
+    pub map_type: u32,
+    /// Bytes.
+    pub key_size: u32,
+    /// Bytes.
+    pub value_size: u32,
+    /// Entries.
+    pub max_entries: u32,
+    /// `BPF_F_*`.
+    pub flags: u32,
+    /// Per-type extra.
+    pub extra: u64,
+    /// The object's BTF, and the types of key and value in it.
+    pub btf: Option<(BorrowedFd<'a>, u32, u32)>,
+    /// For a map of maps: a map of the inner shape.
+    pub inner: Option<BorrowedFd<'a>>,
+}
+
+/// `BPF_MAP_CREATE`
+pub fn map_create(map: &MapAttr<'_>) -> Result<OwnedFd, SysError> {
+    let mut attr = zeroed();
+    let MapAttr { name, map_type, key_size, value_size, max_entries, flags, extra, btf, inner } = *map;
+    // SAFETY: every member of the union is plain integers, zeroed above.
+    let create = unsafe { &mut attr.__bindgen_anon_1 };
+    create.map_type = map_type;
+    create.key_size = key_size;
+    create.value_size = value_size;
+    create.max_entries = max_entries;
+    create.map_flags = flags;
+    create.map_extra = extra;
+    create.map_name = kernel_name(name);
+    if let Some((fd, key_type, value_type)) = btf {
+        create.btf_fd = raw(fd);
+        create.btf_key_type_id = key_type;
+        create.btf_value_type_id = value_type;
+    }
+    if let Some(inner) = inner {
+        create.inner_map_fd = raw(inner);
+    }
+    bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr).call(|| format!("BPF_MAP_CREATE of map {name}"))
+}
+
+/// `BPF_MAP_UPDATE_ELEM`; without a key it pushes. Both must have as many bytes as the kernel reads for this map: see
+/// [`map`](crate::kernel::map).
+pub fn map_update(map: BorrowedFd<'_>, key: Option<&[u8]>, value: &[u8]) -> Result<(), SysError> {
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let elem = unsafe { &mut attr.__bindgen_anon_2 };
+    elem.map_fd = raw(map);
+    elem.key = key.map_or(0, |key| key.as_ptr() as u64);
+    elem.__bindgen_anon_1.value = value.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop).call(|| "BPF_MAP_UPDATE_ELEM")
+}
+
+/// `BPF_MAP_FREEZE`: user space can no longer write the map, so the verifier can take its content as constant.
+pub fn map_freeze(map: BorrowedFd<'_>) -> Result<(), SysError> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = raw(map);
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop).call(|| "BPF_MAP_FREEZE")
+}
+
+/// `BPF_BTF_LOAD`
+pub fn btf_load(btf: &[u8]) -> Result<OwnedFd, SysError> {
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let load = unsafe { &mut attr.__bindgen_anon_7 };
+    load.btf = btf.as_ptr() as u64;
+    load.btf_size = u32::try_from(btf.len()).unwrap_or(u32::MAX);
+    bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr).call(|| "BPF_BTF_LOAD")
+}
+
+/// What `BPF_PROG_LOAD` is given.
+pub struct ProgAttr<'a> {
+    /// The function's name.
+    pub name: &'a str,
+    /// `enum bpf_prog_type`.
+    pub prog_type: u32,
+    /// `enum bpf_attach_type` the program is verified for; 0 where its type has none.
+    pub expected_attach_type: u32,
+    /// The instructions, as bytes, eight each.
+    pub instructions: &'a [aya_obj::generated::bpf_insn],
+    /// The licence.
+    pub license: &'a CStr,
+    /// The object's BTF, with function and line information encoded for it.
+    pub btf: Option<ProgBtf<'a>>,
+}
+
+/// A program's debug information.
+pub struct ProgBtf<'a> {
+    /// The loaded BTF.
+    pub fd: BorrowedFd<'a>,
+    /// `struct bpf_func_info`s, and how many.
+    pub functions: (&'a [u8], usize),
+    /// `struct bpf_line_info`s, and how many.
+    pub lines: (&'a [u8], usize),
+}
+
+/// `BPF_PROG_LOAD`; with a log buffer, the verifier writes into it. `log` empty means that no log is wanted.
+pub fn prog_load(prog: &ProgAttr<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    let ProgAttr { name, prog_type, expected_attach_type, instructions, license, btf } = prog;
+    // SAFETY: as above.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_name = kernel_name(name);
+    load.prog_type = *prog_type;
+    load.expected_attach_type = *expected_attach_type;
+    load.insns = instructions.as_ptr() as u64;
+    load.insn_cnt = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
+    load.license = license.as_ptr() as u64;
+    if let Some(ProgBtf { fd, functions, lines }) = btf {
+        load.prog_btf_fd = raw(*fd);
+        if functions.1 > 0 {
+            load.func_info = functions.0.as_ptr() as u64;
+            load.func_info_cnt = u32::try_from(functions.1).unwrap_or(u32::MAX);
+            load.func_info_rec_size = size_of::<aya_obj::generated::bpf_func_info>() as u32;
+        }
+        if lines.1 > 0 {
+            load.line_info = lines.0.as_ptr() as u64;
+            load.line_info_cnt = u32::try_from(lines.1).unwrap_or(u32::MAX);
+            load.line_info_rec_size = size_of::<aya_obj::generated::bpf_line_info>() as u32;
+        }
+    }
+    if !log.is_empty() {
+        // 1: the path to the instruction that was refused, as libbpf asks for it.
+        load.log_level = 1;
+        load.log_buf = log.as_mut_ptr() as u64;
+        load.log_size = u32::try_from(log.len()).unwrap_or(u32::MAX);
+    }
+    bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+}
