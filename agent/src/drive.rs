@@ -123,7 +123,7 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Ga
         if pass && let Some(wants) = cluster.wants() {
             turns.pass(&mut agent, &wants, &cluster).await;
             gate.answer(&agent, &wants);
-            cluster.tell(agent.report());
+            cluster.tell(agent.report(), &agent.awaiting());
         }
         probation.follow(agent.on_trial(), Instant::now());
         if probation.next().is_some_and(|next| next <= Instant::now()) {

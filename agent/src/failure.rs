@@ -25,6 +25,8 @@ pub struct Failure {
     pub verifier_log: Option<String>,
     /// Whether it is about single pods' cgroups alone: everything else is in effect.
     pub partial: bool,
+    /// Whether it is only that bytes are on their way.
+    pub awaits: bool,
 }
 
 /// Where an attachment was to be.
@@ -88,7 +90,7 @@ const MAX_LOG: usize = 8000;
 impl Failure {
     /// A failure without a verifier log.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: line(&message.into(), 2048), verifier_log: None, partial: false }
+        Self { reason, message: line(&message.into(), 2048), verifier_log: None, partial: false, awaits: false }
     }
 
     /// What was refused at single pods' cgroups: the first of it, and how much more there is.

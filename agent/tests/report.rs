@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde_json::json;
 use sockeye_agent::{
-    agent::{Agent, Bytes, Wants},
+    agent::{Agent, Bytes, Missing, Wants},
     layout::Layout,
     policy::Policy,
 };
@@ -19,7 +19,7 @@ use sockeye_fake::FakeNode;
 struct Object;
 
 impl Bytes for Object {
-    async fn get(&self, _: &str) -> Result<Vec<u8>, String> {
+    async fn get(&self, _: &str) -> Result<Vec<u8>, Missing> {
         Ok(b"object".to_vec())
     }
 }

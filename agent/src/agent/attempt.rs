@@ -9,7 +9,7 @@ use std::{
 use sockeye_crds::{BpfRevision, Reason};
 use tokio::task::block_in_place;
 
-use super::{Agent, Bytes};
+use super::{Agent, Bytes, Missing};
 use crate::{
     around::Around,
     drift,
@@ -166,8 +166,10 @@ impl<H: Host> Agent<H> {
 }
 
 async fn fetch(bytes: &impl Bytes, digest: &str) -> Result<Vec<u8>, Failure> {
-    let unavailable =
-        |why| Failure::new(Reason::BytecodeUnavailable, format!("the object {digest} can't be had: {why}"));
+    let unavailable = |why: Missing| Failure {
+        awaits: why == Missing::Awaited,
+        ..Failure::new(Reason::BytecodeUnavailable, format!("the object {digest} can't be had: {why}"))
+    };
     let bytes = bytes.get(digest).await.map_err(unavailable)?;
     match sockeye_crds::names::digest(&bytes) {
         found if found == digest => Ok(bytes),

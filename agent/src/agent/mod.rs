@@ -51,7 +51,7 @@ use crate::{
 };
 use attempt::Look;
 pub use halt::Detached;
-pub use wants::{Bytes, Wants};
+pub use wants::{Bytes, Missing, Wants};
 
 /// What others leave to do is done at once; so often in one pass.
 const ROUNDS: usize = 4;
@@ -333,6 +333,12 @@ impl<H: Host> Agent<H> {
     /// The node's status.
     pub fn report(&self) -> BpfNodeStatus {
         report(&self.facts, &self.layout, &self.tracks, &self.beside, self.suspended.as_deref())
+    }
+
+    /// The BpfPrograms that only wait for bytes that are on their way.
+    pub fn awaiting(&self) -> BTreeSet<&str> {
+        let awaits = |track: &Track| track.failure.as_ref().is_some_and(|failure| failure.awaits);
+        self.tracks.iter().filter(|(_, track)| awaits(track)).map(|(name, _)| name.as_str()).collect()
     }
 
     /// Executes a plan, and observes what there is then, whatever came of it.

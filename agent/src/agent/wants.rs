@@ -9,7 +9,18 @@ use crate::pods::{Labels, Needs, Pod};
 /// Gives the bytes of an object.
 pub trait Bytes {
     /// The bytes of that digest, checked against it, or why there are none.
-    fn get(&self, digest: &str) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
+    fn get(&self, digest: &str) -> impl Future<Output = Result<Vec<u8>, Missing>> + Send;
+}
+
+/// Why there are no bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// They are on their way: nothing is wrong yet.
+    #[error("the API server has not given it yet")]
+    Awaited,
+    /// They can't be had.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// What a node is told to run.

@@ -6,7 +6,7 @@
 //! - bytes are fetched only when asked for.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     fmt::Debug,
     sync::Arc,
@@ -37,19 +37,15 @@ use tokio::{
 };
 
 use crate::{
-    agent::{Bytes, Wants},
+    agent::{Bytes, Missing, Wants},
     fetch::{objects::Objects, pods::PodWatch},
     health::Ready,
+    report::Interim,
     tell::Teller,
 };
 
 /// A probe that takes longer has failed.
 const PROBE_LATE: Duration = Duration::from_secs(2);
-/// A report that will change as soon as bytes come waits for these so long, the next twice as long, and so on.
-const SOON: Duration = Duration::from_secs(60);
-/// None waits longer.
-const LATE: Duration = Duration::from_secs(300);
-
 /// The API server, as this node's agent sees it.
 pub struct Cluster {
     client: Client,
@@ -66,30 +62,6 @@ pub struct Cluster {
     pods: PodWatch,
     interim: Interim,
     statuses: latest::Sender<BpfNodeStatus>,
-}
-
-/// When a report is told that is about to change. Were each of them, a thousand nodes whose bytes come slowly because the API
-/// server is busy would keep it busy.
-#[derive(Debug, Default)]
-struct Interim {
-    /// How long the next one waits, and since when.
-    wait: Option<(Duration, Instant)>,
-}
-
-impl Interim {
-    /// Whether one is told now.
-    fn is_due(&mut self, changes_soon: bool, now: Instant) -> bool {
-        if !changes_soon {
-            self.wait = None;
-            return true;
-        }
-        let (wait, since) = *self.wait.get_or_insert((SOON, now));
-        let is_due = now.duration_since(since) >= wait;
-        if is_due {
-            self.wait = Some(((2 * wait).min(LATE), now));
-        }
-        is_due
-    }
 }
 
 impl Cluster {
@@ -210,16 +182,17 @@ impl Cluster {
         matches!(timeout(PROBE_LATE, asked).await, Ok(Ok(_) | Err(kube::Error::Api(_))))
     }
 
-    /// Tells the node's status, once the API server takes it.
-    pub fn tell(&mut self, status: BpfNodeStatus) {
-        if self.interim.is_due(self.objects.are_awaited(), Instant::now()) {
+    /// Tells the node's status, once the API server takes it; that bytes are awaited only after a while.
+    pub fn tell(&mut self, status: BpfNodeStatus, awaiting: &BTreeSet<&str>) {
+        let status = self.interim.hold(status, &self.statuses.borrow(), awaiting, Instant::now());
+        if awaiting.is_empty() || status != *self.statuses.borrow() {
             self.statuses.send_replace(status);
         }
     }
 }
 
 impl Bytes for Cluster {
-    async fn get(&self, digest: &str) -> Result<Vec<u8>, String> {
+    async fn get(&self, digest: &str) -> Result<Vec<u8>, Missing> {
         self.objects.get(digest).await
     }
 }
@@ -264,20 +237,4 @@ impl Start<'_> {
 /// All of an object.
 fn version(object: &impl Resource) -> Option<String> {
     object.resource_version()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reports_in_between_come_ever_further_apart() {
-        let (mut interim, start) = (Interim::default(), Instant::now());
-        let mut told = |changes_soon, seconds: std::ops::Range<u64>| -> Vec<u64> {
-            seconds.filter(|s| interim.is_due(changes_soon, start + Duration::from_secs(*s))).collect()
-        };
-        assert_eq!(told(true, 0..1400), [60, 180, 420, 720, 1020, 1320]);
-        assert_eq!(told(false, 1400..1402), [1400, 1401]);
-        assert_eq!(told(true, 1402..1500), [1462]);
-    }
 }

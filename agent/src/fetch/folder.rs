@@ -24,7 +24,7 @@ use sockeye_crds::{
 use sockeye_ebpf::check::{self, Refusal};
 
 use crate::{
-    agent::{Bytes, Wants},
+    agent::{Bytes, Missing, Wants},
     fetch::listed::Listed,
     table::{self, Row},
 };
@@ -270,10 +270,10 @@ impl Manifest {
 }
 
 impl Bytes for Folder {
-    async fn get(&self, digest: &str) -> Result<Vec<u8>, String> {
+    async fn get(&self, digest: &str) -> Result<Vec<u8>, Missing> {
         let mut dispatched = self.manifests.values().filter_map(|manifest| manifest.dispatched.as_ref());
         let found = dispatched.find(|d| d.revision.spec.digest == digest);
-        found.map(|d| d.bytes.to_vec()).ok_or_else(|| "no manifest holds it any more".to_owned())
+        found.map(|d| d.bytes.to_vec()).ok_or_else(|| Missing::Refused("no manifest holds it any more".to_owned()))
     }
 }
 

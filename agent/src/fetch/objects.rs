@@ -22,14 +22,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::agent::Missing;
+
 /// A pass waits so long.
 const WAIT: Duration = Duration::from_secs(2);
 /// Once it has waited in vain it does not wait for others for so long.
 const IN_VAIN: Duration = Duration::from_secs(1);
 /// What is refused is asked for again after so long, or a tenth of it.
 const REFUSED: Duration = Duration::from_secs(20);
-/// What has not been asked for again for so long is not wanted any more: a pass asks every two seconds.
-const WANTED: Duration = Duration::from_secs(20);
 /// What nobody asks for any more is forgotten after so long.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
@@ -63,7 +63,7 @@ enum State {
 
 impl Objects {
     /// The bytes of that digest, or why there are none yet.
-    pub async fn get(&self, digest: &str) -> Result<Vec<u8>, String> {
+    pub async fn get(&self, digest: &str) -> Result<Vec<u8>, Missing> {
         let in_vain = self.orders().in_vain.is_some_and(|at| at.elapsed() < IN_VAIN);
         let until = Instant::now() + if in_vain { Duration::ZERO } else { WAIT };
         loop {
@@ -73,16 +73,9 @@ impl Objects {
             }
             if timeout_at(until, settled).await.is_err() {
                 self.orders().in_vain = Some(Instant::now());
-                return Err("the API server has not given it yet".to_owned());
+                return Err(Missing::Awaited);
             }
         }
-    }
-
-    /// Whether anything is on its way, or here and not taken yet.
-    pub fn are_awaited(&self) -> bool {
-        let is_awaited =
-            |order: &Order| matches!(order.state, State::Open | State::Here(_)) && order.asked.elapsed() < WANTED;
-        self.orders().by_digest.values().any(is_awaited)
     }
 
     /// Fetches what is ordered, for ever.
@@ -117,14 +110,14 @@ impl Objects {
     }
 
     /// What became of an order, which is placed where there is none.
-    fn look(&self, digest: &str) -> Option<Result<Vec<u8>, String>> {
+    fn look(&self, digest: &str) -> Option<Result<Vec<u8>, Missing>> {
         let mut orders = self.orders();
         let now = Instant::now();
         if let Some(Order { state: State::Refused { words, until }, asked, .. }) = orders.by_digest.get_mut(digest)
             && *until > now
         {
             *asked = now;
-            return Some(Err(words.clone()));
+            return Some(Err(Missing::Refused(words.clone())));
         }
         match orders.by_digest.remove(digest) {
             Some(Order { state: State::Here(bytes), .. }) => return Some(Ok(bytes)),

@@ -1,5 +1,6 @@
 //! Report: what is held, as the BpfNode's status. Pure.
 
+mod interim;
 mod notes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use crate::{
     track::{self, Track},
     wanted::Wanted,
 };
+pub use interim::Interim;
 
 /// A BpfNode's status may have so many bytes as JSON; details beyond are cut, and counted.
 const MAX_BYTES: usize = 240 << 10;
@@ -57,9 +59,8 @@ pub fn report(
             status.retained.extend(retained(name, &track.held, &home));
         }
     }
-    let failed = status.programs.iter().filter(|p| !matches!(p.state, State::Attached | State::Suspended)).count();
     let links = tracks.values().flat_map(|t| t.held.links.values()).filter(|l| l.in_effect).count();
-    status.counts = HeldCounts { programs: count(status.programs.len()), failed: count(failed), links: count(links) };
+    status.counts = counts(&status.programs, count(links));
     let beyond = tracks.values().map(|track| count(track.held.links.len().saturating_sub(MAX_LINKS))).sum();
     bound(status, Truncated { links: beyond, order: orders_beyond, ..Truncated::default() })
 }
@@ -289,6 +290,11 @@ fn retained(name: &str, held: &Held, home: &Home) -> Vec<RetainedMap> {
         pin_path: home.host(&layout::map(pin)),
     };
     kept.map(entry).collect()
+}
+
+fn counts(programs: &[HeldProgram], links: i64) -> HeldCounts {
+    let failed = programs.iter().filter(|p| !matches!(p.state, State::Attached | State::Suspended)).count();
+    HeldCounts { programs: count(programs.len()), failed: count(failed), links }
 }
 
 fn count(n: usize) -> i64 {

@@ -11,7 +11,7 @@ use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sockeye_agent::{
-    agent::{Bytes, Wants},
+    agent::{Bytes, Missing, Wants},
     kernel::bpf,
 };
 use sockeye_crds::{BpfProgramSpec, BpfRevision, revision::ProgramRef};
@@ -106,7 +106,7 @@ pub fn attached(cgroup: &File) -> Result<Vec<u32>> {
 pub struct Fetched(pub &'static [u8]);
 
 impl Bytes for Fetched {
-    async fn get(&self, _digest: &str) -> Result<Vec<u8>, String> {
+    async fn get(&self, _digest: &str) -> Result<Vec<u8>, Missing> {
         Ok(self.0.to_vec())
     }
 }
@@ -115,7 +115,7 @@ impl Bytes for Fetched {
 pub struct Nothing;
 
 impl Bytes for Nothing {
-    async fn get(&self, digest: &str) -> Result<Vec<u8>, String> {
-        Err(format!("a load of {digest}, where nothing should be loaded"))
+    async fn get(&self, digest: &str) -> Result<Vec<u8>, Missing> {
+        Err(Missing::Refused(format!("a load of {digest}, where nothing should be loaded")))
     }
 }
