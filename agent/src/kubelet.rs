@@ -5,7 +5,7 @@
 //! systemd   <root>/kubepods.slice/[kubepods-burstable.slice/]kubepods[-burstable]-pod<UID, _ for ->.slice/cri-containerd-<container ID>.scope
 //! ```
 //! (k8s.io/kubernetes/pkg/kubelet/cm/cgroup_manager_linux.go and pod_container_manager_linux.go). A static pod's UID is the
-//! hash of its manifest, which its mirror carries as the annotation `kubernetes.io/config.hash`.
+//! hash of its manifest, which its mirror carries as the annotation `kubernetes.io/config.mirror`.
 
 /// What the cgroup of all pods is called.
 const PODS: &str = "kubepods";

@@ -15,8 +15,9 @@ use sockeye_crds::{
 
 /// The label that every namespace carries with its own name; the API server sees to it.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
-/// A mirror pod, which stands for a static one, carries the static one's UID so.
-const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// A mirror pod, which stands for a static one, carries the static one's UID so. The API server lets nobody add it later, or
+/// change it (`ValidatePodUpdate` in k8s.io/kubernetes/pkg/apis/core/validation).
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Labels of one object.
 pub type Labels = BTreeMap<String, String>;
@@ -47,7 +48,9 @@ impl Pod {
             let id = status.container_id.as_deref()?.rsplit_once("://")?.1;
             Some((id.to_owned(), status.name.clone()))
         };
-        let uid = pod.annotations().get(CONFIG_HASH).cloned().or_else(|| pod.uid());
+        // A static pod's UID is a hash, and no other pod's is: nobody can pass for a pod that the API server made.
+        let mirrored = pod.annotations().get(CONFIG_MIRROR).filter(|uid| !uid.contains('-'));
+        let uid = mirrored.cloned().or_else(|| pod.uid());
         Self {
             uid: uid.unwrap_or_default(),
             namespace: pod.namespace().unwrap_or_default(),
@@ -310,7 +313,7 @@ mod tests {
     #[test]
     fn a_mirror_pod_has_the_static_pods_uid() {
         let pod = serde_json::json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "b"}, "annotations": {CONFIG_HASH: "h"}},
+            "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "b"}, "annotations": {CONFIG_MIRROR: "h"}},
             "status": {
                 "containerStatuses": [
                     {"name": "app", "containerID": "containerd://1", "image": "", "imageID": "", "ready": true, "restartCount": 0},
@@ -321,7 +324,16 @@ mod tests {
                 ],
             },
         });
-        let pod = Pod::read(&serde_json::from_value(pod).unwrap());
+        let read = |pod: &serde_json::Value| Pod::read(&serde_json::from_value(pod.clone()).unwrap());
+        for annotations in [
+            serde_json::json!({"kubernetes.io/config.hash": "h"}),
+            serde_json::json!({CONFIG_MIRROR: "0b5c1f9e-5d7a-4a44-9f0e-0e1d2c3b4a59"}),
+        ] {
+            let mut forged = pod.clone();
+            forged["metadata"]["annotations"] = annotations;
+            assert_eq!(read(&forged).uid, "u", "nobody passes for another pod: {forged}");
+        }
+        let pod = read(&pod);
         assert_eq!((pod.uid.as_str(), &pod.labels), ("h", &labels(&[("a", "b")])));
         assert_eq!(pod.containers, labels(&[("1", "app"), ("2", "init")]));
     }

@@ -11,14 +11,18 @@ use crate::{
     pods::PodCgroup,
 };
 
-/// The cgroup that holds all pods: of the paths that the kubelet's cgroup drivers give it, the first that is there.
+/// The cgroup that holds all pods: of the paths that the kubelet's cgroup drivers give it, the one that is there. A kubelet whose
+/// driver was changed leaves the other's, empty.
 pub fn pods_root(root: &Root, kubelet_root: &str) -> Result<String, SysError> {
-    let [systemd, cgroupfs] = kubelet::pods_cgroups(kubelet_root);
-    match root.cgroup(&systemd) {
-        Ok(_) => Ok(systemd),
-        Err(error) if error.is_not_found() => Ok(cgroupfs),
+    let is_there = |path: &str| match root.cgroup(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
-    }
+    };
+    let holds_pods = |path: &str| pod_cgroups(root, path, false).map(|pods| !pods.is_empty());
+    let [systemd, cgroupfs] = kubelet::pods_cgroups(kubelet_root);
+    let by_cgroupfs = !is_there(&systemd)? || is_there(&cgroupfs)? && !holds_pods(&systemd)? && holds_pods(&cgroupfs)?;
+    Ok(if by_cgroupfs { cgroupfs } else { systemd })
 }
 
 /// Where the pods' cgroups are, below the cgroup of all pods; their containers' too, where these are asked for: that costs a
