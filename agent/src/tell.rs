@@ -5,8 +5,7 @@
 //! - it is written only when it says something else than the API has, and always the newest; what it overtook never is;
 //! - the BpfNode is made where there is none, and again where it belongs to a Node that is gone;
 //! - what the API server does not take is told again when its [`Patience`] says so;
-//! - reports that follow one another come ever further apart, and that the more the longer the API server takes to take one: a busy
-//!   one gets fewer of many nodes' reports.
+//! - no more than half of the time is an API server busy with writes of this one: a busy one gets fewer of many nodes' reports.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -28,8 +27,8 @@ use tokio::{
 
 use crate::health::Ready;
 
-/// After a write follows a rest as long as that took, twice as long after the next if that follows at once, and so on up to this.
-const LONGEST_REST: Duration = Duration::from_secs(60);
+/// After a write follows a rest as long as that took, up to this.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// Who writes BpfNodes.
 const FIELD_MANAGER: &str = "sockeye-agent";
@@ -68,7 +67,7 @@ impl Teller {
         ready: Ready,
         patience: Arc<Patience>,
     ) -> Result<Infallible> {
-        let (mut failing, mut in_a_row) = (None, 0);
+        let mut failing = None;
         statuses.changed().await?;
         loop {
             let status = statuses.borrow_and_update().clone();
@@ -79,8 +78,7 @@ impl Teller {
                     if let Some(turn) = failing.take() {
                         patience.answered(turn);
                     }
-                    sleep(rest(start.elapsed(), in_a_row)).await;
-                    in_a_row = if statuses.has_changed()? { in_a_row + 1 } else { 0 };
+                    sleep(start.elapsed().min(LONGEST_REST)).await;
                     statuses.changed().await?;
                 }
                 Err(error) => {
@@ -162,11 +160,6 @@ impl Teller {
     }
 }
 
-/// The rest after a write that took so long, and so many before it.
-fn rest(took: Duration, in_a_row: u32) -> Duration {
-    took.saturating_mul(1_u32.checked_shl(in_a_row).unwrap_or(u32::MAX)).min(LONGEST_REST)
-}
-
 /// The one write that an agent makes again and again. A JSON patch: for server-side apply the API server reads a status as
 /// YAML, several times, which for a node with many BpfPrograms is most of what the write costs it.
 pub async fn write_status(api: &Api<BpfNode>, name: &str, status: &BpfNodeStatus) -> kube::Result<BpfNode> {
@@ -185,17 +178,5 @@ fn ignore<T>(answer: kube::Result<T>, codes: &[u16]) -> kube::Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if codes.contains(&status.code) => Ok(()),
         other => other.map(drop),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reports_that_follow_one_another_come_ever_further_apart() {
-        let rests = |millis| [0, 1, 2, 5, 40].map(|in_a_row| rest(Duration::from_millis(millis), in_a_row).as_millis());
-        assert_eq!(rests(10), [10, 20, 40, 320, 60_000]);
-        assert_eq!(rests(8000), [8000, 16_000, 32_000, 60_000, 60_000]);
     }
 }

@@ -182,11 +182,14 @@ impl Cluster {
         matches!(timeout(PROBE_LATE, asked).await, Ok(Ok(_) | Err(kube::Error::Api(_))))
     }
 
-    /// Tells the node's status, once the API server takes it; that bytes are awaited only after a while.
+    /// Tells the node's status, once the API server takes it; while bytes are awaited, less of it.
     pub fn tell(&mut self, status: BpfNodeStatus, awaiting: &BTreeSet<&str>) {
         let status = self.interim.hold(status, &self.statuses.borrow(), awaiting, Instant::now());
-        if awaiting.is_empty() || status != *self.statuses.borrow() {
-            self.statuses.send_replace(status);
+        match status {
+            Some(status) => drop(self.statuses.send_replace(status)),
+            // Said again it is looked whether the API still has it.
+            None if self.bpf_node.state().is_empty() => self.statuses.send_modify(|_| {}),
+            None => {}
         }
     }
 }

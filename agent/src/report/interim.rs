@@ -17,27 +17,37 @@ use sockeye_crds::{
 use super::{bound, counts};
 
 /// That bytes are awaited is told after so long, then after twice as long, and so on.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 /// No wait is longer.
 const LATE: Duration = Duration::from_secs(300);
+/// Meanwhile other news is told at once, the next of it not within so long, then twice as long, and so on.
+const NEXT: Duration = Duration::from_secs(5);
+/// No news waits longer.
+const LAST: Duration = Duration::from_secs(60);
 
-/// Since when, and for how long, that bytes are awaited is not told.
+/// Since when, and for how long, something is not told.
 #[derive(Debug, Default)]
 pub struct Interim {
-    wait: Option<(Duration, Instant)>,
+    awaited: Option<(Duration, Instant)>,
+    news: Option<(Duration, Instant)>,
 }
 
 impl Interim {
-    /// The status as it is told: of BpfPrograms that await bytes, and of which nothing else is new, it says what was `told` last.
+    /// The status as it is told now, if it is: of BpfPrograms that await bytes, and of which nothing else is new, it says what was
+    /// `told` last.
     pub fn hold(
         &mut self,
         mut status: BpfNodeStatus,
         told: &BpfNodeStatus,
         awaiting: &BTreeSet<&str>,
         now: Instant,
-    ) -> BpfNodeStatus {
-        if self.is_due(!awaiting.is_empty(), now) {
-            return status;
+    ) -> Option<BpfNodeStatus> {
+        if awaiting.is_empty() {
+            *self = Self::default();
+            return Some(status);
+        }
+        if is_over(self.awaited.get_or_insert((SOON, now)), LATE, now) {
+            return Some(status);
         }
         let mut details = mem::take(&mut status.details).into_iter().peekable();
         for program in mem::take(&mut status.programs) {
@@ -56,22 +66,22 @@ impl Interim {
         }
         status.counts = counts(&status.programs, status.counts.links);
         let cut = status.truncated.take().unwrap_or_default();
-        bound(status, cut)
+        let status = bound(status, cut);
+        if status == *told || self.news.as_mut().is_some_and(|wait| !is_over(wait, LAST, now)) {
+            return None;
+        }
+        self.news.get_or_insert((NEXT, now));
+        Some(status)
     }
+}
 
-    /// Whether everything is told now.
-    fn is_due(&mut self, awaits: bool, now: Instant) -> bool {
-        if !awaits {
-            self.wait = None;
-            return true;
-        }
-        let (wait, since) = *self.wait.get_or_insert((SOON, now));
-        let is_due = now.duration_since(since) >= wait;
-        if is_due {
-            self.wait = Some(((2 * wait).min(LATE), now));
-        }
-        is_due
+/// Whether a wait is over; then the next is twice as long.
+fn is_over((wait, since): &mut (Duration, Instant), longest: Duration, now: Instant) -> bool {
+    let is_over = now.duration_since(*since) >= *wait;
+    if is_over {
+        (*wait, *since) = ((2 * *wait).min(longest), now);
     }
+    is_over
 }
 
 /// What is said of one BpfProgram. Its details may have been cut.
@@ -137,20 +147,34 @@ mod tests {
         let awaiting = BTreeSet::from(["new", "old", "undone"]);
         let (mut interim, start) = (Interim::default(), Instant::now());
         let expected = status(&[("fails", Failed, &[]), ("old", Attached, &[1]), ("undone", Failed, &[])]);
-        assert_eq!(interim.hold(now.clone(), &told, &awaiting, start), expected);
-        assert_eq!(interim.hold(now.clone(), &expected, &awaiting, start + SOON), now, "after a while all is told");
-        assert_eq!(interim.hold(now.clone(), &told, &BTreeSet::new(), start), now);
-        assert_eq!(interim.hold(status(&[]), &BpfNodeStatus::default(), &awaiting, start), status(&[]));
+        assert_eq!(interim.hold(now.clone(), &told, &awaiting, start), Some(expected.clone()));
+        assert_eq!(interim.hold(now.clone(), &expected, &awaiting, start + NEXT), None, "nothing is new");
+        assert_eq!(interim.hold(now.clone(), &expected, &awaiting, start + SOON), Some(now.clone()), "all is told");
+        assert_eq!(interim.hold(now.clone(), &told, &BTreeSet::new(), start), Some(now));
+    }
+
+    /// The seconds of these in which there is something to tell: of a BpfProgram that awaits bytes, or besides of another, whose
+    /// program is another one each time.
+    fn told(besides: bool, seconds: std::ops::Range<u64>) -> Vec<u64> {
+        let (mut interim, start) = (Interim::default(), Instant::now());
+        let mut told = BpfNodeStatus::default();
+        let mut due = Vec::new();
+        for second in seconds {
+            let ids = [i64::try_from(second).unwrap()];
+            let other = besides.then_some(("other", State::Attached, &ids[..]));
+            let now: Vec<_> = [("awaits", State::Failed, &[][..])].into_iter().chain(other).collect();
+            let awaiting = BTreeSet::from(["awaits"]);
+            if let Some(status) = interim.hold(status(&now), &told, &awaiting, start + Duration::from_secs(second)) {
+                due.push(second);
+                told = status;
+            }
+        }
+        due
     }
 
     #[test]
-    fn that_bytes_are_awaited_is_told_ever_later() {
-        let (mut interim, start) = (Interim::default(), Instant::now());
-        let mut told = |awaits, seconds: std::ops::Range<u64>| -> Vec<u64> {
-            seconds.filter(|s| interim.is_due(awaits, start + Duration::from_secs(*s))).collect()
-        };
-        assert_eq!(told(true, 0..1400), [60, 180, 420, 720, 1020, 1320]);
-        assert_eq!(told(false, 1400..1402), [1400, 1401]);
-        assert_eq!(told(true, 1402..1500), [1462]);
+    fn it_is_told_ever_later() {
+        assert_eq!(told(false, 0..1400), [120, 360, 660, 960, 1260]);
+        assert_eq!(told(true, 0..100), [0, 5, 15, 35, 75]);
     }
 }
