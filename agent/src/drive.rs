@@ -58,7 +58,7 @@ impl Turns {
         let now = Instant::now();
         let sweep = self.next_sweep <= now;
         if sweep {
-            self.next_sweep = now + if self.watch.is_blind() { SWEEP_BLIND } else { SWEEP };
+            self.next_sweep = now + if self.watch.is_blind() || self.pods.is_blind() { SWEEP_BLIND } else { SWEEP };
         }
         self.cover_pods(agent, wants);
         agent.pass(wants, bytes, sweep).await;
@@ -119,18 +119,25 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Ga
     let mut turns = Turns::new();
     let mut probation = Probation::default();
     loop {
-        let pass = turns.is_due(&mut agent);
-        if pass && let Some(wants) = cluster.wants() {
-            turns.pass(&mut agent, &wants, &cluster).await;
-            gate.answer(&agent, &wants);
-            cluster.tell(agent.report(), &agent.awaiting());
+        let mut wake = None;
+        if turns.is_due(&mut agent) {
+            match cluster.wants() {
+                Some(wants) => {
+                    turns.pass(&mut agent, &wants, &cluster).await;
+                    gate.answer(&agent, &wants);
+                    cluster.tell(agent.report(), &agent.awaiting());
+                }
+                // That the Node is there again is told.
+                None => wake = Some(Instant::now() + GLANCE),
+            }
         }
         probation.follow(agent.on_trial(), Instant::now());
         if probation.next().is_some_and(|next| next <= Instant::now()) {
             let reached = cluster.is_reachable().await;
             turns.due |= rule(&mut agent, probation.probed(reached, Instant::now()));
         }
-        let wake = probation.next().map_or_else(|| turns.wake(&agent), |next| turns.wake(&agent).min(next));
+        let wake = wake.unwrap_or_else(|| turns.wake(&agent));
+        let wake = probation.next().map_or(wake, |next| wake.min(next));
         tokio::select! {
             () = cluster.changed() => turns.due = true,
             asked = gate.asked() => {
@@ -164,6 +171,7 @@ fn rule<H: Host>(agent: &mut Agent<H>, ruling: Option<Ruling>) -> bool {
 /// Runs the manifests of a folder, and prints the table of them whenever it says something else. Once: takes one pass, and
 /// fails where anything is not as the manifests say.
 pub async fn folder<H: Host>(mut agent: Agent<H>, mut folder: Folder, once: bool) -> Result<()> {
+    agent.set_unasked(Some("an agent without a cluster does not hook into the container runtime".to_owned()));
     let mut turns = Turns::new();
     let mut manifests = Watch::new();
     manifests.cover(folder.directories().map(|directory| (directory.to_owned(), String::new())));

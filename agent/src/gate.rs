@@ -1,12 +1,12 @@
 //! `Gate`: pods and containers that wait with their start until the agent has answered the container runtime. Does IO: none
 //! of its own; the hook's task ([`nri`](crate::nri)) talks to the runtime, and refuses what is not answered in time.
 
-use std::future::pending;
+use std::{future::pending, mem};
 
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    agent::{Agent, Wants},
+    agent::{Agent, NotYet, Wants},
     host::Host,
     nri::{Container, Hooked, Pod, Starting},
 };
@@ -83,21 +83,21 @@ impl Gate {
         self.tell(agent);
     }
 
-    /// Answers all that waits, after a pass.
+    /// Answers what waits, after a pass; but what waits for something that can come at any moment goes on waiting, until the hook
+    /// refuses it.
     pub fn answer<H: Host>(&mut self, agent: &Agent<H>, wants: &Wants) {
-        for Starting { pod, container, answer } in self.waiting.drain(..) {
-            let may = agent.may_start(wants, &pod, container.as_ref());
-            if let Err(why) = &may {
-                tracing::warn!(
-                    namespace = pod.namespace,
-                    pod = pod.name,
-                    container = name(container.as_ref()),
-                    why,
-                    "may not start yet"
-                );
+        // The runtime may have gone on without, and the hook said so to whoever asked.
+        for start in mem::take(&mut self.waiting).into_iter().filter(|start| !start.answer.is_closed()) {
+            let may = agent.may_start(wants, &start.pod, start.container.as_ref());
+            if let Err(NotYet { why, passes }) = &may {
+                let Pod { namespace, name: pod, .. } = &start.pod;
+                let container = name(start.container.as_ref());
+                tracing::warn!(namespace, pod, container, why, waits = passes, "may not start yet");
             }
-            // The runtime may have gone on without, and the hook said so to whoever asked.
-            let _late = answer.send(may);
+            match may {
+                Err(NotYet { passes: true, .. }) => self.waiting.push(start),
+                ruling => drop(start.answer.send(ruling.map_err(|not_yet| not_yet.why))),
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Health: `/healthz` says that the process turns, `/readyz` that its lists are complete, bpffs is usable and its last write
-//! to the API was accepted. A user's program that fails is not the process's failure, and neither is an API server that is
-//! away: once it is back nobody is to think that this node's agent is not there.
+//! Health: `/healthz` says that the process answers, `/readyz` that its lists are complete and its last write to the API was
+//! accepted. A user's program that fails is not the process's failure, and neither is an API server that is away: once it is
+//! back nobody is to think that this node's agent is not there.
 
 use std::{
     net::Ipv4Addr,
@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// Whether the process is ready; shared with whoever knows.
@@ -33,7 +33,15 @@ impl Ready {
 pub async fn serve(port: u16, ready: Ready) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.context("health port")?;
     loop {
-        let (stream, _) = listener.accept().await.context("health port")?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // No descriptor is free, or whoever asked is gone: the next may be answered.
+            Err(error) => {
+                tracing::warn!(%error, "a probe could not be answered");
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
         // A probe that hangs must not hold up the next.
         let ready = ready.clone();
         tokio::spawn(async move { timeout(Duration::from_secs(5), answer(stream, &ready)).await });

@@ -91,6 +91,10 @@ pub struct Track {
     /// The revision as it was told: told again, it is the same without a look into it.
     told: Option<Arc<BpfRevision>>,
     gist: Gist,
+    /// The revision that came into effect last, as it was told: it goes on where a newer one fails.
+    good: Option<(Arc<BpfRevision>, Gist)>,
+    /// Whether it was ever observed.
+    pub observed: bool,
     undone: Undone,
     /// When what others have undone again and again may be repaired.
     repair_at: Option<Instant>,
@@ -155,9 +159,13 @@ impl Track {
                 self.failures = 0;
                 self.retry_at = None;
                 self.repair_at = None;
+                self.good = self.told.clone().map(|told| (told, self.gist));
             }
             Err(failure) => {
                 self.settled = false;
+                if failure.partial {
+                    self.good = self.told.clone().map(|told| (told, self.gist));
+                }
                 let wait = match failure.reason {
                     Reason::BytecodeUnavailable => BYTES_WAIT,
                     _ => wait(self.failures),
@@ -196,6 +204,39 @@ impl Track {
     /// What has to be known of pods for what is wanted.
     pub const fn needs(&self) -> Needs {
         self.gist.needs
+    }
+
+    /// And for what goes on until that is in effect.
+    pub fn needs_in_all(&self) -> Needs {
+        self.good.as_ref().map_or(self.gist.needs, |(_, gist)| self.gist.needs.and(gist.needs))
+    }
+
+    /// The revision that goes on running, where the wanted one is another and fails, and what has to be known of pods for it.
+    pub fn last_good(&self) -> Option<(Arc<BpfRevision>, Needs)> {
+        let fails = self.failure.as_ref().is_some_and(|failure| !failure.partial);
+        let (good, gist) =
+            self.good.as_ref().filter(|_| fails && self.suspended.is_none() && self.repair_at.is_none())?;
+        let told = self.told.as_ref()?;
+        let goes_on = good.metadata.name == self.held.revision
+            && good.spec.program.uid == told.spec.program.uid
+            && good.metadata.name != told.metadata.name
+            && !told.spec.suspend;
+        goes_on.then(|| (Arc::clone(good), gist.needs))
+    }
+
+    /// Whether there is one.
+    pub fn goes_on(&self) -> bool {
+        self.last_good().is_some()
+    }
+
+    /// Whether a cgroup that is named by its place is not there.
+    pub fn waits_for_cgroup(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.reason == Reason::CgroupNotFound)
+    }
+
+    /// Whether any program of it uses the map of that ID.
+    pub fn uses(&self, map: u32) -> bool {
+        self.held.functions.values().any(|function| function.info.map_ids.contains(&map))
     }
 
     /// Whether any of its maps is to be another BpfProgram's.
@@ -263,6 +304,7 @@ impl Track {
     /// Takes a new observation. Memory that a map holds can move with its content; the first figure stays, so that
     /// traffic causes no API writes.
     pub fn observe(&mut self, mut held: Held) {
+        self.observed = true;
         for (pin, map) in &mut held.maps {
             if let Some(before) = self.held.maps.get(pin).filter(|before| before.info.id == map.info.id) {
                 map.info.memlock_bytes = before.info.memlock_bytes;

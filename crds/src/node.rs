@@ -219,7 +219,7 @@ pub struct RetainedMap {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Truncated {
-    /// BpfPrograms whose details are not shown.
+    /// BpfPrograms whose details are not shown, but for what others did to them.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub details: i64,
     /// Links that are not shown.
@@ -231,4 +231,10 @@ pub struct Truncated {
     /// Verifier logs that are not shown.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub logs: i64,
+    /// Maps of BpfPrograms that are not shown: of one that holds more than 128.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub maps: i64,
+    /// Retained maps that are not shown.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub retained: i64,
 }

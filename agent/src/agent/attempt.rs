@@ -9,16 +9,18 @@ use std::{
 use sockeye_crds::{BpfRevision, Reason};
 use tokio::task::block_in_place;
 
-use super::{Agent, Bytes, Missing};
+use super::{Agent, Bytes, Missing, Wants};
 use crate::{
     around::Around,
     drift,
     execute::Executed,
     failure::Failure,
+    held::HeldMap,
     host::{Host, Order},
     kernel::{SysError, cgroup::Cgroup, facts::Machine, load::KernelBtf},
-    plan::{Step, plan},
-    track,
+    plan::{self, Step, plan},
+    shape::Shape,
+    track::{self, Track},
     wanted::{Here, Wanted},
 };
 
@@ -61,10 +63,36 @@ impl<H: Host> Agent<H> {
             })?;
             if self.round(name, wanted.as_ref(), &around, here, bytes, kernel_btf).await? {
                 self.look_for_devices(name);
+                if let Some(refusal) = wanted.and_then(|wanted| plan::missing(&wanted, &around.cgroups)) {
+                    return Err(Failure { partial: true, ..refusal.into() });
+                }
                 return self.is_asked(revision);
             }
         }
         Err(Failure::new(Reason::NotInEffect, "what was done did not stay in effect"))
+    }
+
+    /// Where a revision has failed that is to replace another, keeps that one as it was asked for: new pods are attached to, and
+    /// what others undo is repaired.
+    pub(super) async fn go_on(
+        &mut self,
+        name: &str,
+        wants: &Wants,
+        look: Look,
+        here: &Here,
+        bytes: &impl Bytes,
+        kernel_btf: &KernelBtf,
+    ) {
+        let Some((good, needs)) = self.tracks.get(name).and_then(Track::last_good) else { return };
+        // Without its pods it would seem to have no place at all.
+        if wants.untold(needs).is_some() {
+            return;
+        }
+        let failure = self.track(name).failure.clone();
+        if let Err(error) = self.attempt(name, Some(&good), look, here, bytes, kernel_btf).await {
+            tracing::warn!(program = name, revision = good.metadata.name, %error, "what ran before can't be kept whole");
+        }
+        self.track(name).failure = failure;
     }
 
     /// Observes, and takes in what is wanted and what others have done; gives the wanted cgroups that exist. These are looked
@@ -101,7 +129,10 @@ impl<H: Host> Agent<H> {
         kernel_btf: &KernelBtf,
     ) -> Result<bool, Failure> {
         let track = self.track(name);
-        let steps = plan(wanted, &track.held, around)?;
+        let mut steps = plan(wanted, &track.held, around)?;
+        // What goes on while another is wanted has stood its trial.
+        let is_trial = |step: &Step| matches!(step, Step::SetTrial(_));
+        steps.retain(|step| !is_trial(step) || wanted.map(|wanted| &wanted.revision) == track.revision.as_ref());
         track.settled = steps.is_empty();
         if track.settled {
             return Ok(true);
@@ -109,7 +140,8 @@ impl<H: Host> Agent<H> {
         let loads = steps.iter().any(|step| matches!(step, Step::Load { .. }));
         let object = match wanted.filter(|_| loads) {
             Some(wanted) => {
-                self.policy.admit(wanted, || self.map_bytes_besides(name, &here.machine), &here.machine)?;
+                let policy = self.policy;
+                policy.admit(wanted, || self.map_bytes_besides(name, &here.machine), &here.machine)?;
                 Some(fetch(bytes, &wanted.digest).await?)
             }
             None => None,
@@ -152,12 +184,22 @@ impl<H: Host> Agent<H> {
         self.track(name).devices = strangers;
     }
 
-    /// What the maps of all other BpfPrograms here may hold. One that is shared counts with the one whose it is.
-    fn map_bytes_besides(&self, name: &str, machine: &Machine) -> u64 {
-        let others = self.tracks.iter().filter(|(other, _)| *other != name);
-        let maps = others.flat_map(|(_, track)| track.held.maps.values());
-        let own = maps.filter(|map| track::owned(&self.tracks, map).is_none());
-        own.fold(0, |sum, map| sum.saturating_add(map.shape().bytes(machine)))
+    /// What the maps of all other BpfPrograms here may hold. One that is shared counts with the one whose it is; one that is not
+    /// pinned, as long as the agent that loaded it runs.
+    fn map_bytes_besides(&mut self, name: &str, machine: &Machine) -> u64 {
+        // An agent that has just started has not come to all of them yet.
+        for (other, track) in self.tracks.iter_mut().filter(|(_, track)| !track.observed) {
+            match block_in_place(|| self.host.observe(other)) {
+                Ok(held) => track.observe(held),
+                Err(error) => tracing::warn!(program = other, %error, "can't look at what it has"),
+            }
+        }
+        let others = || self.tracks.iter().filter(|(other, _)| *other != name).map(|(_, track)| track);
+        let pinned = others().flat_map(|track| track.held.maps.values());
+        let own = pinned.filter(|map| track::owned(&self.tracks, map).is_none()).map(HeldMap::shape);
+        let unpinned =
+            others().flat_map(|track| track.unpinned.values().filter(|map| track.uses(map.id))).map(Shape::of);
+        own.chain(unpinned).fold(0, |sum, shape| sum.saturating_add(shape.bytes(machine)))
     }
 
     fn cgroups(&self, wanted: Option<&Wanted>) -> Result<BTreeMap<String, Cgroup>, SysError> {

@@ -5,8 +5,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | this one | a pass: what there is to do, and in which order |
+//! | this one | a pass |
 //! | `wants` | what a node is told to run |
+//! | `work` | what a pass has to do |
 //! | `attempt` | one BpfProgram: observe, plan, execute, observe again |
 //! | `others` | what of other BpfPrograms one depends on |
 //! | `halt` | what is to be attached nowhere |
@@ -17,6 +18,7 @@ mod halt;
 mod others;
 mod starts;
 mod wants;
+mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,15 +45,18 @@ use crate::{
     },
     layout::Layout,
     observe::{Bpffs, ObserveError},
+    plan,
     pods::{self, Needs, Pods},
     policy::Policy,
     report::report,
     track::Track,
-    wanted::Here,
+    wanted::{Here, Wanted},
 };
 use attempt::Look;
 pub use halt::Detached;
+pub use starts::NotYet;
 pub use wants::{Bytes, Missing, Wants};
+use work::Work;
 
 /// What others leave to do is done at once; so often in one pass.
 const ROUNDS: usize = 4;
@@ -82,17 +87,6 @@ pub enum StartError {
     Sys(#[from] SysError),
 }
 
-/// What one pass has to do.
-#[derive(Default)]
-struct Work {
-    /// What is to be left as it is, and why.
-    leave: Vec<(String, String)>,
-    /// What changed, or has to be looked at again, and how its attempt begins.
-    due: BTreeMap<String, Look>,
-    /// What something happened to while its next attempt is not due: its report must stay true.
-    look: Vec<String>,
-}
-
 /// One node's agent.
 pub struct Agent<H> {
     host: H,
@@ -112,6 +106,8 @@ pub struct Agent<H> {
     /// The pods as they were at the last look, and whether they were others before.
     pods: Pods,
     pods_moved: bool,
+    /// The cgroup that held all pods at the last look, as far as any target asked for it.
+    pods_root: String,
     /// Pods that the container runtime told of, by UID, as long as they have a cgroup.
     told: BTreeMap<String, pods::Pod>,
     /// Why the container runtime starts containers without asking, where it does.
@@ -151,6 +147,7 @@ impl<H: Host> Agent<H> {
             ordered: false,
             pods: Pods::default(),
             pods_moved: false,
+            pods_root: String::new(),
             told: BTreeMap::new(),
             unasked: None,
             observed: BTreeSet::new(),
@@ -164,15 +161,24 @@ impl<H: Host> Agent<H> {
         let needs = self.take(wants);
         // Without bpffs nothing can be told of what is there, and nothing kept: every attempt fails, and says so.
         let here = block_in_place(|| self.look(wants, needs, sweep)).map_err(Failure::from);
-        let Work { leave, mut due, look } = self.work(wants, needs, sweep);
-        for (name, why) in leave.into_iter().filter(|_| here.is_ok()) {
-            self.leave_alone(&name, why);
-        }
-        for name in look.into_iter().filter(|_| here.is_ok()) {
-            self.refresh(&name);
+        let Work { leave, mut due, look, go_on } = self.work(wants, needs, sweep);
+        if let Ok(here) = &here {
+            for (name, why) in leave {
+                self.leave_alone(&name, why);
+            }
+            for name in look {
+                self.refresh(&name);
+            }
+            for (name, look) in go_on {
+                self.go_on(&name, wants, look, here, bytes, &kernel_btf).await;
+            }
         }
         for _ in 0..ROUNDS {
             for (name, look) in due {
+                if self.is_halted(wants, bytes) {
+                    self.track(&name).changed = true;
+                    continue;
+                }
                 tracing::debug!(program = name, "attempt");
                 let revision = wants.run.get(&name).map(Arc::as_ref);
                 let outcome = match &here {
@@ -180,6 +186,9 @@ impl<H: Host> Agent<H> {
                     Err(failure) => Err(failure.clone()),
                 };
                 self.note(&name, outcome);
+                if let Ok(here) = &here {
+                    self.go_on(&name, wants, Look::Known, here, bytes, &kernel_btf).await;
+                }
             }
             let stale = if here.is_ok() { block_in_place(|| self.stale()) } else { BTreeSet::new() };
             due = stale.into_iter().map(|name| (name, Look::Anew)).collect();
@@ -190,47 +199,10 @@ impl<H: Host> Agent<H> {
         self.tracks.retain(|_, track| track.is_wanted() || !track.held.is_empty() || track.failure.is_some());
     }
 
-    /// Takes what is wanted, and says what has to be known of pods for that. Tracks and revisions are both in the order of names,
-    /// so that one walk along both does it; what has not changed, as most has not, is not looked into.
-    fn take(&mut self, wants: &Wants) -> Needs {
-        let mut revisions = wants.run.iter().peekable();
-        let mut new = Vec::new();
-        for (name, track) in &mut self.tracks {
-            while let Some(one) = revisions.next_if(|(wanted, _)| *wanted < name) {
-                new.push(one);
-            }
-            let revision = revisions.next_if(|(wanted, _)| *wanted == name).map(|(_, revision)| revision);
-            if wants.tells_of(name) {
-                track.take(revision);
-            }
-        }
-        for (name, revision) in new.into_iter().chain(revisions) {
-            let track = self.tracks.entry(name.clone()).or_default();
-            if wants.tells_of(name) {
-                track.take(Some(revision));
-            }
-        }
-        self.tracks.values().map(Track::needs).fold(Needs::default(), Needs::and)
-    }
-
-    /// What there is to do.
-    fn work(&mut self, wants: &Wants, needs: Needs, sweep: bool) -> Work {
-        let mut work = Work::default();
-        let now = Instant::now();
-        let may_leave = !wants.tells_all(needs);
-        for (name, track) in &mut self.tracks {
-            let stirred = mem::take(&mut track.stirred) || sweep;
-            if may_leave && let Some(why) = wants.leave_alone(name, track.needs()) {
-                work.leave.push((name.clone(), why));
-            } else if mem::take(&mut track.changed) || track.retry_at().map_or(stirred, |at| at <= now) {
-                work.due.insert(name.clone(), Look::Anew);
-            } else if self.pods_moved && track.follows_pods() {
-                work.due.insert(name.clone(), if stirred { Look::Anew } else { Look::Known });
-            } else if stirred {
-                work.look.push(name.clone());
-            }
-        }
-        work
+    /// Whether someone has said since the pass began that nothing is to be attached here.
+    fn is_halted(&self, wants: &Wants, bytes: &impl Bytes) -> bool {
+        let marked = || block_in_place(|| self.host.bpffs()).is_ok_and(|bpffs| bpffs.suspended.is_some());
+        self.suspended.is_none() && (bytes.is_halted(wants) || marked())
     }
 
     /// Looks whether bpffs is there, and the same as before; in a sweep for homes that nobody wants; whether anything is to be
@@ -277,6 +249,7 @@ impl<H: Host> Agent<H> {
         }
         self.pods_moved = here.pods != self.pods;
         self.pods = here.pods.clone();
+        self.pods_root.clone_from(&here.pods_root);
         Ok(here)
     }
 
@@ -299,14 +272,23 @@ impl<H: Host> Agent<H> {
 
     /// A look at what is attached, one query a cgroup and attach type: whatever of ours is no longer listed is looked at in
     /// the next pass, and whatever of others is new there is noted. Says whether there is anything new, or another bpffs, or
-    /// someone has said that nothing is to be attached.
+    /// someone has said that nothing is to be attached, or a cgroup has come that one waits for.
     pub fn glance(&mut self) -> bool {
         let Self { host, tracks, beside, bpffs, marked, .. } = self;
         block_in_place(|| {
             let now = host.bpffs();
             let elsewhere = Some(now.as_ref().ok().map(|now| now.device)) != *bpffs;
             let turned = now.is_ok_and(|now| now.suspended.is_some() != *marked);
-            beside.glance(host, tracks) || elsewhere || turned
+            let mut has_come = false;
+            for track in tracks.values_mut().filter(|track| track.waits_for_cgroup()) {
+                let all =
+                    |wanted: &Wanted| host.cgroups(wanted).is_ok_and(|there| plan::missing(wanted, &there).is_none());
+                if track.wanted.as_ref().is_some_and(all) {
+                    track.forget_failures();
+                    has_come = true;
+                }
+            }
+            beside.glance(host, tracks) || elsewhere || turned || has_come
         })
     }
 

@@ -30,7 +30,19 @@ impl<H: Host> Agent<H> {
             functions.any(|function| function.kind.attach_type == attach_type && function.paths.contains_key(path))
         };
         let lines = self.lines(Some(wanted.priority), is_wanted)?;
-        Ok(Around { cgroups, maps, lines })
+        let on_maps = if wanted.attaches_to_maps { self.on_maps(&wanted.program.name) } else { BTreeMap::new() };
+        Ok(Around { cgroups, maps, on_maps, lines })
+    }
+
+    /// What all BpfPrograms but one have attached to maps.
+    fn on_maps(&self, but: &str) -> BTreeMap<u32, BTreeMap<u32, String>> {
+        let mut on_maps: BTreeMap<u32, BTreeMap<u32, String>> = BTreeMap::new();
+        for (name, track) in self.tracks.iter().filter(|(name, _)| *name != but) {
+            for (_, link) in track.held.links.iter().filter(|(key, link)| key.map().is_some() && link.in_effect) {
+                on_maps.entry(link.info.map_id).or_default().insert(link.info.attach_type, name.clone());
+            }
+        }
+        on_maps
     }
 
     /// A BpfProgram's map, where it is pinned.

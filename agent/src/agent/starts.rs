@@ -1,6 +1,11 @@
 //! What the container runtime holds back until everything that selects it, strictly, is attached: pods and containers that are
 //! about to start.
 
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+};
+
 use sockeye_crds::{BpfRevision, Reason, target::CgroupTarget};
 
 use super::{Agent, Wants};
@@ -12,16 +17,25 @@ use crate::{
     track::Track,
 };
 
+/// Why something may not start yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotYet {
+    /// In words.
+    pub why: String,
+    /// Whether that can pass by itself at any moment, so that it is worth the wait.
+    pub passes: bool,
+}
+
+impl Display for NotYet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
 impl<H: Host> Agent<H> {
     /// Takes in what is about to start, which the API server may not have told yet: a pass attaches to it.
     pub fn starting(&mut self, pod: &Pod, container: Option<&Container>) {
-        let told = self.told.entry(pod.uid.clone()).or_insert_with(|| pods::Pod {
-            uid: pod.uid.clone(),
-            namespace: pod.namespace.clone(),
-            name: pod.name.clone(),
-            labels: pod.labels.clone(),
-            ..pods::Pod::default()
-        });
+        let told = self.told.entry(pod.uid.clone()).or_insert_with(|| as_told(pod));
         told.containers.extend(container.map(|container| (container.id.clone(), container.name.clone())));
     }
 
@@ -34,7 +48,7 @@ impl<H: Host> Agent<H> {
     }
 
     /// Whether it may start: not before all that selects it strictly is attached to it.
-    pub fn may_start(&self, wants: &Wants, pod: &Pod, container: Option<&Container>) -> Result<(), String> {
+    pub fn may_start(&self, wants: &Wants, pod: &Pod, container: Option<&Container>) -> Result<(), NotYet> {
         for (name, revision) in &wants.run {
             let Some(track) = self.tracks.get(name) else { continue };
             if track.suspended.is_some() || self.suspended.is_some() {
@@ -43,8 +57,12 @@ impl<H: Host> Agent<H> {
             for program in &revision.spec.programs {
                 let targets = program.attach.iter().filter_map(|attach| attach.cgroup.as_ref());
                 for target in targets.filter(|target| target.strict) {
-                    self.is_attached(track, &program.name, target, pod, container)
-                        .map_err(|why| format!("BpfProgram {name}: program {} {why}", program.name))?;
+                    self.is_attached(track, &program.name, target, pod, container).map_err(
+                        |NotYet { why, passes }| {
+                            let why = format!("BpfProgram {name}: program {} {why}", program.name);
+                            NotYet { why, passes: passes || wants.untold(track.needs()).is_some() }
+                        },
+                    )?;
                 }
             }
         }
@@ -58,12 +76,25 @@ impl<H: Host> Agent<H> {
         target: &CgroupTarget,
         pod: &Pod,
         container: Option<&Container>,
-    ) -> Result<(), String> {
-        if self.pods.lacks_namespace(target, &pod.namespace) {
-            return Err(format!("may select it: the labels of namespace {} are not known yet", pod.namespace));
+    ) -> Result<(), NotYet> {
+        let is_at = |cgroup: &str| {
+            let links = track.held.links.iter().filter(|(key, link)| key.function == function && link.in_effect);
+            let mut paths = links.filter_map(|(_, link)| link.path.as_deref());
+            match paths.any(|path| pods::is_within(cgroup, path)) {
+                true => Ok(()),
+                false => Err(not_attached(track.failure.as_ref())),
+            }
+        };
+        if !target.picks() {
+            return is_at(&self.pods_root);
         }
-        let Some(known) = self.pods.pods.iter().find(|known| known.uid == pod.uid) else { return Ok(()) };
-        if !self.pods.selects(target, known) {
+        if self.pods.lacks_namespace(target, &pod.namespace) {
+            let why = format!("may select it: the labels of namespace {} are not known yet", pod.namespace);
+            return Err(NotYet { why, passes: true });
+        }
+        // One that has no cgroup is not among those that are known.
+        let known = self.pods.pods.iter().find(|known| known.uid == pod.uid);
+        if !self.pods.selects(target, known.unwrap_or(&as_told(pod))) {
             return Ok(());
         }
         // By the kubelet's and the runtime's names, as everything that is attached to is found: the runtime's own paths begin
@@ -81,13 +112,8 @@ impl<H: Host> Agent<H> {
             },
             _ => here.map(|here| &here.path),
         };
-        let cgroup = cgroup.ok_or_else(|| "is strict, and its cgroup is not where the kubelet puts it".to_owned())?;
-        let links = track.held.links.iter().filter(|(key, link)| key.function == function && link.in_effect);
-        let mut paths = links.filter_map(|(_, link)| link.path.as_deref());
-        if paths.any(|path| pods::is_within(cgroup, path)) {
-            return Ok(());
-        }
-        Err(not_attached(track.failure.as_ref()))
+        let nowhere = || "is strict, and its cgroup is not where the kubelet puts it".to_owned();
+        is_at(cgroup.ok_or_else(|| NotYet { why: nowhere(), passes: false })?)
     }
 
     /// What is attached, and to be attached before containers start, is not what was asked for where nobody is asked.
@@ -105,7 +131,13 @@ impl<H: Host> Agent<H> {
     }
 }
 
-fn not_attached(failure: Option<&Failure>) -> String {
+fn as_told(Pod { uid, namespace, name, labels }: &Pod) -> pods::Pod {
+    let (uid, namespace, name, labels) = (uid.clone(), namespace.clone(), name.clone(), labels.clone());
+    pods::Pod { uid, namespace, name, labels, containers: BTreeMap::new() }
+}
+
+fn not_attached(failure: Option<&Failure>) -> NotYet {
     let why = failure.map_or("it is being attached", |failure| failure.message.as_str());
-    format!("is strict, and not attached to it: {why}")
+    let passes = failure.is_none_or(|failure| failure.awaits);
+    NotYet { why: format!("is strict, and not attached to it: {why}"), passes }
 }

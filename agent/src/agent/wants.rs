@@ -10,6 +10,11 @@ use crate::pods::{Labels, Needs, Pod};
 pub trait Bytes {
     /// The bytes of that digest, checked against it, or why there are none.
     fn get(&self, digest: &str) -> impl Future<Output = Result<Vec<u8>, Missing>> + Send;
+
+    /// Whether it was said since this was told that nothing is to be attached, so that the pass has to end.
+    fn is_halted(&self, _: &Wants) -> bool {
+        false
+    }
 }
 
 /// Why there are no bytes.
@@ -66,7 +71,7 @@ impl Wants {
     }
 
     /// What targets need to be told and can't be, for now.
-    fn untold(&self, needs: Needs) -> Option<String> {
+    pub(super) fn untold(&self, needs: Needs) -> Option<String> {
         let missing = match (needs.pods && self.pods.is_none(), needs.namespaces && self.namespaces.is_none()) {
             (true, _) => "this node's pods",
             (_, true) => "namespaces",

@@ -94,7 +94,10 @@ impl Executor<'_> {
         let attach_type = self.kind(&key.function)?.attach_type;
         let path = layout::link(&key.function, &key.place);
         let (old, program) = (self.dir.get(&path)?, self.dir.get(&layout::program(&key.function))?);
-        let link = self.link(&program, cgroup, attach_type, before, Place::of(key))?;
+        let link = self.link(&program, cgroup, attach_type, before, Place::of(key)).map_err(|failure| Failure {
+            message: format!("it runs, but not in the order of priorities: {}", failure.message),
+            ..failure
+        })?;
         self.pin_over(&link, &path)?;
         bpf::link_detach(old.as_fd())?;
         progress.attached += 1;

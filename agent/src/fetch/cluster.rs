@@ -198,6 +198,10 @@ impl Bytes for Cluster {
     async fn get(&self, digest: &str) -> Result<Vec<u8>, Missing> {
         self.objects.get(digest).await
     }
+
+    fn is_halted(&self, wants: &Wants) -> bool {
+        wants.suspended.is_none() && self.suspended().is_some()
+    }
 }
 
 /// What every watch is started with.

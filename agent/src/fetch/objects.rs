@@ -95,6 +95,8 @@ impl Objects {
                 Err(error) if is_passing(&error) => {
                     tracing::debug!(name, %error, "trying again");
                     failing = Some(patience.wait().await);
+                    // What fails again and again keeps no other from its turn.
+                    self.orders().by_digest.entry(digest).and_modify(|order| order.since = Instant::now());
                     continue;
                 }
                 Err(error) => refused(format!("ConfigMap {name}: {error}")),
@@ -132,7 +134,7 @@ impl Objects {
         None
     }
 
-    /// The order that is open for longest.
+    /// The order that waits for longest.
     fn next(&self) -> Option<String> {
         let mut orders = self.orders();
         orders.by_digest.retain(|_, order| order.asked.elapsed() < FORGOTTEN);

@@ -156,7 +156,9 @@ impl Dialog {
             match timeout(within, ask).await {
                 Ok(Some(ruling)) => ruling,
                 Ok(None) => Err("sockeye's agent gave no answer".to_owned()),
-                Err(_) => Err(format!("sockeye's agent had not attached all that is to be within {within:.1?}")),
+                Err(_) => Err(format!(
+                    "sockeye's agent had not attached all that is to be within {within:.1?}; its log says what it waits for"
+                )),
             }
         };
         Taken::Held(stream, Box::pin(ruled))

@@ -31,7 +31,11 @@ pub(super) fn attach(wanted: &Wanted, held: &Held, around: &Around, load: &[Step
         _ => false,
     };
     let made_anew = |pin: &str| load.iter().any(|step| pins(step, pin));
-    let sites = sites(wanted, &around.cgroups)?;
+    // What is loaded already goes on at all other places.
+    if let Some(refusal) = missing(wanted, &around.cgroups).filter(|_| !load.is_empty()) {
+        return Err(refusal);
+    }
+    let sites = sites(wanted, &around.cgroups);
     let keep = sites.iter().map(|(function, _, site)| LinkKey::to(function, site)).collect();
     let mut attaching = Attaching { keep, ..Attaching::default() };
     for (function, attach_type, site) in sites {
@@ -73,29 +77,53 @@ pub(super) fn attach(wanted: &Wanted, held: &Held, around: &Around, load: &[Step
         gone.extend(first);
         let before = match &site {
             Site::Cgroup(cgroup) => before(cgroup, &key),
-            Site::Map(_) => None,
+            Site::Map(pin) => match taken(wanted, held, around, pin, attach_type) {
+                Some(whose) => return Err(is_taken(function, pin, whose)),
+                None => None,
+            },
         };
         steps.push(Step::Attach { function: function.to_owned(), site, before });
     }
     Ok(attaching)
 }
 
+/// Whose program a map runs already that can't run another of that type. A kernel without links for maps would let it be
+/// replaced.
+fn taken<'a>(wanted: &Wanted, held: &Held, around: &'a Around, pin: &str, attach_type: u32) -> Option<&'a String> {
+    let (_, map) = wanted.map_by_pin(pin)?;
+    let id = match &map.from {
+        Some(from) => around.maps.get(from)?.id,
+        None => held.maps.get(pin)?.info.id,
+    };
+    around.on_maps.get(&id)?.iter().find(|(other, _)| exclude_each_other(**other, attach_type)).map(|(_, whose)| whose)
+}
+
+fn is_taken(function: &str, pin: &str, whose: &str) -> Refusal {
+    let message = format!(
+        "program {function}, map {pin}: BpfProgram {whose} has one attached to it, and a map runs one of a kind: attach to \
+         another map, or take that one off"
+    );
+    Refusal { reason: Reason::AttachRefused, message }
+}
+
 /// Everything that is to be attached, in order: a parser before the verdict that asks for it, and both before what puts sockets
 /// into their map: a socket keeps the programs that it finds there.
-fn sites<'a>(wanted: &'a Wanted, cgroups: &BTreeMap<String, Cgroup>) -> Result<Vec<(&'a str, u32, Site)>, Refusal> {
+fn sites<'a>(wanted: &'a Wanted, cgroups: &BTreeMap<String, Cgroup>) -> Vec<(&'a str, u32, Site)> {
     let mut sites = Vec::new();
     for (function, WantedFunction { kind, paths, maps, can_cut_off: _ }) in &wanted.functions {
-        for (path, occupant) in paths {
-            match cgroups.get(path) {
-                Some(cgroup) => sites.push((function.as_str(), kind.attach_type, Site::Cgroup(cgroup.clone()))),
-                None if occupant.is_some() => {}
-                None => return Err(not_there(function, path)),
-            }
-        }
+        let there = paths.keys().filter_map(|path| cgroups.get(path));
+        sites.extend(there.map(|cgroup| (function.as_str(), kind.attach_type, Site::Cgroup(cgroup.clone()))));
         sites.extend(maps.iter().map(|pin| (function.as_str(), kind.attach_type, Site::Map(pin.clone()))));
     }
     sites.sort_by_key(|(_, attach_type, site)| rank(matches!(site, Site::Map(_)), *attach_type));
-    Ok(sites)
+    sites
+}
+
+/// That a cgroup which is named by its place is not there. A pod's comes and goes, and is no mistake.
+pub fn missing(wanted: &Wanted, cgroups: &BTreeMap<String, Cgroup>) -> Option<Refusal> {
+    let places = wanted.functions.iter().flat_map(|(function, of)| of.paths.iter().map(move |at| (function, at)));
+    let mut missing = places.filter(|(_, (path, occupant))| occupant.is_none() && !cgroups.contains_key(*path));
+    missing.next().map(|(function, (path, _))| not_there(function, path))
 }
 
 /// Where something stands in the order in which things are attached.

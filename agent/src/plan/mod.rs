@@ -21,6 +21,7 @@ use std::{
 
 use sockeye_crds::{Reason, program::MapRef};
 
+pub use self::attach::missing;
 use self::{
     attach::{Attaching, attach, going},
     load::{keeps, load, needs_load, repin, retention},

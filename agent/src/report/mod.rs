@@ -32,6 +32,10 @@ const MAX_BYTES: usize = 240 << 10;
 const MAX_LINKS: usize = 64;
 /// So many cgroups' orders are shown; what there are more is counted.
 const MAX_ORDERS: usize = 64;
+/// So many maps of one BpfProgram are shown, and named by ID: it can hold more, where earlier revisions' are retained.
+const MAX_MAPS: usize = 128;
+/// So many maps of deleted BpfPrograms are shown.
+const MAX_RETAINED: usize = 1024;
 /// So many of those that use a map are named.
 const MAX_USERS: usize = 16;
 
@@ -61,8 +65,11 @@ pub fn report(
     }
     let links = tracks.values().flat_map(|t| t.held.links.values()).filter(|l| l.in_effect).count();
     status.counts = counts(&status.programs, count(links));
-    let beyond = tracks.values().map(|track| count(track.held.links.len().saturating_sub(MAX_LINKS))).sum();
-    bound(status, Truncated { links: beyond, order: orders_beyond, ..Truncated::default() })
+    let beyond =
+        |len: fn(&Track) -> usize, most| tracks.values().map(|track| count(len(track).saturating_sub(most))).sum();
+    let links = beyond(|track| track.held.links.len(), MAX_LINKS);
+    let maps = beyond(|track| track.held.maps.len() + unpinned_ids(&track.held).len(), MAX_MAPS);
+    bound(status, Truncated { links, maps, order: orders_beyond, ..Truncated::default() })
 }
 
 /// What runs where more than one program is; the first so many places, and how many more there are.
@@ -127,6 +134,7 @@ fn program(name: &str, track: &Track, shown: &Shown<'_>) -> HeldProgram {
         State::Suspended => Some(Reason::Suspended),
         _ => track.failure.as_ref().map(|failure| failure.reason),
     };
+    let maps = shown.maps.iter().map(|(_, m)| m.info.id).chain(unpinned_ids(held));
     HeldProgram {
         name: name.to_owned(),
         uid: uid.clone().or_else(|| held.uid.clone()).unwrap_or_default(),
@@ -134,7 +142,7 @@ fn program(name: &str, track: &Track, shown: &Shown<'_>) -> HeldProgram {
         state,
         reason,
         program_ids: shown.functions.iter().map(|(_, f)| f.info.id.into()).collect(),
-        map_ids: shown.maps.iter().map(|(_, m)| m.info.id).chain(unpinned_ids(held)).map(i64::from).collect(),
+        map_ids: maps.map(i64::from).take(MAX_MAPS).collect(),
     }
 }
 
@@ -178,6 +186,7 @@ fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &
             .iter()
             .map(|(map, held)| loaded_map(map, held, wanted.as_ref(), &used, shown, home))
             .chain(of_unpinned)
+            .take(MAX_MAPS)
             .collect(),
         cgroups: count(
             held.links.values().filter(|l| l.in_effect).map(|l| l.info.cgroup_id).collect::<BTreeSet<_>>().len(),
@@ -301,29 +310,96 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Cuts details until the status fits: orders and links first, then logs, then whole details from the end; the list of programs
-/// never. `cut` is what was left out before.
+/// Cuts what is shown until the status fits: orders and links in steps, so that the first of each stay as long as may be; then
+/// logs, then details from the end, of which what others did is kept. The list of programs is whole, always. `cut` is what was
+/// left out before.
 fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
     let size = |status: &BpfNodeStatus| serde_json::to_vec(status).map_or(0, |json| json.len());
-    if size(&status) > MAX_BYTES {
-        cut.order += count(std::mem::take(&mut status.order).len());
-    }
-    if size(&status) > MAX_BYTES {
-        for details in &mut status.details {
-            cut.links += count(std::mem::take(&mut details.links).len());
+    cut.retained += shorten(&mut status.retained, MAX_RETAINED);
+    for most in [16, 4, 0] {
+        if size(&status) <= MAX_BYTES {
+            break;
         }
+        cut.order += shorten(&mut status.order, most);
+        cut.links += status.details.iter_mut().map(|details| shorten(&mut details.links, most)).sum::<i64>();
     }
     if size(&status) > MAX_BYTES {
         cut.logs += count(status.details.iter_mut().filter_map(|details| details.verifier_log.take()).count());
     }
-    let over = size(&status).saturating_sub(MAX_BYTES);
-    let mut freed = 0;
-    while freed < over
-        && let Some(details) = status.details.pop()
-    {
-        freed += serde_json::to_vec(&details).map_or(0, |json| json.len());
+    let bytes = |details: &Details| serde_json::to_vec(details).map_or(0, |json| json.len());
+    let mut over = size(&status).saturating_sub(MAX_BYTES);
+    for at in (0..status.details.len()).rev() {
+        if over == 0 {
+            break;
+        }
+        let details = status.details.remove(at);
+        let mut freed = bytes(&details);
         cut.details += 1;
+        if !details.drift.is_empty() {
+            let Details { name, drift, .. } = details;
+            let left = Details { name, drift, ..Details::default() };
+            freed = freed.saturating_sub(bytes(&left));
+            status.details.insert(at, left);
+        }
+        over = over.saturating_sub(freed);
     }
     status.truncated = (cut != Truncated::default()).then_some(cut);
     status
+}
+
+/// Cuts a list at its end; how many went.
+fn shorten<T>(list: &mut Vec<T>, most: usize) -> i64 {
+    let gone = list.len().saturating_sub(most);
+    list.truncate(most);
+    count(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use sockeye_crds::node::{Drift, DriftKind};
+
+    use super::*;
+
+    fn details(name: &str, links: usize) -> Details {
+        let link = |n: usize| AttachedLink {
+            program: "my_prog".to_owned(),
+            id: n as i64,
+            link_type: "cgroup".to_owned(),
+            program_id: 1,
+            attach_type: "cgroup_sock_ops".to_owned(),
+            cgroup_id: Some(1_000_000),
+            cgroup_path: Some(format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{n:036}.slice")),
+            pod: Some(format!("team-of-billing/invoices-{n:010}")),
+            container: None,
+            map: None,
+            map_id: None,
+            in_effect: true,
+            pin_path: format!("/sys/fs/bpf/sockeye/v1/{name}/links/my_prog/{n:010}"),
+        };
+        Details { name: name.to_owned(), links: (0..links).map(link).collect(), ..Details::default() }
+    }
+
+    #[test]
+    fn what_is_cut_keeps_the_first_links_and_what_others_did() {
+        let twenty: Vec<Details> = (10..30).map(|n| details(&format!("p-{n}"), MAX_LINKS)).collect();
+        let drift = Drift { seen_at: String::new(), kind: DriftKind::LinkDetached, message: "m".into(), count: 1 };
+        let status = bound(BpfNodeStatus { details: twenty, ..BpfNodeStatus::default() }, Truncated::default());
+        assert!(status.details.iter().all(|details| details.links.len() == 16), "{:?}", status.truncated);
+        assert_eq!(status.truncated.unwrap().links, 20 * 48);
+
+        let message = Some("x".repeat(2000));
+        let many = (0..200).map(|n| Details {
+            message: message.clone(),
+            drift: vec![drift.clone()],
+            ..details(&format!("p-{n:03}"), 1)
+        });
+        let status = bound(BpfNodeStatus { details: many.collect(), ..BpfNodeStatus::default() }, Truncated::default());
+        assert!(serde_json::to_vec(&status).unwrap().len() <= MAX_BYTES);
+        assert!(status.details.len() == 200 && status.details.iter().all(|details| details.drift == [drift.clone()]));
+        assert!(status.truncated.unwrap().details > 0 && status.details[0].message.is_some());
+
+        let retained = RetainedMap { program: "p".into(), name: "m".into(), id: 1, pin_path: "/p".into() };
+        let status = BpfNodeStatus { retained: vec![retained; MAX_RETAINED + 7], ..BpfNodeStatus::default() };
+        assert_eq!(bound(status, Truncated::default()).truncated.unwrap().retained, 7);
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sockeye_ebpf::programs::TCP_EVENTS_BTF;
+use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
 use crate::node::{Node, long, patience};
 
@@ -225,6 +225,90 @@ fn what_is_refused_at_one_pod_keeps_nothing_from_the_others() {
     pods.linked("web", (1..5).map(|n| driver.pod(n)).collect());
     pods.node.ready("web");
     pods.node.remove("web");
+    pods.node.nothing_left();
+}
+
+#[test]
+fn what_ran_before_a_revision_that_fails_goes_on() {
+    let pods = Pods::new("goes-on");
+    let driver = Driver::Cgroupfs;
+    let attach = json!([{"cgroup": {"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}}}]);
+    let apply =
+        |object: &[u8]| pods.node.apply("web", object, json!([{"name": "my_prog", "attach": attach}]), json!([]));
+    let come = |n: usize| {
+        pods.make(&driver.pod(n));
+        pods.list(n, "shop", "web", &[]);
+        pods.tell();
+    };
+    come(1);
+    apply(TCP_EVENTS_BTF);
+    pods.linked("web", vec![driver.pod(1)]);
+    let program = pods.node.ready("web")["status"]["programIDs"].clone();
+    for bad in [fixtures::REFUSED, fixtures::RESHAPED] {
+        apply(bad);
+        pods.node.condition_is("web", "Ready", "False");
+        let n = pods.links("web").len() + 1;
+        come(n);
+        pods.follows("web", (1..=n).map(|n| driver.pod(n)).collect());
+        // What others undo is seen and repaired as ever.
+        let link = pods.node.details("web")["links"][0].clone();
+        pods.node.run("bpftool", &["link", "detach", "pinned", &pods.node.pin(&link)]);
+        let repaired = |node: &Node| {
+            node.details("web")["links"].as_array().is_some_and(|links| links.iter().all(|l| l["id"] != link["id"]))
+        };
+        pods.node.until("another link", repaired);
+        pods.linked("web", (1..=n).map(|n| driver.pod(n)).collect());
+        assert_eq!(pods.node.details("web")["drift"][0]["kind"], "LinkDetached");
+        assert_eq!(pods.node.program("web")["status"]["programIDs"], program, "the one that ran before");
+    }
+    apply(TCP_EVENTS_BTF);
+    pods.node.ready("web");
+    pods.node.remove("web");
+    pods.node.nothing_left();
+}
+
+#[test]
+fn a_place_that_is_not_there_keeps_nothing_from_pods_and_is_seen_when_it_comes() {
+    let pods = Pods::new("place");
+    let driver = Driver::Cgroupfs;
+    let place = "/web.service".to_owned();
+    pods.make(&place);
+    pods.apply("web", &[json!({"scope": "Path", "path": place}), json!({"scope": "Pods", "podSelector": {}})]);
+    pods.linked("web", vec![place.clone()]);
+    for n in 1..3 {
+        pods.unmake(&place);
+        let ready = pods.node.condition_is("web", "Ready", "False");
+        assert!(ready["reason"] == "CgroupNotFound" && ready["message"].as_str().unwrap().contains(&place), "{ready}");
+        pods.make(&driver.pod(n));
+        pods.list(n, "shop", "web", &[]);
+        pods.tell();
+        pods.follows("web", (1..=n).map(|n| driver.pod(n)).collect());
+        // Long enough that it is not the next attempt that finds it.
+        std::thread::sleep(Duration::from_secs(8));
+        pods.make(&place);
+        let start = Instant::now();
+        pods.linked("web", (1..=n).map(|n| driver.pod(n)).chain([place.clone()]).collect());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        pods.node.ready("web");
+    }
+    pods.node.remove("web");
+    pods.node.nothing_left();
+}
+
+#[test]
+fn a_driver_that_was_changed_leaves_an_empty_root() {
+    let pods = Pods::new("driver");
+    pods.make("/kubepods.slice/kubepods-besteffort.slice");
+    pods.make(&Driver::Cgroupfs.pod(1));
+    pods.list(1, "shop", "web", &[]);
+    pods.tell();
+    pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}})]);
+    pods.apply("all", &[json!({"scope": "Pods"})]);
+    pods.linked("web", vec![Driver::Cgroupfs.pod(1)]);
+    pods.linked("all", vec!["/kubepods".to_owned()]);
+    for name in ["web", "all"] {
+        pods.node.remove(name);
+    }
     pods.node.nothing_left();
 }
 

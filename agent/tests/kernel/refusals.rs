@@ -161,6 +161,33 @@ fn maps_beyond_the_policy() {
     here.heals();
 }
 
+/// Also by one that a new agent comes to before it has come to what holds them.
+#[test]
+fn maps_beyond_the_policy_after_a_restart() {
+    let mut node = Node::new("policy-again");
+    let bounds = ["--map-bytes-per-node", "1Mi"];
+    let of = |entries: u32| json!([{"name": "my_map", "maxEntries": entries}]);
+    let refused = |node: &Node| {
+        let ready = node.condition_is("a-refused", "Ready", "False");
+        assert_eq!(ready["reason"], "MapBytesExceeded", "{ready}");
+    };
+    node.start_with(&bounds);
+    node.apply("holds", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), of(1 << 16));
+    node.ready("holds");
+    node.apply("a-refused", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), of(1 << 17));
+    refused(&node);
+    node.stop("KILL");
+    node.forget_log();
+    node.start_with(&bounds);
+    node.until("its attempt", |node| node.log().contains("MapBytesExceeded"));
+    refused(&node);
+    assert_eq!(node.pins("a-refused"), Vec::<String>::new());
+    for name in ["a-refused", "holds"] {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
 /// Which kernels have the map's type, docs/kernels.md says, and probe.rs holds it to that.
 #[test]
 fn a_map_type_that_the_kernel_lacks() {

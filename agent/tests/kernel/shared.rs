@@ -5,7 +5,9 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
     killed::asked,
+    maps_attached::KERNELS,
     node::{Node, text},
+    types::{PODS, object},
 };
 
 fn spec(from: Option<&str>) -> Value {
@@ -85,6 +87,40 @@ fn both_count_in_one_map() {
         node.remove(name);
     }
     node.nothing_left();
+}
+
+/// A map runs one program of a kind, whoever's: also where the kernel would let another take its place.
+#[test]
+fn a_shared_map_is_not_taken_from_who_is_attached_to_it() {
+    for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
+        let mut node = Node::new(&format!("taken-{letter}"));
+        node.make_cgroup(PODS);
+        match kernel {
+            Some(fault) => node.start_faulty(fault),
+            None => node.start(),
+        }
+        let attach = json!([{"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]}, {"name": "redirect", "attach": [{"map": "sockets"}]}]);
+        let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
+        node.apply_spec("first", object("sk-msg"), json!({"programs": attach, "maps": []}));
+        node.ready("first");
+        let before = node.details("first");
+        node.apply_spec("second", object("sk-msg"), json!({"programs": attach, "maps": from}));
+        let refused = node.condition_is("second", "Ready", "False");
+        let message = refused["message"].as_str().unwrap();
+        assert!(refused["reason"] == "AttachRefused" && message.contains("BpfProgram first"), "{refused}");
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        let Value::Object(mut now) = node.details("first") else { panic!("no details") };
+        now.remove("maps");
+        let mut was = before.as_object().unwrap().clone();
+        was.remove("maps");
+        assert_eq!(now, was, "nobody took anything from it");
+        node.apply_spec("first", object("sk-msg"), json!({"programs": [attach[0]], "maps": []}));
+        node.ready("second");
+        for name in ["second", "first"] {
+            node.remove(name);
+        }
+        node.nothing_left();
+    }
 }
 
 #[test]

@@ -191,9 +191,16 @@ pub struct FakeNode(Arc<Mutex<Node>>);
 struct Node {
     ids: Ids,
     programs: BTreeMap<String, Fake>,
+    pods: BTreeMap<String, PodCgroup>,
 }
 
 impl FakeNode {
+    /// Makes a pod's cgroup.
+    pub fn make_pod(&self, uid: &str) {
+        let cgroup = PodCgroup { path: format!("/kubepods/pod{uid}"), containers: BTreeMap::new() };
+        self.node().pods.insert(uid.to_owned(), cgroup);
+    }
+
     fn node(&self) -> MutexGuard<'_, Node> {
         self.0.lock().unwrap()
     }
@@ -222,7 +229,7 @@ impl Host for FakeNode {
     }
 
     fn pod_cgroups(&self, _: bool) -> Result<BTreeMap<String, PodCgroup>, SysError> {
-        Ok(BTreeMap::new())
+        Ok(self.node().pods.clone())
     }
 
     fn pod_directories(&self, _: bool) -> Result<Vec<PathBuf>, SysError> {
@@ -266,7 +273,7 @@ impl Host for FakeNode {
 
     fn execute(&mut self, name: &str, _: &Held, order: &Order<'_>) -> Result<(Executed, Held), Failure> {
         let mut node = self.node();
-        let Node { ids, programs } = &mut *node;
+        let Node { ids, programs, pods: _ } = &mut *node;
         let shares = |step: &Step| matches!(step, Step::Load { shared, .. } if !shared.is_empty());
         let others = if order.steps.iter().any(shares) { maps(programs) } else { BTreeMap::new() };
         let fake = programs.entry(name.to_owned()).or_default();
