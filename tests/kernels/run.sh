@@ -15,7 +15,8 @@ source "$here/kernels.sh"
 
 series=(6.1 6.12)
 # What is run where no test is named: what kernels differ in. SOCKEYE_CHAOS=1 runs all that emulation has time for.
-differ=(examples:: types:: maps_attached:: kinds:: builtins:: order:: shared::both probe:: the_seeds_program a_restarted_agent)
+differ=(examples:: types:: maps_attached:: kinds:: builtins:: order:: shared::both probe:: the_seeds_program a_restarted_agent
+    pods_are_picked)
 work=$repo/target/kernels
 # A guest that takes longer than so many seconds is ended.
 limit=900

@@ -5,6 +5,7 @@ pub mod identity;
 pub mod load;
 pub mod nodes;
 pub mod operator;
+pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod release;

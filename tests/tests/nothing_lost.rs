@@ -4,10 +4,7 @@
 //! The tests share the cluster and run one after the other (`--test-threads=1`).
 #![allow(missing_docs)]
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -15,9 +12,10 @@ use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 use sockeye_tests::{
     NODES, PATIENCE, bpftool, cluster, condition, helper, json, kubectl,
+    process::{Usage, agents},
     program::{Applied, details},
     release::{NAMESPACE, pods},
-    repo, run, until,
+    repo, until,
 };
 
 /// On one node only.
@@ -242,7 +240,7 @@ fn nothing_is_done_while_nothing_changes() -> Result<()> {
         Ok(kubectl(&["get", kinds, "-n", "default", "-o", of])?.lines().map(str::to_owned).collect())
     };
     let agents = agents()?;
-    let (before, written) = (agents.iter().map(Usage::of).collect::<Result<Vec<_>>>()?, versions()?);
+    let (before, written) = (agents.iter().map(|pid| Usage::of(pid)).collect::<Result<Vec<_>>>()?, versions()?);
     std::thread::sleep(rest);
     ensure!(versions()? == written, "written while idle");
     for (pid, before) in agents.iter().zip(before) {
@@ -296,37 +294,4 @@ impl Drop for Many<'_> {
 fn path(name: &str) -> &'static str {
     let number: u32 = name.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or_default();
     if number.is_multiple_of(2) { "/" } else { "/kubepods" }
-}
-
-/// The agents' processes.
-fn agents() -> Result<Vec<String>> {
-    let found = run(Command::new("pgrep").args(["--full", "^/sockeye run --bpffs=/host/bpf "]))?;
-    let pids: Vec<String> = found.lines().map(str::to_owned).collect();
-    ensure!(pids.len() == NODES.len(), "agents' processes: {pids:?}");
-    Ok(pids)
-}
-
-/// What a process has used.
-#[derive(Debug)]
-struct Usage {
-    cpu: Duration,
-    descriptors: usize,
-    resident_kb: u64,
-}
-
-impl Usage {
-    fn of(pid: &String) -> Result<Self> {
-        let mut cpu = 0;
-        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-            cpu += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
-        }
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        Ok(Self {
-            cpu: Duration::from_nanos(cpu),
-            descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
-            resident_kb: resident.context("no VmRSS")?.trim().parse()?,
-        })
-    }
 }

@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 use sockeye_tests::{
-    NODES, PATIENCE, condition, json, kubectl,
+    NODES, PATIENCE, condition, helper, json, kubectl,
     load::Server,
     long,
+    process::{Usage, agents},
     program::{Applied, details},
     release::Helm,
     repo, until,
@@ -93,7 +94,7 @@ fn connecting(test: &str, app: &str, pods: usize) -> Value {
 }
 
 fn completed(name: &str, pods: usize) -> Result<()> {
-    until(PATIENCE * 6, "the job's end", || {
+    until(PATIENCE * 6 * (1 + pods as u32 / 100), "the job's end", || {
         let job = json(&["get", "job", name])?;
         let failed = job["status"]["failed"].as_i64().unwrap_or_default();
         ensure!(failed == 0, "{failed} pods failed: {:#}", job["status"]);
@@ -245,13 +246,15 @@ fn a_static_pod_is_picked_by_what_its_mirror_says() -> Result<()> {
 fn pods_are_seen_from_their_first_connection() -> Result<()> {
     const TEST: &str = "first";
     let _server = Server::start()?;
-    let pods = if long() { 200 } else { 30 };
+    let pods = if long() { 1000 } else { 30 };
     let first = Applied::apply(
         "first",
         TCP_EVENTS_BTF,
         at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "first"}}})),
     )?;
     first.ready_on("2/2")?;
+    let descriptors = || agents()?.iter().map(|pid| Ok(Usage::of(pid)?.descriptors)).collect::<Result<Vec<_>>>();
+    let before = descriptors()?;
     let objects = Objects::apply(TEST, vec![connecting(TEST, "first", pods)])?;
     completed("first-first", pods)?;
     let seen = counted(&first)?;
@@ -260,7 +263,12 @@ fn pods_are_seen_from_their_first_connection() -> Result<()> {
     drop(objects);
     for node in NODES {
         links_are(node, "first", PATIENCE, &[])?;
+        let left = helper("exec", &[node, "find", &format!("{}/links", first.home()), "-mindepth", "2"])?;
+        ensure!(left.is_empty(), "{left:?}");
     }
+    let after = descriptors()?;
+    println!("descriptors of the agents: {before:?}, and {after:?} after {pods} pods");
+    ensure!(before.iter().zip(&after).all(|(before, after)| after <= before), "{before:?} {after:?}");
     Ok(())
 }
 
