@@ -10,8 +10,18 @@ HOOK_DELETION = "before-hook-creation,hook-succeeded"
 ARCHITECTURES = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
 
 
+class Strict(yaml.SafeLoader):
+    """Takes no key twice, where others take the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        if len(keys) != len(set(keys)):
+            raise yaml.YAMLError(f"a key stands twice: {node.start_mark}: {keys}")
+        return super().construct_mapping(node, deep=deep)
+
+
 def main():
-    objects = [o for o in yaml.safe_load_all(sys.stdin) if o]
+    objects = [o for o in yaml.load_all(sys.stdin, Loader=Strict) if o]
     complaints = []
     for o in objects:
         name = f"{o['kind']} {o['metadata']['name']}"

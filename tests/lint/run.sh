@@ -35,10 +35,20 @@ chart() {
         # shellcheck disable=SC2086 # options, not one word
         "$helm" template sockeye deploy/chart -n sockeye-system $values | /usr/bin/python3 tests/lint/chart.py || return
     done
+    # A value that is null is none at all to Helm, and must not stand for the less safe of two. All are tried, new ones too.
+    local nulls
+    nulls=$(/usr/bin/python3 tests/lint/nulls.py deploy/chart) || return
+    for values in $nulls; do
+        if "$helm" template sockeye deploy/chart --set "$values" >/dev/null 2>&1; then
+            echo "the chart takes $values" >&2
+            return 1
+        fi
+    done
     # Values that contradict each other, or that the agent or the API server would refuse.
     for values in crds.keep=false,uninstall.removePrograms=false cgroup.kubeletRoot=relative nonesuch=1 \
         agent.appArmorProfile.type=Localhost agent.seLinuxOptions.kind=spc_t uninstall.timeoutSeconds=0 \
-        agent.nri.socketDir=nri; do
+        agent.nri.socketDir=nri 'agent.nodeSelector.kubernetes\.io/os=windows' \
+        'operator.podLabels.app\.kubernetes\.io/name=another'; do
         if "$helm" template sockeye deploy/chart --set "$values" >/dev/null 2>&1; then
             echo "the chart takes $values" >&2
             return 1

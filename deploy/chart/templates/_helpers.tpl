@@ -47,6 +47,11 @@ readinessProbe:
   failureThreshold: 3
 {{- end }}
 
+{{/* A pod's node selector: what the user wants, which may name the system, on Linux. */}}
+{{- define "sockeye.nodeSelector" -}}
+{{ toYaml (merge (dict "kubernetes.io/os" "linux") .) }}
+{{- end }}
+
 {{/*
 A pod's affinity: what the user wants, on nodes that there are images for. Terms are alternatives, so each gets the
 architectures; call with the user's affinity.
@@ -77,9 +82,7 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- with .Values.operator.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-nodeSelector:
-  kubernetes.io/os: linux
-  {{- with .Values.operator.nodeSelector }}{{ toYaml . | nindent 2 }}{{ end }}
+nodeSelector: {{- include "sockeye.nodeSelector" .Values.operator.nodeSelector | nindent 2 }}
 {{- with .Values.operator.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
