@@ -8,6 +8,9 @@ use sockeye_crds::{
 
 use crate::step::Announcement;
 
+/// An Event names at most so many nodes.
+const MAX_NAMED: usize = 5;
+
 /// What to announce of a change from `old` to `new`: transitions, not messages.
 pub fn changes(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<Announcement> {
     let pair = |type_| (condition::find(&old.conditions, type_), condition::find(&new.conditions, type_));
@@ -23,6 +26,15 @@ pub fn changes(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<Announceme
 pub fn detached() -> Announcement {
     let note = "no live node holds it any more; nodes that are not live remove what they hold once they are back";
     Announcement { warning: false, reason: "Detached".to_owned(), action: "Delete", note: note.to_owned() }
+}
+
+/// Nodes, as part of a sentence.
+pub fn named(nodes: &[&str]) -> String {
+    let named = nodes[..nodes.len().min(MAX_NAMED)].join(", ");
+    match nodes.len().saturating_sub(MAX_NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 fn acceptance(

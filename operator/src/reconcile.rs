@@ -109,7 +109,7 @@ async fn look(context: &Context, name: &str, memory: &mut Memory) -> Result<Ende
             Some(error)
         }
     };
-    let drifted = memory.drifted.news(&program, &gathered.cluster.views());
+    let drifted = memory.drifted.news(&program, &gathered.cluster.views(), now());
     writer.apply(&program, drifted.into_iter().map(Step::Announce).collect()).await?;
     let steps = summarize::summarize(&gathered, &validated, dispatched.as_ref(), now());
     if failure.is_none()
