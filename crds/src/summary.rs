@@ -147,6 +147,15 @@ pub fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<&'a str>
     standing::leftovers(program, nodes).iter().map(|placed| placed.node).collect()
 }
 
+/// The nodes that are not live and whose last word is that they hold this very BpfProgram, by name: nobody waits for them.
+pub fn absent_holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<&'a str> {
+    let absent = nodes.iter().filter(|node| node.liveness != Liveness::Live);
+    let mut names: Vec<&str> =
+        absent.filter(|node| standing::find(program, node.report).0.is_some()).map(|node| node.name).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The first few of many, then how many more: "a, b, c, +4".
 fn few<'a>(items: impl IntoIterator<Item = &'a str>, most: usize, separator: &str) -> String {
     let mut items = items.into_iter();

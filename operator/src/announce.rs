@@ -22,10 +22,17 @@ pub fn changes(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<Announceme
     news.into_iter().flatten().collect()
 }
 
-/// No live node holds a deleted BpfProgram any more.
-pub fn detached() -> Announcement {
-    let note = "no live node holds it any more; nodes that are not live remove what they hold once they are back";
-    Announcement { warning: false, reason: "Detached".to_owned(), action: "Delete", note: note.to_owned() }
+/// No live node holds a deleted BpfProgram any more; by their last word the `absent` ones, which are not live, still do.
+pub fn detached(absent: &[&str]) -> Announcement {
+    let note = match absent {
+        [] => "no live node holds it any more".to_owned(),
+        absent => format!(
+            "no live node holds it any more; not live, and holding it by their last word: {}; there it is removed once \
+             sockeye's agent is back",
+            named(absent)
+        ),
+    };
+    Announcement { warning: !absent.is_empty(), reason: "Detached".to_owned(), action: "Delete", note }
 }
 
 /// Nodes, as part of a sentence.
@@ -132,6 +139,14 @@ mod tests {
         assert_eq!(reasons(&good, &refused(2)), [("NoSuchMap".to_owned(), true)]);
         assert_eq!(reasons(&refused(2), &refused(2)), []);
         assert_eq!(reasons(&refused(2), &refused(3)), [("NoSuchMap".to_owned(), true)]);
+    }
+
+    #[test]
+    fn who_still_holds_what_is_deleted_is_named() {
+        let everywhere = detached(&[]);
+        assert_eq!((everywhere.warning, &*everywhere.note), (false, "no live node holds it any more"));
+        let elsewhere = detached(&["n0", "n1", "n2", "n3", "n4", "n5"]);
+        assert!(elsewhere.warning && elsewhere.note.contains(": n0, n1, n2, n3, n4 and 1 more;"), "{elsewhere:?}");
     }
 
     #[test]

@@ -45,7 +45,8 @@
 //! `/readyz`. Agents' pods are those in the release namespace with the labels of [`Config::AGENT_SELECTOR`].
 //!
 //! The short runs are the subcommands `crds`, which needs the definitions' get, create and patch, and `uninstall`, which
-//! needs the BpfPrograms' list and delete and the ConfigMaps' deletecollection, and with `--crds` the definitions' delete.
+//! needs the BpfPrograms' list and delete, the BpfNodes' list and the ConfigMaps' deletecollection, and with `--crds` the
+//! definitions' delete.
 
 pub mod announce;
 pub mod apply;

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use sockeye_operator::{Config, definitions, uninstall};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Validates BpfPrograms, dispatches them as BpfRevisions, and folds what the nodes say into one status.
@@ -116,12 +116,31 @@ async fn run_errand(client: Client, errand: Errand, namespace: Option<String>) -
                 uninstall::bytes(client.clone(), &namespace).await.context("deleting the bytes that are stored")?;
             }
             info!("no BpfProgram is left");
+            tell_left(uninstall::left(client.clone()).await);
             if crds {
                 definitions::remove(client, timeout).await?;
             }
         }
     }
     Ok(())
+}
+
+/// Names the nodes whose programs nobody will remove. What can't be told is no reason to keep the release.
+fn tell_left(left: Result<Vec<uninstall::Left>, kube::Error>) {
+    match left {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => {
+            for uninstall::Left { node, programs } in &left {
+                warn!(node, programs = programs.join(","), "was not live, and by its last word still runs programs");
+            }
+            let nodes = left.len();
+            warn!(
+                nodes,
+                "rm -r /sys/fs/bpf/sockeye there, or a reboot, removes them; so do the agents of another installation"
+            );
+        }
+        Err(error) => warn!(%error, "listing BpfNodes: nodes that are not live may still run programs"),
+    }
 }
 
 fn log(format: LogFormat) {

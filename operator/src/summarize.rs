@@ -50,7 +50,8 @@ fn deletion(gathered: &Gathered, now: Timestamp) -> Vec<Step> {
     }
     if summary::holders(&intent.program, &nodes).is_empty() {
         steps.push(Step::RemoveFinalizer { index });
-        steps.push(Step::Announce(announce::detached()));
+        let absent = summary::absent_holders(&intent.program, &nodes);
+        steps.push(Step::Announce(announce::detached(&absent)));
     }
     steps
 }

@@ -1,6 +1,7 @@
 //! `uninstall`: deletes every BpfProgram and waits until all are gone, while operator and agents still run: they detach
-//! the programs and remove the pins, and nobody else does. Then no stored bytes are of use either, and they go too. IO:
-//! lists and deletes BpfPrograms, deletes the operator's ConfigMaps.
+//! the programs and remove the pins, and nobody else does. Then no stored bytes are of use either, and they go too. Nodes
+//! that are not live hold nothing up, and keep what they have: they are named. IO: lists and deletes BpfPrograms, deletes
+//! the operator's ConfigMaps, lists BpfNodes.
 //!
 //! The chart runs this before an uninstallation.
 
@@ -12,7 +13,7 @@ use kube::{
     api::{DeleteParams, ListParams},
     core::DeserializeGuard,
 };
-use sockeye_crds::{BpfProgram, names};
+use sockeye_crds::{BpfNode, BpfProgram, names};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -21,6 +22,9 @@ type Listed = DeserializeGuard<BpfProgram>;
 
 /// How long to wait between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// A page of BpfNodes: each may have a quarter of a megabyte.
+const PAGE: u32 = 50;
 
 /// Of what hangs, at most so many BpfPrograms, and of each so many nodes, are named.
 const MAX_NAMED: usize = 10;
@@ -80,6 +84,44 @@ pub async fn bytes(client: Client, namespace: &str) -> Result<(), kube::Error> {
     let stored = ListParams::default().labels(&format!("{}=true", names::LABEL_OBJECT));
     api.delete_collection(&DeleteParams::default(), &stored).await?;
     Ok(())
+}
+
+/// A node that, by its last word, still runs programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The node.
+    pub node: String,
+    /// The BpfPrograms they are of; none where its word cannot be read.
+    pub programs: Vec<String>,
+}
+
+/// The nodes that still run programs once every BpfProgram is gone: they were not live, and nobody waited for them.
+pub async fn left(client: Client) -> Result<Vec<Left>, kube::Error> {
+    let api: Api<DeserializeGuard<BpfNode>> = Api::all(client);
+    let mut page = ListParams::default().limit(PAGE);
+    let mut left = Vec::new();
+    loop {
+        let listed = match api.list(&page).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(left),
+            listed => listed?,
+        };
+        left.extend(listed.items.iter().filter_map(left_on));
+        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(left),
+        }
+    }
+}
+
+fn left_on(node: &DeserializeGuard<BpfNode>) -> Option<Left> {
+    let programs = match &node.0 {
+        Ok(readable) => {
+            let held = &readable.status.as_ref()?.programs;
+            (!held.is_empty()).then(|| held.iter().map(|held| held.name.clone()).collect())?
+        }
+        Err(_) => vec![],
+    };
+    Some(Left { node: node.name_any(), programs })
 }
 
 /// Deletes what is not being deleted yet; what there was.
@@ -174,6 +216,20 @@ mod tests {
         let text = Sentence(&many).to_string();
         assert!(text.starts_with("12 BpfPrograms: a (on n0, n1,") && text.contains("n9 and 5 more)"), "{text}");
         assert!(text.ends_with("; and 2 more"), "{text}");
+    }
+
+    #[test]
+    fn nodes_that_still_run_programs_are_left() {
+        let node = |status: Value| {
+            let node = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "metadata": {"name": "a"},
+                "spec": {}, "status": status});
+            left_on(&serde_json::from_value(node).unwrap()).map(|left| left.programs)
+        };
+        let held = json!([{"name": "p", "uid": "u", "state": "Attached"}]);
+        assert_eq!(node(json!({"programs": held})), Some(vec!["p".to_owned()]));
+        assert_eq!(node(json!({"programs": []})), None);
+        assert_eq!(node(Value::Null), None, "its agent has said nothing yet");
+        assert_eq!(node(json!({"programs": 7})), Some(vec![]), "one that cannot be read");
     }
 
     #[test]

@@ -85,6 +85,7 @@ const NEEDS: [(&str, &[Need]); 4] = [
         "sockeye-uninstall",
         &[
             need(SOCKEYE, "bpfprograms", "", &["list", "delete"]),
+            need(SOCKEYE, "bpfnodes", "", &["list"]),
             need("", "configmaps", RELEASE, &["deletecollection"]),
         ],
     ),

@@ -99,7 +99,10 @@ const fn rank(standing: Standing) -> u8 {
 }
 
 /// The node's entry on this very object, not on an earlier one of the same name, and its details where there is room.
-fn find<'a>(program: &ProgramRef, report: Option<&'a BpfNodeStatus>) -> (Option<&'a HeldProgram>, Option<&'a Details>) {
+pub(super) fn find<'a>(
+    program: &ProgramRef,
+    report: Option<&'a BpfNodeStatus>,
+) -> (Option<&'a HeldProgram>, Option<&'a Details>) {
     let ProgramRef { name, uid } = program;
     let Some(report) = report else { return (None, None) };
     let entry = report.programs.iter().find(|held| held.name == *name && held.uid == *uid);

@@ -360,6 +360,7 @@ fn deletion_waits_for_live_holders_alone() {
     let before = cluster.fold();
     let now = Timestamp::from_second(9).unwrap();
     assert_eq!(holders(&program(), &cluster.views()), ["node-000"]);
+    assert_eq!(absent_holders(&program(), &cluster.views()), ["node-001"]);
     let during = fold_deletion(&program(), 4, &cluster.views(), &before, now);
     assert_eq!(says(&during, Ready), Some((Status::False, Reason::Deleting)));
     assert_eq!(says(&during, Accepted), says(&before, Accepted));

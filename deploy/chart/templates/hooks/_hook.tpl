@@ -1,8 +1,9 @@
 {{/*
 A Job of the operator's image that Helm runs at some point of a release's life, with rights of its own, and nothing of it
 left afterwards; a Job that failed stays for its log, ten minutes. Call with
-(dict "root" $ "name" "crds" "events" "pre-install,pre-upgrade" "args" (list) "seconds" 60 "rules" (list)), and with
-"namespaced" for rules that are about the release namespace only.
+(dict "root" $ "name" "crds" "events" "pre-install,pre-upgrade" "args" (list) "seconds" 60 "rules" (list)), with
+"namespaced" for rules that are about the release namespace only, and with "tells" where Helm prints the log of one that
+succeeded, too.
 */}}
 {{- define "sockeye.hook" -}}
 {{- $name := printf "sockeye-%s" .name }}
@@ -76,7 +77,7 @@ metadata:
   annotations:
     {{- include "sockeye.hookAnnotations" (dict "events" .events "weight" "0") | nindent 4 }}
     # Helm prints why it failed.
-    helm.sh/hook-output-log-policy: hook-failed
+    helm.sh/hook-output-log-policy: {{ if .tells }}hook-succeeded,{{ end }}hook-failed
 spec:
   # It tries again by itself until its time is up.
   backoffLimit: 0
