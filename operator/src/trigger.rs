@@ -60,7 +60,8 @@ impl Watched for DeserializeGuard<BpfProgram> {
             return Touched::program(name, Pace::Paced);
         }
         // Whose maps it uses or used may wait with their deletion for that.
-        let lenders = old.into_iter().chain(new).flat_map(lenders).map(str::to_owned);
+        let readable = old.into_iter().chain(new).filter_map(|o| o.0.as_ref().ok());
+        let lenders = readable.flat_map(|it| lenders(&it.spec.maps)).map(str::to_owned);
         Touched::Programs(lenders.chain([name]).collect(), Pace::Now)
     }
 
@@ -77,10 +78,11 @@ impl Watched for DeserializeGuard<BpfProgram> {
 impl Watched for DeserializeGuard<BpfRevision> {
     fn touched(old: Option<&Self>, new: Option<&Self>) -> Touched {
         let label = |o: &Self| o.labels().get(names::LABEL_PROGRAM).cloned();
-        match new.or(old).and_then(label) {
-            Some(name) => Touched::program(name, Pace::Now),
-            None => Touched::Nothing,
-        }
+        let Some(name) = new.or(old).and_then(label) else { return Touched::Nothing };
+        // Whose maps it uses may wait with their deletion for its end.
+        let readable = old.into_iter().chain(new).filter_map(|o| o.0.as_ref().ok());
+        let lenders = readable.flat_map(|it| lenders(&it.spec.maps)).map(str::to_owned);
+        Touched::Programs(lenders.chain([name]).collect(), Pace::Now)
     }
 
     fn trim(&mut self) {
@@ -225,6 +227,19 @@ mod tests {
     fn a_deletion_always_touches() {
         let names = ["a"].map(str::to_owned).into();
         assert_eq!(Watched::touched(Some(&report(&[("a", 1)])), None), Touched::Programs(names, Pace::Paced));
+    }
+
+    #[test]
+    fn a_revision_touches_those_whose_maps_it_uses() {
+        let revision: DeserializeGuard<BpfRevision> = read(json!({
+            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfRevision",
+            "metadata": {"name": "b-1", "labels": {names::LABEL_PROGRAM: "b", names::LABEL_LIVE: "false"}},
+            "spec": {"program": {"name": "b", "uid": "b"}, "generation": 1, "sequence": 1, "digest": "", "programs": [],
+                "object": {"programs": [], "maps": [], "license": "GPL", "btf": true},
+                "maps": [{"name": "m", "from": {"program": "a", "map": "m"}}]},
+        }));
+        let names = ["a", "b"].map(str::to_owned).into();
+        assert_eq!(Watched::touched(Some(&revision), Some(&revision.clone())), Touched::Programs(names, Pace::Now));
     }
 
     #[test]
