@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
@@ -16,14 +17,20 @@ use std::{
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Bytes, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tracing::{debug, info};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use tracing::{debug, info, warn};
 
 /// A loop that has not turned for so long is stuck: it turns at least every half of this.
 pub const STUCK: Duration = Duration::from_secs(60);
 
 /// A refused write that was not tried again for so long was given up.
 const FORGOTTEN: Duration = Duration::from_secs(150);
+
+/// How long to wait before another connection is accepted where one could not be: well below a probe's patience, 1 s.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Whether the process does its work.
 #[derive(Clone, Debug)]
@@ -45,7 +52,7 @@ struct State {
 #[error("serving health on port {port}: {source}")]
 pub struct Error {
     port: u16,
-    source: std::io::Error,
+    source: io::Error,
 }
 
 impl Default for Health {
@@ -109,8 +116,23 @@ impl Health {
             Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.map_err(failed)?,
         };
         info!(port, "serving /healthz and /readyz");
+        Ok(self.answer_all(|| listener.accept()).await)
+    }
+
+    /// Answers whoever connects. One that cannot be let in, as where no descriptor is free, holds up nobody for long.
+    async fn answer_all<A>(self, accept: impl Fn() -> A) -> Infallible
+    where
+        A: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+    {
         loop {
-            let (stream, _) = listener.accept().await.map_err(failed)?;
+            let stream = match accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "accepting a health connection");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
             let health = self.clone();
             let service = service_fn(move |request| {
                 let response = health.answer(&request);
@@ -148,6 +170,8 @@ fn verdict(result: Result<(), &'static str>) -> (StatusCode, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     fn refusal(code: u16) -> Result<(), kube::Error> {
@@ -168,5 +192,29 @@ mod tests {
         assert_eq!(health.healthy(), Ok(()), "restarting would not help");
         health.wrote::<()>(&Ok(()));
         assert_eq!(health.ready(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_accepted_does_not_end_it() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let full = AtomicBool::new(true);
+        let accept = || async {
+            if full.swap(false, Ordering::Relaxed) {
+                return Err(io::Error::other("no descriptor is free"));
+            }
+            listener.accept().await
+        };
+        let ask = async {
+            client.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        tokio::select! {
+            never = Health::default().answer_all(accept) => match never {},
+            answer = ask => assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}"),
+            () = sleep(Duration::from_secs(10)) => panic!("no answer"),
+        }
     }
 }
