@@ -15,7 +15,7 @@ use crate::{
     health::Ready,
     host::Host,
     layout::Verdict,
-    probation::{Probation, Ruling},
+    probation::Probation,
     watch::{Stirred, Watch},
 };
 
@@ -131,11 +131,7 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Ga
                 None => wake = Some(Instant::now() + GLANCE),
             }
         }
-        probation.follow(agent.on_trial(), Instant::now());
-        if probation.next().is_some_and(|next| next <= Instant::now()) {
-            let reached = cluster.is_reachable().await;
-            turns.due |= rule(&mut agent, probation.probed(reached, Instant::now()));
-        }
+        turns.due |= probe(&mut agent, &cluster, &mut probation).await;
         let wake = wake.unwrap_or_else(|| turns.wake(&agent));
         let wake = probation.next().map_or(wake, |next| wake.min(next));
         tokio::select! {
@@ -151,21 +147,33 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Ga
     }
 }
 
-/// Does what a ruling says; tells whether there was one.
-fn rule<H: Host>(agent: &mut Agent<H>, ruling: Option<Ruling>) -> bool {
-    match ruling {
-        None => return false,
-        Some(Ruling::Pass(names)) => agent.judge(&names, Verdict::Passed),
-        Some(Ruling::Revert(names)) => {
-            tracing::error!(programs = ?names, "the API server can't be reached since these were attached: detaching them");
-            agent.judge(&names, Verdict::Reverted);
-        }
-        Some(Ruling::Acquit(names)) => {
-            tracing::warn!(programs = ?names, "the API server can't be reached without these either: attaching them again");
-            agent.judge(&names, Verdict::Passed);
-        }
+/// Probes the API server, where that is due, and does what follows from it; tells whether anything did.
+async fn probe<H: Host>(agent: &mut Agent<H>, cluster: &Cluster, probation: &mut Probation) -> bool {
+    probation.follow(agent.undecided(), Instant::now());
+    if probation.next().is_none_or(|next| next > Instant::now()) {
+        return false;
     }
-    true
+    let reached = cluster.is_reachable().await;
+    let verdicts = probation.probed(reached, Instant::now());
+    for (program, verdict) in &verdicts {
+        say(program, *verdict, reached);
+    }
+    agent.judge(&verdicts);
+    probation.follow(agent.undecided(), Instant::now());
+    !verdicts.is_empty()
+}
+
+fn say(program: &str, verdict: Verdict, reached: bool) {
+    match verdict {
+        Verdict::Suspected | Verdict::Reverted if !reached => {
+            tracing::error!(program, "the API server can't be reached since this was attached: taking it back");
+        }
+        Verdict::Reverted => tracing::warn!(program, "the API server is reached again: this had cut the node off"),
+        Verdict::Reprieved => {
+            tracing::warn!(program, "the API server is reached again, and late: this is attached once more, on trial");
+        }
+        Verdict::Open | Verdict::Suspected | Verdict::Reopened | Verdict::Passed => {}
+    }
 }
 
 /// Runs the manifests of a folder, and prints the table of them whenever it says something else. Once: takes one pass, and

@@ -220,15 +220,48 @@ pub struct Trial {
     pub verdict: Verdict,
 }
 
-/// Whether a revision cut the node off.
+/// Whether a revision cut the node off; [`probation`](crate::probation) says how one follows another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It was attached lately: not known yet.
     Open,
-    /// It did not: the API server was reached with it attached, or no better without it.
+    /// It was taken back, because the API server could not be reached: not known yet whether it can without it.
+    Suspected,
+    /// The API server came back too late for that to say anything: it is to be attached once more.
+    Reprieved,
+    /// It was attached once more: not known yet.
+    Reopened,
+    /// It did not: the API server was reached with it attached.
     Passed,
     /// It did, and was taken back.
     Reverted,
+}
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Open, Self::Suspected, Self::Reprieved, Self::Reopened, Self::Passed, Self::Reverted];
+
+    /// Whether what is attached is on trial.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Reopened)
+    }
+
+    /// Whether it is not known yet whether it did, and the API server is asked.
+    pub const fn is_undecided(self) -> bool {
+        self.is_open() || matches!(self, Self::Suspected)
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Suspected => "suspected",
+            Self::Reprieved => "reprieved",
+            Self::Reopened => "reopened",
+            Self::Passed => "passed",
+            Self::Reverted => "reverted",
+        }
+    }
 }
 
 impl Trial {
@@ -239,24 +272,27 @@ impl Trial {
 
     /// As it stands in the note. No revision's name holds a dot.
     pub fn note(&self) -> String {
-        let Self { revision, verdict } = self;
-        let word = match verdict {
-            Verdict::Open => "open",
-            Verdict::Passed => "passed",
-            Verdict::Reverted => "reverted",
-        };
-        format!("{word}.{revision}")
+        format!("{}.{}", self.verdict.word(), self.revision)
     }
 
     /// From the note.
     pub fn parse(note: &str) -> Option<Self> {
         let (word, revision) = note.split_once('.')?;
-        let verdict = match word {
-            "open" => Verdict::Open,
-            "passed" => Verdict::Passed,
-            "reverted" => Verdict::Reverted,
-            _ => return None,
-        };
+        let verdict = Verdict::ALL.into_iter().find(|verdict| verdict.word() == word)?;
         Some(Self { revision: revision.to_owned(), verdict })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_is_read_as_it_was_noted() {
+        for verdict in Verdict::ALL {
+            let trial = Trial { revision: "guard-7c9f2".to_owned(), verdict };
+            assert_eq!(Trial::parse(&trial.note()), Some(trial));
+        }
+        assert_eq!(Trial::parse("pardoned.guard-7c9f2"), None, "a newer agent's word");
     }
 }

@@ -1,21 +1,34 @@
-//! `Probation`: whether what was attached lately has cut this node off from the API server. Pure: time and the outcome of
-//! each probe come in as arguments.
+//! `Probation`: whether what was attached lately has cut this node off from the API server. Pure: what is noted, time and the
+//! outcome of each probe come in as arguments, and what is to be noted comes out.
 //!
-//! - What can deny traffic is on trial for half a minute after it was attached; meanwhile the API server is probed.
-//! - Where it can't be reached several times in a row, all that is on trial is taken back.
-//! - Reached soon after that, it was to blame, and stays detached until another revision is wanted. Not reached without it
-//!   either, it was not: it is attached again, and its trial is over.
+//! | noted | once the API server | is noted | and |
+//! |---|---|---|---|
+//! | open | can't be reached, three times in a row | suspected | taken back |
+//! | | is reached, after half a minute | passed | |
+//! | suspected | is reached, soon | reverted | stays so until another revision is wanted |
+//! | | is reached, later, three times in a row | reprieved | attached once more, and noted as reopened |
+//! | reopened | can't be reached, three times in a row | reverted | taken back |
+//! | | is reached, after half a minute | passed | |
+//!
+//! Nothing is attached again as long as the API server can't be reached: a program that reaches the API server's own node keeps
+//! it away for longer than any wait, and who attaches it again for that keeps it away for good.
+//!
+//! What is noted outlives the agent. One that is started anew does not know when something was suspected, and takes that for
+//! long ago: what is to blame is then found out by the trial that is reopened.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
+    mem,
     time::{Duration, Instant},
 };
+
+use crate::layout::Verdict;
 
 /// So long a trial takes.
 const WINDOW: Duration = Duration::from_secs(30);
 /// The API server is probed so often meanwhile.
 const EVERY: Duration = Duration::from_secs(2);
-/// So many probes that fail in a row are no accident.
+/// So many probes in a row that come to the same are no accident.
 const ENOUGH: u32 = 3;
 /// What was taken back is to blame if the API server can be reached within so long.
 const RELIEF: Duration = Duration::from_secs(15);
@@ -23,35 +36,51 @@ const RELIEF: Duration = Duration::from_secs(15);
 /// The trials of one node.
 #[derive(Debug, Default)]
 pub struct Probation {
-    on_trial: BTreeSet<String>,
-    until: Option<Instant>,
-    failed: u32,
+    cases: BTreeMap<String, Case>,
     next: Option<Instant>,
-    taken_back: Option<(BTreeSet<String>, Instant)>,
 }
 
-/// What is to be done with BpfPrograms that were on trial.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ruling {
-    /// They did no harm.
-    Pass(BTreeSet<String>),
-    /// They may have cut the node off: detach them.
-    Revert(BTreeSet<String>),
-    /// They were not to blame: attach them again.
-    Acquit(BTreeSet<String>),
+/// One BpfProgram of which it is not known yet.
+#[derive(Clone, Debug)]
+struct Case {
+    noted: Verdict,
+    /// Since when; absent where that was before this agent.
+    since: Option<Instant>,
+    /// So many probes in a row came to what would change the verdict.
+    in_a_row: u32,
+}
+
+impl Case {
+    fn probed(&mut self, reached: bool, now: Instant) -> Option<Verdict> {
+        let within = |time: Duration| self.since.is_some_and(|since| now.duration_since(since) < time);
+        let (soon, over) = (within(RELIEF), !within(WINDOW));
+        self.in_a_row = if reached == self.noted.is_open() { 0 } else { self.in_a_row + 1 };
+        let enough = self.in_a_row >= ENOUGH;
+        match self.noted {
+            Verdict::Open if enough => Some(Verdict::Suspected),
+            Verdict::Reopened if enough => Some(Verdict::Reverted),
+            Verdict::Open | Verdict::Reopened => (reached && over).then_some(Verdict::Passed),
+            Verdict::Suspected if reached && soon => Some(Verdict::Reverted),
+            Verdict::Suspected => enough.then_some(Verdict::Reprieved),
+            Verdict::Reprieved | Verdict::Passed | Verdict::Reverted => None,
+        }
+    }
 }
 
 impl Probation {
-    /// Takes what is on trial now.
-    pub fn follow(&mut self, on_trial: BTreeSet<String>, now: Instant) {
-        if !on_trial.is_subset(&self.on_trial) {
-            self.until = Some(now + WINDOW);
-            self.next.get_or_insert(now + EVERY);
-        }
-        self.on_trial = on_trial;
-        if self.on_trial.is_empty() && self.taken_back.is_none() {
-            *self = Self::default();
-        }
+    /// Takes what is noted now of those that are undecided.
+    pub fn follow(&mut self, undecided: BTreeMap<String, Verdict>, now: Instant) {
+        let before = mem::take(&mut self.cases);
+        let case = |(name, noted): (String, Verdict)| {
+            let case = match before.get(&name) {
+                Some(case) if case.noted == noted => case.clone(),
+                None if noted == Verdict::Suspected => Case { noted, since: None, in_a_row: 0 },
+                _ => Case { noted, since: Some(now), in_a_row: 0 },
+            };
+            (name, case)
+        };
+        self.cases = undecided.into_iter().map(case).collect();
+        self.next = (!self.cases.is_empty()).then(|| self.next.unwrap_or(now + EVERY));
     }
 
     /// When to probe next, if at all.
@@ -59,85 +88,206 @@ impl Probation {
         self.next
     }
 
-    /// Takes a probe's outcome.
-    pub fn probed(&mut self, reached: bool, now: Instant) -> Option<Ruling> {
+    /// Takes a probe's outcome; gives the verdicts that follow from it. One that is not noted follows from the next one too.
+    pub fn probed(&mut self, reached: bool, now: Instant) -> BTreeMap<String, Verdict> {
         self.next = Some(now + EVERY);
-        if let Some((names, since)) = self.taken_back.take() {
-            if reached {
-                tracing::warn!(programs = ?names, "the API server is reached again: what was detached had cut this node off");
-                return None;
-            }
-            if now.duration_since(since) >= RELIEF {
-                return Some(Ruling::Acquit(names));
-            }
-            self.taken_back = Some((names, since));
-            return None;
-        }
-        self.failed = if reached { 0 } else { self.failed + 1 };
-        if self.failed >= ENOUGH && !self.on_trial.is_empty() {
-            self.failed = 0;
-            self.taken_back = Some((self.on_trial.clone(), now));
-            return Some(Ruling::Revert(self.on_trial.clone()));
-        }
-        let over = self.until.is_some_and(|until| until <= now);
-        (reached && over && !self.on_trial.is_empty()).then(|| Ruling::Pass(self.on_trial.clone()))
+        let verdicts = self.cases.iter_mut();
+        verdicts.filter_map(|(name, case)| Some((name.clone(), case.probed(reached, now)?))).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use Verdict::{Passed, Reprieved, Reverted, Suspected};
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn names() -> BTreeSet<String> {
-        BTreeSet::from(["guard".to_owned()])
+    /// A node with one program, which cuts it off or does not, and an API server that is away for some time, in seconds. What
+    /// stands on bpffs, and what an agent makes of it.
+    struct Node {
+        guilty: bool,
+        away: Range<u64>,
+        noted: Verdict,
+        attached: bool,
+        start: Instant,
+        now: Instant,
+        probation: Probation,
+        /// Whether this agent has been told what is wanted: until then it attaches nothing.
+        listed: bool,
+        /// What was noted, and in which second.
+        told: Vec<(u64, Verdict)>,
+        /// How many probes failed in a row while it was attached.
+        cut_off: u32,
+        /// How often it was attached again.
+        again: usize,
     }
 
-    /// Probes as often as it asks for, with these outcomes; every ruling, with the second in which it came. What is ruled is
-    /// done: something that was reverted or passed is not on trial any more.
-    fn run(outcomes: impl IntoIterator<Item = bool>) -> Vec<(u64, Ruling)> {
-        let start = Instant::now();
-        let mut probation = Probation::default();
-        probation.follow(names(), start);
-        let mut rulings = Vec::new();
-        for reached in outcomes {
-            let Some(now) = probation.next() else { break };
-            if let Some(ruling) = probation.probed(reached, now) {
-                rulings.push((now.duration_since(start).as_secs(), ruling));
-                probation.follow(BTreeSet::new(), now);
+    /// How an agent is ended.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Killed {
+        /// Between two probes.
+        Between,
+        /// As it was about to note the next verdict, having done what belongs to it.
+        BeforeNote,
+    }
+
+    impl Node {
+        fn new(guilty: bool, away: Range<u64>) -> Self {
+            let (start, probation) = (Instant::now(), Probation::default());
+            let (noted, listed, told) = (Verdict::Open, true, Vec::new());
+            Self {
+                guilty,
+                away,
+                noted,
+                attached: true,
+                start,
+                now: start,
+                probation,
+                listed,
+                told,
+                cut_off: 0,
+                again: 0,
             }
         }
-        rulings
+
+        fn second(&self) -> u64 {
+            self.now.duration_since(self.start).as_secs()
+        }
+
+        fn is_away(&self) -> bool {
+            self.away.contains(&self.second())
+        }
+
+        fn start_anew(&mut self) {
+            (self.probation, self.listed, self.cut_off) = (Probation::default(), false, 0);
+        }
+
+        fn follow(&mut self) {
+            let undecided = self.noted.is_undecided() && (self.attached || !self.noted.is_open());
+            self.probation.follow(undecided.then(|| ("guard".to_owned(), self.noted)).into_iter().collect(), self.now);
+        }
+
+        /// Up to the next probe, or a second where there is none, and what follows from it.
+        fn turn(&mut self, killed: Option<Killed>) {
+            self.follow();
+            let probes = self.probation.next();
+            self.now = probes.unwrap_or(self.now + Duration::from_secs(1));
+            let reached = !(self.is_away() || self.guilty && self.attached);
+            self.cut_off = if reached || !self.attached || probes.is_none() { 0 } else { self.cut_off + 1 };
+            let verdict = probes.and_then(|_| self.probation.probed(reached, self.now).remove("guard"));
+            if let Some(verdict) = verdict {
+                self.attached &= verdict == Passed || !self.noted.is_open();
+                if killed != Some(Killed::BeforeNote) {
+                    self.noted = verdict;
+                    self.told.push((self.second(), verdict));
+                }
+            }
+            if killed.is_some() {
+                return self.start_anew();
+            }
+            self.follow();
+            self.listed |= reached;
+            // As a pass does it.
+            if self.listed && !self.attached && !matches!(self.noted, Suspected | Reverted) {
+                assert!(reached, "attached while the API server can't be reached");
+                self.attached = true;
+                self.again += 1;
+                if self.noted == Reprieved {
+                    self.noted = Verdict::Reopened;
+                }
+            }
+        }
+
+        fn run(mut self, turns: usize) -> Vec<(u64, Verdict)> {
+            (0..turns).for_each(|_| self.turn(None));
+            self.told
+        }
     }
 
     #[test]
     fn half_a_minute_of_reaching_it_passes() {
-        assert_eq!(run([true; 40]), [(30, Ruling::Pass(names()))]);
+        assert_eq!(Node::new(false, 0..0).run(40), [(30, Passed)]);
     }
 
     #[test]
-    fn one_probe_that_fails_is_an_accident() {
-        let mut outcomes = [true; 40];
-        outcomes[3] = false;
-        outcomes[5] = false;
-        assert_eq!(run(outcomes), [(30, Ruling::Pass(names()))]);
+    fn two_probes_that_fail_are_an_accident() {
+        assert_eq!(Node::new(false, 7..11).run(40), [(30, Passed)]);
     }
 
     #[test]
     fn it_is_to_blame_if_the_server_is_reached_without_it() {
-        assert_eq!(run([false, false, false, true, true]), [(6, Ruling::Revert(names()))]);
-        let late = [true; 14].into_iter().chain([false; 3]).chain([true; 9]);
-        assert_eq!(run(late), [(34, Ruling::Revert(names()))], "it began to fail within the half minute");
+        assert_eq!(Node::new(true, 0..0).run(40), [(6, Suspected), (8, Reverted)]);
+        assert_eq!(Node::new(false, 28..40).run(40), [(32, Suspected), (40, Reverted)], "as far as can be told");
     }
 
     #[test]
-    fn it_is_not_if_the_server_is_not_reached_without_it_either() {
-        assert_eq!(run([false; 40]), [(6, Ruling::Revert(names())), (22, Ruling::Acquit(names()))]);
+    fn it_is_tried_once_more_if_the_server_is_reached_only_later() {
+        assert_eq!(Node::new(false, 0..300).run(400), [(6, Suspected), (304, Reprieved), (334, Passed)]);
+        assert_eq!(Node::new(true, 0..300).run(400), [(6, Suspected), (304, Reprieved), (310, Reverted)]);
     }
 
     #[test]
-    fn nothing_on_trial_probes_nothing() {
+    fn as_long_as_the_server_is_not_reached_nothing_is_decided() {
+        assert_eq!(Node::new(true, 0..u64::MAX).run(1000), [(6, Suspected)]);
+    }
+
+    #[test]
+    fn a_server_that_comes_and_goes_is_not_reached() {
+        let (mut probation, now) = (Probation::default(), Instant::now());
+        probation.follow(BTreeMap::from([("guard".to_owned(), Suspected)]), now);
+        for reached in [true, true, false, true, true, false] {
+            assert_eq!(probation.probed(reached, now), BTreeMap::new());
+        }
+    }
+
+    #[test]
+    fn nothing_undecided_probes_nothing() {
         let mut probation = Probation::default();
-        probation.follow(BTreeSet::new(), Instant::now());
+        probation.follow(BTreeMap::new(), Instant::now());
         assert_eq!(probation.next(), None);
+    }
+
+    #[test]
+    fn a_verdict_that_could_not_be_noted_is_given_again() {
+        let (mut probation, mut now) = (Probation::default(), Instant::now());
+        let open = BTreeMap::from([("guard".to_owned(), Verdict::Open)]);
+        let mut given = Vec::new();
+        for _ in 0..5 {
+            probation.follow(open.clone(), now);
+            now = probation.next().unwrap();
+            given.push(probation.probed(false, now).len());
+        }
+        assert_eq!(given, [0, 0, 1, 1, 1]);
+    }
+
+    proptest! {
+        /// Whenever agents are killed, it comes to the same end.
+        #[test]
+        fn who_is_killed_changes_nothing_in_the_end(
+            guilty in any::<bool>(),
+            from in 0..40u64,
+            length in prop_oneof![Just(0), 1..60u64],
+            kills in prop::collection::btree_map(0..60usize,
+                prop_oneof![Just(Killed::Between), Just(Killed::BeforeNote)], 0..4),
+        ) {
+            let mut node = Node::new(guilty, from..from + length);
+            for turn in 0..400 {
+                node.turn(kills.get(&turn).copied());
+                prop_assert!(node.cut_off <= ENOUGH, "taken back as soon as that is no accident");
+            }
+            let unnoted = kills.values().filter(|killed| **killed == Killed::BeforeNote).count();
+            prop_assert!(node.again <= 1 + unnoted, "tried once more, and that is all");
+            prop_assert!(!node.noted.is_undecided() && node.noted != Reprieved);
+            prop_assert_eq!(node.attached, node.noted == Passed);
+            let suspected = node.told.iter().find(|(_, verdict)| *verdict == Suspected);
+            match suspected {
+                _ if guilty => prop_assert_eq!(node.noted, Reverted),
+                Some((second, _)) if from + length < second + RELIEF.as_secs() => {}
+                _ => prop_assert_eq!(node.noted, Passed),
+            }
+        }
     }
 }

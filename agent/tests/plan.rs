@@ -134,8 +134,8 @@ enum Event {
     LinkUnpinned(usize),
     /// Another BpfProgram's map is made (anew), or is gone.
     Other(u8, bool),
-    /// A trial is over, and well.
-    TrialPassed,
+    /// A trial is over, and well; or it is to be gone through once more.
+    TrialIs(Verdict),
     /// A half-made pin is left.
     Stray,
 }
@@ -150,7 +150,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::FunctionLost(i, runs)),
         1 => (0..4usize).prop_map(Event::LinkUnpinned),
         2 => (0..2u8, prop::bool::weighted(0.7)).prop_map(|(which, there)| Event::Other(which, there)),
-        1 => Just(Event::TrialPassed),
+        1 => prop::sample::select(&[Verdict::Passed, Verdict::Reprieved][..]).prop_map(Event::TrialIs),
         1 => Just(Event::Stray),
     ]
 }
@@ -207,8 +207,8 @@ proptest! {
                     fake.others.insert(other(which), info(1_000_000 + made, 10));
                 }
                 Event::Other(which, false) => drop(fake.others.remove(&other(which))),
-                Event::TrialPassed => if let Some(trial) = &mut fake.held.trial {
-                    trial.verdict = Verdict::Passed;
+                Event::TrialIs(verdict) => if let Some(trial) = &mut fake.held.trial {
+                    trial.verdict = verdict;
                 },
                 Event::Stray => fake.held.stray = true,
             }
@@ -356,9 +356,18 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     assert!(at(|s| matches!(s, Step::SetTrial(_))) < at(|s| matches!(s, Step::Attach { .. })), "{steps:?}");
     fake.execute(&mut ids, Some(&wanted), &steps);
 
-    let back = Trial { verdict: Verdict::Reverted, ..Trial::open("p-1") };
-    let steps: Vec<Step> = detach(&fake.held).into_iter().chain([Step::SetTrial(back)]).collect();
+    let trial = |verdict| Trial { verdict, ..Trial::open("p-1") };
+    let back = |verdict| [&detach(&fake.held)[..], &[Step::SetTrial(trial(verdict))]].concat();
+    let (suspected, reverted) = (back(Verdict::Suspected), back(Verdict::Reverted));
+    fake.execute(&mut ids, Some(&wanted), &suspected);
+    assert_eq!(plan(Some(&wanted), &fake.held, &alone()).unwrap_err().reason, Reason::NotInEffect);
+
+    // Once more, if that is what is noted, and on trial again before anything is attached.
+    fake.execute(&mut ids, None, &[Step::SetTrial(trial(Verdict::Reprieved))]);
+    let steps = plan(Some(&wanted), &fake.held, &alone()).unwrap();
+    assert!(matches!(&steps[..], [Step::SetTrial(again), Step::Attach { .. }] if *again == trial(Verdict::Reopened)));
     fake.execute(&mut ids, Some(&wanted), &steps);
+    fake.execute(&mut ids, Some(&wanted), &reverted);
     assert_eq!(plan(Some(&wanted), &fake.held, &alone()).unwrap_err().reason, Reason::Reverted);
     wanted.revision = "p-2".into();
     fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &alone()).unwrap());

@@ -1,40 +1,46 @@
 //! What is to be attached nowhere: because someone has said so, of one BpfProgram or of the whole node, or because it cut the
 //! node off.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use tokio::task::block_in_place;
 
 use super::Agent;
 use crate::{
     failure::Failure,
+    held::Held,
     host::{Host, Order},
     kernel::load::KernelBtf,
     layout::{Trial, Verdict},
     observe::ObserveError,
     plan::{self, Step},
-    track::Track,
 };
 
 /// A BpfProgram that had something attached, and what became of that.
 pub type Detached = (String, Result<(), Failure>);
 
 impl<H: Host> Agent<H> {
-    /// The BpfPrograms of which it is not known yet whether they cut this node off.
-    pub fn on_trial(&self) -> BTreeSet<String> {
-        let open = |track: &Track| track.held.trial.as_ref().is_some_and(|trial| trial.verdict == Verdict::Open);
-        self.tracks.iter().filter(|(_, track)| open(track)).map(|(name, _)| name.clone()).collect()
+    /// What is noted of the BpfPrograms of which it is not known yet whether they cut this node off. What is attached nowhere is
+    /// on no trial.
+    pub fn undecided(&self) -> BTreeMap<String, Verdict> {
+        let undecided = |Held { trial, links, .. }: &Held| {
+            let verdict = trial.as_ref()?.verdict;
+            (verdict.is_undecided() && !(verdict.is_open() && links.is_empty())).then_some(verdict)
+        };
+        self.tracks.iter().filter_map(|(name, track)| Some((name.clone(), undecided(&track.held)?))).collect()
     }
 
-    /// Ends the trial of BpfPrograms: those that cut the node off are detached, and not attached again.
-    pub fn judge(&mut self, names: &BTreeSet<String>, verdict: Verdict) {
-        for name in names {
+    /// Notes verdicts. What may have cut the node off is taken back first, so that an agent that is killed in between leaves
+    /// nothing attached that counts as taken back.
+    pub fn judge(&mut self, verdicts: &BTreeMap<String, Verdict>) {
+        for (name, &verdict) in verdicts {
             let Some(track) = self.tracks.get(name) else { continue };
-            let Some(Trial { revision, .. }) = track.held.trial.clone() else { continue };
-            let mut steps = if verdict == Verdict::Reverted { plan::revert(&track.held) } else { Vec::new() };
+            let Some(Trial { revision, verdict: before }) = track.held.trial.clone() else { continue };
+            let back = before.is_open() && verdict != Verdict::Passed;
+            let mut steps = if back { plan::revert(&track.held) } else { Vec::new() };
             steps.push(Step::SetTrial(Trial { revision, verdict }));
             if let Err(failure) = block_in_place(|| self.execute_alone(name, &steps)) {
-                tracing::error!(program = name, %failure, ?verdict, "its trial could not be ended");
+                tracing::error!(program = name, %failure, ?verdict, "this verdict could not be carried out");
             }
         }
     }

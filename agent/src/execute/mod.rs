@@ -38,7 +38,7 @@ use crate::{
         info::{self, MapInfo},
         load::{self, Loaded, MapSource, Request},
     },
-    layout::{self, Home, Origin, Trial, Verdict},
+    layout::{self, Home, Origin, Trial},
     plan::Step,
 };
 use undo::Undo;
@@ -294,7 +294,7 @@ impl<'a> Executor<'a> {
 
     fn set_trial(&self, trial: &Trial, progress: &mut Progress<'_>) -> Result<(), Failure> {
         self.note(&layout::trial(), &trial.note())?;
-        progress.on_trial = trial.verdict == Verdict::Open;
+        progress.on_trial = trial.verdict.is_open();
         progress.kept.previous = None;
         Ok(())
     }

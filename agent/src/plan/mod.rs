@@ -112,16 +112,9 @@ pub enum Step {
 /// The steps that bring `held` to what is wanted.
 pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec<Step>, Refusal> {
     let Some(wanted) = wanted else { return Ok(dismantle(held)) };
-    let trial = held.trial.as_ref().filter(|trial| trial.revision == wanted.revision);
-    if trial.is_some_and(|trial| trial.verdict == Verdict::Reverted) {
-        return Err(Refusal {
-            reason: Reason::Reverted,
-            message: format!(
-                "revision {} was attached, this node then lost the API server until it was detached again: correct the \
-                 program; the next revision is tried anew",
-                wanted.revision
-            ),
-        });
+    let trial = held.trial.as_ref().filter(|trial| trial.revision == wanted.revision).map(|trial| trial.verdict);
+    if let Some(refusal) = taken_back(wanted, trial) {
+        return Err(refusal);
     }
     let mut steps = Vec::new();
     let mut held = Cow::Borrowed(held);
@@ -143,8 +136,10 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
     let Attaching { steps: attach, keep, gone } = attach(wanted, &held, around, &load)?;
     steps.extend(load);
     steps.extend(retention(wanted, &held));
-    if trial.is_none() && attach.iter().any(|step| may_cut_off(wanted, step)) {
-        steps.push(Step::SetTrial(Trial::open(&wanted.revision)));
+    if let Some(verdict) = begins(trial)
+        && attach.iter().any(|step| may_cut_off(wanted, step))
+    {
+        steps.push(Step::SetTrial(Trial { revision: wanted.revision.clone(), verdict }));
     }
     steps.extend(attach);
     if held.revision.as_ref() != Some(&wanted.revision) {
@@ -152,6 +147,33 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
     }
     steps.extend(remove(wanted, &held, &keep, &gone));
     Ok(steps)
+}
+
+/// Why what was taken back is not attached again.
+fn taken_back(Wanted { revision, .. }: &Wanted, trial: Option<Verdict>) -> Option<Refusal> {
+    let lost = format!("revision {revision} was attached, this node then lost the API server");
+    match trial? {
+        Verdict::Reverted => Some(Refusal {
+            reason: Reason::Reverted,
+            message: format!(
+                "{lost} until it was detached again: correct the program; the next revision is tried anew"
+            ),
+        }),
+        Verdict::Suspected => Some(Refusal {
+            reason: Reason::NotInEffect,
+            message: format!("{lost}, and it was taken back: whether it was to blame is not known yet"),
+        }),
+        Verdict::Open | Verdict::Reprieved | Verdict::Reopened | Verdict::Passed => None,
+    }
+}
+
+/// The trial that begins with an attachment, where one does.
+const fn begins(trial: Option<Verdict>) -> Option<Verdict> {
+    match trial {
+        None => Some(Verdict::Open),
+        Some(Verdict::Reprieved) => Some(Verdict::Reopened),
+        Some(_) => None,
+    }
 }
 
 /// Whether a step lets something run anew that can keep this agent from the API server.
