@@ -1,12 +1,18 @@
 //! Drive: when an agent takes its next pass: when something changed, when an attempt is due again, when a glance shows that
 //! something was undone, and from time to time.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::pending,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Config};
-use tokio::{task::JoinSet, time::sleep_until};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, sleep_until},
+};
 
 use crate::{
     agent::{Agent, Bytes, Wants},
@@ -111,13 +117,14 @@ pub async fn cluster<H: Host>(
 }
 
 async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Gate) -> Result<()> {
+    let mut probation = Probation::default();
     tokio::select! {
         ready = cluster.ready() => ready?,
         () = gate.hold() => {}
+        () = hold_trials(&mut agent, &cluster, &mut probation) => {}
     }
     gate.tell(&mut agent);
     let mut turns = Turns::new();
-    let mut probation = Probation::default();
     loop {
         let mut wake = None;
         if turns.is_due(&mut agent) {
@@ -143,6 +150,23 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Ga
             stirred = turns.watch.stirred() => turns.stirred(&mut agent, stirred),
             _ = turns.pods.stirred() => turns.due = true,
             () = sleep_until(wake.into()) => {}
+        }
+    }
+}
+
+/// Follows what an agent before this one has left on trial, for as long as it is not known what is wanted: where a program keeps
+/// the node from the API server, that is never known.
+async fn hold_trials<H: Host>(agent: &mut Agent<H>, cluster: &Cluster, probation: &mut Probation) {
+    loop {
+        let looked = agent.look_at_trials();
+        if let Err(error) = &looked {
+            tracing::debug!(%error, "what is on trial can't be told");
+        }
+        probe(agent, cluster, probation).await;
+        match (probation.next(), looked) {
+            (Some(next), _) => sleep_until(next.into()).await,
+            (None, Err(_)) => sleep(GLANCE).await,
+            (None, Ok(())) => pending().await,
         }
     }
 }

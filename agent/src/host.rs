@@ -20,7 +20,7 @@ use crate::{
         load::KernelBtf,
         probe::Lacking,
     },
-    layout::Layout,
+    layout::{Layout, Trial},
     observe::{self, Bpffs, ObserveError, Query},
     plan::Step,
     pods::{Needs, PodCgroup, Pods},
@@ -33,6 +33,8 @@ pub trait Host {
     fn bpffs(&self) -> Result<Bpffs, ObserveError>;
     /// The names of the BpfPrograms that have a home here.
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError>;
+    /// The trials that are noted here, by BpfProgram.
+    fn trials(&self) -> Result<BTreeMap<String, Trial>, ObserveError>;
     /// What revisions are worked out with, but for single pods.
     fn here(&self, needs: Needs) -> Result<Here, SysError>;
     /// Where the pods' cgroups are, by the pods' UIDs, and their containers' where these are asked for.
@@ -110,6 +112,10 @@ impl Host for Kernel {
 
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
         observe::homes(&self.layout)
+    }
+
+    fn trials(&self) -> Result<BTreeMap<String, Trial>, ObserveError> {
+        observe::trials(&self.layout)
     }
 
     fn here(&self, needs: Needs) -> Result<Here, SysError> {

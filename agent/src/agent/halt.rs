@@ -1,7 +1,7 @@
 //! What is to be attached nowhere: because someone has said so, of one BpfProgram or of the whole node, or because it cut the
 //! node off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::task::block_in_place;
 
@@ -28,6 +28,15 @@ impl<H: Host> Agent<H> {
             (verdict.is_undecided() && !(verdict.is_open() && links.is_empty())).then_some(verdict)
         };
         self.tracks.iter().filter_map(|(name, track)| Some((name.clone(), undecided(&track.held)?))).collect()
+    }
+
+    /// Looks at those again, and at no other: for an agent that does not know yet what is wanted.
+    pub fn look_at_trials(&mut self) -> Result<(), ObserveError> {
+        let noted = block_in_place(|| self.host.trials())?;
+        let found = noted.into_iter().filter(|(_, trial)| trial.verdict.is_undecided()).map(|(name, _)| name);
+        let names: BTreeSet<String> = found.chain(self.tracks.keys().cloned()).collect();
+        names.iter().for_each(|name| self.refresh(name));
+        Ok(())
     }
 
     /// Notes verdicts. What may have cut the node off is taken back first, so that an agent that is killed in between leaves

@@ -23,7 +23,7 @@ use crate::{
         bpffs::{self, Dir, Mount},
         cgroup::{Cgroup, Root},
     },
-    layout::{self, DIRECTORY, Layout},
+    layout::{self, DIRECTORY, Layout, Trial},
     wanted::Wanted,
 };
 pub use attached::{Keeper, Query, attached, attached_to_map, keeper, stranger};
@@ -63,6 +63,20 @@ pub fn bpffs(layout: &Layout) -> Result<Bpffs, ObserveError> {
 pub fn homes(layout: &Layout) -> Result<BTreeSet<String>, ObserveError> {
     let names = root(layout)?.1.list(Path::new(DIRECTORY))?;
     Ok(names.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
+}
+
+/// The trials that are noted here, by BpfProgram: nothing else of its home is read. One that can't be read is no reason not to
+/// read the others.
+pub fn trials(layout: &Layout) -> Result<BTreeMap<String, Trial>, ObserveError> {
+    let noted = |name: &String| Dir::at(layout.home(name).directory())?.read_note(&layout::trial());
+    let mut trials = BTreeMap::new();
+    for name in homes(layout)? {
+        match noted(&name) {
+            Ok(note) => trials.extend(note.as_deref().and_then(Trial::parse).map(|trial| (name, trial))),
+            Err(error) => tracing::warn!(program = name, %error, "whether it is on trial can't be read"),
+        }
+    }
+    Ok(trials)
 }
 
 /// The bpffs' device number, and its root.

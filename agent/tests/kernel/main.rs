@@ -18,6 +18,7 @@ mod node;
 mod objects;
 mod order;
 mod pods;
+mod probation;
 mod probe;
 #[path = "../../../ebpf/tests/hostile/process.rs"]
 mod process;

@@ -100,11 +100,15 @@ impl Node {
     }
 
     /// As in a cluster, on the node of that name; the API server and who it is there are in a file.
-    #[allow(dead_code, reason = "for tests/tests/api_away, which has this file too")]
     pub fn start_in_cluster(&mut self, kubeconfig: &Path, node_name: &str) {
+        self.start_in_cluster_faulty(kubeconfig, node_name, "");
+    }
+
+    /// The same, with a fault.
+    pub fn start_in_cluster_faulty(&mut self, kubeconfig: &Path, node_name: &str, fault: &str) {
         let mut command = self.command(&[], "run");
-        command.env("KUBECONFIG", kubeconfig).args(["--namespace", "sockeye-system", "--health-port", "0"]);
-        self.spawn(command.args(["--node-name", node_name]));
+        command.env("KUBECONFIG", kubeconfig).env("SOCKEYE_FAULT", fault).args(["--node-name", node_name]);
+        self.spawn(command.args(["--namespace", "sockeye-system", "--health-port", "0"]));
     }
 
     fn spawn(&mut self, command: &mut Command) {
@@ -264,6 +268,11 @@ impl Node {
     /// The agent's process, which must be there.
     pub fn process(&self) -> u32 {
         self.agent.as_ref().unwrap().id()
+    }
+
+    /// Whether the agent has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        fs::read_to_string(format!("/proc/{}/stat", self.process())).unwrap().contains(") Z ")
     }
 
     /// The most memory that the agent had so far.

@@ -23,6 +23,7 @@ use sockeye_agent::{
         info::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, LinkInfo, MapInfo, ProgramInfo},
         probe::Lacking,
     },
+    layout::Trial,
     observe::{Bpffs, ObserveError, Query},
     plan::Step,
     pods::{Needs, PodCgroup, Pods},
@@ -213,6 +214,12 @@ impl Host for FakeNode {
 
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
         Ok(self.node().programs.keys().cloned().collect())
+    }
+
+    fn trials(&self) -> Result<BTreeMap<String, Trial>, ObserveError> {
+        let node = self.node();
+        let trials = node.programs.iter().filter_map(|(name, fake)| Some((name.clone(), fake.held.trial.clone()?)));
+        Ok(trials.collect())
     }
 
     fn here(&self, _: Needs) -> Result<Here, SysError> {
