@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
 
-use crate::node::{Node, long};
+use crate::node::{Node, long, text};
 
 /// `BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB` and `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`: once each for a connection, at its ends.
 const ENDS: [usize; 2] = [4, 5];
@@ -50,5 +50,35 @@ fn every_connection_is_counted_once() {
     for name in ["counter", "both"] {
         node.remove(name);
     }
+    node.nothing_left();
+}
+
+/// The kernel says ENOLINK of a link whose cgroup has died since it was looked at: it is unpinned, and a link made where there is
+/// a cgroup.
+#[test]
+fn a_link_that_died_meanwhile_is_made_anew() {
+    const ENOLINK: u32 = 67;
+    let node = Node::new("enolink");
+    let apply = |object: &[u8]| {
+        node.apply(
+            "counter",
+            object,
+            json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]),
+            json!([]),
+        )
+    };
+    apply(TCP_EVENTS);
+    assert!(node.once(None).status.success());
+    let (link, map) =
+        (node.details("counter")["links"][0]["id"].clone(), node.details("counter")["maps"][0]["id"].clone());
+    apply(TCP_EVENTS_BTF);
+    let done = node.once(Some(&format!("{ENOLINK}@BPF_LINK_UPDATE")));
+    assert!(done.status.success(), "{}", text(&done));
+    let now = node.agrees("counter");
+    assert_eq!(now["links"].as_array().map(Vec::len), Some(1));
+    assert_eq!(node.attached().len(), 1, "the old one is not left attached");
+    assert!(now["links"][0]["id"] != link && now["maps"][0]["id"] == map, "{now}");
+    node.withdraw("counter");
+    assert!(node.once(None).status.success());
     node.nothing_left();
 }
