@@ -153,19 +153,21 @@ impl Track {
 
     /// Notes what an attempt came to, and when to try again.
     pub fn outcome(&mut self, outcome: Result<(), Failure>, now: Instant) {
+        let told = self.told.as_ref().filter(|told| told.metadata.name == self.held.revision);
+        if outcome.as_ref().err().is_none_or(|failure| failure.partial)
+            && let Some(told) = told
+        {
+            self.good = Some((Arc::clone(told), self.gist));
+        }
         match outcome {
             Ok(()) => {
                 self.failure = None;
                 self.failures = 0;
                 self.retry_at = None;
                 self.repair_at = None;
-                self.good = self.told.clone().map(|told| (told, self.gist));
             }
             Err(failure) => {
                 self.settled = false;
-                if failure.partial {
-                    self.good = self.told.clone().map(|told| (told, self.gist));
-                }
                 let wait = match failure.reason {
                     Reason::BytecodeUnavailable => BYTES_WAIT,
                     _ => wait(self.failures),
@@ -229,9 +231,9 @@ impl Track {
         self.last_good().is_some()
     }
 
-    /// Whether a cgroup that is named by its place is not there.
+    /// Whether `wanted` waits for a cgroup that is named by its place.
     pub fn waits_for_cgroup(&self) -> bool {
-        self.failure.as_ref().is_some_and(|failure| failure.reason == Reason::CgroupNotFound)
+        self.failure.as_ref().is_some_and(|failure| failure.reason == Reason::CgroupNotFound) && !self.goes_on()
     }
 
     /// Whether any program of it uses the map of that ID.
