@@ -16,7 +16,6 @@ pub fn kubectl(args: &[&str], input: &str) -> Result<String> {
 pub fn definitions() -> Result<()> {
     let file = repo().join("deploy/chart/files/crds.yaml").display().to_string();
     kubectl(&["apply", "--server-side", "-f", &file], "")?;
-    kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], "")?;
     until(Duration::from_secs(30), "discovery", || Ok(kubectl(&["get", "sbpf,sbpfr,sbpfn"], "").is_ok()))?;
     Ok(())
 }

@@ -25,7 +25,7 @@ use std::{
     mem,
     path::PathBuf,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
@@ -60,6 +60,8 @@ use work::Work;
 
 /// What others leave to do is done at once; so often in one pass.
 const ROUNDS: usize = 4;
+/// While a pass lasts it is asked so often whether nothing is to be attached any more.
+const HALT_ASKED: Duration = Duration::from_millis(100);
 
 /// Where things are on this node.
 #[derive(Clone, Debug)]
@@ -173,9 +175,13 @@ impl<H: Host> Agent<H> {
                 self.go_on(&name, wants, look, here, bytes, &kernel_btf).await;
             }
         }
+        let (mut asked, mut halted) = (Instant::now(), false);
         for _ in 0..ROUNDS {
             for (name, look) in due {
-                if self.is_halted(wants, bytes) {
+                if asked.elapsed() >= HALT_ASKED {
+                    (asked, halted) = (Instant::now(), self.is_halted(wants, bytes));
+                }
+                if halted {
                     self.track(&name).changed = true;
                     continue;
                 }
