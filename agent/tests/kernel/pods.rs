@@ -98,6 +98,13 @@ impl Pods {
         self.namespaces.borrow_mut().push(json!({"kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
     }
 
+    /// Makes a pod's cgroup, and tells the agent of it: one of shop's web.
+    fn come(&self, driver: Driver, n: usize) {
+        self.make(&driver.pod(n));
+        self.list(n, "shop", "web", &[]);
+        self.tell();
+    }
+
     fn tell(&self) {
         let items: Vec<Value> = self.listed.borrow().values().chain(self.namespaces.borrow().iter()).cloned().collect();
         let staged = self.node.folder().join(".pods.json");
@@ -203,10 +210,8 @@ fn what_is_refused_at_one_pod_keeps_nothing_from_the_others() {
     let pods = Pods::new("refused-pod");
     let driver = Driver::Cgroupfs;
     for n in 1..4 {
-        pods.make(&driver.pod(n));
-        pods.list(n, "shop", "web", &[]);
+        pods.come(driver, n);
     }
-    pods.tell();
     // Someone has taken the second for himself.
     pods.node.foreign_program(TCP_EVENTS_BTF, "/sys/fs/bpf/foreign");
     let second = pods.path(&driver.pod(2)).display().to_string();
@@ -217,9 +222,7 @@ fn what_is_refused_at_one_pod_keeps_nothing_from_the_others() {
     assert!(ready["reason"] == "AttachRefused" && message.contains(&driver.pod(2)), "{ready}");
     pods.linked("web", vec![driver.pod(1), driver.pod(3)]);
     // One that comes meanwhile is attached at once.
-    pods.make(&driver.pod(4));
-    pods.list(4, "shop", "web", &[]);
-    pods.tell();
+    pods.come(driver, 4);
     pods.follows("web", vec![driver.pod(1), driver.pod(3), driver.pod(4)]);
     pods.node.run("bpftool", &["cgroup", "detach", &second, "sock_ops", "pinned", "/sys/fs/bpf/foreign"]);
     pods.linked("web", (1..5).map(|n| driver.pod(n)).collect());
@@ -235,12 +238,7 @@ fn what_ran_before_a_revision_that_fails_goes_on() {
     let attach = json!([{"cgroup": {"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}}}]);
     let apply =
         |object: &[u8]| pods.node.apply("web", object, json!([{"name": "my_prog", "attach": attach}]), json!([]));
-    let come = |n: usize| {
-        pods.make(&driver.pod(n));
-        pods.list(n, "shop", "web", &[]);
-        pods.tell();
-    };
-    come(1);
+    pods.come(driver, 1);
     apply(TCP_EVENTS_BTF);
     pods.linked("web", vec![driver.pod(1)]);
     let program = pods.node.ready("web")["status"]["programIDs"].clone();
@@ -248,7 +246,7 @@ fn what_ran_before_a_revision_that_fails_goes_on() {
         apply(bad);
         pods.node.condition_is("web", "Ready", "False");
         let n = pods.links("web").len() + 1;
-        come(n);
+        pods.come(driver, n);
         pods.follows("web", (1..=n).map(|n| driver.pod(n)).collect());
         // What others undo is seen and repaired as ever.
         let link = pods.node.details("web")["links"][0].clone();
@@ -279,9 +277,7 @@ fn a_place_that_is_not_there_keeps_nothing_from_pods_and_is_seen_when_it_comes()
         pods.unmake(&place);
         let ready = pods.node.condition_is("web", "Ready", "False");
         assert!(ready["reason"] == "CgroupNotFound" && ready["message"].as_str().unwrap().contains(&place), "{ready}");
-        pods.make(&driver.pod(n));
-        pods.list(n, "shop", "web", &[]);
-        pods.tell();
+        pods.come(driver, n);
         pods.follows("web", (1..=n).map(|n| driver.pod(n)).collect());
         // Long enough that it is not the next attempt that finds it.
         std::thread::sleep(Duration::from_secs(8));
@@ -299,9 +295,7 @@ fn a_place_that_is_not_there_keeps_nothing_from_pods_and_is_seen_when_it_comes()
 fn a_driver_that_was_changed_leaves_an_empty_root() {
     let pods = Pods::new("driver");
     pods.make("/kubepods.slice/kubepods-besteffort.slice");
-    pods.make(&Driver::Cgroupfs.pod(1));
-    pods.list(1, "shop", "web", &[]);
-    pods.tell();
+    pods.come(Driver::Cgroupfs, 1);
     pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}})]);
     pods.apply("all", &[json!({"scope": "Pods"})]);
     pods.linked("web", vec![Driver::Cgroupfs.pod(1)]);
@@ -386,10 +380,8 @@ fn links_whose_cgroups_died_while_no_agent_ran_are_collected_at_start() {
     let mut pods = Pods::new("collected");
     let driver = Driver::Cgroupfs;
     for n in 1..3 {
-        pods.make(&driver.pod(n));
-        pods.list(n, "shop", "web", &[]);
+        pods.come(driver, n);
     }
-    pods.tell();
     pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}})]);
     pods.linked("web", vec![driver.pod(1), driver.pod(2)]);
     pods.node.stop("KILL");
