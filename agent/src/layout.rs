@@ -265,11 +265,6 @@ impl Verdict {
 }
 
 impl Trial {
-    /// A trial's beginning.
-    pub fn open(revision: &str) -> Self {
-        Self { revision: revision.to_owned(), verdict: Verdict::Open }
-    }
-
     /// As it stands in the note. No revision's name holds a dot.
     pub fn note(&self) -> String {
         format!("{}.{}", self.verdict.word(), self.revision)

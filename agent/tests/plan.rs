@@ -356,7 +356,7 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     assert!(at(|s| matches!(s, Step::SetTrial(_))) < at(|s| matches!(s, Step::Attach { .. })), "{steps:?}");
     fake.execute(&mut ids, Some(&wanted), &steps);
 
-    let trial = |verdict| Trial { verdict, ..Trial::open("p-1") };
+    let trial = |verdict| Trial { revision: "p-1".into(), verdict };
     let back = |verdict| [&detach(&fake.held)[..], &[Step::SetTrial(trial(verdict))]].concat();
     let (suspected, reverted) = (back(Verdict::Suspected), back(Verdict::Reverted));
     fake.execute(&mut ids, Some(&wanted), &suspected);
@@ -371,7 +371,7 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     assert_eq!(plan(Some(&wanted), &fake.held, &alone()).unwrap_err().reason, Reason::Reverted);
     wanted.revision = "p-2".into();
     fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &alone()).unwrap());
-    assert_eq!(fake.held.trial, Some(Trial::open("p-2")));
+    assert_eq!(fake.held.trial, Some(Trial { revision: "p-2".into(), verdict: Verdict::Open }));
 
     // Where something ran before, that is what is gone back to.
     fake.held.previous = Some("p-1".into());

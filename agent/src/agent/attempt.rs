@@ -188,12 +188,9 @@ impl<H: Host> Agent<H> {
     /// pinned, as long as the agent that loaded it runs.
     fn map_bytes_besides(&mut self, name: &str, machine: &Machine) -> u64 {
         // An agent that has just started has not come to all of them yet.
-        for (other, track) in self.tracks.iter_mut().filter(|(_, track)| !track.observed) {
-            match block_in_place(|| self.host.observe(other)) {
-                Ok(held) => track.observe(held),
-                Err(error) => tracing::warn!(program = other, %error, "can't look at what it has"),
-            }
-        }
+        let unseen = self.tracks.iter().filter(|(_, track)| !track.observed);
+        let unseen: Vec<String> = unseen.map(|(other, _)| other.clone()).collect();
+        unseen.iter().for_each(|other| self.refresh(other));
         let others = || self.tracks.iter().filter(|(other, _)| *other != name).map(|(_, track)| track);
         let pinned = others().flat_map(|track| track.held.maps.values());
         let own = pinned.filter(|map| track::owned(&self.tracks, map).is_none()).map(HeldMap::shape);

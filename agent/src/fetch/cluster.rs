@@ -46,6 +46,7 @@ use crate::{
 
 /// A probe that takes longer has failed.
 const PROBE_LATE: Duration = Duration::from_secs(2);
+
 /// The API server, as this node's agent sees it.
 pub struct Cluster {
     client: Client,

@@ -52,12 +52,9 @@ impl Interim {
         let mut details = mem::take(&mut status.details).into_iter().peekable();
         for program in mem::take(&mut status.programs) {
             let entry = Entry { details: details.next_if(|details| details.name == program.name), program };
-            let before = Entry::of(told, &entry.program.name);
-            let entry = match before {
-                _ if !awaiting.contains(entry.program.name.as_str()) => Some(entry),
-                Some(before) if before.holds() == entry.holds() => Some(before),
-                None if entry.holds_nothing() => None,
-                _ => Some(entry),
+            let entry = match awaiting.contains(entry.program.name.as_str()) {
+                true => entry.but_for_its_wait(told),
+                false => Some(entry),
             };
             if let Some(Entry { program, details }) = entry {
                 status.programs.push(program);
@@ -100,6 +97,15 @@ impl Entry {
             program: status.programs.get(program)?.clone(),
             details: details.and_then(|at| status.details.get(at)).cloned(),
         })
+    }
+
+    /// What was told last of one that awaits bytes, be it nothing, unless anything else of it is new.
+    fn but_for_its_wait(self, told: &BpfNodeStatus) -> Option<Self> {
+        match Self::of(told, &self.program.name) {
+            Some(before) if before.holds() == self.holds() => Some(before),
+            None if self.holds_nothing() => None,
+            _ => Some(self),
+        }
     }
 
     /// What of it is about what the node holds, and not about what is wanted.

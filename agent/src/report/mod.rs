@@ -1,5 +1,6 @@
 //! Report: what is held, as the BpfNode's status. Pure.
 
+mod bound;
 mod interim;
 mod notes;
 
@@ -24,18 +25,15 @@ use crate::{
     track::{self, Track},
     wanted::Wanted,
 };
+use bound::bound;
 pub use interim::Interim;
 
-/// A BpfNode's status may have so many bytes as JSON; details beyond are cut, and counted.
-const MAX_BYTES: usize = 240 << 10;
 /// So many links of a BpfProgram are shown one by one; what there are more is counted.
 const MAX_LINKS: usize = 64;
 /// So many cgroups' orders are shown; what there are more is counted.
 const MAX_ORDERS: usize = 64;
 /// So many maps of one BpfProgram are shown, and named by ID: it can hold more, where earlier revisions' are retained.
 const MAX_MAPS: usize = 128;
-/// So many maps of deleted BpfPrograms are shown.
-const MAX_RETAINED: usize = 1024;
 /// So many of those that use a map are named.
 const MAX_USERS: usize = 16;
 
@@ -52,12 +50,14 @@ pub fn report(
     let (order, orders_beyond) = order(tracks, beside);
     status.order = order;
     let users = users(tracks);
+    let mut maps = 0;
     for (name, track) in tracks {
         let home = layout.home(name);
         let shown = Shown { users: users.get(name.as_str()), ..Shown::of(track) };
         if track.is_wanted() || !(track.held.is_empty() || track.held.is_retained_only()) {
             status.programs.push(program(name, track, &shown));
             status.details.push(details(name, track, tracks, &shown, &home));
+            maps += count((shown.maps.len() + shown.unpinned.len()).saturating_sub(MAX_MAPS));
         }
         if !track.is_wanted() {
             status.retained.extend(retained(name, &track.held, &home));
@@ -65,10 +65,7 @@ pub fn report(
     }
     let links = tracks.values().flat_map(|t| t.held.links.values()).filter(|l| l.in_effect).count();
     status.counts = counts(&status.programs, count(links));
-    let beyond =
-        |len: fn(&Track) -> usize, most| tracks.values().map(|track| count(len(track).saturating_sub(most))).sum();
-    let links = beyond(|track| track.held.links.len(), MAX_LINKS);
-    let maps = beyond(|track| track.held.maps.len() + unpinned_ids(&track.held).len(), MAX_MAPS);
+    let links = tracks.values().map(|track| count(track.held.links.len().saturating_sub(MAX_LINKS))).sum();
     bound(status, Truncated { links, maps, order: orders_beyond, ..Truncated::default() })
 }
 
@@ -109,6 +106,8 @@ struct Shown<'a> {
     functions: Vec<(&'a str, &'a HeldFunction)>,
     /// By the name in the ELF.
     maps: Vec<(String, &'a HeldMap)>,
+    /// The maps that a program of ours uses and that are not pinned, or not by us.
+    unpinned: BTreeSet<u32>,
     /// The other BpfPrograms that use its maps, by pin name.
     users: Option<&'a BTreeMap<&'a str, Vec<&'a str>>>,
 }
@@ -123,7 +122,8 @@ impl<'a> Shown<'a> {
         let name = |pin: &String| names.get(pin).map_or_else(|| pin.clone(), |name| (*name).to_owned());
         let mut maps: Vec<_> = track.held.maps.iter().map(|(pin, map)| (name(pin), map)).collect();
         maps.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Self { functions: track.held.functions.iter().map(|(f, held)| (f.as_str(), held)).collect(), maps, users: None }
+        let functions = track.held.functions.iter().map(|(f, held)| (f.as_str(), held)).collect();
+        Self { functions, maps, unpinned: unpinned_ids(&track.held), users: None }
     }
 }
 
@@ -134,7 +134,7 @@ fn program(name: &str, track: &Track, shown: &Shown<'_>) -> HeldProgram {
         State::Suspended => Some(Reason::Suspended),
         _ => track.failure.as_ref().map(|failure| failure.reason),
     };
-    let maps = shown.maps.iter().map(|(_, m)| m.info.id).chain(unpinned_ids(held));
+    let maps = shown.maps.iter().map(|(_, m)| m.info.id).chain(shown.unpinned.iter().copied());
     HeldProgram {
         name: name.to_owned(),
         uid: uid.clone().or_else(|| held.uid.clone()).unwrap_or_default(),
@@ -169,8 +169,7 @@ fn in_effect_revision(track: &Track) -> Option<String> {
 fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &Shown<'_>, home: &Home) -> Details {
     let Track { held, wanted, failure, suspended, unpinned, drift, .. } = track;
     let message = failure.as_ref().map(|f| &f.message).or(suspended.as_ref());
-    let unpinned_ids = unpinned_ids(held);
-    let of_unpinned = unpinned.iter().filter(|(_, info)| unpinned_ids.contains(&info.id));
+    let of_unpinned = unpinned.iter().filter(|(_, info)| shown.unpinned.contains(&info.id));
     let of_unpinned = of_unpinned.map(|(name, info)| map_entry(name, info, wanted.as_ref(), true, None));
     let used: BTreeSet<u32> = held.functions.values().flat_map(|f| f.info.map_ids.iter().copied()).collect();
     Details {
@@ -178,7 +177,7 @@ fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &
         wanted: track.revision.clone(),
         message: message.map(|message| clip(message, 2048)),
         verifier_log: failure.as_ref().and_then(|f| f.verifier_log.clone()),
-        notes: notes::notes(track, &unpinned_ids, tracks),
+        notes: notes::notes(track, &shown.unpinned, tracks),
         drift: drift.clone(),
         programs: shown.functions.iter().filter_map(|(f, program)| loaded_program(f, program, held, home)).collect(),
         maps: shown
@@ -308,98 +307,4 @@ fn counts(programs: &[HeldProgram], links: i64) -> HeldCounts {
 
 fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// Cuts what is shown until the status fits: orders and links in steps, so that the first of each stay as long as may be; then
-/// logs, then details from the end, of which what others did is kept. The list of programs is whole, always. `cut` is what was
-/// left out before.
-fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
-    let size = |status: &BpfNodeStatus| serde_json::to_vec(status).map_or(0, |json| json.len());
-    cut.retained += shorten(&mut status.retained, MAX_RETAINED);
-    for most in [16, 4, 0] {
-        if size(&status) <= MAX_BYTES {
-            break;
-        }
-        cut.order += shorten(&mut status.order, most);
-        cut.links += status.details.iter_mut().map(|details| shorten(&mut details.links, most)).sum::<i64>();
-    }
-    if size(&status) > MAX_BYTES {
-        cut.logs += count(status.details.iter_mut().filter_map(|details| details.verifier_log.take()).count());
-    }
-    let bytes = |details: &Details| serde_json::to_vec(details).map_or(0, |json| json.len());
-    let mut over = size(&status).saturating_sub(MAX_BYTES);
-    for at in (0..status.details.len()).rev() {
-        if over == 0 {
-            break;
-        }
-        let details = status.details.remove(at);
-        let mut freed = bytes(&details);
-        cut.details += 1;
-        if !details.drift.is_empty() {
-            let Details { name, drift, .. } = details;
-            let left = Details { name, drift, ..Details::default() };
-            freed = freed.saturating_sub(bytes(&left));
-            status.details.insert(at, left);
-        }
-        over = over.saturating_sub(freed);
-    }
-    status.truncated = (cut != Truncated::default()).then_some(cut);
-    status
-}
-
-/// Cuts a list at its end; how many went.
-fn shorten<T>(list: &mut Vec<T>, most: usize) -> i64 {
-    let gone = list.len().saturating_sub(most);
-    list.truncate(most);
-    count(gone)
-}
-
-#[cfg(test)]
-mod tests {
-    use sockeye_crds::node::{Drift, DriftKind};
-
-    use super::*;
-
-    fn details(name: &str, links: usize) -> Details {
-        let link = |n: usize| AttachedLink {
-            program: "my_prog".to_owned(),
-            id: n as i64,
-            link_type: "cgroup".to_owned(),
-            program_id: 1,
-            attach_type: "cgroup_sock_ops".to_owned(),
-            cgroup_id: Some(1_000_000),
-            cgroup_path: Some(format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{n:036}.slice")),
-            pod: Some(format!("team-of-billing/invoices-{n:010}")),
-            container: None,
-            map: None,
-            map_id: None,
-            in_effect: true,
-            pin_path: format!("/sys/fs/bpf/sockeye/v1/{name}/links/my_prog/{n:010}"),
-        };
-        Details { name: name.to_owned(), links: (0..links).map(link).collect(), ..Details::default() }
-    }
-
-    #[test]
-    fn what_is_cut_keeps_the_first_links_and_what_others_did() {
-        let twenty: Vec<Details> = (10..30).map(|n| details(&format!("p-{n}"), MAX_LINKS)).collect();
-        let drift = Drift { seen_at: String::new(), kind: DriftKind::LinkDetached, message: "m".into(), count: 1 };
-        let status = bound(BpfNodeStatus { details: twenty, ..BpfNodeStatus::default() }, Truncated::default());
-        assert!(status.details.iter().all(|details| details.links.len() == 16), "{:?}", status.truncated);
-        assert_eq!(status.truncated.unwrap().links, 20 * 48);
-
-        let message = Some("x".repeat(2000));
-        let many = (0..200).map(|n| Details {
-            message: message.clone(),
-            drift: vec![drift.clone()],
-            ..details(&format!("p-{n:03}"), 1)
-        });
-        let status = bound(BpfNodeStatus { details: many.collect(), ..BpfNodeStatus::default() }, Truncated::default());
-        assert!(serde_json::to_vec(&status).unwrap().len() <= MAX_BYTES);
-        assert!(status.details.len() == 200 && status.details.iter().all(|details| details.drift == [drift.clone()]));
-        assert!(status.truncated.unwrap().details > 0 && status.details[0].message.is_some());
-
-        let retained = RetainedMap { program: "p".into(), name: "m".into(), id: 1, pin_path: "/p".into() };
-        let status = BpfNodeStatus { retained: vec![retained; MAX_RETAINED + 7], ..BpfNodeStatus::default() };
-        assert_eq!(bound(status, Truncated::default()).truncated.unwrap().retained, 7);
-    }
 }

@@ -1,0 +1,107 @@
+//! `bound`: a status that fits, and says what was left out. Pure.
+
+use sockeye_crds::{
+    BpfNodeStatus,
+    node::{Details, Truncated},
+};
+
+use super::count;
+
+/// A BpfNode's status may have so many bytes as JSON; details beyond are cut, and counted.
+const MAX_BYTES: usize = 240 << 10;
+/// So many maps of deleted BpfPrograms are shown.
+const MAX_RETAINED: usize = 1024;
+
+/// Cuts what is shown until the status fits: orders and links in steps, so that the first of each stay as long as may be; then
+/// logs, then details from the end, of which what others did is kept. The list of programs is whole, always. `cut` is what was
+/// left out before.
+pub(super) fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
+    let size = |status: &BpfNodeStatus| serde_json::to_vec(status).map_or(0, |json| json.len());
+    cut.retained += shorten(&mut status.retained, MAX_RETAINED);
+    for most in [16, 4, 0] {
+        if size(&status) <= MAX_BYTES {
+            break;
+        }
+        cut.order += shorten(&mut status.order, most);
+        cut.links += status.details.iter_mut().map(|details| shorten(&mut details.links, most)).sum::<i64>();
+    }
+    if size(&status) > MAX_BYTES {
+        cut.logs += count(status.details.iter_mut().filter_map(|details| details.verifier_log.take()).count());
+    }
+    let bytes = |details: &Details| serde_json::to_vec(details).map_or(0, |json| json.len());
+    let mut over = size(&status).saturating_sub(MAX_BYTES);
+    for at in (0..status.details.len()).rev() {
+        if over == 0 {
+            break;
+        }
+        let details = status.details.remove(at);
+        let mut freed = bytes(&details);
+        cut.details += 1;
+        if !details.drift.is_empty() {
+            let Details { name, drift, .. } = details;
+            let left = Details { name, drift, ..Details::default() };
+            freed = freed.saturating_sub(bytes(&left));
+            status.details.insert(at, left);
+        }
+        over = over.saturating_sub(freed);
+    }
+    status.truncated = (cut != Truncated::default()).then_some(cut);
+    status
+}
+
+/// Cuts a list at its end; how many went.
+fn shorten<T>(list: &mut Vec<T>, most: usize) -> i64 {
+    let gone = list.len().saturating_sub(most);
+    list.truncate(most);
+    count(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use sockeye_crds::node::{AttachedLink, Drift, DriftKind, RetainedMap};
+
+    use super::{super::MAX_LINKS, *};
+
+    fn details(name: &str, links: usize) -> Details {
+        let link = |n: usize| AttachedLink {
+            program: "my_prog".to_owned(),
+            id: n as i64,
+            link_type: "cgroup".to_owned(),
+            program_id: 1,
+            attach_type: "cgroup_sock_ops".to_owned(),
+            cgroup_id: Some(1_000_000),
+            cgroup_path: Some(format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{n:036}.slice")),
+            pod: Some(format!("team-of-billing/invoices-{n:010}")),
+            container: None,
+            map: None,
+            map_id: None,
+            in_effect: true,
+            pin_path: format!("/sys/fs/bpf/sockeye/v1/{name}/links/my_prog/{n:010}"),
+        };
+        Details { name: name.to_owned(), links: (0..links).map(link).collect(), ..Details::default() }
+    }
+
+    #[test]
+    fn what_is_cut_keeps_the_first_links_and_what_others_did() {
+        let twenty: Vec<Details> = (10..30).map(|n| details(&format!("p-{n}"), MAX_LINKS)).collect();
+        let drift = Drift { seen_at: String::new(), kind: DriftKind::LinkDetached, message: "m".into(), count: 1 };
+        let status = bound(BpfNodeStatus { details: twenty, ..BpfNodeStatus::default() }, Truncated::default());
+        assert!(status.details.iter().all(|details| details.links.len() == 16), "{:?}", status.truncated);
+        assert_eq!(status.truncated.unwrap().links, 20 * 48);
+
+        let message = Some("x".repeat(2000));
+        let many = (0..200).map(|n| Details {
+            message: message.clone(),
+            drift: vec![drift.clone()],
+            ..details(&format!("p-{n:03}"), 1)
+        });
+        let status = bound(BpfNodeStatus { details: many.collect(), ..BpfNodeStatus::default() }, Truncated::default());
+        assert!(serde_json::to_vec(&status).unwrap().len() <= MAX_BYTES);
+        assert!(status.details.len() == 200 && status.details.iter().all(|details| details.drift == [drift.clone()]));
+        assert!(status.truncated.unwrap().details > 0 && status.details[0].message.is_some());
+
+        let retained = RetainedMap { program: "p".into(), name: "m".into(), id: 1, pin_path: "/p".into() };
+        let status = BpfNodeStatus { retained: vec![retained; MAX_RETAINED + 7], ..BpfNodeStatus::default() };
+        assert_eq!(bound(status, Truncated::default()).truncated.unwrap().retained, 7);
+    }
+}
