@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
-use sockeye_crds::{BpfNode, BpfNodeStatus, BpfProgram, BpfRevision, names, node::Details};
+use sockeye_crds::{BpfNode, BpfNodeStatus, BpfProgram, BpfRevision, names, node::Details, program::MapSpec};
 
 use crate::{
     cluster::{SlimNode, SlimPod},
@@ -59,10 +59,7 @@ impl Watched for DeserializeGuard<BpfProgram> {
         if old.map(intent) == new.map(intent) {
             return Touched::program(name, Pace::Paced);
         }
-        // Whose maps it uses or used may wait with their deletion for that.
-        let readable = old.into_iter().chain(new).filter_map(|o| o.0.as_ref().ok());
-        let lenders = readable.flat_map(|it| lenders(&it.spec.maps)).map(str::to_owned);
-        Touched::Programs(lenders.chain([name]).collect(), Pace::Now)
+        with_lenders(name, [old, new], |program| &program.spec.maps)
     }
 
     fn trim(&mut self) {
@@ -75,14 +72,22 @@ impl Watched for DeserializeGuard<BpfProgram> {
     }
 }
 
+/// A BpfProgram, and those whose maps it uses or used: they may wait with their deletion for that.
+fn with_lenders<K>(
+    name: String,
+    states: [Option<&DeserializeGuard<K>>; 2],
+    maps: impl Fn(&K) -> &[MapSpec],
+) -> Touched {
+    let readable = states.into_iter().flatten().filter_map(|state| state.0.as_ref().ok());
+    let lenders = readable.flat_map(|state| lenders(maps(state))).map(str::to_owned);
+    Touched::Programs(lenders.chain([name]).collect(), Pace::Now)
+}
+
 impl Watched for DeserializeGuard<BpfRevision> {
     fn touched(old: Option<&Self>, new: Option<&Self>) -> Touched {
         let label = |o: &Self| o.labels().get(names::LABEL_PROGRAM).cloned();
         let Some(name) = new.or(old).and_then(label) else { return Touched::Nothing };
-        // Whose maps it uses may wait with their deletion for its end.
-        let readable = old.into_iter().chain(new).filter_map(|o| o.0.as_ref().ok());
-        let lenders = readable.flat_map(|it| lenders(&it.spec.maps)).map(str::to_owned);
-        Touched::Programs(lenders.chain([name]).collect(), Pace::Now)
+        with_lenders(name, [old, new], |revision| &revision.spec.maps)
     }
 
     fn trim(&mut self) {
