@@ -26,6 +26,9 @@ use super::{
 /// A runtime that takes longer than this to get from the connection to its first start is sought anew. It may be a while: it
 /// lets in one plugin at a time, and none while a container starts.
 const HANDSHAKE: Duration = Duration::from_secs(30);
+/// A connection stays open for so long after a refusal: the runtime hands on what it read and that the connection ended side by
+/// side, takes either first, and lets a start go on whose refusal it did not see (`nri/pkg/net/multiplex`, `conn.Read`).
+const LINGER: Duration = Duration::from_millis(250);
 
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
@@ -87,16 +90,17 @@ async fn speak(
 }
 
 /// Starts that are held. Dropped with the connection it refuses them, where a runtime that only saw the connection end would
-/// let them go on.
+/// let them go on; then it blocks until the runtime has seen every refusal.
 struct Pending {
     rulings: FuturesUnordered<BoxFuture<'static, (u32, Ruling)>>,
     streams: BTreeSet<u32>,
+    refused: Option<Instant>,
     out: net::UnixStream,
 }
 
 impl Pending {
     fn new(out: net::UnixStream) -> Self {
-        Self { rulings: FuturesUnordered::new(), streams: BTreeSet::new(), out }
+        Self { rulings: FuturesUnordered::new(), streams: BTreeSet::new(), refused: None, out }
     }
 
     fn add(&mut self, stream: u32, ruling: BoxFuture<'static, Ruling>) {
@@ -107,6 +111,9 @@ impl Pending {
     async fn next(&mut self) -> Option<(u32, Ruling)> {
         let ruled = self.rulings.next().await?;
         self.streams.remove(&ruled.0);
+        if ruled.1.is_err() {
+            self.refused = Some(Instant::now());
+        }
         Some(ruled)
     }
 }
@@ -116,7 +123,12 @@ impl Drop for Pending {
         for stream in &self.streams {
             let refusal = dialog::rule(*stream, Err("sockeye's agent is ending".to_owned()));
             // The socket does not block. Where it does not take this, nothing can be said any more.
-            let _unsaid = self.out.write_all(&refusal.encode());
+            if self.out.write_all(&refusal.encode()).is_ok() {
+                self.refused = Some(Instant::now());
+            }
+        }
+        if let Some(refused) = self.refused {
+            std::thread::sleep(LINGER.saturating_sub(refused.elapsed()));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Peers that are no runtime: none ends the agent, and each is sought again.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use tempfile::TempDir;
 use tokio::{
@@ -52,6 +55,26 @@ async fn garbage_ends_the_connection_and_nothing_else() {
     hook.hooked().await;
     let starting = hook.starts.recv().await.unwrap();
     assert_eq!((starting.pod.name.as_str(), starting.container), ("web-0", None));
+}
+
+/// The runtime takes what it read and the connection's end in either order, and lets a start go on whose refusal it did not see.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_outlasts_its_refusals() {
+    let (_dir, path) = socket();
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut hook = Hook::at(&path);
+    let mut stream = accept(&listener).await;
+    stream.write_all(RECORDED).await.unwrap();
+    hook.hooked().await;
+    let held = [hook.starts.recv().await.unwrap(), hook.starts.recv().await.unwrap()];
+    drop(hook);
+    let (mut said, mut last) = (Vec::new(), Instant::now());
+    while stream.read_buf(&mut said).await.unwrap() != 0 {
+        last = Instant::now();
+    }
+    assert!(last.elapsed() > Duration::from_millis(200), "closed {:?} after its last word", last.elapsed());
+    let refused = String::from_utf8_lossy(&said).matches("sockeye's agent is ending").count();
+    assert_eq!(refused, held.len());
 }
 
 #[tokio::test]
