@@ -2,12 +2,12 @@
 //! links alive whose pins someone removes, so that these can be pinned again as they were. A cache of what the pins and
 //! notes say, not a state to lose: an agent that starts anew opens the pins, and ends nothing by closing these.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::OwnedFd,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::held::{LinkKey, Names};
+use crate::{
+    held::{LinkKey, Names},
+    kernel::Fd,
+};
 
 /// The descriptors of one home.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub struct Kept {
     /// By function.
     pub programs: BTreeMap<String, KeptProgram>,
     /// By pin name.
-    pub maps: BTreeMap<String, OwnedFd>,
+    pub maps: BTreeMap<String, Fd>,
     /// By function and place.
     pub links: BTreeMap<LinkKey, KeptLink>,
     /// What ran before the revision that is on trial.
@@ -36,7 +36,7 @@ pub struct Previous {
 #[derive(Debug)]
 pub struct KeptProgram {
     /// Its descriptor.
-    pub fd: OwnedFd,
+    pub fd: Fd,
     /// Its ID.
     pub id: u32,
     /// The load that it came from, as the note said when it was last there.
@@ -47,7 +47,7 @@ pub struct KeptProgram {
 #[derive(Debug)]
 pub struct KeptLink {
     /// Its descriptor.
-    pub fd: OwnedFd,
+    pub fd: Fd,
     /// The ID of a link to a cgroup; 0 else: a map is asked each time.
     pub id: u32,
     /// The cgroup's path, as the note said when it was last there.

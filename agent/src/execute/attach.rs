@@ -8,7 +8,7 @@ use crate::{
     failure::{Failure, Obstacle, Place},
     held::{LinkKey, Site},
     kept::{Kept, KeptLink},
-    kernel::{SysError, bpf, cgroup::Cgroup, facts, info, load::ProgramKind},
+    kernel::{Fd, SysError, bpf, cgroup::Cgroup, facts, info, load::ProgramKind},
     layout, observe,
     on_map::{self, OnMap},
     order::Neighbour,
@@ -24,7 +24,7 @@ impl Executor<'_> {
     ) -> Result<(), Failure> {
         let kind = self.kind(function)?;
         let program = match progress.loaded.programs.get(function) {
-            Some(fd) => fd.try_clone().map_err(Failure::internal)?,
+            Some(fd) => Fd::clone(fd),
             None => self.dir.get(&layout::program(function))?,
         };
         match site {
@@ -38,7 +38,7 @@ impl Executor<'_> {
     fn to_cgroup(
         &self,
         function: &str,
-        program: &OwnedFd,
+        program: &Fd,
         cgroup: &Cgroup,
         attach_type: u32,
         before: Option<&Neighbour>,
@@ -59,15 +59,16 @@ impl Executor<'_> {
     /// A new link at a cgroup, before another where one is named; `place` is what a refusal is said of.
     fn link(
         &self,
-        program: &OwnedFd,
+        program: &Fd,
         cgroup: &Cgroup,
         attach_type: u32,
         before: Option<&Neighbour>,
         place: Place<'_>,
-    ) -> Result<OwnedFd, Failure> {
+    ) -> Result<Fd, Failure> {
         let directory = self.root.open(&cgroup.path)?;
         let before = before.and_then(|before| self.neighbour(before));
         link_before(program, &directory, attach_type, before.as_ref())
+            .map(Fd::from)
             .map_err(|error| Failure::attach(place, &error, &self.obstacle(&cgroup.path, attach_type)))
     }
 
@@ -77,7 +78,7 @@ impl Executor<'_> {
     }
 
     /// A link beside which one is to stand. Where its pin is gone it is no place to go by: the next plan has another.
-    fn neighbour(&self, Neighbour { program, key, .. }: &Neighbour) -> Option<OwnedFd> {
+    fn neighbour(&self, Neighbour { program, key, .. }: &Neighbour) -> Option<Fd> {
         let path = layout::beside(program, &layout::link(&key.function, &key.place));
         self.dir.get(&path).inspect_err(|error| tracing::debug!(%error, "no place to go by")).ok()
     }
@@ -108,7 +109,7 @@ impl Executor<'_> {
     fn to_map(
         &self,
         function: &str,
-        program: OwnedFd,
+        program: Fd,
         pin: &str,
         attach_type: u32,
         progress: &mut Progress<'_>,
@@ -117,7 +118,8 @@ impl Executor<'_> {
         let key = LinkKey::on_map(function, pin);
         let path = layout::link(function, &key.place);
         let map = self.dir.get(&layout::map(pin))?;
-        let link = bpf::map_link(program.as_fd(), map.as_fd(), attach_type).map_err(|error| refused(&error))?;
+        let link =
+            bpf::map_link(program.as_fd(), map.as_fd(), attach_type).map_err(|error| refused(&error))?.map(Fd::from);
         // Without a link first the pin, so that what is attached is never without one.
         let replaced = self.pin(link.as_ref().unwrap_or(&program), &path)?;
         progress.undo.push(match replaced {
@@ -165,7 +167,7 @@ impl Executor<'_> {
             updated => updated.map_err(|error| Failure::attach(Place::of(key), &error, &Obstacle::Moved))?,
         }
         if let Some(fd) = expected {
-            progress.undo.push(Undo::UpdateBack(key.clone(), fd.try_clone().map_err(Failure::internal)?));
+            progress.undo.push(Undo::UpdateBack(key.clone(), Fd::clone(fd)));
         }
         progress.attached += 1;
         Ok(())
@@ -177,7 +179,7 @@ impl Executor<'_> {
         &self,
         key: &LinkKey,
         pin: &str,
-        program: &OwnedFd,
+        program: &Fd,
         kept: &mut Kept,
     ) -> Result<(), Failure> {
         let map = self.dir.get(&layout::map(pin))?;
@@ -191,20 +193,15 @@ impl Executor<'_> {
         bpf::map_attach(program.as_fd(), map.as_fd(), attach_type)
             .map_err(|error| Failure::attach(Place::of(key), &error, &own_obstacle()))?;
         self.pin(program, &layout::link(&key.function, &key.place))?;
-        let fd = program.try_clone().map_err(Failure::internal)?;
+        let fd = Fd::clone(program);
         kept.links.insert(key.clone(), KeptLink { fd, id: 0, path: None, attached: Some(attach_type) });
         Ok(())
     }
 }
 
 /// Attaches before another link; at the end, where that one has gone meanwhile: the next plan has another place.
-fn link_before(
-    program: &OwnedFd,
-    cgroup: &OwnedFd,
-    attach_type: u32,
-    before: Option<&OwnedFd>,
-) -> Result<OwnedFd, SysError> {
-    let create = |before: Option<&OwnedFd>| {
+fn link_before(program: &Fd, cgroup: &OwnedFd, attach_type: u32, before: Option<&Fd>) -> Result<OwnedFd, SysError> {
+    let create = |before: Option<&Fd>| {
         bpf::link_create(program.as_fd(), cgroup.as_fd(), attach_type, before.map(|fd| fd.as_fd()))
     };
     match create(before) {

@@ -31,7 +31,7 @@ use crate::{
     host::Order,
     kept::{Kept, KeptProgram, Previous},
     kernel::{
-        SysError,
+        Fd, SysError,
         bpffs::{self, Dir},
         cgroup::Cgroup,
         cgroup::Root,
@@ -238,7 +238,7 @@ impl<'a> Executor<'a> {
             progress.undo.push(Undo::RestoreSource(pin.clone(), before));
         }
         let replaced = self.pin(fd, &layout::map(&pin))?;
-        progress.made.maps.insert(pin.clone(), fd.try_clone().map_err(Failure::internal)?);
+        progress.made.maps.insert(pin.clone(), Fd::clone(fd));
         progress.undo.push(match replaced {
             Some(fd) => Undo::RepinMap(pin.clone(), fd),
             None => Undo::UnpinMap(pin.clone()),
@@ -259,7 +259,7 @@ impl<'a> Executor<'a> {
         let load_key = self.order.wanted.map(|wanted| wanted.load_key.clone()).ok_or_else(missing)?;
         // The note first: a pin whose note is of another program counts as one whose load is not known.
         let origin = Origin { load_key, program_id: info::program_id(fd.as_fd())? };
-        let made = fd.try_clone().map_err(Failure::internal)?;
+        let made = Fd::clone(fd);
         let origin_before = self.note(&layout::origin(function), &origin.note())?;
         let replaced = match self.pin(fd, &layout::program(function)) {
             Ok(replaced) => replaced,
@@ -272,7 +272,7 @@ impl<'a> Executor<'a> {
             Some(fd) => {
                 let load_key = origin_before.as_deref().and_then(Origin::parse).map(|origin| origin.load_key);
                 let id = info::program_id(fd.as_fd())?;
-                let before = KeptProgram { fd: fd.try_clone().map_err(Failure::internal)?, id, load_key };
+                let before = KeptProgram { fd: Fd::clone(&fd), id, load_key };
                 progress.replaced.insert(function.to_owned(), before);
                 Undo::RepinProgram(function.to_owned(), fd, origin_before)
             }

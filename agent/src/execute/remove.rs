@@ -1,12 +1,12 @@
 //! What is taken away: links, pins, at last the home.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 
 use super::Executor;
 use crate::{
     held::LinkKey,
     kept::Kept,
-    kernel::{SysError, bpf, bpffs, info},
+    kernel::{Fd, SysError, bpf, bpffs, info},
     layout, on_map,
 };
 
@@ -34,7 +34,7 @@ impl Executor<'_> {
     }
 
     /// Ends what stands at a link's place, or stood there.
-    pub(super) fn let_go(&self, key: &LinkKey, link: &OwnedFd, kept: &Kept) -> Result<(), SysError> {
+    pub(super) fn let_go(&self, key: &LinkKey, link: &Fd, kept: &Kept) -> Result<(), SysError> {
         if let Some(pin) = key.map()
             && info::is_program(link.as_fd())?
         {
@@ -49,7 +49,7 @@ impl Executor<'_> {
 
     /// Where a map holds a program without a link. A killed agent may have left another one of the function there than the
     /// pin says: the function's own.
-    fn detach_from_map(&self, function: &str, pin: &str, program: &OwnedFd, kept: &Kept) -> Result<(), SysError> {
+    fn detach_from_map(&self, function: &str, pin: &str, program: &Fd, kept: &Kept) -> Result<(), SysError> {
         let pinned = existing(self.dir.get(&layout::map(pin)))?;
         let maps = [pinned.as_ref(), kept.maps.get(pin)];
         let own = existing(self.dir.get(&layout::program(function)))?;
@@ -95,7 +95,7 @@ impl Executor<'_> {
     }
 }
 
-fn existing(answer: Result<OwnedFd, SysError>) -> Result<Option<OwnedFd>, SysError> {
+fn existing(answer: Result<Fd, SysError>) -> Result<Option<Fd>, SysError> {
     match answer {
         Ok(fd) => Ok(Some(fd)),
         Err(error) if error.is_not_found() => Ok(None),

@@ -1,16 +1,13 @@
 //! Undo: the inverse of what was done, in reverse. What can't be undone is said, and found by the next observation.
 
-use std::{
-    mem,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::{mem, os::fd::AsFd as _};
 
 use super::{Executor, Progress};
 use crate::{
     failure::Failure,
     held::LinkKey,
     kept::Kept,
-    kernel::{bpf, cgroup::Cgroup},
+    kernel::{Fd, bpf, cgroup::Cgroup},
     layout,
 };
 
@@ -18,13 +15,13 @@ use crate::{
 pub(super) enum Undo {
     Leave,
     UnpinMap(String),
-    RepinMap(String, OwnedFd),
+    RepinMap(String, Fd),
     UnpinProgram(String),
-    RepinProgram(String, OwnedFd, Option<String>),
+    RepinProgram(String, Fd, Option<String>),
     Detach(LinkKey),
-    RepinLink(LinkKey, OwnedFd),
-    UpdateBack(LinkKey, OwnedFd),
-    ReplaceBack(LinkKey, OwnedFd),
+    RepinLink(LinkKey, Fd),
+    UpdateBack(LinkKey, Fd),
+    ReplaceBack(LinkKey, Fd),
     Release(String),
     Retain(String),
     RestoreSource(String, Option<String>),

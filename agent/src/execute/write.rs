@@ -1,16 +1,13 @@
 //! Notes and pins as they are written: over what is there, in one step, or again where someone removed them.
 
-use std::{
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
-};
+use std::{os::fd::AsFd as _, path::Path};
 
 use super::Executor;
 use crate::{
     failure::Failure,
     held::LinkKey,
     kept::{Kept, KeptProgram},
-    kernel::SysError,
+    kernel::{Fd, SysError},
     layout::{self, Origin},
 };
 
@@ -28,7 +25,7 @@ impl Executor<'_> {
     }
 
     /// Pins over what is there, and gives that. Makes the directory where it is not there (any more).
-    pub(super) fn pin(&self, fd: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, SysError> {
+    pub(super) fn pin(&self, fd: &Fd, path: &Path) -> Result<Option<Fd>, SysError> {
         match self.dir.pin(path, fd.as_fd()) {
             Err(error) if error.is_not_found() => {
                 path.parent().map_or(Ok(false), |parent| self.dir.make_dir(parent))?;
@@ -44,7 +41,7 @@ impl Executor<'_> {
     }
 
     /// Pins over what is there.
-    pub(super) fn pin_over(&self, fd: &OwnedFd, path: &Path) -> Result<(), SysError> {
+    pub(super) fn pin_over(&self, fd: &Fd, path: &Path) -> Result<(), SysError> {
         self.dir.replace(path, &layout::staging(), |at| self.dir.pin(at, fd.as_fd()))
     }
 

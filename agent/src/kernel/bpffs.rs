@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Call as _, SysError, bpf, fault};
+use super::{Call as _, Fd, SysError, bpf, fault};
 
 /// `BPF_FS_MAGIC`
 const MAGIC: u64 = 0xcafe_4a11;
@@ -150,9 +150,9 @@ impl Dir {
     }
 
     /// Opens what is pinned.
-    pub fn get(&self, name: &Path) -> Result<OwnedFd, SysError> {
+    pub fn get(&self, name: &Path) -> Result<Fd, SysError> {
         let (from, rest) = self.walk_of_bpf(name);
-        bpf::obj_get(from, &rest).call(|| self.show("BPF_OBJ_GET of", name))
+        bpf::obj_get(from, &rest).map(Fd::from).call(|| self.show("BPF_OBJ_GET of", name))
     }
 
     /// bpf(2) takes a directory to begin from since 6.5.

@@ -22,7 +22,7 @@ use sockeye_ebpf::{
 };
 
 use super::{
-    SysError, bpf,
+    Fd, SysError, bpf,
     bpf::{ProgAttr, ProgBtf},
     map,
 };
@@ -54,7 +54,7 @@ pub struct ProgramKind {
 #[derive(Debug)]
 pub enum MapSource {
     /// A map that is already there, of the same shape.
-    Reuse(OwnedFd),
+    Reuse(Fd),
     /// A new one, with sizes settled.
     Create {
         /// Bytes.
@@ -68,9 +68,9 @@ pub enum MapSource {
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// By the function's name.
-    pub programs: BTreeMap<String, OwnedFd>,
+    pub programs: BTreeMap<String, Fd>,
     /// By the map's name in the ELF.
-    pub maps: BTreeMap<String, OwnedFd>,
+    pub maps: BTreeMap<String, Fd>,
 }
 
 /// Why an object did not load.
@@ -159,6 +159,7 @@ pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Resul
                 created.insert(name.clone());
                 map::create(&name, &definition, entries, btf.as_ref().map(|fd| fd.as_fd()))
                     .map_err(|source| LoadError::Map { name: name.clone(), source })?
+                    .into()
             }
         };
         maps.insert(name.clone(), fd);
@@ -174,7 +175,7 @@ pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Resul
     let mut loaded = Loaded { programs: BTreeMap::new(), maps };
     for (name, kind) in programs {
         let fd = load_program(&object, name, kind, btf.as_ref())?;
-        loaded.programs.insert(name.to_owned(), fd);
+        loaded.programs.insert(name.to_owned(), fd.into());
     }
     for (name, definition) in definitions.iter().filter(|(name, _)| created.contains(name)) {
         fill_slots(&object, name, definition, &loaded)?;

@@ -29,7 +29,10 @@ pub mod map;
 pub mod probe;
 pub mod ring;
 
-use std::io;
+use std::{io, os::fd::OwnedFd, sync::Arc};
+
+/// A descriptor that several hold; it is closed with the last of them.
+pub type Fd = Arc<OwnedFd>;
 
 /// A system call that the kernel refused.
 #[derive(Debug, thiserror::Error)]

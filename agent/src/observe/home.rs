@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ use crate::{
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names, Site},
     kept::{Kept, KeptLink, KeptProgram},
     kernel::{
-        Call as _, SysError,
+        Fd, SysError,
         bpffs::Dir,
         cgroup::Root,
         info::{self, LinkInfo},
@@ -246,7 +246,7 @@ impl Reader<'_> {
         Ok(HeldLink { info, path, in_effect, believed: false, pinned })
     }
 
-    fn pinned_on_map(&mut self, key: &LinkKey, pin: &str, fd: OwnedFd) -> Result<HeldLink, SysError> {
+    fn pinned_on_map(&mut self, key: &LinkKey, pin: &str, fd: Fd) -> Result<HeldLink, SysError> {
         let attached = match self.kept.links.remove(key) {
             Some(KeptLink { fd: kept, attached: Some(attach_type), .. })
                 if info::is_program(fd.as_fd())?
@@ -271,7 +271,7 @@ impl Reader<'_> {
         if in_effect && !held.is_link() && info::program_id(kept.fd.as_fd())? != held.info.program_id {
             // The pin is of the program before: what is attached has to be pinned in its place.
             let own = own.ok_or_else(|| not_kept(key))?;
-            kept.fd = own.try_clone().call(|| "dup of a program")?;
+            kept.fd = Fd::clone(own);
             held.pinned = false;
         }
         Ok(held)
