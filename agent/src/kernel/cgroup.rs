@@ -1,29 +1,28 @@
 //! Cgroups: the cgroup v2 root that is this node's, and the cgroups below it.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::{
-        fd::{BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    fs, io,
+    os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use sockeye_crds::node::CgroupMode;
 
-use super::{Call as _, SysError};
+use super::{Call as _, Fd, SysError};
 
 /// `CGROUP2_SUPER_MAGIC`
 const MAGIC: u64 = 0x6367_7270;
 
 /// The node's cgroup root.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Root {
     /// Where it is in this process's mount namespace.
     pub path: PathBuf,
     /// Whether v1 controllers stand beside it.
     pub mode: CgroupMode,
+    /// From it cgroups are named: see [`Dir`](super::bpffs::Dir) for what the way to it would cost each call.
+    fd: Fd,
     /// Its file system: what lies below the root is a cgroup v2 directory where it is on that one.
     device: u64,
 }
@@ -73,8 +72,10 @@ impl Root {
                 .map(|m| PathBuf::from(unescape(m.mount_point)))
                 .ok_or(RootError::NotMounted)?,
         };
-        let device = fs::metadata(&path).call(|| format!("stat of {}", path.display()))?.dev();
-        Ok(Self { path, mode, device })
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&path, flags, Mode::empty()).call(|| format!("open of {}", path.display()))?;
+        let device = rustix::fs::fstat(&fd).call(|| format!("fstat of {}", path.display()))?.st_dev;
+        Ok(Self { path, mode, fd: fd.into(), device })
     }
 
     /// The directory of a cgroup, by its path below the root.
@@ -84,13 +85,12 @@ impl Root {
 
     /// Looks up a cgroup by its path below the root. `InvalidInput` means that the directory is no cgroup v2 one.
     pub fn cgroup(&self, path: &str) -> Result<Cgroup, SysError> {
-        let dir = self.join(path);
-        let named = || format!("stat of {}", dir.display());
-        let meta = fs::metadata(&dir).call(named)?;
-        if meta.dev() != self.device {
+        let named = || format!("stat of {}", self.join(path).display());
+        let stat = rustix::fs::statat(&*self.fd, below(path), AtFlags::empty()).call(named)?;
+        if stat.st_dev != self.device || !FileType::from_raw_mode(stat.st_mode).is_dir() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a cgroup v2 directory")).call(named);
         }
-        Ok(Cgroup { id: meta.ino(), path: path.to_owned() })
+        Ok(Cgroup { id: stat.st_ino, path: path.to_owned() })
     }
 
     /// The names of the cgroups right below one; none where it is not there (any more).
@@ -127,8 +127,17 @@ impl Root {
 
     /// Opens a cgroup, to attach to it or query it.
     pub fn open(&self, path: &str) -> Result<OwnedFd, SysError> {
-        let dir = self.join(path);
-        File::open(&dir).map(OwnedFd::from).call(|| format!("open of {}", dir.display()))
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&*self.fd, below(path), flags, Mode::empty());
+        opened.call(|| format!("open of {}", self.join(path).display()))
+    }
+}
+
+/// As the kernel walks from the root to a path below it.
+fn below(path: &str) -> &str {
+    match path.trim_start_matches('/') {
+        "" => ".",
+        below => below,
     }
 }
 
