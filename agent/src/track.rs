@@ -17,8 +17,9 @@ use crate::{
     drift::{self, Seen},
     failure::Failure,
     held::{Held, HeldMap},
-    kernel::info::MapInfo,
+    kernel::{facts::Machine, info::MapInfo},
     pods::Needs,
+    shape::Shape,
     wanted::Wanted,
 };
 
@@ -67,7 +68,9 @@ pub struct Track {
     /// The wanted revision; absent once the BpfProgram is to have nothing here.
     pub revision: Option<String>,
     /// What that revision comes to on this node; absent where that can't be told.
-    pub wanted: Option<Wanted>,
+    pub wanted: Option<Arc<Wanted>>,
+    /// Where that is to run among others.
+    priority: Option<i64>,
     /// What is there, as last observed.
     pub held: Held,
     /// Whether planning from what is there to what is wanted gives nothing to do.
@@ -78,6 +81,8 @@ pub struct Track {
     pub suspended: Option<String>,
     /// Maps of the last load that are not pinned, by name; what no program uses of these went with the loader.
     pub unpinned: BTreeMap<String, MapInfo>,
+    /// What its maps may hold, once it has been asked for.
+    map_bytes: Option<MapBytes>,
     /// Where it has device programs, one of others' at or below each place, by the place's path: where that is, and its ID.
     pub devices: BTreeMap<String, (String, u32)>,
     /// How many of its links were attached anew, since the agent started, to stand elsewhere among others.
@@ -102,6 +107,15 @@ pub struct Track {
     seen: bool,
     failures: u32,
     retry_at: Option<Instant>,
+}
+
+/// What the maps of one BpfProgram may hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MapBytes {
+    /// Bytes, of those that are no other BpfProgram's.
+    pub own: u64,
+    /// Whether any is.
+    pub shares: bool,
 }
 
 /// What of a revision is asked of every BpfProgram in every pass.
@@ -203,6 +217,12 @@ impl Track {
         self.told = revision.cloned();
     }
 
+    /// Takes what the revision comes to on this node.
+    pub fn want(&mut self, wanted: Option<Arc<Wanted>>) {
+        self.priority = wanted.as_ref().map(|wanted| wanted.priority);
+        self.wanted = wanted;
+    }
+
     /// What has to be known of pods for what is wanted.
     pub const fn needs(&self) -> Needs {
         self.gist.needs
@@ -236,9 +256,22 @@ impl Track {
         self.failure.as_ref().is_some_and(|failure| failure.reason == Reason::CgroupNotFound) && !self.goes_on()
     }
 
-    /// Whether any program of it uses the map of that ID.
-    pub fn uses(&self, map: u32) -> bool {
-        self.held.functions.values().any(|function| function.info.map_ids.contains(&map))
+    /// What its maps may hold. One that is not pinned counts as long as the agent that loaded it runs.
+    pub fn map_bytes(&mut self, machine: &Machine) -> MapBytes {
+        let Self { held, unpinned, .. } = self;
+        let uses = |map: u32| held.functions.values().any(|function| function.info.map_ids.contains(&map));
+        *self.map_bytes.get_or_insert_with(|| {
+            let pinned = held.maps.values().filter(|map| map.from.is_none()).map(HeldMap::shape);
+            let unpinned = unpinned.values().filter(|map| uses(map.id)).map(Shape::of);
+            let own = pinned.chain(unpinned).fold(0, |sum: u64, shape| sum.saturating_add(shape.bytes(machine)));
+            MapBytes { own, shares: held.maps.values().any(|map| map.from.is_some()) }
+        })
+    }
+
+    /// Takes what an execution left that no pin tells.
+    pub fn loaded(&mut self, unpinned: BTreeMap<String, MapInfo>) {
+        self.unpinned = unpinned;
+        self.map_bytes = None;
     }
 
     /// Whether any of its maps is to be another BpfProgram's.
@@ -248,7 +281,7 @@ impl Track {
 
     /// Where it is to run among others, and where it was.
     pub fn priorities(&self) -> impl Iterator<Item = i64> {
-        self.gist.priority.into_iter().chain(self.wanted.as_ref().map(|wanted| wanted.priority))
+        self.gist.priority.into_iter().chain(self.priority)
     }
 
     /// What is wanted can't be told: what is there stays, and is told with the reason.
@@ -313,6 +346,7 @@ impl Track {
             }
         }
         self.held = held;
+        self.map_bytes = None;
     }
 }
 

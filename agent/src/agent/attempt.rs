@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Instant,
 };
 
@@ -15,12 +16,10 @@ use crate::{
     drift,
     execute::Executed,
     failure::Failure,
-    held::HeldMap,
     host::{Host, Order},
     kernel::{SysError, cgroup::Cgroup, facts::Machine, load::KernelBtf},
     plan::{self, Step, plan},
-    shape::Shape,
-    track::{self, Track},
+    track::{self, MapBytes, Track},
     wanted::{Here, Wanted},
 };
 
@@ -50,7 +49,7 @@ impl<H: Host> Agent<H> {
         bytes: &impl Bytes,
         kernel_btf: &KernelBtf,
     ) -> Result<(), Failure> {
-        let wanted = revision.map(|revision| Wanted::new(revision, here)).transpose();
+        let wanted = revision.map(|revision| Wanted::new(revision, here).map(Arc::new)).transpose();
         let mut found = Some(self.take_in(name, wanted.as_ref().ok().cloned().flatten(), look)?);
         if revision.is_some() && self.is_suspended(name)? {
             return Ok(());
@@ -58,10 +57,10 @@ impl<H: Host> Agent<H> {
         let wanted = wanted?;
         for _ in 0..ROUNDS {
             let around = block_in_place(|| {
-                let cgroups = found.take().map_or_else(|| self.cgroups(wanted.as_ref()), Ok)?;
-                self.around(wanted.as_ref(), cgroups)
+                let cgroups = found.take().map_or_else(|| self.cgroups(wanted.as_deref()), Ok)?;
+                self.around(wanted.as_deref(), cgroups)
             })?;
-            if self.round(name, wanted.as_ref(), &around, here, bytes, kernel_btf).await? {
+            if self.round(name, wanted.as_deref(), &around, here, bytes, kernel_btf).await? {
                 self.look_for_devices(name);
                 if let Some(refusal) = wanted.and_then(|wanted| plan::missing(&wanted, &around.cgroups)) {
                     return Err(Failure { partial: true, ..refusal.into() });
@@ -97,17 +96,22 @@ impl<H: Host> Agent<H> {
 
     /// Observes, and takes in what is wanted and what others have done; gives the wanted cgroups that exist. These are looked
     /// for after the rest: of a link that died with its cgroup the cgroup must not be seen any more.
-    fn take_in(&mut self, name: &str, wanted: Option<Wanted>, look: Look) -> Result<BTreeMap<String, Cgroup>, Failure> {
+    fn take_in(
+        &mut self,
+        name: &str,
+        wanted: Option<Arc<Wanted>>,
+        look: Look,
+    ) -> Result<BTreeMap<String, Cgroup>, Failure> {
         let observed = match look {
             Look::Anew => Some(block_in_place(|| self.host.observe(name))?),
             Look::Known => None,
         };
-        let cgroups = block_in_place(|| self.cgroups(wanted.as_ref()))?;
+        let cgroups = block_in_place(|| self.cgroups(wanted.as_deref()))?;
         let of_spec = wanted.as_ref().is_some_and(|wanted| wanted.suspended).then(|| "spec.suspend is true".to_owned());
         let suspended = self.suspended.clone().or(of_spec);
         let expected = self.suspended.is_some();
         let track = self.track(name);
-        track.wanted = wanted;
+        track.want(wanted);
         track.suspended = suspended;
         if let Some(held) = observed {
             let watched = track.settled && !expected;
@@ -152,7 +156,7 @@ impl<H: Host> Agent<H> {
             let track = self.track(name);
             track.moved += moved;
             if loads {
-                track.unpinned = unpinned;
+                track.loaded(unpinned);
             }
             if !refused.is_empty() {
                 return Err(Failure::at_pods(refused));
@@ -184,19 +188,23 @@ impl<H: Host> Agent<H> {
         self.track(name).devices = strangers;
     }
 
-    /// What the maps of all other BpfPrograms here may hold. One that is shared counts with the one whose it is; one that is not
-    /// pinned, as long as the agent that loaded it runs.
+    /// What the maps of all other BpfPrograms here may hold. One that is shared counts with the one whose it is.
     fn map_bytes_besides(&mut self, name: &str, machine: &Machine) -> u64 {
         // An agent that has just started has not come to all of them yet.
         let unseen = self.tracks.iter().filter(|(_, track)| !track.observed);
         let unseen: Vec<String> = unseen.map(|(other, _)| other.clone()).collect();
         unseen.iter().for_each(|other| self.refresh(other));
-        let others = || self.tracks.iter().filter(|(other, _)| *other != name).map(|(_, track)| track);
-        let pinned = others().flat_map(|track| track.held.maps.values());
-        let own = pinned.filter(|map| track::owned(&self.tracks, map).is_none()).map(HeldMap::shape);
-        let unpinned =
-            others().flat_map(|track| track.unpinned.values().filter(|map| track.uses(map.id))).map(Shape::of);
-        own.chain(unpinned).fold(0, |sum, shape| sum.saturating_add(shape.bytes(machine)))
+        let (mut sum, mut sharing) = (0_u64, Vec::new());
+        for (other, track) in &mut self.tracks {
+            let MapBytes { own, shares } = track.map_bytes(machine);
+            sum = sum.saturating_add(own);
+            sharing.extend(shares.then(|| other.clone()));
+        }
+        sum = sum.saturating_sub(self.track(name).map_bytes(machine).own);
+        let sharing = sharing.iter().filter(|other| *other != name).filter_map(|other| self.tracks.get(other));
+        let maps = sharing.flat_map(|track| track.held.maps.values());
+        let orphans = maps.filter(|map| map.from.is_some() && track::owned(&self.tracks, map).is_none());
+        orphans.map(|map| map.shape().bytes(machine)).fold(sum, u64::saturating_add)
     }
 
     fn cgroups(&self, wanted: Option<&Wanted>) -> Result<BTreeMap<String, Cgroup>, SysError> {

@@ -56,7 +56,7 @@ use attempt::Look;
 pub use halt::Detached;
 pub use starts::NotYet;
 pub use wants::{Bytes, Missing, Wants};
-use work::Work;
+use work::{Census, Work};
 
 /// What others leave to do is done at once; so often in one pass.
 const ROUNDS: usize = 4;
@@ -105,6 +105,8 @@ pub struct Agent<H> {
     beside: Beside,
     /// Whether BpfPrograms stand in any order but that of their attachment, as of the last look.
     ordered: bool,
+    /// Whether a map of any is to be another's, as of then.
+    sharing: bool,
     /// The pods as they were at the last look, and whether they were others before.
     pods: Pods,
     pods_moved: bool,
@@ -147,6 +149,7 @@ impl<H: Host> Agent<H> {
             marked: false,
             beside: Beside::default(),
             ordered: false,
+            sharing: false,
             pods: Pods::default(),
             pods_moved: false,
             pods_root: String::new(),
@@ -160,9 +163,9 @@ impl<H: Host> Agent<H> {
     /// sweep, all.
     pub async fn pass(&mut self, wants: &Wants, bytes: &impl Bytes, sweep: bool) {
         let kernel_btf = KernelBtf::default();
-        let needs = self.take(wants);
+        let census @ Census { needs, .. } = self.take(wants);
         // Without bpffs nothing can be told of what is there, and nothing kept: every attempt fails, and says so.
-        let here = block_in_place(|| self.look(wants, needs, sweep)).map_err(Failure::from);
+        let here = block_in_place(|| self.look(wants, census, sweep)).map_err(Failure::from);
         let Work { leave, mut due, look, go_on } = self.work(wants, needs, sweep);
         if let Ok(here) = &here {
             for (name, why) in leave {
@@ -213,7 +216,8 @@ impl<H: Host> Agent<H> {
 
     /// Looks whether bpffs is there, and the same as before; in a sweep for homes that nobody wants; whether anything is to be
     /// attached at all; and at what revisions are worked out with, pods among it.
-    fn look(&mut self, wants: &Wants, needs: Needs, sweep: bool) -> Result<Here, ObserveError> {
+    fn look(&mut self, wants: &Wants, census: Census, sweep: bool) -> Result<Here, ObserveError> {
+        let Census { needs, differ, share, .. } = census;
         let bpffs = self.host.bpffs();
         let before = self.bpffs.replace(bpffs.as_ref().ok().map(|bpffs| bpffs.device));
         let Bpffs { device, suspended: mark } = bpffs?;
@@ -241,7 +245,8 @@ impl<H: Host> Agent<H> {
             self.tracks.values_mut().for_each(Track::forget_failures);
         }
         let mut here = self.host.here(needs)?;
-        self.ordered = !here.lacking.order && others::differ(self.tracks.values().flat_map(Track::priorities));
+        self.ordered = differ && !here.lacking.order;
+        self.sharing = share;
         if needs.pods {
             let cgroups = self.host.pod_cgroups(needs.containers)?;
             self.told.retain(|uid, _| cgroups.contains_key(uid));
@@ -289,7 +294,7 @@ impl<H: Host> Agent<H> {
             for track in tracks.values_mut().filter(|track| track.waits_for_cgroup()) {
                 let all =
                     |wanted: &Wanted| host.cgroups(wanted).is_ok_and(|there| plan::missing(wanted, &there).is_none());
-                if track.wanted.as_ref().is_some_and(all) {
+                if track.wanted.as_deref().is_some_and(all) {
                     track.forget_failures();
                     has_come = true;
                 }

@@ -59,7 +59,7 @@ impl<H: Host> Agent<H> {
         }
         let mut places: BTreeMap<(&str, u32), BTreeMap<u32, Neighbour>> = BTreeMap::new();
         for (name, Track { wanted, held, .. }) in &self.tracks {
-            let Some(Wanted { priority, .. }) = wanted else { continue };
+            let Some(Wanted { priority, .. }) = wanted.as_deref() else { continue };
             for (key, link) in held.links.iter().filter(|(_, link)| link.in_effect) {
                 let Some(path) = link.path.as_deref().filter(|path| at(path, link.info.attach_type)) else { continue };
                 let one = Neighbour { program: name.clone(), key: key.clone(), priority: *priority };
@@ -85,7 +85,8 @@ impl<H: Host> Agent<H> {
         }
         let settled = |track: &Track| track.failure.is_none();
         let waits = |track: &Track| matches!(&track.failure, Some(why) if why.reason == Reason::SharedMapMissing);
-        let maps = self.tracks.iter().filter(|(_, track)| {
+        let sharing = self.sharing.then_some(&self.tracks).into_iter().flatten();
+        let maps = sharing.filter(|(_, track)| {
             track.shares() && (settled(track) && self.shares_another(track) || waits(track) && self.has_all(track))
         });
         let mut stale: BTreeSet<String> = maps.map(|(name, _)| name.clone()).collect();
@@ -116,6 +117,6 @@ impl<H: Host> Agent<H> {
     }
 }
 
-pub(super) fn differ(mut priorities: impl Iterator<Item = i64>) -> bool {
+fn differ(mut priorities: impl Iterator<Item = i64>) -> bool {
     priorities.next().is_some_and(|first| priorities.any(|priority| priority != first))
 }

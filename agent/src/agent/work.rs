@@ -1,6 +1,6 @@
 //! `Work`: what a pass has to do, by what is wanted and by what happened since the last.
 
-use std::{collections::BTreeMap, mem, time::Instant};
+use std::{cmp::Ordering, collections::BTreeMap, mem, time::Instant};
 
 use super::{Agent, Wants, attempt::Look};
 use crate::{host::Host, pods::Needs, track::Track};
@@ -18,17 +18,42 @@ pub(super) struct Work {
     pub go_on: BTreeMap<String, Look>,
 }
 
+/// What all BpfPrograms together ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Census {
+    /// What has to be known of pods.
+    pub needs: Needs,
+    /// Whether any is to stand elsewhere among others than in the order of attachment.
+    pub differ: bool,
+    /// Whether any map is to be another's.
+    pub share: bool,
+    priority: Option<i64>,
+}
+
+impl Census {
+    fn count(&mut self, track: &Track) {
+        self.needs = self.needs.and(track.needs_in_all());
+        self.share |= track.shares();
+        for priority in track.priorities() {
+            self.differ |= *self.priority.get_or_insert(priority) != priority;
+        }
+    }
+}
+
 impl<H: Host> Agent<H> {
-    /// Takes what is wanted, and says what has to be known of pods for that. Tracks and revisions are both in the order of names,
-    /// so that one walk along both does it; what has not changed, as most has not, is not looked into.
-    pub(super) fn take(&mut self, wants: &Wants) -> Needs {
+    /// Takes what is wanted, and says what that asks for. Tracks and revisions are both in the order of names, so that one walk
+    /// along both does it; what has not changed, as most has not, is not looked into.
+    pub(super) fn take(&mut self, wants: &Wants) -> Census {
         let mut revisions = wants.run.iter().peekable();
         let mut new = Vec::new();
         for (name, track) in &mut self.tracks {
-            while let Some(one) = revisions.next_if(|(wanted, _)| *wanted < name) {
-                new.push(one);
-            }
-            let revision = revisions.next_if(|(wanted, _)| *wanted == name).map(|(_, revision)| revision);
+            let revision = loop {
+                match revisions.peek().map(|(wanted, _)| wanted.cmp(&name)) {
+                    Some(Ordering::Less) => new.extend(revisions.next()),
+                    Some(Ordering::Equal) => break revisions.next().map(|(_, revision)| revision),
+                    _ => break None,
+                }
+            };
             if wants.tells_of(name) {
                 track.take(revision);
             }
@@ -39,7 +64,9 @@ impl<H: Host> Agent<H> {
                 track.take(Some(revision));
             }
         }
-        self.tracks.values().map(Track::needs_in_all).fold(Needs::default(), Needs::and)
+        let mut census = Census::default();
+        self.tracks.values().for_each(|track| census.count(track));
+        census
     }
 
     /// What there is to do.

@@ -170,7 +170,7 @@ fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &
     let Track { held, wanted, failure, suspended, unpinned, drift, .. } = track;
     let message = failure.as_ref().map(|f| &f.message).or(suspended.as_ref());
     let of_unpinned = unpinned.iter().filter(|(_, info)| shown.unpinned.contains(&info.id));
-    let of_unpinned = of_unpinned.map(|(name, info)| map_entry(name, info, wanted.as_ref(), true, None));
+    let of_unpinned = of_unpinned.map(|(name, info)| map_entry(name, info, wanted.as_deref(), true, None));
     let used: BTreeSet<u32> = held.functions.values().flat_map(|f| f.info.map_ids.iter().copied()).collect();
     Details {
         name: name.to_owned(),
@@ -183,7 +183,7 @@ fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &
         maps: shown
             .maps
             .iter()
-            .map(|(map, held)| loaded_map(map, held, wanted.as_ref(), &used, shown, home))
+            .map(|(map, held)| loaded_map(map, held, wanted.as_deref(), &used, shown, home))
             .chain(of_unpinned)
             .take(MAX_MAPS)
             .collect(),
@@ -194,7 +194,7 @@ fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &
             .links
             .iter()
             .take(MAX_LINKS)
-            .map(|(key, link)| attached_link(key, link, wanted.as_ref(), home))
+            .map(|(key, link)| attached_link(key, link, wanted.as_deref(), home))
             .collect(),
     }
 }
