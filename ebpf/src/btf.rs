@@ -104,7 +104,8 @@ impl<'a> Btf<'a> {
         if header < 24 || strings.first() != Some(&0) || strings.last() != Some(&0) {
             return Err(BtfError("its strings do not begin and end with NUL"));
         }
-        let mut btf = Self { strings, types: Vec::new() };
+        // Most types are a header of twelve bytes, and something after it.
+        let mut btf = Self { strings, types: Vec::with_capacity((types.len() / 16).min(MAX_TYPES)) };
         let mut rest = types;
         while !rest.is_empty() {
             let (mut one, after) = Type::split(rest)?;

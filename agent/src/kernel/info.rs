@@ -217,17 +217,21 @@ impl FdInfo {
         let mut buffer = [0; 4096];
         let read = File::open(&path).and_then(|mut file| file.read(&mut buffer)).call(|| format!("read of {path}"))?;
         let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default());
-        let field = |key: &str| {
-            text.lines().find_map(|line| line.split_once(':').filter(|(k, _)| *k == key).map(|(_, v)| v.trim()))
-        };
-        if field(kind).is_none() {
-            let found = io::Error::new(io::ErrorKind::InvalidData, format!("the object has no {kind}"));
-            return Err(found).call(|| path);
+        let (mut facts, mut is_kind) = (Self { memlock: 0, frozen: false }, false);
+        for (key, value) in text.lines().filter_map(|line| line.split_once(":\t")) {
+            match key {
+                "memlock" => facts.memlock = value.parse().unwrap_or_default(),
+                "frozen" => facts.frozen = value == "1",
+                key => is_kind |= key == kind,
+            }
         }
-        Ok(Self {
-            memlock: field("memlock").and_then(|v| v.parse().ok()).unwrap_or_default(),
-            frozen: field("frozen").is_some_and(|v| v == "1"),
-        })
+        match is_kind {
+            true => Ok(facts),
+            false => {
+                let found = io::Error::new(io::ErrorKind::InvalidData, format!("the object has no {kind}"));
+                Err(found).call(|| path)
+            }
+        }
     }
 }
 
