@@ -28,6 +28,8 @@ def main():
         if o["kind"] in WORKLOADS:
             component = o["metadata"]["labels"]["app.kubernetes.io/component"]
             complaints += [f"{name}: {c}" for c in workload(component, o["spec"]["template"]["spec"])]
+            if o["kind"] == "DaemonSet":
+                complaints += [f"{name}: {c}" for c in rollout(o["spec"]["updateStrategy"])]
         elif o["kind"] in ("ClusterRole", "Role"):
             complaints += [f"{name}: {c}" for rule in o["rules"] for c in role(rule)]
         elif o["kind"] == "ValidatingAdmissionPolicy" and o["spec"]["failurePolicy"] != "Fail":
@@ -46,6 +48,15 @@ def main():
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return bool(complaints)
+
+
+def rollout(strategy):
+    # 1 is what values.yaml of these checks asks for.
+    if strategy["type"] != "RollingUpdate" or strategy["rollingUpdate"] not in (
+        {"maxUnavailable": "10%"},
+        {"maxUnavailable": 1},
+    ):
+        yield f"all nodes may be without an agent at once: {strategy}"
 
 
 def workload(component, pod):

@@ -56,6 +56,16 @@ chart() {
     done
 }
 
+# What is handed out is the chart as it is here, with its SBOM.
+package() {
+    local helm package
+    helm=$(helm_path) || return
+    deploy/package.sh || return
+    package=$(echo target/chart/sockeye-*.tgz)
+    tar -xzOf "$package" sockeye/sbom.json | grep -q '"bomFormat": *"CycloneDX"' || return
+    diff <("$helm" template sockeye deploy/chart) <("$helm" template sockeye "$package")
+}
+
 helm_path() {
     if command -v helm; then return; fi
     tests/cluster/build-tools.sh helm >&2 && (source tests/cluster/lib.sh && echo "$(tools_dir helm)/helm")
@@ -72,6 +82,7 @@ check "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D war
 check "committed CRDs" cargo test --locked --quiet -p sockeye-crds --test definitions
 check "dependencies" cargo_deny
 check "chart" chart
+check "package" package
 check "shell scripts" shell_scripts
 
 if ((${#failed[@]})); then
