@@ -20,6 +20,8 @@ use sockeye_tests::{
     repo, until,
 };
 
+/// Connects to the tests' server, and ends.
+const CONNECT: [&str; 5] = ["/bin/nc", "-w", "5", "198.18.0.1", "8099"];
 /// Links follow within this, the API server's own time and a test's looks included.
 const SOON: Duration = Duration::from_secs(3);
 
@@ -86,7 +88,7 @@ fn connecting(test: &str, app: &str, pods: usize) -> Value {
                 "spec": {
                     "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
                     "terminationGracePeriodSeconds": 0,
-                    "containers": [container("main", &["/bin/nc", "-w", "5", "198.18.0.1", "8099"])],
+                    "containers": [container("main", &CONNECT)],
                 },
             },
         },
@@ -338,38 +340,47 @@ fn strict_containers_wait_until_they_are_attached() -> Result<()> {
     let seen = counted(&strict)?;
     ensure!(seen == pods as u64, "{seen} of {pods} first connections were seen");
 
-    // What can't be attached keeps a container from starting, and says why; others start.
-    let mut refused = at(target("refused"));
-    refused["programs"][0]["name"] = json!("my_prog");
-    let broken = Applied::apply("broken", fixtures::REFUSED, refused)?;
+    // So is that of a container that is started again.
+    let nc = json!({"restartPolicy": "Always", "containers": [container("main", &CONNECT)]});
+    let again = Objects::apply("again", vec![pod("again", "default", "again", "node-2", "strict", nc)])?;
+    let restarted = r#"--for=jsonpath={.status.containerStatuses[0].restartCount}=1"#;
+    kubectl(&["wait", restarted, "pod/again", "--timeout=60s"])?;
+    until(PATIENCE, "both its connections", || Ok(counted(&strict)? == pods as u64 + 2))
+        .with_context(|| format!("{:?} seen", counted(&strict)))?;
+
+    // What can't be attached keeps a container from starting, or a pod, and says why; others start.
+    let whole = json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "whole"}}, "strict": true});
+    let broken = Applied::apply("broken", fixtures::REFUSED, at(target("refused")))?;
+    let broken_whole = Applied::apply("broken-whole", fixtures::REFUSED, at(whole.clone()))?;
     broken.condition_is("Attached", "False")?;
+    broken_whole.condition_is("Attached", "False")?;
+    let always = || json!({"restartPolicy": "Always"});
     let waits = Objects::apply(
         "waits",
         vec![
-            pod("waits", "default", "refused", "node-1", "refused", json!({"restartPolicy": "Always"})),
+            pod("waits", "default", "refused", "node-1", "refused", always()),
+            pod("waits", "default", "whole", "node-1", "whole", always()),
             pod("waits", "default", "other", "node-1", "other", json!({})),
         ],
     )?;
     running("default", "other")?;
-    until(PATIENCE, "the Event that says why", || {
-        let about = "involvedObject.kind=Pod,involvedObject.name=refused";
-        let events = kubectl(&[
-            "get",
-            "events",
-            "-n",
-            "default",
-            "--field-selector",
-            about,
-            "-o",
-            "jsonpath={.items[*].message}",
-        ])?;
-        Ok(events.contains("BpfProgram broken"))
-    })?;
-    let state = json(&["get", "pod", "refused"])?["status"].clone();
-    ensure!(state["phase"] == "Pending", "{state:#}");
+    for (name, reason, program) in
+        [("refused", "Failed", "BpfProgram broken:"), ("whole", "FailedCreatePodSandBox", "BpfProgram broken-whole:")]
+    {
+        let about = format!("involvedObject.kind=Pod,involvedObject.name={name},reason={reason}");
+        until(PATIENCE, &format!("the Event that says why {name} does not start"), || {
+            let get = ["get", "events", "--field-selector", &about, "-o", "jsonpath={.items[*].message}"];
+            Ok(kubectl(&get)?.contains(program))
+        })?;
+        let state = json(&["get", "pod", name])?["status"].clone();
+        ensure!(state["phase"] == "Pending", "{state:#}");
+    }
     broken.edit(TCP_EVENTS_BTF, at(target("refused")))?;
-    broken.ready_on("2/2")?;
-    kubectl(&["wait", "--for=condition=Ready", "pod/refused", "--timeout=120s"])?;
-    drop((waits, objects));
+    broken_whole.edit(TCP_EVENTS_BTF, at(whole))?;
+    for (program, pod) in [(&broken, "refused"), (&broken_whole, "whole")] {
+        program.ready_on("2/2")?;
+        kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=120s"])?;
+    }
+    drop((waits, again, objects));
     Ok(())
 }
