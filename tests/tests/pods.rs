@@ -348,7 +348,7 @@ fn strict_containers_wait_until_they_are_attached() -> Result<()> {
     until(PATIENCE, "both its connections", || Ok(counted(&strict)? == pods as u64 + 2))
         .with_context(|| format!("{:?} seen", counted(&strict)))?;
 
-    // What can't be attached keeps a container from starting, or a pod, and says why; others start.
+    // What is known not to attach keeps the whole pod from starting, and says why; others start.
     let whole = json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "whole"}}, "strict": true});
     let broken = Applied::apply("broken", fixtures::REFUSED, at(target("refused")))?;
     let broken_whole = Applied::apply("broken-whole", fixtures::REFUSED, at(whole.clone()))?;
@@ -364,10 +364,8 @@ fn strict_containers_wait_until_they_are_attached() -> Result<()> {
         ],
     )?;
     running("default", "other")?;
-    for (name, reason, program) in
-        [("refused", "Failed", "BpfProgram broken:"), ("whole", "FailedCreatePodSandBox", "BpfProgram broken-whole:")]
-    {
-        let about = format!("involvedObject.kind=Pod,involvedObject.name={name},reason={reason}");
+    for (name, program) in [("refused", "BpfProgram broken:"), ("whole", "BpfProgram broken-whole:")] {
+        let about = format!("involvedObject.kind=Pod,involvedObject.name={name},reason=FailedCreatePodSandBox");
         until(PATIENCE, &format!("the Event that says why {name} does not start"), || {
             let get = ["get", "events", "--field-selector", &about, "-o", "jsonpath={.items[*].message}"];
             Ok(kubectl(&get)?.contains(program))
