@@ -52,6 +52,16 @@ impl Layout {
         &self.here
     }
 
+    /// The bpffs that it is on.
+    pub fn root(&self) -> &Path {
+        self.here.parent().unwrap_or(&self.here)
+    }
+
+    /// The same as the host sees it.
+    pub fn host_root(&self) -> &Path {
+        self.host.parent().unwrap_or(&self.host)
+    }
+
     /// One BpfProgram's home.
     pub fn home(&self, program: &str) -> Home {
         Home { here: self.here.join(program), host: self.host.join(program) }

@@ -6,7 +6,7 @@
 
 use object::{
     LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind,
-    elf::{EM_BPF, ET_REL, SHT_NOBITS},
+    elf::{ELFMAG, EM_BPF, ET_REL, SHT_NOBITS},
     read::elf::{ElfFile64, ElfSection64, FileHeader as _, SectionHeader as _},
 };
 use sockeye_crds::names::MAX_OBJECT_BYTES;
@@ -41,8 +41,13 @@ pub enum ObjectError {
         /// How many it may have.
         most: usize,
     },
-    /// Not an ELF file, or a damaged one.
-    #[error("it is no 64-bit little-endian ELF file: {0}")]
+    /// Not an ELF file at all.
+    #[error("it is no ELF file: give what clang -target bpf -c makes")]
+    NotElf,
+    /// A damaged ELF file.
+    #[error(
+        "it is cut short or damaged, or no 64-bit little-endian ELF file: {0}: build it anew with clang -target bpf -c"
+    )]
     Elf(String),
     /// An ELF file for another machine.
     #[error("it is an ELF file for machine {0}, not for BPF (247): compile with -target bpf")]
@@ -137,6 +142,9 @@ impl Role {
 pub(crate) fn open(bytes: &[u8]) -> Result<Elf<'_>, ObjectError> {
     if bytes.len() > MAX_OBJECT_BYTES {
         return Err(ObjectError::TooLarge(bytes.len()));
+    }
+    if !bytes.starts_with(&ELFMAG) {
+        return Err(ObjectError::NotElf);
     }
     let elf = Elf::parse(bytes).map_err(ObjectError::elf)?;
     let machine = elf.elf_header().e_machine(LittleEndian);

@@ -73,7 +73,8 @@ fn only_core_relocations_need_the_kernels_types() {
 
 #[test]
 fn what_is_no_object() {
-    assert!(matches!(Object::read(b""), Err(ObjectError::Elf(_))));
+    assert!(matches!(Object::read(b""), Err(ObjectError::NotElf)));
+    assert!(matches!(Object::read(b"\x7fELF"), Err(ObjectError::Elf(_))));
     assert!(matches!(Object::read(&vec![0; (1 << 20) + 1]), Err(ObjectError::TooLarge(_))));
     let mut other = TCP_EVENTS.to_vec();
     other[18] = 62;

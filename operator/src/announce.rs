@@ -1,6 +1,8 @@
 //! `announce`: the Events that a change of status is worth. Pure, and told from the two statuses, so that an operator that
 //! restarts announces nothing twice.
 
+use std::collections::BTreeSet;
+
 use sockeye_crds::{
     BpfProgramStatus, Condition, ConditionType, Reason,
     condition::{self, Status},
@@ -10,15 +12,20 @@ use crate::step::Announcement;
 
 /// An Event names at most so many nodes.
 const MAX_NAMED: usize = 5;
+/// A node whose failure is among the first so many, which a condition quotes, is news.
+const MAX_QUOTED: usize = 3;
 
-/// What to announce of a change from `old` to `new`: transitions, not messages.
+/// What to announce of a change from `old` to `new`: transitions, not messages; but which node fails is one.
 pub fn changes(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<Announcement> {
     let pair = |type_| (condition::find(&old.conditions, type_), condition::find(&new.conditions, type_));
     let (was_accepted, accepted) = pair(ConditionType::Accepted);
     let (was_attached, attached) = pair(ConditionType::Attached);
     let (was_ready, ready) = pair(ConditionType::Ready);
-    let news =
-        [acceptance(was_accepted, accepted, old, new), attachment(was_attached, attached), usage(was_ready, ready)];
+    let news = [
+        acceptance(was_accepted, accepted, old, new),
+        attachment(was_attached, attached, fails_elsewhere(old, new)),
+        usage(was_ready, ready),
+    ];
     news.into_iter().flatten().collect()
 }
 
@@ -62,14 +69,27 @@ fn acceptance(
     news.then(|| announcement(is, "Validate", is.status != Status::True))
 }
 
-fn attachment(was: Option<&Condition>, is: Option<&Condition>) -> Option<Announcement> {
+fn attachment(was: Option<&Condition>, is: Option<&Condition>, elsewhere: bool) -> Option<Announcement> {
     let is = is?;
     let under_way = matches!(is.reason, Reason::Progressing | Reason::NotDispatched);
-    let news = was.is_none_or(|was| said(was) != said(is));
+    let news = was.is_none_or(|was| said(was) != said(is)) || elsewhere;
     // To be Ready and run nowhere is seldom what was meant.
     let meant = is.status == Status::True || is.reason == Reason::Suspended;
     let warning = !meant || is.reason == Reason::NoNodeSelected;
     (news && !under_way).then(|| announcement(is, "Attach", warning))
+}
+
+/// Whether a node that is quoted has begun to fail. Of very many that fail one after the other only those are that come before
+/// all others.
+fn fails_elsewhere(old: &BpfProgramStatus, new: &BpfProgramStatus) -> bool {
+    let before: BTreeSet<&str> = failing(old).collect();
+    failing(new).take(MAX_QUOTED).any(|node| !before.contains(node))
+}
+
+/// The nodes that fail, of those that are shown: they come first.
+fn failing(status: &BpfProgramStatus) -> impl Iterator<Item = &str> {
+    let failed = usize::try_from(status.nodes.failed).unwrap_or_default();
+    status.placements.iter().take(failed).map(|placement| placement.node.as_str())
 }
 
 /// A deletion that waits is worth a word for all the names it waits for.
@@ -89,7 +109,7 @@ fn announcement(condition: &Condition, action: &'static str, warning: bool) -> A
 #[cfg(test)]
 mod tests {
     use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-    use sockeye_crds::program::Dispatch;
+    use sockeye_crds::program::{Dispatch, Placement};
 
     use super::*;
 
@@ -147,6 +167,22 @@ mod tests {
         assert_eq!((everywhere.warning, &*everywhere.note), (false, "no live node holds it any more"));
         let elsewhere = detached(&["n0", "n1", "n2", "n3", "n4", "n5"]);
         assert!(elsewhere.warning && elsewhere.note.contains(": n0, n1, n2, n3, n4 and 1 more;"), "{elsewhere:?}");
+    }
+
+    #[test]
+    fn a_node_that_begins_to_fail_is_named() {
+        let on = |nodes: &[&str]| {
+            let placement = |node: &&str| Placement { node: (*node).to_owned(), ..Placement::default() };
+            let mut status = status(GOOD, (Status::False, Reason::LoadFailed), Some("r1"));
+            status.nodes.failed = nodes.len() as i64;
+            status.placements = nodes.iter().chain(&["good"]).map(placement).collect();
+            status
+        };
+        let announced = |old: &[&str], new: &[&str]| !reasons(&on(old), &on(new)).is_empty();
+        assert!(announced(&["n1"], &["n1", "n2"]) && announced(&["n1"], &["n2"]));
+        assert!(!announced(&["n1", "n2"], &["n2"]) && !announced(&["n1"], &["n1"]));
+        assert!(!announced(&["n1", "n2", "n3"], &["n1", "n2", "n3", "n4"]), "one that is not quoted");
+        assert!(announced(&["n2", "n3", "n4"], &["n1", "n2", "n3", "n4"]));
     }
 
     #[test]

@@ -287,7 +287,7 @@ fn parse(path: &Path) -> Result<BpfProgram, String> {
         return Err(wrong(format!("it is no {kind} of {version}")));
     }
     let mut unknown = Vec::new();
-    let note = |field: serde_ignored::Path<'_>| unknown.push(field.to_string());
+    let note = |path: serde_ignored::Path<'_>| unknown.push(field(&path.to_string()));
     let program: BpfProgram = serde_ignored::deserialize(value, note).map_err(|e| wrong(e.to_string()))?;
     // These two are checked above, and no field of the type.
     unknown.retain(|field| !matches!(field.as_str(), "apiVersion" | "kind"));
@@ -299,6 +299,16 @@ fn parse(path: &Path) -> Result<BpfProgram, String> {
         return Err(wrong(format!("metadata.name {name:?} is no DNS label: it names a directory on bpffs")));
     }
     Ok(program)
+}
+
+/// A field as the API server names it: `programs.0.cgroup.?.path`, where `?` stands for a field that need not be there, is
+/// `programs[0].cgroup.path`.
+fn field(path: &str) -> String {
+    path.split('.').filter(|part| *part != "?").fold(String::new(), |at, part| match part.parse::<usize>() {
+        Ok(index) => format!("{at}[{index}]"),
+        Err(_) if at.is_empty() => part.to_owned(),
+        Err(_) => format!("{at}.{part}"),
+    })
 }
 
 fn accept(program: &BpfProgram) -> Result<(Dispatched, Vec<String>), Refusal> {

@@ -34,7 +34,7 @@ pub use pods::{pod_cgroups, pod_directories, pods_root};
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
     /// The place for pins is not bpffs: pins there would vanish with this process's mount namespace, or fail.
-    #[error("{0} is not on a bpffs: mount one there (mount -t bpf bpf /sys/fs/bpf), which the agent notices")]
+    #[error("there is no bpffs at {0}: mount one there (mount -t bpf bpf {0}), which the agent notices")]
     NotBpffs(String),
     /// Nothing can be pinned there or unpinned, and the kernel opens no link.
     #[error("the bpffs at {0} is read-only: mount it writable (mount -o remount,rw {0}), which the agent notices")]
@@ -81,12 +81,13 @@ pub fn trials(layout: &Layout) -> Result<BTreeMap<String, Trial>, ObserveError> 
 
 /// The bpffs' device number, and its root.
 fn root(layout: &Layout) -> Result<(u64, Dir), ObserveError> {
-    let directory = layout.directory();
-    let root = directory.parent().unwrap_or(directory);
-    match bpffs::mount(root)? {
-        Mount::Bpffs(device, root) => Ok((device, root)),
-        Mount::ReadOnly => Err(ObserveError::ReadOnly(root.display().to_string())),
-        Mount::Other => Err(ObserveError::NotBpffs(root.display().to_string())),
+    let shown = || layout.host_root().display().to_string();
+    match bpffs::mount(layout.root()) {
+        Ok(Mount::Bpffs(device, root)) => Ok((device, root)),
+        Ok(Mount::ReadOnly) => Err(ObserveError::ReadOnly(shown())),
+        Ok(Mount::Other) => Err(ObserveError::NotBpffs(shown())),
+        Err(error) if error.is_not_found() => Err(ObserveError::NotBpffs(shown())),
+        Err(error) => Err(error.into()),
     }
 }
 

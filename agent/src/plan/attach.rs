@@ -172,7 +172,7 @@ fn remedy(path: &str) -> &'static str {
         "it looks like a cgroup v1 path, of one controller's own tree, and programs attach to cgroup v2 only: name the \
          cgroup v2 directory"
     } else if below.is_some() {
-        "the path is taken below that root: leave out /sys/fs/cgroup"
+        "the path is taken below that root: leave out /sys/fs/cgroup, and /unified after it where v1 controllers stand beside"
     } else {
         "create it, or correct the path"
     }

@@ -233,6 +233,6 @@ fn a_field_that_is_not_known() {
     node.start();
     let attach = json!([{"cgroup": {"scope": "Node"}}]);
     node.apply("typo", TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": attach, "atach": []}]), json!([]));
-    node.until("the refusal", |node| node.log().contains("unknown field spec.programs.0.atach"));
+    node.until("the refusal", |node| node.log().contains("unknown field spec.programs[0].atach"));
     assert_eq!(node.pins("typo"), Vec::<String>::new());
 }

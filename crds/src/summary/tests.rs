@@ -245,6 +245,15 @@ fn failures_come_first_and_speak_for_themselves() {
 }
 
 #[test]
+fn what_runs_on_where_it_fails_is_named() {
+    let mut refused = failed("r2", Reason::VerifierRefused, "no");
+    refused.programs[0].revision = Some("r1".into());
+    let status = Cluster::new([(Live, Some(refused)), (Live, Some(failed("r2", Reason::LoadFailed, "no")))]).fold();
+    let words = message(&status, Attached);
+    assert_eq!(words, "failed on 2 of 2 live nodes: node-000: no; node-001: no; r1 keeps running there");
+}
+
+#[test]
 fn a_failure_that_may_pass_is_not_stalled() {
     let status = Cluster::new([(Live, Some(failed("r2", Reason::AttachRefused, "E2BIG")))]).fold();
     assert_eq!(says(&status, Stalled), None);

@@ -1,7 +1,7 @@
 //! `Verdict`s: what the acceptance and the standings of all nodes make of Accepted, Attached, Ready, Reconciling and
 //! Stalled. No IO.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
 
@@ -105,7 +105,8 @@ fn attached(dispatched: Option<&BpfRevision>, counts: &NodeCounts, placed: &[Pla
         return say(Status::Unknown, Reason::NoLiveNode, message);
     }
     if *failed > 0 {
-        let message = format!("failed on {failed} of {live} live nodes: {}", quotes(failures(placed)));
+        let quotes = quotes(failures(placed));
+        let message = format!("failed on {failed} of {live} live nodes: {quotes}{}", remaining(dispatched, placed));
         return say(Status::False, leading_reason(placed).unwrap_or(Reason::LoadFailed), message);
     }
     let besides = absent(*unknown, *without_agent);
@@ -183,6 +184,17 @@ fn failures<'a>(placed: &'a [Placed<'_>]) -> impl Iterator<Item = (&'a str, Stri
         Standing::Failed(reason) => Some((p.node, words(p, reason))),
         _ => None,
     })
+}
+
+/// What runs on instead where the dispatched revision fails, after a semicolon; or nothing.
+fn remaining(dispatched: Option<&BpfRevision>, placed: &[Placed<'_>]) -> String {
+    let failed = placed.iter().filter(|p| matches!(p.standing, Standing::Failed(_)));
+    let held = failed.filter_map(|p| p.entry.and_then(|entry| entry.revision.as_deref()));
+    let others: BTreeSet<&str> = held.filter(|held| dispatched.is_none_or(|d| d.name_any() != *held)).collect();
+    match others.is_empty() {
+        true => String::new(),
+        false => format!("; {} keeps running there", few(others.into_iter(), MAX_QUOTED, ", ")),
+    }
 }
 
 fn quotes<'a>(said: impl Iterator<Item = (&'a str, String)>) -> String {

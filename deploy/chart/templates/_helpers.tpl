@@ -71,6 +71,8 @@ architectures; call with the user's affinity.
 
 {{/* Where the operator's image may run, and as whom: for the operator itself, and for the Jobs around a release. */}}
 {{- define "sockeye.operatorPod" -}}
+# No name is looked up.
+dnsPolicy: Default
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
