@@ -49,7 +49,10 @@ pub struct CgroupTarget {
     /// For scope Pods: the containers, by name, init, sidecar and ephemeral ones too; absent means the whole pod. Containers
     /// that are named are attached to each at its own cgroup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub containers: Vec<String>,
     /// For scope Pods: no selected container starts before the program is attached to it. The agent then has to be told by

@@ -224,9 +224,6 @@ fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
         let message = format!("{field}.name: the object has no map {}; it has: {there}", printable(name));
         return Err(refuse(Reason::NoSuchMap, message));
     };
-    if let Some(from) = from {
-        return shared(&format!("{field}.from"), map, from, found);
-    }
     if let Some(entries) = max_entries {
         if found.definition.is_data() {
             return Err(invalid(format!(
@@ -236,6 +233,15 @@ fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
         if !(1..=i64::from(u32::MAX)).contains(entries) {
             return Err(invalid(format!("{field}.maxEntries is {entries}; it must be 1 to {}", u32::MAX)));
         }
+        if found.map_type.ends_with("Storage") {
+            return Err(invalid(format!(
+                "{field}.maxEntries: {name} is of type {}, which has no size",
+                found.map_type
+            )));
+        }
+    }
+    if let Some(from) = from {
+        return shared(&format!("{field}.from"), map, from, found);
     }
     if !pin && *on_delete == OnDelete::Retain {
         return Err(invalid(format!(
@@ -262,12 +268,12 @@ fn map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A map of another BpfProgram: that one says all of it. Whether it is there, and of the same shape, each node tells.
+/// A map of another BpfProgram: that one says all of it; `maxEntries` is what is awaited of it, where it is not what this object
+/// says. Whether it is there, and of the same shape, each node tells.
 fn shared(field: &str, map: &MapSpec, from: &MapRef, found: &MapInfo) -> Result<(), Refusal> {
-    let MapSpec { name, pin, max_entries, on_delete, on_shape_change, initial, from: _ } = map;
+    let MapSpec { name, pin, max_entries: _, on_delete, on_shape_change, initial, from: _ } = map;
     for (setting, given) in [
         ("pin: false", !pin),
-        ("maxEntries", max_entries.is_some()),
         ("onDelete: Retain", *on_delete == OnDelete::Retain),
         ("onShapeChange: Recreate", *on_shape_change == OnShapeChange::Recreate),
         ("initial", !initial.is_empty()),

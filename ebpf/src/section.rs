@@ -137,8 +137,15 @@ const OTHERS: [(&str, &str); 6] = [
 
 /// Why programs of a section that is no row are not run.
 pub fn why_not(section: &str) -> &'static str {
-    let other = OTHERS.iter().find(|(name, _)| section.split('/').next() == Some(*name) || section == *name);
-    other.map_or("a type that sockeye does not run: it runs socket and cgroup programs", |(_, why)| why)
+    let begins = |name: &str| section.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let other = OTHERS.iter().find(|(name, _)| begins(name));
+    let unknown = match section.starts_with("cgroup") {
+        true => "no section that there is: docs/program-types.md lists them, as cgroup/connect4 or cgroup_skb/ingress",
+        false => {
+            "a type that sockeye does not run: it runs socket and cgroup programs, by sections as docs/program-types.md lists them"
+        }
+    };
+    other.map_or(unknown, |(_, why)| why)
 }
 
 /// The program type of a kernel number.
@@ -177,6 +184,7 @@ mod tests {
             ("sk_reuseport/migrate", "SkReuseport"),
             ("lsm_cgroup/socket_bind", "LsmCgroup"),
             ("xdp", "a type that sockeye does not run"),
+            ("cgroup/conect4", "cgroup/connect4"),
         ] {
             assert!(find(section).is_none() && why_not(section).contains(word), "{section}: {}", why_not(section));
         }

@@ -134,7 +134,7 @@ fn mistakes_are_refused_by_field_and_reason() {
             InvalidSpec,
             "spec.maps[0].onShapeChange",
         ),
-        (maps(vec![MapSpec { max_entries: Some(2), ..shared("other", "m") }]), InvalidSpec, "spec.maps[0].from"),
+        (maps(vec![MapSpec { max_entries: Some(0), ..shared("other", "m") }]), InvalidSpec, "spec.maps[0].maxEntries"),
         (maps(vec![MapSpec { pin: false, ..shared("other", "m") }]), InvalidSpec, "spec.maps[0].from"),
         (maps(vec![shared("../other", "m")]), InvalidSpec, "spec.maps[0].from.program"),
         (maps(vec![shared("other", "../m")]), InvalidSpec, "spec.maps[0].from.map"),
@@ -146,6 +146,10 @@ fn mistakes_are_refused_by_field_and_reason() {
     }
     let data = spec(vec![program("on_create")], vec![MapSpec { max_entries: Some(2), ..map(".data") }]);
     assert!(check(&data, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].maxEntries"));
+    let storage = spec(vec![program("on_tcp")], vec![MapSpec { max_entries: Some(2), ..map("sk_storage") }]);
+    assert!(check(&storage, fixtures::KINDS).unwrap_err().message.starts_with("spec.maps[0].maxEntries"));
+    let awaited = maps(vec![MapSpec { max_entries: Some(2), ..shared("other", "m") }]);
+    assert!(check(&awaited, TCP_EVENTS).is_ok(), "the other's size may be said");
     let kept = spec(vec![program("on_create")], vec![MapSpec { on_delete: OnDelete::Retain, ..map(".bss") }]);
     assert!(check(&kept, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].onDelete"));
     let taken = spec(vec![program("on_create")], vec![MapSpec { from: shared("o", "m").from, ..map(".bss") }]);

@@ -144,7 +144,10 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
             "spec.maps[0].initial",
         ),
         (
-            with("/spec/maps", json!([{"name": "m", "maxEntries": 1, "from": {"program": "other", "map": "m"}}])),
+            with(
+                "/spec/maps",
+                json!([{"name": "m", "initial": [{"key": 1, "value": 1}], "from": {"program": "other", "map": "m"}}]),
+            ),
             "spec.maps[0]",
         ),
         (

@@ -31,8 +31,9 @@ pub(super) fn attach(wanted: &Wanted, held: &Held, around: &Around, load: &[Step
         _ => false,
     };
     let made_anew = |pin: &str| load.iter().any(|step| pins(step, pin));
-    // What is loaded already goes on at all other places.
-    if let Some(refusal) = missing(wanted, &around.cgroups).filter(|_| !load.is_empty()) {
+    // What is in effect already goes on at all other places; another revision takes its place whole, or not at all.
+    let is_in_effect = load.is_empty() && held.revision.as_ref() == Some(&wanted.revision);
+    if let Some(refusal) = missing(wanted, &around.cgroups).filter(|_| !is_in_effect) {
         return Err(refusal);
     }
     let sites = sites(wanted, &around.cgroups);

@@ -78,8 +78,11 @@ fn share(name: &str, map: &WantedMap, from: &MapRef, around: &Around) -> Result<
     };
     let other = Shape::of(other);
     if other != map.shape {
-        let message =
-            format!("map {name}: {from} is {other}, the object wants {}: both objects must define it alike", map.shape);
+        let message = format!(
+            "map {name}: {from} is {other}, wanted is {}: both objects must define it alike; where only max_entries differs, \
+             give the other's as maxEntries beside from",
+            map.shape
+        );
         return Err(Refusal { reason: Reason::MapShapeChanged, message });
     }
     Ok(())

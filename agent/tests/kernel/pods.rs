@@ -287,6 +287,19 @@ fn a_place_that_is_not_there_keeps_nothing_from_pods_and_is_seen_when_it_comes()
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         pods.node.ready("web");
     }
+    // What is to be elsewhere stays where it is until that is there.
+    let elsewhere = "/db.service".to_owned();
+    pods.apply("web", &[json!({"scope": "Path", "path": elsewhere})]);
+    let ready = pods.node.condition_is("web", "Ready", "False");
+    let said = ready["message"].as_str().unwrap();
+    assert!(ready["reason"] == "CgroupNotFound" && said.ends_with("keeps running there"), "{ready}");
+    let all: Vec<String> = (1..3).map(|n| driver.pod(n)).chain([place.clone()]).collect();
+    pods.linked("web", all.clone());
+    std::thread::sleep(Duration::from_secs(3));
+    pods.linked("web", all);
+    pods.make(&elsewhere);
+    pods.linked("web", vec![elsewhere]);
+    pods.node.ready("web");
     pods.node.remove("web");
     pods.node.nothing_left();
 }

@@ -75,6 +75,13 @@ fn both_count_in_one_map() {
     assert!(said.contains("writer") && said.contains("max_entries 11") && said.contains("max_entries 10"), "{said}");
     node.connect(1);
     assert_eq!(node.events("reader")[4], 11, "the last good one counts on, in the map that it had");
+    // The same object again, whose size is said beside what it is of.
+    let mut both = spec(Some("writer"));
+    both["maps"][0]["maxEntries"] = json!(11);
+    node.apply_spec("reader", TCP_EVENTS_BTF, both);
+    node.ready("reader");
+    assert_eq!(map(&node, "writer")["id"], map(&node, "reader")["id"]);
+    node.apply_spec("reader", TCP_EVENTS_BTF, spec(Some("writer")));
     let mut same = spec(None);
     same["maps"] = recreate;
     node.apply_spec("writer", TCP_EVENTS_BTF, same);

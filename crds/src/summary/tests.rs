@@ -11,6 +11,7 @@ use crate::{
     node::{AttachedLink, Details, HeldProgram, LoadedMap, LoadedProgram, State},
     program::ProgramSpec,
     revision::BpfRevisionSpec,
+    target::{Attach, CgroupTarget, Scope},
 };
 
 const UID: &str = "8d1f";
@@ -273,6 +274,17 @@ fn the_message_names_a_few_and_counts_the_rest() {
     let status = Cluster::new(std::iter::repeat_with(no).take(7)).fold();
     let words = message(&status, Attached);
     assert_eq!(words, "failed on 7 of 7 live nodes: node-000: no; node-001: no; node-002: no; +4");
+}
+
+#[test]
+fn that_no_pod_is_selected_is_said() {
+    let mut cluster = Cluster::new([(Live, Some(attached("r2"))), (Live, Some(attached("r2")))]);
+    let picked = CgroupTarget { containers: vec!["main".into()], ..CgroupTarget::whole(Scope::Pods) };
+    let revision = cluster.revision.as_mut().unwrap();
+    revision.spec.programs[0].attach = vec![Attach { cgroup: Some(picked), map: None }];
+    assert_eq!(message(&cluster.fold(), Ready), "in effect on 2 of 2 live nodes, where no pod is selected");
+    cluster.nodes[1].2.as_mut().unwrap().details[0].cgroups = 1;
+    assert_eq!(message(&cluster.fold(), Ready), "in effect on 2 of 2 live nodes");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::{
     condition::{self, Status, Verdict},
     names::clip,
     program::NodeCounts,
+    target::CgroupTarget,
 };
 
 /// A message names at most so many nodes.
@@ -92,9 +93,9 @@ fn attached(dispatched: Option<&BpfRevision>, counts: &NodeCounts, placed: &[Pla
     let say = |status, reason, message| verdict(ConditionType::Attached, status, reason, message);
     let NodeCounts { selected, updated, attached: _, suspended, failed, unknown, without_agent } = counts;
     let live = selected - unknown - without_agent;
-    if dispatched.is_none() {
+    let Some(dispatched) = dispatched else {
         return say(Status::False, Reason::NotDispatched, "no spec has been accepted yet".to_owned());
-    }
+    };
     if *selected == 0 {
         let message = "no node matches spec.nodeSelector: it runs nowhere until one does".to_owned();
         return say(Status::True, Reason::NoNodeSelected, message);
@@ -122,7 +123,8 @@ fn attached(dispatched: Option<&BpfRevision>, counts: &NodeCounts, placed: &[Pla
         let message = format!("in effect on {updated} of {live} live nodes, waiting for {waiting}{besides}");
         return say(Status::False, Reason::Progressing, message);
     }
-    say(Status::True, Reason::InEffect, format!("in effect on {updated} of {live} live nodes{besides}"))
+    let nowhere = if picks_none(dispatched, placed) { ", where no pod is selected" } else { "" };
+    say(Status::True, Reason::InEffect, format!("in effect on {updated} of {live} live nodes{nowhere}{besides}"))
 }
 
 fn ready(accepted: &Verdict, attached: &Verdict) -> Verdict {
@@ -186,11 +188,18 @@ fn failures<'a>(placed: &'a [Placed<'_>]) -> impl Iterator<Item = (&'a str, Stri
     })
 }
 
+/// Whether it is for pods that are picked alone, and none is anywhere: as where a label is misspelt.
+fn picks_none(dispatched: &BpfRevision, placed: &[Placed<'_>]) -> bool {
+    let mut attach = dispatched.spec.programs.iter().flat_map(|program| &program.attach);
+    attach.all(|attach| attach.cgroup.as_ref().is_some_and(CgroupTarget::picks))
+        && placed.iter().all(|p| p.details.is_some_and(|details| details.cgroups == 0))
+}
+
 /// What runs on instead where the dispatched revision fails, after a semicolon; or nothing.
-fn remaining(dispatched: Option<&BpfRevision>, placed: &[Placed<'_>]) -> String {
+fn remaining(dispatched: &BpfRevision, placed: &[Placed<'_>]) -> String {
     let failed = placed.iter().filter(|p| matches!(p.standing, Standing::Failed(_)));
     let held = failed.filter_map(|p| p.entry.and_then(|entry| entry.revision.as_deref()));
-    let others: BTreeSet<&str> = held.filter(|held| dispatched.is_none_or(|d| d.name_any() != *held)).collect();
+    let others: BTreeSet<&str> = held.filter(|held| dispatched.metadata.name.as_deref() != Some(*held)).collect();
     match others.is_empty() {
         true => String::new(),
         false => format!("; {} keeps running there", few(others.into_iter(), MAX_QUOTED, ", ")),
