@@ -26,6 +26,7 @@ use crate::{
     revision::ProgramRef,
 };
 use standing::Placed;
+pub use verdict::MAX_QUOTED;
 
 /// A status lists at most so many placements.
 pub const MAX_PLACEMENTS: usize = 64;

@@ -6,14 +6,13 @@ use std::collections::BTreeSet;
 use sockeye_crds::{
     BpfProgramStatus, Condition, ConditionType, Reason,
     condition::{self, Status},
+    summary,
 };
 
 use crate::step::Announcement;
 
 /// An Event names at most so many nodes.
 const MAX_NAMED: usize = 5;
-/// A node whose failure is among the first so many, which a condition quotes, is news.
-const MAX_QUOTED: usize = 3;
 
 /// What to announce of a change from `old` to `new`: transitions, not messages; but which node fails is one.
 pub fn changes(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<Announcement> {
@@ -83,7 +82,7 @@ fn attachment(was: Option<&Condition>, is: Option<&Condition>, elsewhere: bool) 
 /// all others.
 fn fails_elsewhere(old: &BpfProgramStatus, new: &BpfProgramStatus) -> bool {
     let before: BTreeSet<&str> = failing(old).collect();
-    failing(new).take(MAX_QUOTED).any(|node| !before.contains(node))
+    failing(new).take(summary::MAX_QUOTED).any(|node| !before.contains(node))
 }
 
 /// The nodes that fail, of those that are shown: they come first.

@@ -301,8 +301,7 @@ fn parse(path: &Path) -> Result<BpfProgram, String> {
     Ok(program)
 }
 
-/// A field as the API server names it: `programs.0.cgroup.?.path`, where `?` stands for a field that need not be there, is
-/// `programs[0].cgroup.path`.
+/// A field as the API server names it: `programs[0].cgroup.path`, where serde_ignored says `programs.0.cgroup.?.path`.
 fn field(path: &str) -> String {
     path.split('.').filter(|part| *part != "?").fold(String::new(), |at, part| match part.parse::<usize>() {
         Ok(index) => format!("{at}[{index}]"),

@@ -86,7 +86,7 @@ impl Root {
     /// Looks up a cgroup by its path below the root. `InvalidInput` means that the directory is no cgroup v2 one.
     pub fn cgroup(&self, path: &str) -> Result<Cgroup, SysError> {
         let named = || format!("stat of {}", self.join(path).display());
-        let stat = rustix::fs::statat(&*self.fd, below(path), AtFlags::empty()).call(named)?;
+        let stat = rustix::fs::statat(&*self.fd, relative(path), AtFlags::empty()).call(named)?;
         if stat.st_dev != self.device || !FileType::from_raw_mode(stat.st_mode).is_dir() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a cgroup v2 directory")).call(named);
         }
@@ -128,16 +128,16 @@ impl Root {
     /// Opens a cgroup, to attach to it or query it.
     pub fn open(&self, path: &str) -> Result<OwnedFd, SysError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&*self.fd, below(path), flags, Mode::empty());
+        let opened = rustix::fs::openat(&*self.fd, relative(path), flags, Mode::empty());
         opened.call(|| format!("open of {}", self.join(path).display()))
     }
 }
 
 /// As the kernel walks from the root to a path below it.
-fn below(path: &str) -> &str {
+fn relative(path: &str) -> &str {
     match path.trim_start_matches('/') {
         "" => ".",
-        below => below,
+        rest => rest,
     }
 }
 

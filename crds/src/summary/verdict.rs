@@ -21,7 +21,7 @@ use crate::{
 /// A message names at most so many nodes.
 const MAX_NAMED: usize = 5;
 /// A message carries the words of at most so many nodes, and of each at most so many bytes.
-const MAX_QUOTED: usize = 3;
+pub const MAX_QUOTED: usize = 3;
 const MAX_QUOTE: usize = 400;
 
 /// The conditions of a BpfProgram that is to stay, or has to for the sake of others.
