@@ -19,6 +19,8 @@ pub struct Around {
     pub cgroups: BTreeMap<String, Cgroup>,
     /// Of the maps that are wanted of other BpfPrograms, those that are pinned here.
     pub maps: BTreeMap<MapRef, MapInfo>,
+    /// Why the others are not, in words.
+    pub absent: BTreeMap<MapRef, String>,
     /// What other BpfPrograms have attached to maps: by the map's ID, attach types and whose.
     pub on_maps: BTreeMap<u32, BTreeMap<u32, String>>,
     /// Of the wanted cgroups; only where priorities differ, and the kernel keeps an order.

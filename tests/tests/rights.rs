@@ -6,7 +6,7 @@
 #![allow(missing_docs)]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     process::Command,
     sync::Once,
     time::Duration,
@@ -23,7 +23,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use sockeye_crds::{BpfNode, BpfRevision};
+use sockeye_crds::{BpfNode, BpfRevision, names::LABEL_LIVE};
 use sockeye_tests::{
     identity::{RELEASE, admin, agent_pod, made, token, with_token},
     run,
@@ -306,21 +306,54 @@ async fn by_name(identity: &str, needs: &Need, ours: &[&str], other: &str) -> Re
 async fn the_operator_dispatches_revisions_that_a_bpfprogram_owns() -> Result<()> {
     chart()?;
     let revisions = Api::<BpfRevision>::all(speaking_for("sockeye-operator").await?);
+    dispatched(&revisions, "rights-1").await?;
+    revisions.delete("rights-1", &DeleteParams::default()).await?;
+    Ok(())
+}
+
+/// What a cluster's admin does by mistake, who may do everything else.
+#[tokio::test]
+async fn a_live_revision_is_not_deleted_by_hand() -> Result<()> {
+    chart()?;
+    let by_hand = Api::<BpfRevision>::all(admin().await?);
+    let operator = Api::<BpfRevision>::all(speaking_for("sockeye-operator").await?);
+    let collector = as_master("system:serviceaccount:kube-system:generic-garbage-collector", HashMap::new()).await?;
+    let collector = Api::<BpfRevision>::all(collector);
+    let words =
+        "without it the maps of BpfProgram rights would be lost. Set spec.suspend of that BpfProgram, or delete it";
+    let (one, all) = (DeleteParams::default(), ListParams::default().labels("sockeye.dev/live=true"));
+    for gone_by in [&operator, &collector] {
+        dispatched(&operator, "rights-2").await?;
+        in_effect(words, || async { by_hand.delete("rights-2", &DeleteParams::default().dry_run()).await.map(drop) })
+            .await?;
+        refused(by_hand.delete("rights-2", &one).await.map(drop), words)?;
+        refused(by_hand.delete_collection(&one, &all).await.map(drop), words)?;
+        by_hand.get("rights-2").await.context("it was deleted")?;
+        gone_by.delete("rights-2", &one).await?;
+    }
+    // What agents do not run.
+    dispatched(&operator, "rights-2").await?;
+    let withdrawn = json!({"metadata": {"labels": {LABEL_LIVE: null}}});
+    operator.patch("rights-2", &PatchParams::default(), &Patch::Merge(withdrawn)).await?;
+    by_hand.delete("rights-2", &one).await?;
+    Ok(())
+}
+
+/// A live revision, as the operator makes it.
+async fn dispatched(revisions: &Api<BpfRevision>, name: &str) -> kube::Result<BpfRevision> {
     let mut controller = owner("BpfProgram", "rights");
     controller["apiVersion"] = json!("sockeye.dev/v1alpha1");
     controller["controller"] = json!(true);
     let revision = json!({
         "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfRevision",
-        "metadata": {"name": "rights-1", "ownerReferences": [controller]},
+        "metadata": {"name": name, "labels": {LABEL_LIVE: "true"}, "ownerReferences": [controller]},
         "spec": {
             "program": {"name": "rights", "uid": "1"}, "generation": 1, "sequence": 1,
             "digest": format!("sha256:{}", "0".repeat(64)), "object": {"programs": [], "maps": [], "license": "GPL", "btf": true},
             "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
         },
     });
-    revisions.patch("rights-1", &PatchParams::apply("sockeye-operator").force(), &Patch::Apply(&revision)).await?;
-    revisions.delete("rights-1", &DeleteParams::default()).await?;
-    Ok(())
+    revisions.patch(name, &PatchParams::apply("sockeye-operator").force(), &Patch::Apply(&revision)).await
 }
 
 #[tokio::test]
@@ -381,6 +414,15 @@ async fn the_chart_has_no_identity_or_binding_that_this_table_lacks() -> Result<
 
 async fn speaking_for(service_account: &str) -> Result<Client> {
     with_token(&token(&admin().await?, RELEASE, service_account, None).await?).await
+}
+
+/// Speaks as somebody whom RBAC lets do everything.
+async fn as_master(user: &str, extra: HashMap<String, Vec<String>>) -> Result<Client> {
+    let mut config = Config::infer().await?;
+    config.auth_info.impersonate = Some(user.to_owned());
+    config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
+    config.auth_info.impersonate_user_extra = Some(extra);
+    Ok(Client::try_from(config)?)
 }
 
 /// Speaks as the agent on a node, with the token that the kubelet there would get for its pod.
@@ -467,10 +509,16 @@ async fn policy() -> Result<()> {
     let agent = agent_on(OURS).await?;
     let asks = PostParams { dry_run: true, ..PostParams::default() };
     let object = bpf_node(THEIRS, &json!([owner("Node", THEIRS)]))?;
+    let nodes = Api::<BpfNode>::all(agent);
+    in_effect(NOT_OURS, || async { nodes.create(&asks, &object).await.map(drop) }).await
+}
+
+/// Waits until something that is tried is refused with these words.
+async fn in_effect<F: Future<Output = kube::Result<()>>>(words: &str, tried: impl Fn() -> F) -> Result<()> {
     for _ in 0..100 {
-        match Api::<BpfNode>::all(agent.clone()).create(&asks, &object).await {
-            Err(kube::Error::Api(status)) if status.message.contains(NOT_OURS) => return Ok(()),
-            Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        match tried().await {
+            Err(kube::Error::Api(status)) if status.message.contains(words) => return Ok(()),
+            Ok(()) => tokio::time::sleep(Duration::from_millis(100)).await,
             Err(error) => return Err(error.into()),
         }
     }
@@ -531,12 +579,8 @@ async fn a_bpfnode_is_owned_by_its_node_and_by_nothing_else() -> Result<()> {
 #[tokio::test]
 async fn the_policy_holds_whatever_rbac_grants() -> Result<()> {
     policy().await?;
-    let mut config = Config::infer().await?;
-    config.auth_info.impersonate = Some(format!("system:serviceaccount:{RELEASE}:sockeye-agent"));
-    config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
     let node = ("authentication.kubernetes.io/node-name".to_owned(), vec![OURS.to_owned()]);
-    config.auth_info.impersonate_user_extra = Some([node].into());
-    let agent = Client::try_from(config)?;
+    let agent = as_master(&format!("system:serviceaccount:{RELEASE}:sockeye-agent"), [node].into()).await?;
     let (own, theirs) = (Writes::of(&agent, OURS), Writes::of(&agent, THEIRS));
     let outside = Writes::of(&admin().await?, THEIRS);
     own.create().await?;

@@ -15,6 +15,8 @@ use crate::{
     wanted::Wanted,
 };
 
+const NOT_YET: &str = "it is not pinned on this node yet; once it is, this is tried again at once";
+
 impl<H: Host> Agent<H> {
     /// What a plan for a BpfProgram depends on; its cgroups are known.
     pub(super) fn around(
@@ -23,15 +25,20 @@ impl<H: Host> Agent<H> {
         cgroups: BTreeMap<String, Cgroup>,
     ) -> Result<Around, SysError> {
         let Some(wanted) = wanted else { return Ok(Around::default()) };
-        let maps = wanted.maps.values().filter_map(|map| map.from.as_ref());
-        let maps = maps.filter_map(|from| Some((from.clone(), self.pinned(from)?.clone()))).collect();
+        let (mut maps, mut absent) = (BTreeMap::new(), BTreeMap::new());
+        for from in wanted.maps.values().filter_map(|map| map.from.as_ref()) {
+            match self.pinned(from) {
+                Some(map) => drop(maps.insert(from.clone(), map.clone())),
+                None => drop(absent.insert(from.clone(), self.absent(from))),
+            }
+        }
         let is_wanted = |path: &str, attach_type: u32| {
             let mut functions = wanted.functions.values();
             functions.any(|function| function.kind.attach_type == attach_type && function.paths.contains_key(path))
         };
         let lines = self.lines(Some(wanted.priority), is_wanted)?;
         let on_maps = if wanted.attaches_to_maps { self.on_maps(&wanted.program.name) } else { BTreeMap::new() };
-        Ok(Around { cgroups, maps, on_maps, lines })
+        Ok(Around { cgroups, maps, absent, on_maps, lines })
     }
 
     /// What all BpfPrograms but one have attached to maps.
@@ -48,6 +55,33 @@ impl<H: Host> Agent<H> {
     /// A BpfProgram's map, where it is pinned.
     fn pinned(&self, from: &MapRef) -> Option<&MapInfo> {
         track::shared(&self.tracks, from).filter(|map| map.pinned).map(|map| &map.info)
+    }
+
+    /// Why a BpfProgram's map is not there to be shared, and what to do about it.
+    fn absent(&self, from: &MapRef) -> String {
+        let Some(other) = self.tracks.get(&from.program).filter(|other| other.is_wanted()) else {
+            return "that BpfProgram is not to run on this node; once it is there, this is tried again at once"
+                .to_owned();
+        };
+        let Some(wanted) = &other.wanted else { return NOT_YET.to_owned() };
+        match wanted.map_by_pin(&from.map) {
+            None => {
+                let names: Vec<&str> = wanted.maps.values().map(|map| map.pin_name.as_str()).collect();
+                format!("that BpfProgram has no such map; its maps: {}", names.join(", "))
+            }
+            Some((_, map)) if !map.pin => "it is not pinned there (pin: false)".to_owned(),
+            Some(_) if self.circles(from) => {
+                "that one is from another in turn, in a circle: one of them must define it without from".to_owned()
+            }
+            Some(_) => NOT_YET.to_owned(),
+        }
+    }
+
+    /// Whether a map is another's, which is another's, and so on, without end.
+    fn circles(&self, from: &MapRef) -> bool {
+        let next =
+            |from: &&MapRef| self.tracks.get(&from.program)?.wanted.as_ref()?.map_by_pin(&from.map)?.1.from.as_ref();
+        std::iter::successors(Some(from), next).nth(self.tracks.len()).is_some()
     }
 
     /// What of ours runs at those places at which priorities differ, also from that of a newcomer. Where all are the same, as

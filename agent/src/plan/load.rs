@@ -70,11 +70,8 @@ pub(super) fn load(wanted: &Wanted, held: &Held, around: &Around) -> Result<Vec<
 /// Whether another's map can be taken.
 fn share(name: &str, map: &WantedMap, from: &MapRef, around: &Around) -> Result<(), Refusal> {
     let Some(other) = around.maps.get(from) else {
-        let message = format!(
-            "map {name}: {from} is not pinned on this node: a map is shared where both are; once it is there, this is tried \
-             again at once"
-        );
-        return Err(Refusal { reason: Reason::SharedMapMissing, message });
+        let why = around.absent.get(from).map_or("it is not there", String::as_str);
+        return Err(Refusal { reason: Reason::SharedMapMissing, message: format!("map {name}: {from}: {why}") });
     };
     let other = Shape::of(other);
     if other != map.shape {

@@ -96,6 +96,40 @@ fn both_count_in_one_map() {
     node.nothing_left();
 }
 
+/// What no waiting would change is said.
+#[test]
+fn a_map_that_is_never_there_is_told_from_one_that_is_awaited() {
+    let mut node = Node::new("absent");
+    node.start();
+    let says = |node: &Node, name: &str, words: &str| {
+        node.until(words, |node| {
+            let ready = node.condition(name, "Ready");
+            ready["reason"] == "SharedMapMissing" && ready["message"].as_str().unwrap().contains(words)
+        });
+    };
+    node.apply_spec("one", TCP_EVENTS_BTF, spec(Some("nobody")));
+    says(&node, "one", "map my_map of BpfProgram nobody: that BpfProgram is not to run on this node");
+    let mut misspelt = spec(Some("two"));
+    misspelt["maps"][0]["from"]["map"] = json!("my_mpa");
+    node.apply_spec("two", TCP_EVENTS_BTF, spec(None));
+    node.ready("two");
+    node.apply_spec("one", TCP_EVENTS_BTF, misspelt);
+    says(&node, "one", "map my_mpa of BpfProgram two: that BpfProgram has no such map; its maps: my_map");
+    node.apply_spec("one", TCP_EVENTS_BTF, spec(Some("three")));
+    node.apply_spec("three", TCP_EVENTS_BTF, spec(Some("one")));
+    says(&node, "three", "in a circle");
+    // Which one of them ends.
+    node.apply_spec("one", TCP_EVENTS_BTF, spec(None));
+    for name in ["one", "two", "three"] {
+        node.ready(name);
+    }
+    is_one(&node, "one", "three");
+    for name in ["one", "two", "three"] {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
 /// A map runs one program of a kind, whoever's: also where the kernel would let another take its place.
 #[test]
 fn a_shared_map_is_not_taken_from_who_is_attached_to_it() {
