@@ -1,18 +1,12 @@
 //! Drive: when an agent takes its next pass: when something changed, when an attempt is due again, when a glance shows that
 //! something was undone, and from time to time.
 
-use std::{
-    future::pending,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Config};
-use tokio::{
-    task::JoinSet,
-    time::{sleep, sleep_until},
-};
+use tokio::{task::JoinSet, time::sleep_until};
 
 use crate::{
     agent::{Agent, Bytes, Wants},
@@ -35,6 +29,8 @@ const GLANCE: Duration = Duration::from_secs(2);
 /// When passes are taken, and what belongs to each.
 struct Turns {
     watch: Watch,
+    /// The bpffs that it watches, by its device.
+    bpffs: Option<u64>,
     /// Of the cgroups in which pods come and go.
     pods: Watch,
     next_sweep: Instant,
@@ -46,7 +42,14 @@ struct Turns {
 impl Turns {
     fn new() -> Self {
         let now = Instant::now();
-        Self { watch: Watch::new(), pods: Watch::of_cgroups(), next_sweep: now, next_glance: now, due: true }
+        Self {
+            watch: Watch::new(),
+            bpffs: None,
+            pods: Watch::of_cgroups(),
+            next_sweep: now,
+            next_glance: now,
+            due: true,
+        }
     }
 
     /// Whether a pass is to be taken.
@@ -73,6 +76,10 @@ impl Turns {
         let observed = agent.observed();
         // What is reported is what runs now; and others that attach beside it from here on are news.
         self.due |= !observed.is_empty() && agent.glance();
+        // One that is mounted over another, or in its place while others still hold it, has the same paths.
+        if self.bpffs != agent.bpffs() {
+            (self.watch, self.bpffs) = (Watch::new(), agent.bpffs());
+        }
         self.watch.cover(agent.directories(observed));
     }
 
@@ -121,7 +128,7 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Ga
     tokio::select! {
         ready = cluster.ready() => ready?,
         () = gate.hold() => {}
-        () = hold_trials(&mut agent, &cluster, &mut probation) => {}
+        () = hold(&mut agent, &cluster, &mut probation) => {}
     }
     gate.tell(&mut agent);
     let mut turns = Turns::new();
@@ -135,7 +142,10 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Ga
                     cluster.tell(agent.report(), &agent.awaiting());
                 }
                 // That the Node is there again is told.
-                None => wake = Some(Instant::now() + GLANCE),
+                None => {
+                    halt(&mut agent, &cluster);
+                    wake = Some(Instant::now() + GLANCE);
+                }
             }
         }
         turns.due |= probe(&mut agent, &cluster, &mut probation).await;
@@ -154,20 +164,34 @@ async fn follow<H: Host>(mut agent: Agent<H>, mut cluster: Cluster, mut gate: Ga
     }
 }
 
-/// Follows what an agent before this one has left on trial, for as long as it is not known what is wanted: where a program keeps
-/// the node from the API server, that is never known.
-async fn hold_trials<H: Host>(agent: &mut Agent<H>, cluster: &Cluster, probation: &mut Probation) {
+/// Follows what an agent before this one has left on trial, and the switch, for as long as it is not known what is wanted: where
+/// a program keeps the node from the API server, that is never known.
+async fn hold<H: Host>(agent: &mut Agent<H>, cluster: &Cluster, probation: &mut Probation) {
     loop {
+        halt(agent, cluster);
         let looked = agent.look_at_trials();
         if let Err(error) = &looked {
             tracing::debug!(%error, "what is on trial can't be told");
         }
         probe(agent, cluster, probation).await;
-        match (probation.next(), looked) {
-            (Some(next), _) => sleep_until(next.into()).await,
-            (None, Err(_)) => sleep(GLANCE).await,
-            (None, Ok(())) => pending().await,
+        let again = match (probation.next(), looked) {
+            (Some(next), _) => next,
+            (None, Err(_)) => Instant::now() + GLANCE,
+            (None, Ok(())) => Instant::now() + SWEEP,
+        };
+        tokio::select! {
+            () = cluster.changed() => {}
+            () = sleep_until(again.into()) => {}
         }
+    }
+}
+
+/// Where the switch is thrown and a pass can't be taken, detaches all the same.
+fn halt<H: Host>(agent: &mut Agent<H>, cluster: &Cluster) {
+    if cluster.suspended().is_some()
+        && let Err(error) = agent.detach_all()
+    {
+        tracing::error!(%error, "nothing is to be attached here, and what is can't be told");
     }
 }
 

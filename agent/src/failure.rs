@@ -23,7 +23,7 @@ pub struct Failure {
     pub message: String,
     /// The end of the verifier's log.
     pub verifier_log: Option<String>,
-    /// Whether it is about single pods' cgroups alone: everything else is in effect.
+    /// Whether it is about single pods' cgroups, or what is to go, alone: everything else is in effect.
     pub partial: bool,
     /// Whether it is only that bytes are on their way.
     pub awaits: bool,

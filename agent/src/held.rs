@@ -24,8 +24,8 @@ pub struct Held {
     pub revision: Option<String>,
     /// Whether a revision cut the node off, from the note.
     pub trial: Option<Trial>,
-    /// The revision that ran before the one on trial, where there is a way back to it.
-    pub previous: Option<String>,
+    /// What ran before the revision on trial, where there is a way back to it.
+    pub previous: Option<Former>,
     /// Pinned programs, by function.
     pub functions: BTreeMap<String, HeldFunction>,
     /// Pinned maps, by pin name.
@@ -36,6 +36,15 @@ pub struct Held {
     pub retained: BTreeSet<String>,
     /// Whether a killed agent left something half-made.
     pub stray: bool,
+}
+
+/// A revision that can be gone back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// Its name.
+    pub revision: String,
+    /// Its functions.
+    pub functions: BTreeSet<String>,
 }
 
 /// A pinned program.
@@ -212,6 +221,7 @@ impl Names {
             | Step::Update(_)
             | Step::Move { .. }
             | Step::Restore(_)
+            | Step::ForgetLoad(_)
             | Step::RepinProgram(_)
             | Step::RepinMap(_)
             | Step::RepinLink(_) => {}

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    held::{LinkKey, Names},
+    held::{Former, LinkKey, Names},
     kernel::Fd,
 };
 
@@ -30,6 +30,13 @@ pub struct Previous {
     pub revision: String,
     /// Its programs, by function.
     pub programs: BTreeMap<String, KeptProgram>,
+}
+
+impl Previous {
+    /// As it is observed.
+    pub fn held(&self) -> Former {
+        Former { revision: self.revision.clone(), functions: self.programs.keys().cloned().collect() }
+    }
 }
 
 /// A program.

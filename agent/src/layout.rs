@@ -92,6 +92,11 @@ pub fn suspension() -> PathBuf {
     Path::new(DIRECTORY).join("_suspend")
 }
 
+/// Where that note is made, to be renamed over an older one.
+pub fn suspension_staging() -> PathBuf {
+    Path::new(DIRECTORY).join("_suspend~new")
+}
+
 /// What stands in another BpfProgram's home, from one's own, as all that follows.
 pub fn beside(program: &str, path: &Path) -> PathBuf {
     Path::new("..").join(program).join(path)

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::layout::Verdict;
+use crate::layout::{Trial, Verdict};
 
 /// So long a trial takes.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ pub struct Probation {
 /// One BpfProgram of which it is not known yet.
 #[derive(Clone, Debug)]
 struct Case {
-    noted: Verdict,
+    noted: Trial,
     /// Since when; absent where that was before this agent.
     since: Option<Instant>,
     /// So many probes in a row came to what would change the verdict.
@@ -54,9 +54,10 @@ impl Case {
     fn probed(&mut self, reached: bool, now: Instant) -> Option<Verdict> {
         let within = |time: Duration| self.since.is_some_and(|since| now.duration_since(since) < time);
         let (soon, over) = (within(RELIEF), !within(WINDOW));
-        self.in_a_row = if reached == self.noted.is_open() { 0 } else { self.in_a_row + 1 };
+        let noted = self.noted.verdict;
+        self.in_a_row = if reached == noted.is_open() { 0 } else { self.in_a_row + 1 };
         let enough = self.in_a_row >= ENOUGH;
-        match self.noted {
+        match noted {
             Verdict::Open if enough => Some(Verdict::Suspected),
             Verdict::Reopened if enough => Some(Verdict::Reverted),
             Verdict::Open | Verdict::Reopened => (reached && over).then_some(Verdict::Passed),
@@ -68,13 +69,13 @@ impl Case {
 }
 
 impl Probation {
-    /// Takes what is noted now of those that are undecided.
-    pub fn follow(&mut self, undecided: BTreeMap<String, Verdict>, now: Instant) {
+    /// Takes what is noted now of those that are undecided. The trial of another revision is another one.
+    pub fn follow(&mut self, undecided: BTreeMap<String, Trial>, now: Instant) {
         let before = mem::take(&mut self.cases);
-        let case = |(name, noted): (String, Verdict)| {
+        let case = |(name, noted): (String, Trial)| {
             let case = match before.get(&name) {
                 Some(case) if case.noted == noted => case.clone(),
-                None if noted == Verdict::Suspected => Case { noted, since: None, in_a_row: 0 },
+                None if noted.verdict == Verdict::Suspected => Case { noted, since: None, in_a_row: 0 },
                 _ => Case { noted, since: Some(now), in_a_row: 0 },
             };
             (name, case)
@@ -104,6 +105,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn guard(revision: &str, verdict: Verdict) -> BTreeMap<String, Trial> {
+        [("guard".to_owned(), Trial { revision: revision.to_owned(), verdict })].into()
+    }
 
     /// A node with one program, which cuts it off or does not, and an API server that is away for some time, in seconds. What
     /// stands on bpffs, and what an agent makes of it.
@@ -167,7 +172,7 @@ mod tests {
 
         fn follow(&mut self) {
             let undecided = self.noted.is_undecided() && (self.attached || !self.noted.is_open());
-            self.probation.follow(undecided.then(|| ("guard".to_owned(), self.noted)).into_iter().collect(), self.now);
+            self.probation.follow(if undecided { guard("guard-1", self.noted) } else { BTreeMap::new() }, self.now);
         }
 
         /// Up to the next probe, or a second where there is none, and what follows from it.
@@ -237,10 +242,22 @@ mod tests {
     #[test]
     fn a_server_that_comes_and_goes_is_not_reached() {
         let (mut probation, now) = (Probation::default(), Instant::now());
-        probation.follow(BTreeMap::from([("guard".to_owned(), Suspected)]), now);
+        probation.follow(guard("guard-1", Suspected), now);
         for reached in [true, true, false, true, true, false] {
             assert_eq!(probation.probed(reached, now), BTreeMap::new());
         }
+    }
+
+    #[test]
+    fn another_revision_has_half_a_minute_of_its_own() {
+        let (mut probation, start) = (Probation::default(), Instant::now());
+        let mut passed = Vec::new();
+        for second in (0..=60).step_by(2) {
+            let now = start + Duration::from_secs(second);
+            probation.follow(guard(if second < 26 { "guard-1" } else { "guard-2" }, Verdict::Open), now);
+            passed.extend(probation.probed(true, now).into_values().map(|verdict| (second, verdict)));
+        }
+        assert_eq!(passed.first(), Some(&(56, Passed)));
     }
 
     #[test]
@@ -253,7 +270,7 @@ mod tests {
     #[test]
     fn a_verdict_that_could_not_be_noted_is_given_again() {
         let (mut probation, mut now) = (Probation::default(), Instant::now());
-        let open = BTreeMap::from([("guard".to_owned(), Verdict::Open)]);
+        let open = guard("guard-1", Verdict::Open);
         let mut given = Vec::new();
         for _ in 0..5 {
             probation.follow(open.clone(), now);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use sockeye_agent::{
     around::Around,
-    held::{Held, LinkKey, Names},
+    held::{Former, Held, HeldFunction, LinkKey, Names},
     kernel::{cgroup::Cgroup, info::MapInfo, load::ProgramKind},
     layout::{Trial, Verdict},
     plan::{Step, detach, plan, revert},
@@ -122,6 +122,8 @@ prop_compose! {
 enum Event {
     /// Something is wanted, or nothing is.
     Want(Box<Option<Wanted>>),
+    /// The agent is killed after so many of the steps towards another, and then what was wanted before is wanted again.
+    TurnBack(Box<Wanted>, usize),
     /// The agent is killed after so many of the steps towards what is wanted, and started again.
     KilledAfter(usize),
     /// Someone removes a link's pin, or its cgroup dies.
@@ -144,6 +146,7 @@ fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => wanteds().prop_map(|w| Event::Want(Box::new(Some(w)))),
         1 => Just(Event::Want(Box::new(None))),
+        2 => (wanteds(), 0..12usize).prop_map(|(w, steps)| Event::TurnBack(Box::new(w), steps)),
         3 => (0..12usize).prop_map(Event::KilledAfter),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, pin)| Event::LinkLost(i, pin)),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::MapLost(i, runs)),
@@ -167,6 +170,9 @@ proptest! {
             let mut killed = usize::MAX;
             match event {
                 Event::Want(other) => wanted = *other,
+                Event::TurnBack(other, after) => if let Ok(steps) = plan(Some(&other), &fake.held, &around(&fake.others)) {
+                    fake.execute(&mut ids, Some(&other), &steps[..steps.len().min(after)]);
+                },
                 Event::KilledAfter(steps) => killed = steps,
                 Event::LinkLost(i, unpinned) => {
                     let key = fake.held.links.keys().nth(i).cloned();
@@ -244,9 +250,9 @@ proptest! {
         let last_made = steps.iter().rposition(|s| matches!(s, Step::Attach { .. } | Step::Update(_) | Step::Load { .. }));
         for (i, step) in steps.iter().enumerate() {
             if let Step::Detach(key) = step {
-                // The one exception: what is of another attach type, or holds the room on a map, is replaced right after.
+                // The one exception: what holds the room on a map is replaced right after.
                 let next = steps[i..].iter().find(|step| !matches!(step, Step::Detach(_)));
-                let replaced = matches!(next, Some(Step::Attach { function, site, .. })
+                let replaced = key.map().is_some() && matches!(next, Some(Step::Attach { function, site, .. })
                     if LinkKey::to(function, site).place == key.place);
                 prop_assert!(replaced || last_made.is_none_or(|made| i > made), "{steps:?}");
             }
@@ -274,6 +280,8 @@ fn check(wanted: Option<&Wanted>, held: &Held, others: &BTreeMap<MapRef, MapInfo
     }
     for map in wanted.maps.values().filter(|map| map.pin) {
         let pinned = &held.maps[&map.pin_name];
+        let used = |function: &HeldFunction| function.info.map_ids.contains(&pinned.info.id);
+        prop_assert!(held.functions.values().all(used), "what is pinned is what is used: {held:?}");
         prop_assert_eq!(&pinned.from, &map.from);
         let other = map.from.as_ref().and_then(|from| others.get(from));
         prop_assert!(other.is_none_or(|other| other.id == pinned.info.id), "one map, shared by both");
@@ -282,6 +290,8 @@ fn check(wanted: Option<&Wanted>, held: &Held, others: &BTreeMap<MapRef, MapInfo
     let risky = wanted.functions.values().any(|f| f.can_cut_off && !f.paths.is_empty());
     let tried = held.trial.as_ref().is_some_and(|trial| trial.revision == wanted.revision);
     prop_assert!(!risky || tried, "what can cut the node off is on trial, or was: {:?}", held.trial);
+    let open = held.trial.as_ref().is_some_and(|trial| trial.verdict.is_open());
+    prop_assert!(!open || tried, "a trial ends with its revision: {:?}", held.trial);
     let pinned: BTreeSet<&String> = wanted.maps.values().filter(|m| m.pin).map(|m| &m.pin_name).collect();
     prop_assert!(pinned.iter().all(|pin| held.maps.contains_key(*pin)));
     prop_assert!(held.maps.keys().all(|pin| pinned.contains(pin) || held.retained.contains(pin)));
@@ -374,13 +384,20 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     assert_eq!(fake.held.trial, Some(Trial { revision: "p-2".into(), verdict: Verdict::Open }));
 
     // Where something ran before, that is what is gone back to.
-    fake.held.previous = Some("p-1".into());
+    let former = |functions: &[&str]| Former {
+        revision: "p-1".into(),
+        functions: functions.iter().map(|f| (*f).to_owned()).collect(),
+    };
+    fake.held.previous = Some(former(&["f"]));
     let steps = revert(&fake.held);
     let shown: Vec<String> =
         steps.iter().map(|step| format!("{step:?}").split('(').next().unwrap().to_owned()).collect();
     assert_eq!(shown, ["Restore", "Update", "SetRevision"]);
     assert!(steps.contains(&Step::SetRevision(Some("p-1".into()))), "{steps:?}");
     assert!(fake.held.links.values().all(|link| link.in_effect) && fake.held.links.len() == 1);
+    // What came with the revision on trial has nothing to go back to.
+    fake.held.previous = Some(former(&["g"]));
+    assert!(matches!(&revert(&fake.held)[..], [Step::Detach(key), Step::SetRevision(_)] if key.function == "f"));
 }
 
 #[test]

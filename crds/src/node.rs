@@ -219,7 +219,7 @@ pub struct RetainedMap {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Truncated {
-    /// BpfPrograms whose details are not shown, but for what others did to them.
+    /// BpfPrograms whose details are not shown, but for what others did to them last, where there is room.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub details: i64,
     /// Links that are not shown.
@@ -231,9 +231,12 @@ pub struct Truncated {
     /// Verifier logs that are not shown.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub logs: i64,
-    /// Maps of BpfPrograms that are not shown: of one that holds more than 128.
+    /// Maps of BpfPrograms that are not shown: of one that holds more than 128, or of all where there is no room.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub maps: i64,
+    /// Functions of BpfPrograms whose program IDs are not shown.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub functions: i64,
     /// Retained maps that are not shown.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub retained: i64,

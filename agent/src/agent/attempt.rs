@@ -54,6 +54,9 @@ impl<H: Host> Agent<H> {
         if revision.is_some() && self.is_suspended(name)? {
             return Ok(());
         }
+        if let Some(revision) = revision {
+            self.make_room(name, &revision.spec.program.uid)?;
+        }
         let wanted = wanted?;
         for _ in 0..ROUNDS {
             let around = block_in_place(|| {
@@ -92,6 +95,16 @@ impl<H: Host> Agent<H> {
             tracing::warn!(program = name, revision = good.metadata.name, %error, "what ran before can't be kept whole");
         }
         self.track(name).failure = failure;
+    }
+
+    /// What a BpfProgram has left that is gone and had this name goes, whatever then keeps the new one from running.
+    fn make_room(&mut self, name: &str, uid: &str) -> Result<(), Failure> {
+        let held = &self.track(name).held;
+        if held.uid.as_ref().is_none_or(|whose| whose == uid) {
+            return Ok(());
+        }
+        let steps = plan(None, held, &Around::default())?;
+        if steps.is_empty() { Ok(()) } else { block_in_place(|| self.execute_alone(name, &steps)) }
     }
 
     /// Observes, and takes in what is wanted and what others have done; gives the wanted cgroups that exist. These are looked

@@ -22,10 +22,10 @@ pub type Detached = (String, Result<(), Failure>);
 impl<H: Host> Agent<H> {
     /// What is noted of the BpfPrograms of which it is not known yet whether they cut this node off. What is attached nowhere is
     /// on no trial.
-    pub fn undecided(&self) -> BTreeMap<String, Verdict> {
+    pub fn undecided(&self) -> BTreeMap<String, Trial> {
         let undecided = |Held { trial, links, .. }: &Held| {
             let verdict = trial.as_ref()?.verdict;
-            (verdict.is_undecided() && !(verdict.is_open() && links.is_empty())).then_some(verdict)
+            trial.clone().filter(|_| verdict.is_undecided() && !(verdict.is_open() && links.is_empty()))
         };
         self.tracks.iter().filter_map(|(name, track)| Some((name.clone(), undecided(&track.held)?))).collect()
     }
@@ -46,10 +46,18 @@ impl<H: Host> Agent<H> {
             let Some(track) = self.tracks.get(name) else { continue };
             let Some(Trial { revision, verdict: before }) = track.held.trial.clone() else { continue };
             let back = before.is_open() && verdict != Verdict::Passed;
-            let mut steps = if back { plan::revert(&track.held) } else { Vec::new() };
-            steps.push(Step::SetTrial(Trial { revision, verdict }));
-            if let Err(failure) = block_in_place(|| self.execute_alone(name, &steps)) {
-                tracing::error!(program = name, %failure, ?verdict, "this verdict could not be carried out");
+            let noted = Step::SetTrial(Trial { revision, verdict });
+            // What can't be gone back to is at least not left attached.
+            let ways: &[fn(&Held) -> Vec<Step>] = if back { &[plan::revert, plan::detach] } else { &[|_| Vec::new()] };
+            for way in ways {
+                let mut steps = way(&self.track(name).held);
+                steps.push(noted.clone());
+                match block_in_place(|| self.execute_alone(name, &steps)) {
+                    Ok(()) => break,
+                    Err(failure) => {
+                        tracing::error!(program = name, %failure, ?verdict, "this verdict could not be carried out");
+                    }
+                }
             }
         }
     }
@@ -57,15 +65,16 @@ impl<H: Host> Agent<H> {
     /// Detaches all that is here, whoever wants it; what became of each BpfProgram that had something attached.
     pub fn detach_all(&mut self) -> Result<Vec<Detached>, ObserveError> {
         let mut detached = Vec::new();
-        for name in self.host.homes()? {
-            let held = self.host.observe(&name)?;
-            if !held.links.is_empty() {
-                let done = self.execute_alone(&name, &plan::detach(&held));
-                if let Err(failure) = &done {
-                    tracing::error!(program = name, %failure, "not detached");
-                }
-                detached.push((name, done));
+        for name in block_in_place(|| self.host.homes())? {
+            let done = match block_in_place(|| self.host.observe(&name)) {
+                Ok(held) if held.links.is_empty() => continue,
+                Ok(held) => block_in_place(|| self.execute_alone(&name, &plan::detach(&held))),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(failure) = &done {
+                tracing::error!(program = name, %failure, "not detached");
             }
+            detached.push((name, done));
         }
         Ok(detached)
     }
@@ -99,7 +108,7 @@ impl<H: Host> Agent<H> {
     }
 
     /// Executes steps that need neither an object nor what is wanted, and observes.
-    fn execute_alone(&mut self, name: &str, steps: &[Step]) -> Result<(), Failure> {
+    pub(super) fn execute_alone(&mut self, name: &str, steps: &[Step]) -> Result<(), Failure> {
         let order = Order { steps, wanted: None, bytes: None, kernel_btf: &KernelBtf::default() };
         let executed = self.execute(name, &order);
         self.track(name).forget_failures();

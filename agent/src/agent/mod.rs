@@ -303,6 +303,11 @@ impl<H: Host> Agent<H> {
         })
     }
 
+    /// The device of the bpffs that was there at the last pass.
+    pub fn bpffs(&self) -> Option<u64> {
+        self.bpffs.flatten()
+    }
+
     /// The BpfPrograms that were observed since the last call.
     pub fn observed(&mut self) -> BTreeSet<String> {
         mem::take(&mut self.observed)

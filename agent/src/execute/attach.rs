@@ -48,9 +48,14 @@ impl Executor<'_> {
         let link = self.link(program, cgroup, attach_type, before, place)?;
         let key = LinkKey::at(function, cgroup);
         self.note(&layout::cgroup(&key.place), &cgroup.path)?;
-        self.dir.make_dir(&layout::links_of(function))?;
-        self.dir.pin(&layout::link(function, &key.place), link.as_fd())?;
-        progress.undo.push(Undo::Detach(key.clone()));
+        let replaced = self.pin(&link, &layout::link(function, &key.place))?;
+        progress.undo.push(match replaced {
+            Some(old) => {
+                progress.replaced_links.push((key.clone(), Fd::clone(&old)));
+                Undo::RepinLink(key.clone(), old)
+            }
+            None => Undo::Detach(key.clone()),
+        });
         let made = KeptLink { fd: link, id: 0, path: Some(cgroup.path.clone()), attached: None };
         progress.made.links.insert(key, made);
         Ok(())

@@ -27,7 +27,7 @@ use sockeye_ebpf::settings::Settings;
 
 use crate::{
     failure::Failure,
-    held::Site,
+    held::{LinkKey, Site},
     host::Order,
     kept::{Kept, KeptProgram, Previous},
     kernel::{
@@ -74,11 +74,15 @@ struct Progress<'a> {
     made: Kept,
     /// Programs whose pins were replaced, with the load each came from: what links ran until now.
     replaced: BTreeMap<String, KeptProgram>,
+    /// Links whose pins were replaced by other links', and which are to end once there is no way back.
+    replaced_links: Vec<(LinkKey, Fd)>,
     /// Whether what is attached goes on trial, so that there should be a way back.
     on_trial: bool,
     /// How many links were made, or moved.
     attached: usize,
     undo: Vec<Undo>,
+    /// Whether the revision is noted as the one in effect: from there on nothing is undone.
+    done: bool,
 }
 
 impl<'a> Executor<'a> {
@@ -98,8 +102,18 @@ impl<'a> Executor<'a> {
     /// Executes the steps; gives descriptors of what it made and pinned too.
     pub fn execute(&self, kept: &mut Kept) -> Result<(Executed, Kept), Failure> {
         let (executed, loaded, made) = (Executed::default(), Loaded::default(), Kept::default());
-        let (replaced, undo) = (BTreeMap::new(), Vec::new());
-        let mut progress = Progress { kept, executed, loaded, made, replaced, on_trial: false, attached: 0, undo };
+        let mut progress = Progress {
+            kept,
+            executed,
+            loaded,
+            made,
+            replaced: BTreeMap::new(),
+            replaced_links: Vec::new(),
+            on_trial: false,
+            attached: 0,
+            undo: Vec::new(),
+            done: false,
+        };
         for step in self.order.steps {
             let pod = self.pods_cgroup(step);
             if pod.is_some_and(|cgroup| progress.executed.refused.contains_key(&cgroup.path)) {
@@ -113,6 +127,10 @@ impl<'a> Executor<'a> {
                     self.undo_at(cgroup, &mut progress);
                     progress.executed.refused.insert(cgroup.path.clone(), failure);
                 }
+                None if progress.done => {
+                    tracing::warn!(?step, %failure, "step refused: what is to go is still there");
+                    return Err(Failure { partial: true, ..failure });
+                }
                 None => {
                     tracing::warn!(?step, %failure, "step refused: undoing what this run made");
                     self.undo(progress);
@@ -120,16 +138,18 @@ impl<'a> Executor<'a> {
                 }
             }
         }
-        // What could be attached nowhere is not half done either.
-        let loaded = !progress.loaded.programs.is_empty();
-        if loaded
-            && progress.attached == 0
-            && let Some((_, failure)) = progress.executed.refused.pop_first()
-        {
+        if let Err(failure) = attached_somewhere(&mut progress) {
             self.undo(progress);
             return Err(failure);
         }
+        self.finish(&mut progress)?;
         Ok((progress.executed, progress.made))
+    }
+
+    /// Everything is made: nothing is undone any more, and what was replaced ends.
+    fn finish(&self, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        progress.undo.clear();
+        progress.replaced_links.drain(..).try_for_each(|(key, link)| Ok(self.let_go(&key, &link, progress.kept)?))
     }
 
     /// The cgroup that a step attaches to, where it is a pod's.
@@ -153,6 +173,7 @@ impl<'a> Executor<'a> {
             Step::RemoveStray => Ok(self.dir.remove(&layout::staging())?),
             Step::Claim { uid } => self.claim(uid, progress),
             Step::Load { reuse, shared } => self.load(reuse, shared, progress),
+            Step::ForgetLoad(function) => self.forget_load(function, progress),
             Step::Retain(pin) => {
                 self.retain(pin)?;
                 progress.undo.push(Undo::Release(pin.clone()));
@@ -270,8 +291,9 @@ impl<'a> Executor<'a> {
         };
         progress.undo.push(match replaced {
             Some(fd) => {
-                let load_key = origin_before.as_deref().and_then(Origin::parse).map(|origin| origin.load_key);
                 let id = info::program_id(fd.as_fd())?;
+                let kept = progress.kept.programs.get(function).filter(|kept| kept.id == id);
+                let load_key = kept.and_then(|kept| kept.load_key.clone());
                 let before = KeptProgram { fd: Fd::clone(&fd), id, load_key };
                 progress.replaced.insert(function.to_owned(), before);
                 Undo::RepinProgram(function.to_owned(), fd, origin_before)
@@ -285,17 +307,40 @@ impl<'a> Executor<'a> {
 
     /// The note on what is in effect. What ran before it is kept while the new one is on trial.
     fn set_revision(&self, revision: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        attached_somewhere(progress)?;
         let before = self.note(&layout::revision(), revision)?;
+        progress.done = true;
         if let (true, Some(revision)) = (progress.on_trial && !progress.replaced.is_empty(), before) {
             progress.kept.previous = Some(Previous { revision, programs: std::mem::take(&mut progress.replaced) });
         }
+        self.finish(progress)
+    }
+
+    /// The note on a trial. What has not stood its own is nothing to go back to: what ran before it is.
+    fn set_trial(&self, trial: &Trial, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let before = self.note(&layout::trial(), &trial.note())?;
+        let open = before.as_deref().and_then(Trial::parse).is_some_and(|before| before.verdict.is_open());
+        let goes_on = open && trial.verdict.is_open();
+        progress.on_trial = trial.verdict.is_open() && !goes_on;
+        if !goes_on {
+            progress.kept.previous = None;
+        }
+        progress.undo.push(Undo::RestoreTrial(before));
         Ok(())
     }
 
-    fn set_trial(&self, trial: &Trial, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        self.note(&layout::trial(), &trial.note())?;
-        progress.on_trial = trial.verdict.is_open();
-        progress.kept.previous = None;
+    fn forget_load(&self, function: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let before = self.dir.read_note(&layout::origin(function))?;
+        self.dir.remove(&layout::origin(function))?;
+        progress.undo.push(Undo::RestoreOrigin(function.to_owned(), before));
         Ok(())
     }
+}
+
+/// What could be attached nowhere is not half done either.
+fn attached_somewhere(progress: &mut Progress<'_>) -> Result<(), Failure> {
+    if progress.loaded.programs.is_empty() || progress.attached > 0 {
+        return Ok(());
+    }
+    progress.executed.refused.pop_first().map_or(Ok(()), |(_, failure)| Err(failure))
 }

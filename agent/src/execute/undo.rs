@@ -25,6 +25,8 @@ pub(super) enum Undo {
     Release(String),
     Retain(String),
     RestoreSource(String, Option<String>),
+    RestoreOrigin(String, Option<String>),
+    RestoreTrial(Option<String>),
 }
 
 impl Executor<'_> {
@@ -39,9 +41,10 @@ impl Executor<'_> {
         let place = cgroup.id.to_string();
         let (there, elsewhere) = mem::take(&mut progress.undo)
             .into_iter()
-            .partition(|undo| matches!(undo, Undo::Detach(key) if key.place == place));
+            .partition(|undo| matches!(undo, Undo::Detach(key) | Undo::RepinLink(key, _) if key.place == place));
         progress.undo = elsewhere;
         progress.made.links.retain(|key, _| key.place != place);
+        progress.replaced_links.retain(|(key, _)| key.place != place);
         self.undo_all(there, progress.kept);
     }
 
@@ -82,6 +85,9 @@ impl Executor<'_> {
             Undo::Retain(pin) => self.retain(pin)?,
             Undo::RestoreSource(pin, Some(note)) => drop(self.note(&layout::source(pin), note)?),
             Undo::RestoreSource(pin, None) => self.dir.remove(&layout::source(pin))?,
+            Undo::RestoreOrigin(function, note) => self.restore_origin(function, note.as_deref())?,
+            Undo::RestoreTrial(Some(note)) => drop(self.note(&layout::trial(), note)?),
+            Undo::RestoreTrial(None) => self.dir.remove(&layout::trial())?,
         }
         Ok(())
     }

@@ -132,7 +132,7 @@ impl Cluster {
     pub fn wants(&mut self) -> Option<Wants> {
         let node = self.node.state().into_iter().next()?;
         let revisions = self.revisions.state();
-        let mut unreadable = BTreeMap::new();
+        let (mut unreadable, mut complete) = (BTreeMap::new(), true);
         let mut readable = Vec::new();
         for guard in &revisions {
             match &guard.0 {
@@ -140,9 +140,12 @@ impl Cluster {
                 Err(error) => {
                     let program = error.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_PROGRAM));
                     let name = error.metadata.name.as_deref().unwrap_or_default();
-                    program.map(|p| {
-                        unreadable.insert(p.clone(), format!("BpfRevision {name} can't be read: {}", error.error))
-                    });
+                    let why = format!("BpfRevision {name} can't be read: {}", error.error);
+                    match program {
+                        Some(program) => drop(unreadable.insert(program.clone(), why)),
+                        // Whose it is can't be told, so that nothing may go.
+                        None => complete = false,
+                    }
                 }
             }
         }
@@ -157,14 +160,14 @@ impl Cluster {
         };
         self.run = run.into_iter().map(told).collect();
         let (run, suspended) = (self.run.clone(), self.suspended());
-        let mut wants = Wants { run, keep: unreadable, complete: true, suspended, ..Wants::default() };
+        let mut wants = Wants { run, keep: unreadable, complete, suspended, ..Wants::default() };
         self.pods.need(wants.needs());
         (wants.pods, wants.namespaces) = (self.pods.pods(), self.pods.namespaces());
         Some(wants)
     }
 
-    /// Why nothing at all is to be attached, where someone has thrown the switch.
-    fn suspended(&self) -> Option<String> {
+    /// Why nothing at all is to be attached, where someone has thrown the switch; whatever else is known.
+    pub fn suspended(&self) -> Option<String> {
         let switch = self.suspension.state().into_iter().next()?;
         let reason = switch.data.as_ref().and_then(|data| data.get(SUSPENSION_REASON));
         let reason = reason.map_or("no reason given", |reason| reason.trim());

@@ -10,7 +10,7 @@ use std::{
 use super::attached::Attached;
 use crate::{
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey, Names, Site},
-    kept::{Kept, KeptLink, KeptProgram},
+    kept::{Kept, KeptLink, KeptProgram, Previous},
     kernel::{
         Fd, SysError,
         bpffs::Dir,
@@ -134,7 +134,7 @@ impl Reader<'_> {
             uid: names.uid.clone(),
             revision: names.revision.clone(),
             trial: names.trial.clone(),
-            previous: self.kept.previous.as_ref().map(|previous| previous.revision.clone()),
+            previous: self.kept.previous.as_ref().map(Previous::held),
             retained: names.retained.clone(),
             stray: names.stray,
             ..Held::default()

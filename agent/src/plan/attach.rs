@@ -62,9 +62,9 @@ pub(super) fn attach(wanted: &Wanted, held: &Held, around: &Around, load: &[Step
                 }
                 continue;
             }
-            // A dead link, or one of another attach type, can't be made to run the program; one to a map's predecessor, and
-            // what a map holds without a link, are replaced.
-            Some(link) if !anew && (link.is_link() || link.in_effect) => first.push(key.clone()),
+            // At a cgroup a dead link, or one of another attach type, is replaced by another link, and goes after it. A map has no
+            // room for both; one to its predecessor, and what it holds without a link, are replaced.
+            Some(link) if key.map().is_some() && !anew && (link.is_link() || link.in_effect) => first.push(key.clone()),
             _ => {}
         }
         let in_its_place = |(other, link): &(&LinkKey, &HeldLink)| {

@@ -63,8 +63,11 @@ pub(super) fn load(wanted: &Wanted, held: &Held, around: &Around) -> Result<Vec<
             None => {}
         }
     }
+    // An agent that is killed among these leaves programs that use other maps than those pinned.
+    let known = held.functions.iter().filter(|(_, f)| f.load_key.is_some() && !pins.is_empty());
+    let forget: Vec<Step> = known.map(|(function, _)| Step::ForgetLoad(function.clone())).collect();
     let programs = wanted.functions.keys().cloned().map(Step::PinProgram);
-    Ok([Step::Load { reuse, shared }].into_iter().chain(pins).chain(programs).collect())
+    Ok([Step::Load { reuse, shared }].into_iter().chain(forget).chain(pins).chain(programs).collect())
 }
 
 /// Whether another's map can be taken.

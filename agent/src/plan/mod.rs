@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{
     around::Around,
-    held::{Held, LinkKey, Site},
+    held::{Former, Held, LinkKey, Site},
     kernel::cgroup::Cgroup,
     layout::{Trial, Verdict},
     order::Neighbour,
@@ -52,6 +52,8 @@ pub enum Step {
         /// Maps of other BpfPrograms, by the names that the ELF has for them.
         shared: BTreeMap<String, MapRef>,
     },
+    /// Forget which load a pinned program comes from: until it is pinned anew, maps are that another load has made.
+    ForgetLoad(String),
     /// Note that a map is to outlive its BpfProgram.
     Retain(String),
     /// Forget that a map is to outlive its BpfProgram.
@@ -136,15 +138,20 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
     let Attaching { steps: attach, keep, gone } = attach(wanted, &held, around, &load)?;
     steps.extend(load);
     steps.extend(retention(wanted, &held));
+    // What another revision's trial has left open goes on with this one, if it may be to blame, and is over if it can't be.
+    let open = trial.is_none() && held.trial.as_ref().is_some_and(|trial| trial.verdict.is_open());
+    let risky = wanted.functions.values().any(|function| function.can_cut_off && !function.paths.is_empty());
+    let noted = |verdict| Step::SetTrial(Trial { revision: wanted.revision.clone(), verdict });
     if let Some(verdict) = begins(trial)
-        && attach.iter().any(|step| may_cut_off(wanted, step))
+        && (open && risky || attach.iter().any(|step| may_cut_off(wanted, step)))
     {
-        steps.push(Step::SetTrial(Trial { revision: wanted.revision.clone(), verdict }));
+        steps.push(noted(verdict));
     }
     steps.extend(attach);
     if held.revision.as_ref() != Some(&wanted.revision) {
         steps.push(Step::SetRevision(Some(wanted.revision.clone())));
     }
+    steps.extend((open && !risky).then(|| noted(Verdict::Passed)));
     steps.extend(remove(wanted, &held, &keep, &gone));
     Ok(steps)
 }
@@ -202,11 +209,13 @@ pub fn detach(held: &Held) -> Vec<Step> {
 
 /// The steps that take back what is on trial: back to what ran before it, or, where there is nothing to go back to, detached.
 pub fn revert(held: &Held) -> Vec<Step> {
-    let Some(previous) = &held.previous else { return detach(held) };
-    let functions: BTreeSet<&String> = held.links.keys().map(|key| &key.function).collect();
-    let restore = functions.into_iter().cloned().map(Step::Restore);
-    let update = held.links.keys().cloned().map(Step::Update);
-    restore.chain(update).chain([Step::SetRevision(Some(previous.clone()))]).collect()
+    let Some(Former { revision, functions }) = &held.previous else { return detach(held) };
+    let (former, new): (Vec<&LinkKey>, Vec<&LinkKey>) = going(held).partition(|key| functions.contains(&key.function));
+    let restored: BTreeSet<&String> = former.iter().map(|key| &key.function).collect();
+    let detach = new.into_iter().cloned().map(Step::Detach);
+    let restore = restored.into_iter().cloned().map(Step::Restore);
+    let update = former.into_iter().cloned().map(Step::Update);
+    detach.chain(restore).chain(update).chain([Step::SetRevision(Some(revision.clone()))]).collect()
 }
 
 /// The steps that leave nothing but the maps to retain.

@@ -13,8 +13,8 @@ const MAX_BYTES: usize = 240 << 10;
 const MAX_RETAINED: usize = 1024;
 
 /// Cuts what is shown until the status fits: orders and links in steps, so that the first of each stay as long as may be; then
-/// logs, then details from the end, of which what others did is kept. The list of programs is whole, always. `cut` is what was
-/// left out before.
+/// logs, then details from the end, of which what others did last is kept where there is room; then IDs. The list of
+/// BpfPrograms is whole, always. `cut` is what was left out before.
 pub(super) fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
     let size = |status: &BpfNodeStatus| serde_json::to_vec(status).map_or(0, |json| json.len());
     cut.retained += shorten(&mut status.retained, MAX_RETAINED);
@@ -37,13 +37,27 @@ pub(super) fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeSta
         let details = status.details.remove(at);
         let mut freed = bytes(&details);
         cut.details += 1;
-        if !details.drift.is_empty() {
-            let Details { name, drift, .. } = details;
-            let left = Details { name, drift, ..Details::default() };
+        let Details { name, mut drift, .. } = details;
+        if let Some(last) = drift.pop() {
+            let left = Details { name, drift: vec![last], ..Details::default() };
             freed = freed.saturating_sub(bytes(&left));
             status.details.insert(at, left);
         }
         over = over.saturating_sub(freed);
+    }
+    while over > 0
+        && let Some(left) = status.details.pop()
+    {
+        over = over.saturating_sub(bytes(&left));
+    }
+    for most in [8, 1, 0] {
+        if size(&status) <= MAX_BYTES {
+            break;
+        }
+        for program in &mut status.programs {
+            cut.maps += shorten(&mut program.map_ids, most);
+            cut.functions += shorten(&mut program.program_ids, most);
+        }
     }
     status.truncated = (cut != Truncated::default()).then_some(cut);
     status
@@ -58,7 +72,10 @@ fn shorten<T>(list: &mut Vec<T>, most: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use sockeye_crds::node::{AttachedLink, Drift, DriftKind, RetainedMap};
+    use sockeye_crds::{
+        Reason,
+        node::{AttachedLink, Drift, DriftKind, HeldProgram, RetainedMap, State},
+    };
 
     use super::{super::MAX_LINKS, *};
 
@@ -99,6 +116,27 @@ mod tests {
         assert!(serde_json::to_vec(&status).unwrap().len() <= MAX_BYTES);
         assert!(status.details.len() == 200 && status.details.iter().all(|details| details.drift == [drift.clone()]));
         assert!(status.truncated.unwrap().details > 0 && status.details[0].message.is_some());
+
+        // Someone who removes all pins at once, of as many as a node may have, with long names and all the maps one may have.
+        let everywhere = (0..1000).map(|n| Details {
+            drift: vec![Drift { message: "m".repeat(500), ..drift.clone() }; 8],
+            ..details(&format!("{n:063}"), 1)
+        });
+        let whole = (0..1000).map(|n| HeldProgram {
+            name: format!("{n:063}"),
+            uid: "u".repeat(36),
+            revision: Some(format!("{n:063}-0123456789")),
+            state: State::Failed,
+            reason: Some(Reason::BytecodeUnavailable),
+            program_ids: vec![1_000_000],
+            map_ids: vec![1_000_000; 128],
+        });
+        let status =
+            BpfNodeStatus { details: everywhere.collect(), programs: whole.collect(), ..BpfNodeStatus::default() };
+        let status = bound(status, Truncated::default());
+        assert!(serde_json::to_vec(&status).unwrap().len() <= 256 << 10);
+        assert_eq!(status.programs.len(), 1000);
+        assert_eq!(status.truncated.map(|cut| (cut.details, cut.maps, cut.functions)), Some((1000, 128_000, 1000)));
 
         let retained = RetainedMap { program: "p".into(), name: "m".into(), id: 1, pin_path: "/p".into() };
         let status = BpfNodeStatus { retained: vec![retained; MAX_RETAINED + 7], ..BpfNodeStatus::default() };

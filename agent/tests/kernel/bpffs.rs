@@ -20,6 +20,8 @@ fn mounted_anew_under_a_running_agent_it_is_filled_again() {
     }
     node.connect(5);
     let before = ["legacy", "btf"].map(|name| node.agrees(name));
+    // Someone still holds the old one, so that the kernel does not say that it is gone.
+    node.run("mount", &["--bind", "/sys/fs/bpf", "/mnt"]);
     node.run("umount", &["/sys/fs/bpf"]);
     node.run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]);
     let start = Instant::now();
@@ -34,6 +36,13 @@ fn mounted_anew_under_a_running_agent_it_is_filled_again() {
         assert_eq!(node.events(name)[4], 6, "no connection was missed");
     }
     assert!(start.elapsed() < patience() / 4, "a glance sees it: {:?}", start.elapsed());
+    // What happens on the new one is seen.
+    let map = format!("{}/maps/my_map", node.home("btf"));
+    let start = Instant::now();
+    node.run("rm", &[&map]);
+    node.until("the map's pin", |node| node.exists(&map));
+    assert!(start.elapsed() < patience() / 4, "it is watched: {:?}", start.elapsed());
+    node.run("umount", &["/mnt"]);
     for name in ["legacy", "btf"] {
         node.remove(name);
     }

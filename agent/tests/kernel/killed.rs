@@ -67,9 +67,29 @@ impl Scene {
         }
     }
 
+    /// What runs at each of the cgroups.
+    fn attached(&self) -> [Vec<Value>; 3] {
+        [".", "a", "b"].map(|path| self.node.attached_below(path))
+    }
+
     fn settle(&self, what: &str) {
         let done = self.node.once(None);
         assert!(done.status.success(), "{what}: {}", text(&done));
+    }
+
+    /// That the program which is reported is the pinned one, and uses the pinned map.
+    fn runs_what_is_pinned(&self, what: &str) {
+        let (now, details) = (entry(&self.node, NAME), self.node.details(NAME));
+        let ids = |kind: &str| -> Vec<Value> {
+            details[kind].as_array().into_iter().flatten().map(|object| object["id"].clone()).collect()
+        };
+        assert_eq!(now["programIDs"], json!(ids("programs")), "{what}");
+        let pin = format!("{}/programs/{}", self.node.home(NAME), self.names.program);
+        let shown = self.node.bpftool(&["prog", "show", "pinned", &pin]);
+        assert_eq!(shown["id"], ids("programs")[0], "{what}");
+        if ids("maps").len() == 1 {
+            assert_eq!(shown["map_ids"], json!(ids("maps")), "{what}");
+        }
     }
 
     /// What there is: programs, maps, links by cgroup; in the end, since the kernel frees them a little later.
@@ -113,6 +133,7 @@ fn before_any_call() {
         json!({"initial": [{"key": 0, "value": 7}, {"key": 9, "value": 8}]}),
         json!({}),
     );
+    let guard = scene.want(fixtures::SHUT, &root, keep(), json!({}));
     let one = ((1, 1), &[(0, 1)][..]);
     let two = ((1, 1), &[(1, 1), (2, 1)][..]);
     let asked = asked(|call| scene.node.once(Some(&format!("kill@*#{call}"))).status.success());
@@ -124,6 +145,7 @@ fn before_any_call() {
         ("two cgroups", None, Some(&apart), two),
         ("another object at two", Some(&apart), Some(&moved), two),
         ("elsewhere", Some(&first), Some(&apart), two),
+        ("another attach type", Some(&first), Some(&guard), ((1, 0), &[(0, 1)][..])),
         ("a map of another shape", Some(&smaller), Some(&larger), one),
         ("a map not pinned", Some(&first), Some(&unpinned), one),
         ("suspended", Some(&first), Some(&suspended), ((1, 1), &[][..])),
@@ -150,21 +172,20 @@ fn before_any_call() {
                 said,
                 "{what}: an agent that was killed in a pass has said nothing new"
             );
-            scene.settle(&format!("{what}, after a kill before call {call}"));
-            if to.is_some() {
-                let now = entry(&scene.node, NAME);
-                let ids: Vec<Value> =
-                    scene.node.details(NAME)["programs"].as_array().unwrap().iter().map(|p| p["id"].clone()).collect();
-                assert_eq!(now["programIDs"], json!(ids));
-                let shown = scene.node.bpftool(&[
-                    "prog",
-                    "show",
-                    "pinned",
-                    &format!("{}/programs/{}", scene.node.home(NAME), scene.names.program),
-                ]);
-                assert_eq!(shown["id"], ids[0], "{what}, {call}");
+            // Some turn back instead, whatever has been done by then.
+            let back = call % 4 == 0 && from.is_some();
+            if back {
+                scene.set(from);
             }
-            if what == "filled" {
+            let what = format!("{what}, after a kill before call {call}, and {}", if back { "back" } else { "on" });
+            scene.settle(&what);
+            if back || to.is_some() {
+                scene.runs_what_is_pinned(&what);
+            }
+            if long() && !back {
+                scene.holds(&what, objects, at);
+            }
+            if to.is_some_and(|to| std::ptr::eq(to, &raw const filled)) {
                 let map = format!("{}/maps/{}", scene.node.home(NAME), scene.names.map);
                 let counts = scene.node.counts(&["pinned", &map]);
                 assert_eq!((counts[0], counts[9]), (7, 8), "pinned only once it is filled: {call}");
@@ -189,27 +210,46 @@ fn any_call_fails() {
     let scene = Scene::new("fails", 'f');
     let first = scene.want(TCP_EVENTS_BTF, &["/"], json!(null), json!({}));
     let other = scene.want(fixtures::TWICE, &["/"], json!(null), json!({}));
+    let apart = scene.want(fixtures::TWICE, &["/a", "/b"], json!(null), json!({}));
+    let guard = scene.want(fixtures::SHUT, &["/"], json!(null), json!({}));
     let refuse = |call: usize| scene.node.once(Some(&format!("{ENOMEM}@*#{call}")));
     let asked = asked(|call| !text(&refuse(call)).contains("SOCKEYE_FAULT says so"));
     let mut calls = 0;
-    for (what, from, to) in [("applied", None, &first), ("another object", Some(&first), &other)] {
+    let (one, two) = (&[(0, 1)][..], &[(1, 1), (2, 1)][..]);
+    for (what, from, to, (maps, at)) in [
+        ("applied", None, &first, (1, one)),
+        ("another object", Some(&first), &other, (1, one)),
+        ("another object elsewhere", Some(&first), &apart, (1, two)),
+        ("another attach type", Some(&first), &guard, (0, one)),
+    ] {
         let begin = if what == "applied" { 1 } else { asked };
         for call in begin.. {
             assert!(call < 200, "{what} does not end");
             scene.set(from);
             scene.settle(what);
-            let ran = scene.node.attached();
+            let (ran, said) = (scene.attached(), entry(&scene.node, NAME));
             scene.set(Some(to));
             let failed = refuse(call);
             if !text(&failed).contains("SOCKEYE_FAULT says so") {
                 calls += call - begin;
                 break;
             }
-            let runs = scene.node.attached();
-            assert!(runs.len() <= 1 && runs.len() >= ran.len(), "{what}, {call}: {ran:?} ran, {runs:?} runs");
-            scene.settle(&format!("{what}, after call {call} was refused"));
+            // All of the one or all of the other, and whichever is said to be in effect is.
+            let (runs, now) = (scene.attached(), entry(&scene.node, NAME));
+            let what = format!("{what}, call {call} refused: {}", text(&failed));
+            let id = &now["programIDs"][0];
+            let new = at.iter().all(|(cgroup, _)| runs[*cgroup].contains(id));
+            let nothing_else =
+                runs.iter().flatten().all(|other| other == id || ran.iter().flatten().any(|r| r == other));
+            assert!(nothing_else && (new || runs == ran), "{ran:?} ran, {runs:?} runs, {now}: {what}");
+            let is_new = !now["revision"].is_null() && now["revision"] != said["revision"];
+            assert!(
+                if is_new { new } else { runs == ran || now["revision"].is_null() },
+                "{runs:?} runs, {now}: {what}"
+            );
+            scene.settle(&what);
         }
-        scene.holds(what, (1, 1), &[(0, 1)]);
+        scene.holds(what, (1, maps), at);
     }
     println!("each of {calls} calls was refused");
     scene.set(None);

@@ -60,7 +60,7 @@ fn what_an_object_lacks_is_named() {
     let btf = KernelBtf::default();
     let missing = load(TCP_EVENTS_BTF, request("other", "my_map", 8, 10), &btf).unwrap_err();
     assert!(matches!(&missing, LoadError::Missing(what) if what == "program other"), "{missing}");
-    let refused = load(fixtures::REFUSED, request("my_prog", "my_map", 8, 1), &btf).unwrap_err();
+    let refused = load(fixtures::REFUSED, request("my_prog", "my_map", 8, 10), &btf).unwrap_err();
     let LoadError::Program { name, log, .. } = refused else { panic!("{refused}") };
     assert_eq!(name, "my_prog");
     assert!(log.contains("map_value_or_null"), "{log}");

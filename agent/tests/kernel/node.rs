@@ -146,6 +146,13 @@ impl Node {
         assert!(done.status.success(), "{verb}: {}", text(&done));
     }
 
+    /// One that must not; what it says.
+    pub fn refuses(&self, verb: &str, arguments: &[&str]) -> String {
+        let done = self.command(&[], verb).args(arguments).output().unwrap();
+        assert!(!done.status.success(), "{verb}: {}", text(&done));
+        text(&done)
+    }
+
     pub fn stop(&mut self, signal: &str) {
         let mut agent = self.agent.take().unwrap();
         let pid = agent.id().to_string();

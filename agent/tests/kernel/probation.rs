@@ -15,9 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sockeye_agent::{fetch::folder::Folder, kernel::facts};
-use sockeye_crds::names::LABEL_LIVE;
+use sockeye_crds::names::{LABEL_LIVE, OBJECT_KEY, digest, object_config_map};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
 use crate::{
@@ -50,14 +51,7 @@ impl Left {
         node.run("ln", &["-s", &format!("open.{}", name_of(&revisions["shut"])), &trial(&node)]);
         // Free again: whoever asks is refused.
         let server = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let kubeconfig = node.folder().join("kubeconfig");
-        let text = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "c", "cluster": {"server": format!("http://{server}")}}],
-            "users": [{"name": "c", "user": {}}],
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
-        });
-        fs::write(&kubeconfig, text.to_string()).unwrap();
+        let kubeconfig = kubeconfig(&node, server);
         Self { node, kubeconfig, server, counter, revisions }
     }
 
@@ -70,8 +64,7 @@ impl Left {
     }
 
     fn is_noted(&self, verdict: &str) -> bool {
-        let note = fs::read_link(self.node.seen(&trial(&self.node))).unwrap();
-        note.display().to_string() == format!("{verdict}.{}", name_of(&self.revisions["shut"]))
+        is_noted(&self.node, &trial(&self.node), &format!("{verdict}.{}", name_of(&self.revisions["shut"])))
     }
 
     fn until_noted(&self, verdict: &str) {
@@ -88,6 +81,23 @@ impl Left {
         node.connect(3);
         assert_eq!(node.events("counter")[4], before + 3);
     }
+}
+
+/// How an API server there is asked.
+fn kubeconfig(node: &Node, server: SocketAddr) -> PathBuf {
+    let path = node.folder().join("kubeconfig");
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{server}")}}],
+        "users": [{"name": "c", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+    });
+    fs::write(&path, text.to_string()).unwrap();
+    path
+}
+
+fn is_noted(node: &Node, trial: &str, what: &str) -> bool {
+    fs::read_link(node.seen(trial)).is_ok_and(|note| note.as_os_str() == what)
 }
 
 fn trial(node: &Node) -> String {
@@ -120,6 +130,10 @@ struct Server {
     is_there: AtomicBool,
     /// What there is, by kind; of other kinds it knows nothing.
     objects: BTreeMap<&'static str, Vec<Value>>,
+    /// The revisions that came since.
+    news: Mutex<Vec<Value>>,
+    /// The bytes of objects, as ConfigMaps.
+    stored: BTreeMap<String, Value>,
     /// The last status that was written.
     told: Mutex<String>,
 }
@@ -127,25 +141,36 @@ struct Server {
 impl Server {
     /// One that has nothing of what it is asked for: no list is ever complete.
     fn empty(at: SocketAddr) -> Arc<Self> {
-        Self::with(at, BTreeMap::new())
+        Self::with(at, BTreeMap::new(), &[])
     }
 
     /// One that has all that the node's agent asks for.
     fn of(Left { server, revisions, .. }: &Left) -> Arc<Self> {
+        Self::of_node(*server, revisions.values().cloned().collect(), &[])
+    }
+
+    /// One that has these revisions, and these objects' bytes.
+    fn of_node(at: SocketAddr, revisions: Vec<Value>, stored: &[&[u8]]) -> Arc<Self> {
         let node = json!({"metadata": {"name": "node", "uid": "n", "resourceVersion": "1"}});
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "node", "uid": "n"});
         let bpf_node = json!({
             "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "spec": {},
             "metadata": {"name": "node", "uid": "b", "resourceVersion": "1", "ownerReferences": [owner]},
         });
-        let revisions = revisions.values().cloned().collect();
         let objects =
             [("bpfrevisions", revisions), ("nodes", vec![node]), ("bpfnodes", vec![bpf_node]), ("configmaps", vec![])];
-        Self::with(*server, objects.into())
+        Self::with(at, objects.into(), stored)
     }
 
-    fn with(at: SocketAddr, objects: BTreeMap<&'static str, Vec<Value>>) -> Arc<Self> {
-        let server = Arc::new(Self { is_there: AtomicBool::new(true), objects, told: Mutex::default() });
+    fn with(at: SocketAddr, objects: BTreeMap<&'static str, Vec<Value>>, stored: &[&[u8]]) -> Arc<Self> {
+        let config_map = |bytes: &&[u8]| {
+            let name = object_config_map(&digest(bytes));
+            let object = json!({"metadata": {"name": name}, "binaryData": {OBJECT_KEY: STANDARD.encode(bytes)}});
+            (name, object)
+        };
+        let stored = stored.iter().map(config_map).collect();
+        let (is_there, news, told) = (AtomicBool::new(true), Mutex::default(), Mutex::default());
+        let server = Arc::new(Self { is_there, objects, news, stored, told });
         let (listener, all) = (TcpListener::bind(at).unwrap(), Arc::clone(&server));
         spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -176,15 +201,23 @@ impl Server {
         if !self.is_there() {
             return Ok(());
         }
-        let (path, query) = asked.split(' ').nth(1).and_then(|target| target.split_once('?')).unwrap_or_default();
-        let all = self.objects.get(path.rsplit('/').next().unwrap_or_default());
-        let (status, value) = match all {
+        let target = asked.split(' ').nth(1).unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let what = path.rsplit('/').next().unwrap_or_default();
+        let (status, value) = match self.objects.get(what) {
             Some(_) if query.contains("watch=true") => {
                 write!(
                     stream,
                     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
                 )?;
+                let mut seen = 0;
                 while self.is_there() {
+                    let news = if what == "bpfrevisions" { self.news.lock().unwrap().clone() } else { Vec::new() };
+                    for object in &news[seen..] {
+                        let event = format!("{}\n", json!({"type": "ADDED", "object": object}));
+                        write!(stream, "{:x}\r\n{event}\r\n", event.len())?;
+                    }
+                    seen = news.len();
                     sleep(Duration::from_millis(50));
                 }
                 return Ok(());
@@ -193,6 +226,7 @@ impl Server {
                 "200 OK",
                 json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
             ),
+            None if self.stored.contains_key(what) => ("200 OK", self.stored[what].clone()),
             None if asked.starts_with("PATCH") && !self.objects.is_empty() => {
                 *self.told.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
                 ("200 OK", self.objects["bpfnodes"][0].clone())
@@ -290,4 +324,53 @@ fn where_the_api_server_is_there_a_trial_goes_on() {
     sleep(Duration::from_secs(10));
     assert!(left.is_noted("open"));
     assert_eq!(left.node.attached().len(), 2);
+}
+
+/// Two revisions follow on one that has stood its trial, the second before the first has: it is gone back to what is known to be
+/// well, and what that did not have is detached.
+#[test]
+fn what_is_gone_back_to_has_stood_its_own_trial() {
+    let mut node = Node::new("go-back");
+    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let (connect, create) =
+        (json!({"name": "on_connect", "attach": attach}), json!({"name": "on_create", "attach": attach}));
+    let both = json!([connect, create]);
+    // The last of them stays in the folder, which is what runs first.
+    let wanted = [
+        (3, json!({"programs": both, "globals": {"step": 2}})),
+        (2, json!({"programs": both})),
+        (1, json!({"programs": [connect]})),
+    ];
+    let [third, second, first] = wanted.map(|(sequence, spec)| {
+        node.apply_spec("guard", fixtures::GLOBALS, spec);
+        let mut revision = revisions(&node).remove("guard").unwrap();
+        revision["spec"]["sequence"] = json!(sequence);
+        revision["metadata"]["resourceVersion"] = json!(sequence.to_string());
+        revision
+    });
+    node.start();
+    node.ready("guard");
+    node.stop("KILL");
+    let trial = format!("{}/_meta/trial", node.home("guard"));
+    node.run("ln", &["-s", &format!("passed.{}", name_of(&first)), &trial]);
+    let well = node.attached();
+    assert_eq!(well.len(), 1);
+
+    let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Server::of_node(at, vec![first.clone()], &[fixtures::GLOBALS]);
+    node.start_in_cluster(&kubeconfig(&node, at), "node");
+    for (revision, noted) in [(&second, "open"), (&third, "open")] {
+        server.news.lock().unwrap().push(revision.clone());
+        let noted = format!("{noted}.{}", name_of(revision));
+        node.until(&noted, |node| is_noted(node, &trial, &noted) && node.attached().len() == 2);
+    }
+    assert!(!node.attached().contains(&well[0]), "another load");
+    server.set(false);
+    let noted = format!("suspected.{}", name_of(&third));
+    node.until(&noted, |node| is_noted(node, &trial, &noted));
+    assert_eq!(node.attached(), well, "the very program that ran before both");
+    node.stop("KILL");
+    node.start();
+    node.remove("guard");
+    node.nothing_left();
 }

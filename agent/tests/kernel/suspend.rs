@@ -123,7 +123,26 @@ fn detach_all_needs_no_agent() {
     assert_eq!(node.attached().len(), 0);
     node.verb("attach", &["--all"]);
     node.start();
-    node.ready("counter");
-    node.remove("counter");
+    for name in ["a-first", "counter"] {
+        apply(&node, name, TCP_EVENTS_BTF, false);
+        node.ready(name);
+    }
+    node.stop("KILL");
+    // What can't be read in one home keeps nothing attached in the next.
+    let stranger = format!("{}/links/my_prog/1", node.home("a-first"));
+    let map = format!("{}/maps/my_map", node.home("a-first"));
+    node.run("bpftool", &["map", "pin", "pinned", &map, &stranger]);
+    let said = node.refuses("detach", &["--all"]);
+    assert!(said.contains("not detached: a-first"), "{said}");
+    assert_eq!(node.attached().len(), 1);
+    node.run("rm", &[&stranger]);
+    node.verb("detach", &["--all"]);
+    assert_eq!(node.attached().len(), 0);
+    node.verb("attach", &["--all"]);
+    node.start();
+    for name in ["a-first", "counter"] {
+        node.ready(name);
+        node.remove(name);
+    }
     node.nothing_left();
 }

@@ -141,7 +141,8 @@ impl Fake {
                 }
                 let link = HeldLink { info, path, in_effect: true, believed: false, pinned: true };
                 let before = held.links.insert(key, link);
-                assert!(before.is_none_or(|before| before.path.is_none() && !before.in_effect), "a place has one link");
+                let replaced = |before: &HeldLink| !before.in_effect || before.info.attach_type != attach_type;
+                assert!(before.is_none_or(|before| replaced(&before)), "a place has one link");
             }
             Step::Update(key) => {
                 let link = held.links.get_mut(key).unwrap();
@@ -156,6 +157,10 @@ impl Fake {
             Step::SetRevision(revision) => held.revision.clone_from(revision),
             Step::SetTrial(trial) => held.trial = Some(trial.clone()),
             Step::Restore(_) => unreachable!("a fake has nothing to go back to"),
+            Step::ForgetLoad(function) => {
+                let known = held.functions.get_mut(function).unwrap().load_key.take();
+                assert!(known.is_some(), "what is not known is not forgotten");
+            }
             Step::RepinProgram(function) => pin_again(&mut held.functions.get_mut(function).unwrap().pinned),
             Step::RepinMap(pin) => pin_again(&mut held.maps.get_mut(pin).unwrap().pinned),
             Step::RepinLink(key) => pin_again(&mut held.links.get_mut(key).unwrap().pinned),
