@@ -25,6 +25,7 @@ mod process;
 mod reboot;
 mod refusals;
 mod replaced;
+mod server;
 mod shared;
 mod soak;
 mod suspend;

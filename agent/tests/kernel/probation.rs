@@ -4,26 +4,19 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{sleep, spawn},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use sockeye_agent::{fetch::folder::Folder, kernel::facts};
-use sockeye_crds::names::{LABEL_LIVE, OBJECT_KEY, digest, object_config_map};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
 use crate::{
     node::{Node, patience},
     seed,
+    server::{Server, free, kubeconfig, name_of, revisions},
 };
 
 /// A node with a program that lets nothing connect, on trial since a moment ago, another that counts, and nobody who runs them.
@@ -49,8 +42,7 @@ impl Left {
         node.stop("KILL");
         let revisions = revisions(&node);
         node.run("ln", &["-s", &format!("open.{}", name_of(&revisions["shut"])), &trial(&node)]);
-        // Free again: whoever asks is refused.
-        let server = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let server = free();
         let kubeconfig = kubeconfig(&node, server);
         Self { node, kubeconfig, server, counter, revisions }
     }
@@ -83,163 +75,12 @@ impl Left {
     }
 }
 
-/// How an API server there is asked.
-fn kubeconfig(node: &Node, server: SocketAddr) -> PathBuf {
-    let path = node.folder().join("kubeconfig");
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": format!("http://{server}")}}],
-        "users": [{"name": "c", "user": {}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
-    });
-    fs::write(&path, text.to_string()).unwrap();
-    path
-}
-
 fn is_noted(node: &Node, trial: &str, what: &str) -> bool {
     fs::read_link(node.seen(trial)).is_ok_and(|note| note.as_os_str() == what)
 }
 
 fn trial(node: &Node) -> String {
     format!("{}/_meta/trial", node.home("shut"))
-}
-
-fn name_of(object: &Value) -> &str {
-    object["metadata"]["name"].as_str().unwrap()
-}
-
-/// What the manifests come to, as the operator would have dispatched it.
-fn revisions(node: &Node) -> BTreeMap<String, Value> {
-    let mut folder = Folder::open(node.folder(), "test", &facts::boot_id().unwrap()).unwrap();
-    folder.scan().unwrap();
-    let revision = |(program, revision): (String, Arc<_>)| {
-        let mut revision = serde_json::to_value(&*revision).unwrap();
-        let metadata = revision["metadata"].as_object_mut().unwrap();
-        metadata.extend([
-            ("uid".to_owned(), json!(program)),
-            ("resourceVersion".to_owned(), json!("1")),
-            ("labels".to_owned(), json!({LABEL_LIVE: "true"})),
-        ]);
-        (program, revision)
-    };
-    folder.wants().run.into_iter().map(revision).collect()
-}
-
-/// An API server that can go away and come back.
-struct Server {
-    is_there: AtomicBool,
-    /// What there is, by kind; of other kinds it knows nothing.
-    objects: BTreeMap<&'static str, Vec<Value>>,
-    /// The revisions that came since.
-    news: Mutex<Vec<Value>>,
-    /// The bytes of objects, as ConfigMaps.
-    stored: BTreeMap<String, Value>,
-    /// The last status that was written.
-    told: Mutex<String>,
-}
-
-impl Server {
-    /// One that has nothing of what it is asked for: no list is ever complete.
-    fn empty(at: SocketAddr) -> Arc<Self> {
-        Self::with(at, BTreeMap::new(), &[])
-    }
-
-    /// One that has all that the node's agent asks for.
-    fn of(Left { server, revisions, .. }: &Left) -> Arc<Self> {
-        Self::of_node(*server, revisions.values().cloned().collect(), &[])
-    }
-
-    /// One that has these revisions, and these objects' bytes.
-    fn of_node(at: SocketAddr, revisions: Vec<Value>, stored: &[&[u8]]) -> Arc<Self> {
-        let node = json!({"metadata": {"name": "node", "uid": "n", "resourceVersion": "1"}});
-        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "node", "uid": "n"});
-        let bpf_node = json!({
-            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "spec": {},
-            "metadata": {"name": "node", "uid": "b", "resourceVersion": "1", "ownerReferences": [owner]},
-        });
-        let objects =
-            [("bpfrevisions", revisions), ("nodes", vec![node]), ("bpfnodes", vec![bpf_node]), ("configmaps", vec![])];
-        Self::with(at, objects.into(), stored)
-    }
-
-    fn with(at: SocketAddr, objects: BTreeMap<&'static str, Vec<Value>>, stored: &[&[u8]]) -> Arc<Self> {
-        let config_map = |bytes: &&[u8]| {
-            let name = object_config_map(&digest(bytes));
-            let object = json!({"metadata": {"name": name}, "binaryData": {OBJECT_KEY: STANDARD.encode(bytes)}});
-            (name, object)
-        };
-        let stored = stored.iter().map(config_map).collect();
-        let (is_there, news, told) = (AtomicBool::new(true), Mutex::default(), Mutex::default());
-        let server = Arc::new(Self { is_there, objects, news, stored, told });
-        let (listener, all) = (TcpListener::bind(at).unwrap(), Arc::clone(&server));
-        spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let one = Arc::clone(&all);
-                // Whoever asks may go away before the answer.
-                spawn(move || drop(one.answer(&stream)));
-            }
-        });
-        server
-    }
-
-    fn is_there(&self) -> bool {
-        self.is_there.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, is_there: bool) {
-        self.is_there.store(is_there, Ordering::Relaxed);
-    }
-
-    /// One request a connection; none where it is away.
-    fn answer(&self, mut stream: &TcpStream) -> io::Result<()> {
-        let mut reader = BufReader::new(stream);
-        let mut lines = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-        let asked = lines.next().unwrap_or_default();
-        let length = lines.filter_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok()).last();
-        let mut body = vec![0; length.unwrap_or(0)];
-        reader.read_exact(&mut body)?;
-        if !self.is_there() {
-            return Ok(());
-        }
-        let target = asked.split(' ').nth(1).unwrap_or_default();
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let what = path.rsplit('/').next().unwrap_or_default();
-        let (status, value) = match self.objects.get(what) {
-            Some(_) if query.contains("watch=true") => {
-                write!(
-                    stream,
-                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-                )?;
-                let mut seen = 0;
-                while self.is_there() {
-                    let news = if what == "bpfrevisions" { self.news.lock().unwrap().clone() } else { Vec::new() };
-                    for object in &news[seen..] {
-                        let event = format!("{}\n", json!({"type": "ADDED", "object": object}));
-                        write!(stream, "{:x}\r\n{event}\r\n", event.len())?;
-                    }
-                    seen = news.len();
-                    sleep(Duration::from_millis(50));
-                }
-                return Ok(());
-            }
-            Some(items) => (
-                "200 OK",
-                json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
-            ),
-            None if self.stored.contains_key(what) => ("200 OK", self.stored[what].clone()),
-            None if asked.starts_with("PATCH") && !self.objects.is_empty() => {
-                *self.told.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
-                ("200 OK", self.objects["bpfnodes"][0].clone())
-            }
-            None => {
-                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
-                ("404 Not Found", status)
-            }
-        };
-        let value = value.to_string();
-        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close");
-        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{value}", value.len())
-    }
 }
 
 #[test]
@@ -301,7 +142,7 @@ fn what_was_taken_back_is_tried_once_more_if_the_server_comes_back_late() {
     left.until_noted("suspected");
     sleep(Duration::from_secs(16));
     left.only_the_counter_is_left();
-    let server = Server::of(&left);
+    let server = Server::of_node(left.server, left.revisions.values().cloned().collect(), &[]);
     left.until_noted("reopened");
     left.node.until("it is attached", |node| node.attached().len() == 2);
     server.set(false);
@@ -356,7 +197,7 @@ fn what_is_gone_back_to_has_stood_its_own_trial() {
     let well = node.attached();
     assert_eq!(well.len(), 1);
 
-    let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let at = free();
     let server = Server::of_node(at, vec![first.clone()], &[fixtures::GLOBALS]);
     node.start_in_cluster(&kubeconfig(&node, at), "node");
     for (revision, noted) in [(&second, "open"), (&third, "open")] {

@@ -3,9 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sockeye_crds::names::SUSPENSION;
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
-use crate::node::Node;
+use crate::{
+    node::{Node, patience},
+    server::{Server, free, kubeconfig},
+};
 
 fn apply(node: &Node, name: &str, object: &[u8], suspend: bool) {
     let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
@@ -144,5 +148,39 @@ fn detach_all_needs_no_agent() {
         node.ready(name);
         node.remove(name);
     }
+    node.nothing_left();
+}
+
+/// By an agent that does not know yet what is wanted, and by one whose Node is not there.
+#[test]
+fn the_switch_needs_nothing_but_itself() {
+    let mut node = Node::new("switch");
+    let switch = || {
+        vec![
+            json!({"metadata": {"name": SUSPENSION, "uid": "s", "resourceVersion": "1"}, "data": {"reason": "incident 42"}}),
+        ]
+    };
+    let none = Vec::new;
+    let all = [("bpfrevisions", none()), ("nodes", none()), ("bpfnodes", none()), ("configmaps", switch())];
+    node.start();
+    apply(&node, "counter", TCP_EVENTS_BTF, false);
+    for objects in [vec![("configmaps", switch())], all.to_vec()] {
+        node.ready("counter");
+        let before = ids(&node, "counter");
+        node.stop("KILL");
+        let at = free();
+        let server = Server::with(at, objects.into_iter().collect(), &[]);
+        let start = Instant::now();
+        node.start_in_cluster(&kubeconfig(&node, at), "node");
+        node.until("nothing is attached", |node| node.attached().is_empty());
+        assert!(start.elapsed() < patience() / 4, "{:?}", start.elapsed());
+        assert_eq!(node.pins("counter"), ["maps/my_map", "programs/my_prog"], "and nothing else is done");
+        node.stop("KILL");
+        server.set(false);
+        node.start();
+        node.ready("counter");
+        assert_eq!(ids(&node, "counter"), before);
+    }
+    node.remove("counter");
     node.nothing_left();
 }

@@ -1,0 +1,177 @@
+//! What stands in for an API server where a test needs one that goes away, or that lacks what an agent asks for: it answers
+//! lists and watches, one request a connection.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{sleep, spawn},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use sockeye_agent::{fetch::folder::Folder, kernel::facts};
+use sockeye_crds::names::{LABEL_LIVE, OBJECT_KEY, digest, object_config_map};
+
+use crate::node::Node;
+
+/// An API server that can go away and come back.
+pub struct Server {
+    is_there: AtomicBool,
+    /// What there is, by kind; of other kinds it knows nothing.
+    objects: BTreeMap<&'static str, Vec<Value>>,
+    /// The revisions that came since.
+    pub news: Mutex<Vec<Value>>,
+    /// The bytes of objects, as ConfigMaps.
+    stored: BTreeMap<String, Value>,
+    /// The last status that was written.
+    pub told: Mutex<String>,
+}
+
+impl Server {
+    /// One that has nothing of what it is asked for: no list is ever complete.
+    pub fn empty(at: SocketAddr) -> Arc<Self> {
+        Self::with(at, BTreeMap::new(), &[])
+    }
+
+    /// One that has all that the node's agent asks for: these revisions, and these objects' bytes.
+    pub fn of_node(at: SocketAddr, revisions: Vec<Value>, stored: &[&[u8]]) -> Arc<Self> {
+        let node = json!({"metadata": {"name": "node", "uid": "n", "resourceVersion": "1"}});
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "node", "uid": "n"});
+        let bpf_node = json!({
+            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "spec": {},
+            "metadata": {"name": "node", "uid": "b", "resourceVersion": "1", "ownerReferences": [owner]},
+        });
+        let objects =
+            [("bpfrevisions", revisions), ("nodes", vec![node]), ("bpfnodes", vec![bpf_node]), ("configmaps", vec![])];
+        Self::with(at, objects.into(), stored)
+    }
+
+    /// One that has these objects, by kind; of other kinds no list is ever complete.
+    pub fn with(at: SocketAddr, objects: BTreeMap<&'static str, Vec<Value>>, stored: &[&[u8]]) -> Arc<Self> {
+        let config_map = |bytes: &&[u8]| {
+            let name = object_config_map(&digest(bytes));
+            let object = json!({"metadata": {"name": name}, "binaryData": {OBJECT_KEY: STANDARD.encode(bytes)}});
+            (name, object)
+        };
+        let stored = stored.iter().map(config_map).collect();
+        let (is_there, news, told) = (AtomicBool::new(true), Mutex::default(), Mutex::default());
+        let server = Arc::new(Self { is_there, objects, news, stored, told });
+        let (listener, all) = (TcpListener::bind(at).unwrap(), Arc::clone(&server));
+        spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let one = Arc::clone(&all);
+                // Whoever asks may go away before the answer.
+                spawn(move || drop(one.answer(&stream)));
+            }
+        });
+        server
+    }
+
+    fn is_there(&self) -> bool {
+        self.is_there.load(Ordering::Relaxed)
+    }
+
+    /// Lets it go away, or come back.
+    pub fn set(&self, is_there: bool) {
+        self.is_there.store(is_there, Ordering::Relaxed);
+    }
+
+    /// One request a connection; none where it is away.
+    fn answer(&self, mut stream: &TcpStream) -> io::Result<()> {
+        let mut reader = BufReader::new(stream);
+        let mut lines = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+        let asked = lines.next().unwrap_or_default();
+        let length = lines.filter_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok()).last();
+        let mut body = vec![0; length.unwrap_or(0)];
+        reader.read_exact(&mut body)?;
+        if !self.is_there() {
+            return Ok(());
+        }
+        let target = asked.split(' ').nth(1).unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let what = path.rsplit('/').next().unwrap_or_default();
+        let (status, value) = match self.objects.get(what) {
+            Some(_) if query.contains("watch=true") => {
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+                )?;
+                let mut seen = 0;
+                while self.is_there() {
+                    let news = if what == "bpfrevisions" { self.news.lock().unwrap().clone() } else { Vec::new() };
+                    for object in &news[seen..] {
+                        let event = format!("{}\n", json!({"type": "ADDED", "object": object}));
+                        write!(stream, "{:x}\r\n{event}\r\n", event.len())?;
+                    }
+                    seen = news.len();
+                    sleep(Duration::from_millis(50));
+                }
+                return Ok(());
+            }
+            Some(items) => (
+                "200 OK",
+                json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
+            ),
+            None if self.stored.contains_key(what) => ("200 OK", self.stored[what].clone()),
+            None if asked.starts_with("PATCH") && !self.objects.is_empty() => {
+                *self.told.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
+                ("200 OK", self.objects["bpfnodes"][0].clone())
+            }
+            None => {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
+                ("404 Not Found", status)
+            }
+        };
+        let value = value.to_string();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close");
+        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{value}", value.len())
+    }
+}
+
+/// Where one can be: free for now, so that whoever asks there before is refused.
+pub fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// How an API server there is asked.
+pub fn kubeconfig(node: &Node, server: SocketAddr) -> PathBuf {
+    let path = node.folder().join("kubeconfig");
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{server}")}}],
+        "users": [{"name": "c", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+    });
+    fs::write(&path, text.to_string()).unwrap();
+    path
+}
+
+/// An object's name.
+pub fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap()
+}
+
+/// What the manifests come to, as the operator would have dispatched it.
+pub fn revisions(node: &Node) -> BTreeMap<String, Value> {
+    let mut folder = Folder::open(node.folder(), "test", &facts::boot_id().unwrap()).unwrap();
+    folder.scan().unwrap();
+    let revision = |(program, revision): (String, Arc<_>)| {
+        let mut revision = serde_json::to_value(&*revision).unwrap();
+        let metadata = revision["metadata"].as_object_mut().unwrap();
+        metadata.extend([
+            ("uid".to_owned(), json!(program)),
+            ("resourceVersion".to_owned(), json!("1")),
+            ("labels".to_owned(), json!({LABEL_LIVE: "true"})),
+        ]);
+        (program, revision)
+    };
+    folder.wants().run.into_iter().map(revision).collect()
+}
