@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::LabelSelector};
 use kube::ResourceExt as _;
 use sockeye_crds::{
-    revision::selects,
+    selector::selects,
     target::{CgroupTarget, Scope},
 };
 

@@ -5,6 +5,7 @@
 //! | [`program`] | `BpfProgram`: intent, written by a user |
 //! | [`target`] | where a program is to be attached |
 //! | [`revision`] | `BpfRevision`: dispatch, written by the operator; what agents run |
+//! | [`selector`] | label selectors: what one selects, and what is wrong with one |
 //! | [`node`] | `BpfNode`: observation, written by one node's agent |
 //! | [`builtin`] | the programs that ship with sockeye, by name |
 //! | [`object`] | what an ELF object holds, before any node loads it |
@@ -26,6 +27,7 @@ pub mod program;
 pub mod program_type;
 pub mod revision;
 mod schema;
+pub mod selector;
 pub mod summary;
 pub mod target;
 

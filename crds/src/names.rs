@@ -48,6 +48,12 @@ pub fn hex(bytes: &[u8]) -> String {
     digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
+/// Text from an object, fit to be shown: short, and without control characters.
+pub fn printable(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(128).collect();
+    format!("{clean:?}")
+}
+
 /// Whether a BpfProgram may have that name: a DNS label (RFC 1123), since it names a directory on bpffs, which refuses dots.
 pub fn is_dns_label(name: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();

@@ -27,7 +27,7 @@ use crate::{Builtin, Condition, ObjectInfo, ProgramType, schema, target::Attach}
     validation = Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be a DNS label (lower-case letters, digits and '-', at most 63): it names a directory on bpffs, which refuses dots"),
     validation = Rule::new("!has(self.spec.maps) || self.spec.maps.all(map, !has(map.from) || map.from.program != self.metadata.name)")
-        .message("maps[].from.program must be another BpfProgram"),
+        .message("maps[].from.program must be another BpfProgram").field_path(".spec.maps"),
     printcolumn(name = "Type", type_ = "string", json_path = ".status.summary.type", description = "Program types, as their ELF sections say"),
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.summary.nodes", description = "Nodes on which it is in effect, of those selected"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether the latest spec is in effect on every live selected node"),
@@ -78,7 +78,10 @@ pub const MAX_PRIORITY: i64 = 1000;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("[has(self.inline), has(self.configMap), has(self.builtin)].exists_one(given, given)")
-        .message("exactly one of inline, configMap and builtin must be set")
+        .message("exactly one of inline, configMap and builtin must be set"),
+    // As long as that is the base64 of 131072 bytes, and of one more, which needs no padding.
+    validation = Rule::new("!has(self.inline) || self.inline.size() < 174764 || self.inline.endsWith('=')")
+        .message("inline may hold 131072 bytes: put the object into a ConfigMap, or strip it (llvm-strip -g)").field_path(".inline")
 )]
 pub struct Bytecode {
     /// The ELF object itself, base64, at most 128 KiB decoded (`kubectl apply` keeps a second copy in an annotation).
@@ -99,10 +102,10 @@ pub struct Bytecode {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapSource {
     /// The ConfigMap's name, in the namespace sockeye is installed in.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
     /// The key in binaryData.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::{CustomResource, KubeSchema, ResourceExt as _, core::Selector, core::SelectorExt as _};
+use kube::{CustomResource, KubeSchema, ResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     ObjectInfo, names,
     program::{MapRef, MapSpec, OnShapeChange, ProgramSpec},
-    schema,
+    schema, selector,
     target::{CgroupTarget, Scope},
 };
 
@@ -226,20 +226,10 @@ impl BpfRevisionSpec {
         self.maps.iter().find(|m| m.name == name)
     }
 
-    /// Whether a node with these labels is selected. An invalid selector, which the schema refuses, selects nothing.
+    /// Whether a node with these labels is selected.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        selects(self.node_selector.as_ref(), labels)
+        selector::selects(self.node_selector.as_ref(), labels)
     }
-}
-
-/// Whether a selector matches labels; an absent one matches all.
-pub fn selects(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
-    selector.is_none_or(|selector| Selector::try_from(selector.clone()).is_ok_and(|s| s.matches(labels)))
-}
-
-/// What is wrong with a selector, where something is: an operator that is none, or values that do not go with it.
-pub fn selector_fault(selector: &LabelSelector) -> Option<String> {
-    Selector::try_from(selector.clone()).err().map(|error| error.to_string())
 }
 
 impl BpfRevision {

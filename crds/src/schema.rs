@@ -54,7 +54,12 @@ pub(crate) fn value(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A `metav1.LabelSelector` with its bounds written out.
+/// What Kubernetes takes for a label's value.
+const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+/// And for its key, but for how long the parts may be.
+const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$";
+
+/// A `metav1.LabelSelector` with its bounds written out. Its keys in matchLabels no schema can check.
 fn label_selector(description: &str) -> Schema {
     json_schema!({
         "description": description,
@@ -66,7 +71,7 @@ fn label_selector(description: &str) -> Schema {
                 "description": "Labels that must be there, all of them.",
                 "type": "object",
                 "maxProperties": 32,
-                "additionalProperties": {"type": "string", "maxLength": 63}
+                "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE}
             },
             "matchExpressions": {
                 "description": "Requirements the labels must meet, all of them.",
@@ -76,8 +81,18 @@ fn label_selector(description: &str) -> Schema {
                 "items": {
                     "type": "object",
                     "required": ["key", "operator"],
+                    "x-kubernetes-validations": [{
+                        "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+                        "message": "operators In and NotIn need at least one value, Exists and DoesNotExist take none"
+                    }],
                     "properties": {
-                        "key": {"description": "The label's key.", "type": "string", "maxLength": 317},
+                        "key": {
+                            "description": "The label's key.",
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": 317,
+                            "pattern": LABEL_KEY
+                        },
                         "operator": {
                             "description": "How the label relates to the values.",
                             "type": "string",
@@ -88,7 +103,7 @@ fn label_selector(description: &str) -> Schema {
                             "type": "array",
                             "maxItems": 64,
                             "x-kubernetes-list-type": "atomic",
-                            "items": {"type": "string", "maxLength": 63}
+                            "items": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE}
                         }
                     }
                 }

@@ -25,9 +25,9 @@ pub struct Attach {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.scope == 'Path' ? has(self.path) : !has(self.path)").message("path must be set with scope Path, and with no other scope"),
+    validation = Rule::new("self.scope == 'Path' ? has(self.path) : !has(self.path)").message("path must be set with scope Path, and with no other scope").field_path(".path"),
     validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.matches('/[.][.]?(/|$)'))")
-        .message("path must begin with '/' and hold no '.' or '..': it is taken below the node's cgroup root"),
+        .message("path must begin with '/' and hold no '.' or '..': it is taken below the node's cgroup root").field_path(".path"),
     validation = Rule::new("self.scope == 'Pods' || !(has(self.podSelector) || has(self.namespaceSelector) || has(self.containers) || (has(self.strict) && self.strict))")
         .message("podSelector, namespaceSelector, containers and strict go with scope Pods only")
 )]

@@ -15,12 +15,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 use sockeye_crds::{
     BpfProgramSpec, BpfRevisionSpec, MapInfo, ObjectInfo, ProgramInfo, ProgramType, Reason,
-    names::{self, MAX_INLINE_BYTES},
+    names::{self, MAX_INLINE_BYTES, printable},
     program::{Bytecode, MAX_PRIORITY, MapRef, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
-    revision::{self, Feature, ProgramRef},
+    revision::{Feature, ProgramRef},
+    selector,
 };
 
-use crate::{elf::printable, object::Object, programs, section, settings::Settings};
+use crate::{object::Object, programs, section, settings::Settings};
 
 /// Why a spec is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,8 +115,8 @@ pub fn encode_inline(bytes: &[u8]) -> String {
 pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     let BpfProgramSpec { bytecode, node_selector, programs, maps, globals, priority, suspend } = spec;
     source(bytecode)?;
-    if let Some(fault) = node_selector.as_ref().and_then(revision::selector_fault) {
-        return Err(invalid(format!("spec.nodeSelector: {fault}")));
+    if let Some(fault) = node_selector.as_ref().and_then(|selector| selector::fault("spec.nodeSelector", selector)) {
+        return Err(invalid(fault));
     }
     let object = Object::read(bytes)
         .map_err(|e| refuse(Reason::InvalidObject, format!("spec.bytecode: the object is refused: {e}")))?;

@@ -12,7 +12,7 @@ use std::{
     sync::Once,
 };
 
-use crate::elf::printable;
+use sockeye_crds::names::printable;
 
 thread_local! {
     /// Within contained work, what its panic said.

@@ -9,7 +9,7 @@ use object::{
     elf::{ELFMAG, EM_BPF, ET_REL, SHT_NOBITS},
     read::elf::{ElfFile64, ElfSection64, FileHeader as _, SectionHeader as _},
 };
-use sockeye_crds::names::MAX_OBJECT_BYTES;
+use sockeye_crds::names::{MAX_OBJECT_BYTES, printable};
 
 use crate::{btf::BtfError, contain::Panicked};
 
@@ -86,12 +86,6 @@ impl ObjectError {
     pub(crate) fn elf(error: object::Error) -> Self {
         Self::Elf(error.to_string())
     }
-}
-
-/// Text from an object, fit to be shown: short, and without control characters.
-pub fn printable(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(128).collect();
-    format!("{clean:?}")
 }
 
 /// Refuses more of something than there may be.

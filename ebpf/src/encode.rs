@@ -14,14 +14,13 @@
 //! only within what the caller gave for them.
 
 use serde_json::{Map, Value};
-use sockeye_crds::names::clip;
+use sockeye_crds::names::{clip, printable};
 
 use crate::{
     btf::{
         Btf, BtfError,
         look::{Enumerators, Form, Look, Member, Record},
     },
-    elf::printable,
     number::{Number, address, range_in_words},
 };
 

@@ -89,7 +89,7 @@ fn good_objects_are_taken() -> Result<()> {
         ("a priority", with("/spec/priority", json!(0))),
         ("a selector", with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]}))),
         ("the longest name", with("/metadata/name", json!("n".repeat(63)))),
-        ("the largest inline", with("/spec/bytecode/inline", json!("A".repeat(174_764)))),
+        ("the largest inline", with("/spec/bytecode/inline", json!("A".repeat(174_763) + "="))),
     ] {
         dry_run(&object).with_context(|| what.to_owned())?;
     }
@@ -111,6 +111,22 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
         (with("/spec/bytecode", json!({"builtin": "tcp-rtts"})), "spec.bytecode.builtin"),
         (with("/spec/bytecode/inline", json!("not base64!")), "spec.bytecode.inline"),
         (with("/spec/bytecode/inline", json!("A".repeat(174_768))), "spec.bytecode.inline"),
+        (with("/spec/bytecode/inline", json!("A".repeat(174_764))), "spec.bytecode.inline"),
+        (with("/spec/bytecode", json!({"configMap": {"name": "A_b", "key": "k"}})), "spec.bytecode.configMap.name"),
+        (with("/spec/bytecode", json!({"configMap": {"name": "a", "key": "a b"}})), "spec.bytecode.configMap.key"),
+        (with("/spec/nodeSelector", json!({"matchLabels": {"a": "b c"}})), "spec.nodeSelector.matchLabels.a"),
+        (
+            with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a b", "operator": "Exists"}]})),
+            "spec.nodeSelector.matchExpressions[0].key",
+        ),
+        (
+            with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]})),
+            "spec.nodeSelector.matchExpressions[0]",
+        ),
+        (
+            attach(json!([{"cgroup": {"scope": "Pods", "podSelector": {"matchExpressions": [{"key": "a", "operator": "NotIn", "values": []}]}}}])),
+            "spec.programs[0].attach[0].cgroup.podSelector.matchExpressions[0]",
+        ),
         (with("/spec/bytecode", json!({"configMap": {"name": "a"}})), "spec.bytecode.configMap.key"),
         (with("/spec/bytecode", Value::Null), "spec.bytecode"),
         (with("/spec/programs", json!([])), "spec.programs"),
@@ -126,8 +142,8 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
         (attach(json!([{}])), "spec.programs[0].attach[0]"),
         (attach(json!([{"cgroup": {"scope": "Node"}, "map": "m"}])), "spec.programs[0].attach[0]"),
         (attach(json!([{"cgroup": {"scope": "Everywhere"}}])), "spec.programs[0].attach[0].cgroup.scope"),
-        (attach(json!([{"cgroup": {"scope": "Path"}}])), "spec.programs[0].attach[0].cgroup"),
-        (attach(json!([{"cgroup": {"scope": "Node", "path": "/a"}}])), "spec.programs[0].attach[0].cgroup"),
+        (attach(json!([{"cgroup": {"scope": "Path"}}])), "spec.programs[0].attach[0].cgroup.path"),
+        (attach(json!([{"cgroup": {"scope": "Node", "path": "/a"}}])), "spec.programs[0].attach[0].cgroup.path"),
         (attach(json!([{"cgroup": {"scope": "Path", "path": "a"}}])), "spec.programs[0].attach[0].cgroup"),
         (attach(json!([{"cgroup": {"scope": "Path", "path": "/a/../b"}}])), "spec.programs[0].attach[0].cgroup"),
         (with("/spec/maps", json!([{"name": "m", "maxEntries": 0}])), "spec.maps[0].maxEntries"),

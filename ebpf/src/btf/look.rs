@@ -4,7 +4,7 @@ use super::{
     Btf, BtfError, KIND_ARRAY, KIND_ENUM, KIND_ENUM64, KIND_FLOAT, KIND_INT, KIND_PTR, KIND_STRUCT, KIND_UNION,
     MAX_DEPTH, Result, TRANSPARENT, Type, word,
 };
-use crate::elf::printable;
+use sockeye_crds::names::printable;
 
 /// A type, with typedefs and qualifiers taken away.
 #[derive(Clone, Copy, Debug)]

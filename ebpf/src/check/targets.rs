@@ -3,17 +3,15 @@
 use std::collections::BTreeSet;
 
 use sockeye_crds::{
-    MapInfo, ObjectInfo, Reason, names,
+    MapInfo, ObjectInfo, Reason,
+    names::{self, printable},
     program::{MapSpec, ProgramSpec},
-    revision,
+    selector,
     target::{Attach, CgroupTarget, Scope},
 };
 
 use super::{Refusal, count, invalid, refuse, there_are};
-use crate::{
-    elf::printable,
-    section::{self, Section, Target},
-};
+use crate::section::{self, Section, Target};
 
 /// One target against its program.
 pub(super) fn attachment(field: &str, target: &Attach, row: &Section, object: &ObjectInfo) -> Result<(), Refusal> {
@@ -96,8 +94,9 @@ fn cgroup_target(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
         }
     }
     for (name, selector) in [("podSelector", pod_selector), ("namespaceSelector", namespace_selector)] {
-        if let Some(fault) = selector.as_ref().and_then(revision::selector_fault) {
-            return Err(invalid(format!("{field}.{name}: {fault}")));
+        let fault = selector.as_ref().and_then(|selector| selector::fault(&format!("{field}.{name}"), selector));
+        if let Some(fault) = fault {
+            return Err(invalid(fault));
         }
     }
     count(&format!("{field}.containers"), containers.len(), 0, 16)?;
