@@ -82,7 +82,7 @@ securityContext:
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.operator.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 nodeSelector: {{- include "sockeye.nodeSelector" .Values.operator.nodeSelector | nindent 2 }}
 {{- with .Values.operator.tolerations }}

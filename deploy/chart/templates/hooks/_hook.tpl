@@ -94,7 +94,7 @@ spec:
       {{- include "sockeye.operatorPod" .root | nindent 6 }}
       containers:
       - name: {{ .name }}
-        image: {{ include "sockeye.image" (dict "root" .root "image" .root.Values.operator.image) }}
+        image: {{ include "sockeye.image" (dict "root" .root "image" .root.Values.operator.image) | quote }}
         imagePullPolicy: {{ .root.Values.image.pullPolicy }}
         args: {{- toYaml .args | nindent 8 }}
         env: {{- include "sockeye.env" .root | nindent 8 }}
