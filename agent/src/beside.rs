@@ -55,7 +55,7 @@ pub struct Beside(BTreeMap<Place, Seen>);
 struct Seen {
     /// Program IDs, in order.
     runs: Vec<u32>,
-    /// Those that are not ours.
+    /// Those that others have attached.
     others: BTreeSet<u32>,
 }
 
@@ -136,6 +136,9 @@ fn missing<'a>(ours: &'a [Ours], query: Option<&'a Query>) -> impl Iterator<Item
     ours.iter().filter(move |ours| !listed(ours)).map(|ours| ours.name.as_str())
 }
 
+/// What others have attached: what is not ours, and what of ours runs there more often than we have attached it.
 fn others(ours: &[Ours], runs: &[u32]) -> BTreeSet<u32> {
-    runs.iter().copied().filter(|id| !ours.iter().any(|ours| ours.program == *id)).collect()
+    let times = |id: u32| runs.iter().filter(|other| **other == id).count();
+    let own = |id: u32| ours.iter().filter(|ours| ours.program == id).count();
+    runs.iter().copied().filter(|&id| times(id) > own(id)).collect()
 }

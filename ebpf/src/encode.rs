@@ -282,7 +282,8 @@ impl<'a> Encoder<'a> {
     /// What a type takes, and what there is instead.
     fn expected(&self, id: u32, value: &Value) -> Mistake {
         let takes = self.takes(id).unwrap_or_else(|error| error.what);
-        Mistake::new(format!("expected {}{takes}, got {}", self.btf.called(id), shown(value)))
+        let hint = if value.is_f64() { ": give a number as large as text" } else { "" };
+        Mistake::new(format!("expected {}{takes}, got {}{hint}", self.btf.called(id), shown(value)))
     }
 
     fn takes(&self, id: u32) -> Result<String> {

@@ -19,6 +19,7 @@ helpers_up() {
   # shellcheck disable=SC2016
   local node='node=$1; shift; pid=$(cat '$run'/nodes/"$node"/holder.pid) || { echo "no node $node; there are: $(ls '$run'/nodes)" >&2; exit 1; }'
   helper exec "$node; PATH='$tools':\"\$PATH\" exec nsenter --mount=/proc/\$pid/ns/mnt --net=/run/netns/$netns -- \"\$@\""
-  helper bpftool "node=\$1; shift; exec '$out/exec' \"\$node\" bpftool \"\$@\""
+  # Not this helper itself, where its directory is in PATH.
+  helper bpftool "node=\$1; shift; exec '$out/exec' \"\$node\" '$(PATH=${PATH//"$out"/} command -v bpftool)' \"\$@\""
   helper ctr "node=\$1; shift; exec '$out/exec' \"\$node\" ctr --namespace k8s.io \"\$@\""
 }

@@ -120,11 +120,16 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
             "spec.nodeSelector.matchExpressions[0].key",
         ),
         (
-            with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]})),
+            with(
+                "/spec/nodeSelector",
+                json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}),
+            ),
             "spec.nodeSelector.matchExpressions[0]",
         ),
         (
-            attach(json!([{"cgroup": {"scope": "Pods", "podSelector": {"matchExpressions": [{"key": "a", "operator": "NotIn", "values": []}]}}}])),
+            attach(
+                json!([{"cgroup": {"scope": "Pods", "podSelector": {"matchExpressions": [{"key": "a", "operator": "NotIn", "values": []}]}}}]),
+            ),
             "spec.programs[0].attach[0].cgroup.podSelector.matchExpressions[0]",
         ),
         (with("/spec/bytecode", json!({"configMap": {"name": "a"}})), "spec.bytecode.configMap.key"),

@@ -290,6 +290,7 @@ fn a_refused_edit_leaves_the_accepted_revision_running() -> Result<()> {
     program.edit(fixtures::REFUSED, json!({}))?;
     let failed = program.condition_is("Attached", "False")?;
     let why = condition(&failed, "Attached").context("no condition")?;
+    ensure!(why["reason"] == "VerifierRefused", "{why}");
     ensure!(why["message"].as_str().is_some_and(|m| m.contains("node-1")), "{why}");
     for node in NODES {
         let id = &placement(&accepted, node)?["programs"][0]["id"];

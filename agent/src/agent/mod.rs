@@ -386,7 +386,7 @@ impl<H: Host> Agent<H> {
             Err(failure) if track.failure.as_ref() != Some(failure) => {
                 tracing::warn!(program = name, revision = track.revision, %failure, "not in effect");
             }
-            Ok(()) if track.failure.is_some() => tracing::info!(program = name, "in effect again"),
+            Ok(()) if track.failure.is_some() && track.is_wanted() => tracing::info!(program = name, "in effect again"),
             _ => {}
         }
         track.outcome(outcome, Instant::now());

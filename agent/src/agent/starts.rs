@@ -122,7 +122,7 @@ impl<H: Host> Agent<H> {
         match self.unasked.as_ref().filter(|_| strict) {
             Some(why) => {
                 let message = format!(
-                    "it is attached, and strict is not kept: containers here start without waiting for it, because {why}"
+                    "strict is not kept: containers here start without waiting for what is attached, because {why}"
                 );
                 Err(Failure { partial: true, ..Failure::new(Reason::RuntimeNotHooked, message) })
             }

@@ -187,9 +187,7 @@ fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &
             .chain(of_unpinned)
             .take(MAX_MAPS)
             .collect(),
-        cgroups: count(
-            held.links.values().filter(|l| l.in_effect).map(|l| l.info.cgroup_id).collect::<BTreeSet<_>>().len(),
-        ),
+        cgroups: count(cgroups(held)),
         links: held
             .links
             .iter()
@@ -197,6 +195,12 @@ fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &
             .map(|(key, link)| attached_link(key, link, wanted.as_deref(), home))
             .collect(),
     }
+}
+
+/// How many cgroups something is in effect at.
+fn cgroups(held: &Held) -> usize {
+    let at_cgroups = held.links.iter().filter(|(key, link)| key.map().is_none() && link.in_effect);
+    at_cgroups.map(|(key, _)| &key.place).collect::<BTreeSet<_>>().len()
 }
 
 fn loaded_program(function: &str, program: &HeldFunction, held: &Held, home: &Home) -> Option<LoadedProgram> {

@@ -149,6 +149,11 @@ fn a_program_that_others_attach_beside_is_told_and_left_alone() {
     let took = drifted(&node, "AttachedBeside", &format!("program {id} "));
     println!("seen after {took:?}");
     assert_eq!(ids(&node.details("counter")), ids(&ours));
+    // So is a second attachment of what is ours.
+    let pin = node.pin(&ours["programs"][0]);
+    node.run("bpftool", &["cgroup", "attach", &cgroup, "sock_ops", "pinned", &pin, "multi"]);
+    drifted(&node, "AttachedBeside", &format!("program {} ", ours["programs"][0]["id"]));
+    node.run("bpftool", &["cgroup", "detach", &cgroup, "sock_ops", "pinned", &pin]);
     node.remove("counter");
     assert_eq!(node.attached(), [id], "theirs is left alone");
     node.run("bpftool", &["cgroup", "detach", &cgroup, "sock_ops", "pinned", theirs]);

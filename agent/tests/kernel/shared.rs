@@ -145,6 +145,11 @@ fn a_shared_map_is_not_taken_from_who_is_attached_to_it() {
         node.apply_spec("first", object("sk-msg"), json!({"programs": attach, "maps": []}));
         node.ready("first");
         let before = node.details("first");
+        assert_eq!(
+            (before["cgroups"].clone(), before["links"].as_array().unwrap().len()),
+            (json!(1), 2),
+            "a map is no cgroup"
+        );
         node.apply_spec("second", object("sk-msg"), json!({"programs": attach, "maps": from}));
         let refused = node.condition_is("second", "Ready", "False");
         let message = refused["message"].as_str().unwrap();

@@ -251,7 +251,7 @@ fn what_runs_on_where_it_fails_is_named() {
     refused.programs[0].revision = Some("r1".into());
     let status = Cluster::new([(Live, Some(refused)), (Live, Some(failed("r2", Reason::LoadFailed, "no")))]).fold();
     let words = message(&status, Attached);
-    assert_eq!(words, "failed on 2 of 2 live nodes: node-000: no; node-001: no; r1 keeps running there");
+    assert_eq!(words, "failed on 2 of 2 live nodes: node-000, node-001: no; r1 keeps running there");
 }
 
 #[test]
@@ -270,10 +270,13 @@ fn a_failure_of_the_last_revision_says_nothing_of_this_one() {
 
 #[test]
 fn the_message_names_a_few_and_counts_the_rest() {
-    let no = || (Live, Some(failed("r2", Reason::LoadFailed, "no")));
-    let status = Cluster::new(std::iter::repeat_with(no).take(7)).fold();
+    let says = |words: &str| (Live, Some(failed("r2", Reason::LoadFailed, words)));
+    let status = Cluster::new(std::iter::repeat_with(|| says("no")).take(7)).fold();
     let words = message(&status, Attached);
-    assert_eq!(words, "failed on 7 of 7 live nodes: node-000: no; node-001: no; node-002: no; +4");
+    assert_eq!(words, "failed on 7 of 7 live nodes: node-000, node-001, node-002, +4: no");
+    let status = Cluster::new(["a", "b", "a", "c", "d", "e", "b"].map(says)).fold();
+    let words = message(&status, Attached);
+    assert_eq!(words, "failed on 7 of 7 live nodes: node-000, node-002: a; node-001, node-006: b; node-003: c; +2");
 }
 
 #[test]

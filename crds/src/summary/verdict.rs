@@ -206,9 +206,21 @@ fn remaining(dispatched: &BpfRevision, placed: &[Placed<'_>]) -> String {
     }
 }
 
+/// What nodes say; what several say, once.
 fn quotes<'a>(said: impl Iterator<Item = (&'a str, String)>) -> String {
-    let quoted: Vec<String> = said.map(|(node, words)| format!("{node}: {}", clip(&words, MAX_QUOTE))).collect();
-    few(quoted.iter().map(String::as_str), MAX_QUOTED, "; ")
+    let (mut quoted, mut more): (Vec<(String, Vec<&str>)>, usize) = (Vec::new(), 0);
+    for (node, words) in said {
+        match quoted.iter().position(|(others, _)| *others == words) {
+            Some(i) => quoted[i].1.push(node),
+            None if quoted.len() < MAX_QUOTED => quoted.push((words, vec![node])),
+            None => more += 1,
+        }
+    }
+    let quote = |(words, nodes): (String, Vec<&str>)| {
+        format!("{}: {}", few(nodes.into_iter(), MAX_QUOTED, ", "), clip(&words, MAX_QUOTE))
+    };
+    let quoted = quoted.into_iter().map(quote).chain((more > 0).then(|| format!("+{more}")));
+    quoted.collect::<Vec<_>>().join("; ")
 }
 
 /// " (1 not live, 2 without an agent)", or nothing.
