@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tests/fuzz.sh SECONDS: the coverage-guided fuzz target of the reader (ebpf/fuzz), for so long. Ends badly if bytes are found
-# that end the process, take more than 5 s, or ask for more than 64 MiB at once; they are in target/fuzz/artifacts.
+# that end the process, take more than a second, or ask for more than 64 MiB at once; they are in target/fuzz/artifacts.
 #
 # cargo-fuzz is not needed: its flags are here. AddressSanitizer is on, for the unsafe code of aya-obj; it asks rustc for a
 # flag that is not stable. SOCKEYE_FUZZ_SANITIZER=none does without, and is faster.
@@ -30,6 +30,6 @@ fi
 mkdir -p target/fuzz/corpus target/fuzz/artifacts
 # What is found is added to the first folder; the committed corpus is only read.
 export ASAN_OPTIONS=quarantine_size_mb=8:detect_leaks=0
-"target/fuzz/$sanitizer/$target/release/object" -max_total_time="$seconds" -timeout=5 -malloc_limit_mb=64 -rss_limit_mb=1024 \
+"target/fuzz/$sanitizer/$target/release/object" -max_total_time="$seconds" -timeout=1 -malloc_limit_mb=64 -rss_limit_mb=1024 \
     -max_len=65536 -print_final_stats=1 -verbosity=1 -artifact_prefix=target/fuzz/artifacts/ \
     target/fuzz/corpus ebpf/fuzz/corpus/object "${@:2}"

@@ -4,7 +4,10 @@
 //! The tests share the cluster and run one after the other (`--test-threads=1`).
 #![allow(missing_docs)]
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -219,8 +222,9 @@ fn a_node_that_is_not_ready_holds_nothing_up() -> Result<()> {
     ensure!(condition(&said, "Attached").is_some_and(|c| c["status"] == "True"), "{:#}", said["status"]);
     ensure!(bpftool("node-2", &["prog", "show", "pinned", &format!("{}/programs/my_prog", program.home())]).is_ok());
     kubectl(&["delete", "bpfprograms.sockeye.dev", "silent", "--timeout=20s"])?;
-    drop(back);
+    // Its agent runs on.
     until(PATIENCE, "nothing on node-2", || Ok(!pinned(&program, "node-2")))?;
+    drop(back);
     Ok(())
 }
 
@@ -241,8 +245,11 @@ fn nothing_is_done_while_nothing_changes() -> Result<()> {
     };
     let agents = agents()?;
     let (before, written) = (agents.iter().map(|pid| Usage::of(pid)).collect::<Result<Vec<_>>>()?, versions()?);
+    // Nor asked for, be it one that would change nothing.
+    let asked = writes()?;
     std::thread::sleep(rest);
     ensure!(versions()? == written, "written while idle");
+    ensure!(writes()? == asked, "a write was asked for while idle: {asked:?}, then {:?}", writes()?);
     for (pid, before) in agents.iter().zip(before) {
         let after = Usage::of(pid)?;
         let cpu = (after.cpu - before.cpu).as_secs_f64() / rest.as_secs_f64() * 100.0;
@@ -255,6 +262,16 @@ fn nothing_is_done_while_nothing_changes() -> Result<()> {
         ensure!(after.resident_kb <= before.resident_kb + 512, "{before:?} {after:?}");
     }
     Ok(())
+}
+
+/// How many writes of sockeye's own resources and of Events the API server was ever asked for.
+fn writes() -> Result<BTreeMap<String, f64>> {
+    let metrics = kubectl(&["get", "--raw", "/metrics"])?;
+    let requests = metrics.lines().filter_map(|line| line.strip_prefix("apiserver_request_total")?.rsplit_once(' '));
+    let ours = |labels: &str| labels.contains("group=\"sockeye.dev\"") || labels.contains("group=\"events.k8s.io\"");
+    let read = |labels: &str| ["GET", "LIST", "WATCH"].iter().any(|verb| labels.contains(&format!("verb=\"{verb}\"")));
+    let writes = requests.filter(|(labels, _)| ours(labels) && !read(labels));
+    writes.map(|(labels, count)| Ok((labels.to_owned(), count.parse()?))).collect()
 }
 
 /// Many BpfPrograms of the same object, in one write.

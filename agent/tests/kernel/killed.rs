@@ -341,13 +341,25 @@ fn at_random_moments() {
     ];
     let kills = if long() { 1000 } else { 100 };
     let mut random = 42;
-    for _ in 0..kills {
+    let mut last = None;
+    for kill in 0..kills {
         scene.node.start();
         for _ in 0..1 + next(&mut random) % 3 {
-            scene.set(wants[(next(&mut random) % 6) as usize].as_ref());
+            last = wants[(next(&mut random) % 6) as usize].as_ref();
+            scene.set(last);
             sleep(Duration::from_micros(next(&mut random) % 30_000));
         }
         scene.node.stop("KILL");
+        // What the next agent then says is what there is, and there is no more of it; most are followed by another like it.
+        if kill % 5 == 0 {
+            let what = format!("after kill {kill}");
+            scene.settle(&what);
+            if last.is_some() {
+                scene.runs_what_is_pinned(&what);
+            }
+            let most = usize::from(last.is_some());
+            scene.node.until(&what, |node| scene.names.loaded(node) == (most, most));
+        }
     }
     scene.set(wants[1].as_ref());
     scene.settle("after all kills");

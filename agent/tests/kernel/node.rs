@@ -431,18 +431,24 @@ impl Node {
         assert!(done.status.success(), "{}", text(&done));
     }
 
-    /// The same while something goes on, and at least so many; how many there were.
-    pub fn connect_during(&self, least: usize, work: impl FnOnce()) -> u64 {
+    /// The same while something goes on, in some cgroups below the node's side by side, and at least so many in each; how many
+    /// there were.
+    pub fn connect_during<const N: usize>(&self, cgroups: [&str; N], least: usize, work: impl FnOnce()) -> [u64; N] {
         let file = self.folder.join(".done");
-        let connector = self.connector(least).env("UNTIL", &file).spawn().unwrap();
+        let connect = |cgroup| self.connector_in(cgroup, least).env("UNTIL", &file).spawn().unwrap();
+        let connectors = cgroups.map(connect);
         work();
         fs::write(&file, "").unwrap();
-        let done = connector.wait_with_output().unwrap();
+        let made = connectors.map(|connector| {
+            let done = connector.wait_with_output().unwrap();
+            assert!(done.status.success(), "{}", text(&done));
+            let said = text(&done);
+            let made =
+                said.lines().find_map(|line| line.strip_prefix("made ")?.strip_suffix(" connections")?.parse().ok());
+            made.unwrap_or_else(|| panic!("{said}"))
+        });
         fs::remove_file(file).unwrap();
-        assert!(done.status.success(), "{}", text(&done));
-        let said = text(&done);
-        let made = said.lines().find_map(|line| line.strip_prefix("made ")?.strip_suffix(" connections")?.parse().ok());
-        made.unwrap_or_else(|| panic!("{said}"))
+        made
     }
 
     /// Makes a cgroup below that one, moves a process there and connects at once, so often.
@@ -452,7 +458,11 @@ impl Node {
     }
 
     fn connector(&self, count: usize) -> Command {
-        let mut command = self.job(".", "node::connector");
+        self.connector_in(".", count)
+    }
+
+    fn connector_in(&self, cgroup: &str, count: usize) -> Command {
+        let mut command = self.job(cgroup, "node::connector");
         command.env("CONNECTIONS", count.to_string());
         command
     }

@@ -17,8 +17,7 @@ fn every_connection_is_counted_once() {
     node.make_cgroup("a");
     node.make_cgroup("b");
     node.start();
-    // The connections are made in the node's own cgroup, below which nothing else runs; `both` follows at two others, so that
-    // several cgroups of one program follow one another as they do anywhere.
+    // One at the node's own cgroup, which sees all; another at two cgroups below, which follow one another.
     let programs = |paths: &[&str]| -> Value {
         let attach: Vec<Value> = paths.iter().map(|p| json!({"cgroup": {"scope": "Path", "path": p}})).collect();
         json!([{"name": "my_prog", "attach": attach}])
@@ -31,20 +30,20 @@ fn every_connection_is_counted_once() {
         node.ready("both");
     };
     apply(&node, TCP_EVENTS_BTF);
-    let (replacements, least) = if long() { (1000, 100_000) } else { (100, 10_000) };
-    let before = node.events("counter");
+    let (replacements, least) = if long() { (1000, 40_000) } else { (100, 4_000) };
+    let before = ["counter", "both"].map(|name| node.events(name));
     let link = node.details("counter")["links"][0]["id"].clone();
     let mut ids = BTreeSet::new();
-    let connections = node.connect_during(least, || {
+    let made = node.connect_during([".", "a", "b"], least, || {
         for i in 0..replacements {
             apply(&node, [TCP_EVENTS, TCP_EVENTS_BTF][i % 2]);
             ids.insert(node.details("counter")["programs"][0]["id"].as_u64().unwrap());
         }
     });
-    let after = node.events("counter");
-    let counted = ENDS.map(|end| after[end] - before[end]);
-    println!("{connections} connections over {} programs, counted {counted:?}", ids.len());
-    assert_eq!(counted, [connections; 2]);
+    let after = ["counter", "both"].map(|name| node.events(name));
+    let counted = [0, 1].map(|of| ENDS.map(|end| after[of][end] - before[of][end]));
+    println!("{made:?} connections over {} programs each, counted {counted:?}", ids.len());
+    assert_eq!(counted, [[made.iter().sum::<u64>(); 2], [made[1] + made[2]; 2]]);
     assert_eq!(ids.len(), replacements, "each replacement is another program");
     assert_eq!(node.details("counter")["links"][0]["id"], link, "the link is the one that was there all the time");
     for name in ["counter", "both"] {

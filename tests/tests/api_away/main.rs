@@ -200,14 +200,17 @@ async fn nothing_is_removed_on_a_guess() -> Result<()> {
         ("404 to BpfNodes", Fault::Answered(Which::Resource("bpfnodes"), StatusCode::NOT_FOUND, None)),
         ("lists cut in the middle", Fault::Halved),
     ] {
-        world.ways.agent.set(fault);
+        world.ways.agent.set(fault.clone());
+        world.ways.operator.set(fault);
         sleep(SECOND).await;
         world.untouched()?;
         world.restart_agent();
+        world.restart_operator().await?;
         sleep(SECOND).await;
         world.untouched()?;
         let generation = world.edit().await?;
         world.ways.agent.set(Fault::None);
+        world.ways.operator.set(Fault::None);
         let back = Instant::now();
         world.ready(CHANGING, generation).await?;
         println!("{what}: right after {:.1?}", back.elapsed());

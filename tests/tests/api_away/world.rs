@@ -52,13 +52,13 @@ pub struct World {
     pub ways: Ways,
     /// How many nodes there are.
     pub nodes: usize,
-    _operator: Operator,
+    operator: Option<Operator>,
     swarm: Child,
     /// Who the real agent is, and where its way begins.
     agent: PathBuf,
     kept: BTreeMap<String, Value>,
     edits: usize,
-    _work: TempDir,
+    work: TempDir,
 }
 
 /// The ways to the API server.
@@ -105,8 +105,6 @@ impl World {
         let mut node = Node::new("away");
         let agent = kubeconfig(&token, Some(&ways.agent.url()), &work.path().join("agent.kubeconfig"))?;
         node.start_in_cluster(&agent, NODE);
-        let operator =
-            Operator::start(&admin, &binary("sockeye-operator")?, Some(&ways.operator.url()), work.path()).await?;
         let tokens = work.path().join("tokens.json");
         std::fs::write(&tokens, serde_json::to_vec(&nodes::make(&admin, others).await?)?)?;
         let swarms = kubeconfig("none", Some(&ways.swarm.url()), &work.path().join("swarm.kubeconfig"))?;
@@ -122,8 +120,8 @@ impl World {
         let mut told = String::new();
         BufReader::new(swarm.stdout.as_mut().context("no output")?).read_line(&mut told)?;
         let (nodes, load, kept) = (others + 1, None, BTreeMap::new());
-        let mut world =
-            Self { admin, node, ways, nodes, _operator: operator, swarm, agent, load, kept, edits: 0, _work: work };
+        let mut world = Self { admin, node, ways, nodes, operator: None, swarm, agent, load, kept, edits: 0, work };
+        world.restart_operator().await?;
         for name in [KEPT, CHANGING] {
             let generation = world.apply(name, TCP_EVENTS_BTF).await?;
             world.ready(name, generation).await?;
@@ -151,6 +149,14 @@ impl World {
     pub fn restart_agent(&mut self) {
         self.node.stop("KILL");
         self.node.start_in_cluster(&self.agent, NODE);
+    }
+
+    /// The operator is killed, if there was one, and another started.
+    pub async fn restart_operator(&mut self) -> Result<()> {
+        self.operator = None;
+        let (binary, way) = (binary("sockeye-operator")?, self.ways.operator.url());
+        self.operator = Some(Operator::start(&self.admin, &binary, Some(&way), self.work.path()).await?);
+        Ok(())
     }
 
     /// The user writes a spec; its generation.
