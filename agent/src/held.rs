@@ -153,10 +153,11 @@ impl Held {
 
     /// Whether all that is left are maps that outlive their BpfProgram.
     pub fn is_retained_only(&self) -> bool {
-        let Self { uid: _, revision, trial: _, previous: _, functions, maps, links, retained, stray } = self;
+        let Self { uid: _, revision, trial, previous: _, functions, maps, links, retained, stray } = self;
         !maps.is_empty()
             && maps.keys().all(|pin| retained.contains(pin))
             && revision.is_none()
+            && trial.is_none()
             && functions.is_empty()
             && links.is_empty()
             && !stray
@@ -215,7 +216,10 @@ impl Names {
         match step {
             Step::RemoveStray => self.stray = false,
             Step::Claim { uid } => self.uid = Some(uid.clone()),
-            Step::SetRevision(revision) => self.revision.clone_from(revision),
+            Step::SetRevision(revision) => {
+                self.revision.clone_from(revision);
+                self.trial = self.trial.take().filter(|_| revision.is_some());
+            }
             Step::SetTrial(trial) => self.trial = Some(trial.clone()),
             Step::Load { .. }
             | Step::Update(_)

@@ -166,7 +166,11 @@ impl Host for Kernel {
             let home = node.layout.home(name);
             let executor = Executor::new(&home, &node.root, order)?;
             let (executed, made) = executor.execute(kept)?;
-            Ok((executed, observe::after(&home, executor.dir(), &node.root, before, order.steps, made, kept)?))
+            let held = match executed.left {
+                None => observe::after(&home, executor.dir(), &node.root, before, order.steps, made, kept)?,
+                Some(_) => observe::home(&home, &node.root, kept)?,
+            };
+            Ok((executed, held))
         })
     }
 }

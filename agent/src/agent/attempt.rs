@@ -104,7 +104,7 @@ impl<H: Host> Agent<H> {
             return Ok(());
         }
         let steps = plan(None, held, &Around::default())?;
-        if steps.is_empty() { Ok(()) } else { block_in_place(|| self.execute_alone(name, &steps)) }
+        if steps.is_empty() { Ok(()) } else { block_in_place(|| self.execute_steps(name, &steps)) }
     }
 
     /// Observes, and takes in what is wanted and what others have done; gives the wanted cgroups that exist. These are looked
@@ -165,7 +165,7 @@ impl<H: Host> Agent<H> {
         };
         block_in_place(|| {
             let order = Order { steps: &steps, wanted, bytes: object.as_deref(), kernel_btf };
-            let Executed { unpinned, refused, moved } = self.execute(name, &order)?;
+            let Executed { unpinned, refused, moved, left } = self.execute(name, &order)?;
             let track = self.track(name);
             track.moved += moved;
             if loads {
@@ -173,6 +173,9 @@ impl<H: Host> Agent<H> {
             }
             if !refused.is_empty() {
                 return Err(Failure::at_pods(refused));
+            }
+            if let Some(failure) = left {
+                return Err(failure);
             }
             // What was moved is looked for again where it is now.
             track.settled = plan(wanted, &track.held, around)?.is_empty();

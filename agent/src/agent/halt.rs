@@ -46,30 +46,38 @@ impl<H: Host> Agent<H> {
             let Some(track) = self.tracks.get(name) else { continue };
             let Some(Trial { revision, verdict: before }) = track.held.trial.clone() else { continue };
             let back = before.is_open() && verdict != Verdict::Passed;
-            let noted = Step::SetTrial(Trial { revision, verdict });
-            // What can't be gone back to is at least not left attached.
-            let ways: &[fn(&Held) -> Vec<Step>] = if back { &[plan::revert, plan::detach] } else { &[|_| Vec::new()] };
-            for way in ways {
-                let mut steps = way(&self.track(name).held);
-                steps.push(noted.clone());
-                match block_in_place(|| self.execute_alone(name, &steps)) {
-                    Ok(()) => break,
-                    Err(failure) => {
-                        tracing::error!(program = name, %failure, ?verdict, "this verdict could not be carried out");
-                    }
-                }
+            let noted = [Step::SetTrial(Trial { revision, verdict })];
+            let taken_back = if back { self.take_back(name) } else { Ok(()) };
+            let done = taken_back.and_then(|()| block_in_place(|| self.execute_alone(name, &noted)));
+            if let Err(failure) = done {
+                tracing::error!(program = name, %failure, ?verdict, "this verdict could not be carried out");
             }
         }
+    }
+
+    /// Takes back what is on trial. What can't be gone back to is at least not left attached.
+    fn take_back(&mut self, name: &str) -> Result<(), Failure> {
+        let steps = plan::revert(&self.track(name).held);
+        block_in_place(|| self.execute_alone(name, &steps)).or_else(|failure| {
+            tracing::error!(program = name, %failure, "what ran before can't be gone back to: detaching");
+            let steps = plan::detach(&self.track(name).held);
+            block_in_place(|| self.execute_alone(name, &steps))
+        })
     }
 
     /// Detaches all that is here, whoever wants it; what became of each BpfProgram that had something attached.
     pub fn detach_all(&mut self) -> Result<Vec<Detached>, ObserveError> {
         let mut detached = Vec::new();
         for name in block_in_place(|| self.host.homes())? {
-            let done = match block_in_place(|| self.host.observe(&name)) {
-                Ok(held) if held.links.is_empty() => continue,
-                Ok(held) => block_in_place(|| self.execute_alone(&name, &plan::detach(&held))),
-                Err(error) => Err(error.into()),
+            let observed = block_in_place(|| self.host.observe(&name));
+            let done = observed.map_err(Failure::from).and_then(|held| {
+                let steps = plan::detach(&held);
+                self.track(&name).observe(held);
+                block_in_place(|| self.execute_alone(&name, &steps)).map(|()| !steps.is_empty())
+            });
+            let done = match done {
+                Ok(false) => continue,
+                done => done.map(drop),
             };
             if let Err(failure) = &done {
                 tracing::error!(program = name, %failure, "not detached");
@@ -108,10 +116,15 @@ impl<H: Host> Agent<H> {
     }
 
     /// Executes steps that need neither an object nor what is wanted, and observes.
-    pub(super) fn execute_alone(&mut self, name: &str, steps: &[Step]) -> Result<(), Failure> {
-        let order = Order { steps, wanted: None, bytes: None, kernel_btf: &KernelBtf::default() };
-        let executed = self.execute(name, &order);
+    fn execute_alone(&mut self, name: &str, steps: &[Step]) -> Result<(), Failure> {
+        let executed = self.execute_steps(name, steps);
         self.track(name).forget_failures();
-        executed.map(drop)
+        executed
+    }
+
+    /// The same, where a failure counts like any other.
+    pub(super) fn execute_steps(&mut self, name: &str, steps: &[Step]) -> Result<(), Failure> {
+        let order = Order { steps, wanted: None, bytes: None, kernel_btf: &KernelBtf::default() };
+        self.execute(name, &order)?.left.map_or(Ok(()), Err)
     }
 }

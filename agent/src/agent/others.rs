@@ -81,7 +81,8 @@ impl<H: Host> Agent<H> {
     fn circles(&self, from: &MapRef) -> bool {
         let next =
             |from: &&MapRef| self.tracks.get(&from.program)?.wanted.as_ref()?.map_by_pin(&from.map)?.1.from.as_ref();
-        std::iter::successors(Some(from), next).nth(self.tracks.len()).is_some()
+        let mut seen = BTreeSet::new();
+        !std::iter::successors(Some(from), next).all(|map| seen.insert(map))
     }
 
     /// What of ours runs at those places at which priorities differ, also from that of a newcomer. Where all are the same, as

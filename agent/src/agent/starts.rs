@@ -11,6 +11,7 @@ use sockeye_crds::{BpfRevision, Reason, target::CgroupTarget};
 use super::{Agent, Wants};
 use crate::{
     failure::Failure,
+    held::HeldLink,
     host::Host,
     nri::{Container, Pod},
     pods,
@@ -77,8 +78,12 @@ impl<H: Host> Agent<H> {
         pod: &Pod,
         container: Option<&Container>,
     ) -> Result<(), NotYet> {
+        let wanted = track.wanted.as_ref().and_then(|wanted| wanted.functions.get(function));
+        let is_it = |link: &HeldLink| {
+            link.in_effect && wanted.is_none_or(|wanted| wanted.kind.attach_type == link.info.attach_type)
+        };
         let is_at = |cgroup: &str| {
-            let links = track.held.links.iter().filter(|(key, link)| key.function == function && link.in_effect);
+            let links = track.held.links.iter().filter(|(key, link)| key.function == function && is_it(link));
             let mut paths = links.filter_map(|(_, link)| link.path.as_deref());
             match paths.any(|path| pods::is_within(cgroup, path)) {
                 true => Ok(()),

@@ -48,6 +48,7 @@ impl Executor<'_> {
         let link = self.link(program, cgroup, attach_type, before, place)?;
         let key = LinkKey::at(function, cgroup);
         self.note(&layout::cgroup(&key.place), &cgroup.path)?;
+        self.dir.make_dir(&layout::links_of(function))?;
         let replaced = self.pin(&link, &layout::link(function, &key.place))?;
         progress.undo.push(match replaced {
             Some(old) => {

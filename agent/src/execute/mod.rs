@@ -38,7 +38,7 @@ use crate::{
         info::{self, MapInfo},
         load::{self, Loaded, MapSource, Request},
     },
-    layout::{self, Home, Origin, Trial},
+    layout::{self, Home, Origin, Trial, Verdict},
     plan::Step,
 };
 use undo::Undo;
@@ -52,6 +52,8 @@ pub struct Executed {
     pub refused: BTreeMap<String, Failure>,
     /// How many links were attached anew to stand elsewhere among others.
     pub moved: usize,
+    /// Why something of what is to go is still there, where everything else was done.
+    pub left: Option<Failure>,
 }
 
 /// Executes one plan.
@@ -76,13 +78,11 @@ struct Progress<'a> {
     replaced: BTreeMap<String, KeptProgram>,
     /// Links whose pins were replaced by other links', and which are to end once there is no way back.
     replaced_links: Vec<(LinkKey, Fd)>,
-    /// Whether what is attached goes on trial, so that there should be a way back.
-    on_trial: bool,
+    /// Whether what is attached goes on trial, and what it replaces may be gone back to.
+    keeps_former: bool,
     /// How many links were made, or moved.
     attached: usize,
     undo: Vec<Undo>,
-    /// Whether the revision is noted as the one in effect: from there on nothing is undone.
-    done: bool,
 }
 
 impl<'a> Executor<'a> {
@@ -101,54 +101,58 @@ impl<'a> Executor<'a> {
 
     /// Executes the steps; gives descriptors of what it made and pinned too.
     pub fn execute(&self, kept: &mut Kept) -> Result<(Executed, Kept), Failure> {
-        let (executed, loaded, made) = (Executed::default(), Loaded::default(), Kept::default());
         let mut progress = Progress {
             kept,
-            executed,
-            loaded,
-            made,
+            executed: Executed::default(),
+            loaded: Loaded::default(),
+            made: Kept::default(),
             replaced: BTreeMap::new(),
             replaced_links: Vec::new(),
-            on_trial: false,
+            keeps_former: false,
             attached: 0,
             undo: Vec::new(),
-            done: false,
         };
-        for step in self.order.steps {
-            let pod = self.pods_cgroup(step);
-            if pod.is_some_and(|cgroup| progress.executed.refused.contains_key(&cgroup.path)) {
-                continue;
-            }
-            let Err(failure) = self.step(step, &mut progress) else { continue };
-            match pod {
-                Some(cgroup) if self.is_gone(cgroup) => self.undo_at(cgroup, &mut progress),
-                Some(cgroup) => {
-                    tracing::warn!(?step, %failure, "step refused: undoing what this run made there");
-                    self.undo_at(cgroup, &mut progress);
-                    progress.executed.refused.insert(cgroup.path.clone(), failure);
-                }
-                None if progress.done => {
-                    tracing::warn!(?step, %failure, "step refused: what is to go is still there");
-                    return Err(Failure { partial: true, ..failure });
-                }
-                None => {
-                    tracing::warn!(?step, %failure, "step refused: undoing what this run made");
-                    self.undo(progress);
-                    return Err(failure);
-                }
-            }
-        }
-        if let Err(failure) = attached_somewhere(&mut progress) {
+        // What goes comes last: all that is wanted is made by then, and stays.
+        let making = self.order.steps.iter().rposition(|step| !removes(step)).map_or(0, |last| last + 1);
+        let (making, removing) = self.order.steps.split_at(making);
+        let made = making.iter().try_for_each(|step| self.make(step, &mut progress));
+        if let Err(failure) = made.and_then(|()| attached_somewhere(&mut progress)) {
             self.undo(progress);
             return Err(failure);
         }
-        self.finish(&mut progress)?;
+        let replaced = self.end_replaced(&mut progress);
+        let removed = replaced.and_then(|()| removing.iter().try_for_each(|step| self.step(step, &mut progress)));
+        if let Err(failure) = removed {
+            tracing::warn!(%failure, "what is to go is still there");
+            progress.executed.left = Some(Failure { partial: true, ..failure });
+        }
         Ok((progress.executed, progress.made))
     }
 
-    /// Everything is made: nothing is undone any more, and what was replaced ends.
-    fn finish(&self, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        progress.undo.clear();
+    /// Takes a step. What is refused at a pod's cgroup is undone there, and that is all.
+    fn make(&self, step: &Step, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let pod = self.pods_cgroup(step);
+        if pod.is_some_and(|cgroup| progress.executed.refused.contains_key(&cgroup.path)) {
+            return Ok(());
+        }
+        let Err(failure) = self.step(step, progress) else { return Ok(()) };
+        match pod {
+            Some(cgroup) if self.is_gone(cgroup) => self.undo_at(cgroup, progress),
+            Some(cgroup) => {
+                tracing::warn!(?step, %failure, "step refused: undoing what this run made there");
+                self.undo_at(cgroup, progress);
+                progress.executed.refused.insert(cgroup.path.clone(), failure);
+            }
+            None => {
+                tracing::warn!(?step, %failure, "step refused: undoing what this run made");
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is made: what was replaced ends.
+    fn end_replaced(&self, progress: &mut Progress<'_>) -> Result<(), Failure> {
         progress.replaced_links.drain(..).try_for_each(|(key, link)| Ok(self.let_go(&key, &link, progress.kept)?))
     }
 
@@ -191,9 +195,9 @@ impl<'a> Executor<'a> {
             Step::Move { key, cgroup, before } => self.move_link(key, cgroup, before.as_ref(), progress),
             Step::Update(key) => self.update(key, progress),
             Step::SetRevision(Some(revision)) => self.set_revision(revision, progress),
-            Step::SetRevision(None) => Ok(self.dir.remove(&layout::revision())?),
+            Step::SetRevision(None) => Ok(self.forget_revision(progress.kept)?),
             Step::SetTrial(trial) => self.set_trial(trial, progress),
-            Step::Restore(function) => self.restore(function, progress.kept),
+            Step::Restore(function) => self.go_back(function, progress.kept),
             Step::RepinProgram(function) => self.repin_program(function, progress.kept),
             Step::RepinMap(pin) => self.repin_map(pin, progress.kept),
             Step::RepinLink(key) => self.repin_link(key, progress.kept),
@@ -256,7 +260,7 @@ impl<'a> Executor<'a> {
         let pin = sockeye_crds::names::pin_name(name);
         if let Some(from) = from {
             let before = self.note(&layout::source(&pin), &layout::source_note(from))?;
-            progress.undo.push(Undo::RestoreSource(pin.clone(), before));
+            progress.undo.push(Undo::RestoreNote(layout::source(&pin), before));
         }
         let replaced = self.pin(fd, &layout::map(&pin))?;
         progress.made.maps.insert(pin.clone(), Fd::clone(fd));
@@ -269,7 +273,7 @@ impl<'a> Executor<'a> {
             && let Some(before) = self.dir.read_note(&layout::source(&pin))?
         {
             self.dir.remove(&layout::source(&pin))?;
-            progress.undo.push(Undo::RestoreSource(pin, Some(before)));
+            progress.undo.push(Undo::RestoreNote(layout::source(&pin), Some(before)));
         }
         Ok(())
     }
@@ -285,7 +289,7 @@ impl<'a> Executor<'a> {
         let replaced = match self.pin(fd, &layout::program(function)) {
             Ok(replaced) => replaced,
             Err(refused) => {
-                self.restore_origin(function, origin_before.as_deref())?;
+                self.restore(&layout::origin(function), origin_before.as_deref())?;
                 return Err(refused.into());
             }
         };
@@ -307,34 +311,58 @@ impl<'a> Executor<'a> {
 
     /// The note on what is in effect. What ran before it is kept while the new one is on trial.
     fn set_revision(&self, revision: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        attached_somewhere(progress)?;
         let before = self.note(&layout::revision(), revision)?;
-        progress.done = true;
-        if let (true, Some(revision)) = (progress.on_trial && !progress.replaced.is_empty(), before) {
+        progress.undo.push(Undo::RestoreNote(layout::revision(), before.clone()));
+        if let (true, Some(revision)) = (progress.keeps_former && !progress.replaced.is_empty(), before) {
             progress.kept.previous = Some(Previous { revision, programs: std::mem::take(&mut progress.replaced) });
         }
-        self.finish(progress)
+        Ok(())
     }
 
-    /// The note on a trial. What has not stood its own is nothing to go back to: what ran before it is.
+    /// Nothing is in effect any more, and nothing on trial.
+    fn forget_revision(&self, kept: &mut Kept) -> Result<(), SysError> {
+        kept.previous = None;
+        self.dir.remove(&layout::trial())?;
+        self.dir.remove(&layout::revision())
+    }
+
+    /// The note on a trial. What has not stood its own is nothing to go back to; what ran before that still is.
     fn set_trial(&self, trial: &Trial, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let before = self.note(&layout::trial(), &trial.note())?;
-        let open = before.as_deref().and_then(Trial::parse).is_some_and(|before| before.verdict.is_open());
-        let goes_on = open && trial.verdict.is_open();
-        progress.on_trial = trial.verdict.is_open() && !goes_on;
-        if !goes_on {
+        let note = self.note(&layout::trial(), &trial.note())?;
+        let before = note.as_deref().and_then(Trial::parse);
+        let was_open = before.as_ref().is_some_and(|before| before.verdict.is_open());
+        let of_what_runs = |before: &Trial| {
+            Ok::<_, SysError>(self.dir.read_note(&layout::revision())?.as_ref() == Some(&before.revision))
+        };
+        let has_stood = match &before {
+            None | Some(Trial { verdict: Verdict::Passed, .. }) => true,
+            Some(before) => !was_open && !of_what_runs(before)?,
+        };
+        progress.keeps_former = trial.verdict.is_open() && has_stood;
+        if !(was_open && trial.verdict.is_open()) {
             progress.kept.previous = None;
         }
-        progress.undo.push(Undo::RestoreTrial(before));
+        progress.undo.push(Undo::RestoreNote(layout::trial(), note));
         Ok(())
     }
 
     fn forget_load(&self, function: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let before = self.dir.read_note(&layout::origin(function))?;
         self.dir.remove(&layout::origin(function))?;
-        progress.undo.push(Undo::RestoreOrigin(function.to_owned(), before));
+        progress.undo.push(Undo::RestoreNote(layout::origin(function), before));
         Ok(())
     }
+}
+
+/// Whether a step takes away what is not wanted any more, or ends a trial.
+const fn removes(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Detach(_)
+            | Step::UnpinProgram(_)
+            | Step::UnpinMap(_)
+            | Step::SetTrial(Trial { verdict: Verdict::Passed, .. })
+    )
 }
 
 /// What could be attached nowhere is not half done either.

@@ -1,6 +1,6 @@
 //! Undo: the inverse of what was done, in reverse. What can't be undone is said, and found by the next observation.
 
-use std::{mem, os::fd::AsFd as _};
+use std::{mem, os::fd::AsFd as _, path::PathBuf};
 
 use super::{Executor, Progress};
 use crate::{
@@ -24,9 +24,7 @@ pub(super) enum Undo {
     ReplaceBack(LinkKey, Fd),
     Release(String),
     Retain(String),
-    RestoreSource(String, Option<String>),
-    RestoreOrigin(String, Option<String>),
-    RestoreTrial(Option<String>),
+    RestoreNote(PathBuf, Option<String>),
 }
 
 impl Executor<'_> {
@@ -39,10 +37,11 @@ impl Executor<'_> {
     /// Undoes what was attached at one cgroup.
     pub(super) fn undo_at(&self, cgroup: &Cgroup, progress: &mut Progress<'_>) {
         let place = cgroup.id.to_string();
-        let (there, elsewhere) = mem::take(&mut progress.undo)
+        let (there, elsewhere): (Vec<Undo>, Vec<Undo>) = mem::take(&mut progress.undo)
             .into_iter()
             .partition(|undo| matches!(undo, Undo::Detach(key) | Undo::RepinLink(key, _) if key.place == place));
         progress.undo = elsewhere;
+        progress.attached -= there.len();
         progress.made.links.retain(|key, _| key.place != place);
         progress.replaced_links.retain(|(key, _)| key.place != place);
         self.undo_all(there, progress.kept);
@@ -64,7 +63,7 @@ impl Executor<'_> {
             Undo::UnpinProgram(function) => self.unpin_program(function, kept)?,
             Undo::RepinProgram(function, fd, origin) => {
                 self.pin_over(fd, &layout::program(function))?;
-                self.restore_origin(function, origin.as_deref())?;
+                self.restore(&layout::origin(function), origin.as_deref())?;
             }
             Undo::Detach(key) => self.detach(key, kept)?,
             // What it led to before is not the map that is pinned now, or was not attached.
@@ -83,11 +82,7 @@ impl Executor<'_> {
             }
             Undo::Release(pin) => self.dir.remove(&layout::retention(pin))?,
             Undo::Retain(pin) => self.retain(pin)?,
-            Undo::RestoreSource(pin, Some(note)) => drop(self.note(&layout::source(pin), note)?),
-            Undo::RestoreSource(pin, None) => self.dir.remove(&layout::source(pin))?,
-            Undo::RestoreOrigin(function, note) => self.restore_origin(function, note.as_deref())?,
-            Undo::RestoreTrial(Some(note)) => drop(self.note(&layout::trial(), note)?),
-            Undo::RestoreTrial(None) => self.dir.remove(&layout::trial())?,
+            Undo::RestoreNote(path, note) => self.restore(path, note.as_deref())?,
         }
         Ok(())
     }

@@ -49,10 +49,11 @@ impl Executor<'_> {
         self.note(&layout::retention(pin), "Retain").map(drop)
     }
 
-    pub(super) fn restore_origin(&self, function: &str, note: Option<&str>) -> Result<(), SysError> {
+    /// Writes a note as it was, be it not there.
+    pub(super) fn restore(&self, path: &Path, note: Option<&str>) -> Result<(), SysError> {
         match note {
-            Some(note) => self.note(&layout::origin(function), note).map(drop),
-            None => self.dir.remove(&layout::origin(function)),
+            Some(note) => self.note(path, note).map(drop),
+            None => self.dir.remove(path),
         }
     }
 
@@ -62,7 +63,7 @@ impl Executor<'_> {
     }
 
     /// Pins the program that ran before the one on trial over that one; its links follow.
-    pub(super) fn restore(&self, function: &str, kept: &Kept) -> Result<(), Failure> {
+    pub(super) fn go_back(&self, function: &str, kept: &Kept) -> Result<(), Failure> {
         let previous = kept.previous.as_ref().and_then(|previous| previous.programs.get(function));
         self.pin_kept(function, previous.ok_or_else(|| not_kept("program", function))?)
     }

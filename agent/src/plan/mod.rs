@@ -99,7 +99,7 @@ pub enum Step {
     RepinMap(String),
     /// Pin a link again whose pin someone removed.
     RepinLink(LinkKey),
-    /// Note the revision that is now in effect.
+    /// Note the revision that is now in effect; where none is, nothing is on trial either.
     SetRevision(Option<String>),
     /// Detach and unpin a link.
     Detach(LinkKey),
@@ -114,10 +114,6 @@ pub enum Step {
 /// The steps that bring `held` to what is wanted.
 pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec<Step>, Refusal> {
     let Some(wanted) = wanted else { return Ok(dismantle(held)) };
-    let trial = held.trial.as_ref().filter(|trial| trial.revision == wanted.revision).map(|trial| trial.verdict);
-    if let Some(refusal) = taken_back(wanted, trial) {
-        return Err(refusal);
-    }
     let mut steps = Vec::new();
     let mut held = Cow::Borrowed(held);
     if held.uid.as_ref().is_some_and(|uid| *uid != wanted.program.uid) {
@@ -128,6 +124,10 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
         held = Cow::Owned(Held { retained, maps, ..Held::default() });
     } else {
         steps.extend(held.stray.then_some(Step::RemoveStray));
+    }
+    let trial = held.trial.as_ref().filter(|trial| trial.revision == wanted.revision).map(|trial| trial.verdict);
+    if let Some(refusal) = taken_back(wanted, trial) {
+        return Err(refusal);
     }
     if held.uid.is_none() {
         steps.push(Step::Claim { uid: wanted.program.uid.clone() });
@@ -140,7 +140,7 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
     steps.extend(retention(wanted, &held));
     // What another revision's trial has left open goes on with this one, if it may be to blame, and is over if it can't be.
     let open = trial.is_none() && held.trial.as_ref().is_some_and(|trial| trial.verdict.is_open());
-    let risky = wanted.functions.values().any(|function| function.can_cut_off && !function.paths.is_empty());
+    let risky = wanted.functions.values().any(|function| function.can_cut_off);
     let noted = |verdict| Step::SetTrial(Trial { revision: wanted.revision.clone(), verdict });
     if let Some(verdict) = begins(trial)
         && (open && risky || attach.iter().any(|step| may_cut_off(wanted, step)))
@@ -151,8 +151,9 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
     if held.revision.as_ref() != Some(&wanted.revision) {
         steps.push(Step::SetRevision(Some(wanted.revision.clone())));
     }
-    steps.extend((open && !risky).then(|| noted(Verdict::Passed)));
     steps.extend(remove(wanted, &held, &keep, &gone));
+    // Last: as long as anything of the other is left, it may be turned back to.
+    steps.extend((open && !risky).then(|| noted(Verdict::Passed)));
     Ok(steps)
 }
 
@@ -223,13 +224,13 @@ fn dismantle(held: &Held) -> Vec<Step> {
     if held.is_empty() || held.is_retained_only() {
         return Vec::new();
     }
-    let Held { uid: _, revision, trial: _, previous: _, functions, maps, links: _, retained, stray } = held;
+    let Held { uid: _, revision, trial, previous: _, functions, maps, links: _, retained, stray } = held;
     let mut steps: Vec<Step> = stray.then_some(Step::RemoveStray).into_iter().collect();
     steps.extend(going(held).cloned().map(Step::Detach));
     steps.extend(functions.keys().cloned().map(Step::UnpinProgram));
     steps.extend(maps.keys().filter(|pin| !retained.contains(*pin)).cloned().map(Step::UnpinMap));
     if maps.keys().any(|pin| retained.contains(pin)) {
-        steps.extend(revision.is_some().then_some(Step::SetRevision(None)));
+        steps.extend((revision.is_some() || trial.is_some()).then_some(Step::SetRevision(None)));
     } else {
         steps.push(Step::Leave);
     }

@@ -6,6 +6,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -167,51 +168,93 @@ fn where_the_api_server_is_there_a_trial_goes_on() {
     assert_eq!(left.node.attached().len(), 2);
 }
 
+/// A node with a BpfProgram that is to follow an API server, and three revisions of it: the first, which runs and has come to that
+/// in its trial, has one function, the others two.
+struct Guarded {
+    node: Node,
+    server: Arc<Server>,
+    revisions: [Value; 3],
+    /// What of the first is attached.
+    well: Vec<Value>,
+}
+
+impl Guarded {
+    fn new(name: &str, verdict: &str) -> Self {
+        let mut node = Node::new(name);
+        let attach = json!([{"cgroup": {"scope": "Node"}}]);
+        let connect = json!({"name": "on_connect", "attach": attach});
+        let both = json!([connect, {"name": "on_create", "attach": attach}]);
+        // The last of them stays in the folder, which is what runs first.
+        let wanted = [
+            (3, json!({"programs": both, "globals": {"step": 2}})),
+            (2, json!({"programs": both})),
+            (1, json!({"programs": [connect]})),
+        ];
+        let mut revisions = wanted.map(|(sequence, spec)| {
+            node.apply_spec("guard", fixtures::GLOBALS, spec);
+            let mut revision = revisions(&node).remove("guard").unwrap();
+            revision["spec"]["sequence"] = json!(sequence);
+            revision["metadata"]["resourceVersion"] = json!(sequence.to_string());
+            revision
+        });
+        revisions.reverse();
+        node.start();
+        node.ready("guard");
+        node.stop("KILL");
+        let noted = format!("{verdict}.{}", name_of(&revisions[0]));
+        node.run("ln", &["-s", &noted, &format!("{}/_meta/trial", node.home("guard"))]);
+        if verdict != "passed" {
+            node.run("rm", &["-r", &format!("{}/links/on_connect", node.home("guard"))]);
+            node.until("the end of the link", |node| node.attached().is_empty());
+        }
+        let well = node.attached();
+        let at = free();
+        let server = Server::of_node(at, vec![revisions[0].clone()], &[fixtures::GLOBALS]);
+        node.start_in_cluster(&kubeconfig(&node, at), "node");
+        Self { node, server, revisions, well }
+    }
+
+    fn until_noted(&self, verdict: &str, which: usize) {
+        let trial = format!("{}/_meta/trial", self.node.home("guard"));
+        let noted = format!("{verdict}.{}", name_of(&self.revisions[which]));
+        self.node.until(&noted, |node| is_noted(node, &trial, &noted));
+    }
+
+    fn dispatch(&self, which: usize) {
+        self.server.news.lock().unwrap().push(self.revisions[which].clone());
+        self.until_noted("open", which);
+        self.node.until("both", |node| node.attached().len() == 2);
+    }
+
+    /// The API server goes away: what is on trial is taken back, and this is left attached.
+    fn goes_back(mut self, which: usize, left: &[Value]) {
+        self.server.set(false);
+        self.until_noted("suspected", which);
+        assert_eq!(self.node.attached(), left);
+        self.node.stop("KILL");
+        self.node.start();
+        self.node.remove("guard");
+        self.node.nothing_left();
+    }
+}
+
 /// Two revisions follow on one that has stood its trial, the second before the first has: it is gone back to what is known to be
 /// well, and what that did not have is detached.
 #[test]
 fn what_is_gone_back_to_has_stood_its_own_trial() {
-    let mut node = Node::new("go-back");
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
-    let (connect, create) =
-        (json!({"name": "on_connect", "attach": attach}), json!({"name": "on_create", "attach": attach}));
-    let both = json!([connect, create]);
-    // The last of them stays in the folder, which is what runs first.
-    let wanted = [
-        (3, json!({"programs": both, "globals": {"step": 2}})),
-        (2, json!({"programs": both})),
-        (1, json!({"programs": [connect]})),
-    ];
-    let [third, second, first] = wanted.map(|(sequence, spec)| {
-        node.apply_spec("guard", fixtures::GLOBALS, spec);
-        let mut revision = revisions(&node).remove("guard").unwrap();
-        revision["spec"]["sequence"] = json!(sequence);
-        revision["metadata"]["resourceVersion"] = json!(sequence.to_string());
-        revision
-    });
-    node.start();
-    node.ready("guard");
-    node.stop("KILL");
-    let trial = format!("{}/_meta/trial", node.home("guard"));
-    node.run("ln", &["-s", &format!("passed.{}", name_of(&first)), &trial]);
-    let well = node.attached();
-    assert_eq!(well.len(), 1);
+    let guarded = Guarded::new("go-back", "passed");
+    assert_eq!(guarded.well.len(), 1);
+    guarded.dispatch(1);
+    guarded.dispatch(2);
+    assert!(!guarded.node.attached().contains(&guarded.well[0]), "another load");
+    let well = guarded.well.clone();
+    guarded.goes_back(2, &well);
+}
 
-    let at = free();
-    let server = Server::of_node(at, vec![first.clone()], &[fixtures::GLOBALS]);
-    node.start_in_cluster(&kubeconfig(&node, at), "node");
-    for (revision, noted) in [(&second, "open"), (&third, "open")] {
-        server.news.lock().unwrap().push(revision.clone());
-        let noted = format!("{noted}.{}", name_of(revision));
-        node.until(&noted, |node| is_noted(node, &trial, &noted) && node.attached().len() == 2);
-    }
-    assert!(!node.attached().contains(&well[0]), "another load");
-    server.set(false);
-    let noted = format!("suspected.{}", name_of(&third));
-    node.until(&noted, |node| is_noted(node, &trial, &noted));
-    assert_eq!(node.attached(), well, "the very program that ran before both");
-    node.stop("KILL");
-    node.start();
-    node.remove("guard");
-    node.nothing_left();
+/// One that was to blame itself, and is still pinned.
+#[test]
+fn what_was_to_blame_is_nothing_to_go_back_to() {
+    let guarded = Guarded::new("no-way-back", "reverted");
+    guarded.dispatch(1);
+    guarded.goes_back(1, &[]);
 }

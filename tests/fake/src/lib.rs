@@ -154,7 +154,10 @@ impl Fake {
                 assert!(link.in_effect, "what is dead is nowhere");
                 link.info.id = ids.next();
             }
-            Step::SetRevision(revision) => held.revision.clone_from(revision),
+            Step::SetRevision(revision) => {
+                held.revision.clone_from(revision);
+                held.trial = held.trial.take().filter(|_| revision.is_some());
+            }
             Step::SetTrial(trial) => held.trial = Some(trial.clone()),
             Step::Restore(_) => unreachable!("a fake has nothing to go back to"),
             Step::ForgetLoad(function) => {
