@@ -288,10 +288,12 @@ fn a_refused_edit_leaves_the_accepted_revision_running() -> Result<()> {
 
     // One that the verifier refuses is dispatched, and every node keeps the last good one.
     program.edit(fixtures::REFUSED, json!({}))?;
-    let failed = program.condition_is("Attached", "False")?;
-    let why = condition(&failed, "Attached").context("no condition")?;
-    ensure!(why["reason"] == "VerifierRefused", "{why}");
-    ensure!(why["message"].as_str().is_some_and(|m| m.contains("node-1")), "{why}");
+    let mut why = Value::Null;
+    until(PATIENCE, "that both nodes refuse it", || {
+        why = condition(&program.get()?, "Attached").cloned().unwrap_or_default();
+        Ok(why["reason"] == "VerifierRefused" && why["message"].as_str().is_some_and(|m| m.contains("2 of 2")))
+    })?;
+    ensure!(why["message"].as_str().is_some_and(|m| m.contains("node-1, node-2: ")), "{why}");
     for node in NODES {
         let id = &placement(&accepted, node)?["programs"][0]["id"];
         ensure!(program.pin(node, "prog", "programs/my_prog")?["id"] == *id, "{node} lost its last good program");
