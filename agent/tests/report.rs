@@ -48,7 +48,7 @@ fn reported(names: impl Iterator<Item = String>) -> BpfNodeStatus {
 
 #[test]
 fn a_thousand_programs_fit_and_none_is_left_out() {
-    for (what, name) in [("short", "p"), ("longer", "connect-audit-of-team-billing"), ("longest", &"x".repeat(55))] {
+    for (what, name) in [("short", "p"), ("longer", "connect-audit-of-team-billing"), ("longest", &"x".repeat(58))] {
         let status = reported((0..1000).map(|n| format!("{name}-{n:04}")));
         let bytes = serde_json::to_vec(&status).unwrap().len();
         let list = serde_json::to_vec(&status.programs).unwrap().len();
