@@ -60,24 +60,26 @@ impl<H: Host> Agent<H> {
         let steps = plan::revert(&self.track(name).held);
         block_in_place(|| self.execute_alone(name, &steps)).or_else(|failure| {
             tracing::error!(program = name, %failure, "what ran before can't be gone back to: detaching");
-            let steps = plan::detach(&self.track(name).held);
-            block_in_place(|| self.execute_alone(name, &steps))
+            self.detach(name)
         })
+    }
+
+    fn detach(&mut self, name: &str) -> Result<(), Failure> {
+        let steps = plan::detach(&self.track(name).held);
+        if steps.is_empty() { Ok(()) } else { block_in_place(|| self.execute_alone(name, &steps)) }
     }
 
     /// Detaches all that is here, whoever wants it; what became of each BpfProgram that had something attached.
     pub fn detach_all(&mut self) -> Result<Vec<Detached>, ObserveError> {
         let mut detached = Vec::new();
         for name in block_in_place(|| self.host.homes())? {
-            let observed = block_in_place(|| self.host.observe(&name));
-            let done = observed.map_err(Failure::from).and_then(|held| {
-                let steps = plan::detach(&held);
-                self.track(&name).observe(held);
-                block_in_place(|| self.execute_alone(&name, &steps)).map(|()| !steps.is_empty())
-            });
-            let done = match done {
-                Ok(false) => continue,
-                done => done.map(drop),
+            let done = match block_in_place(|| self.host.observe(&name)) {
+                Ok(held) if held.links.is_empty() => continue,
+                Ok(held) => {
+                    self.track(&name).observe(held);
+                    self.detach(&name)
+                }
+                Err(error) => Err(error.into()),
             };
             if let Err(failure) = &done {
                 tracing::error!(program = name, %failure, "not detached");
@@ -91,10 +93,8 @@ impl<H: Host> Agent<H> {
     /// because nothing is to be attached on the node.
     pub(super) fn is_suspended(&mut self, name: &str) -> Result<bool, Failure> {
         let node = self.suspended.is_some();
-        let track = self.track(name);
-        if track.suspended.is_some() && !track.held.links.is_empty() {
-            let steps = plan::detach(&track.held);
-            block_in_place(|| self.execute_alone(name, &steps))?;
+        if self.track(name).suspended.is_some() {
+            self.detach(name)?;
         }
         if node {
             self.track(name).settled = true;
@@ -104,15 +104,7 @@ impl<H: Host> Agent<H> {
 
     /// Where nothing is to be attached on this node: detaches a BpfProgram's links.
     pub(super) fn detach_where_suspended(&mut self, name: &str) -> Result<(), Failure> {
-        let track = self.track(name);
-        if track.held.links.is_empty() {
-            return Ok(());
-        }
-        let steps = plan::detach(&track.held);
-        if self.suspended.is_none() {
-            return Ok(());
-        }
-        block_in_place(|| self.execute_alone(name, &steps))
+        if self.suspended.is_some() { self.detach(name) } else { Ok(()) }
     }
 
     /// Executes steps that need neither an object nor what is wanted, and observes.

@@ -20,6 +20,7 @@ mod write;
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsFd as _,
+    path::PathBuf,
 };
 
 use sockeye_crds::program::MapRef;
@@ -177,17 +178,9 @@ impl<'a> Executor<'a> {
             Step::RemoveStray => Ok(self.dir.remove(&layout::staging())?),
             Step::Claim { uid } => self.claim(uid, progress),
             Step::Load { reuse, shared } => self.load(reuse, shared, progress),
-            Step::ForgetLoad(function) => self.forget_load(function, progress),
-            Step::Retain(pin) => {
-                self.retain(pin)?;
-                progress.undo.push(Undo::Release(pin.clone()));
-                Ok(())
-            }
-            Step::Release(pin) => {
-                self.dir.remove(&layout::retention(pin))?;
-                progress.undo.push(Undo::Retain(pin.clone()));
-                Ok(())
-            }
+            Step::ForgetLoad(function) => Ok(self.remove_note(layout::origin(function), &mut progress.undo)?),
+            Step::Retain(pin) => Ok(self.set_note(layout::retention(pin), "Retain", &mut progress.undo).map(drop)?),
+            Step::Release(pin) => Ok(self.remove_note(layout::retention(pin), &mut progress.undo)?),
             Step::PinMap(name) => self.pin_map(name, None, progress),
             Step::ShareMap { name, from } => self.pin_map(name, Some(from), progress),
             Step::PinProgram(function) => self.pin_program(function, progress),
@@ -197,7 +190,7 @@ impl<'a> Executor<'a> {
             Step::SetRevision(Some(revision)) => self.set_revision(revision, progress),
             Step::SetRevision(None) => Ok(self.forget_revision(progress.kept)?),
             Step::SetTrial(trial) => self.set_trial(trial, progress),
-            Step::Restore(function) => self.go_back(function, progress.kept),
+            Step::Restore(function) => self.restore(function, progress.kept),
             Step::RepinProgram(function) => self.repin_program(function, progress.kept),
             Step::RepinMap(pin) => self.repin_map(pin, progress.kept),
             Step::RepinLink(key) => self.repin_link(key, progress.kept),
@@ -259,8 +252,7 @@ impl<'a> Executor<'a> {
             progress.loaded.maps.get(name).ok_or_else(|| Failure::internal(format!("map {name} was not loaded")))?;
         let pin = sockeye_crds::names::pin_name(name);
         if let Some(from) = from {
-            let before = self.note(&layout::source(&pin), &layout::source_note(from))?;
-            progress.undo.push(Undo::RestoreNote(layout::source(&pin), before));
+            self.set_note(layout::source(&pin), &layout::source_note(from), &mut progress.undo)?;
         }
         let replaced = self.pin(fd, &layout::map(&pin))?;
         progress.made.maps.insert(pin.clone(), Fd::clone(fd));
@@ -268,12 +260,8 @@ impl<'a> Executor<'a> {
             Some(fd) => Undo::RepinMap(pin.clone(), fd),
             None => Undo::UnpinMap(pin.clone()),
         });
-        if from.is_none()
-            && !self.is_new
-            && let Some(before) = self.dir.read_note(&layout::source(&pin))?
-        {
-            self.dir.remove(&layout::source(&pin))?;
-            progress.undo.push(Undo::RestoreNote(layout::source(&pin), Some(before)));
+        if from.is_none() && !self.is_new {
+            self.remove_note(layout::source(&pin), &mut progress.undo)?;
         }
         Ok(())
     }
@@ -285,14 +273,8 @@ impl<'a> Executor<'a> {
         // The note first: a pin whose note is of another program counts as one whose load is not known.
         let origin = Origin { load_key, program_id: info::program_id(fd.as_fd())? };
         let made = Fd::clone(fd);
-        let origin_before = self.note(&layout::origin(function), &origin.note())?;
-        let replaced = match self.pin(fd, &layout::program(function)) {
-            Ok(replaced) => replaced,
-            Err(refused) => {
-                self.restore(&layout::origin(function), origin_before.as_deref())?;
-                return Err(refused.into());
-            }
-        };
+        self.set_note(layout::origin(function), &origin.note(), &mut progress.undo)?;
+        let replaced = self.pin(fd, &layout::program(function))?;
         progress.undo.push(match replaced {
             Some(fd) => {
                 let id = info::program_id(fd.as_fd())?;
@@ -300,7 +282,7 @@ impl<'a> Executor<'a> {
                 let load_key = kept.and_then(|kept| kept.load_key.clone());
                 let before = KeptProgram { fd: Fd::clone(&fd), id, load_key };
                 progress.replaced.insert(function.to_owned(), before);
-                Undo::RepinProgram(function.to_owned(), fd, origin_before)
+                Undo::RepinProgram(function.to_owned(), fd)
             }
             None => Undo::UnpinProgram(function.to_owned()),
         });
@@ -311,8 +293,7 @@ impl<'a> Executor<'a> {
 
     /// The note on what is in effect. What ran before it is kept while the new one is on trial.
     fn set_revision(&self, revision: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let before = self.note(&layout::revision(), revision)?;
-        progress.undo.push(Undo::RestoreNote(layout::revision(), before.clone()));
+        let before = self.set_note(layout::revision(), revision, &mut progress.undo)?;
         if let (true, Some(revision)) = (progress.keeps_former && !progress.replaced.is_empty(), before) {
             progress.kept.previous = Some(Previous { revision, programs: std::mem::take(&mut progress.replaced) });
         }
@@ -328,28 +309,33 @@ impl<'a> Executor<'a> {
 
     /// The note on a trial. What has not stood its own is nothing to go back to; what ran before that still is.
     fn set_trial(&self, trial: &Trial, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let note = self.note(&layout::trial(), &trial.note())?;
-        let before = note.as_deref().and_then(Trial::parse);
+        let before =
+            self.set_note(layout::trial(), &trial.note(), &mut progress.undo)?.as_deref().and_then(Trial::parse);
         let was_open = before.as_ref().is_some_and(|before| before.verdict.is_open());
-        let of_what_runs = |before: &Trial| {
-            Ok::<_, SysError>(self.dir.read_note(&layout::revision())?.as_ref() == Some(&before.revision))
-        };
-        let has_stood = match &before {
+        let has_stood = match before {
             None | Some(Trial { verdict: Verdict::Passed, .. }) => true,
-            Some(before) => !was_open && !of_what_runs(before)?,
+            Some(before) => !was_open && self.dir.read_note(&layout::revision())? != Some(before.revision),
         };
         progress.keeps_former = trial.verdict.is_open() && has_stood;
         if !(was_open && trial.verdict.is_open()) {
             progress.kept.previous = None;
         }
-        progress.undo.push(Undo::RestoreNote(layout::trial(), note));
         Ok(())
     }
 
-    fn forget_load(&self, function: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let before = self.dir.read_note(&layout::origin(function))?;
-        self.dir.remove(&layout::origin(function))?;
-        progress.undo.push(Undo::RestoreNote(layout::origin(function), before));
+    /// Writes a note, and has that undone with all the rest; gives what was there.
+    fn set_note(&self, path: PathBuf, text: &str, undo: &mut Vec<Undo>) -> Result<Option<String>, SysError> {
+        let before = self.note(&path, text)?;
+        undo.push(Undo::RestoreNote(path, before.clone()));
+        Ok(before)
+    }
+
+    /// Removes one, where there is one, likewise.
+    fn remove_note(&self, path: PathBuf, undo: &mut Vec<Undo>) -> Result<(), SysError> {
+        if let Some(before) = self.dir.read_note(&path)? {
+            self.dir.remove(&path)?;
+            undo.push(Undo::RestoreNote(path, Some(before)));
+        }
         Ok(())
     }
 }

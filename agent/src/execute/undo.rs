@@ -17,13 +17,11 @@ pub(super) enum Undo {
     UnpinMap(String),
     RepinMap(String, Fd),
     UnpinProgram(String),
-    RepinProgram(String, Fd, Option<String>),
+    RepinProgram(String, Fd),
     Detach(LinkKey),
     RepinLink(LinkKey, Fd),
     UpdateBack(LinkKey, Fd),
     ReplaceBack(LinkKey, Fd),
-    Release(String),
-    Retain(String),
     RestoreNote(PathBuf, Option<String>),
 }
 
@@ -61,10 +59,7 @@ impl Executor<'_> {
             Undo::UnpinMap(pin) => self.unpin_map(pin, kept)?,
             Undo::RepinMap(pin, fd) => self.pin_over(fd, &layout::map(pin))?,
             Undo::UnpinProgram(function) => self.unpin_program(function, kept)?,
-            Undo::RepinProgram(function, fd, origin) => {
-                self.pin_over(fd, &layout::program(function))?;
-                self.restore(&layout::origin(function), origin.as_deref())?;
-            }
+            Undo::RepinProgram(function, fd) => self.pin_over(fd, &layout::program(function))?,
             Undo::Detach(key) => self.detach(key, kept)?,
             // What it led to before is not the map that is pinned now, or was not attached.
             Undo::RepinLink(key, fd) => {
@@ -80,9 +75,8 @@ impl Executor<'_> {
                 let link = self.dir.get(&layout::link(&key.function, &key.place))?;
                 bpf::link_update(link.as_fd(), fd.as_fd(), None)?;
             }
-            Undo::Release(pin) => self.dir.remove(&layout::retention(pin))?,
-            Undo::Retain(pin) => self.retain(pin)?,
-            Undo::RestoreNote(path, note) => self.restore(path, note.as_deref())?,
+            Undo::RestoreNote(path, Some(note)) => drop(self.note(path, note)?),
+            Undo::RestoreNote(path, None) => self.dir.remove(path)?,
         }
         Ok(())
     }

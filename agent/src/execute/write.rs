@@ -45,25 +45,13 @@ impl Executor<'_> {
         self.dir.replace(path, &layout::staging(), |at| self.dir.pin(at, fd.as_fd()))
     }
 
-    pub(super) fn retain(&self, pin: &str) -> Result<(), SysError> {
-        self.note(&layout::retention(pin), "Retain").map(drop)
-    }
-
-    /// Writes a note as it was, be it not there.
-    pub(super) fn restore(&self, path: &Path, note: Option<&str>) -> Result<(), SysError> {
-        match note {
-            Some(note) => self.note(path, note).map(drop),
-            None => self.dir.remove(path),
-        }
-    }
-
     pub(super) fn repin_program(&self, function: &str, kept: &Kept) -> Result<(), Failure> {
         let kept = kept.programs.get(function).ok_or_else(|| not_kept("program", function))?;
         self.pin_kept(function, kept)
     }
 
     /// Pins the program that ran before the one on trial over that one; its links follow.
-    pub(super) fn go_back(&self, function: &str, kept: &Kept) -> Result<(), Failure> {
+    pub(super) fn restore(&self, function: &str, kept: &Kept) -> Result<(), Failure> {
         let previous = kept.previous.as_ref().and_then(|previous| previous.programs.get(function));
         self.pin_kept(function, previous.ok_or_else(|| not_kept("program", function))?)
     }

@@ -1,5 +1,6 @@
 //! `bound`: a status that fits, and says what was left out. Pure.
 
+use serde::Serialize;
 use sockeye_crds::{
     BpfNodeStatus,
     node::{Details, HeldProgram, Truncated},
@@ -18,20 +19,18 @@ const MAX_RETAINED: usize = 1024;
 /// logs, then details from the end, of which what others did last is kept where there is room; then IDs. The list of
 /// BpfPrograms is whole, always. `cut` is what was left out before.
 pub(super) fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
-    let size = |status: &BpfNodeStatus| serde_json::to_vec(status).map_or(0, |json| json.len());
     cut.retained += shorten(&mut status.retained, MAX_RETAINED);
     for most in [16, 4, 0] {
-        if size(&status) <= MAX_BYTES {
+        if bytes(&status) <= MAX_BYTES {
             break;
         }
         cut.order += shorten(&mut status.order, most);
         cut.links += status.details.iter_mut().map(|details| shorten(&mut details.links, most)).sum::<i64>();
     }
-    if size(&status) > MAX_BYTES {
+    if bytes(&status) > MAX_BYTES {
         cut.logs += count(status.details.iter_mut().filter_map(|details| details.verifier_log.take()).count());
     }
-    let bytes = |details: &Details| serde_json::to_vec(details).map_or(0, |json| json.len());
-    let mut over = size(&status).saturating_sub(MAX_BYTES);
+    let mut over = bytes(&status).saturating_sub(MAX_BYTES);
     for at in (0..status.details.len()).rev() {
         if over == 0 {
             break;
@@ -52,7 +51,7 @@ pub(super) fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeSta
     {
         over = over.saturating_sub(bytes(&left));
     }
-    let mut over = size(&status).saturating_sub(MOST_BYTES);
+    let mut over = bytes(&status).saturating_sub(MOST_BYTES);
     cut.maps += strip(&mut status.programs, |program| &mut program.map_ids, &mut over);
     cut.functions += strip(&mut status.programs, |program| &mut program.program_ids, &mut over);
     status.truncated = (cut != Truncated::default()).then_some(cut);
@@ -67,10 +66,15 @@ fn strip(programs: &mut [HeldProgram], ids: impl Fn(&mut HeldProgram) -> &mut Ve
             break;
         }
         let taken = std::mem::take(ids(program));
-        *over = over.saturating_sub(serde_json::to_vec(&taken).map_or(0, |json| json.len()));
+        *over = over.saturating_sub(bytes(&taken));
         gone += count(taken.len());
     }
     gone
+}
+
+/// How long something is as JSON.
+fn bytes(of: &impl Serialize) -> usize {
+    serde_json::to_vec(of).map_or(0, |json| json.len())
 }
 
 /// Cuts a list at its end; how many went.
