@@ -1,9 +1,9 @@
-//! `Fault`: where a test lets the agent die, or a call fail: before any call that changes something or asks the kernel.
+//! `Fault`: where a test lets the agent die or halt, or a call fail: before any call that changes something or asks the kernel.
 //! Without the feature `faults` nothing of it is in the binary.
 //!
-//! `SOCKEYE_FAULT` says what and where: `kill@*#17` ends the process by SIGKILL before the 17th call,
-//! `28@BPF_OBJ_PIN` lets each such call fail with errno 28, `12@BPF_MAP_CREATE#2` the second one alone. Several are parted by
-//! commas. `22@sockmap` makes of a kernel one that has no links for maps, nor says what is attached to them.
+//! `SOCKEYE_FAULT` says what and where: `kill@*#17` ends the process by SIGKILL before the 17th call, `stop@BPF_LINK_UPDATE`
+//! halts it by SIGSTOP until SIGCONT, `28@BPF_OBJ_PIN` lets each such call fail with errno 28, `12@BPF_MAP_CREATE#2` the second
+//! one alone. Several are parted by commas. `22@sockmap` makes of a kernel one that has no links for maps, nor says what is attached to them.
 
 use std::io;
 
@@ -30,6 +30,8 @@ mod plan {
             LazyLock,
             atomic::{AtomicU64, Ordering},
         },
+        thread::sleep,
+        time::Duration,
     };
 
     use rustix::process::{Signal, getpid, kill_process};
@@ -46,13 +48,17 @@ mod plan {
 
     /// A fault, and how often its place was met.
     pub struct Fault {
-        /// An errno; absent means death.
-        errno: Option<i32>,
+        what: What,
         /// How the calls' names begin.
         call: String,
         /// Which of them; absent means each.
         nth: Option<u64>,
         met: AtomicU64,
+    }
+
+    enum What {
+        Signal(Signal),
+        Errno(i32),
     }
 
     impl Fault {
@@ -62,8 +68,12 @@ mod plan {
                 Some((call, nth)) => (call, Some(nth.parse().ok()?)),
                 None => (place, None),
             };
-            let errno = if what == "kill" { None } else { Some(what.parse().ok()?) };
-            Some(Self { errno, call: call.trim_end_matches('*').to_owned(), nth, met: AtomicU64::new(0) })
+            let what = match what {
+                "kill" => What::Signal(Signal::KILL),
+                "stop" => What::Signal(Signal::STOP),
+                errno => What::Errno(errno.parse().ok()?),
+            };
+            Some(Self { what, call: call.trim_end_matches('*').to_owned(), nth, met: AtomicU64::new(0) })
         }
 
         pub fn meet(&self, call: &str) -> io::Result<()> {
@@ -71,18 +81,19 @@ mod plan {
                 return Ok(());
             }
             let met = self.met.fetch_add(1, Ordering::Relaxed) + 1;
-            match (self.nth.is_none_or(|nth| nth == met), self.errno) {
-                (false, _) => Ok(()),
-                (true, Some(errno)) => {
+            if self.nth.is_some_and(|nth| nth != met) {
+                return Ok(());
+            }
+            match self.what {
+                What::Errno(errno) => {
                     tracing::warn!(call, errno, "this call fails because SOCKEYE_FAULT says so");
                     Err(io::Error::from_raw_os_error(errno))
                 }
-                (true, None) => {
-                    let _ = kill_process(getpid(), Signal::KILL);
-                    // Until the signal is there.
-                    loop {
-                        std::thread::park();
-                    }
+                What::Signal(signal) => {
+                    let _ = kill_process(getpid(), signal);
+                    // Until the signal is there, which another thread may be given.
+                    sleep(Duration::from_millis(100));
+                    Ok(())
                 }
             }
         }

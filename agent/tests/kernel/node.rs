@@ -154,10 +154,13 @@ impl Node {
     }
 
     pub fn stop(&mut self, signal: &str) {
-        let mut agent = self.agent.take().unwrap();
-        let pid = agent.id().to_string();
+        self.signal(signal);
+        self.agent.take().unwrap().wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.process().to_string();
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
-        agent.wait().unwrap();
     }
 
     /// Applies a manifest of deploy/examples, as it is.
@@ -279,7 +282,17 @@ impl Node {
 
     /// Whether the agent has ended by itself.
     pub fn has_ended(&self) -> bool {
-        fs::read_to_string(format!("/proc/{}/stat", self.process())).unwrap().contains(") Z ")
+        self.is(") Z ")
+    }
+
+    /// Whether a signal has stopped the agent.
+    pub fn is_stopped(&self) -> bool {
+        self.is(") T ")
+    }
+
+    /// Whether its process is in a state, as proc(5) writes it.
+    fn is(&self, state: &str) -> bool {
+        fs::read_to_string(format!("/proc/{}/stat", self.process())).unwrap().contains(state)
     }
 
     /// The most memory that the agent had so far.

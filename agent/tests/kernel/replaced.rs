@@ -1,9 +1,10 @@
 //! Replaced with no gap: while connections come without a pause, another object takes the old one's place in its links again
 //! and again. Each connection is counted once, by the one or the other.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, os::fd::AsFd as _};
 
 use serde_json::{Value, json};
+use sockeye_agent::kernel::bpf;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
 
 use crate::node::{Node, long, text};
@@ -49,6 +50,41 @@ fn every_connection_is_counted_once() {
     for name in ["counter", "both"] {
         node.remove(name);
     }
+    node.nothing_left();
+}
+
+/// Between the agent's look at a link and its update somebody else has the link run another program: that one is not replaced
+/// unseen, but told of. The next pass sees it, and takes the link back.
+#[test]
+fn a_link_that_others_update_meanwhile_is_not_updated_unseen() {
+    let mut node = Node::new("moved");
+    let at_root = || json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    node.apply("counter", TCP_EVENTS, at_root(), json!([]));
+    assert!(node.once(None).status.success());
+    let before = node.details("counter");
+    let (foreign_pin, link_pin) = ("/sys/fs/bpf/foreign", node.pin(&before["links"][0]));
+    node.foreign_program(TCP_EVENTS_BTF, foreign_pin);
+    let foreign = node.bpftool(&["prog", "show", "pinned", foreign_pin])["id"].clone();
+    let open = |pin: &str| bpf::obj_get(None, &node.seen(pin)).unwrap();
+    let (link, theirs) = (open(&link_pin), open(foreign_pin));
+
+    node.apply("counter", TCP_EVENTS_BTF, at_root(), json!([]));
+    // The first one asks the kernel whether it has such a call.
+    node.start_faulty("stop@BPF_LINK_UPDATE#2");
+    node.until("the agent halts before the update", Node::is_stopped);
+    bpf::link_update(link.as_fd(), theirs.as_fd(), None).unwrap();
+    node.signal("CONT");
+    let word = "something else has updated the link meanwhile";
+    let told = |node: &Node| node.condition("counter", "Ready")["message"].as_str().is_some_and(|said| said.contains(word));
+    node.until("the refusal is told", told);
+
+    node.ready("counter");
+    let now = node.agrees("counter");
+    assert_eq!(now["links"][0]["id"], before["links"][0]["id"], "it is the same link");
+    assert_eq!(node.attached(), [now["programs"][0]["id"].clone()]);
+    assert!(now["programs"][0]["id"] != before["programs"][0]["id"], "{now}");
+    assert_eq!(node.bpftool(&["prog", "show", "pinned", foreign_pin])["id"], foreign, "theirs is left alone");
+    node.remove("counter");
     node.nothing_left();
 }
 
