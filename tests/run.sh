@@ -43,7 +43,8 @@ stage_nri() {
 # The same tests, and a real reboot, on Debian's 6.1 and 6.12, as guests under emulation.
 stage_kernels() {
     need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool busybox:busybox-static \
-        qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs strip:binutils nsenter:util-linux
+        qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs strip:binutils nsenter:util-linux \
+        /etc/ssl/certs/ca-certificates.crt:ca-certificates
     tests/kernels/run.sh
 }
 

@@ -3,7 +3,7 @@
 //! back nobody is to think that this node's agent is not there.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -31,7 +31,11 @@ impl Ready {
 
 /// Answers the kubelet's probes until the process ends.
 pub async fn serve(port: u16, ready: Ready) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.context("health port")?;
+    // IPv4 too, where there is IPv6.
+    let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.context("health port")?,
+    };
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,

@@ -24,7 +24,7 @@ pub struct Held {
     pub revision: Option<String>,
     /// Whether a revision cut the node off, from the note.
     pub trial: Option<Trial>,
-    /// What ran before the revision on trial, where there is a way back to it.
+    /// What ran before the revision on trial, where any of it can be gone back to.
     pub previous: Option<Former>,
     /// Pinned programs, by function.
     pub functions: BTreeMap<String, HeldFunction>,
@@ -38,13 +38,15 @@ pub struct Held {
     pub stray: bool,
 }
 
-/// A revision that can be gone back to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What can be gone back to from what is on trial.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Former {
-    /// Its name.
-    pub revision: String,
-    /// Its functions.
+    /// The revision that was in effect; absent where some of it was replaced for good.
+    pub revision: Option<String>,
+    /// Its functions whose programs were replaced, and can be pinned again.
     pub functions: BTreeSet<String>,
+    /// Where it was attached, by links that have not been made anew since.
+    pub links: BTreeSet<LinkKey>,
 }
 
 /// A pinned program.

@@ -22,20 +22,43 @@ pub struct Kept {
     pub previous: Option<Previous>,
 }
 
-/// What a revision that is on trial has replaced. Only while the agent runs: one that starts anew knows of nothing to go back
-/// to.
+/// What there was before a revision that is on trial. Only while the agent runs: one that starts anew knows of nothing to go
+/// back to.
 #[derive(Debug)]
 pub struct Previous {
-    /// The revision.
-    pub revision: String,
-    /// Its programs, by function.
+    /// The revision; absent where some of it was replaced for good.
+    pub revision: Option<String>,
+    /// Its programs that were replaced, by function.
     pub programs: BTreeMap<String, KeptProgram>,
+    /// Where it was attached, by links that have not been made anew since.
+    pub links: BTreeSet<LinkKey>,
 }
 
 impl Previous {
+    /// Takes what another revision has replaced, which functions it has loaded, and which links it has made. A link is gone back
+    /// to only if it ran this one's program, and can again.
+    pub fn give_way(
+        &mut self,
+        replaced: BTreeMap<String, KeptProgram>,
+        loaded: &BTreeMap<String, Fd>,
+        made: &BTreeSet<LinkKey>,
+    ) {
+        let Self { revision, programs, links } = self;
+        for (function, program) in replaced {
+            programs.entry(function).or_insert(program);
+        }
+        let had = links.len();
+        let can = |function: &String| programs.contains_key(function) || !loaded.contains_key(function);
+        links.retain(|key| !made.contains(key) && can(&key.function));
+        if links.len() < had {
+            *revision = None;
+        }
+    }
+
     /// As it is observed.
     pub fn held(&self) -> Former {
-        Former { revision: self.revision.clone(), functions: self.programs.keys().cloned().collect() }
+        let Self { revision, programs, links } = self;
+        Former { revision: revision.clone(), functions: programs.keys().cloned().collect(), links: links.clone() }
     }
 }
 
@@ -81,5 +104,42 @@ impl Kept {
             links: others(&self.links, &names.links),
             ..Names::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::fd::OwnedFd};
+
+    use super::*;
+
+    fn program(id: u32) -> KeptProgram {
+        KeptProgram { fd: Fd::new(OwnedFd::from(File::open("/dev/null").unwrap())), id, load_key: None }
+    }
+
+    fn keys(places: &[(&str, &str)]) -> BTreeSet<LinkKey> {
+        places
+            .iter()
+            .map(|(function, place)| LinkKey { function: (*function).into(), place: (*place).into() })
+            .collect()
+    }
+
+    #[test]
+    fn a_link_is_gone_back_to_only_if_it_ran_the_program_and_can_again() {
+        let links = keys(&[("f", "1"), ("f", "2"), ("g", "1"), ("h", "1")]);
+        let mut previous = Previous { revision: Some("p-1".into()), programs: BTreeMap::new(), links };
+        // The next one differs by its places alone.
+        previous.give_way(BTreeMap::new(), &BTreeMap::new(), &BTreeSet::new());
+        assert_eq!(previous.revision.as_deref(), Some("p-1"));
+        assert_eq!(previous.links.len(), 4);
+        // One more has other programs: g's was replaced, f's too, and f got another link at one place; h's pin was gone.
+        let loaded = ["f", "g", "h"].map(|function| (function.to_owned(), program(9).fd)).into();
+        let replaced = [("f".to_owned(), program(1)), ("g".to_owned(), program(2))].into();
+        previous.give_way(replaced, &loaded, &keys(&[("f", "2")]));
+        assert_eq!(previous.links, keys(&[("f", "1"), ("g", "1")]));
+        assert_eq!(previous.revision, None, "not all of it can be gone back to");
+        // What the third replaces is the second's.
+        previous.give_way([("f".to_owned(), program(9))].into(), &loaded, &BTreeSet::new());
+        assert_eq!(previous.programs["f"].id, 1);
     }
 }

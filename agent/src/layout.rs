@@ -267,6 +267,11 @@ impl Verdict {
         self.is_open() || matches!(self, Self::Suspected)
     }
 
+    /// Whether what it is about was taken back, and is not attached again.
+    pub const fn is_taken_back(self) -> bool {
+        matches!(self, Self::Suspected | Self::Reprieved | Self::Reverted)
+    }
+
     const fn word(self) -> &'static str {
         match self {
             Self::Open => "open",

@@ -87,6 +87,7 @@ mod tests {
             shape,
             recreate: false,
             from: None,
+            used_by: Vec::new(),
         };
         Wanted {
             program: ProgramRef::default(),

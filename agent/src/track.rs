@@ -96,8 +96,9 @@ pub struct Track {
     /// The revision as it was told: told again, it is the same without a look into it.
     told: Option<Arc<BpfRevision>>,
     gist: Gist,
-    /// The revision that came into effect last, as it was told: it goes on where a newer one fails.
-    good: Option<(Arc<BpfRevision>, Gist)>,
+    /// The revision that came into effect last, as it was told, after the one that can be gone back to from it: whichever is in
+    /// effect goes on where a newer one fails.
+    good: Vec<(Arc<BpfRevision>, Gist)>,
     /// Whether it was ever observed.
     pub observed: bool,
     undone: Undone,
@@ -171,7 +172,9 @@ impl Track {
         if outcome.as_ref().err().is_none_or(|failure| failure.partial)
             && let Some(told) = told
         {
-            self.good = Some((Arc::clone(told), self.gist));
+            let former = self.held.previous.as_ref().and_then(|former| former.revision.as_ref());
+            self.good.retain(|(good, _)| former.is_some() && good.metadata.name.as_ref() == former);
+            self.good.push((Arc::clone(told), self.gist));
         }
         match outcome {
             Ok(()) => {
@@ -230,16 +233,17 @@ impl Track {
 
     /// And for what goes on until that is in effect.
     pub fn needs_in_all(&self) -> Needs {
-        self.good.as_ref().map_or(self.gist.needs, |(_, gist)| self.gist.needs.and(gist.needs))
+        self.good.iter().fold(self.gist.needs, |needs, (_, gist)| needs.and(gist.needs))
     }
 
     /// The revision that goes on running, where the wanted one is another and fails, and what has to be known of pods for it.
     pub fn last_good(&self) -> Option<(Arc<BpfRevision>, Needs)> {
         let fails = self.failure.as_ref().is_some_and(|failure| !failure.partial);
-        let (good, gist) =
-            self.good.as_ref().filter(|_| fails && self.suspended.is_none() && self.repair_at.is_none())?;
+        let (good, gist) = self.good.iter().find(|(good, _)| good.metadata.name == self.held.revision)?;
         let told = self.told.as_ref()?;
-        let goes_on = good.metadata.name == self.held.revision
+        let goes_on = fails
+            && self.suspended.is_none()
+            && self.repair_at.is_none()
             && good.spec.program.uid == told.spec.program.uid
             && good.metadata.name != told.metadata.name
             && !told.spec.suspend;

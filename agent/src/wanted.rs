@@ -101,6 +101,8 @@ pub struct WantedMap {
     pub recreate: bool,
     /// Where it is another BpfProgram's map, which one.
     pub from: Option<MapRef>,
+    /// The object's functions that use it, whether they are to run or not.
+    pub used_by: Vec<String>,
 }
 
 /// Why a revision, a value, can't be done here.
@@ -257,7 +259,7 @@ fn below_root(path: &str) -> Result<String, Refusal> {
 }
 
 fn map(spec: &BpfRevisionSpec, info: &MapInfo, here: &Here) -> Result<WantedMap, Refusal> {
-    let MapInfo { name, map_type, key_size, value_size, max_entries, flags, definition, used_by: _, holds: _ } = info;
+    let MapInfo { name, map_type, key_size, value_size, max_entries, flags, definition, used_by, holds: _ } = info;
     let settings = spec.map(name);
     let word = |n: i64| u32::try_from(n).map_err(|_| Refusal::unsupported(format!("map {name}: {n} is out of bounds")));
     let type_number = sockeye_ebpf::map_type::number(map_type)
@@ -290,6 +292,7 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, here: &Here) -> Result<WantedMap,
         shape: declared.settled(&here.machine),
         recreate: settings.is_some_and(|s| s.on_shape_change == OnShapeChange::Recreate),
         from: settings.and_then(|s| s.from.clone()).map(|from| of_another(spec, name, from)).transpose()?,
+        used_by: used_by.clone(),
     })
 }
 

@@ -78,7 +78,8 @@ prop_compose! {
             let (pin, entries) = if from.is_some() { (true, 10) } else { (pin, entries) };
             let retain = retain && pin && !of_load && from.is_none();
             let shape = shape(entries);
-            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, of_load, shape, recreate, from })
+            (name.to_owned(), WantedMap { pin_name: pin_name(name), pin, retain, definition, of_load, shape, recreate, from,
+                used_by: FUNCTIONS.map(str::to_owned).to_vec() })
         };
         let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
         // As a checked spec has it: only to maps that are pinned, and to each one of a kind.
@@ -130,6 +131,8 @@ enum Event {
     LinkLost(usize, bool),
     /// Someone removes a map's pin: while an agent runs, which then holds it alone, or while none does.
     MapLost(usize, bool),
+    /// Someone puts another map there, which no program uses.
+    MapSwapped(usize),
     /// The same with a program's.
     FunctionLost(usize, bool),
     /// The same with a link's.
@@ -150,6 +153,7 @@ fn events() -> impl Strategy<Value = Event> {
         3 => (0..12usize).prop_map(Event::KilledAfter),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, pin)| Event::LinkLost(i, pin)),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::MapLost(i, runs)),
+        1 => (0..4usize).prop_map(Event::MapSwapped),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::FunctionLost(i, runs)),
         1 => (0..4usize).prop_map(Event::LinkUnpinned),
         2 => (0..2u8, prop::bool::weighted(0.7)).prop_map(|(which, there)| Event::Other(which, there)),
@@ -198,6 +202,12 @@ proptest! {
                         on_it.for_each(|(_, link)| link.in_effect = false);
                     }
                 }
+                Event::MapSwapped(i) => if let Some((pin, map)) = fake.held.maps.iter_mut().nth(i).filter(|(_, map)| map.pinned) {
+                    made += 1;
+                    map.info.id = 2_000_000 + made;
+                    let on_it = fake.held.links.iter_mut().filter(|(key, _)| key.map() == Some(pin));
+                    on_it.for_each(|(_, link)| link.in_effect = false);
+                },
                 Event::FunctionLost(i, true) => if let Some(function) = fake.held.functions.values_mut().nth(i) {
                     function.pinned = false;
                 },
@@ -263,6 +273,7 @@ proptest! {
 fn check(wanted: Option<&Wanted>, held: &Held, others: &BTreeMap<MapRef, MapInfo>) -> Result<(), TestCaseError> {
     let Some(wanted) = wanted else {
         prop_assert!(held.is_empty() || held.is_retained_only(), "{held:?}");
+        prop_assert!(held.maps.values().all(|map| map.pinned), "{held:?}");
         return Ok(());
     };
     prop_assert_eq!(held.uid.as_ref(), Some(&wanted.program.uid));
@@ -285,7 +296,10 @@ fn check(wanted: Option<&Wanted>, held: &Held, others: &BTreeMap<MapRef, MapInfo
         prop_assert_eq!(&pinned.from, &map.from);
         let other = map.from.as_ref().and_then(|from| others.get(from));
         prop_assert!(other.is_none_or(|other| other.id == pinned.info.id), "one map, shared by both");
-        prop_assert!(map.from.is_some() || pinned.info.id < 1_000_000, "what was shared is not taken for one's own");
+        prop_assert!(
+            map.from.is_some() || !(1_000_000..2_000_000).contains(&pinned.info.id),
+            "what was shared is not taken for one's own"
+        );
     }
     let risky = wanted.functions.values().any(|f| f.can_cut_off && !f.paths.is_empty());
     let tried = held.trial.as_ref().is_some_and(|trial| trial.revision == wanted.revision);
@@ -328,6 +342,7 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         shape: shape(10),
         recreate: false,
         from: None,
+        used_by: Vec::new(),
     };
     wanted.maps.insert("m".into(), map);
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
@@ -384,20 +399,26 @@ fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     assert_eq!(fake.held.trial, Some(Trial { revision: "p-2".into(), verdict: Verdict::Open }));
 
     // Where something ran before, that is what is gone back to.
-    let former = |functions: &[&str]| Former {
-        revision: "p-1".into(),
+    let link = fake.held.links.keys().next().unwrap().clone();
+    let former = |functions: &[&str], links: &[&LinkKey]| Former {
+        revision: Some("p-1".into()),
         functions: functions.iter().map(|f| (*f).to_owned()).collect(),
+        links: links.iter().map(|key| (*key).clone()).collect(),
     };
-    fake.held.previous = Some(former(&["f"]));
+    fake.held.previous = Some(former(&["f"], &[&link]));
     let steps = revert(&fake.held);
     let shown: Vec<String> =
         steps.iter().map(|step| format!("{step:?}").split('(').next().unwrap().to_owned()).collect();
     assert_eq!(shown, ["Restore", "Update", "SetRevision"]);
     assert!(steps.contains(&Step::SetRevision(Some("p-1".into()))), "{steps:?}");
     assert!(fake.held.links.values().all(|link| link.in_effect) && fake.held.links.len() == 1);
-    // What came with the revision on trial has nothing to go back to.
-    fake.held.previous = Some(former(&["g"]));
-    assert!(matches!(&revert(&fake.held)[..], [Step::Detach(key), Step::SetRevision(_)] if key.function == "f"));
+    // What came with the revision on trial has nothing to go back to, be it another place of the same program.
+    fake.held.previous = Some(former(&["f"], &[]));
+    assert!(matches!(&revert(&fake.held)[..], [Step::Detach(key), Step::SetRevision(_)] if *key == link));
+    // Where only places have changed, programs are the same; and one of them is gone, so that it is not that revision again.
+    let gone = LinkKey { function: "f".into(), place: "7".into() };
+    fake.held.previous = Some(former(&[], &[&link, &gone]));
+    assert_eq!(revert(&fake.held), []);
 }
 
 #[test]

@@ -40,7 +40,7 @@ install_tool() {
 # The guest's files.
 root() {
     local tool path
-    mkdir -p "$work/root"/{bin,proc,sys,dev,tmp}
+    mkdir -p "$work/root"/{bin,proc,sys,dev,tmp,mnt}
     for tool in $(busybox --list); do ln -sf busybox "$work/root/bin/$tool"; done
     cp --remove-destination "$(command -v busybox)" "$work/root/bin/busybox"
     install "$here/init" "$work/root/init"
@@ -48,6 +48,8 @@ root() {
     for tool in bpftool nsenter setpriv unshare; do
         install_tool "$(realpath "$(command -v "$tool")")" "/usr/bin/$tool"
     done
+    # Without any, an agent takes no API server's word, be it plain HTTP.
+    install -D /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/ca-certificates.crt"
     for path in $(executables); do
         case ${path##*/} in
         sockeye-agent) install_tool "$path" /sockeye-agent ;;

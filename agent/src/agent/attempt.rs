@@ -90,7 +90,10 @@ impl<H: Host> Agent<H> {
         if wants.untold(needs).is_some() {
             return;
         }
-        let failure = self.track(name).failure.clone();
+        let track = self.track(name);
+        let failure = track.failure.clone();
+        // The attempt that failed was followed by a look: what has changed since then others have done.
+        track.settled = true;
         if let Err(error) = self.attempt(name, Some(&good), look, here, bytes, kernel_btf).await {
             tracing::warn!(program = name, revision = good.metadata.name, %error, "what ran before can't be kept whole");
         }
@@ -147,9 +150,11 @@ impl<H: Host> Agent<H> {
     ) -> Result<bool, Failure> {
         let track = self.track(name);
         let mut steps = plan(wanted, &track.held, around)?;
-        // What goes on while another is wanted has stood its trial.
-        let is_trial = |step: &Step| matches!(step, Step::SetTrial(_));
-        steps.retain(|step| !is_trial(step) || wanted.map(|wanted| &wanted.revision) == track.revision.as_ref());
+        // What goes on while another is wanted, and has stood its trial, leaves the note on another's alone.
+        let revision = wanted.map(|wanted| &wanted.revision);
+        let noted = track.held.trial.as_ref().map(|trial| &trial.revision);
+        let notes = revision == track.revision.as_ref() || noted.is_none() || noted == revision;
+        steps.retain(|step| notes || !matches!(step, Step::SetTrial(_)));
         track.settled = steps.is_empty();
         if track.settled {
             return Ok(true);

@@ -31,6 +31,7 @@ impl Executor<'_> {
             Site::Cgroup(cgroup) => self.to_cgroup(function, &program, cgroup, kind.attach_type, before, progress),
             Site::Map(pin) => self.to_map(function, program, pin, kind.attach_type, progress),
         }?;
+        progress.made_at.insert(LinkKey::to(function, site));
         progress.attached += 1;
         Ok(())
     }

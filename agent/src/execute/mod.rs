@@ -19,6 +19,7 @@ mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     os::fd::AsFd as _,
     path::PathBuf,
 };
@@ -79,9 +80,11 @@ struct Progress<'a> {
     replaced: BTreeMap<String, KeptProgram>,
     /// Links whose pins were replaced by other links', and which are to end once there is no way back.
     replaced_links: Vec<(LinkKey, Fd)>,
-    /// Whether what is attached goes on trial, and what it replaces may be gone back to.
-    keeps_former: bool,
-    /// How many links were made, or moved.
+    /// Where what is attached goes on trial, and what there was may be gone back to: the links of that.
+    former: Option<BTreeSet<LinkKey>>,
+    /// Where links were made.
+    made_at: BTreeSet<LinkKey>,
+    /// How many links were made, moved or updated.
     attached: usize,
     undo: Vec<Undo>,
 }
@@ -109,7 +112,8 @@ impl<'a> Executor<'a> {
             made: Kept::default(),
             replaced: BTreeMap::new(),
             replaced_links: Vec::new(),
-            keeps_former: false,
+            former: None,
+            made_at: BTreeSet::new(),
             attached: 0,
             undo: Vec::new(),
         };
@@ -117,7 +121,7 @@ impl<'a> Executor<'a> {
         let making = self.order.steps.iter().rposition(|step| !removes(step)).map_or(0, |last| last + 1);
         let (making, removing) = self.order.steps.split_at(making);
         let made = making.iter().try_for_each(|step| self.make(step, &mut progress));
-        if let Err(failure) = made.and_then(|()| attached_somewhere(&mut progress)) {
+        if let Err(failure) = made.and_then(|()| self.attached_somewhere(&mut progress)) {
             self.undo(progress);
             return Err(failure);
         }
@@ -150,6 +154,19 @@ impl<'a> Executor<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Another revision that could be attached nowhere takes no other's place, and what was loaded for nothing goes.
+    fn attached_somewhere(&self, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let Order { steps, .. } = self.order;
+        let is_another = steps.iter().any(|step| matches!(step, Step::SetRevision(Some(_))));
+        let stays = |key: &LinkKey| !steps.iter().any(|step| matches!(step, Step::Detach(other) if other == key));
+        let loads = !progress.loaded.programs.is_empty();
+        let stands = progress.attached > 0 || !loads && progress.kept.links.keys().any(stays);
+        if stands || !(loads || is_another) {
+            return Ok(());
+        }
+        progress.executed.refused.pop_first().map_or(Ok(()), |(_, failure)| Err(failure))
     }
 
     /// Everything is made: what was replaced ends.
@@ -293,9 +310,13 @@ impl<'a> Executor<'a> {
 
     /// The note on what is in effect. What ran before it is kept while the new one is on trial.
     fn set_revision(&self, revision: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let before = self.set_note(layout::revision(), revision, &mut progress.undo)?;
-        if let (true, Some(revision)) = (progress.keeps_former && !progress.replaced.is_empty(), before) {
-            progress.kept.previous = Some(Previous { revision, programs: std::mem::take(&mut progress.replaced) });
+        let revision = self.set_note(layout::revision(), revision, &mut progress.undo)?;
+        let Progress { kept, loaded, replaced, former, made_at, .. } = progress;
+        if let (Some(links), Some(_)) = (former.take(), &revision) {
+            kept.previous = Some(Previous { revision, programs: BTreeMap::new(), links });
+        }
+        if let Some(previous) = &mut kept.previous {
+            previous.give_way(mem::take(replaced), &loaded.programs, made_at);
         }
         Ok(())
     }
@@ -316,7 +337,8 @@ impl<'a> Executor<'a> {
             None | Some(Trial { verdict: Verdict::Passed, .. }) => true,
             Some(before) => !was_open && self.dir.read_note(&layout::revision())? != Some(before.revision),
         };
-        progress.keeps_former = trial.verdict.is_open() && has_stood;
+        let links = &progress.kept.links;
+        progress.former = (trial.verdict.is_open() && has_stood).then(|| links.keys().cloned().collect());
         if !(was_open && trial.verdict.is_open()) {
             progress.kept.previous = None;
         }
@@ -349,12 +371,4 @@ const fn removes(step: &Step) -> bool {
             | Step::UnpinMap(_)
             | Step::SetTrial(Trial { verdict: Verdict::Passed, .. })
     )
-}
-
-/// What could be attached nowhere is not half done either.
-fn attached_somewhere(progress: &mut Progress<'_>) -> Result<(), Failure> {
-    if progress.loaded.programs.is_empty() || progress.attached > 0 {
-        return Ok(());
-    }
-    progress.executed.refused.pop_first().map_or(Ok(()), |(_, failure)| Err(failure))
 }

@@ -1,11 +1,6 @@
 //! What one BpfProgram has: its home on bpffs, and what of it the agent's own descriptors alone still hold.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, io, os::fd::AsFd as _, path::PathBuf};
 
 use super::attached::Attached;
 use crate::{
@@ -83,15 +78,12 @@ fn list(dir: &Dir) -> Result<Option<Names>, SysError> {
         return Ok(None);
     }
     let notes = dir.list(&layout::meta())?;
-    if notes.is_empty() && dir.list(Path::new("."))?.is_empty() {
-        return Ok(None);
-    }
     let mut links = BTreeSet::new();
     for function in dir.list(&layout::links())? {
         let places = dir.list(&layout::links_of(&function))?;
         links.extend(places.into_iter().map(|place| LinkKey { function: function.clone(), place }));
     }
-    Ok(Some(Names {
+    let names = Names {
         uid: dir.read_note(&layout::uid())?,
         revision: dir.read_note(&layout::revision())?,
         trial: dir.read_note(&layout::trial())?.as_deref().and_then(Trial::parse),
@@ -100,9 +92,11 @@ fn list(dir: &Dir) -> Result<Option<Names>, SysError> {
         links,
         retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
         shared: notes.iter().filter_map(|note| layout::shared(note)).map(str::to_owned).collect(),
-        // Only an agent killed at the wrong moment leaves something there.
+        // Only an agent killed at the wrong moment leaves something there, or a home with nothing in it.
         stray: notes.iter().any(|name| name == STAGING),
-    }))
+    };
+    let stray = names.stray || names == Names::default();
+    Ok(Some(Names { stray, ..names }))
 }
 
 /// Reads single objects, by their pins or by the agent's own descriptors.

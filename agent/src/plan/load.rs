@@ -17,7 +17,7 @@ pub(super) fn needs_load(wanted: &Wanted, held: &Held, around: &Around) -> bool 
     let loaded =
         |function: &String| held.functions.get(function).is_some_and(|f| f.load_key.as_ref() == Some(&wanted.load_key));
     let pinned = |map: &WantedMap| match held.maps.get(&map.pin_name) {
-        Some(pinned) => is_the(map, pinned, around),
+        Some(pinned) => is_the(map, pinned, around) && (!map.pin || is_used(map, pinned, held)),
         None => !map.pin,
     };
     !wanted.functions.keys().all(loaded) || !wanted.maps.values().all(pinned)
@@ -28,6 +28,13 @@ pub(super) fn needs_load(wanted: &Wanted, held: &Held, around: &Around) -> bool 
 fn is_the(map: &WantedMap, pinned: &HeldMap, around: &Around) -> bool {
     let other = map.from.as_ref().and_then(|from| around.maps.get(from));
     pinned.from == map.from && other.is_none_or(|other| other.id == pinned.info.id)
+}
+
+/// Whether the functions use what is pinned: someone may have put another map there, and a program that was gone back to has its
+/// own.
+fn is_used(map: &WantedMap, pinned: &HeldMap, held: &Held) -> bool {
+    let functions = map.used_by.iter().filter_map(|function| held.functions.get(function));
+    functions.into_iter().all(|function| function.info.map_ids.contains(&pinned.info.id))
 }
 
 pub(super) fn load(wanted: &Wanted, held: &Held, around: &Around) -> Result<Vec<Step>, Refusal> {

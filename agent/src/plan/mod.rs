@@ -208,24 +208,30 @@ pub fn detach(held: &Held) -> Vec<Step> {
     going(held).cloned().map(Step::Detach).collect()
 }
 
-/// The steps that take back what is on trial: back to what ran before it, or, where there is nothing to go back to, detached.
+/// The steps that take back what is on trial: where something else ran before it, back to that, and all else detached. What ran
+/// before is said to be in effect again only where all of it is.
 pub fn revert(held: &Held) -> Vec<Step> {
-    let Some(Former { revision, functions }) = &held.previous else { return detach(held) };
-    let (former, new): (Vec<&LinkKey>, Vec<&LinkKey>) = going(held).partition(|key| functions.contains(&key.function));
-    let restored: BTreeSet<&String> = former.iter().map(|key| &key.function).collect();
+    let Some(Former { revision, functions, links }) = &held.previous else { return detach(held) };
+    let (former, new): (Vec<&LinkKey>, Vec<&LinkKey>) = going(held).partition(|key| links.contains(key));
+    let replaced: Vec<&LinkKey> = former.into_iter().filter(|key| functions.contains(&key.function)).collect();
+    let restored: BTreeSet<&String> = replaced.iter().map(|key| &key.function).collect();
+    let is_whole = links.iter().all(|key| held.links.contains_key(key));
     let detach = new.into_iter().cloned().map(Step::Detach);
     let restore = restored.into_iter().cloned().map(Step::Restore);
-    let update = former.into_iter().cloned().map(Step::Update);
-    detach.chain(restore).chain(update).chain([Step::SetRevision(Some(revision.clone()))]).collect()
+    let update = replaced.into_iter().cloned().map(Step::Update);
+    let revision = revision.clone().filter(|_| is_whole).map(|revision| Step::SetRevision(Some(revision)));
+    detach.chain(restore).chain(update).chain(revision).collect()
 }
 
 /// The steps that leave nothing but the maps to retain.
 fn dismantle(held: &Held) -> Vec<Step> {
-    if held.is_empty() || held.is_retained_only() {
-        return Vec::new();
-    }
     let Held { uid: _, revision, trial, previous: _, functions, maps, links: _, retained, stray } = held;
-    let mut steps: Vec<Step> = stray.then_some(Step::RemoveStray).into_iter().collect();
+    let unpinned = maps.iter().filter(|(pin, map)| retained.contains(*pin) && !map.pinned);
+    let mut steps: Vec<Step> = unpinned.map(|(pin, _)| Step::RepinMap(pin.clone())).collect();
+    if held.is_empty() || held.is_retained_only() {
+        return steps;
+    }
+    steps.extend(stray.then_some(Step::RemoveStray));
     steps.extend(going(held).cloned().map(Step::Detach));
     steps.extend(functions.keys().cloned().map(Step::UnpinProgram));
     steps.extend(maps.keys().filter(|pin| !retained.contains(*pin)).cloned().map(Step::UnpinMap));

@@ -21,7 +21,7 @@ use crate::{
     beside::Beside,
     held::{Held, HeldFunction, HeldLink, HeldMap, LinkKey},
     kernel::info::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, MapInfo},
-    layout::{self, Home, Layout},
+    layout::{self, Home, Layout, Trial},
     track::{self, Track},
     wanted::Wanted,
 };
@@ -155,15 +155,21 @@ fn unpinned_ids(held: &Held) -> BTreeSet<u32> {
     used
 }
 
-/// A revision is in effect while every link it left is. One that picks pods leaves none where no such pod is.
+/// A revision is in effect while every link it left is, and runs its program. One that picks pods leaves none where no such pod
+/// is. One that was taken back is not, whatever of another goes on.
 fn in_effect_revision(track: &Track) -> Option<String> {
     let Track { held, wanted, suspended, settled, .. } = track;
     let has_no_place = || wanted.as_ref().is_some_and(|wanted| wanted.paths().is_empty());
     let whole = match held.links.is_empty() {
         true => *settled && suspended.is_none() && has_no_place(),
-        false => held.links.values().all(|link| link.in_effect),
+        false => held.links.iter().all(|(key, link)| {
+            let program = held.functions.get(&key.function).map(|function| function.info.id);
+            link.in_effect && Some(link.info.program_id) == program
+        }),
     };
-    held.revision.clone().filter(|_| whole)
+    let taken_back =
+        |Trial { revision, verdict }: &Trial| verdict.is_taken_back() && held.revision.as_ref() == Some(revision);
+    held.revision.clone().filter(|_| whole && !held.trial.as_ref().is_some_and(taken_back))
 }
 
 fn details(name: &str, track: &Track, tracks: &BTreeMap<String, Track>, shown: &Shown<'_>, home: &Home) -> Details {

@@ -370,3 +370,14 @@ fn at_random_moments() {
     scene.node.nothing_left();
     println!("killed {kills} times");
 }
+
+/// An agent that was killed as it made or left a home leaves directories with nothing in them.
+#[test]
+fn an_empty_home_goes() {
+    let node = Node::new("empty");
+    for (home, below) in [("made", ""), ("left", "_meta"), ("claimed", "maps")] {
+        node.run("mkdir", &["-p", &format!("{}/{below}", node.home(home))]);
+    }
+    assert!(node.once(None).status.success());
+    node.nothing_left();
+}

@@ -405,6 +405,18 @@ impl Node {
         serde_json::from_slice(&shown.stdout).unwrap()
     }
 
+    /// All objects of a kind on the machine. One that somebody is just making or ending has bpftool give up: it is asked again.
+    pub fn bpftool_of_all(&self, kind: &str) -> Value {
+        for _ in 0..50 {
+            let shown = self.inside("bpftool").args(["--json", kind, "show"]).output().unwrap();
+            if shown.status.success() {
+                return serde_json::from_slice(&shown.stdout).unwrap();
+            }
+            sleep(Duration::from_millis(20));
+        }
+        self.bpftool(&[kind, "show"])
+    }
+
     /// Whether bpftool finds what it is asked for.
     pub fn bpftool_succeeds(&self, args: &[&str]) -> bool {
         self.inside("bpftool").args(args).output().unwrap().status.success()

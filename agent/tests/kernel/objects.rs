@@ -52,7 +52,7 @@ pub fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 
 /// The node's links, by the cgroup that each is on: those of this test, since its cgroups are its own.
 pub fn links(node: &Node, cgroups: &[u64]) -> BTreeMap<u64, usize> {
-    let all = node.bpftool(&["link", "show"]);
+    let all = node.bpftool_of_all("link");
     let mut links = BTreeMap::new();
     for link in all.as_array().map(Vec::as_slice).unwrap_or_default() {
         if let Some(cgroup) = link["cgroup_id"].as_u64().filter(|id| cgroups.contains(id)) {

@@ -75,7 +75,8 @@ fn a_link_that_others_update_meanwhile_is_not_updated_unseen() {
     bpf::link_update(link.as_fd(), theirs.as_fd(), None).unwrap();
     node.signal("CONT");
     let word = "something else has updated the link meanwhile";
-    let told = |node: &Node| node.condition("counter", "Ready")["message"].as_str().is_some_and(|said| said.contains(word));
+    let told =
+        |node: &Node| node.condition("counter", "Ready")["message"].as_str().is_some_and(|said| said.contains(word));
     node.until("the refusal is told", told);
 
     node.ready("counter");
