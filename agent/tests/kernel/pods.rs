@@ -231,6 +231,34 @@ fn what_is_refused_at_one_pod_keeps_nothing_from_the_others() {
     pods.node.nothing_left();
 }
 
+/// An edit of places alone, which loads nothing.
+#[test]
+fn an_edit_that_is_refused_at_each_new_pod_leaves_the_places_before() {
+    let pods = Pods::new("refused-edit");
+    let driver = Driver::Cgroupfs;
+    for (n, app) in [(1, "web"), (2, "other")] {
+        pods.make(&driver.pod(n));
+        pods.list(n, "default", app, &[]);
+    }
+    pods.tell();
+    pods.node.foreign_program(TCP_EVENTS_BTF, "/sys/fs/bpf/foreign");
+    let second = pods.path(&driver.pod(2)).display().to_string();
+    pods.node.run("bpftool", &["cgroup", "attach", &second, "sock_ops", "pinned", "/sys/fs/bpf/foreign"]);
+    let of = |app: &str| [json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": app}}})];
+    pods.apply("web", &of("web"));
+    pods.linked("web", vec![driver.pod(1)]);
+    pods.node.ready("web");
+    pods.apply("web", &of("other"));
+    let ready = pods.node.condition_is("web", "Ready", "False");
+    assert_eq!(ready["reason"], "AttachRefused", "{ready}");
+    pods.linked("web", vec![driver.pod(1)]);
+    pods.node.run("bpftool", &["cgroup", "detach", &second, "sock_ops", "pinned", "/sys/fs/bpf/foreign"]);
+    pods.linked("web", vec![driver.pod(2)]);
+    pods.node.ready("web");
+    pods.node.remove("web");
+    pods.node.nothing_left();
+}
+
 #[test]
 fn what_ran_before_a_revision_that_fails_goes_on() {
     let pods = Pods::new("goes-on");

@@ -168,6 +168,9 @@ fn where_the_api_server_is_there_a_trial_goes_on() {
     assert_eq!(left.node.attached().len(), 2);
 }
 
+/// Cgroups below the node's.
+const PLACES: [&str; 2] = ["a", "b"];
+
 /// A node with a BpfProgram that is to follow an API server, and three revisions of it: the first, which runs and has come to that
 /// in its trial, has one function, the others two.
 struct Guarded {
@@ -180,17 +183,24 @@ struct Guarded {
 
 impl Guarded {
     fn new(name: &str, verdict: &str) -> Self {
-        let mut node = Node::new(name);
         let attach = json!([{"cgroup": {"scope": "Node"}}]);
         let connect = json!({"name": "on_connect", "attach": attach});
         let both = json!([connect, {"name": "on_create", "attach": attach}]);
-        // The last of them stays in the folder, which is what runs first.
-        let wanted = [
-            (3, json!({"programs": both, "globals": {"step": 2}})),
-            (2, json!({"programs": both})),
-            (1, json!({"programs": [connect]})),
+        let specs = [
+            json!({"programs": [connect]}),
+            json!({"programs": both}),
+            json!({"programs": both, "globals": {"step": 2}}),
         ];
-        let mut revisions = wanted.map(|(sequence, spec)| {
+        Self::of(name, verdict, specs)
+    }
+
+    fn of(name: &str, verdict: &str, specs: [Value; 3]) -> Self {
+        let mut node = Node::new(name);
+        PLACES.into_iter().for_each(|place| node.make_cgroup(place));
+        let mut wanted = [1, 2, 3].into_iter().zip(specs).collect::<Vec<_>>();
+        // The last of them stays in the folder, which is what runs first.
+        wanted.reverse();
+        let mut revisions = <[_; 3]>::try_from(wanted).unwrap().map(|(sequence, spec)| {
             node.apply_spec("guard", fixtures::GLOBALS, spec);
             let mut revision = revisions(&node).remove("guard").unwrap();
             revision["spec"]["sequence"] = json!(sequence);
@@ -223,14 +233,31 @@ impl Guarded {
     fn dispatch(&self, which: usize) {
         self.server.news.lock().unwrap().push(self.revisions[which].clone());
         self.until_noted("open", which);
+    }
+
+    fn both(&self) {
         self.node.until("both", |node| node.attached().len() == 2);
     }
 
+    /// What runs at each of the places.
+    fn attached(&self) -> [Vec<Value>; 2] {
+        PLACES.map(|place| self.node.attached_below(place))
+    }
+
+    /// The revision that is noted to be in effect.
+    fn is_in_effect(&self, which: usize) -> bool {
+        let note = self.node.seen(&format!("{}/_meta/revision", self.node.home("guard")));
+        fs::read_link(note).unwrap().to_str() == Some(&name_of(&self.revisions[which]))
+    }
+
     /// The API server goes away: what is on trial is taken back, and this is left attached.
-    fn goes_back(mut self, which: usize, left: &[Value]) {
+    fn goes_back(&self, which: usize, left: &[Value]) {
         self.server.set(false);
         self.until_noted("suspected", which);
         assert_eq!(self.node.attached(), left);
+    }
+
+    fn end(mut self) {
         self.node.stop("KILL");
         self.node.start();
         self.node.remove("guard");
@@ -244,11 +271,68 @@ impl Guarded {
 fn what_is_gone_back_to_has_stood_its_own_trial() {
     let guarded = Guarded::new("go-back", "passed");
     assert_eq!(guarded.well.len(), 1);
-    guarded.dispatch(1);
-    guarded.dispatch(2);
+    for which in [1, 2] {
+        guarded.dispatch(which);
+        guarded.both();
+    }
     assert!(!guarded.node.attached().contains(&guarded.well[0]), "another load");
-    let well = guarded.well.clone();
-    guarded.goes_back(2, &well);
+    guarded.goes_back(2, &guarded.well);
+    assert!(guarded.is_in_effect(0));
+    guarded.end();
+}
+
+/// A spec of one program at some places, and a variable's value, which makes another load of it.
+fn spec(paths: &[&str], step: u32) -> Value {
+    let at = |path: &&str| match *path {
+        "/" => json!({"cgroup": {"scope": "Node"}}),
+        path => json!({"cgroup": {"scope": "Path", "path": path}}),
+    };
+    let attach: Vec<Value> = paths.iter().map(at).collect();
+    json!({"programs": [{"name": "on_connect", "attach": attach}], "globals": {"step": step}})
+}
+
+/// Places that came with what is taken back have nothing to go back to, and those that went with it are not made up for: what
+/// stood its trial elsewhere has not stood it there.
+#[test]
+fn what_is_gone_back_to_is_where_it_ran() {
+    let specs = || [spec(&["/a"], 1), spec(&["/a", "/b"], 1), spec(&["/"], 2)];
+    let guarded = Guarded::of("places", "passed", specs());
+    let well = guarded.attached();
+    guarded.dispatch(1);
+    guarded.node.until("both places", |_| guarded.attached().iter().all(|at| at.len() == 1));
+    guarded.goes_back(1, &[]);
+    assert_eq!(guarded.attached(), well, "the place that it had before, and no other");
+    assert!(guarded.is_in_effect(0));
+    guarded.end();
+
+    let guarded = Guarded::of("elsewhere", "passed", specs());
+    guarded.dispatch(2);
+    guarded.node.until("the node", |node| node.attached().len() == 1 && guarded.attached().concat().is_empty());
+    guarded.goes_back(2, &[]);
+    assert_eq!(guarded.attached().concat(), Vec::<Value>::new());
+    assert!(!guarded.is_in_effect(0), "it is in effect nowhere");
+    guarded.end();
+}
+
+/// A revision on trial goes on while a newer one fails; taken back, it is attached again on trial only.
+#[test]
+fn what_goes_on_is_on_trial_like_any_other() {
+    let specs = [spec(&["/a"], 1), spec(&["/b"], 1), spec(&["/nowhere"], 1)];
+    let guarded = Guarded::of("goes-on-trial", "reverted", specs);
+    guarded.dispatch(1);
+    guarded.node.until("it is attached", |_| guarded.attached()[1].len() == 1);
+    guarded.server.news.lock().unwrap().push(guarded.revisions[2].clone());
+    guarded.node.until("the newer one fails", |_| guarded.server.told.lock().unwrap().contains("CgroupNotFound"));
+    guarded.goes_back(1, &[]);
+    assert_eq!(guarded.attached().concat(), Vec::<Value>::new());
+    sleep(Duration::from_secs(16));
+    guarded.server.set(true);
+    guarded.until_noted("reopened", 1);
+    guarded.node.until("it is attached again", |_| guarded.attached()[1].len() == 1);
+    guarded.server.set(false);
+    guarded.until_noted("reverted", 1);
+    assert_eq!(guarded.attached().concat(), Vec::<Value>::new());
+    guarded.end();
 }
 
 /// One that was to blame itself, and is still pinned.
@@ -256,5 +340,7 @@ fn what_is_gone_back_to_has_stood_its_own_trial() {
 fn what_was_to_blame_is_nothing_to_go_back_to() {
     let guarded = Guarded::new("no-way-back", "reverted");
     guarded.dispatch(1);
+    guarded.both();
     guarded.goes_back(1, &[]);
+    guarded.end();
 }
