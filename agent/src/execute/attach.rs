@@ -129,6 +129,12 @@ impl Executor<'_> {
             bpf::map_link(program.as_fd(), map.as_fd(), attach_type).map_err(|error| refused(&error))?.map(Fd::from);
         // Without a link first the pin, so that what is attached is never without one.
         let replaced = self.pin(link.as_ref().unwrap_or(&program), &path)?;
+        if let (Some(old), Some(before)) = (&replaced, progress.kept.maps.get(pin))
+            && info::is_program(old.as_fd())?
+            && info::map_id(before.as_fd())? != info::map_id(map.as_fd())?
+        {
+            progress.replaced_on_maps.push((Fd::clone(old), Fd::clone(before)));
+        }
         progress.undo.push(match replaced {
             Some(fd) => Undo::RepinLink(key.clone(), fd),
             None => Undo::Detach(key.clone()),

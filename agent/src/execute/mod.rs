@@ -43,6 +43,7 @@ use crate::{
     layout::{self, Home, Origin, Trial, Verdict},
     plan::Step,
 };
+use remove::take_off;
 use undo::Undo;
 
 /// What a plan gave that no pin tells.
@@ -80,6 +81,8 @@ struct Progress<'a> {
     replaced: BTreeMap<String, KeptProgram>,
     /// Links whose pins were replaced by other links', and which are to end once there is no way back.
     replaced_links: Vec<(LinkKey, Fd)>,
+    /// Programs that maps hold without a link, and these maps, in whose places others are pinned: to be taken off likewise.
+    replaced_on_maps: Vec<(Fd, Fd)>,
     /// Where what is attached goes on trial, and what there was may be gone back to: the links of that.
     former: Option<BTreeSet<LinkKey>>,
     /// Where links were made.
@@ -112,6 +115,7 @@ impl<'a> Executor<'a> {
             made: Kept::default(),
             replaced: BTreeMap::new(),
             replaced_links: Vec::new(),
+            replaced_on_maps: Vec::new(),
             former: None,
             made_at: BTreeSet::new(),
             attached: 0,
@@ -171,7 +175,10 @@ impl<'a> Executor<'a> {
 
     /// Everything is made: what was replaced ends.
     fn end_replaced(&self, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        progress.replaced_links.drain(..).try_for_each(|(key, link)| Ok(self.let_go(&key, &link, progress.kept)?))
+        for (key, link) in progress.replaced_links.drain(..) {
+            self.let_go(&key, &link, progress.kept)?;
+        }
+        Ok(progress.replaced_on_maps.drain(..).try_for_each(|(program, map)| take_off(&program, &map))?)
     }
 
     /// The cgroup that a step attaches to, where it is a pod's.

@@ -55,9 +55,7 @@ impl Executor<'_> {
         let own = existing(self.dir.get(&layout::program(function)))?;
         for map in maps.into_iter().flatten() {
             for program in [Some(program), own.as_ref()].into_iter().flatten() {
-                for attach_type in on_map::attach_types(info::program(program.as_fd())?.prog_type) {
-                    bpf::map_detach(program.as_fd(), map.as_fd(), attach_type)?;
-                }
+                take_off(program, map)?;
             }
         }
         Ok(())
@@ -93,6 +91,14 @@ impl Executor<'_> {
         self.dir.remove_dir(&layout::meta())?;
         bpffs::ANYWHERE.remove_dir(self.home.directory())
     }
+}
+
+/// Detaches a program from a map that holds it without a link, if it does.
+pub(super) fn take_off(program: &Fd, map: &Fd) -> Result<(), SysError> {
+    for attach_type in on_map::attach_types(info::program(program.as_fd())?.prog_type) {
+        bpf::map_detach(program.as_fd(), map.as_fd(), attach_type)?;
+    }
+    Ok(())
 }
 
 fn existing(answer: Result<Fd, SysError>) -> Result<Option<Fd>, SysError> {

@@ -5,7 +5,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
     killed::asked,
-    maps_attached::KERNELS,
+    maps_attached::{KERNELS, attached_to},
     node::{Node, text},
     types::{PODS, object},
 };
@@ -128,6 +128,38 @@ fn a_map_that_is_never_there_is_told_from_one_that_is_awaited() {
         node.remove(name);
     }
     node.nothing_left();
+}
+
+/// Attached to another's map, and then to one of its own under the same name: the other's runs nothing of it any more.
+#[test]
+fn what_was_attached_to_a_shared_map_leaves_it() {
+    for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
+        let mut node = Node::new(&format!("leaves-{letter}"));
+        node.make_cgroup(PODS);
+        match kernel {
+            Some(fault) => node.start_faulty(fault),
+            None => node.start(),
+        }
+        let remember = json!({"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]});
+        let redirect = json!({"name": "redirect", "attach": [{"map": "sockets"}]});
+        let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
+        let runs = |of: &str| attached_to(&node.seen(&format!("{}/maps/sockets", node.home(of))));
+        let second = |maps: &Value| {
+            node.apply_spec("second", object("sk-msg"), json!({"programs": [remember, redirect], "maps": maps}));
+            node.ready("second");
+        };
+        node.apply_spec("first", object("sk-msg"), json!({"programs": [remember], "maps": []}));
+        node.ready("first");
+        second(&from);
+        assert_eq!((runs("first").len(), runs("second").len()), (1, 1), "one map");
+        second(&json!([]));
+        node.until("the other's map runs nothing", |_| runs("first").is_empty());
+        assert_eq!(runs("second").len(), 1);
+        for name in ["second", "first"] {
+            node.remove(name);
+        }
+        node.nothing_left();
+    }
 }
 
 /// A map runs one program of a kind, whoever's: also where the kernel would let another take its place.
