@@ -58,10 +58,16 @@ impl Gate {
             if let Asked::Start(start) = self.asked().await {
                 match is_needed_to_come_up(&start.pod) {
                     true => drop(start.answer.send(Ok(()))),
-                    false => self.waiting.push(start),
+                    false => self.push(start),
                 }
             }
         }
+    }
+
+    /// Lets one wait. Those that the hook has refused meanwhile are asked again by others, and would add up.
+    fn push(&mut self, start: Starting) {
+        self.waiting.retain(|start| !start.answer.is_closed());
+        self.waiting.push(start);
     }
 
     /// Tells the agent all that the hook has told.
@@ -78,7 +84,7 @@ impl Gate {
     /// Takes in what the hook told last.
     pub fn take<H: Host>(&mut self, asked: Asked, agent: &mut Agent<H>) {
         if let Asked::Start(start) = asked {
-            self.waiting.push(start);
+            self.push(start);
         }
         self.tell(agent);
     }

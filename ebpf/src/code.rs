@@ -169,6 +169,10 @@ impl<'a> Functions<'a> {
                 } else if is_call && target.is_none() {
                     return Err(bad("it calls a function that is not in the object"));
                 } else if let Some(target) = target {
+                    // Its name is not told, and no loader would know it; data has no maps at places.
+                    if kind == SymbolKind::Section && maps.contains_key(&(target, Some(address))) {
+                        return Err(bad("it uses a map that is static: define the map without `static`"));
+                    }
                     let named = [None, Some(address)].into_iter().filter_map(|address| maps.get(&(target, address)));
                     uses.maps.extend(named.flatten());
                 }

@@ -69,6 +69,8 @@ pub mod fixtures {
     pub static REFUSED: &[u8] = object!("refused");
     /// tcp-events with a map of another shape.
     pub static RESHAPED: &[u8] = object!("reshaped");
+    /// A map that is static.
+    pub static STATIC: &[u8] = object!("static");
     /// Lets nothing connect.
     pub static SHUT: &[u8] = object!("shut");
     /// tcp-events beside a map of a type that not every kernel has.

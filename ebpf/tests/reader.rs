@@ -72,6 +72,12 @@ fn only_core_relocations_need_the_kernels_types() {
 }
 
 #[test]
+fn a_static_map_is_refused() {
+    let refused = Object::read(fixtures::STATIC).unwrap_err().to_string();
+    assert!(refused.contains("static") && refused.contains("use"), "{refused}");
+}
+
+#[test]
 fn what_is_no_object() {
     assert!(matches!(Object::read(b""), Err(ObjectError::NotElf)));
     assert!(matches!(Object::read(b"\x7fELF"), Err(ObjectError::Elf(_))));

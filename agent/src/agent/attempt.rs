@@ -122,13 +122,14 @@ impl<H: Host> Agent<H> {
             Look::Anew => Some(block_in_place(|| self.host.observe(name))?),
             Look::Known => None,
         };
-        let cgroups = block_in_place(|| self.cgroups(wanted.as_deref()))?;
         let of_spec = wanted.as_ref().is_some_and(|wanted| wanted.suspended).then(|| "spec.suspend is true".to_owned());
         let suspended = self.suspended.clone().or(of_spec);
         let expected = self.suspended.is_some();
+        // Whatever can't be looked at: what is to be attached nowhere is known, and no longer so.
+        self.track(name).suspended.clone_from(&suspended);
+        let cgroups = block_in_place(|| self.cgroups(wanted.as_deref()))?;
         let track = self.track(name);
         track.want(wanted);
-        track.suspended = suspended;
         if let Some(held) = observed {
             let watched = track.settled && !expected;
             let undone = if watched { drift::since(&track.held, &held, &cgroups) } else { Vec::new() };

@@ -91,13 +91,19 @@ fn root(layout: &Layout) -> Result<(u64, Dir), ObserveError> {
     }
 }
 
+/// That a path leads to no cgroup, and can't.
+fn names_nothing(error: &SysError) -> bool {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    matches!(error.source.kind(), NotFound | InvalidInput | NotADirectory | InvalidFilename)
+}
+
 /// The wanted cgroups that exist, by path; the others are missing from the answer.
 pub fn cgroups(root: &Root, wanted: &Wanted) -> Result<BTreeMap<String, Cgroup>, SysError> {
     let mut found = BTreeMap::new();
     for path in wanted.paths() {
         match root.cgroup(path) {
             Ok(cgroup) => drop(found.insert(path.to_owned(), cgroup)),
-            Err(error) if error.is_not_found() || error.source.kind() == io::ErrorKind::InvalidInput => {}
+            Err(error) if names_nothing(&error) => {}
             Err(error) => return Err(error),
         }
     }

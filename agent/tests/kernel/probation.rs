@@ -247,7 +247,7 @@ impl Guarded {
     /// The revision that is noted to be in effect.
     fn is_in_effect(&self, which: usize) -> bool {
         let note = self.node.seen(&format!("{}/_meta/revision", self.node.home("guard")));
-        fs::read_link(note).unwrap().to_str() == Some(&name_of(&self.revisions[which]))
+        fs::read_link(note).unwrap().to_str() == Some(name_of(&self.revisions[which]))
     }
 
     /// The API server goes away: what is on trial is taken back, and this is left attached.
