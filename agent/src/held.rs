@@ -26,15 +26,15 @@ pub struct Held {
     pub trial: Option<Trial>,
     /// What ran before the revision on trial, where any of it can be gone back to.
     pub previous: Option<Former>,
-    /// Pinned programs, by function.
+    /// Programs, by function: pinned, or held by the agent alone.
     pub functions: BTreeMap<String, HeldFunction>,
-    /// Pinned maps, by pin name.
+    /// Maps, by pin name, likewise.
     pub maps: BTreeMap<String, HeldMap>,
-    /// Pinned links.
+    /// Links, likewise.
     pub links: BTreeMap<LinkKey, HeldLink>,
     /// The pin names of the maps to retain.
     pub retained: BTreeSet<String>,
-    /// Whether a killed agent left something half-made.
+    /// Whether a killed agent left something half-made, or a home with nothing in it.
     pub stray: bool,
 }
 

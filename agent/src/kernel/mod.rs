@@ -5,7 +5,7 @@
 //! | [`bpf`] | one function per bpf(2) command that the agent makes |
 //! | [`info`] | what the kernel says of a program, a map or a link, through the agent's own descriptor |
 //! | [`load`] | an ELF object made into programs and maps in the kernel |
-//! | [`map`] | a map's creation |
+//! | [`map`] | a map made and filled |
 //! | [`cgroup`] | the cgroup root and the cgroups below it |
 //! | [`bpffs`] | the file system that holds the pins |
 //! | [`inotify`] | told when pins come and go |

@@ -25,7 +25,7 @@ pub struct Details {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8192))]
     pub verifier_log: Option<String>,
-    /// What was asked for and deliberately not done, e.g. a pinning that the ELF asks for.
+    /// What is to be known besides, e.g. that others' device programs are at the same cgroup, or that this kernel keeps no order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 512)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -105,7 +105,7 @@ pub struct ProgAttr<'a> {
     pub prog_type: u32,
     /// `enum bpf_attach_type` the program is verified for; 0 where its type has none.
     pub expected_attach_type: u32,
-    /// The instructions, as bytes, eight each.
+    /// The instructions.
     pub instructions: &'a [aya_obj::generated::bpf_insn],
     /// The licence.
     pub license: &'a CStr,
