@@ -14,6 +14,7 @@ use sockeye_ebpf::Refusal;
 use crate::{
     cluster::Cluster,
     memory::{Fingerprint, Memory},
+    plan,
     stores::Stores,
 };
 
@@ -56,9 +57,10 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Whether it is to be deleted now: nobody else uses its maps.
+    /// Whether it is to be deleted now: nobody else uses its maps. Where nodes are told to run it no more there is nothing to
+    /// keep, and who comes to use them then waits for the next of that name.
     pub fn is_to_go(&self) -> bool {
-        self.intent.deleting() && self.users.is_empty()
+        self.intent.deleting() && (self.users.is_empty() || plan::newest(&self.revisions).is_none())
     }
 }
 
