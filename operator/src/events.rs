@@ -24,12 +24,15 @@ const MAX_REMEMBERED: usize = 1024;
 pub struct Events {
     client: Client,
     reporter: Reporter,
-    said: Arc<Mutex<HashMap<(String, String), Said>>>,
+    said: Arc<Mutex<HashMap<Said, Recorder>>>,
 }
 
+/// What makes Events one with a count.
+#[derive(PartialEq, Eq, Hash)]
 struct Said {
+    uid: String,
+    reason: String,
     note: String,
-    recorder: Recorder,
 }
 
 impl Events {
@@ -49,7 +52,7 @@ impl Events {
             ..ObjectReference::default()
         };
         let note = names::clip(&note, 1024);
-        let recorder = self.recorder((program.uid.clone(), reason.clone()), &note);
+        let recorder = self.recorder(Said { uid: program.uid.clone(), reason: reason.clone(), note: note.clone() });
         let type_ = if warning { EventType::Warning } else { EventType::Normal };
         let event = Event { type_, reason, note: Some(note), action: action.to_owned(), secondary: None };
         if let Err(error) = recorder.publish(&event, &about).await {
@@ -57,17 +60,13 @@ impl Events {
         }
     }
 
-    /// The recorder that said the same last, or a new one, which knows of no Event to count up.
-    fn recorder(&self, about: (String, String), note: &str) -> Recorder {
+    /// The recorder that said the same before, or a new one, which knows of no Event to count up.
+    fn recorder(&self, what: Said) -> Recorder {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = said.get(&about).filter(|before| before.note == note) {
-            return before.recorder.clone();
-        }
-        if said.len() >= MAX_REMEMBERED {
+        if said.len() >= MAX_REMEMBERED && !said.contains_key(&what) {
             said.clear();
         }
-        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
-        said.insert(about, Said { note: note.to_owned(), recorder: recorder.clone() });
-        recorder
+        let anew = || Recorder::new(self.client.clone(), self.reporter.clone());
+        said.entry(what).or_insert_with(anew).clone()
     }
 }
