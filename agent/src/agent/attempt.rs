@@ -126,7 +126,7 @@ impl<H: Host> Agent<H> {
         let suspended = self.suspended.clone().or(of_spec);
         let expected = self.suspended.is_some();
         // Whatever can't be looked at: what is to be attached nowhere is known, and no longer so.
-        self.track(name).suspended.clone_from(&suspended);
+        self.track(name).suspended = suspended;
         let cgroups = block_in_place(|| self.cgroups(wanted.as_deref()))?;
         let track = self.track(name);
         track.want(wanted);

@@ -3,7 +3,8 @@
 //!
 //! `SOCKEYE_FAULT` says what and where: `kill@*#17` ends the process by SIGKILL before the 17th call, `stop@BPF_LINK_UPDATE`
 //! halts it by SIGSTOP until SIGCONT, `28@BPF_OBJ_PIN` lets each such call fail with errno 28, `12@BPF_MAP_CREATE#2` the second
-//! one alone. Several are parted by commas. `22@sockmap` makes of a kernel one that has no links for maps, nor says what is attached to them.
+//! one alone. Several are parted by commas. `22@sockmap` makes of a kernel one that has no links for maps, nor says what is
+//! attached to them.
 
 use std::io;
 

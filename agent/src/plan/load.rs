@@ -33,8 +33,8 @@ fn is_the(map: &WantedMap, pinned: &HeldMap, around: &Around) -> bool {
 /// Whether the functions use what is pinned: someone may have put another map there, and a program that was gone back to has its
 /// own.
 fn is_used(map: &WantedMap, pinned: &HeldMap, held: &Held) -> bool {
-    let functions = map.used_by.iter().filter_map(|function| held.functions.get(function));
-    functions.into_iter().all(|function| function.info.map_ids.contains(&pinned.info.id))
+    let mut functions = map.used_by.iter().filter_map(|function| held.functions.get(function));
+    functions.all(|function| function.info.map_ids.contains(&pinned.info.id))
 }
 
 pub(super) fn load(wanted: &Wanted, held: &Held, around: &Around) -> Result<Vec<Step>, Refusal> {

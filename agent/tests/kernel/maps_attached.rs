@@ -27,7 +27,8 @@ fn spec(maps: Value) -> Value {
     json!({"programs": [{"name": "remember", "attach": pods}, {"name": "redirect", "attach": [{"map": "sockets"}]}], "maps": maps})
 }
 
-fn node(name: &str, kernel: Option<&str>) -> Node {
+/// A node with a cgroup for its pods, and an agent that meets such a kernel.
+pub fn node(name: &str, kernel: Option<&str>) -> Node {
     let mut node = Node::new(name);
     node.make_cgroup(PODS);
     start(&mut node, kernel);

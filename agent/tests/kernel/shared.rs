@@ -5,9 +5,9 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
     killed::asked,
-    maps_attached::{KERNELS, attached_to},
+    maps_attached::{self, KERNELS, attached_to},
     node::{Node, text},
-    types::{PODS, object},
+    types::object,
 };
 
 fn spec(from: Option<&str>) -> Value {
@@ -134,12 +134,7 @@ fn a_map_that_is_never_there_is_told_from_one_that_is_awaited() {
 #[test]
 fn what_was_attached_to_a_shared_map_leaves_it() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
-        let mut node = Node::new(&format!("leaves-{letter}"));
-        node.make_cgroup(PODS);
-        match kernel {
-            Some(fault) => node.start_faulty(fault),
-            None => node.start(),
-        }
+        let node = maps_attached::node(&format!("leaves-{letter}"), kernel);
         let remember = json!({"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]});
         let redirect = json!({"name": "redirect", "attach": [{"map": "sockets"}]});
         let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
@@ -166,12 +161,7 @@ fn what_was_attached_to_a_shared_map_leaves_it() {
 #[test]
 fn a_shared_map_is_not_taken_from_who_is_attached_to_it() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
-        let mut node = Node::new(&format!("taken-{letter}"));
-        node.make_cgroup(PODS);
-        match kernel {
-            Some(fault) => node.start_faulty(fault),
-            None => node.start(),
-        }
+        let node = maps_attached::node(&format!("taken-{letter}"), kernel);
         let attach = json!([{"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]}, {"name": "redirect", "attach": [{"map": "sockets"}]}]);
         let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
         node.apply_spec("first", object("sk-msg"), json!({"programs": attach, "maps": []}));
