@@ -163,7 +163,11 @@ fn events() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig {
+        cases: if std::env::var_os("SOCKEYE_CHAOS").is_some() { 500_000 } else { 10_000 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn executed_plans_leave_nothing_to_plan(events in prop::collection::vec(events(), 1..12), unlinked in any::<bool>()) {
@@ -312,14 +316,14 @@ fn check(wanted: Option<&Wanted>, held: &Held, others: &BTreeMap<MapRef, MapInfo
     Ok(())
 }
 
-#[test]
-fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
-    let mut wanted = Wanted {
-        program: ProgramRef { name: "p".into(), uid: "u".into() },
-        revision: "p-1".into(),
+/// What wants these functions and no maps.
+fn revision(uid: &str, name: &str, functions: BTreeMap<String, WantedFunction>) -> Wanted {
+    Wanted {
+        program: ProgramRef { name: "p".into(), uid: uid.into() },
+        revision: name.into(),
         load_key: "1".into(),
         digest: "sha256:0".into(),
-        functions: BTreeMap::new(),
+        functions,
         maps: BTreeMap::new(),
         attaches_to_maps: false,
         globals: BTreeMap::new(),
@@ -327,24 +331,33 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
         priority: 500,
         unordered: false,
         suspended: false,
-    };
-    let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    wanted.functions.insert(
-        "f".into(),
-        WantedFunction { kind, paths: [("/a".to_owned(), None)].into(), maps: BTreeSet::new(), can_cut_off: false },
-    );
-    let map = WantedMap {
+    }
+}
+
+/// Whose shape is not changed for the asking.
+fn map(retain: bool) -> WantedMap {
+    WantedMap {
         pin_name: "m".into(),
         pin: true,
-        retain: false,
+        retain,
         definition: MapDefinition::Btf,
         of_load: false,
         shape: shape(10),
         recreate: false,
         from: None,
         used_by: Vec::new(),
-    };
-    wanted.maps.insert("m".into(), map);
+    }
+}
+
+#[test]
+fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
+    let mut wanted = revision("u", "p-1", BTreeMap::new());
+    let kind = ProgramKind { prog_type: 13, attach_type: 3 };
+    wanted.functions.insert(
+        "f".into(),
+        WantedFunction { kind, paths: [("/a".to_owned(), None)].into(), maps: BTreeSet::new(), can_cut_off: false },
+    );
+    wanted.maps.insert("m".into(), map(false));
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
     fake.execute(&mut ids, Some(&wanted), &plan(Some(&wanted), &fake.held, &alone()).unwrap());
 
@@ -355,26 +368,32 @@ fn a_map_of_another_shape_is_refused_and_nothing_is_touched() {
     assert!(refusal.message.contains("max_entries 10") && refusal.message.contains("max_entries 11"), "{refusal}");
 }
 
+/// The object is deleted and made again while a map that it is to leave is held by the agent alone.
+#[test]
+fn a_retained_map_is_pinned_again_once_whoever_comes_next() {
+    let wanted =
+        |uid: &str, maps: BTreeMap<String, WantedMap>| Wanted { maps, ..revision(uid, "p-1", BTreeMap::new()) };
+    let first = wanted("1", [("m".to_owned(), map(true))].into());
+    let (mut fake, mut ids) = (Fake::default(), Ids::default());
+    fake.execute(&mut ids, Some(&first), &plan(Some(&first), &fake.held, &alone()).unwrap());
+    let id = fake.held.maps["m"].info.id;
+    for second in [wanted("2", BTreeMap::new()), wanted("3", first.maps.clone())] {
+        fake.held.maps.get_mut("m").unwrap().pinned = false;
+        let steps = plan(Some(&second), &fake.held, &alone()).unwrap();
+        fake.execute(&mut ids, Some(&second), &steps);
+        assert_eq!(steps.iter().filter(|step| **step == Step::RepinMap("m".into())).count(), 1, "{steps:?}");
+        assert_eq!(plan(Some(&second), &fake.held, &alone()).unwrap(), []);
+    }
+    assert_eq!(fake.held.maps["m"].info.id, id);
+}
+
 /// Someone who undoes what is attached, and what was taken back, are no reasons to have it again.
 #[test]
 fn what_was_taken_back_stays_so_until_another_revision_is_wanted() {
     let kind = ProgramKind { prog_type: 8, attach_type: 0 };
     let function =
         WantedFunction { kind, paths: [("/a".to_owned(), None)].into(), maps: BTreeSet::new(), can_cut_off: true };
-    let mut wanted = Wanted {
-        program: ProgramRef { name: "p".into(), uid: "u".into() },
-        revision: "p-1".into(),
-        load_key: "1".into(),
-        digest: "sha256:0".into(),
-        functions: [("f".to_owned(), function)].into(),
-        maps: BTreeMap::new(),
-        attaches_to_maps: false,
-        globals: BTreeMap::new(),
-        settings: Vec::new(),
-        priority: 500,
-        unordered: false,
-        suspended: false,
-    };
+    let mut wanted = revision("u", "p-1", [("f".to_owned(), function)].into());
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
     let steps = plan(Some(&wanted), &fake.held, &alone()).unwrap();
     let at = |of: fn(&Step) -> bool| steps.iter().position(of).unwrap();
@@ -430,20 +449,7 @@ fn a_cgroup_that_is_not_there_is_named() {
         maps: BTreeSet::new(),
         can_cut_off: false,
     };
-    let wanted = Wanted {
-        program: ProgramRef { name: "p".into(), uid: "u".into() },
-        revision: "p-1".into(),
-        load_key: "1".into(),
-        digest: "sha256:0".into(),
-        functions: [("f".to_owned(), function)].into(),
-        maps: BTreeMap::new(),
-        attaches_to_maps: false,
-        globals: BTreeMap::new(),
-        settings: Vec::new(),
-        priority: 500,
-        unordered: false,
-        suspended: false,
-    };
+    let wanted = revision("u", "p-1", [("f".to_owned(), function)].into());
     let refusal = plan(Some(&wanted), &Held::default(), &alone()).unwrap_err();
     assert_eq!(refusal.reason, Reason::CgroupNotFound);
     assert!(refusal.message.contains("/nowhere") && refusal.message.contains('f'), "{refusal}");

@@ -117,10 +117,12 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
     let mut steps = Vec::new();
     let mut held = Cow::Borrowed(held);
     if held.uid.as_ref().is_some_and(|uid| *uid != wanted.program.uid) {
-        // Another object of the same name: what is left of it goes, but for the maps it was asked to retain.
+        // Another object of the same name: what is left of it goes, but for the maps it was asked to retain, whose
+        // pins are there again then.
         steps.extend(dismantle(&held).into_iter().filter(|step| *step != Step::Leave));
         let Held { retained, mut maps, .. } = held.into_owned();
         maps.retain(|pin, _| retained.contains(pin));
+        maps.values_mut().for_each(|map| map.pinned = true);
         held = Cow::Owned(Held { retained, maps, ..Held::default() });
     } else {
         steps.extend(held.stray.then_some(Step::RemoveStray));
