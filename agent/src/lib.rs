@@ -13,9 +13,19 @@
 //! | report | [`mod@report`] | none | `BpfNode.status` |
 //! | | [`tell`] | API server | |
 //!
-//! [`drive`] says when, [`agent`] takes a pass, [`track`] remembers what has been tried, [`policy`] what the node gives,
-//! [`layout`] knows where things stand on bpffs. [`audit`] is a command beside all that. [`host`] is the seam to the node: behind it observe and execute, and
-//! [`kernel`], the only door to bpf(2).
+//! | between these | |
+//! |---|---|
+//! | [`drive`] | when a pass is due: what changed, [`watch`] and the clock; [`agent`] takes it |
+//! | [`track`] | what is remembered of a BpfProgram from pass to pass: what was tried, and what came of it |
+//! | [`drift`], [`beside`] | what others did to it, and what they attached beside it |
+//! | [`probation`] | whether what can cut the node off has stood its trial |
+//! | [`policy`] | what the node gives |
+//! | [`gate`], [`nri`] | containers' starts, held until what is strict is attached to them |
+//! | [`switch`] | nothing attached, because somebody said so on the node |
+//! | [`layout`] | where things stand on bpffs |
+//! | [`audit`] | a command beside all that |
+//!
+//! [`host`] is the seam to the node: behind it observe and execute, and [`kernel`], the only door to bpf(2).
 
 pub mod agent;
 pub mod around;

@@ -53,16 +53,24 @@ pub async fn validate(gathered: &mut Gathered, memory: &mut Memory) -> Result<Va
         Bytecode::Fetched(fingerprint, bytes) => (fingerprint, Some(bytes)),
     };
     let object = Arc::clone(&intent.object);
-    let checked = tokio::task::spawn_blocking(move || match &object.0 {
+    let checking = move || match &object.0 {
         Ok(program) => check(&program.spec, fetched),
         Err(invalid) => (Err(refuse(Reason::InvalidSpec, invalid.error.clone())), None),
-    });
-    let (verdict, bytes) = match checked.await {
-        Ok(checked) => checked,
-        Err(ended) if ended.is_panic() => (Err(unreadable()), None),
-        Err(_) => return Err(Error::Cancelled),
     };
+    let (verdict, bytes) = aside(checking).await?;
     Ok(Validated { judgement: Judgement::Checked(remember(memory, fingerprint, verdict)), bytes })
+}
+
+/// A verdict, and the bytes where they are of use.
+type Checked = (Verdict, Option<Vec<u8>>);
+
+/// Checks on a thread of its own; one that panics has refused.
+async fn aside(checking: impl FnOnce() -> Checked + Send + 'static) -> Result<Checked, Error> {
+    match tokio::task::spawn_blocking(checking).await {
+        Ok(checked) => Ok(checked),
+        Err(ended) if ended.is_panic() => Ok((Err(unreadable()), None)),
+        Err(_) => Err(Error::Cancelled),
+    }
 }
 
 fn remember(memory: &mut Memory, fingerprint: Fingerprint, verdict: Verdict) -> Arc<Verdict> {
@@ -79,8 +87,8 @@ fn known(memory: &Memory) -> Validated {
     Validated { judgement, bytes: None }
 }
 
-/// Decodes and checks. The bytes come back only where they are of use.
-fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> (Verdict, Option<Vec<u8>>) {
+/// Decodes and checks.
+fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> Checked {
     let bytes = match fetched.map_or_else(|| given(&spec.bytecode), Ok) {
         Ok(bytes) => bytes,
         Err(refusal) => return (Err(refusal), None),
@@ -187,8 +195,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_check_that_panics_is_a_refusal() {
-        let panicked = tokio::task::spawn_blocking(|| -> () { panic!("a parser gave up") }).await;
-        assert!(panicked.is_err_and(|ended| ended.is_panic()), "what `validate` relies on");
-        assert_eq!(unreadable().reason, Reason::InvalidObject);
+        let (verdict, bytes) = aside(|| panic!("a parser gave up")).await.unwrap();
+        assert_eq!(verdict.unwrap_err().reason, Reason::InvalidObject);
+        assert_eq!(bytes, None);
     }
 }

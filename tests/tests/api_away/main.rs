@@ -24,7 +24,7 @@ use sockeye_tests::{
     traffic::Traffic,
 };
 use tokio::time::sleep;
-use world::{CHANGING, World};
+use world::{CHANGING, KEPT, World};
 
 /// Statuses are right so soon after the API server is back, and requests are counted for so long at most.
 const RIGHT: Duration = Duration::from_secs(10);
@@ -230,4 +230,25 @@ async fn nothing_is_removed_on_a_guess() -> Result<()> {
     ensure!(back.elapsed() < RIGHT, "right only after {:?}", back.elapsed());
     world.untouched()?;
     world.end().await
+}
+
+/// Who deletes a definition deletes all that it defines: agents can't tell that from the operator's word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_with_the_revisions_definition_comes_back_with_it() -> Result<()> {
+    let world = World::new(0).await?;
+    chart::kubectl(&["delete", "crd", "bpfrevisions.sockeye.dev"], "")?;
+    let gone = Instant::now();
+    while [KEPT, CHANGING].iter().any(|name| !world.held(name).is_empty()) {
+        ensure!(gone.elapsed() < RIGHT, "it stays attached:\n{}", world.node.log());
+        sleep(SECOND / 10).await;
+    }
+    chart::definitions()?;
+    let back = Instant::now();
+    while [KEPT, CHANGING].iter().any(|name| world.held(name).len() != 3) {
+        ensure!(back.elapsed() < RIGHT, "it does not come back:\n{}", world.node.log());
+        sleep(SECOND / 10).await;
+    }
+    println!("the BpfRevisions' definition deleted: attached again after {:.1?}", back.elapsed());
+    world.reported().await?;
+    world.take_down().await
 }

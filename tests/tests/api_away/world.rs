@@ -276,6 +276,12 @@ impl World {
         // ACTIVE_ESTABLISHED_CB and PASSIVE_ESTABLISHED_CB
         ensure!((counted[4], counted[5]) == (made, made), "{made} connections were made, and counted: {counted:?}");
         println!("{made} connections, each counted once at each end");
+        self.take_down().await
+    }
+
+    /// Deletes both programs; nothing is left.
+    pub async fn take_down(mut self) -> Result<()> {
+        self.load = None;
         for name in [KEPT, CHANGING] {
             self.programs().delete(name, &DeleteParams::default()).await?;
         }
