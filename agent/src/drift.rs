@@ -19,8 +19,8 @@ pub struct Seen {
     pub message: String,
 }
 
-/// What is no longer as it was: `before` was in effect and all that was wanted. `cgroups` are those that exist: a link that
-/// died with its cgroup is nobody's doing, and one that went with its map is told of the map.
+/// What is no longer as it was. `cgroups` are those that exist: a link that died with its cgroup is nobody's doing, and one that
+/// went with its map is told of the map.
 pub fn since(before: &Held, now: &Held, cgroups: &BTreeMap<String, Cgroup>) -> Vec<Seen> {
     let removed = |what: String, became: &str| Seen {
         kind: DriftKind::PinRemoved,
@@ -30,20 +30,20 @@ pub fn since(before: &Held, now: &Held, cgroups: &BTreeMap<String, Cgroup>) -> V
     for (function, was) in &before.functions {
         if now.functions.get(function).is_none_or(|is| is.info.id != was.info.id) {
             seen.push(removed(format!("program {function}"), "the object is loaded anew, and its links are moved"));
-        } else if now.functions.get(function).is_some_and(|is| !is.pinned) {
+        } else if was.pinned && now.functions.get(function).is_some_and(|is| !is.pinned) {
             seen.push(removed(format!("program {function}"), "it is pinned again; it never ceased to run"));
         }
     }
     for (pin, was) in &before.maps {
         match now.maps.get(pin) {
-            Some(is) if is.info.id == was.info.id && is.pinned => {}
+            Some(is) if is.info.id == was.info.id && (is.pinned || !was.pinned) => {}
             Some(is) if is.info.id == was.info.id => {
                 seen.push(removed(format!("map {pin}"), "it is pinned again, with its content"));
             }
             _ => seen.push(removed(format!("map {pin}"), "it is made anew, and its content is lost")),
         }
     }
-    for (key, was) in &before.links {
+    for (key, was) in before.links.iter().filter(|(_, was)| was.in_effect) {
         let what = match key.map() {
             Some(map) => format!("the attachment of program {} to map {map}", key.function),
             None => {
@@ -58,7 +58,7 @@ pub fn since(before: &Held, now: &Held, cgroups: &BTreeMap<String, Cgroup>) -> V
             }
         };
         match now.links.get(key).filter(|is| is.info.id == was.info.id) {
-            Some(is) if is.in_effect && is.pinned => {}
+            Some(is) if is.in_effect && (is.pinned || !was.pinned) => {}
             Some(is) if is.in_effect => seen.push(removed(what, "it is pinned again; it never ceased to run")),
             None => seen.push(removed(what, "it is attached anew")),
             Some(_) if lives => seen.push(Seen {
@@ -129,6 +129,7 @@ mod tests {
         let (before, mut cgroups) = held();
         let mut now = before.clone();
         edit(&mut now, &mut cgroups);
+        assert_eq!(since(&now, &now, &cgroups), [], "told once");
         since(&before, &now, &cgroups).into_iter().map(|seen| seen.kind).collect()
     }
 

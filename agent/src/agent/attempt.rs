@@ -90,10 +90,7 @@ impl<H: Host> Agent<H> {
         if wants.untold(needs).is_some() {
             return;
         }
-        let track = self.track(name);
-        let failure = track.failure.clone();
-        // The attempt that failed was followed by a look: what has changed since then others have done.
-        track.settled = true;
+        let failure = self.track(name).failure.clone();
         if let Err(error) = self.attempt(name, Some(&good), look, here, bytes, kernel_btf).await {
             tracing::warn!(program = name, revision = good.metadata.name, %error, "what ran before can't be kept whole");
         }
@@ -131,7 +128,8 @@ impl<H: Host> Agent<H> {
         let track = self.track(name);
         track.want(wanted);
         if let Some(held) = observed {
-            let watched = track.settled && !expected;
+            // What goes on where another fails is as the attempt at that one, which was followed by a look, has left it.
+            let watched = (track.settled || track.goes_on()) && !expected;
             let undone = if watched { drift::since(&track.held, &held, &cgroups) } else { Vec::new() };
             track.observe(held);
             track.undone(undone, Instant::now())?;
