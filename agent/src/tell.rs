@@ -14,7 +14,7 @@ use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::OwnerR
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::{ObjectMeta, PartialObjectMeta},
+    core::{DeserializeGuard, ObjectMeta, PartialObjectMeta},
     runtime::reflector::Store,
 };
 use serde_json::json;
@@ -38,14 +38,14 @@ pub struct Teller {
     client: Client,
     node_name: String,
     node: Store<PartialObjectMeta<Node>>,
-    bpf_node: Store<BpfNode>,
+    bpf_node: Store<DeserializeGuard<BpfNode>>,
     written: Option<Written>,
 }
 
 /// What the API has of us, by the UID of the BpfNode that has it.
 struct Written {
     uid: Option<String>,
-    /// Absent where a write failed, and may have been taken nevertheless.
+    /// Absent where it can't be read, or where a write failed, and may have been taken nevertheless.
     status: Option<BpfNodeStatus>,
 }
 
@@ -55,7 +55,7 @@ impl Teller {
         client: Client,
         node_name: String,
         node: Store<PartialObjectMeta<Node>>,
-        bpf_node: Store<BpfNode>,
+        bpf_node: Store<DeserializeGuard<BpfNode>>,
     ) -> Self {
         Self { client, node_name, node, bpf_node, written: None }
     }
@@ -101,9 +101,11 @@ impl Teller {
         let existing = self.bpf_node.state().into_iter().next();
         let uid = match existing {
             Some(existing) if owned_by(&existing, &node) => {
-                // What the agent before us wrote may still be true. Later the watch may lag behind our own writes.
+                // What the agent before us wrote may still be true, if it can be read: it may have been a newer one. Later the
+                // watch may lag behind our own writes.
                 if self.written.is_none() {
-                    self.written = Some(Written { uid: existing.uid(), status: existing.status.clone() });
+                    let status = existing.0.as_ref().ok().and_then(|known| known.status.clone());
+                    self.written = Some(Written { uid: existing.uid(), status });
                 }
                 existing.uid()
             }
@@ -169,7 +171,7 @@ pub async fn write_status(api: &Api<BpfNode>, name: &str, status: &BpfNodeStatus
     api.patch_status(name, &params, &Patch::Json::<()>(patch)).await
 }
 
-fn owned_by(bpf_node: &BpfNode, node: &PartialObjectMeta<Node>) -> bool {
+fn owned_by(bpf_node: &DeserializeGuard<BpfNode>, node: &PartialObjectMeta<Node>) -> bool {
     let uid = node.uid();
     bpf_node.owner_references().iter().any(|owner| owner.kind == "Node" && Some(&owner.uid) == uid.as_ref())
 }

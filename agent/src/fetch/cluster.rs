@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - nothing is told before every list is complete; a watch that fails, a 403 or a missing CRD leaves what was told before;
-//! - a revision that this agent can't read is told as such, so that what runs stays;
+//! - a revision that this agent can't read is told as such, so that what runs stays; a BpfNode that it can't read is its own to
+//!   write anew;
 //! - bytes are fetched only when asked for.
 
 use std::{
@@ -56,7 +57,7 @@ pub struct Cluster {
     /// Those that were told last, by BpfProgram: told again, they are the same values.
     run: BTreeMap<String, Arc<BpfRevision>>,
     node: Store<PartialObjectMeta<Node>>,
-    bpf_node: Store<BpfNode>,
+    bpf_node: Store<DeserializeGuard<BpfNode>>,
     suspension: Store<ConfigMap>,
     changed: Arc<Notify>,
     objects: Arc<Objects>,

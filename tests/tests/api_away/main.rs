@@ -24,7 +24,7 @@ use sockeye_tests::{
     traffic::Traffic,
 };
 use tokio::time::sleep;
-use world::{CHANGING, KEPT, World};
+use world::{CHANGING, KEPT, NODE, World};
 
 /// Statuses are right so soon after the API server is back, and requests are counted for so long at most.
 const RIGHT: Duration = Duration::from_secs(10);
@@ -251,4 +251,33 @@ async fn what_goes_with_the_revisions_definition_comes_back_with_it() -> Result<
     println!("the BpfRevisions' definition deleted: attached again after {:.1?}", back.elapsed());
     world.reported().await?;
     world.take_down().await
+}
+
+/// An agent that is rolled back finds its BpfNode as the newer one has left it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_in_words_of_a_newer_agent_is_written_anew() -> Result<()> {
+    let mut world = World::new(0).await?;
+    world.node.stop("KILL");
+    let state =
+        "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/programs/items/properties/state/enum";
+    let anything = format!(r#"[{{"op": "remove", "path": "{state}"}}]"#);
+    chart::kubectl(&["patch", "crd", "bpfnodes.sockeye.dev", "--type=json", "-p", &anything], "")?;
+    let newer = r#"[{"op": "replace", "path": "/status/programs/0/state", "value": "AsNeverBefore"}]"#;
+    let say = || chart::kubectl(&["patch", "bpfnode", NODE, "--subresource=status", "--type=json", "-p", newer], "");
+    let start = Instant::now();
+    // The definition as it is now takes a moment.
+    while say().is_err() {
+        ensure!(start.elapsed() < RIGHT, "it can't be said");
+        sleep(SECOND / 10).await;
+    }
+    ensure!(world.reported().await.is_err(), "it can be read");
+    world.restart_agent();
+    let back = Instant::now();
+    while let Err(error) = world.reported().await {
+        ensure!(back.elapsed() < RIGHT, "{error:#}:\n{}", world.node.log());
+        sleep(SECOND / 10).await;
+    }
+    chart::definitions()?;
+    world.untouched()?;
+    world.end().await
 }
