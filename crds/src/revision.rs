@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::{CustomResource, KubeSchema, ResourceExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -242,9 +242,14 @@ impl BpfRevision {
 
     /// Whether agents are to consider it: labelled live and not being deleted.
     pub fn is_live(&self) -> bool {
-        self.metadata.deletion_timestamp.is_none()
-            && self.labels().get(names::LABEL_LIVE).is_some_and(|value| value == "true")
+        is_live(&self.metadata)
     }
+}
+
+/// The same of one whose metadata alone can be read.
+pub fn is_live(metadata: &ObjectMeta) -> bool {
+    let label = metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_LIVE));
+    metadata.deletion_timestamp.is_none() && label.is_some_and(|value| value == "true")
 }
 
 /// Of all revisions, the ones a node with these labels is to run, by program name: live, selecting the node, and of those

@@ -4,17 +4,21 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::{Api, Client, Resource as _, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use kube::{
+    Api, Client, Resource as _, ResourceExt as _,
+    api::ListParams,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+};
 use sockeye_crds::{
-    BpfProgram, BpfProgramSpec, BpfProgramStatus, BpfRevision, Reason, names, program::ConfigMapSource,
-    revision::ProgramRef,
+    BpfProgram, BpfProgramSpec, BpfProgramStatus, BpfRevision, Reason, names,
+    program::ConfigMapSource,
+    revision::{ProgramRef, is_live},
 };
 use sockeye_ebpf::Refusal;
 
 use crate::{
     cluster::Cluster,
     memory::{Fingerprint, Memory},
-    plan,
     stores::Stores,
 };
 
@@ -46,8 +50,8 @@ pub struct Gathered {
     pub intent: Intent,
     /// Where its bytes are.
     pub bytecode: Bytecode,
-    /// Its revisions, live or not; none of an earlier object of the same name.
-    pub revisions: Vec<BpfRevision>,
+    /// Its revisions.
+    pub revisions: Revisions,
     /// Digests whose bytes are stored.
     pub stored: BTreeSet<String>,
     /// Where it is to be deleted: the other BpfPrograms that use its maps, by name.
@@ -60,8 +64,48 @@ impl Gathered {
     /// Whether it is to be deleted now: nobody else uses its maps. Where nodes are told to run it no more there is nothing to
     /// keep, and who comes to use them then waits for the next of that name.
     pub fn is_to_go(&self) -> bool {
-        self.intent.deleting() && (self.users.is_empty() || plan::newest(&self.revisions).is_none())
+        self.intent.deleting() && (self.users.is_empty() || !self.revisions.metadata().any(is_live))
     }
+}
+
+/// The revisions of one BpfProgram, live or not; none of an earlier object of the same name.
+#[derive(Clone, Debug, Default)]
+pub struct Revisions {
+    /// Those that can be read.
+    pub known: Vec<BpfRevision>,
+    /// Metadata of those that can't, as a newer operator has made them.
+    pub unreadable: Vec<ObjectMeta>,
+}
+
+impl Revisions {
+    /// Those of all that are one's with this UID.
+    pub fn of<'a>(uid: &str, all: impl IntoIterator<Item = &'a DeserializeGuard<BpfRevision>>) -> Self {
+        let mut revisions = Self::default();
+        for revision in all {
+            match &revision.0 {
+                Ok(known) if known.spec.program.uid == uid => revisions.known.push(known.clone()),
+                Err(InvalidObject { metadata, .. }) if owned_by(metadata, uid) => {
+                    revisions.unreadable.push(metadata.clone());
+                }
+                _ => {}
+            }
+        }
+        revisions
+    }
+
+    /// Of the live ones that can be read, the one that agents run.
+    pub fn newest(&self) -> Option<&BpfRevision> {
+        self.known.iter().filter(|revision| revision.is_live()).max_by_key(|revision| revision.spec.sequence)
+    }
+
+    /// The metadata of all.
+    pub fn metadata(&self) -> impl Iterator<Item = &ObjectMeta> {
+        self.known.iter().map(|revision| &revision.metadata).chain(&self.unreadable)
+    }
+}
+
+fn owned_by(metadata: &ObjectMeta, uid: &str) -> bool {
+    metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid)
 }
 
 /// What the user of a BpfProgram wants.
@@ -146,13 +190,12 @@ pub async fn gather(
 
 /// The revisions of one BpfProgram as the API server has them this moment. A dispatch is decided on these: on a cache that
 /// lags behind, two revisions might get the same sequence.
-pub async fn revisions(client: &Client, program: &ProgramRef) -> Result<Vec<BpfRevision>, Error> {
+pub async fn revisions(client: &Client, program: &ProgramRef) -> Result<Revisions, Error> {
     let ProgramRef { name, uid } = program;
     let labelled = ListParams::default().labels(&format!("{}={name}", names::LABEL_PROGRAM));
     let api: Api<DeserializeGuard<BpfRevision>> = Api::all(client.clone());
     let list = api.list(&labelled).await.map_err(|source| Error::Revisions { program: name.clone(), source })?;
-    let readable = list.items.into_iter().filter_map(|revision| revision.0.ok());
-    Ok(readable.filter(|revision| revision.spec.program.uid == *uid).collect())
+    Ok(Revisions::of(uid, &list.items))
 }
 
 async fn bytecode(

@@ -8,9 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Resource as _, ResourceExt};
-use sockeye_crds::{BpfProgram, BpfRevision, BpfRevisionSpec, names, revision::ProgramRef};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource as _;
+use sockeye_crds::{
+    BpfProgram, BpfRevision, BpfRevisionSpec, names,
+    revision::{ProgramRef, is_live},
+};
 use sockeye_ebpf::Accepted;
 
 use crate::{gather::Gathered, step::Step, validate::Validated};
@@ -34,29 +37,28 @@ impl Plan {
 /// Plans for a BpfProgram that is to stay, or is being deleted.
 pub fn plan(gathered: &Gathered, validated: &Validated) -> Plan {
     if gathered.is_to_go() {
-        return Plan { steps: gathered.revisions.iter().filter_map(delete).collect(), dispatched: None };
+        return Plan { steps: gathered.revisions.metadata().filter_map(delete).collect(), dispatched: None };
     }
     if gathered.intent.deleting() {
         // Others use its maps: what agents run, they go on running.
-        return Plan { steps: vec![], dispatched: newest(&gathered.revisions).cloned() };
+        return Plan { steps: vec![], dispatched: gathered.revisions.newest().cloned() };
     }
     let mut steps = Vec::new();
     if gathered.intent.finalizer().is_none() {
         steps.push(Step::AddFinalizer { present: gathered.intent.meta().finalizers.clone().unwrap_or_default() });
     }
-    let newest = newest(&gathered.revisions);
+    let newest = gathered.revisions.newest();
     let dispatched = match validated.accepted() {
         Some(accepted) => dispatch(gathered, validated, accepted, newest, &mut steps),
         None => newest.cloned(),
     };
     let running = gathered.cluster.running(&gathered.intent.program.uid);
-    steps.extend(retire(&gathered.revisions, dispatched.as_ref(), &running));
+    // What a newer operator has made stays what agents run until this one has something else for them.
+    let replaced = dispatched.is_some() && validated.accepted().is_some();
+    let unreadable = gathered.revisions.unreadable.iter().filter(|_| replaced);
+    let known = gathered.revisions.known.iter().map(|revision| &revision.metadata);
+    steps.extend(retire(known.chain(unreadable), dispatched.as_ref(), &running));
     Plan { steps, dispatched }
-}
-
-/// Of the live ones, the revision that agents run.
-pub fn newest(revisions: &[BpfRevision]) -> Option<&BpfRevision> {
-    revisions.iter().filter(|revision| revision.is_live()).max_by_key(|revision| revision.spec.sequence)
 }
 
 fn dispatch(
@@ -70,7 +72,7 @@ fn dispatch(
     if let (false, Some(bytes)) = (stored, &validated.bytes) {
         steps.push(Step::StoreBytes { digest: accepted.digest.clone(), bytes: bytes.clone() });
     }
-    let highest = gathered.revisions.iter().map(|revision| revision.spec.sequence).max().unwrap_or_default();
+    let highest = gathered.revisions.known.iter().map(|revision| revision.spec.sequence).max().unwrap_or_default();
     let program = gathered.intent.program.clone();
     let spec = accepted.clone().into_revision_spec(program.clone(), gathered.intent.generation(), highest + 1);
     match newest {
@@ -131,16 +133,15 @@ fn revision(program: &ProgramRef, spec: BpfRevisionSpec) -> BpfRevision {
 
 /// Withdraws what is live beside the dispatched one, and deletes what is withdrawn and runs nowhere.
 fn retire<'a>(
-    revisions: &'a [BpfRevision],
+    revisions: impl Iterator<Item = &'a ObjectMeta>,
     dispatched: Option<&BpfRevision>,
-    running: &'a BTreeSet<String>,
-) -> impl Iterator<Item = Step> + 'a {
-    let kept = dispatched.map(ResourceExt::name_any);
-    let others = revisions.iter().filter(move |revision| Some(revision.name_any()) != kept);
-    others.filter_map(|revision| {
-        if revision.is_live() {
-            Some(Step::Withdraw { revision: revision.name_any(), uid: revision.uid()? })
-        } else if running.contains(&revision.name_any()) {
+    running: &BTreeSet<String>,
+) -> impl Iterator<Item = Step> {
+    let kept = dispatched.and_then(|revision| revision.metadata.name.as_ref());
+    revisions.filter(move |revision| revision.name.as_ref() != kept).filter_map(|revision| {
+        if is_live(revision) {
+            Some(Step::Withdraw { revision: revision.name.clone()?, uid: revision.uid.clone()? })
+        } else if revision.name.as_ref().is_some_and(|name| running.contains(name)) {
             None
         } else {
             delete(revision)
@@ -148,7 +149,9 @@ fn retire<'a>(
     })
 }
 
-fn delete(revision: &BpfRevision) -> Option<Step> {
-    let to_delete = revision.metadata.deletion_timestamp.is_none();
-    to_delete.then(|| Some(Step::DeleteRevision { revision: revision.name_any(), uid: revision.uid()? })).flatten()
+fn delete(revision: &ObjectMeta) -> Option<Step> {
+    if revision.deletion_timestamp.is_some() {
+        return None;
+    }
+    Some(Step::DeleteRevision { revision: revision.name.clone()?, uid: revision.uid.clone()? })
 }

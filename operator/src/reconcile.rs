@@ -105,7 +105,7 @@ async fn look(context: &Context, name: &str, memory: &mut Memory) -> Result<Ende
         Err((Some(message), error)) => {
             // Worth another try, and worth telling the one who waits for it.
             validated.judgement = Judgement::Refused(Refusal { reason: Reason::DispatchFailed, message });
-            dispatched = plan::newest(&gathered.revisions).cloned();
+            dispatched = gathered.revisions.newest().cloned();
             Some(error)
         }
     };

@@ -10,7 +10,10 @@ use kube::{
 };
 use sockeye_crds::{BpfNode, BpfProgram, BpfRevision, names, program::MapSpec};
 
-use crate::cluster::{Cluster, SlimNode, SlimPod};
+use crate::{
+    cluster::{Cluster, SlimNode, SlimPod},
+    gather::Revisions,
+};
 
 /// A ConfigMap without its data.
 pub type ConfigMapMeta = PartialObjectMeta<ConfigMap>;
@@ -61,10 +64,8 @@ impl Stores {
     }
 
     /// The revisions of one BpfProgram, this very one.
-    pub fn revisions_of(&self, uid: &str) -> Vec<BpfRevision> {
-        let all = self.revisions.state();
-        let readable = all.iter().filter_map(|revision| revision.0.as_ref().ok());
-        readable.filter(|revision| revision.spec.program.uid == uid).cloned().collect()
+    pub fn revisions_of(&self, uid: &str) -> Revisions {
+        Revisions::of(uid, self.revisions.state().iter().map(Arc::as_ref))
     }
 
     /// The ConfigMap of that name in the release namespace.

@@ -19,7 +19,7 @@ use sockeye_crds::{
 use sockeye_ebpf::{Accepted, Refusal};
 use sockeye_operator::{
     cluster::Cluster,
-    gather::{Bytecode, Gathered, Intent},
+    gather::{Bytecode, Gathered, Intent, Revisions},
     memory::Memory,
     plan::plan,
     step::{Announcement, Step},
@@ -42,6 +42,8 @@ struct World {
     finalizers: Vec<String>,
     status: BpfProgramStatus,
     revisions: Vec<BpfRevision>,
+    /// Which of them a newer operator has made in words of its own.
+    unreadable: BTreeSet<String>,
     stored: BTreeSet<String>,
     /// What each node has in effect.
     runs: BTreeMap<&'static str, String>,
@@ -97,11 +99,17 @@ impl World {
         Gathered {
             intent: Intent::read(object, &Memory::default()),
             bytecode: Bytecode::Known,
-            revisions: self.revisions.clone(),
+            revisions: self.gathered_revisions(),
             stored: self.stored.clone(),
             users: if self.deleting { self.users.clone() } else { vec![] },
             cluster: self.cluster(),
         }
+    }
+
+    fn gathered_revisions(&self) -> Revisions {
+        let is_known = |revision: &BpfRevision| !self.unreadable.contains(&revision.name_any());
+        let (known, unreadable): (Vec<_>, Vec<_>) = self.revisions.iter().cloned().partition(is_known);
+        Revisions { known, unreadable: unreadable.into_iter().map(|revision| revision.metadata).collect() }
     }
 
     fn cluster(&self) -> Cluster {
@@ -200,7 +208,8 @@ impl World {
     fn dispatch(&mut self, mut revision: BpfRevision) {
         assert!(self.finalizers.iter().any(|it| it == names::FINALIZER), "agents would keep it when it is deleted");
         assert!(self.stored.contains(&revision.spec.digest), "agents could not get its bytes");
-        assert!(self.revisions.iter().all(|it| it.spec.sequence < revision.spec.sequence), "sequences rise");
+        let known = self.gathered_revisions().known;
+        assert!(known.iter().all(|it| it.spec.sequence < revision.spec.sequence), "sequences rise");
         assert!(revision.is_live());
         self.made += 1;
         revision.metadata.uid = Some(format!("revision-{}", self.made));
@@ -219,6 +228,9 @@ impl World {
 
     /// The agent of a node does what agents do.
     fn agent(&mut self, node: &'static str) {
+        if self.revisions.iter().any(|revision| revision.is_live() && self.unreadable.contains(&revision.name_any())) {
+            return;
+        }
         let wanted = sockeye_crds::revision::wanted(&self.revisions, &BTreeMap::new()).get("p").map(|r| r.name_any());
         match wanted {
             Some(revision) => self.runs.insert(node, revision),
@@ -347,6 +359,39 @@ fn an_older_revision_is_withdrawn_at_once_and_kept_while_it_runs() {
     world.agent("node-3");
     world.settle();
     assert_eq!(world.revisions.len(), 1);
+}
+
+/// Agents leave alone what they can't read, and nobody else may take it away.
+#[test]
+fn what_a_newer_operator_has_made_stays_until_there_is_something_else_and_then_goes() {
+    let ran_back = || {
+        let mut world = World::new();
+        world.settle();
+        NODES.into_iter().for_each(|node| world.agent(node));
+        world.settle();
+        world.unreadable = world.live_revisions().into_iter().collect();
+        world
+    };
+    let mut edited = ran_back();
+    (edited.wants, edited.generation) = (None, 2);
+    edited.settle();
+    assert_eq!(edited.live_revisions().len(), 1, "the spec that asks for it can't be read either");
+    (edited.wants, edited.generation) = (Some(1), 3);
+    edited.settle();
+    NODES.into_iter().for_each(|node| edited.agent(node));
+    edited.settle();
+    assert_eq!(edited.says(ConditionType::Ready), Some((condition::Status::True, Reason::InEffect)));
+    assert!(edited.revisions.len() == 1 && !edited.unreadable.contains(&edited.live_revisions()[0]));
+
+    let mut deleted = ran_back();
+    (deleted.deleting, deleted.users) = (true, vec!["reader".into()]);
+    deleted.settle();
+    assert_eq!(deleted.live_revisions().len(), 1, "others use its maps");
+    deleted.users.clear();
+    deleted.settle();
+    NODES.into_iter().for_each(|node| deleted.agent(node));
+    deleted.settle();
+    assert!(deleted.gone);
 }
 
 #[test]
