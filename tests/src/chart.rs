@@ -15,7 +15,7 @@ pub fn kubectl(args: &[&str], input: &str) -> Result<String> {
 /// Brings the CustomResourceDefinitions, which in a cluster a Job of the chart's does, and waits until they are served.
 pub fn definitions() -> Result<()> {
     let file = repo().join("deploy/chart/files/crds.yaml").display().to_string();
-    kubectl(&["apply", "--server-side", "-f", &file], "")?;
+    kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file], "")?;
     until(Duration::from_secs(30), "discovery", || Ok(kubectl(&["get", "sbpf,sbpfr,sbpfn"], "").is_ok()))?;
     Ok(())
 }

@@ -271,7 +271,7 @@ async fn a_status_in_words_of_a_newer_agent_is_written_anew() -> Result<()> {
         sleep(SECOND / 10).await;
     }
     ensure!(world.reported().await.is_err(), "it can be read");
-    world.restart_agent();
+    world.start_agent();
     let back = Instant::now();
     while let Err(error) = world.reported().await {
         ensure!(back.elapsed() < RIGHT, "{error:#}:\n{}", world.node.log());

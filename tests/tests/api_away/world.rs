@@ -148,6 +148,11 @@ impl World {
     /// The real agent is killed, and another started.
     pub fn restart_agent(&mut self) {
         self.node.stop("KILL");
+        self.start_agent();
+    }
+
+    /// An agent is started where none runs.
+    pub fn start_agent(&mut self) {
         self.node.start_in_cluster(&self.agent, NODE);
     }
 
