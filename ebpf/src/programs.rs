@@ -67,6 +67,8 @@ pub mod fixtures {
     pub static CGRP: &[u8] = object!("cgrp");
     /// A program that the verifier refuses.
     pub static REFUSED: &[u8] = object!("refused");
+    /// One that it refuses after some megabytes of words.
+    pub static WORDY: &[u8] = object!("wordy");
     /// tcp-events with a map of another shape.
     pub static RESHAPED: &[u8] = object!("reshaped");
     /// A map that is static.

@@ -25,6 +25,7 @@ use super::{
     Fd, SysError, bpf,
     bpf::{ProgAttr, ProgBtf},
     map,
+    probe::{self, Answer},
 };
 
 /// The verifier's log is read up to so many bytes; kernels before 6.4 keep its start, later ones its end.
@@ -233,7 +234,7 @@ fn load_program(object: &Loadable, name: &str, kind: ProgramKind, btf: Option<&O
     let cut = loop {
         match bpf::prog_load(&attr, &mut log) {
             Ok(fd) => return Ok(fd),
-            // The log did not fit: kernels before 6.4 refuse with ENOSPC instead of keeping its end.
+            // The log did not fit; kernels since 6.4 keep its end, those before its beginning.
             Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && log.len() < MAX_LOG => log = vec![0; log.len() * 4],
             Err(e) => break e.raw_os_error() == Some(libc::ENOSPC),
         }
@@ -241,7 +242,7 @@ fn load_program(object: &Loadable, name: &str, kind: ProgramKind, btf: Option<&O
     let end = log.iter().position(|&b| b == 0).unwrap_or(log.len());
     // It quotes the object's lines of source.
     let mut log = names::lines(String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim());
-    if cut {
+    if cut && probe::verifier_log_end() != Answer::Has {
         log += &format!(
             "\n(its log has more than {MAX_LOG} bytes, of which this kernel, being older than 6.4, keeps the first)"
         );

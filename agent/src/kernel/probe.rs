@@ -93,7 +93,7 @@ const F_NO_PREALLOC: u32 = 1;
 
 /// What the kernel answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Has,
     Lacks,
     /// It would not tell.
@@ -218,7 +218,7 @@ fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8]) -> io::R
 }
 
 /// Whether a verifier's log that is too long for its buffer keeps its end, where the refusal is.
-fn verifier_log_end() -> Answer {
+pub(super) fn verifier_log_end() -> Answer {
     let mut log = [0; 128];
     let code = [MOV, MOV, MOV, MOV, MOV, MOV, MOV, MOV, MOV_UNSET, EXIT];
     match prog_load(SOCK_OPS, &code, &mut log) {

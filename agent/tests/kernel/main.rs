@@ -159,6 +159,25 @@ fn every_map_is_pinned_also_one_that_no_program_uses() {
     node.nothing_left();
 }
 
+/// The refusal is the last of what the verifier says. Kernels before 6.4 keep the first of it, and that is said.
+#[test]
+fn of_a_log_that_is_too_long_the_end_is_kept() {
+    let mut node = Node::new("wordy");
+    node.start();
+    seed(&node, "counter", fixtures::WORDY);
+    let ready = node.condition_is("counter", "Ready", "False");
+    assert_eq!(ready["reason"], "VerifierRefused");
+    let (message, details) = (ready["message"].as_str().unwrap(), node.details("counter"));
+    let log = details["verifierLog"].as_str().unwrap();
+    let keeps = node.has("VerifierLogEnd");
+    assert_eq!(message.contains("invalid mem access 'map_value_or_null'"), keeps, "{message}");
+    assert_eq!(log.contains("invalid mem access 'map_value_or_null'"), keeps, "{log}");
+    assert_eq!(message.contains("older than 6.4"), !keeps, "{message}");
+    assert!(log.starts_with('…') && log.len() > 4 << 10, "{} bytes: {log:.200}", log.len());
+    node.remove("counter");
+    node.nothing_left();
+}
+
 #[test]
 fn a_program_that_does_not_load_leaves_nothing_and_the_last_good_one_stays() {
     let mut node = Node::new("refused");
