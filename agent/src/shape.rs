@@ -8,6 +8,8 @@ use crate::kernel::{facts::Machine, info::MapInfo};
 
 /// `BPF_F_NO_COMMON_LRU`: each processor has an LRU list of its own.
 const BPF_F_NO_COMMON_LRU: u32 = 1 << 1;
+/// `BPF_F_RDONLY_PROG`: programs only read it.
+const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
 /// A map's shape, after the kernel's and the loader's defaulting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +35,8 @@ impl Shape {
 
     /// What the loader and the kernel make of a declared shape, as libbpf does it: a ring buffer's size is rounded up to
     /// a power of two of pages and has no value size, and a perf event array that names no size gets one entry a processor.
-    /// The kernel itself gives each processor's own LRU list as many entries (`htab_map_alloc`).
+    /// The kernel itself gives each processor's own LRU list as many entries (`htab_map_alloc`), and lets programs only read
+    /// maps of devices (`dev_map_init_map`).
     pub fn settled(self, machine: &Machine) -> Self {
         match bpf_map_type::try_from(self.map_type) {
             Ok(bpf_map_type::BPF_MAP_TYPE_RINGBUF | bpf_map_type::BPF_MAP_TYPE_USER_RINGBUF) => Self {
@@ -56,6 +59,9 @@ impl Shape {
             {
                 let up = self.max_entries.checked_next_multiple_of(machine.cpus);
                 Self { max_entries: up.unwrap_or(self.max_entries - self.max_entries % machine.cpus), ..self }
+            }
+            Ok(bpf_map_type::BPF_MAP_TYPE_DEVMAP | bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH) => {
+                Self { flags: self.flags | BPF_F_RDONLY_PROG, ..self }
             }
             _ => self,
         }
@@ -125,6 +131,28 @@ mod tests {
             [(0, 0), (1, 4096), (4096, 4096), (4097, 8192), (12_288, 16_384), (u32::MAX, u32::MAX)]
         {
             assert_eq!(entries(RING, declared), settled, "{declared}");
+        }
+    }
+
+    #[test]
+    fn programs_only_read_maps_of_devices() {
+        use bpf_map_type::{BPF_MAP_TYPE_ARRAY as ARRAY, BPF_MAP_TYPE_DEVMAP as DEVMAP};
+        let flags = |of: bpf_map_type| Shape { map_type: of as u32, ..Shape::default() }.settled(&MACHINE).flags;
+        assert_eq!((flags(DEVMAP), flags(ARRAY)), (0x80, 0));
+    }
+
+    #[test]
+    fn all_of_a_shape_counts() {
+        let shape = Shape { map_type: 1, key_size: 4, value_size: 8, max_entries: 10, flags: 0 };
+        for other in [
+            Shape { map_type: 5, ..shape },
+            Shape { key_size: 8, ..shape },
+            Shape { value_size: 16, ..shape },
+            Shape { max_entries: 11, ..shape },
+            Shape { flags: 1, ..shape },
+        ] {
+            assert_ne!(shape, other);
+            assert_ne!(shape.to_string(), other.to_string(), "both are shown");
         }
     }
 
