@@ -145,7 +145,7 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
     let risky = wanted.functions.values().any(|function| function.can_cut_off);
     let noted = |verdict| Step::SetTrial(Trial { revision: wanted.revision.clone(), verdict });
     if let Some(verdict) = begins(trial)
-        && (open && risky || attach.iter().any(|step| may_cut_off(wanted, step)))
+        && (open && risky || attach.iter().any(|step| may_cut_off(wanted, step, trial)))
     {
         steps.push(noted(verdict));
     }
@@ -180,20 +180,28 @@ fn taken_back(Wanted { revision, .. }: &Wanted, trial: Option<Verdict>) -> Optio
 /// The trial that begins with an attachment, where one does.
 const fn begins(trial: Option<Verdict>) -> Option<Verdict> {
     match trial {
-        None => Some(Verdict::Open),
+        None | Some(Verdict::Passed) => Some(Verdict::Open),
         Some(Verdict::Reprieved) => Some(Verdict::Reopened),
         Some(_) => None,
     }
 }
 
-/// Whether a step lets something run anew that can keep this agent from the API server.
-fn may_cut_off(wanted: &Wanted, step: &Step) -> bool {
-    let function = match step {
-        Step::Attach { function, .. } => function,
-        Step::Update(key) | Step::Move { key, .. } => &key.function,
+/// Whether a step lets something run anew that can keep this agent from the API server. Of what has stood its trial that is an
+/// attachment, as after it was suspended: what it denies may be other things by now. Not one at a pod, where they come and go.
+fn may_cut_off(wanted: &Wanted, step: &Step, trial: Option<Verdict>) -> bool {
+    let passed = trial == Some(Verdict::Passed);
+    let (function, site) = match step {
+        Step::Attach { function, site, .. } => (function, Some(site)),
+        Step::Update(key) | Step::Move { key, .. } if !passed => (&key.function, None),
         _ => return false,
     };
-    wanted.functions.get(function).is_some_and(|function| function.can_cut_off)
+    let Some(function) = wanted.functions.get(function) else { return false };
+    let of_pod = |cgroup: &Cgroup| function.paths.get(&cgroup.path).is_some_and(Option::is_some);
+    let counts = match site {
+        Some(Site::Cgroup(cgroup)) if passed => !of_pod(cgroup),
+        _ => true,
+    };
+    function.can_cut_off && counts
 }
 
 /// What is held and no longer wanted: links first, so that nothing runs that is half gone.
