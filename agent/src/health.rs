@@ -1,12 +1,12 @@
-//! Health: `/healthz` says that the process answers, `/readyz` that its lists are complete and its last write to the API was
-//! accepted. A user's program that fails is not the process's failure, and neither is an API server that is away: once it is
+//! Health: `/healthz` says that the process answers, `/readyz` that its lists are complete, its last write to the API was
+//! accepted, and no watch is refused: who may not know what is wanted is not to be waited for. A user's program that fails is not the process's failure, and neither is an API server that is away: once it is
 //! back nobody is to think that this node's agent is not there.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,12 +20,30 @@ use tokio::{
 
 /// Whether the process is ready; shared with whoever knows.
 #[derive(Clone, Debug, Default)]
-pub struct Ready(Arc<AtomicBool>);
+pub struct Ready(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    ready: AtomicBool,
+    /// How many watches are refused.
+    refused: AtomicUsize,
+}
 
 impl Ready {
     /// Says whether it is.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
+        self.0.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Says that one watch more is refused, or one less.
+    pub fn refused(&self, more: bool) {
+        let Said { refused, .. } = &*self.0;
+        let _ = if more { refused.fetch_add(1, Ordering::Relaxed) } else { refused.fetch_sub(1, Ordering::Relaxed) };
+    }
+
+    fn is_ready(&self) -> bool {
+        let Said { ready, refused } = &*self.0;
+        ready.load(Ordering::Relaxed) && refused.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -58,7 +76,7 @@ async fn answer(mut stream: TcpStream, ready: &Ready) -> std::io::Result<()> {
     let line = String::from_utf8_lossy(request.get(..read).unwrap_or_default());
     let status = match line.split(' ').nth(1) {
         Some("/healthz") => "200 OK",
-        Some("/readyz") if ready.0.load(Ordering::Relaxed) => "200 OK",
+        Some("/readyz") if ready.is_ready() => "200 OK",
         Some("/readyz") => "503 Service Unavailable",
         _ => "404 Not Found",
     };

@@ -56,7 +56,7 @@ impl Start<'_> {
         let (store, writer) = reflector::store();
         let mut seen = Seen { store: store.clone(), writer, triggers: self.triggers.clone() };
         let (selection, patience) = (selection.clone(), Arc::clone(&self.patience));
-        self.tasks.spawn(async move { Ok(watch(api, &selection, &patience, |event| seen.see(event)).await) });
+        self.tasks.spawn(async move { Ok(watch(api, &selection, &patience, |event| seen.see(event), |_| ()).await) });
         store
     }
 }

@@ -81,7 +81,7 @@ impl Cluster {
         let named = |name| Selection { fields: Some(format!("metadata.name={name}")), ..Selection::default() };
         let live = Selection { labels: Some(format!("{LABEL_LIVE}=true")), ..Selection::default() };
         let config_maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-        let mut start = Start { changed: &changed, patience: &patience, tasks };
+        let mut start = Start { changed: &changed, patience: &patience, ready: &ready, tasks };
         let revisions = start.follow(Api::all(client.clone()), live, version);
         // Its kubelet's heartbeat changes nothing that is read of it.
         let read = |node: &PartialObjectMeta<Node>| (node.uid(), node.labels().clone());
@@ -89,7 +89,7 @@ impl Cluster {
         let bpf_node = start.follow(Api::all(client.clone()), named(node_name), version);
         let suspension = start.follow(config_maps.clone(), named(SUSPENSION), version);
 
-        let pods = PodWatch::start(&client, node_name, &changed, &patience, tasks);
+        let pods = PodWatch::start(&client, node_name, &changed, &patience, &ready, tasks);
 
         let objects = Arc::new(Objects::default());
         let (fetched, with) = (Arc::clone(&objects), Arc::clone(&patience));
@@ -213,6 +213,7 @@ impl Bytes for Cluster {
 struct Start<'a> {
     changed: &'a Arc<Notify>,
     patience: &'a Arc<Patience>,
+    ready: &'a Ready,
     tasks: &'a mut JoinSet<Result<Infallible>>,
 }
 
@@ -224,7 +225,7 @@ impl Start<'_> {
         R: PartialEq + Send + 'static,
     {
         let (store, mut writer) = reflector::store();
-        let (changed, patience) = (Arc::clone(self.changed), Arc::clone(self.patience));
+        let (changed, patience, ready) = (Arc::clone(self.changed), Arc::clone(self.patience), self.ready.clone());
         let mut last = None;
         let see = move |event: Event<K>| {
             let event = event.modify(|object| object.meta_mut().managed_fields = None);
@@ -241,7 +242,7 @@ impl Start<'_> {
             }
             last = now;
         };
-        self.tasks.spawn(async move { Ok(watch(api, &selection, &patience, see).await) });
+        self.tasks.spawn(async move { Ok(watch(api, &selection, &patience, see, |more| ready.refused(more)).await) });
         store
     }
 }

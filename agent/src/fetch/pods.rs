@@ -15,7 +15,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::pods::{Labels, Needs, Pod};
+use crate::{
+    health::Ready,
+    pods::{Labels, Needs, Pod},
+};
 
 /// Objects of one kind, reduced to what is read of them; nothing before a list was complete.
 type Told<V> = Option<Arc<BTreeMap<String, V>>>;
@@ -34,10 +37,11 @@ impl PodWatch {
         node_name: &str,
         changed: &Arc<Notify>,
         patience: &Arc<Patience>,
+        ready: &Ready,
         tasks: &mut JoinSet<Result<Infallible>>,
     ) -> Self {
         let (needs, needed) = latest::channel(Needs::default());
-        let mut start = Start { needed, changed, patience, tasks };
+        let mut start = Start { needed, changed, patience, ready, tasks };
         let of_node = Selection { fields: Some(format!("spec.nodeName={node_name}")), ..Selection::default() };
         let pod = |pod: &core::Pod| (pod.uid().unwrap_or_default(), Pod::read(pod));
         let pods = start.follow(Api::all(client.clone()), of_node, |needs| needs.pods, pod);
@@ -71,6 +75,7 @@ struct Start<'a> {
     needed: latest::Receiver<Needs>,
     changed: &'a Arc<Notify>,
     patience: &'a Arc<Patience>,
+    ready: &'a Ready,
     tasks: &'a mut JoinSet<Result<Infallible>>,
 }
 
@@ -88,8 +93,8 @@ impl Start<'_> {
         V: Clone + PartialEq + Send + Sync + 'static,
     {
         let (telling, told) = latest::channel(None);
-        let (changed, patience, mut needed) =
-            (Arc::clone(self.changed), Arc::clone(self.patience), self.needed.clone());
+        let (changed, patience, mut needed, ready) =
+            (Arc::clone(self.changed), Arc::clone(self.patience), self.needed.clone(), self.ready.clone());
         let (mut listing, mut all) = (BTreeMap::new(), BTreeMap::new());
         let see = move |event: Event<K>| {
             match event {
@@ -107,7 +112,7 @@ impl Start<'_> {
         };
         self.tasks.spawn(async move {
             needed.wait_for(is_needed).await?;
-            Ok(watch(api, &selection, &patience, see).await)
+            Ok(watch(api, &selection, &patience, see, |more| ready.refused(more)).await)
         });
         told
     }

@@ -43,17 +43,19 @@ pub struct Selection {
     pub page: Option<u32>,
 }
 
-/// Lists and watches for ever, and tells every change.
+/// Lists and watches for ever, and tells every change; and whether the API server refuses this, whenever that changes. One that
+/// is away refuses nothing.
 pub async fn watch<K>(
     api: Api<K>,
     selection: &Selection,
     patience: &Patience,
     mut tell: impl FnMut(Event<K>),
+    refused: impl FnMut(bool),
 ) -> Infallible
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut watch = Watch { what: K::plural(&()).into_owned(), from: None, failing: None };
+    let mut watch = Watch { what: K::plural(&()).into_owned(), from: None, failing: None, is_refused: false, refused };
     loop {
         let resumed = watch.from.is_some();
         let began = Instant::now();
@@ -73,15 +75,18 @@ where
 }
 
 /// How one kind's watch stands.
-struct Watch {
+struct Watch<R> {
     what: String,
     /// What it goes on from; a list where there is nothing.
     from: Option<String>,
     /// Since when it has been failing, and whose turn it is to try again.
     failing: Option<(Instant, Turn)>,
+    is_refused: bool,
+    /// Who is told that.
+    refused: R,
 }
 
-impl Watch {
+impl<R: FnMut(bool)> Watch<R> {
     /// A list where one is needed, and one stream to its end.
     async fn turn<K>(
         &mut self,
@@ -135,12 +140,14 @@ impl Watch {
 
     async fn failed(&mut self, error: Option<&Error>, patience: &Patience) {
         let words = error.map_or_else(|| "it ended as soon as it had begun".to_owned(), Error::to_string);
+        let is_refused = error.is_some_and(|error| !is_passing(error) && !is_expired(error));
+        self.refused(is_refused);
         let what = &self.what;
         let since = match self.failing {
             Some((since, turn)) => {
                 debug!(what, error = words, "the watch failed again");
                 // What is said of this kind need not hold for the others; but that all is too old holds for many at once.
-                if error.is_some_and(|error| !is_passing(error) && !is_expired(error)) {
+                if is_refused {
                     patience.answered(turn);
                 }
                 since
@@ -153,7 +160,14 @@ impl Watch {
         self.failing = Some((since, patience.wait().await));
     }
 
+    fn refused(&mut self, now: bool) {
+        if std::mem::replace(&mut self.is_refused, now) != now {
+            (self.refused)(now);
+        }
+    }
+
     fn goes_on(&mut self, patience: &Patience) {
+        self.refused(false);
         if let Some((since, turn)) = self.failing.take() {
             info!(what = self.what, after = ?since.elapsed(), "the watch goes on");
             patience.answered(turn);
@@ -232,9 +246,26 @@ mod tests {
             });
         };
         let (selection, patience) = (Selection::default(), Patience::default());
-        let _ = timeout(Duration::from_secs(60), watch(api, &selection, &patience, tell)).await;
+        let _ = timeout(Duration::from_secs(60), watch(api, &selection, &patience, tell, |_| ())).await;
         let asked = asked.lock().unwrap().clone();
         (asked, told)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_told_once_and_an_api_server_that_is_away_refuses_nothing() {
+        let mut answers: VecDeque<_> = [500, 403, 403, 503, 404].into();
+        let service = tower::util::service_fn(move |_: Request<Body>| {
+            let answer = answers.pop_front();
+            async move {
+                let Some(code) = answer else { return std::future::pending().await };
+                Response::builder().status(code).body(Body::empty())
+            }
+        });
+        let api = Api::<ConfigMap>::all(Client::new(service, "default"));
+        let (selection, patience, mut told) = (Selection::default(), Patience::default(), Vec::new());
+        let watching = watch(api, &selection, &patience, |_| {}, |refused| told.push(refused));
+        let _ = timeout(Duration::from_secs(60), watching).await;
+        assert_eq!(told, [true, false, true]);
     }
 
     fn event(kind: &str, name: &str, version: &str) -> String {
@@ -290,7 +321,7 @@ mod tests {
         let (selection, patience) = (Selection::default(), Patience::default());
         let watches = (0..10).map(|_| {
             let api = Api::<ConfigMap>::all(Client::new(service.clone(), "default"));
-            watch(api, &selection, &patience, |_| {})
+            watch(api, &selection, &patience, |_| {}, |_| ())
         });
         let _ = timeout(Duration::from_secs(60), futures::future::join_all(watches)).await;
         let asked = *asked.lock().unwrap();
