@@ -20,7 +20,7 @@ pub fn detach_all(places: Places, reason: &str) -> Result<()> {
     let mut agent = Agent::<Kernel>::start(places, Policy::default())?;
     root.make_dir(Path::new(layout::DIRECTORY))?;
     // A note is at most as long as a path.
-    let reason = sockeye_crds::names::clip(if reason.is_empty() { "no reason given" } else { reason }, 256);
+    let reason = sockeye_crds::names::line(if reason.is_empty() { "no reason given" } else { reason }, 256);
     root.replace(&layout::suspension(), &layout::suspension_staging(), |at| root.make_note(at, &reason))?;
     let detached = agent.detach_all().context("reading what there is")?;
     let failed: Vec<&str> = detached.iter().filter(|(_, done)| done.is_err()).map(|(name, _)| name.as_str()).collect();

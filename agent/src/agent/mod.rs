@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
+use sockeye_crds::{BpfNodeStatus, names, node::NodeFacts};
 use tokio::task::block_in_place;
 
 use crate::{
@@ -232,6 +232,8 @@ impl<H: Host> Agent<H> {
         }
         self.marked = mark.is_some();
         let suspended = wants.suspended.clone().or_else(|| mark.map(|why| format!("detach --all on this node: {why}")));
+        // Whoever threw the switch chose the words.
+        let suspended = suspended.map(|why| names::line(&why, 512));
         let turned = suspended.is_some() != self.suspended.is_some();
         if turned {
             tracing::warn!(

@@ -73,7 +73,8 @@ impl Executor<'_> {
             }
             Undo::UpdateBack(key, fd) => {
                 let link = self.dir.get(&layout::link(&key.function, &key.place))?;
-                bpf::link_update(link.as_fd(), fd.as_fd(), None)?;
+                let program = self.dir.get(&layout::program(&key.function))?;
+                bpf::link_update(link.as_fd(), fd.as_fd(), Some(program.as_fd()))?;
             }
             Undo::RestoreNote(path, Some(note)) => drop(self.note(path, note)?),
             Undo::RestoreNote(path, None) => self.dir.remove(path)?,

@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 256 << 10;
 const MAX_RETAINED: usize = 1024;
 
 /// Cuts what is shown until the status fits: orders and links in steps, so that the first of each stay as long as may be; then
-/// logs, then details from the end, of which what others did last is kept where there is room; then IDs. The list of
+/// logs, then details from the end, of which what others did last is kept where there is room; then retained maps, then IDs. The list of
 /// BpfPrograms is whole, always. `cut` is what was left out before.
 pub(super) fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
     cut.retained += shorten(&mut status.retained, MAX_RETAINED);
@@ -50,6 +50,12 @@ pub(super) fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeSta
         && let Some(left) = status.details.pop()
     {
         over = over.saturating_sub(bytes(&left));
+    }
+    while over > 0
+        && let Some(left) = status.retained.pop()
+    {
+        over = over.saturating_sub(bytes(&left));
+        cut.retained += 1;
     }
     let mut over = bytes(&status).saturating_sub(MOST_BYTES);
     cut.maps += strip(&mut status.programs, |program| &mut program.map_ids, &mut over);
@@ -150,11 +156,15 @@ mod tests {
         let status = bound(status, Truncated::default());
         assert!(serde_json::to_vec(&status).unwrap().len() <= 256 << 10);
         assert_eq!(status.programs.len(), 1000);
-        let cut = status.truncated.unwrap();
+        let cut = status.truncated.clone().unwrap();
         assert!((cut.details, cut.maps) == (1000, 128_000) && (1..=1000).contains(&cut.functions), "{cut:?}");
 
         let retained = RetainedMap { program: "p".into(), name: "m".into(), id: 1, pin_path: "/p".into() };
-        let status = BpfNodeStatus { retained: vec![retained; MAX_RETAINED + 7], ..BpfNodeStatus::default() };
-        assert_eq!(bound(status, Truncated::default()).truncated.unwrap().retained, 7);
+        let alone = BpfNodeStatus { retained: vec![retained; MAX_RETAINED + 7], ..BpfNodeStatus::default() };
+        let alone = bound(alone, Truncated::default());
+        assert_eq!(alone.truncated.unwrap().retained, 7);
+        let status = bound(BpfNodeStatus { retained: alone.retained, ..status }, Truncated::default());
+        assert!(serde_json::to_vec(&status).unwrap().len() <= 256 << 10);
+        assert!(status.programs.len() == 1000 && status.truncated.unwrap().retained > 0);
     }
 }

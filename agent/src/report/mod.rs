@@ -45,7 +45,7 @@ pub fn report(
     beside: &Beside,
     suspended: Option<&str>,
 ) -> BpfNodeStatus {
-    let suspended = suspended.map(|why| clip(why, 512));
+    let suspended = suspended.map(str::to_owned);
     let mut status = BpfNodeStatus { node: facts.clone(), suspended, ..BpfNodeStatus::default() };
     let (order, orders_beyond) = order(tracks, beside);
     status.order = order;
