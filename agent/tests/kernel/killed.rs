@@ -199,6 +199,7 @@ fn before_any_call() {
         }
     }
     println!("killed before each of {calls} calls");
+    assert!(calls > 400, "hardly any of them");
     scene.holds("nothing", (0, 0), &[]);
     scene.node.nothing_left();
 }
@@ -252,6 +253,7 @@ fn any_call_fails() {
         scene.holds(what, (1, maps), at);
     }
     println!("each of {calls} calls was refused");
+    assert!(calls > 150, "hardly any of them");
     scene.set(None);
     scene.settle("nothing");
     scene.holds("nothing", (0, 0), &[]);

@@ -279,6 +279,7 @@ fn killed_before_any_call() {
         }
     }
     println!("killed {kills} times");
+    assert!(kills > 10, "hardly ever");
     for name in ["reader", "other", "writer"] {
         node.withdraw(name);
     }

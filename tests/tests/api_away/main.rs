@@ -145,7 +145,7 @@ async fn faults_are_sat_out() -> Result<()> {
         let back = Instant::now();
         world.ready(CHANGING, generation).await?;
         let right = back.elapsed();
-        sleep(SECOND).await;
+        sleep(RIGHT.saturating_sub(right)).await;
         let passed = Passed::note(&world, start, back, right);
         passed.print(what);
         passed.judge(what)?;

@@ -119,6 +119,7 @@ fn before_any_call() {
             }
         }
         println!("killed {kills} times, {}", kernel.unwrap_or("by link"));
+        assert!(kills > 10, "hardly ever");
         scene.holds("nothing", (0, 0, 0, 0));
         scene.node.nothing_left();
     }
