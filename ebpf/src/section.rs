@@ -174,6 +174,25 @@ mod tests {
     }
 
     #[test]
+    fn what_denies_what_a_node_sends_or_receives_is_told_apart() {
+        for (section, denies) in [
+            ("cgroup_skb/ingress", true),
+            ("cgroup_skb/egress", true),
+            ("cgroup/sock_create", true),
+            ("cgroup/connect4", true),
+            ("cgroup/recvmsg6", true),
+            ("sk_msg", true),
+            ("sk_skb/stream_verdict", true),
+            ("sockops", false),
+            ("cgroup/dev", false),
+            ("cgroup/sysctl", false),
+            ("cgroup/setsockopt", false),
+        ] {
+            assert_eq!(find(section).unwrap().can_deny(), denies, "{section}");
+        }
+    }
+
+    #[test]
     fn what_is_not_run_is_refused_by_its_name() {
         for (section, word) in [
             ("cgroup/skb", "direction"),

@@ -146,6 +146,8 @@ fn mistakes_are_refused_by_field_and_reason() {
     }
     let data = spec(vec![program("on_create")], vec![MapSpec { max_entries: Some(2), ..map(".data") }]);
     assert!(check(&data, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].maxEntries"));
+    let jumps = spec(vec![program("events")], vec![MapSpec { pin: false, ..map("jumps") }]);
+    assert!(check(&jumps, fixtures::EVERYTHING).unwrap_err().message.starts_with("spec.maps[0].pin"));
     let storage = spec(vec![program("on_tcp")], vec![MapSpec { max_entries: Some(2), ..map("sk_storage") }]);
     assert!(check(&storage, fixtures::KINDS).unwrap_err().message.starts_with("spec.maps[0].maxEntries"));
     let awaited = maps(vec![MapSpec { max_entries: Some(2), ..shared("other", "m") }]);
