@@ -111,9 +111,11 @@ fn what_is_undone_again_and_again_is_repaired_ever_later() {
     let mut node = Node::new("flapping");
     node.start();
     counter(&node);
-    let mut repaired = 0;
+    let (mut repaired, mut fell) = (0, false);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(12) {
+        let attached = node.condition("counter", "Attached");
+        fell |= attached["status"] == "False" && attached["reason"] == "NotInEffect";
         let link = node.details("counter")["links"][0].clone();
         if link["inEffect"] == true {
             repaired += 1;
@@ -125,6 +127,7 @@ fn what_is_undone_again_and_again_is_repaired_ever_later() {
         }
     }
     assert!((3..=6).contains(&repaired), "repaired {repaired} times in 12 s");
+    assert!(fell, "Attached was never said not to be, while the kernel did not list it");
     let ready = node.condition("counter", "Ready");
     assert!(ready["status"] == "True" || ready["reason"] == "NotInEffect", "{ready}");
     assert_eq!(
