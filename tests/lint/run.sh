@@ -76,6 +76,7 @@ need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev shellcheck:shel
     /usr/bin/python3:python3-minimal /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml
 check "formatting" cargo fmt --check
 check "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+check "fuzz target" cargo check --locked --quiet --manifest-path ebpf/fuzz/Cargo.toml --target-dir target/fuzz/check
 check "committed CRDs" cargo test --locked --quiet -p sockeye-crds --test definitions
 check "dependencies" cargo_deny
 check "chart" chart
