@@ -141,7 +141,7 @@ impl<R: FnMut(bool)> Watch<R> {
     async fn failed(&mut self, error: Option<&Error>, patience: &Patience) {
         let words = error.map_or_else(|| "it ended as soon as it had begun".to_owned(), Error::to_string);
         let is_refused = error.is_some_and(|error| !is_passing(error) && !is_expired(error));
-        self.refused(is_refused);
+        self.set_refused(is_refused);
         let what = &self.what;
         let since = match self.failing {
             Some((since, turn)) => {
@@ -160,14 +160,14 @@ impl<R: FnMut(bool)> Watch<R> {
         self.failing = Some((since, patience.wait().await));
     }
 
-    fn refused(&mut self, now: bool) {
+    fn set_refused(&mut self, now: bool) {
         if std::mem::replace(&mut self.is_refused, now) != now {
             (self.refused)(now);
         }
     }
 
     fn goes_on(&mut self, patience: &Patience) {
-        self.refused(false);
+        self.set_refused(false);
         if let Some((since, turn)) = self.failing.take() {
             info!(what = self.what, after = ?since.elapsed(), "the watch goes on");
             patience.answered(turn);
