@@ -144,8 +144,8 @@ pub fn plan(wanted: Option<&Wanted>, held: &Held, around: &Around) -> Result<Vec
     let open = trial.is_none() && held.trial.as_ref().is_some_and(|trial| trial.verdict.is_open());
     let risky = wanted.functions.values().any(|function| function.can_cut_off);
     let noted = |verdict| Step::SetTrial(Trial { revision: wanted.revision.clone(), verdict });
-    if let Some(verdict) = begins(trial)
-        && (open && risky || attach.iter().any(|step| may_cut_off(wanted, step, trial)))
+    if let Some(verdict) = begins(trial, held.links.is_empty())
+        && (open && risky || attach.iter().any(|step| may_cut_off(wanted, step)))
     {
         steps.push(noted(verdict));
     }
@@ -177,31 +177,25 @@ fn taken_back(Wanted { revision, .. }: &Wanted, trial: Option<Verdict>) -> Optio
     }
 }
 
-/// The trial that begins with an attachment, where one does.
-const fn begins(trial: Option<Verdict>) -> Option<Verdict> {
+/// The trial that begins with an attachment, where one does. What has stood its trial and was detached everywhere since, as by who
+/// suspends it, stands another: what it denies may be something else by now. What is repaired, or comes to pods, does not.
+const fn begins(trial: Option<Verdict>, nowhere: bool) -> Option<Verdict> {
     match trial {
-        None | Some(Verdict::Passed) => Some(Verdict::Open),
+        None => Some(Verdict::Open),
+        Some(Verdict::Passed) if nowhere => Some(Verdict::Open),
         Some(Verdict::Reprieved) => Some(Verdict::Reopened),
         Some(_) => None,
     }
 }
 
-/// Whether a step lets something run anew that can keep this agent from the API server. Of what has stood its trial that is an
-/// attachment, as after it was suspended: what it denies may be other things by now. Not one at a pod, where they come and go.
-fn may_cut_off(wanted: &Wanted, step: &Step, trial: Option<Verdict>) -> bool {
-    let passed = trial == Some(Verdict::Passed);
-    let (function, site) = match step {
-        Step::Attach { function, site, .. } => (function, Some(site)),
-        Step::Update(key) | Step::Move { key, .. } if !passed => (&key.function, None),
+/// Whether a step lets something run anew that can keep this agent from the API server.
+fn may_cut_off(wanted: &Wanted, step: &Step) -> bool {
+    let function = match step {
+        Step::Attach { function, .. } => function,
+        Step::Update(key) | Step::Move { key, .. } => &key.function,
         _ => return false,
     };
-    let Some(function) = wanted.functions.get(function) else { return false };
-    let of_pod = |cgroup: &Cgroup| function.paths.get(&cgroup.path).is_some_and(Option::is_some);
-    let counts = match site {
-        Some(Site::Cgroup(cgroup)) if passed => !of_pod(cgroup),
-        _ => true,
-    };
-    function.can_cut_off && counts
+    wanted.functions.get(function).is_some_and(|function| function.can_cut_off)
 }
 
 /// What is held and no longer wanted: links first, so that nothing runs that is half gone.
