@@ -13,9 +13,10 @@ use tokio::task::block_in_place;
 use super::{Agent, Bytes, Missing, Wants};
 use crate::{
     around::Around,
-    drift,
+    drift::{self, Seen},
     execute::Executed,
     failure::Failure,
+    held::Held,
     host::{Host, Order},
     kernel::{SysError, cgroup::Cgroup, facts::Machine, load::KernelBtf},
     plan::{self, Step, plan},
@@ -126,15 +127,42 @@ impl<H: Host> Agent<H> {
         self.track(name).suspended = suspended;
         let cgroups = block_in_place(|| self.cgroups(wanted.as_deref()))?;
         let track = self.track(name);
+        let goes_on = track.goes_on();
+        let undone = match &observed {
+            // What goes on where another fails is as the attempt at that one, which was followed by a look, has left it.
+            Some(held) if (track.settled || goes_on) && !expected => {
+                self.drift(name, held, wanted.as_deref(), &cgroups)?
+            }
+            _ => Vec::new(),
+        };
+        let track = self.track(name);
+        let is_latest = wanted.as_ref().is_none_or(|wanted| Some(&wanted.revision) == track.revision.as_ref());
         track.want(wanted);
         if let Some(held) = observed {
-            // What goes on where another fails is as the attempt at that one, which was followed by a look, has left it.
-            let watched = (track.settled || track.goes_on()) && !expected;
-            let undone = if watched { drift::since(&track.held, &held, &cgroups) } else { Vec::new() };
             track.observe(held);
-            track.undone(undone, Instant::now())?;
+            let again = track.undone(undone, Instant::now());
+            // Where something else goes on, that is repaired later, and this is tried all the same.
+            if !(goes_on && is_latest) {
+                again?;
+            }
         }
         Ok(cgroups)
+    }
+
+    /// What others have done to what was wanted until now, of which these cgroups of what is wanted now may be the places.
+    fn drift(
+        &self,
+        name: &str,
+        now: &Held,
+        wanted: Option<&Wanted>,
+        cgroups: &BTreeMap<String, Cgroup>,
+    ) -> Result<Vec<Seen>, SysError> {
+        let Some(track) = self.tracks.get(name) else { return Ok(Vec::new()) };
+        let was = track.wanted.as_deref();
+        if was.map(|was| &was.revision) == wanted.map(|wanted| &wanted.revision) {
+            return Ok(drift::since(&track.held, now, cgroups));
+        }
+        Ok(drift::since(&track.held, now, &block_in_place(|| self.cgroups(was))?))
     }
 
     /// Plan, execute, observe again; says whether that brought what is wanted.
