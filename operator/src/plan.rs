@@ -54,7 +54,8 @@ pub fn plan(gathered: &Gathered, validated: &Validated) -> Plan {
     };
     let running = gathered.cluster.running(&gathered.intent.program.uid);
     // What a newer operator has made stays what agents run until this one has something else for them.
-    let replaced = dispatched.is_some() && validated.accepted().is_some();
+    let at_hand = |accepted: &Accepted| gathered.stored.contains(&accepted.digest) || validated.bytes.is_some();
+    let replaced = validated.accepted().is_some_and(at_hand);
     let unreadable = gathered.revisions.unreadable.iter().filter(|_| replaced);
     let known = gathered.revisions.known.iter().map(|revision| &revision.metadata);
     steps.extend(retire(known.chain(unreadable), dispatched.as_ref(), &running));
