@@ -33,9 +33,9 @@ export ASAN_OPTIONS=quarantine_size_mb=8:detect_leaks=0
 bounds=(-timeout=1 -malloc_limit_mb=64 -rss_limit_mb=1024)
 object=target/fuzz/$sanitizer/$target/release/object
 end=$((SECONDS + seconds))
-while ((SECONDS < end)); do
+while left=$((end - SECONDS)) && ((left > 0)); do
     code=0
-    "$object" -max_total_time=$((end - SECONDS)) "${bounds[@]}" -max_len=65536 -print_final_stats=1 -verbosity=1 \
+    "$object" -max_total_time="$left" "${bounds[@]}" -max_len=65536 -print_final_stats=1 -verbosity=1 \
         -artifact_prefix=target/fuzz/artifacts/ target/fuzz/corpus ebpf/fuzz/corpus/object "${@:2}" || code=$?
     ((code == 70)) || exit "$code"
     # libFuzzer's clock is the wall's: where the machine stood still, what was just tried takes no time when it is tried alone.

@@ -110,7 +110,7 @@ for version in "${series[@]}"; do
     ! grep -q '^test result: FAILED' "$work/$version.log" || status=1
     # A runner that ends without a result has failed, and so has a reset that nobody came to.
     for boot in '/^== kernel/,/^== reboot/' '/^== booted again/,/^== end/'; do
-        if ! sed -n "${boot}p" "$work/$version.log" 2>/dev/null | grep -q '^test result: ok. [1-9]'; then
+        if ! sed -n "${boot}p" "$work/$version.log" 2>/dev/null | grep '^test result: ok. [1-9]' >/dev/null; then
             echo "the guest with $version has no result of the tests between ${boot//\//}"
             status=1
         fi

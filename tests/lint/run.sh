@@ -73,7 +73,7 @@ shell_scripts() {
 }
 
 need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev shellcheck:shellcheck \
-    /usr/bin/python3:python3-minimal /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml
+    g++:g++ /usr/bin/python3:python3-minimal /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml
 check "formatting" cargo fmt --check
 check "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 check "fuzz target" cargo check --locked --quiet --manifest-path ebpf/fuzz/Cargo.toml --target-dir target/fuzz/check

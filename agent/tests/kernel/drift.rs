@@ -113,7 +113,7 @@ fn what_is_undone_again_and_again_is_repaired_ever_later() {
     counter(&node);
     let (mut repaired, mut fell) = (0, false);
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(12) {
+    while start.elapsed() < Duration::from_secs(if fell { 12 } else { 30 }) {
         let attached = node.condition("counter", "Attached");
         fell |= attached["status"] == "False" && attached["reason"] == "NotInEffect";
         let link = node.details("counter")["links"][0].clone();
