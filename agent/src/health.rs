@@ -1,6 +1,7 @@
 //! Health: `/healthz` says that the process answers, `/readyz` that its lists are complete, its last write to the API was
-//! accepted, and no watch is refused: who may not know what is wanted is not to be waited for. A user's program that fails is not the process's failure, and neither is an API server that is away: once it is
-//! back nobody is to think that this node's agent is not there.
+//! accepted, and no watch is refused: who may not know what is wanted is not to be waited for. A user's program that fails is
+//! not the process's failure, and neither is an API server that is away: once it is back nobody is to think that this node's
+//! agent is not there.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},

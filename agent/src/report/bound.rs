@@ -16,8 +16,8 @@ const MOST_BYTES: usize = 256 << 10;
 const MAX_RETAINED: usize = 1024;
 
 /// Cuts what is shown until the status fits: orders and links in steps, so that the first of each stay as long as may be; then
-/// logs, then details from the end, of which what others did last is kept where there is room; then retained maps, then IDs. The list of
-/// BpfPrograms is whole, always. `cut` is what was left out before.
+/// logs, then details from the end, of which what others did last is kept where there is room; then retained maps, then IDs.
+/// The list of BpfPrograms is whole, always. `cut` is what was left out before.
 pub(super) fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
     cut.retained += shorten(&mut status.retained, MAX_RETAINED);
     for most in [16, 4, 0] {
