@@ -1,4 +1,4 @@
-{{/* Labels of every object; call with (dict "root" $ "component" "agent"). */}}
+{{/* The labels of every object; call with (dict "root" $ "component" "agent"). */}}
 {{- define "sockeye.labels" -}}
 {{ include "sockeye.selectorLabels" . }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -8,7 +8,7 @@ app.kubernetes.io/part-of: sockeye
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* What selects a component's pods. The operator finds its agents by these two, so no value changes them. */}}
+{{/* The labels that select a component's pods. The operator finds the agents by these two, so no value changes them. */}}
 {{- define "sockeye.selectorLabels" -}}
 app.kubernetes.io/name: sockeye
 app.kubernetes.io/component: {{ .component }}
@@ -25,7 +25,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end }}
 
-{{/* Who and where a pod is, for both binaries. */}}
+{{/* Environment of both binaries: the pod's node and namespace, and the log level. */}}
 {{- define "sockeye.env" -}}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
@@ -47,14 +47,14 @@ readinessProbe:
   failureThreshold: 3
 {{- end }}
 
-{{/* A pod's node selector: what the user wants, which may name the system, on Linux. */}}
+{{/* A pod's node selector: the user's, restricted to Linux. The user's may hold the label kubernetes.io/os too. */}}
 {{- define "sockeye.nodeSelector" -}}
 {{ toYaml (merge (dict "kubernetes.io/os" "linux") .) }}
 {{- end }}
 
 {{/*
-A pod's affinity: what the user wants, on nodes that there are images for. Terms are alternatives, so each gets the
-architectures; call with the user's affinity.
+A pod's affinity: the user's, restricted to architectures that have images. Node selector terms are alternatives, so each
+gets the architectures. Call with the user's affinity.
 */}}
 {{- define "sockeye.affinity" -}}
 {{- $arch := dict "key" "kubernetes.io/arch" "operator" "In" "values" (list "amd64" "arm64") -}}
@@ -69,9 +69,9 @@ architectures; call with the user's affinity.
 {{- toYaml (set $affinity "nodeAffinity" $node) -}}
 {{- end }}
 
-{{/* Where the operator's image may run, and as whom: for the operator itself, and for the Jobs around a release. */}}
+{{/* Scheduling and user of pods that run the operator's image: the operator itself, and the chart's Jobs. */}}
 {{- define "sockeye.operatorPod" -}}
-# No name is looked up.
+# The operator looks up no names.
 dnsPolicy: Default
 securityContext:
   runAsNonRoot: true
@@ -91,7 +91,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 affinity: {{- include "sockeye.affinity" .Values.operator.affinity | nindent 2 }}
 {{- end }}
 
-{{/* The security context of a container of that image. */}}
+{{/* The security context of a container that runs the operator's image. */}}
 {{- define "sockeye.operatorSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

@@ -1,8 +1,8 @@
 {{/*
-A Job of the operator's image that Helm runs at some point of a release's life, with rights of its own, and nothing of it
-left afterwards; a Job that failed stays for its log, ten minutes. Call with
-(dict "root" $ "name" "crds" "events" "pre-install,pre-upgrade" "args" (list) "seconds" 60 "rules" (list)), with
-"namespaced" for rules that are about the release namespace only, and with "tells" where Helm prints the log of one that
+A Job that runs the operator's image as a Helm hook, with its own service account and rights. Nothing of it is left
+afterwards; a Job that failed stays for ten minutes, for its log. Call with
+(dict "root" $ "name" "crds" "events" "pre-install,pre-upgrade" "args" (list) "seconds" 60 "rules" (list)).
+Add "namespaced" for rules that apply to the release namespace only. Add "tells" to have Helm print the log of a Job that
 succeeded, too.
 */}}
 {{- define "sockeye.hook" -}}
@@ -76,12 +76,12 @@ metadata:
   labels: {{- $labels | nindent 4 }}
   annotations:
     {{- include "sockeye.hookAnnotations" (dict "events" .events "weight" "0") | nindent 4 }}
-    # Helm prints why it failed.
+    # Helm prints the log of a Job that failed.
     helm.sh/hook-output-log-policy: {{ if .tells }}hook-succeeded,{{ end }}hook-failed
 spec:
-  # It tries again by itself until its time is up.
+  # The process itself retries until its time is up.
   backoffLimit: 0
-  # With time to spare for the image.
+  # 120 s more, for pulling the image.
   activeDeadlineSeconds: {{ add .seconds 120 }}
   ttlSecondsAfterFinished: 600
   template:
@@ -105,7 +105,7 @@ spec:
         {{- end }}
 {{- end }}
 
-{{/* What the rights stand on is made before them, and they before the Job. */}}
+{{/* Weights: service account and roles are created before the bindings, and the bindings before the Job. */}}
 {{- define "sockeye.hookAnnotations" -}}
 helm.sh/hook: {{ .events }}
 helm.sh/hook-weight: {{ .weight | quote }}
