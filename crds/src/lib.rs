@@ -11,6 +11,7 @@
 //! | [`object`] | what an ELF object holds, before any node loads it |
 //! | [`program_type`] | the program types sockeye runs, in the kernel's words |
 //! | [`condition`] | conditions, their types and their reasons |
+//! | [`Refusal`] | why a spec is not done, with its reason |
 //! | [`summary`] | `BpfNode`s folded into `BpfProgram.status` |
 //! | [`definitions`] | the CustomResourceDefinitions, and which version they are of |
 //! | [`names`] | labels, finalizer, object names, and which names may reach a path |
@@ -25,6 +26,7 @@ pub mod node;
 pub mod object;
 pub mod program;
 pub mod program_type;
+mod refusal;
 pub mod revision;
 mod schema;
 pub mod selector;
@@ -37,4 +39,5 @@ pub use node::{BpfNode, BpfNodeStatus};
 pub use object::{MapDefinition, MapInfo, ObjectInfo, ProgramInfo};
 pub use program::{BpfProgram, BpfProgramSpec, BpfProgramStatus};
 pub use program_type::ProgramType;
+pub use refusal::Refusal;
 pub use revision::{BpfRevision, BpfRevisionSpec};

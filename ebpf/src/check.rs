@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 use sockeye_crds::{
-    BpfProgramSpec, BpfRevisionSpec, MapInfo, ObjectInfo, ProgramInfo, ProgramType, Reason,
+    BpfProgramSpec, BpfRevisionSpec, MapInfo, ObjectInfo, ProgramInfo, ProgramType, Reason, Refusal,
     names::{self, MAX_INLINE_BYTES, printable},
     program::{Bytecode, MAX_PRIORITY, MapRef, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
     revision::{Feature, ProgramRef},
@@ -22,16 +22,6 @@ use sockeye_crds::{
 };
 
 use crate::{object::Object, programs, section, settings::Settings};
-
-/// Why a spec is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    /// In one word.
-    pub reason: Reason,
-    /// In words: which field, what is wrong, what to do.
-    pub message: String,
-}
 
 /// A spec that fits its object.
 #[derive(Clone, Debug, PartialEq)]

@@ -42,6 +42,6 @@ pub mod slots;
 #[cfg(all(feature = "fixtures", feature = "link"))]
 pub mod trial;
 
-pub use check::{Accepted, Refusal, check};
+pub use check::{Accepted, check};
 pub use elf::ObjectError;
 pub use object::Object;

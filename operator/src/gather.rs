@@ -10,11 +10,10 @@ use kube::{
     core::{DeserializeGuard, error_boundary::InvalidObject},
 };
 use sockeye_crds::{
-    BpfProgram, BpfProgramSpec, BpfProgramStatus, BpfRevision, Reason, names,
+    BpfProgram, BpfProgramSpec, BpfProgramStatus, BpfRevision, Reason, Refusal, names,
     program::ConfigMapSource,
     revision::{ProgramRef, is_live},
 };
-use sockeye_ebpf::Refusal;
 
 use crate::{
     cluster::Cluster,

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use sockeye_crds::BpfProgramStatus;
-use sockeye_ebpf::{Accepted, Refusal};
+use sockeye_crds::{BpfProgramStatus, Refusal};
+use sockeye_ebpf::Accepted;
 
 use crate::{drifted::Drifted, told::Told};
 

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use sockeye_client::is_passing;
-use sockeye_crds::{BpfProgramStatus, Reason};
-use sockeye_ebpf::Refusal;
+use sockeye_crds::{BpfProgramStatus, Reason, Refusal};
 
 use crate::{
     apply,

@@ -3,8 +3,8 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, condition};
-use sockeye_ebpf::{Accepted, Refusal};
+use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, Refusal, condition};
+use sockeye_ebpf::Accepted;
 
 use crate::{
     gather::{Bytecode, Gathered, Intent},

@@ -13,10 +13,10 @@ use kube::{ResourceExt as _, core::DeserializeGuard};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sockeye_crds::{
-    BpfProgramStatus, BpfRevision, ConditionType, ObjectInfo, ProgramType, Reason, condition, names,
+    BpfProgramStatus, BpfRevision, ConditionType, ObjectInfo, ProgramType, Reason, Refusal, condition, names,
     program::ProgramSpec,
 };
-use sockeye_ebpf::{Accepted, Refusal};
+use sockeye_ebpf::Accepted;
 use sockeye_operator::{
     cluster::Cluster,
     gather::{Bytecode, Gathered, Intent, Revisions},

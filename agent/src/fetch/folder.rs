@@ -16,12 +16,13 @@ use kube::Resource as _;
 use serde::Serialize;
 use serde_json::Value;
 use sockeye_crds::{
-    BpfNode, BpfNodeStatus, BpfProgram, BpfProgramStatus, BpfRevision, ConditionType, Reason, condition, names,
+    BpfNode, BpfNodeStatus, BpfProgram, BpfProgramStatus, BpfRevision, ConditionType, Reason, Refusal, condition,
+    names,
     node::BpfNodeSpec,
     revision::ProgramRef,
     summary::{self, Acceptance, Liveness, NodeView, Subject},
 };
-use sockeye_ebpf::check::{self, Refusal};
+use sockeye_ebpf::check;
 
 use crate::{
     agent::{Bytes, Missing, Wants},
@@ -315,7 +316,7 @@ fn accept(program: &BpfProgram) -> Result<(Dispatched, Vec<String>), Refusal> {
         reason: Reason::BytecodeUnavailable,
         message: "spec.bytecode: without a cluster only inline and builtin can be used".to_owned(),
     })?;
-    let accepted = check::check(&program.spec, &bytes)?;
+    let accepted = check(&program.spec, &bytes)?;
     let notes = accepted.notes.clone();
     let spec = accepted.into_revision_spec(reference(program), 1, 1);
     Ok((Dispatched { revision: Arc::new(BpfRevision::named(spec)), bytes: bytes.into_owned().into() }, notes))

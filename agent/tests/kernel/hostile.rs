@@ -12,7 +12,7 @@ use sockeye_agent::{
     policy::Policy,
     wanted::{Here, Wanted},
 };
-use sockeye_crds::{BpfRevision, Reason, names::lines, revision::ProgramRef};
+use sockeye_crds::{BpfRevision, Reason, Refusal, names::lines, revision::ProgramRef};
 use sockeye_ebpf::{
     check::check,
     mutate::{Mutant, Seed, mutant},
@@ -95,7 +95,7 @@ fn attempt(mutant: &Mutant, here: &Here, kernel_btf: &KernelBtf) -> Result<(), (
     })
 }
 
-fn refusal_of(refusal: sockeye_ebpf::Refusal) -> Failure {
+fn refusal_of(refusal: Refusal) -> Failure {
     Failure::new(refusal.reason, refusal.message)
 }
 

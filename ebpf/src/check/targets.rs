@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use sockeye_crds::{
-    MapInfo, ObjectInfo, Reason,
+    MapInfo, ObjectInfo, Reason, Refusal,
     names::{self, printable},
     program::{MapSpec, ProgramSpec},
     selector,
     target::{Attach, CgroupTarget, Scope},
 };
 
-use super::{Refusal, count, invalid, refuse, there_are};
+use super::{count, invalid, refuse, there_are};
 use crate::section::{self, Section, Target};
 
 /// One target against its program.
