@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
-use sockeye_ebpf::section::attach_type_name;
+use sockeye_ebpf::kinds::section::attach_type_name;
 
 use crate::{
     drift,

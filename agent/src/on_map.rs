@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use sockeye_ebpf::section::{SECTIONS, Section, Target};
+use sockeye_ebpf::kinds::section::{SECTIONS, Section, Target};
 
 use crate::{
     kept::KeptLink,

@@ -109,7 +109,7 @@ impl Shape {
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { map_type, key_size, value_size, max_entries, flags } = self;
-        let name = sockeye_ebpf::map_type::name(*map_type);
+        let name = sockeye_ebpf::kinds::map_type::name(*map_type);
         write!(f, "{name} key {key_size}B value {value_size}B max_entries {max_entries} flags {flags:#x}")
     }
 }

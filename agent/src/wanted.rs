@@ -10,7 +10,7 @@ use sockeye_crds::{
     revision::ProgramRef,
     target::{Attach, Scope},
 };
-use sockeye_ebpf::section::{self, Section, Target};
+use sockeye_ebpf::kinds::section::{self, Section, Target};
 
 use crate::{
     kernel::{
@@ -262,7 +262,7 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, here: &Here) -> Result<WantedMap,
     let MapInfo { name, map_type, key_size, value_size, max_entries, flags, definition, used_by, holds: _ } = info;
     let settings = spec.map(name);
     let word = |n: i64| u32::try_from(n).map_err(|_| Refusal::unsupported(format!("map {name}: {n} is out of bounds")));
-    let type_number = sockeye_ebpf::map_type::number(map_type)
+    let type_number = sockeye_ebpf::kinds::map_type::number(map_type)
         .ok_or_else(|| Refusal::unsupported(format!("map {name}: this agent knows no map type {map_type}")))?;
     if here.lacking.maps.contains(&type_number)
         && let Some(row) = probe::MAPS.iter().find(|row| row.map_type == type_number)

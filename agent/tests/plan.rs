@@ -16,7 +16,7 @@ use sockeye_agent::{
     wanted::{Wanted, WantedFunction, WantedMap},
 };
 use sockeye_crds::{MapDefinition, Reason, names::pin_name, program::MapRef, revision::ProgramRef};
-use sockeye_ebpf::section::{STREAM_PARSER, STREAM_VERDICT, VERDICT, exclude_each_other};
+use sockeye_ebpf::kinds::section::{STREAM_PARSER, STREAM_VERDICT, VERDICT, exclude_each_other};
 use sockeye_fake::{Fake, Ids};
 
 const FUNCTIONS: [&str; 3] = ["f", "g", "h"];

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use sockeye_crds::{BpfProgram, Builtin};
 use sockeye_ebpf::{
     Object,
-    check::{check, given},
+    check::{check, embedded_bytes},
     programs::builtin,
 };
 
@@ -23,7 +23,7 @@ fn each_has_an_example_that_fits() -> Result<()> {
             (example.metadata.name.as_deref(), example.spec.bytecode.builtin),
             (Some(&*name.to_string()), Some(name))
         );
-        let bytes = given(&example.spec.bytecode)?.context("no bytes")?;
+        let bytes = embedded_bytes(&example.spec.bytecode)?.context("no bytes")?;
         let accepted = check(&example.spec, &bytes).with_context(|| name.to_string())?;
         assert_eq!(accepted.programs.len(), accepted.object.programs.len(), "{name}: the example shows all of it");
         // Sockets in a map keep their program: said of the only one that is attached to a map.

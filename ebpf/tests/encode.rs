@@ -2,16 +2,12 @@
 #![cfg(feature = "fixtures")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[allow(dead_code)]
-#[path = "hostile/forge.rs"]
-mod forge;
-
 use std::time::{Duration, Instant};
 
-use forge::Types;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sockeye_ebpf::{btf::Btf, encode::Encoder, mutate::Dice};
+use sockeye_ebpf::{object::btf::Btf, values::encode::Encoder};
+use sockeye_ebpf_testing::{builder::BtfBuilder, random::Rng};
 
 /// A type, as it is made.
 #[derive(Clone, Debug)]
@@ -62,7 +58,7 @@ impl T {
     }
 
     /// Its BTF; gives its ID.
-    fn make(&self, types: &mut Types) -> u32 {
+    fn make(&self, types: &mut BtfBuilder) -> u32 {
         match self {
             Self::Int { size, signed } => int(types, "a number", *size, u32::from(*signed)),
             Self::BigEndian(size) => {
@@ -108,26 +104,26 @@ impl T {
     }
 
     /// A value, and its bytes.
-    fn value(&self, dice: &mut Dice) -> (Value, Vec<u8>) {
-        let mut number = |size: u32| (0..size).map(|_| [0, 1, 0x7f, 0x80, 0xff][dice.below(5)]).collect::<Vec<u8>>();
+    fn value(&self, rng: &mut Rng) -> (Value, Vec<u8>) {
+        let mut number = |size: u32| (0..size).map(|_| [0, 1, 0x7f, 0x80, 0xff][rng.below(5)]).collect::<Vec<u8>>();
         match self {
             Self::Int { size, signed } => {
                 let bytes = number(*size);
-                (of_bytes(&bytes, *signed, dice), bytes)
+                (of_bytes(&bytes, *signed, rng), bytes)
             }
             Self::BigEndian(size) => {
                 let bytes = number(*size);
                 let value: Vec<u8> = bytes.iter().rev().copied().collect();
-                (of_bytes(&value, false, dice), bytes)
+                (of_bytes(&value, false, rng), bytes)
             }
-            Self::Bool => [(json!(false), vec![0]), (json!(true), vec![1])][dice.below(2)].clone(),
+            Self::Bool => [(json!(false), vec![0]), (json!(true), vec![1])][rng.below(2)].clone(),
             Self::Enum { .. } => {
-                let (name, value) = NAMES[dice.below(3)];
+                let (name, value) = NAMES[rng.below(3)];
                 let bytes = value.to_le_bytes()[..self.size() as usize].to_vec();
-                (if dice.below(2) == 0 { json!(name) } else { json!(value) }, bytes)
+                (if rng.below(2) == 0 { json!(name) } else { json!(value) }, bytes)
             }
             Self::Text(len) => {
-                let text = "tä".repeat(9)[..].chars().take(dice.below(*len as usize / 2)).collect::<String>();
+                let text = "tä".repeat(9)[..].chars().take(rng.below(*len as usize / 2)).collect::<String>();
                 let mut bytes = text.clone().into_bytes();
                 bytes.resize(*len as usize, 0);
                 (json!(text), bytes)
@@ -135,8 +131,8 @@ impl T {
             Self::Address(4) => (json!("10.0.255.1"), vec![10, 0, 255, 1]),
             Self::Address(_) => (json!("fd00::1"), [&[0xfd][..], &[0; 14], &[1]].concat()),
             Self::Array(of, len) => {
-                let given = dice.below(*len as usize + 1);
-                let (values, bytes): (Vec<Value>, Vec<Vec<u8>>) = (0..given).map(|_| of.value(dice)).unzip();
+                let given = rng.below(*len as usize + 1);
+                let (values, bytes): (Vec<Value>, Vec<Vec<u8>>) = (0..given).map(|_| of.value(rng)).unzip();
                 let mut bytes = bytes.concat();
                 bytes.resize(self.size() as usize, 0);
                 (json!(values), bytes)
@@ -144,8 +140,8 @@ impl T {
             Self::Struct(members) => {
                 let (mut value, mut bytes) = (json!({}), vec![0; self.size() as usize]);
                 for (i, (member, (end, start))) in members.iter().zip(Self::offsets(members)).enumerate() {
-                    if dice.below(4) > 0 {
-                        let (of, written) = member.value(dice);
+                    if rng.below(4) > 0 {
+                        let (of, written) = member.value(rng);
                         value[format!("m{i}")] = of;
                         bytes[start as usize..end as usize].copy_from_slice(&written);
                     }
@@ -153,23 +149,23 @@ impl T {
                 (value, bytes)
             }
             Self::Union(members) => {
-                let i = dice.below(members.len());
-                let (value, mut bytes) = members[i].value(dice);
+                let i = rng.below(members.len());
+                let (value, mut bytes) = members[i].value(rng);
                 bytes.resize(self.size() as usize, 0);
                 (json!({format!("m{i}"): value}), bytes)
             }
-            Self::Alias(of) => of.value(dice),
+            Self::Alias(of) => of.value(rng),
         }
     }
 }
 
 /// The number that little-endian bytes are: as JSON has it, or as a string.
-fn of_bytes(bytes: &[u8], signed: bool, dice: &mut Dice) -> Value {
+fn of_bytes(bytes: &[u8], signed: bool, rng: &mut Rng) -> Value {
     let unsigned = bytes.iter().rev().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
     let bits = 8 * bytes.len() as u32;
     let negative = signed && unsigned >> (bits - 1) & 1 == 1;
     let value = if negative { (unsigned | u128::MAX.checked_shl(bits).unwrap_or(0)) as i128 } else { 0 };
-    match dice.below(3) {
+    match rng.below(3) {
         0 if negative => json!(value.to_string()),
         0 => json!(unsigned.to_string()),
         1 if !negative => json!(format!("{unsigned:#x}")),
@@ -179,12 +175,12 @@ fn of_bytes(bytes: &[u8], signed: bool, dice: &mut Dice) -> Value {
     }
 }
 
-fn int(types: &mut Types, name: &str, size: u32, encoding: u32) -> u32 {
+fn int(types: &mut BtfBuilder, name: &str, size: u32, encoding: u32) -> u32 {
     let name = types.string(name);
     types.add(name, 1, 0, size, &[(encoding << 24) + 8 * size])
 }
 
-fn composite(types: &mut Types, kind: u32, size: u32, members: &[T], offsets: &[u32]) -> u32 {
+fn composite(types: &mut BtfBuilder, kind: u32, size: u32, members: &[T], offsets: &[u32]) -> u32 {
     let mut words = Vec::new();
     for (i, (member, offset)) in members.iter().zip(offsets).enumerate() {
         let id = member.make(types);
@@ -224,12 +220,12 @@ proptest! {
 
     #[test]
     fn values_are_laid_out_as_their_types_say(one in types(), seed in any::<u64>()) {
-        let mut types = Types::new();
+        let mut types = BtfBuilder::new();
         let id = one.make(&mut types);
         let btf = types.build();
-        let mut dice = Dice(seed);
+        let mut rng = Rng(seed);
         for _ in 0..4 {
-            let (value, bytes) = one.value(&mut dice);
+            let (value, bytes) = one.value(&mut rng);
             prop_assert_eq!(encode(&btf, id, &value), Ok(bytes), "{}", value);
         }
     }
@@ -237,7 +233,7 @@ proptest! {
 
 #[test]
 fn bit_fields_and_anonymous_members() {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let word = int(&mut types, "unsigned int", 4, 0);
     let signed = int(&mut types, "int", 4, 1);
     let [low, high, a, b, octets] = ["low", "high", "a", "b", "octets"].map(|name| types.string(name));
@@ -267,7 +263,7 @@ fn bit_fields_and_anonymous_members() {
 /// Types that a compiler doesn't make end as mistakes, soon.
 #[test]
 fn types_without_end_end() {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let [me, record] = ["me", "record"].map(|name| types.string(name));
     // Each holds itself: by a name, without one many times over, as an array's element.
     let named = types.add(record, 4, 1, 8, &[me, 1, 0]);

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use sockeye_crds::BpfProgram;
 use sockeye_ebpf::{
     check::{check, decode_inline},
+    kinds::section::{SECTIONS, find},
     programs::{TCP_EVENTS, types},
-    section::{SECTIONS, find},
 };
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples");

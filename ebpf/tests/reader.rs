@@ -58,7 +58,7 @@ fn aya_reads_the_same_maps() {
             let other = &theirs.maps[&map.name];
             let sizes = [other.key_size(), other.value_size(), other.max_entries(), other.map_flags()].map(i64::from);
             assert_eq!([map.key_size, map.value_size, map.max_entries, map.flags], sizes, "{}", map.name);
-            assert_eq!(map.map_type, sockeye_ebpf::map_type::name(other.map_type()));
+            assert_eq!(map.map_type, sockeye_ebpf::kinds::map_type::name(other.map_type()));
         }
         assert!(ours.info().programs.iter().all(|p| theirs.programs.contains_key(&p.name)));
         assert_eq!(ours.needs_kernel_btf, theirs.has_btf_relocations());

@@ -2,19 +2,15 @@
 #![cfg(feature = "fixtures")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[allow(dead_code)]
-#[path = "hostile/forge.rs"]
-mod forge;
-
-use forge::{DATA, Forge, OBJECT, PROGBITS, Types};
 use serde_json::{Value, json};
 use sockeye_crds::{BpfProgramSpec, Reason};
 use sockeye_ebpf::{
     Object,
     check::check,
     programs::{TCP_EVENTS, fixtures::KINDS},
-    settings::Settings,
+    values::settings::Settings,
 };
+use sockeye_ebpf_testing::builder::{BtfBuilder, DATA, ElfBuilder, OBJECT, PROGBITS};
 
 fn spec(program: &str, globals: Value, maps: Value) -> BpfProgramSpec {
     let programs = json!([{"name": program, "attach": [{"cgroup": {"scope": "Node"}}]}]);
@@ -211,7 +207,7 @@ fn what_the_object_itself_puts_into_maps() {
 /// A type says how large a value is before it is made.
 #[test]
 fn values_larger_than_may_be_are_not_made() {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let names = ["map", ".maps", "type", "key", "value", "max_entries", "char"].map(|name| types.string(name));
     let [map, section, type_, key, value, max_entries, char_] = names;
     let [hash, one] = [1, 1].map(|number| types.uint(number));
@@ -222,12 +218,12 @@ fn values_larger_than_may_be_are_not_made() {
     let definition = types.add(0, 4, 4, 32, &fields);
     let variable = types.add(map, 14, 0, definition, &[1]);
     types.add(section, 15, 1, 32, &[variable, 0, 32]);
-    let mut forge = Forge::new();
-    forge.program("p0");
-    let maps = forge.section(".maps", PROGBITS, DATA, vec![0; 32]);
-    forge.symbol("map", OBJECT, maps, 0, 32);
-    forge.section(".BTF", PROGBITS, 0, types.build());
+    let mut elf = ElfBuilder::new();
+    elf.program("p0");
+    let maps = elf.section(".maps", PROGBITS, DATA, vec![0; 32]);
+    elf.symbol("map", OBJECT, maps, 0, 32);
+    elf.section(".BTF", PROGBITS, 0, types.build());
     let initial = json!([{"name": "map", "initial": [{"key": 1, "value": "x"}]}]);
-    let said = refusal(&forge.build(), "p0", json!({}), initial);
+    let said = refusal(&elf.build(), "p0", json!({}), initial);
     assert_eq!(said, "spec.maps[0].initial[0].value: all that is set has more than 4194304 bytes");
 }

@@ -101,7 +101,7 @@ fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> Checked {
 
 fn given(bytecode: &sockeye_crds::program::Bytecode) -> Result<Vec<u8>, Refusal> {
     let unread = || refuse(Reason::BytecodeUnavailable, "spec.bytecode.configMap has not been read".to_owned());
-    sockeye_ebpf::check::given(bytecode)?.map(Cow::into_owned).ok_or_else(unread)
+    sockeye_ebpf::check::embedded_bytes(bytecode)?.map(Cow::into_owned).ok_or_else(unread)
 }
 
 fn unreadable() -> Refusal {

@@ -25,7 +25,7 @@ use std::{
 };
 
 use sockeye_crds::program::MapRef;
-use sockeye_ebpf::settings::Settings;
+use sockeye_ebpf::values::settings::Settings;
 
 use crate::{
     failure::Failure,

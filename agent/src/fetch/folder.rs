@@ -312,7 +312,7 @@ fn field(path: &str) -> String {
 }
 
 fn accept(program: &BpfProgram) -> Result<(Dispatched, Vec<String>), Refusal> {
-    let bytes = check::given(&program.spec.bytecode)?.ok_or_else(|| Refusal {
+    let bytes = check::embedded_bytes(&program.spec.bytecode)?.ok_or_else(|| Refusal {
         reason: Reason::BytecodeUnavailable,
         message: "spec.bytecode: without a cluster only inline and builtin can be used".to_owned(),
     })?;

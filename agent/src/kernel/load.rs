@@ -18,7 +18,7 @@ use aya_obj::{Map, btf::Btf};
 use sockeye_crds::names;
 use sockeye_ebpf::{
     link::{LinkError, Loadable},
-    settings::Settings,
+    values::settings::Settings,
 };
 
 use super::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya_obj::{EbpfSectionKind, Map, generated::bpf_map_type};
-use sockeye_ebpf::settings::Encoded;
+use sockeye_ebpf::values::settings::Encoded;
 
 use super::{
     Call as _, SysError,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use aya_obj::generated::bpf_insn;
-use sockeye_ebpf::{
+use sockeye_ebpf::kinds::{
     map_type,
     section::{SECTIONS, Section, Target},
 };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{Reason, names::pin_name};
-use sockeye_ebpf::section::{STREAM_PARSER, exclude_each_other};
+use sockeye_ebpf::kinds::section::{STREAM_PARSER, exclude_each_other};
 
 use super::Step;
 use crate::{

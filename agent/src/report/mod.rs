@@ -15,7 +15,7 @@ use sockeye_crds::{
     },
     program::MapRef,
 };
-use sockeye_ebpf::{map_type, section};
+use sockeye_ebpf::kinds::{map_type, section};
 
 use crate::{
     beside::Beside,

@@ -15,15 +15,15 @@ use sockeye_agent::{
 use sockeye_crds::{BpfRevision, Reason, Refusal, names::lines, revision::ProgramRef};
 use sockeye_ebpf::{
     check::check,
-    mutate::{Mutant, Seed, mutant},
     programs::{TCP_EVENTS_BTF, fixtures},
-    trial::spec,
+};
+use sockeye_ebpf_testing::{
+    mutate::{Mutant, Seed, mutant},
+    process::{self, ENDS},
+    roundtrip::spec,
 };
 
-use crate::{
-    node::Node,
-    process::{self, ENDS},
-};
+use crate::node::Node;
 
 /// How a case may end.
 const NAMES: [&str; ENDS] = ["loaded", "refused by the check", "refused as an object", "refused by policy or kernel"];

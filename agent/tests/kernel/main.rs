@@ -20,8 +20,6 @@ mod order;
 mod pods;
 mod probation;
 mod probe;
-#[path = "../../../ebpf/tests/hostile/process.rs"]
-mod process;
 mod reboot;
 mod refusals;
 mod replaced;

@@ -3,19 +3,17 @@
 //! (18,000 calls in calls), fill 800 MB (900 sections over each other), or search for 21 s (3,000 types).
 
 use sockeye_crds::Reason;
-use sockeye_ebpf::{
-    Object,
-    trial::{Outcome, features, trial},
+use sockeye_ebpf::Object;
+use sockeye_ebpf_testing::{
+    builder::{
+        BtfBuilder, CODE, CREL, DATA, ElfBuilder, FUNC, OBJECT, PROGBITS, REL, SECTION, call, exit, ext, instruction,
+        mov0, relocation, words,
+    },
+    process,
+    roundtrip::{Outcome, features, roundtrip},
 };
 
-use crate::{
-    NAMES, end,
-    forge::{
-        CODE, CREL, DATA, FUNC, Forge, OBJECT, PROGBITS, REL, SECTION, Types, call, exit, ext, instruction, mov0,
-        relocation, words,
-    },
-    kernel, process,
-};
+use crate::{NAMES, end, kernel};
 
 /// A bomb of a size: what it is called, how to make it, the largest that is taken, and one that is not; 0 where an object's own
 /// size is the bound.
@@ -67,57 +65,57 @@ fn bomb() {
         let bytes = make(if is_beyond { beyond } else { at });
         assert!(bytes.len() <= 1 << 20, "{name} has {} bytes: it would be refused for that alone", bytes.len());
         let types = Object::read(&bytes).is_ok_and(|object| object.needs_kernel_btf).then(kernel).flatten();
-        let outcome = trial(&bytes, &["p0"], types.as_ref(), &features(true));
+        let outcome = roundtrip(&bytes, &["p0"], types.as_ref(), &features(true));
         let expected = if is_beyond { Outcome::Refused(Reason::InvalidObject) } else { Outcome::Ready };
         assert_eq!(outcome, expected, "{name}");
         end(&outcome)
     });
 }
 
-fn with_program(change: impl FnOnce(&mut Forge)) -> Vec<u8> {
-    let mut forge = Forge::new();
-    forge.program("p0");
-    change(&mut forge);
-    forge.build()
+fn with_program(change: impl FnOnce(&mut ElfBuilder)) -> Vec<u8> {
+    let mut elf = ElfBuilder::new();
+    elf.program("p0");
+    change(&mut elf);
+    elf.build()
 }
 
-fn with_types(types: Types) -> Vec<u8> {
-    with_program(|forge| {
-        forge.section(".BTF", PROGBITS, 0, types.build());
+fn with_types(types: BtfBuilder) -> Vec<u8> {
+    with_program(|elf| {
+        elf.section(".BTF", PROGBITS, 0, types.build());
     })
 }
 
 fn symbol_names(len: usize) -> Vec<u8> {
-    with_program(|forge| {
-        let name = forge.string("a".repeat(len));
+    with_program(|elf| {
+        let name = elf.string("a".repeat(len));
         for _ in 0..16_000 {
-            forge.symbol_named_at(name, 0, 0, 0, 0);
+            elf.symbol_named_at(name, 0, 0, 0, 0);
         }
     })
 }
 
 fn section_names(len: usize) -> Vec<u8> {
-    with_program(|forge| {
-        let name = forge.string("a".repeat(len));
+    with_program(|elf| {
+        let name = elf.string("a".repeat(len));
         for _ in 0..1000 {
-            forge.section_named_at(name, PROGBITS, 0, vec![0]);
+            elf.section_named_at(name, PROGBITS, 0, vec![0]);
         }
     })
 }
 
 fn sections(count: usize) -> Vec<u8> {
-    with_program(|forge| {
+    with_program(|elf| {
         for _ in 0..count {
-            forge.section("", PROGBITS, 0, vec![0]);
+            elf.section("", PROGBITS, 0, vec![0]);
         }
     })
 }
 
 fn overlapping(count: usize) -> Vec<u8> {
-    let mut file = with_program(|forge| {
-        forge.section(".rodata", PROGBITS, DATA, vec![1; 900_000]);
+    let mut file = with_program(|elf| {
+        elf.section(".rodata", PROGBITS, DATA, vec![1; 900_000]);
         for i in 1..count {
-            forge.section(format!(".data.{i}"), PROGBITS, DATA, vec![1]);
+            elf.section(format!(".data.{i}"), PROGBITS, DATA, vec![1]);
         }
     });
     let table = u64::from_le_bytes(file[0x28..0x30].try_into().unwrap()) as usize;
@@ -131,94 +129,94 @@ fn overlapping(count: usize) -> Vec<u8> {
 }
 
 fn zeroed(count: usize) -> Vec<u8> {
-    with_program(|forge| {
+    with_program(|elf| {
         for i in 0..count {
-            forge.empty_section(&format!(".bss.{i}"), 1 << 20);
+            elf.empty_section(&format!(".bss.{i}"), 1 << 20);
         }
     })
 }
 
 /// A program in `section` whose first instruction calls into `.text`; the rest returns.
-fn calling_program(forge: &mut Forge, name: &str, text: u32) {
-    let section = forge.section("sockops", PROGBITS, CODE, [call(-1), mov0(), exit()].concat());
-    forge.symbol(name, FUNC, section, 0, 24);
-    forge.relocations(section, REL, relocation(0, text, true));
+fn calling_program(elf: &mut ElfBuilder, name: &str, text: u32) {
+    let section = elf.section("sockops", PROGBITS, CODE, [call(-1), mov0(), exit()].concat());
+    elf.symbol(name, FUNC, section, 0, 24);
+    elf.relocations(section, REL, relocation(0, text, true));
 }
 
 /// `count` functions in `.text` of so many instructions each; all but the last call the next one. Gives `.text`'s symbol.
-fn text(forge: &mut Forge, count: usize, each: usize) -> u32 {
+fn text(elf: &mut ElfBuilder, count: usize, each: usize) -> u32 {
     let body = |last: bool| {
         let mut code = if last { mov0() } else { call(each as i32 - 1) };
         code.extend(mov0().repeat(each - 2));
         [code, exit()].concat()
     };
     let code: Vec<u8> = (0..count).flat_map(|i| body(i + 1 == count)).collect();
-    let section = forge.section(".text", PROGBITS, CODE, code);
+    let section = elf.section(".text", PROGBITS, CODE, code);
     for i in 0..count {
-        forge.symbol(format!("f{i}"), FUNC, section, (8 * each * i) as u64, 8 * each as u64);
+        elf.symbol(format!("f{i}"), FUNC, section, (8 * each * i) as u64, 8 * each as u64);
     }
-    forge.symbol("", SECTION, section, 0, 0)
+    elf.symbol("", SECTION, section, 0, 0)
 }
 
 fn call_chain(count: usize) -> Vec<u8> {
-    let mut forge = Forge::new();
-    let text = text(&mut forge, count, 3);
-    calling_program(&mut forge, "p0", text);
-    forge.build()
+    let mut elf = ElfBuilder::new();
+    let text = text(&mut elf, count, 3);
+    calling_program(&mut elf, "p0", text);
+    elf.build()
 }
 
 fn linked(instructions: usize) -> Vec<u8> {
-    let mut forge = Forge::new();
-    let text = text(&mut forge, 10, instructions / 10);
+    let mut elf = ElfBuilder::new();
+    let text = text(&mut elf, 10, instructions / 10);
     for i in 0..64 {
-        calling_program(&mut forge, &format!("p{i}"), text);
+        calling_program(&mut elf, &format!("p{i}"), text);
     }
-    add_lines(&mut forge, instructions);
-    forge.build()
+    add_lines(&mut elf, instructions);
+    elf.build()
 }
 
 fn lines(records: usize) -> Vec<u8> {
-    let mut forge = Forge::new();
-    let text = text(&mut forge, 500, 5);
-    calling_program(&mut forge, "p0", text);
-    add_lines(&mut forge, records);
-    forge.build()
+    let mut elf = ElfBuilder::new();
+    let text = text(&mut elf, 500, 5);
+    calling_program(&mut elf, "p0", text);
+    add_lines(&mut elf, records);
+    elf.build()
 }
 
 /// A line for each of the first instructions of `.text`.
-fn add_lines(forge: &mut Forge, count: usize) {
-    let mut types = Types::new();
+fn add_lines(elf: &mut ElfBuilder, count: usize) {
+    let mut types = BtfBuilder::new();
     let name = types.string(".text");
     let mut records = vec![name, count as u32];
     records.extend((0..count as u32).flat_map(|i| [8 * i, 0, 0, 0]));
-    forge.section(".BTF", PROGBITS, 0, types.build());
-    forge.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, records), (16, vec![])]));
+    elf.section(".BTF", PROGBITS, 0, types.build());
+    elf.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, records), (16, vec![])]));
 }
 
 /// Each program calls all others: linking one into another would double it each time.
 fn programs_in_programs(calls: usize) -> Vec<u8> {
-    let mut forge = Forge::new();
+    let mut elf = ElfBuilder::new();
     let body: Vec<u8> = [(0..calls).flat_map(|_| call(0)).collect(), mov0(), exit()].concat();
     let size = body.len();
-    let section = forge.section("sockops", PROGBITS, CODE, body.repeat(32));
+    let section = elf.section("sockops", PROGBITS, CODE, body.repeat(32));
     let symbols: Vec<u32> =
-        (0..32).map(|i| forge.symbol(format!("p{i}"), FUNC, section, (size * i) as u64, size as u64)).collect();
+        (0..32).map(|i| elf.symbol(format!("p{i}"), FUNC, section, (size * i) as u64, size as u64)).collect();
     let table = (0..32 * calls).flat_map(|i| {
         let (program, callee) = (i / calls, i % calls);
         relocation((size * program + 8 * callee) as u64, symbols[callee], true)
     });
     let table = table.collect();
-    forge.relocations(section, REL, table);
-    forge.build()
+    elf.relocations(section, REL, table);
+    elf.build()
 }
 
 fn relocations(count: usize) -> Vec<u8> {
-    with_program(|forge| {
-        let map = forge.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0]));
-        let map = forge.symbol("m", OBJECT, map, 0, 20);
+    with_program(|elf| {
+        let map = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0]));
+        let map = elf.symbol("m", OBJECT, map, 0, 20);
         // Of nothing's: the program has two instructions.
         let table = (0..count as u64).flat_map(|i| relocation(16 + 8 * i, map, false)).collect();
-        forge.relocations(4, REL, table);
+        elf.relocations(4, REL, table);
     })
 }
 
@@ -233,19 +231,19 @@ fn compact_relocations(count: usize) -> Vec<u8> {
     header.push(number as u8);
     header.extend([0x41, 1]);
     header.resize(header.len() + count - 1, 0x40);
-    with_program(|forge| {
-        forge.relocations(4, CREL, header);
+    with_program(|elf| {
+        elf.relocations(4, CREL, header);
     })
 }
 
 /// A program of so many loads, each asking whether that path exists in one of so many types called `task_struct`, of that kind.
 fn core(kind: u32, types_count: usize, count: usize, path: &str) -> Vec<u8> {
-    let mut forge = Forge::new();
+    let mut elf = ElfBuilder::new();
     let code = [instruction(0x61, 0x10, 0).repeat(count), mov0(), exit()].concat();
     let size = code.len() as u64;
-    let section = forge.section("sockops", PROGBITS, CODE, code);
-    forge.symbol("p0", FUNC, section, 0, size);
-    let mut types = Types::new();
+    let section = elf.section("sockops", PROGBITS, CODE, code);
+    elf.symbol("p0", FUNC, section, 0, size);
+    let mut types = BtfBuilder::new();
     let (section, path) = (types.string("sockops"), types.string(path));
     let (root, prio) = (types.string("task_struct"), types.string("prio"));
     let int = types.string("int");
@@ -253,9 +251,9 @@ fn core(kind: u32, types_count: usize, count: usize, path: &str) -> Vec<u8> {
     let ids: Vec<u32> = (0..types_count).map(|_| types.add(root, kind, 1, 4, &[prio, int, 0])).collect();
     let mut records = vec![section, count as u32];
     records.extend((0..count).flat_map(|i| [8 * i as u32, ids[i % ids.len()], path, 2]));
-    forge.section(".BTF", PROGBITS, 0, types.build());
-    forge.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, vec![]), (16, records)]));
-    forge.build()
+    elf.section(".BTF", PROGBITS, 0, types.build());
+    elf.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, vec![]), (16, records)]));
+    elf.build()
 }
 
 fn core_types(types: usize) -> Vec<u8> {
@@ -272,21 +270,21 @@ fn core_relocations(count: usize) -> Vec<u8> {
 
 /// A struct in itself, so that a path can go on for ever. Only whether it exists is asked: what is beyond is no error.
 fn core_depth(parts: usize) -> Vec<u8> {
-    let mut forge = Forge::new();
-    let section = forge.section("sockops", PROGBITS, CODE, [mov0(), mov0(), exit()].concat());
-    forge.symbol("p0", FUNC, section, 0, 24);
-    let mut types = Types::new();
+    let mut elf = ElfBuilder::new();
+    let section = elf.section("sockops", PROGBITS, CODE, [mov0(), mov0(), exit()].concat());
+    elf.symbol("p0", FUNC, section, 0, 24);
+    let mut types = BtfBuilder::new();
     let (section, path) = (types.string("sockops"), types.string(vec!["0"; parts].join(":")));
     let (name, member) = (types.string("task_struct"), types.string("m".repeat(512)));
     let root = types.add(name, 4, 1, 4, &[member, 1, 0]);
-    forge.section(".BTF", PROGBITS, 0, types.build());
+    elf.section(".BTF", PROGBITS, 0, types.build());
     let records = vec![section, 1, 0, root, path, 2];
-    forge.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, vec![]), (16, records)]));
-    forge.build()
+    elf.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, vec![]), (16, records)]));
+    elf.build()
 }
 
 fn type_names(len: usize) -> Vec<u8> {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let name = types.string("t".repeat(len));
     for _ in 0..85_000 {
         types.add(name, 8, 0, 0, &[]);
@@ -295,7 +293,7 @@ fn type_names(len: usize) -> Vec<u8> {
 }
 
 fn data_sections(count: usize) -> Vec<u8> {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let name = types.string("a/".repeat(256));
     for _ in 0..count {
         types.add(name, 15, 0, 1, &[]);
@@ -304,19 +302,19 @@ fn data_sections(count: usize) -> Vec<u8> {
 }
 
 fn ext_names(count: usize) -> Vec<u8> {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let name = types.string("s".repeat(512));
     // Ends of the same long string.
     let records = (0..count as u32).flat_map(|i| [name + i % 512, 1, 0, 0]).collect();
     let ext = ext([(8, records), (16, vec![]), (16, vec![])]);
-    with_program(|forge| {
-        forge.section(".BTF", PROGBITS, 0, types.build());
-        forge.section(".BTF.ext", PROGBITS, 0, ext);
+    with_program(|elf| {
+        elf.section(".BTF", PROGBITS, 0, types.build());
+        elf.section(".BTF.ext", PROGBITS, 0, ext);
     })
 }
 
 fn parameters(count: usize) -> Vec<u8> {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let int = types.string("int");
     let int = types.add(int, 1, 0, 4, &[0x0100_0020]);
     types.add(0, 13, count as u32, 0, &[0, int].repeat(count));
@@ -324,7 +322,7 @@ fn parameters(count: usize) -> Vec<u8> {
 }
 
 fn with_maps(count: usize, fields: usize) -> Vec<u8> {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let names = ["type", "key_size", "value_size", "max_entries"].map(|name| types.string(name));
     let other = types.string("o".repeat(512));
     let one = types.uint(1);
@@ -340,12 +338,12 @@ fn with_maps(count: usize, fields: usize) -> Vec<u8> {
         .collect();
     let section = types.string(".maps");
     types.add(section, 15, count as u32, 32 * count as u32, &vars);
-    with_program(|forge| {
-        let section = forge.section(".maps", PROGBITS, DATA, vec![0; 32 * count]);
+    with_program(|elf| {
+        let section = elf.section(".maps", PROGBITS, DATA, vec![0; 32 * count]);
         for i in 0..count {
-            forge.symbol(format!("m{i}"), OBJECT, section, 32 * i as u64, 32);
+            elf.symbol(format!("m{i}"), OBJECT, section, 32 * i as u64, 32);
         }
-        forge.section(".BTF", PROGBITS, 0, types.build());
+        elf.section(".BTF", PROGBITS, 0, types.build());
     })
 }
 
@@ -358,11 +356,11 @@ fn maps(count: usize) -> Vec<u8> {
 }
 
 fn license(len: usize) -> Vec<u8> {
-    let mut forge = Forge::new();
-    forge.program("p0");
+    let mut elf = ElfBuilder::new();
+    elf.program("p0");
     let mut text = vec![b'a'; len];
     text.push(0);
-    let mut file = forge.build();
+    let mut file = elf.build();
     // The first section after the tables is the licence: it is to be found at the file's end.
     let at = file.len() as u64;
     let table = u64::from_le_bytes(file[0x28..0x30].try_into().unwrap()) as usize + 3 * 64;

@@ -2,9 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use sockeye_ebpf::trial::{features, trial_of_any};
+use sockeye_ebpf_testing::{
+    process,
+    roundtrip::{features, roundtrip_all_programs},
+};
 
-use crate::{NAMES, end, kernel, process};
+use crate::{NAMES, end, kernel};
 
 fn files() -> Vec<PathBuf> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/object");
@@ -32,6 +35,10 @@ fn each() {
     let mut types = None;
     process::work(|case| {
         let bytes = fs::read(&files[case as usize / 2]).unwrap();
-        end(&trial_of_any(&bytes, types.get_or_insert_with(kernel).as_ref(), &features(case.is_multiple_of(2))))
+        end(&roundtrip_all_programs(
+            &bytes,
+            types.get_or_insert_with(kernel).as_ref(),
+            &features(case.is_multiple_of(2)),
+        ))
     });
 }

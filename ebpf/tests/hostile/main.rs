@@ -7,17 +7,14 @@
 
 mod bombs;
 mod corpus;
-mod forge;
 mod names;
-mod process;
 
 use aya_obj::btf::Btf;
-use process::ENDS;
-use sockeye_ebpf::{
-    link::LinkError,
+use sockeye_ebpf::{link::LinkError, programs::fixtures};
+use sockeye_ebpf_testing::{
     mutate::{SEEDS, mutant},
-    programs::fixtures,
-    trial::{Outcome, features, trial},
+    process::{self, ENDS},
+    roundtrip::{Outcome, features, roundtrip},
 };
 
 /// How a case may end.
@@ -64,7 +61,7 @@ fn mutants() {
         // to look through these takes longer than all the rest. The others meet an object's, as if it were a kernel.
         let round = case / SEEDS.len() as u64;
         let types = if round.is_multiple_of(16) { here.get_or_insert_with(kernel).as_ref() } else { Some(&small) };
-        end(&trial(&mutant.bytes, mutant.seed.programs, types, &features(round.is_multiple_of(2))))
+        end(&roundtrip(&mutant.bytes, mutant.seed.programs, types, &features(round.is_multiple_of(2))))
     });
 }
 
@@ -72,7 +69,7 @@ fn mutants() {
 fn seeds_are_ready_for_the_kernel() {
     for seed in &SEEDS {
         for known in [true, false] {
-            let outcome = trial(seed.bytes, seed.programs, None, &features(known));
+            let outcome = roundtrip(seed.bytes, seed.programs, None, &features(known));
             assert_eq!(outcome, Outcome::Ready, "{}", seed.name);
         }
     }

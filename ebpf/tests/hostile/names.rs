@@ -2,9 +2,11 @@
 //! them is refused, and quoted in a way that is.
 
 use sockeye_crds::Reason;
-use sockeye_ebpf::{Object, ObjectError, check::check, trial::spec};
-
-use crate::forge::{CODE, DATA, FUNC, Forge, OBJECT, PROGBITS, Types, exit, ext, mov0, words};
+use sockeye_ebpf::{Object, ObjectError, check::check};
+use sockeye_ebpf_testing::{
+    builder::{BtfBuilder, CODE, DATA, ElfBuilder, FUNC, OBJECT, PROGBITS, exit, ext, mov0, words},
+    roundtrip::spec,
+};
 
 /// Names that no file on bpffs may have, and what would be seen of them.
 fn unfit() -> Vec<Vec<u8>> {
@@ -31,68 +33,68 @@ fn refused(bytes: &[u8]) -> String {
 #[test]
 fn of_programs() {
     for name in unfit() {
-        let mut forge = Forge::new();
-        forge.program("p0");
-        forge.program(&name);
-        refused(&forge.build());
+        let mut elf = ElfBuilder::new();
+        elf.program("p0");
+        elf.program(&name);
+        refused(&elf.build());
     }
 }
 
 #[test]
 fn of_maps_in_both_forms() {
     for name in unfit() {
-        let mut forge = Forge::new();
-        forge.program("p0");
-        let maps = forge.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0]));
-        forge.symbol(&name, OBJECT, maps, 0, 20);
-        refused(&forge.build());
+        let mut elf = ElfBuilder::new();
+        elf.program("p0");
+        let maps = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0]));
+        elf.symbol(&name, OBJECT, maps, 0, 20);
+        refused(&elf.build());
 
-        let mut forge = Forge::new();
-        forge.program("p0");
-        let maps = forge.section(".maps", PROGBITS, DATA, vec![0; 32]);
-        forge.symbol(&name, OBJECT, maps, 0, 32);
-        let mut types = Types::new();
+        let mut elf = ElfBuilder::new();
+        elf.program("p0");
+        let maps = elf.section(".maps", PROGBITS, DATA, vec![0; 32]);
+        elf.symbol(&name, OBJECT, maps, 0, 32);
+        let mut types = BtfBuilder::new();
         let [map, section, member] = [&name[..], b".maps", b"type"].map(|name| types.string(name));
         let one = types.uint(2);
         let composite = types.add(0, 4, 1, 8, &[member, one, 0]);
         let variable = types.add(map, 14, 0, composite, &[1]);
         types.add(section, 15, 1, 32, &[variable, 0, 32]);
-        forge.section(".BTF", PROGBITS, 0, types.build());
-        refused(&forge.build());
+        elf.section(".BTF", PROGBITS, 0, types.build());
+        refused(&elf.build());
     }
 }
 
 #[test]
 fn of_global_data() {
     for name in [".data.a/../b", ".data.\u{1b}[2J", ".bss.\n", &format!(".data.{}", "x".repeat(200))] {
-        let mut forge = Forge::new();
-        forge.program("p0");
-        forge.section(name, PROGBITS, DATA, vec![1; 8]);
-        refused(&forge.build());
+        let mut elf = ElfBuilder::new();
+        elf.program("p0");
+        elf.section(name, PROGBITS, DATA, vec![1; 8]);
+        refused(&elf.build());
     }
-    let mut forge = Forge::new();
-    forge.program("p0");
-    forge.section(".data.a.b", PROGBITS, DATA, vec![1; 8]);
-    forge.section(".data.a_b", PROGBITS, DATA, vec![1; 8]);
-    assert!(refused(&forge.build()).contains("pinned under the same name"));
+    let mut elf = ElfBuilder::new();
+    elf.program("p0");
+    elf.section(".data.a.b", PROGBITS, DATA, vec![1; 8]);
+    elf.section(".data.a_b", PROGBITS, DATA, vec![1; 8]);
+    assert!(refused(&elf.build()).contains("pinned under the same name"));
 }
 
 #[test]
 fn of_sections_of_programs() {
     for name in ["sockops/\u{1b}]0;title\u{7}", "sockops/\n", "sockops/é", &format!("sockops/{}", "x".repeat(128))] {
-        let mut forge = Forge::new();
-        let section = forge.section(name, PROGBITS, CODE, [mov0(), exit()].concat());
-        forge.symbol("p0", FUNC, section, 0, 16);
-        refused(&forge.build());
+        let mut elf = ElfBuilder::new();
+        let section = elf.section(name, PROGBITS, CODE, [mov0(), exit()].concat());
+        elf.symbol("p0", FUNC, section, 0, 16);
+        refused(&elf.build());
     }
 }
 
 #[test]
 fn of_licences() {
     for text in ["", "GPL\u{1b}[2J", "GPL\n", "GPL\0GPL", "é", &"x".repeat(129)] {
-        let mut forge = Forge::new();
-        forge.program("p0");
-        let mut file = forge.build();
+        let mut elf = ElfBuilder::new();
+        elf.program("p0");
+        let mut file = elf.build();
         let with_nul = [text.as_bytes(), b"\0"].concat();
         // The licence is section 3; it is to be found at the file's end.
         let at = file.len() as u64;
@@ -106,63 +108,63 @@ fn of_licences() {
 
 #[test]
 fn pinning_asked_for_in_the_old_form_is_noted_and_bounded() {
-    let mut forge = Forge::new();
-    forge.program("p0");
+    let mut elf = ElfBuilder::new();
+    elf.program("p0");
     let count = 100;
-    let maps = forge.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0, 0, 1]).repeat(count));
+    let maps = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0, 0, 1]).repeat(count));
     for i in 0..count {
-        forge.symbol(format!("{}{i}", "m".repeat(100)), OBJECT, maps, 28 * i as u64, 28);
+        elf.symbol(format!("{}{i}", "m".repeat(100)), OBJECT, maps, 28 * i as u64, 28);
     }
-    let accepted = check(&spec(&["p0"]), &forge.build()).unwrap();
+    let accepted = check(&spec(&["p0"]), &elf.build()).unwrap();
     let [note] = &accepted.notes[..] else { panic!("{:?}", accepted.notes) };
     assert!(note.len() <= 700 && note.contains("mmm0, ") && note.contains("pinned"), "{note}");
 }
 
 #[test]
 fn a_file_that_is_linked_and_functions_over_each_other() {
-    let mut forge = Forge::new();
-    forge.program("p0");
-    let mut file = forge.build();
+    let mut elf = ElfBuilder::new();
+    elf.program("p0");
+    let mut file = elf.build();
     file[0x10] = 2;
     assert!(matches!(Object::read(&file), Err(ObjectError::Malformed(_))), "ET_EXEC");
 
     for (value, size, word) in [(0, 16, "same place"), (0, 8, "same place"), (8, 8, "over another"), (8, 16, "outside")]
     {
-        let mut forge = Forge::new();
-        let section = forge.program("p0");
-        forge.symbol("p1", FUNC, section, value, size);
-        assert!(refused(&forge.build()).contains(word), "{value} {size}");
+        let mut elf = ElfBuilder::new();
+        let section = elf.program("p0");
+        elf.symbol("p1", FUNC, section, value, size);
+        assert!(refused(&elf.build()).contains(word), "{value} {size}");
     }
 }
 
 #[test]
 fn numbers_that_aya_obj_reads_into_enums() {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let name = types.string("v");
     types.add(name, 14, 0, 0, &[3]);
-    let mut forge = Forge::new();
-    forge.program("p0");
-    forge.section(".BTF", PROGBITS, 0, types.build());
-    assert!(refused(&forge.build()).contains("linkage"));
+    let mut elf = ElfBuilder::new();
+    elf.program("p0");
+    elf.section(".BTF", PROGBITS, 0, types.build());
+    assert!(refused(&elf.build()).contains("linkage"));
 
-    let mut forge = Forge::new();
-    forge.program("p0");
-    let maps = forge.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0, 0, 2]));
-    forge.symbol("m", OBJECT, maps, 0, 28);
-    assert!(refused(&forge.build()).contains("pinning"));
+    let mut elf = ElfBuilder::new();
+    elf.program("p0");
+    let maps = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0, 0, 2]));
+    elf.symbol("m", OBJECT, maps, 0, 28);
+    assert!(refused(&elf.build()).contains("pinning"));
 }
 
 #[test]
 fn records_out_of_order() {
-    let mut types = Types::new();
+    let mut types = BtfBuilder::new();
     let name = types.string("sockops");
     let types = types.build();
     for records in [[8, 0], [0, 0], [0, 4]] {
-        let mut forge = Forge::new();
-        forge.program("p0");
-        forge.section(".BTF", PROGBITS, 0, types.clone());
+        let mut elf = ElfBuilder::new();
+        elf.program("p0");
+        elf.section(".BTF", PROGBITS, 0, types.clone());
         let records = vec![name, 2, records[0], 0, records[1], 0];
-        forge.section(".BTF.ext", PROGBITS, 0, ext([(8, records), (16, vec![]), (16, vec![])]));
-        assert!(refused(&forge.build()).contains("not in order"));
+        elf.section(".BTF.ext", PROGBITS, 0, ext([(8, records), (16, vec![]), (16, vec![])]));
+        assert!(refused(&elf.build()).contains("not in order"));
     }
 }

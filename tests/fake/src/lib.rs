@@ -31,7 +31,7 @@ use sockeye_agent::{
     wanted::{Here, Wanted},
 };
 use sockeye_crds::{names::pin_name, program::MapRef};
-use sockeye_ebpf::section::exclude_each_other;
+use sockeye_ebpf::kinds::section::exclude_each_other;
 
 /// The kernel's counter of IDs. It has one for each kind of object; one for all tells more mix-ups.
 #[derive(Debug, Default)]

@@ -17,11 +17,11 @@ use serde_json::{Map, Value};
 use sockeye_crds::names::{clip, printable};
 
 use crate::{
-    btf::{
+    object::btf::{
         Btf, BtfError,
-        look::{Enumerators, Form, Look, Member, Record},
+        value_type::{Enumerators, Form, Member, Record, ValueType},
     },
-    number::{Number, address, range_in_words},
+    values::number::{Number, address, range_in_words},
 };
 
 /// Values within values.
@@ -90,8 +90,8 @@ impl<'a> Encoder<'a> {
         if depth > MAX_DEPTH {
             return Err(Mistake::new(format!("values are nested deeper than {MAX_DEPTH}")));
         }
-        let look = self.btf.look(id)?;
-        let Look { big_endian, form, .. } = look;
+        let look = self.btf.value_type(id)?;
+        let ValueType { big_endian, form, .. } = look;
         if let (Value::String(text), Some(size)) = (value, self.address_size(&look)?)
             && let Some(octets) = address(text, size)
         {
@@ -137,14 +137,14 @@ impl<'a> Encoder<'a> {
     }
 
     fn is_char(&self, id: u32) -> Result<bool> {
-        Ok(matches!(self.btf.look(id)?.form, Form::Char))
+        Ok(matches!(self.btf.value_type(id)?.form, Form::Char))
     }
 
     /// Whether a type can hold an address: 4 or 16 bytes of unsigned integers, or the structs for it.
-    fn address_size(&self, look: &Look<'a>) -> Result<Option<usize>> {
+    fn address_size(&self, look: &ValueType<'a>) -> Result<Option<usize>> {
         let size = match look.form {
             Form::Number { size, signed: false } => size,
-            Form::Array { element, len } => match self.btf.look(element)?.form {
+            Form::Array { element, len } => match self.btf.value_type(element)?.form {
                 Form::Number { size, signed: false } => size.saturating_mul(len as usize),
                 _ => return Ok(None),
             },
@@ -182,7 +182,7 @@ impl<'a> Encoder<'a> {
             let within = |mistake: Mistake| mistake.within(&format!(".{}", field(name)));
             let Some(member) = self.member(of, name, 0, depth).map_err(within)? else {
                 let there = self.names(of)?;
-                let message = format!("{} has no such field; it has: {there}", self.btf.called(id));
+                let message = format!("{} has no such field; it has: {there}", self.btf.c_name(id));
                 return Err(within(Mistake::new(message)));
             };
             let from = u64::from(member.bit);
@@ -210,7 +210,7 @@ impl<'a> Encoder<'a> {
             return self.put(type_id, value, place.ok_or_else(contradiction)?, depth + 1);
         };
         self.step()?;
-        let signed = match self.btf.look(type_id)?.form {
+        let signed = match self.btf.value_type(type_id)?.form {
             Form::Number { signed, .. } | Form::Enum(Enumerators { signed, .. }) => signed,
             Form::Bool => false,
             _ => return Err(contradiction()),
@@ -249,7 +249,7 @@ impl<'a> Encoder<'a> {
             }
             if member.name.is_empty()
                 && depth < MAX_DEPTH
-                && let Form::Record(inner) = btf.look(member.type_id)?.form
+                && let Form::Record(inner) = btf.value_type(member.type_id)?.form
                 && let Some(found) = self.member(&inner, name, bit, depth + 1)?
             {
                 return Ok(Some(found));
@@ -271,7 +271,7 @@ impl<'a> Encoder<'a> {
             if names.len() >= MAX_TOLD || depth > MAX_ANONYMOUS {
                 break;
             }
-            match self.btf.look(member.type_id)?.form {
+            match self.btf.value_type(member.type_id)?.form {
                 Form::Record(inner) if member.name.is_empty() => self.collect_names(&inner, names, depth + 1)?,
                 _ => names.push(field(member.name)),
             }
@@ -283,11 +283,11 @@ impl<'a> Encoder<'a> {
     fn expected(&self, id: u32, value: &Value) -> Mistake {
         let takes = self.takes(id).unwrap_or_else(|error| error.what);
         let hint = if value.is_f64() { ": give a number as large as text" } else { "" };
-        Mistake::new(format!("expected {}{takes}, got {}{hint}", self.btf.called(id), shown(value)))
+        Mistake::new(format!("expected {}{takes}, got {}{hint}", self.btf.c_name(id), shown(value)))
     }
 
     fn takes(&self, id: u32) -> Result<String> {
-        let look = self.btf.look(id)?;
+        let look = self.btf.value_type(id)?;
         let takes = match look.form {
             Form::Number { size, signed } => {
                 format!(", a whole number from {}", range_in_words(8 * size as u32, signed))

@@ -5,16 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
-    btf::{Btf, BtfError, word},
-    elf::MAX_SECTIONS,
-};
+use super::{Btf, BtfError, word};
+use crate::object::limits::{MAX_ACCESS_DEPTH, MAX_CORE_RELOCATIONS, MAX_CORE_TYPES, MAX_SECTIONS};
 
-/// Relocations against the kernel's types, and the different types that they begin at.
-const MAX_RELOCATIONS: usize = 8192;
-const MAX_RELOCATED_TYPES: usize = 128;
-/// As libbpf's BPF_CORE_SPEC_MAX_LEN.
-const MAX_ACCESS_DEPTH: usize = 64;
 /// `BPF_CORE_TYPE_ID_LOCAL`: needs no type of the kernel's, and so no name to find it by.
 const TYPE_ID_LOCAL: u32 = 6;
 /// `BPF_CORE_ENUMVAL_VALUE`: the last kind that aya-obj knows.
@@ -142,7 +135,7 @@ impl Relocated {
                 self.types.insert(id);
             }
             self.count += 1;
-            if self.count > MAX_RELOCATIONS || self.types.len() > MAX_RELOCATED_TYPES {
+            if self.count > MAX_CORE_RELOCATIONS || self.types.len() > MAX_CORE_TYPES {
                 return Err(BtfError("there are too many CO-RE relocations"));
             }
         }

@@ -10,14 +10,14 @@ use sockeye_crds::{
     target::{Attach, CgroupTarget, Scope},
 };
 
-use super::{count, invalid, refuse, there_are};
-use crate::section::{self, Section, Target};
+use super::rules::{check_count, invalid, list, refuse};
+use crate::kinds::section::{self, Section, Target};
 
 /// One target against its program.
-pub(super) fn attachment(field: &str, target: &Attach, row: &Section, object: &ObjectInfo) -> Result<(), Refusal> {
+pub(super) fn check_target(field: &str, target: &Attach, row: &Section, object: &ObjectInfo) -> Result<(), Refusal> {
     match (target, row.target) {
-        (Attach { cgroup: Some(cgroup), map: None }, Target::Cgroup) => cgroup_target(field, cgroup),
-        (Attach { cgroup: None, map: Some(map) }, Target::Map) => map_target(field, map, object),
+        (Attach { cgroup: Some(cgroup), map: None }, Target::Cgroup) => check_cgroup(field, cgroup),
+        (Attach { cgroup: None, map: Some(map) }, Target::Map) => check_map(field, map, object),
         (Attach { cgroup: Some(_), map: None }, Target::Map) => {
             Err(invalid(format!("{field}.cgroup: a {} program attaches to a map: set map instead", row.program_type)))
         }
@@ -28,10 +28,10 @@ pub(super) fn attachment(field: &str, target: &Attach, row: &Section, object: &O
     }
 }
 
-fn map_target(field: &str, map: &str, object: &ObjectInfo) -> Result<(), Refusal> {
+fn check_map(field: &str, map: &str, object: &ObjectInfo) -> Result<(), Refusal> {
     let of_sockets = |m: &&MapInfo| matches!(m.map_type.as_str(), "Sockmap" | "Sockhash");
     let Some(found) = object.maps.iter().find(|m| m.name == *map) else {
-        let there = there_are(object.maps.iter().filter(of_sockets).map(|m| m.name.as_str()));
+        let there = list(object.maps.iter().filter(of_sockets).map(|m| m.name.as_str()));
         let message = format!(
             "{field}.map: the object has no map {}; of sockmaps and sockhashes it has: {there}",
             printable(map)
@@ -48,7 +48,11 @@ fn map_target(field: &str, map: &str, object: &ObjectInfo) -> Result<(), Refusal
 }
 
 /// What several programs, each fitting by itself, are to one map: it runs one of each kind, and has to be there by its pin.
-pub(super) fn attached_maps(programs: &[ProgramSpec], maps: &[MapSpec], object: &ObjectInfo) -> Result<(), Refusal> {
+pub(super) fn check_attached_maps(
+    programs: &[ProgramSpec],
+    maps: &[MapSpec],
+    object: &ObjectInfo,
+) -> Result<(), Refusal> {
     let row = |program: &ProgramSpec| {
         let info = object.programs.iter().find(|info| info.name == program.name)?;
         section::find(&info.section)
@@ -80,7 +84,7 @@ pub(super) fn attached_maps(programs: &[ProgramSpec], maps: &[MapSpec], object: 
     Ok(())
 }
 
-fn cgroup_target(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
+fn check_cgroup(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
     let CgroupTarget { scope, path, pod_selector, namespace_selector, containers, strict } = target;
     let field = format!("{field}.cgroup");
     for (of_pods, given) in [
@@ -99,7 +103,7 @@ fn cgroup_target(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
             return Err(invalid(fault));
         }
     }
-    count(&format!("{field}.containers"), containers.len(), 0, 16)?;
+    check_count(&format!("{field}.containers"), containers.len(), 0, 16)?;
     if containers.iter().collect::<BTreeSet<_>>().len() < containers.len() {
         return Err(invalid(format!("{field}.containers: a name is there twice")));
     }

@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn aya_takes_every_section_under_its_name_or_another() {
         for row in SECTIONS {
-            let name = crate::alias::of(row.name).unwrap_or_else(|| row.name.to_owned());
+            let name = crate::link::alias::of(row.name).unwrap_or_else(|| row.name.to_owned());
             assert!(name.parse::<ProgramSection>().is_ok(), "{name}");
             assert!(format!("{name}/more").parse::<ProgramSection>().is_ok(), "{name}");
         }

@@ -9,89 +9,15 @@ use object::{
     elf::{ELFMAG, EM_BPF, ET_REL, SHT_NOBITS},
     read::elf::{ElfFile64, ElfSection64, FileHeader as _, SectionHeader as _},
 };
-use sockeye_crds::names::{MAX_OBJECT_BYTES, printable};
+use sockeye_crds::names::MAX_OBJECT_BYTES;
 
-use crate::{btf::BtfError, contain::Panicked};
+use crate::object::{
+    error::ObjectError,
+    limits::{MAX_RELOCATIONS, MAX_SECTION_NAME, MAX_SECTIONS, MAX_SYMBOL_NAMES, MAX_SYMBOLS, MAX_ZEROED, at_most},
+};
 
 pub(crate) type Elf<'a> = ElfFile64<'a, LittleEndian>;
 pub(crate) type ElfSection<'a, 'f> = ElfSection64<'a, 'f, LittleEndian>;
-
-/// A program that clang makes has some dozens.
-pub(crate) const MAX_SECTIONS: usize = 1024;
-const MAX_SYMBOLS: usize = 16_384;
-const MAX_RELOCATIONS: usize = 65_536;
-/// A section's name has at most so many bytes.
-const MAX_SECTION_NAME: usize = 128;
-/// The names of all symbols have, each counted for itself.
-const MAX_SYMBOL_NAMES: usize = 2 << 20;
-/// Sections that the file does not hold, `.bss`, have together.
-const MAX_ZEROED: u64 = 8 << 20;
-
-/// Why bytes are no object that sockeye takes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ObjectError {
-    /// Too many bytes.
-    #[error("it has {0} bytes; an object may have {MAX_OBJECT_BYTES}")]
-    TooLarge(usize),
-    /// Too many of something.
-    #[error("it has more than {most} {what}")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// How many it may have.
-        most: usize,
-    },
-    /// Not an ELF file at all.
-    #[error("it is no ELF file: give what clang -target bpf -c makes")]
-    NotElf,
-    /// A damaged ELF file.
-    #[error(
-        "it is cut short or damaged, or no 64-bit little-endian ELF file: {0}: build it anew with clang -target bpf -c"
-    )]
-    Elf(String),
-    /// An ELF file for another machine.
-    #[error("it is an ELF file for machine {0}, not for BPF (247): compile with -target bpf")]
-    Machine(u16),
-    /// An ELF file for BPF that no compiler makes.
-    #[error("it is no object as compilers make them: {0}")]
-    Malformed(&'static str),
-    /// Its types can't be read.
-    #[error(transparent)]
-    Btf(#[from] BtfError),
-    /// A map's definition can't be read.
-    #[error("map {}: {what}", printable(.name))]
-    Map {
-        /// The map's, or its section's, name.
-        name: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// A function can't be read.
-    #[error("function {}: {what}", printable(.name))]
-    Function {
-        /// The function's name.
-        name: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// A name that can't be pinned.
-    #[error("the name {} can't be pinned: letters, digits and '_', at most 128", printable(.0))]
-    Name(String),
-    /// What this reader should never do.
-    #[error("sockeye's reader gave up, which is a defect in sockeye: {0}")]
-    Defect(Panicked),
-}
-
-impl ObjectError {
-    pub(crate) fn elf(error: object::Error) -> Self {
-        Self::Elf(error.to_string())
-    }
-}
-
-/// Refuses more of something than there may be.
-pub(crate) fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), ObjectError> {
-    if count > most { Err(ObjectError::TooMany { what, most }) } else { Ok(()) }
-}
 
 /// What a section is to aya-obj, which goes by its name first (`EbpfSectionKind::from_name`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

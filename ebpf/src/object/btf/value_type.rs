@@ -1,14 +1,16 @@
-//! `Look`: a type as one who writes a value of it sees it, and how it is called.
+//! `ValueType`: a type as one who writes a value of it sees it, and how it is called.
 
 use super::{
-    Btf, BtfError, KIND_ARRAY, KIND_ENUM, KIND_ENUM64, KIND_FLOAT, KIND_INT, KIND_PTR, KIND_STRUCT, KIND_UNION,
-    MAX_DEPTH, Result, TRANSPARENT, Type, word,
+    Btf, BtfError, KIND_ARRAY, KIND_ENUM, KIND_ENUM64, KIND_FLOAT, KIND_INT, KIND_PTR, KIND_STRUCT, KIND_UNION, Result,
+    TRANSPARENT, Type, word,
 };
 use sockeye_crds::names::printable;
 
+use crate::object::limits::MAX_TYPE_DEPTH;
+
 /// A type, with typedefs and qualifiers taken away.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Look<'a> {
+pub(crate) struct ValueType<'a> {
     /// Its first name: of the outermost typedef, or its own.
     pub(crate) name: &'a str,
     /// Whether that is a typedef's.
@@ -69,16 +71,16 @@ pub(crate) struct Member<'a> {
 
 impl<'a> Btf<'a> {
     /// Looks at a type.
-    pub(crate) fn look(&self, mut id: u32) -> Result<Look<'a>> {
+    pub(crate) fn value_type(&self, mut id: u32) -> Result<ValueType<'a>> {
         let (mut first, mut is_alias, mut big_endian) = ("", false, false);
-        for _ in 0..MAX_DEPTH {
+        for _ in 0..MAX_TYPE_DEPTH {
             let one = self.get(id)?;
             let name = self.name(one.name)?;
             if first.is_empty() {
                 first = name;
             }
             if !TRANSPARENT.contains(&one.kind) {
-                return Ok(Look { name: first, is_alias, big_endian, form: Form::of(&one, name)? });
+                return Ok(ValueType { name: first, is_alias, big_endian, form: Form::of(&one, name)? });
             }
             is_alias |= !first.is_empty();
             big_endian |= matches!(name, "__be16" | "__be32" | "__be64");
@@ -88,14 +90,16 @@ impl<'a> Btf<'a> {
     }
 
     /// A type as C writes it.
-    pub(crate) fn called(&self, id: u32) -> String {
-        let Ok(Look { name, is_alias, form, .. }) = self.look(id) else { return "a type that is not known".to_owned() };
+    pub(crate) fn c_name(&self, id: u32) -> String {
+        let Ok(ValueType { name, is_alias, form, .. }) = self.value_type(id) else {
+            return "a type that is not known".to_owned();
+        };
         let tag = match form {
             Form::Array { element, len } if name.is_empty() => {
                 // An array of arrays is written the other way round; here it is enough to know its element.
-                return match self.look(element) {
-                    Ok(Look { form: Form::Array { .. }, .. }) => format!("an array of {len} arrays"),
-                    _ => format!("{}[{len}]", self.called(element)),
+                return match self.value_type(element) {
+                    Ok(ValueType { form: Form::Array { .. }, .. }) => format!("an array of {len} arrays"),
+                    _ => format!("{}[{len}]", self.c_name(element)),
                 };
             }
             Form::Other(what) => return what.to_owned(),

@@ -1,14 +1,15 @@
-//! `Btf`: the types in an object's `.BTF`, as far as map definitions need them (Documentation/bpf/btf.rst). [`look`] has
+//! `Btf`: the types in an object's `.BTF`, as far as map definitions need them (Documentation/bpf/btf.rst). [`value_type`] has
 //! them as one who writes a value of a type needs them.
 //!
 //! Every read is bounded by the section, every walk by a count: damaged BTF is an error, never a panic or a loop. What the
 //! kernel refuses in any BTF, and what aya-obj would trip over, is refused here.
 
-pub(crate) mod look;
+pub(crate) mod ext;
+pub(crate) mod value_type;
 
 use std::{collections::BTreeMap, ffi::CStr};
 
-use crate::elf::MAX_SECTIONS;
+use crate::object::limits::{MAX_LINKAGE, MAX_MAP_FIELDS, MAX_NAME, MAX_SECTIONS, MAX_TYPE_DEPTH, MAX_TYPES};
 
 /// What is wrong with the BTF.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,18 +66,6 @@ const KIND_DECL_TAG: u8 = 17;
 const KIND_ENUM64: u8 = 19;
 /// typedef, volatile, const, restrict and type tags stand for the type they name.
 const TRANSPARENT: [u8; 5] = [KIND_TYPEDEF, 9, 10, 11, 18];
-
-/// A chain of typedefs may be so long (the kernel's MAX_RESOLVE_DEPTH is 32).
-const MAX_DEPTH: usize = 32;
-/// The kernel takes no more types than this (BTF_MAX_TYPE).
-const MAX_TYPES: usize = 0x000f_ffff;
-/// A name has at most so many bytes, as in the kernel (KSYM_NAME_LEN). Strings that are no names, lines of source, may have
-/// more; but many names that share one long end would be read for a minute.
-const MAX_NAME: usize = 512;
-/// A map's definition has eight fields or so.
-const MAX_MEMBERS: usize = 64;
-/// A variable is static, global or extern. aya-obj reads the number into a Rust enum.
-const MAX_LINKAGE: u32 = 2;
 
 type Result<T> = std::result::Result<T, BtfError>;
 
@@ -167,7 +156,7 @@ impl<'a> Btf<'a> {
         if composite.kind != KIND_STRUCT {
             return Err(BtfError("a map's definition is no struct"));
         }
-        if composite.vlen > MAX_MEMBERS {
+        if composite.vlen > MAX_MAP_FIELDS {
             return Err(BtfError("a map's definition has too many fields"));
         }
         let field = |(i, m): (usize, &'a [u8])| {
@@ -207,7 +196,7 @@ impl<'a> Btf<'a> {
     pub fn size(&self, id: u32) -> Result<u32> {
         let mut count = 1u64;
         let mut id = id;
-        for _ in 0..MAX_DEPTH {
+        for _ in 0..MAX_TYPE_DEPTH {
             let one = self.resolve(id)?;
             let size = match one.kind {
                 KIND_INT | KIND_STRUCT | KIND_UNION | KIND_ENUM | KIND_ENUM64 | KIND_FLOAT => {
@@ -233,7 +222,7 @@ impl<'a> Btf<'a> {
     }
 
     fn resolve(&self, mut id: u32) -> Result<Type<'a>> {
-        for _ in 0..MAX_DEPTH {
+        for _ in 0..MAX_TYPE_DEPTH {
             let one = self.get(id)?;
             if !TRANSPARENT.contains(&one.kind) {
                 return Ok(one);

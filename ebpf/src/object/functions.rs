@@ -8,21 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SymbolIndex, SymbolKind};
 
-use crate::{
-    btf::word,
-    btf_ext::Ext,
-    elf::{Elf, ObjectError, Role, at_most},
+use crate::object::{
+    btf::{ext::Ext, word},
+    elf::{Elf, Role},
+    error::ObjectError,
+    limits::{MAX_FUNCTIONS, MAX_LINKED, MAX_PROGRAMS, MAX_RECORDS, at_most},
     maps::Map,
 };
-
-/// So many functions are more than any object has (a program can have 256). Linking goes as deep, on a stack of 2 MiB.
-const MAX_FUNCTIONS: usize = 512;
-/// So many programs are more than any object has.
-const MAX_PROGRAMS: usize = 64;
-/// All programs together, each with all that it calls, have at most so many instructions.
-const MAX_LINKED: usize = 1 << 19;
-/// The records and relocations of a section, taken once for each function in it, are at most so many.
-const MAX_WORK: usize = 1 << 20;
 
 /// Where a function is: its section's index and its address there.
 type Place = (usize, u64);
@@ -103,7 +95,7 @@ impl<'a> Functions<'a> {
         }
         at_most("programs", all.iter().filter(|function| function.is_program).count(), MAX_PROGRAMS)?;
         let work = all.iter().filter_map(|function| code.get(&function.place.0)).map(|(.., records)| records).sum();
-        at_most("lines and relocations, by function", work, MAX_WORK)?;
+        at_most("lines and relocations, by function", work, MAX_RECORDS)?;
         Ok(Self { all, by_place, relocations, sections })
     }
 

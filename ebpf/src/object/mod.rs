@@ -12,6 +12,14 @@
 //! | numbers read into Rust enums: a map's pinning, a variable's linkage | be undefined | `maps`, `btf` |
 //! | all the kernel's types searched for each type of a CO-RE relocation | take for ever | `btf_ext` |
 
+pub mod btf;
+pub(crate) mod elf;
+mod error;
+mod functions;
+mod limits;
+pub(crate) mod maps;
+mod slots;
+
 use std::collections::BTreeSet;
 
 use sockeye_crds::{
@@ -19,16 +27,14 @@ use sockeye_crds::{
     names::{is_pin_name, pin_name},
 };
 
-use crate::{
-    btf::{Btf, BtfError},
-    btf_ext::Ext,
-    code::Functions,
-    contain::contain,
-    elf::{self, Elf, ObjectError, section_data},
-    maps::{self, Map},
-    section,
-    slots::{self, Slots},
+use self::{
+    btf::{Btf, BtfError, ext::Ext},
+    elf::{Elf, section_data},
+    functions::Functions,
+    maps::Map,
 };
+pub use self::{error::ObjectError, slots::Slots};
+use crate::{contain::contain, kinds::section};
 
 /// What an object holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! Aliases: names under which aya-obj is given sections that it does not know (`ProgramSection::from_str`) and the kernel does.
-//! It does nothing with a section's type but refuse what it does not know: the agent takes that from [`crate::section`]. Pure.
+//! It does nothing with a section's type but refuse what it does not know: the agent takes that from [`crate::kinds::section`]. Pure.
 //!
 //! An alias is as long as the name, so that nothing in the file moves, and differs before the first `/` alone: linkers let names
 //! share their ends, and a function may be called as its section ends. What it begins with takes any rest, and is no socket's or
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use object::{Object as _, ObjectSection as _, SectionKind};
 
-use crate::elf::{Elf, ObjectError};
+use crate::object::{ObjectError, elf::Elf};
 
 /// The name that aya-obj is to see instead, for a section that it does not know.
 pub(crate) fn of(section: &str) -> Option<String> {

@@ -5,13 +5,14 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionIndex};
 use sockeye_crds::{MapDefinition, MapInfo};
 
 use crate::{
-    btf::{Btf, BtfError, Field, word},
-    elf::{Elf, ElfSection, ObjectError, Role, at_most},
-    map_type,
+    kinds::map_type,
+    object::{
+        btf::{Btf, BtfError, Field, word},
+        elf::{Elf, ElfSection, Role},
+        error::ObjectError,
+        limits::{MAX_MAPS, at_most},
+    },
 };
-
-/// So many maps are more than any object has (a program can use 64).
-const MAX_MAPS: usize = 128;
 
 /// A map, and where the instructions' relocations find it.
 #[derive(Clone, Debug)]

@@ -13,12 +13,17 @@ use sockeye_crds::{
 };
 
 use crate::{
-    btf::Btf,
     contain::contain,
-    elf::{self, Elf, ObjectError, section_data},
-    encode::{Encoder, Mistake, field, shown},
-    maps::{self, Map},
-    number::prefix,
+    object::{
+        ObjectError,
+        btf::Btf,
+        elf::{self, Elf, section_data},
+        maps::{self, Map},
+    },
+    values::{
+        encode::{Encoder, Mistake, field, shown},
+        number::prefix,
+    },
 };
 
 /// What is set may have so many bytes in all: a hostile object says how large its types are.

@@ -1,17 +1,25 @@
-//! `Forge`: an ELF object for BPF written field by field, so that it can say what no compiler says.
+//! `ElfBuilder` and `BtfBuilder` write an ELF object for BPF field by field, so that it can hold what no compiler emits.
 
-/// Section types and symbol kinds.
+/// Section type: bytes in the file.
 pub const PROGBITS: u32 = 1;
+/// Section type: zeroes that the file does not hold.
 pub const NOBITS: u32 = 8;
+/// Section type: relocations.
 pub const REL: u32 = 9;
+/// Section type: compact relocations, of one byte or more each.
 pub const CREL: u32 = 0x4000_0014;
+/// Symbol info: a global function.
 pub const FUNC: u8 = 0x12;
+/// Symbol info: a global variable.
 pub const OBJECT: u8 = 0x11;
+/// Symbol info: a section.
 pub const SECTION: u8 = 0x03;
-/// Allocated and executable; allocated and written.
+/// Section flags: allocated and executable.
 pub const CODE: u64 = 6;
+/// Section flags: allocated and written.
 pub const DATA: u64 = 3;
 
+#[derive(Debug)]
 struct Section {
     name: u32,
     kind: u32,
@@ -21,24 +29,32 @@ struct Section {
     bytes: Vec<u8>,
 }
 
-/// An object in the making. Section 1 holds all strings, section 2 the symbols.
-pub struct Forge {
+/// An ELF object. Section 1 holds all strings, section 2 the symbols.
+#[derive(Debug)]
+pub struct ElfBuilder {
     strings: Vec<u8>,
     symbols: Vec<u8>,
     sections: Vec<Section>,
 }
 
+/// The index of the first section that a test adds: the licence.
 const FIRST: usize = 3;
 
-impl Forge {
-    /// With a licence and nothing else.
+impl Default for ElfBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ElfBuilder {
+    /// Starts an object that has a licence and nothing else.
     pub fn new() -> Self {
-        let mut forge = Self { strings: vec![0], symbols: vec![0; 24], sections: Vec::new() };
-        forge.section("license", PROGBITS, DATA, b"GPL\0".to_vec());
-        forge
+        let mut elf = Self { strings: vec![0], symbols: vec![0; 24], sections: Vec::new() };
+        elf.section("license", PROGBITS, DATA, b"GPL\0".to_vec());
+        elf
     }
 
-    /// Where a text stands among the strings.
+    /// Adds a string and returns its offset.
     pub fn string(&mut self, text: impl AsRef<[u8]>) -> u32 {
         let at = self.strings.len() as u32;
         self.strings.extend_from_slice(text.as_ref());
@@ -46,38 +62,38 @@ impl Forge {
         at
     }
 
-    /// A section; gives its index.
+    /// Adds a section and returns its index.
     pub fn section(&mut self, name: impl AsRef<[u8]>, kind: u32, flags: u64, bytes: Vec<u8>) -> u16 {
         let name = self.string(name);
         self.section_named_at(name, kind, flags, bytes)
     }
 
-    /// A section whose name stands there.
+    /// Adds a section whose name is at an offset in the strings.
     pub fn section_named_at(&mut self, name: u32, kind: u32, flags: u64, bytes: Vec<u8>) -> u16 {
         self.sections.push(Section { name, kind, flags, size: bytes.len() as u64, info: 0, bytes });
         (FIRST + self.sections.len() - 1) as u16
     }
 
-    /// A section that says it has so many bytes, and holds none.
+    /// Adds a section that has a size and no bytes, and returns its index.
     pub fn empty_section(&mut self, name: &str, size: u64) -> u16 {
         let index = self.section(name, NOBITS, DATA, Vec::new());
         self.sections.last_mut().unwrap().size = size;
         index
     }
 
-    /// Relocations of a section, as their table's bytes.
+    /// Adds the relocation table of a section.
     pub fn relocations(&mut self, of: u16, kind: u32, bytes: Vec<u8>) {
         let index = self.section(".rel", kind, 0, bytes);
         self.sections[usize::from(index) - FIRST].info = u32::from(of);
     }
 
-    /// A symbol; gives its index.
+    /// Adds a symbol and returns its index.
     pub fn symbol(&mut self, name: impl AsRef<[u8]>, info: u8, section: u16, value: u64, size: u64) -> u32 {
         let name = self.string(name);
         self.symbol_named_at(name, info, section, value, size)
     }
 
-    /// A symbol whose name stands there.
+    /// Adds a symbol whose name is at an offset in the strings.
     pub fn symbol_named_at(&mut self, name: u32, info: u8, section: u16, value: u64, size: u64) -> u32 {
         let index = self.symbols.len() / 24;
         self.symbols.extend(name.to_le_bytes());
@@ -88,14 +104,14 @@ impl Forge {
         index as u32
     }
 
-    /// A sockops program of that name, which only returns; in a section of its own.
+    /// Adds a sockops program that returns at once, in a section of its own, and returns the section's index.
     pub fn program(&mut self, name: impl AsRef<[u8]>) -> u16 {
         let section = self.section("sockops", PROGBITS, CODE, [mov0(), exit()].concat());
         self.symbol(name, FUNC, section, 0, 16);
         section
     }
 
-    /// The file.
+    /// Returns the file's bytes.
     pub fn build(self) -> Vec<u8> {
         let Self { strings, symbols, sections } = self;
         let plain =
@@ -136,48 +152,60 @@ impl Forge {
     }
 }
 
-/// An instruction.
+/// Encodes an instruction.
 pub fn instruction(code: u8, registers: u8, immediate: i32) -> Vec<u8> {
     let mut bytes = vec![code, registers, 0, 0];
     bytes.extend(immediate.to_le_bytes());
     bytes
 }
 
+/// Encodes `r0 = 0`.
 pub fn mov0() -> Vec<u8> {
     instruction(0xb7, 0, 0)
 }
 
+/// Encodes `exit`.
 pub fn exit() -> Vec<u8> {
     instruction(0x95, 0, 0)
 }
 
-/// A call of another function of the object, so many instructions on from the next one.
+/// Encodes a call of a function in the same section, by its distance from the next instruction.
 pub fn call(distance: i32) -> Vec<u8> {
     instruction(0x85, 0x10, distance)
 }
 
-/// An entry of a table of relocations: of a call, or of an address.
+/// Encodes a relocation of a call or of an address.
 pub fn relocation(offset: u64, symbol: u32, is_call: bool) -> Vec<u8> {
     let kind = if is_call { 10 } else { 1 };
     words(&[offset as u32, (offset >> 32) as u32, kind, symbol])
 }
 
+/// Encodes 32-bit words in little-endian order.
 pub fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// BTF in the making.
-pub struct Types {
+/// The types of an object: a `.BTF` section.
+#[derive(Debug)]
+pub struct BtfBuilder {
     strings: Vec<u8>,
     types: Vec<u32>,
     count: u32,
 }
 
-impl Types {
+impl Default for BtfBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BtfBuilder {
+    /// Starts a section without types.
     pub fn new() -> Self {
         Self { strings: vec![0], types: Vec::new(), count: 0 }
     }
 
+    /// Adds a string and returns its offset.
     pub fn string(&mut self, text: impl AsRef<[u8]>) -> u32 {
         let at = self.strings.len() as u32;
         self.strings.extend_from_slice(text.as_ref());
@@ -185,7 +213,7 @@ impl Types {
         at
     }
 
-    /// A type; gives its ID.
+    /// Adds a type and returns its ID.
     pub fn add(&mut self, name: u32, kind: u32, vlen: u32, size_or_type: u32, rest: &[u32]) -> u32 {
         self.types.extend([name, kind << 24 | vlen, size_or_type]);
         self.types.extend(rest);
@@ -193,12 +221,13 @@ impl Types {
         self.count
     }
 
-    /// `__uint(_, value)`: a pointer to an array of so many.
+    /// Adds what `__uint(_, value)` declares, a pointer to an array of `value` elements, and returns its ID.
     pub fn uint(&mut self, value: u32) -> u32 {
         let array = self.add(0, 3, 0, 0, &[1, 1, value]);
         self.add(0, 2, 0, array, &[])
     }
 
+    /// Returns the section's bytes.
     pub fn build(self) -> Vec<u8> {
         let Self { strings, types, count: _ } = self;
         let len = 4 * types.len() as u32;
@@ -209,7 +238,7 @@ impl Types {
     }
 }
 
-/// `.BTF.ext` of three parts, each its record size and words.
+/// Encodes a `.BTF.ext` section of three parts, each a record size and its words.
 pub fn ext(parts: [(u32, Vec<u32>); 3]) -> Vec<u8> {
     let mut header = vec![0x0001_eb9f, 32];
     let mut body = Vec::new();

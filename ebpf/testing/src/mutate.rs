@@ -1,7 +1,9 @@
 //! `Mutant`: an object as a stranger might write it. Made of a seed, damaged where damage matters, by a number alone: the
 //! same number gives the same bytes, so that any failure can be made again. For tests and the fuzz target.
 
-use crate::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
+
+use crate::random::Rng;
 
 /// A valid object, and the programs that a spec for it names.
 #[derive(Clone, Copy, Debug)]
@@ -44,68 +46,32 @@ pub struct Mutant {
 /// The mutant of that number.
 pub fn mutant(case: u64) -> Mutant {
     let seed = SEEDS[(case % SEEDS.len() as u64) as usize];
-    let mut dice = Dice(case);
+    let mut rng = Rng(case);
     let mut bytes = seed.bytes.to_vec();
-    for _ in 0..=dice.below(4) {
-        mutate(&mut bytes, &mut dice);
+    for _ in 0..=rng.below(4) {
+        mutate(&mut bytes, &mut rng);
     }
     Mutant { seed, bytes }
 }
 
 /// Damages an object once.
-pub fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
-    match dice.below(20) {
-        0 | 1 => any_bytes(bytes, dice),
-        2 => file_header(bytes, dice),
-        3 | 4 => section_header(bytes, dice),
-        5 => two_sections(bytes, dice),
-        6 | 7 => symbol(bytes, dice),
-        8 | 9 => relocation(bytes, dice),
-        10 => words_of(bytes, dice, ".BTF", 24),
-        11 | 12 => btf_type(bytes, dice),
-        13 => words_of(bytes, dice, ".BTF.ext", 32),
-        14 => words_of(bytes, dice, ".BTF.ext", usize::MAX),
-        15 => words_of(bytes, dice, "maps", usize::MAX),
-        16 => instruction(bytes, dice),
-        17 => name(bytes, dice),
-        18 => length(bytes, dice),
-        _ => splice(bytes, dice),
-    }
-}
-
-/// A small generator (splitmix64).
-#[derive(Clone, Debug)]
-pub struct Dice(pub u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below that one; 0 where that is 0.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.roll() % end.max(1) as u64) as usize
-    }
-
-    fn one<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
-    /// A number that parsers get wrong, or one near `here`.
-    fn number(&mut self, here: u64, len: usize) -> u64 {
-        match self.below(8) {
-            0 => here ^ (1 << self.below(64)),
-            1 => here.wrapping_add(self.below(17) as u64).wrapping_sub(8),
-            2 => self.below(len) as u64,
-            3 => self.below(128) as u64,
-            4 => (len as u64).wrapping_add(self.below(17) as u64).wrapping_sub(8),
-            5 => self.one(&[0, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_fff8, 0xffff_ffff]),
-            6 => self.one(&[1 << 20, 1 << 31, 1 << 32, 1 << 63, u64::MAX, u64::MAX - 7, i64::MAX as u64]),
-            _ => self.roll(),
-        }
+pub fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    match rng.below(20) {
+        0 | 1 => any_bytes(bytes, rng),
+        2 => file_header(bytes, rng),
+        3 | 4 => section_header(bytes, rng),
+        5 => two_sections(bytes, rng),
+        6 | 7 => symbol(bytes, rng),
+        8 | 9 => relocation(bytes, rng),
+        10 => words_of(bytes, rng, ".BTF", 24),
+        11 | 12 => btf_type(bytes, rng),
+        13 => words_of(bytes, rng, ".BTF.ext", 32),
+        14 => words_of(bytes, rng, ".BTF.ext", usize::MAX),
+        15 => words_of(bytes, rng, "maps", usize::MAX),
+        16 => instruction(bytes, rng),
+        17 => name(bytes, rng),
+        18 => length(bytes, rng),
+        _ => splice(bytes, rng),
     }
 }
 
@@ -119,8 +85,8 @@ fn put(bytes: &mut [u8], at: usize, width: usize, value: u64) {
     place.copy_from_slice(&value.to_le_bytes()[..place.len()]);
 }
 
-fn change(bytes: &mut [u8], at: usize, width: usize, dice: &mut Dice) {
-    let value = dice.number(get(bytes, at, width), bytes.len());
+fn change(bytes: &mut [u8], at: usize, width: usize, rng: &mut Rng) {
+    let value = rng.number(get(bytes, at, width), bytes.len());
     put(bytes, at, width, value);
 }
 
@@ -155,48 +121,48 @@ fn named(bytes: &[u8], name: &str) -> Option<Section> {
     })
 }
 
-fn of_kind(bytes: &[u8], dice: &mut Dice, kinds: &[u64]) -> Option<Section> {
+fn of_kind(bytes: &[u8], rng: &mut Rng, kinds: &[u64]) -> Option<Section> {
     let all: Vec<Section> = sections(bytes).into_iter().filter(|s| kinds.contains(&s.kind) && s.size > 0).collect();
-    (!all.is_empty()).then(|| dice.one(&all))
+    (!all.is_empty()).then(|| rng.pick(&all))
 }
 
-fn any_bytes(bytes: &mut [u8], dice: &mut Dice) {
-    for _ in 0..=dice.below(4) {
-        let width = dice.one(&[1, 1, 2, 4, 8]);
-        let at = dice.below(bytes.len());
-        change(bytes, at, width, dice);
+fn any_bytes(bytes: &mut [u8], rng: &mut Rng) {
+    for _ in 0..=rng.below(4) {
+        let width = rng.pick(&[1, 1, 2, 4, 8]);
+        let at = rng.below(bytes.len());
+        change(bytes, at, width, rng);
     }
 }
 
-fn file_header(bytes: &mut [u8], dice: &mut Dice) {
-    let (at, width) = dice.one(&[(4, 1), (5, 1), (0x10, 2), (0x12, 2), (0x28, 8), (0x3a, 2), (0x3c, 2), (0x3e, 2)]);
-    change(bytes, at, width, dice);
+fn file_header(bytes: &mut [u8], rng: &mut Rng) {
+    let (at, width) = rng.pick(&[(4, 1), (5, 1), (0x10, 2), (0x12, 2), (0x28, 8), (0x3a, 2), (0x3c, 2), (0x3e, 2)]);
+    change(bytes, at, width, rng);
 }
 
-fn section_header(bytes: &mut [u8], dice: &mut Dice) {
+fn section_header(bytes: &mut [u8], rng: &mut Rng) {
     let all = sections(bytes);
     if all.is_empty() {
         return;
     }
     let fields = [(0, 4), (4, 4), (8, 8), (0x10, 8), (0x18, 8), (0x20, 8), (0x28, 4), (0x2c, 4), (0x30, 8), (0x38, 8)];
-    let (at, width) = dice.one(&fields);
-    let header = dice.one(&all).header;
-    if at == 4 && dice.below(2) == 0 {
+    let (at, width) = rng.pick(&fields);
+    let header = rng.pick(&all).header;
+    if at == 4 && rng.below(2) == 0 {
         // PROGBITS, SYMTAB, STRTAB, RELA, NOBITS, REL, SYMTAB_SHNDX, CREL
-        return put(bytes, header + 4, 4, dice.one(&[1, 2, 3, 4, 8, 9, 18, 0x4000_0014]));
+        return put(bytes, header + 4, 4, rng.pick(&[1, 2, 3, 4, 8, 9, 18, 0x4000_0014]));
     }
-    change(bytes, header + at, width, dice);
+    change(bytes, header + at, width, rng);
 }
 
 /// Two headers change places, or one says what the other says.
-fn two_sections(bytes: &mut [u8], dice: &mut Dice) {
+fn two_sections(bytes: &mut [u8], rng: &mut Rng) {
     let all = sections(bytes);
     if all.is_empty() {
         return;
     }
-    let (one, other) = (dice.one(&all).header, dice.one(&all).header);
+    let (one, other) = (rng.pick(&all).header, rng.pick(&all).header);
     // Whole, or only where the bytes are.
-    let (from, width) = dice.one(&[(0, 64), (0x18, 16), (4, 60)]);
+    let (from, width) = rng.pick(&[(0, 64), (0x18, 16), (4, 60)]);
     for at in (from..from + width).step_by(4) {
         let (a, b) = (get(bytes, one + at, 4), get(bytes, other + at, 4));
         put(bytes, one + at, 4, b);
@@ -206,45 +172,45 @@ fn two_sections(bytes: &mut [u8], dice: &mut Dice) {
     }
 }
 
-fn symbol(bytes: &mut [u8], dice: &mut Dice) {
-    let Some(table) = of_kind(bytes, dice, &[2]) else { return };
-    let at = table.offset.wrapping_add(24 * dice.below(table.size / 24));
-    let (field, width) = dice.one(&[(0, 4), (4, 1), (4, 1), (5, 1), (6, 2), (6, 2), (8, 8), (8, 8), (16, 8)]);
+fn symbol(bytes: &mut [u8], rng: &mut Rng) {
+    let Some(table) = of_kind(bytes, rng, &[2]) else { return };
+    let at = table.offset.wrapping_add(24 * rng.below(table.size / 24));
+    let (field, width) = rng.pick(&[(0, 4), (4, 1), (4, 1), (5, 1), (6, 2), (6, 2), (8, 8), (8, 8), (16, 8)]);
     if field == 4 {
         // Local, global or weak; no type, object, function, section or file.
-        let info = dice.one(&[0u64, 0x10, 0x20]) | dice.below(5) as u64;
+        let info = rng.pick(&[0u64, 0x10, 0x20]) | rng.below(5) as u64;
         return put(bytes, at.wrapping_add(4), 1, info);
     }
     if field == 6 {
-        let index = dice.below(sections(bytes).len() + 1) as u64;
+        let index = rng.below(sections(bytes).len() + 1) as u64;
         return put(bytes, at.wrapping_add(6), 2, index);
     }
-    change(bytes, at.wrapping_add(field), width, dice);
+    change(bytes, at.wrapping_add(field), width, rng);
 }
 
-fn relocation(bytes: &mut [u8], dice: &mut Dice) {
-    let Some(table) = of_kind(bytes, dice, &[9, 4]) else { return };
+fn relocation(bytes: &mut [u8], rng: &mut Rng) {
+    let Some(table) = of_kind(bytes, rng, &[9, 4]) else { return };
     let each = if table.kind == 4 { 24 } else { 16 };
-    let at = table.offset.wrapping_add(each * dice.below(table.size / each));
-    match dice.below(4) {
-        0 => put(bytes, at, 8, 8 * dice.below(128) as u64),
-        1 => put(bytes, at.wrapping_add(12), 4, dice.below(64) as u64),
-        2 => put(bytes, at.wrapping_add(8), 4, dice.one(&[0, 1, 2, 3, 4, 10, 255])),
-        _ => change(bytes, at.wrapping_add(dice.one(&[0, 8, 12])), dice.one(&[4, 8]), dice),
+    let at = table.offset.wrapping_add(each * rng.below(table.size / each));
+    match rng.below(4) {
+        0 => put(bytes, at, 8, 8 * rng.below(128) as u64),
+        1 => put(bytes, at.wrapping_add(12), 4, rng.below(64) as u64),
+        2 => put(bytes, at.wrapping_add(8), 4, rng.pick(&[0, 1, 2, 3, 4, 10, 255])),
+        _ => change(bytes, at.wrapping_add(rng.pick(&[0, 8, 12])), rng.pick(&[4, 8]), rng),
     }
 }
 
 /// Some words of a section, within its first `most` bytes.
-fn words_of(bytes: &mut [u8], dice: &mut Dice, name: &str, most: usize) {
+fn words_of(bytes: &mut [u8], rng: &mut Rng, name: &str, most: usize) {
     let Some(section) = named(bytes, name) else { return };
-    for _ in 0..=dice.below(3) {
-        let at = section.offset.wrapping_add(4 * dice.below(section.size.min(most) / 4));
-        change(bytes, at, 4, dice);
+    for _ in 0..=rng.below(3) {
+        let at = section.offset.wrapping_add(4 * rng.below(section.size.min(most) / 4));
+        change(bytes, at, 4, rng);
     }
 }
 
 /// A word of a type, half of the time to something that could be there.
-fn btf_type(bytes: &mut [u8], dice: &mut Dice) {
+fn btf_type(bytes: &mut [u8], rng: &mut Rng) {
     let Some(section) = named(bytes, ".BTF") else { return };
     let header = |at: usize| get(bytes, section.offset.wrapping_add(at), 4) as usize;
     let (start, len) = (header(4).wrapping_add(header(8)), header(12));
@@ -266,32 +232,32 @@ fn btf_type(bytes: &mut [u8], dice: &mut Dice) {
     if types.is_empty() {
         return;
     }
-    let (at, info, rest) = dice.one(&types);
-    let field = at.wrapping_add(4 * dice.below(3 + rest / 4));
-    match dice.below(6) {
-        0 => put(bytes, at.wrapping_add(4), 4, (dice.below(21) << 24) as u64 | info & 0xffff),
-        1 => put(bytes, at.wrapping_add(4), 4, info & !0xffff | dice.below(5) as u64),
+    let (at, info, rest) = rng.pick(&types);
+    let field = at.wrapping_add(4 * rng.below(3 + rest / 4));
+    match rng.below(6) {
+        0 => put(bytes, at.wrapping_add(4), 4, (rng.below(21) << 24) as u64 | info & 0xffff),
+        1 => put(bytes, at.wrapping_add(4), 4, info & !0xffff | rng.below(5) as u64),
         2 => put(bytes, at.wrapping_add(4), 4, info ^ 1 << 31),
-        3 => put(bytes, field, 4, dice.below(types.len() + 2) as u64),
-        _ => change(bytes, field, 4, dice),
+        3 => put(bytes, field, 4, rng.below(types.len() + 2) as u64),
+        _ => change(bytes, field, 4, rng),
     }
 }
 
-fn instruction(bytes: &mut [u8], dice: &mut Dice) {
+fn instruction(bytes: &mut [u8], rng: &mut Rng) {
     let code =
         sections(bytes).into_iter().filter(|s| s.kind == 1 && get(bytes, s.header + 8, 8) & 4 != 0 && s.size > 0);
     let code: Vec<Section> = code.collect();
     if code.is_empty() {
         return;
     }
-    let section = dice.one(&code);
-    let at = section.offset.wrapping_add(8 * dice.below(section.size / 8));
-    match dice.below(4) {
+    let section = rng.pick(&code);
+    let at = section.offset.wrapping_add(8 * rng.below(section.size / 8));
+    match rng.below(4) {
         // Calls, an address, moves, a load, a store, an atomic, jumps, an exit.
-        0 => put(bytes, at, 1, dice.one(&[0x85, 0x85, 0x18, 0xb7, 0xbf, 0x79, 0x7b, 0xdb, 0x05, 0x15, 0x95, 0x00])),
-        1 => put(bytes, at.wrapping_add(1), 1, dice.one(&[0x00, 0x10, 0x20, 0x11, 0x21, 0xff])),
-        2 => put(bytes, at.wrapping_add(4), 4, dice.number(0, section.size / 8)),
-        _ => change(bytes, at.wrapping_add(dice.one(&[0, 2, 4])), dice.one(&[1, 2, 4]), dice),
+        0 => put(bytes, at, 1, rng.pick(&[0x85, 0x85, 0x18, 0xb7, 0xbf, 0x79, 0x7b, 0xdb, 0x05, 0x15, 0x95, 0x00])),
+        1 => put(bytes, at.wrapping_add(1), 1, rng.pick(&[0x00, 0x10, 0x20, 0x11, 0x21, 0xff])),
+        2 => put(bytes, at.wrapping_add(4), 4, rng.number(0, section.size / 8)),
+        _ => change(bytes, at.wrapping_add(rng.pick(&[0, 2, 4])), rng.pick(&[1, 2, 4]), rng),
     }
 }
 
@@ -299,37 +265,37 @@ fn instruction(bytes: &mut [u8], dice: &mut Dice) {
 const NAMES: [&[u8]; 8] =
     [b"..", b"../../x", b".", b"a.b", b"\x1b[2J", b"\n\r\t", b"\xff\xfe\xc0", "\u{202e}\u{0}".as_bytes()];
 
-fn name(bytes: &mut [u8], dice: &mut Dice) {
-    let table = if dice.below(3) == 0 { named(bytes, ".BTF") } else { of_kind(bytes, dice, &[3]) };
+fn name(bytes: &mut [u8], rng: &mut Rng) {
+    let table = if rng.below(3) == 0 { named(bytes, ".BTF") } else { of_kind(bytes, rng, &[3]) };
     let Some(table) = table else { return };
-    let at = table.offset.wrapping_add(dice.below(table.size));
-    for (i, byte) in dice.one(&NAMES).iter().enumerate() {
+    let at = table.offset.wrapping_add(rng.below(table.size));
+    for (i, byte) in rng.pick(&NAMES).iter().enumerate() {
         put(bytes, at.wrapping_add(i), 1, u64::from(*byte));
     }
 }
 
-fn length(bytes: &mut Vec<u8>, dice: &mut Dice) {
-    match dice.below(3) {
-        0 => bytes.truncate(dice.below(bytes.len())),
-        1 => bytes.resize(bytes.len() + dice.below(4096), dice.one(&[0, 0xff, 0x41])),
-        _ => drop(bytes.drain(..dice.below(bytes.len()).min(64))),
+fn length(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    match rng.below(3) {
+        0 => bytes.truncate(rng.below(bytes.len())),
+        1 => bytes.resize(bytes.len() + rng.below(4096), rng.pick(&[0, 0xff, 0x41])),
+        _ => drop(bytes.drain(..rng.below(bytes.len()).min(64))),
     }
 }
 
 /// A section's bytes are another object's, which may be longer.
-fn splice(bytes: &mut Vec<u8>, dice: &mut Dice) {
-    let donor = dice.one(&SEEDS).bytes;
+fn splice(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    let donor = rng.pick(&SEEDS).bytes;
     let (all, theirs) = (sections(bytes), sections(donor));
     if all.is_empty() {
         return;
     }
-    let (section, other) = (dice.one(&all), dice.one(&theirs));
+    let (section, other) = (rng.pick(&all), rng.pick(&theirs));
     let Some(new) = other.offset.checked_add(other.size).and_then(|end| donor.get(other.offset..end)) else { return };
     let end = bytes.len() as u64;
     bytes.extend_from_slice(new);
     put(bytes, section.header + 0x18, 8, end);
     put(bytes, section.header + 0x20, 8, new.len() as u64);
-    if dice.below(2) == 0 {
+    if rng.below(2) == 0 {
         put(bytes, section.header + 4, 4, other.kind);
     }
 }
@@ -348,21 +314,21 @@ mod tests {
 
     #[test]
     fn every_kind_of_damage_meets_what_it_is_for() {
-        let mut dice = Dice(0);
+        let mut rng = Rng(0);
         let seed = fixtures::EVERYTHING;
-        let kinds: [fn(&mut Vec<u8>, &mut Dice); 7] = [
-            |bytes, dice| section_header(bytes, dice),
-            |bytes, dice| symbol(bytes, dice),
-            |bytes, dice| relocation(bytes, dice),
-            |bytes, dice| words_of(bytes, dice, ".BTF.ext", 32),
-            |bytes, dice| btf_type(bytes, dice),
-            |bytes, dice| instruction(bytes, dice),
-            |bytes, dice| name(bytes, dice),
+        let kinds: [fn(&mut Vec<u8>, &mut Rng); 7] = [
+            |bytes, rng| section_header(bytes, rng),
+            |bytes, rng| symbol(bytes, rng),
+            |bytes, rng| relocation(bytes, rng),
+            |bytes, rng| words_of(bytes, rng, ".BTF.ext", 32),
+            |bytes, rng| btf_type(bytes, rng),
+            |bytes, rng| instruction(bytes, rng),
+            |bytes, rng| name(bytes, rng),
         ];
         for (i, kind) in kinds.into_iter().enumerate() {
             let changed = (0..100).filter(|_| {
                 let mut bytes = seed.to_vec();
-                kind(&mut bytes, &mut dice);
+                kind(&mut bytes, &mut rng);
                 bytes != seed
             });
             assert!(changed.count() > 60, "kind {i}");

@@ -12,8 +12,10 @@ use object::{
 };
 use sockeye_crds::ProgramInfo;
 
-use crate::{
-    elf::{Elf, ObjectError, Role, at_most},
+use crate::object::{
+    elf::{Elf, Role},
+    error::ObjectError,
+    limits::{MAX_SLOTS, at_most},
     maps::Map,
 };
 
@@ -22,8 +24,6 @@ type Symbol<'a, 'f> = ElfSymbol64<'a, 'f, LittleEndian>;
 /// By the map's name: indices, and the name of the map or program that is to stand there.
 pub type Slots = BTreeMap<String, Vec<(u32, String)>>;
 
-/// So many slots are more than any object fills.
-const MAX_SLOTS: usize = 1024;
 /// A pointer, as the object has it.
 const POINTER: u64 = 8;
 

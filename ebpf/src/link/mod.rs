@@ -6,6 +6,8 @@
 //! the load does. What it lets pass can end aya-obj by a panic only, and each step is contained. A child process with limits
 //! would hold more, but cost more than the load itself.
 
+pub(crate) mod alias;
+
 use std::{
     collections::{BTreeMap, HashSet},
     os::fd::RawFd,
@@ -17,7 +19,10 @@ use aya_obj::{
 };
 use sockeye_crds::names::line;
 
-use crate::{alias, contain::contain, elf::ObjectError, object::Object, slots::Slots};
+use crate::{
+    contain::contain,
+    object::{Object, ObjectError, Slots},
+};
 
 /// Why an object can't be made ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

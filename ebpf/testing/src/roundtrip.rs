@@ -15,12 +15,11 @@ use sockeye_crds::{
     target::{Attach, CgroupTarget, Scope},
 };
 
-use crate::{
-    Accepted, Object, ObjectError,
-    check::check,
+use sockeye_ebpf::{
+    Accepted, Object, ObjectError, check,
+    kinds::section::{self, Target},
     link::{LinkError, Loadable},
-    section::{self, Target},
-    settings::{Settings, SettingsError},
+    values::settings::{Settings, SettingsError},
 };
 
 /// What became of the bytes.
@@ -57,7 +56,7 @@ pub fn features(all: bool) -> Features {
 }
 
 /// Takes the bytes through, with programs to run, the kernel's types where there are any, and what the kernel knows.
-pub fn trial(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features: &Features) -> Outcome {
+pub fn roundtrip(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features: &Features) -> Outcome {
     let checked = check(&spec(programs), bytes);
     let linked = linked(bytes, programs, kernel, features);
     match &linked {
@@ -88,12 +87,12 @@ pub fn trial(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features: &F
 }
 
 /// The same with all programs that sockeye runs of those that the object has.
-pub fn trial_of_any(bytes: &[u8], kernel: Option<&Btf>, features: &Features) -> Outcome {
+pub fn roundtrip_all_programs(bytes: &[u8], kernel: Option<&Btf>, features: &Features) -> Outcome {
     let object = Object::read(bytes).map(Object::into_info).unwrap_or_default();
     let runs = |program: &&ProgramInfo| section::find(&program.section).is_some_and(|s| s.target == Target::Cgroup);
     let programs: Vec<&str> =
         object.programs.iter().filter(runs).map(|program| program.name.as_str()).take(32).collect();
-    trial(bytes, &programs, kernel, features)
+    roundtrip(bytes, &programs, kernel, features)
 }
 
 /// What the agent does, with descriptors that no kernel gave.

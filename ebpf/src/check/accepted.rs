@@ -1,0 +1,57 @@
+//! `Accepted`: a spec that fits its object.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde_json::Value;
+use sockeye_crds::{
+    BpfRevisionSpec, ObjectInfo,
+    program::{MapSpec, ProgramSpec},
+    revision::{Feature, ProgramRef},
+};
+
+/// A spec that fits its object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// The digest of the object's bytes.
+    pub digest: String,
+    /// What the object holds.
+    pub object: ObjectInfo,
+    /// The programs to run, with their types filled in.
+    pub programs: Vec<ProgramSpec>,
+    /// Settings of single maps.
+    pub maps: Vec<MapSpec>,
+    /// Values of global variables.
+    pub globals: BTreeMap<String, Value>,
+    /// The nodes to run on.
+    pub node_selector: Option<LabelSelector>,
+    /// Where it runs among others on the same cgroup and attach type.
+    pub priority: Option<i64>,
+    /// Whether it is to be attached nowhere for now.
+    pub suspend: bool,
+    /// What a user should know nevertheless.
+    pub notes: Vec<String>,
+}
+
+impl Accepted {
+    /// The revision that dispatches it.
+    pub fn into_revision_spec(self, program: ProgramRef, generation: i64, sequence: i64) -> BpfRevisionSpec {
+        let Self { digest, object, programs, maps, globals, node_selector, priority, suspend, notes: _ } = self;
+        let requires = Vec::new();
+        let spec = BpfRevisionSpec {
+            program,
+            generation,
+            sequence,
+            digest,
+            object,
+            node_selector,
+            requires,
+            programs,
+            maps,
+            globals,
+            priority,
+            suspend,
+        };
+        BpfRevisionSpec { requires: Feature::of(&spec), ..spec }
+    }
+}

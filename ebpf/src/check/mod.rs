@@ -1,0 +1,61 @@
+//! Checks a spec against its object. The operator calls [`check`], and so does an agent without a cluster. That agent has no
+//! API server to enforce the CRD's schema, so the schema's rules are repeated here. No IO.
+//!
+//! Every refusal names the field, says what is wrong with it and what to do.
+
+mod accepted;
+mod attach;
+mod bytecode;
+mod map;
+mod notes;
+mod program;
+mod rules;
+
+use sockeye_crds::{BpfProgramSpec, Reason, Refusal, names, program::MAX_PRIORITY, selector};
+
+use self::rules::{check_count, check_distinct, invalid, refuse};
+pub use self::{
+    accepted::Accepted,
+    bytecode::{decode_inline, embedded_bytes, encode_inline},
+};
+use crate::{object::Object, values::settings::Settings};
+
+/// Checks a spec against the bytes of its object.
+pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
+    let BpfProgramSpec { bytecode, node_selector, programs, maps, globals, priority, suspend } = spec;
+    bytecode::check_source(bytecode)?;
+    if let Some(fault) = node_selector.as_ref().and_then(|selector| selector::fault("spec.nodeSelector", selector)) {
+        return Err(invalid(fault));
+    }
+    let object = Object::read(bytes)
+        .map_err(|e| refuse(Reason::InvalidObject, format!("spec.bytecode: the object is refused: {e}")))?;
+    let mut checked = Vec::with_capacity(programs.len());
+    check_count("spec.programs", programs.len(), 1, 32)?;
+    check_distinct("spec.programs", programs.iter().map(|p| p.name.as_str()))?;
+    for (i, program) in programs.iter().enumerate() {
+        checked.push(program::check_program(&format!("spec.programs[{i}]"), program, object.info())?);
+    }
+    if let Some(priority) = priority.filter(|priority| !(0..=MAX_PRIORITY).contains(priority)) {
+        return Err(invalid(format!("spec.priority is {priority}; it must be 0 to {MAX_PRIORITY}")));
+    }
+    check_count("spec.maps", maps.len(), 0, 128)?;
+    check_distinct("spec.maps", maps.iter().map(|m| m.name.as_str()))?;
+    for (i, map) in maps.iter().enumerate() {
+        map::check_map(&format!("spec.maps[{i}]"), map, object.info())?;
+    }
+    attach::check_attached_maps(&checked, maps, object.info())?;
+    program::check_tail_calls(programs, object.info())?;
+    check_count("spec.globals", globals.len(), 0, 256)?;
+    Settings::read(bytes, globals, maps).map_err(|error| refuse(error.reason(), error.to_string()))?;
+    Ok(Accepted {
+        digest: names::digest(bytes),
+        notes: notes::notes(&object, &checked),
+        object: object.into_info(),
+        programs: checked,
+        maps: maps.clone(),
+        globals: globals.clone(),
+        node_selector: node_selector.clone(),
+        priority: *priority,
+        suspend: *suspend,
+    })
+}

@@ -1,0 +1,11 @@
+//! Values of a spec, `globals` and `maps[].initial`, as the bytes that C has for them.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`settings`] | everything that a spec sets in an object |
+//! | [`encode`] | one JSON value as bytes, by its BTF type |
+//! | `number` | numbers, addresses and prefixes as bytes |
+
+pub mod encode;
+mod number;
+pub mod settings;
