@@ -168,8 +168,8 @@ impl Needs {
     /// What targets need.
     pub fn of<'a>(targets: impl IntoIterator<Item = &'a CgroupTarget>) -> Self {
         let of = |target: &CgroupTarget| Self {
-            root: target.scope == Scope::Pods && !target.picks(),
-            pods: target.picks(),
+            root: target.scope == Scope::Pods && !target.is_selective(),
+            pods: target.is_selective(),
             namespaces: target.namespace_selector.as_ref().is_some_and(asks_for_labels),
             containers: !target.containers.is_empty(),
         };

@@ -235,7 +235,7 @@ fn add_paths(attach: &Attach, here: &Here, paths: &mut BTreeMap<String, Option<O
     let unknown = || Refusal::unsupported(format!("this agent does not know the attach target {attach:?}"));
     let Attach { cgroup: Some(target), map: None } = attach else { return Err(unknown()) };
     let path = match (target.scope, &target.path) {
-        (Scope::Pods, None) if target.picks() => {
+        (Scope::Pods, None) if target.is_selective() => {
             for (path, occupant) in here.pods.pick(target) {
                 paths.entry(path).or_insert(Some(occupant));
             }

@@ -1,36 +1,36 @@
-//! `Builtin`: a program that ships with sockeye, by its name. Its bytes are in `sockeye-ebpf`; what it does is in
-//! docs/programs.
+//! `Builtin`: the name of a program that ships with sockeye. `sockeye-ebpf` has the bytes; docs/programs describes the
+//! programs.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A program that ships with sockeye, by its name.
+/// The name of a program that ships with sockeye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Builtin {
     /// Counts TCP events.
     TcpEvents,
-    /// Histograms of round-trip times and retransmissions, per cgroup.
+    /// Collects histograms of round-trip times and retransmissions, per cgroup.
     TcpRtt,
     /// Sets options of TCP sockets.
     TcpTune,
-    /// Tells who connects where.
+    /// Logs which cgroup connects to which address.
     ConnectAudit,
-    /// Refuses connections to what is not on a list.
+    /// Refuses connections to addresses that are not on a list.
     EgressGuard,
-    /// Short-cuts TCP connections within a network namespace.
+    /// Passes data of TCP connections within a network namespace directly from socket to socket.
     SockRedirect,
 }
 
 impl Builtin {
-    /// All of them.
+    /// All builtins.
     pub const ALL: [Self; 6] =
         [Self::TcpEvents, Self::TcpRtt, Self::TcpTune, Self::ConnectAudit, Self::EgressGuard, Self::SockRedirect];
 }
 
-/// The name in `spec.bytecode.builtin`.
+/// Writes the name as in `spec.bytecode.builtin`.
 impl fmt::Display for Builtin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)

@@ -1,17 +1,17 @@
-//! The three CustomResourceDefinitions of this version, each saying which version that is. No IO.
+//! The three CustomResourceDefinitions of this version, each annotated with the version. No IO.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
 use crate::{BpfNode, BpfProgram, BpfRevision};
 
-/// The annotation of a definition that says which version of sockeye it is of.
+/// The annotation with the version of sockeye that a definition belongs to.
 pub const ANNOTATION_VERSION: &str = "sockeye.dev/crd-version";
 
 /// This version of sockeye.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The definitions, in the order in which users meet them.
+/// Returns the definitions, BpfProgram first.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut all = vec![BpfProgram::crd(), BpfRevision::crd(), BpfNode::crd()];
     for definition in &mut all {

@@ -1,22 +1,21 @@
-//! The three resources of `sockeye.dev/v1alpha1`, and the pure arithmetic on them.
+//! The three resources of `sockeye.dev/v1alpha1`, and pure functions on them. No IO.
 //!
 //! | module | noun |
 //! |---|---|
-//! | [`program`] | `BpfProgram`: intent, written by a user |
-//! | [`target`] | where a program is to be attached |
-//! | [`revision`] | `BpfRevision`: dispatch, written by the operator; what agents run |
-//! | [`selector`] | label selectors: what one selects, and what is wrong with one |
-//! | [`node`] | `BpfNode`: observation, written by one node's agent |
-//! | [`builtin`] | the programs that ship with sockeye, by name |
-//! | [`object`] | what an ELF object holds, before any node loads it |
-//! | [`program_type`] | the program types sockeye runs, in the kernel's words |
-//! | [`condition`] | conditions, their types and their reasons |
-//! | [`Refusal`] | why a spec is not done, with its reason |
-//! | [`summary`] | `BpfNode`s folded into `BpfProgram.status` |
-//! | [`definitions`] | the CustomResourceDefinitions, and which version they are of |
-//! | [`names`] | labels, finalizer, object names, and which names may reach a path |
-//!
-//! Nothing here does IO.
+//! | [`program`] | `BpfProgram`: the desired state, written by a user |
+//! | [`target`] | the cgroups or the map that a program is attached to |
+//! | [`revision`] | `BpfRevision`: an accepted spec, written by the operator and run by agents |
+//! | [`selector`] | label selectors: matching and validation |
+//! | [`node`] | `BpfNode`: the observed state of a node, written by its agent |
+//! | [`builtin`] | the names of the programs that ship with sockeye |
+//! | [`object`] | the content of an ELF object, before any node loads it |
+//! | [`program_type`] | the program types that sockeye runs |
+//! | [`condition`] | conditions and their types |
+//! | [`Reason`] | the reasons of conditions |
+//! | [`Refusal`] | why a spec is not carried out |
+//! | [`summary`] | `BpfProgram.status`, computed from all BpfNodes |
+//! | [`definitions`] | the CustomResourceDefinitions of this version |
+//! | [`names`] | labels, the finalizer, derived object names, and text that is safe to show |
 
 pub mod builtin;
 pub mod condition;
@@ -26,6 +25,7 @@ pub mod node;
 pub mod object;
 pub mod program;
 pub mod program_type;
+mod reason;
 mod refusal;
 pub mod revision;
 mod schema;
@@ -34,10 +34,11 @@ pub mod summary;
 pub mod target;
 
 pub use builtin::Builtin;
-pub use condition::{Condition, ConditionType, Reason};
+pub use condition::{Condition, ConditionType};
 pub use node::{BpfNode, BpfNodeStatus};
 pub use object::{MapDefinition, MapInfo, ObjectInfo, ProgramInfo};
 pub use program::{BpfProgram, BpfProgramSpec, BpfProgramStatus};
 pub use program_type::ProgramType;
+pub use reason::Reason;
 pub use refusal::Refusal;
 pub use revision::{BpfRevision, BpfRevisionSpec};

@@ -1,4 +1,4 @@
-//! Names: labels, finalizer, the objects derived from others, and which names may reach a path.
+//! Names: labels, the finalizer, names derived from others, names that may become paths, and text that is safe to show.
 
 use sha2::{Digest as _, Sha256};
 
@@ -6,55 +6,56 @@ use sha2::{Digest as _, Sha256};
 pub const GROUP: &str = "sockeye.dev";
 /// The API version.
 pub const VERSION: &str = "v1alpha1";
-/// The one finalizer, the operator's, on a BpfProgram.
+/// The finalizer that the operator puts on a BpfProgram.
 pub const FINALIZER: &str = "sockeye.dev/detach";
-/// On BpfRevisions: the BpfProgram it belongs to.
+/// The label of a BpfRevision with the name of its BpfProgram.
 pub const LABEL_PROGRAM: &str = "sockeye.dev/program";
-/// On BpfRevisions: "true" while agents are to consider it.
+/// The label of a BpfRevision that is "true" while agents may run it.
 pub const LABEL_LIVE: &str = "sockeye.dev/live";
-/// On ConfigMaps: "true" where they hold an object's bytes, written by the operator.
+/// The label of a ConfigMap that is "true" if the operator stored an object's bytes in it.
 pub const LABEL_OBJECT: &str = "sockeye.dev/object";
-/// The key under which an object's bytes stand in their ConfigMap's `binaryData`.
+/// The key of an object's bytes in a ConfigMap's `binaryData`.
 pub const OBJECT_KEY: &str = "object";
-/// The ConfigMap in the release's namespace that, while it is there, has everything detached on every node.
+/// The name of the ConfigMap in the release namespace that, while it exists, detaches everything on every node.
 pub const SUSPENSION: &str = "sockeye-suspend";
-/// Its key that says why.
+/// The key of the reason in that ConfigMap.
 pub const SUSPENSION_REASON: &str = "reason";
-/// What a digest starts with.
+/// The prefix of a digest.
 pub const DIGEST_PREFIX: &str = "sha256:";
-/// An ELF object may have at most so many bytes.
+/// The maximum size of an ELF object in bytes.
 pub const MAX_OBJECT_BYTES: usize = 1 << 20;
-/// An inline object may have at most so many bytes, decoded.
+/// The maximum size of an inline object in bytes, decoded.
 pub const MAX_INLINE_BYTES: usize = 128 << 10;
 
-/// The digest of an object's bytes: `sha256:` and 64 hexadecimal digits.
+/// Returns the digest of an object's bytes: `sha256:` and 64 hexadecimal digits.
 pub fn digest(bytes: &[u8]) -> String {
     format!("{DIGEST_PREFIX}{}", hex(&Sha256::digest(bytes)))
 }
 
-/// The name of the ConfigMap that holds the bytes of that digest.
+/// Returns the name of the ConfigMap for the bytes with a digest.
 pub fn object_config_map(digest: &str) -> String {
     format!("sockeye-object-{}", digest.strip_prefix(DIGEST_PREFIX).unwrap_or(digest))
 }
 
-/// The name of a revision: the program's, and ten hexadecimal digits over what the revision says.
+/// Returns the name of a revision: the BpfProgram's name, and ten hexadecimal digits over the revision's content.
 pub fn revision_name(program: &str, content: &[u8]) -> String {
     format!("{program}-{}", &hex(&Sha256::digest(content))[..10])
 }
 
-/// Lower-case hexadecimal.
+/// Returns bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
-/// Text from an object, fit to be shown: short, and without control characters.
+/// Returns text from an object quoted, shortened and without control characters, so that it is safe to show.
 pub fn printable(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(128).collect();
     format!("{clean:?}")
 }
 
-/// Whether a BpfProgram may have that name: a DNS label (RFC 1123), since it names a directory on bpffs, which refuses dots.
+/// Returns whether a name is a DNS label (RFC 1123), as a BpfProgram's name must be: it names a directory on bpffs,
+/// which refuses dots.
 pub fn is_dns_label(name: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = name.as_bytes();
@@ -64,17 +65,17 @@ pub fn is_dns_label(name: &str) -> bool {
         && bytes.last().is_some_and(|&b| alnum(b))
 }
 
-/// Whether a program's or a map's name may become a file's name on bpffs: `[A-Za-z0-9_]{1,128}`.
+/// Returns whether a program's or map's name may become a file name on bpffs: `[A-Za-z0-9_]{1,128}`.
 pub fn is_pin_name(name: &str) -> bool {
     (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// The file name under which a map of that ELF name is pinned: bpffs refuses dots, so `.rodata` becomes `_rodata`.
+/// Returns the file name of a map's pin. bpffs refuses dots, so `.rodata` becomes `_rodata`.
 pub fn pin_name(map: &str) -> String {
     map.replace('.', "_")
 }
 
-/// The first `max` bytes of a text, cut at a character's boundary, with `…` at the end where something was cut.
+/// Returns the first `max` bytes of a text, cut between characters, with `…` at the end if something was cut.
 pub fn clip(text: &str, max: usize) -> String {
     const MARK: &str = "…";
     if text.len() <= max {
@@ -87,17 +88,18 @@ pub fn clip(text: &str, max: usize) -> String {
     format!("{}{MARK}", &text[..end])
 }
 
-/// One line of at most `max` bytes for a status or a log: what can't be printed, and so could steer a terminal, is shown as `?`.
+/// Returns text as one line of at most `max` bytes for a status or a log. Unprintable characters, which could control a
+/// terminal, become `?`.
 pub fn line(text: &str, max: usize) -> String {
-    legible(&clip(text, max), |_| false)
+    replace_unprintable(&clip(text, max), |_| false)
 }
 
-/// The same for lines, of any number.
+/// Returns text for a status or a log. Line breaks and tabs stay; other unprintable characters become `?`.
 pub fn lines(text: &str) -> String {
-    legible(text, |c| matches!(c, '\n' | '\t'))
+    replace_unprintable(text, |c| matches!(c, '\n' | '\t'))
 }
 
-fn legible(text: &str, keep: impl Fn(char) -> bool) -> String {
+fn replace_unprintable(text: &str, keep: impl Fn(char) -> bool) -> String {
     let prints = |c: char| keep(c) || matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
     text.chars().map(|c| if prints(c) { c } else { '?' }).collect()
 }
@@ -107,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_what_bpffs_and_dns_take() {
+    fn dns_labels_are_accepted_and_other_names_refused() {
         for good in ["a", "tcp-events", "0", &"x".repeat(63)] {
             assert!(is_dns_label(good), "{good}");
         }
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn pin_names_hold_no_separator_or_dot() {
+    fn pin_names_have_no_separator_and_no_dot() {
         for good in ["my_map", "_rodata", "A9"] {
             assert!(is_pin_name(good), "{good}");
         }
@@ -128,13 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn clipping_respects_characters() {
+    fn clip_cuts_between_characters() {
         assert_eq!(clip("abc", 3), "abc");
         assert_eq!(clip("abcdef", 5), "ab…");
         assert!(clip("ééééé", 6).len() <= 6);
     }
+
     #[test]
-    fn lines_hold_what_can_be_printed() {
+    fn unprintable_characters_become_question_marks() {
         assert_eq!(line("it's \"é\" \\ \u{1b}[2J\r\n\u{202e}x", 64), "it's \"é\" \\ ?[2J???x");
         assert_eq!(lines("0: r0 = 0\n\t; a\u{1b}b\n"), "0: r0 = 0\n\t; a?b\n");
         assert!(line(&"\u{1b}".repeat(5000), 100).len() <= 100);

@@ -1,4 +1,4 @@
-//! `ObjectInfo`: what an ELF object holds, before any node loads it.
+//! `ObjectInfo`: the content of an ELF object, before any node loads it.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::ProgramType;
 
-/// What the ELF object holds, read from its bytes alone.
+/// The content of an ELF object, read from its bytes alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectInfo {
-    /// The programs in the object, sorted by name; also those that the spec does not run.
+    /// The programs in the object, sorted by name, including those that the spec does not run.
     #[serde(default)]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub programs: Vec<ProgramInfo>,
-    /// The maps the object defines, sorted by name; global data (.rodata, .data, .bss) among them.
+    /// The maps that the object defines, sorted by name, including global data (.rodata, .data, .bss).
     #[serde(default)]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub maps: Vec<MapInfo>,
-    /// The licence the object declares, as the kernel compares it ("GPL", "Dual BSD/GPL").
+    /// The licence that the object declares, as the kernel compares it ("GPL", "Dual BSD/GPL").
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 128))]
     pub license: String,
-    /// Whether the object carries BTF.
+    /// True if the object has BTF.
     #[serde(default)]
     pub btf: bool,
 }
@@ -33,13 +33,13 @@ pub struct ObjectInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProgramInfo {
-    /// The function's name in the ELF.
+    /// The name of the function in the ELF object.
     #[schemars(length(min = 1, max = 128))]
     pub name: String,
-    /// The ELF section that holds it; it says the type.
+    /// The ELF section of the program, whose name determines the type.
     #[schemars(length(max = 256))]
     pub section: String,
-    /// The program type that the section says; absent where sockeye does not run the section's type.
+    /// The program type, from the section's name. Absent if sockeye does not run programs of that section.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub program_type: Option<ProgramType>,
 }
@@ -48,35 +48,35 @@ pub struct ProgramInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MapInfo {
-    /// The map's name in the ELF.
+    /// The name of the map in the ELF object.
     #[schemars(length(min = 1, max = 128))]
     pub name: String,
-    /// The map type, e.g. Array, Hash, RingBuf; a number where the type is not known to sockeye.
+    /// The map type, such as Array, Hash or RingBuf; a number if sockeye does not know the type.
     #[serde(rename = "type")]
     #[schemars(length(max = 64))]
     pub map_type: String,
-    /// Size of a key in bytes.
+    /// The size of a key in bytes.
     #[schemars(range(min = 0))]
     pub key_size: i64,
-    /// Size of a value in bytes.
+    /// The size of a value in bytes.
     #[schemars(range(min = 0))]
     pub value_size: i64,
-    /// The most entries the map can hold.
+    /// The maximum number of entries.
     #[schemars(range(min = 0))]
     pub max_entries: i64,
-    /// BPF_F_* flags given at creation (BPF_MAP_CREATE's map_flags).
+    /// The BPF_F_* flags that the map is created with (map_flags of BPF_MAP_CREATE).
     #[serde(default, skip_serializing_if = "crate::schema::is_zero")]
     #[schemars(range(min = 0))]
     pub flags: i64,
-    /// How the object defines it.
+    /// The form of the map's definition.
     pub definition: MapDefinition,
-    /// The programs whose instructions refer to the map, sorted; the kernel keeps a map alive for these.
+    /// The programs whose instructions refer to the map, sorted. The kernel keeps the map while one of them is loaded.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub used_by: Vec<String>,
-    /// The maps, or the programs, that the object itself puts into the map, sorted. Such a map belongs to one revision, as
-    /// global data does, and is never carried over; what it holds is.
+    /// The maps or programs that the object itself puts into the map, sorted. Such a map belongs to one revision, as
+    /// global data does, and is never carried over to the next. The maps in it are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), inner(length(max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -84,30 +84,30 @@ pub struct MapInfo {
 }
 
 impl MapInfo {
-    /// Whether the map belongs to one load, and is never carried over.
+    /// Returns whether every load creates the map, so that its content is never carried over.
     pub fn is_of_load(&self) -> bool {
         self.definition.is_data() || !self.holds.is_empty()
     }
 
-    /// Why it does, for a message.
+    /// Returns why every load creates the map, for a message.
     pub const fn of_load_because(&self) -> &'static str {
         if self.definition.is_data() { "global data" } else { "filled by the object itself" }
     }
 }
 
-/// How an object defines a map.
+/// The form of a map's definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MapDefinition {
-    /// `struct bpf_map_def` in a "maps" section; libbpf refuses it since 1.0.
+    /// `struct bpf_map_def` in a "maps" section, which libbpf refuses since version 1.0.
     Legacy,
-    /// A BTF-typed variable in ".maps".
+    /// A variable with BTF in the ".maps" section.
     Btf,
     /// Global data: .rodata, .data or .bss.
     Data,
 }
 
 impl MapDefinition {
-    /// Whether the map is global data, which belongs to one revision and is never carried over.
+    /// Returns whether the map is global data.
     pub const fn is_data(self) -> bool {
         matches!(self, Self::Data)
     }

@@ -5,9 +5,9 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The kernel's type of a BPF program (`enum bpf_prog_type`), of the family that attaches to cgroups and sockmaps.
+/// The kernel's type of a BPF program (`enum bpf_prog_type`), among those that attach to cgroups and sockmaps.
 ///
-/// The spelling is the one users write in `spec.programs[].type` and read in the TYPE column.
+/// `spec.programs[].type` and the TYPE column show these names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ProgramType {
     /// `BPF_PROG_TYPE_SOCK_OPS`
@@ -31,7 +31,7 @@ pub enum ProgramType {
 }
 
 impl ProgramType {
-    /// The word as users write it.
+    /// Returns the name as users write it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SockOps => "SockOps",

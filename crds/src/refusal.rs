@@ -2,7 +2,7 @@
 
 use crate::Reason;
 
-/// Why the operator or an agent does not do what a spec asks for.
+/// The reason and the explanation why the operator or an agent does not do what a spec asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {

@@ -1,5 +1,5 @@
-//! `BpfRevision`: dispatch, written by the operator: an accepted spec without its bytes. Immutable, owned by its
-//! BpfProgram, and what agents run: as ReplicaSet to Deployment.
+//! `BpfRevision`: an accepted spec of a BpfProgram without the object's bytes. The operator writes it and agents run
+//! it. It is immutable and owned by its BpfProgram, as a ReplicaSet is by its Deployment.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::{
     target::{CgroupTarget, Scope},
 };
 
-/// A BpfRevision is an accepted spec of a BpfProgram, without its bytes. Immutable.
+/// A BpfRevision is an accepted spec of a BpfProgram without the object's bytes. It is immutable.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "sockeye.dev",
@@ -26,102 +26,103 @@ use crate::{
     shortname = "sbpfr",
     category = "sockeye",
     derive = "PartialEq",
-    doc = "BpfRevision is an accepted spec of a BpfProgram, without its bytes. The operator writes it; agents run it. It is immutable.",
+    doc = "BpfRevision is an accepted spec of a BpfProgram without the object's bytes. The operator writes it and agents run it. It is immutable.",
     validation = Rule::new("self.spec == oldSelf.spec").message("a BpfRevision's spec is immutable: edit the BpfProgram instead"),
-    printcolumn(name = "Program", type_ = "string", json_path = ".spec.program.name", description = "The BpfProgram it belongs to"),
-    printcolumn(name = "Sequence", type_ = "integer", json_path = ".spec.sequence", description = "Of a program's live revisions, an agent runs the one with the highest sequence"),
-    printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.generation", description = "The BpfProgram's generation it was made from"),
-    printcolumn(name = "Live", type_ = "string", json_path = ".metadata.labels.sockeye\\.dev/live", description = "Whether agents consider it"),
+    printcolumn(name = "Program", type_ = "string", json_path = ".spec.program.name", description = "The BpfProgram that the revision belongs to"),
+    printcolumn(name = "Sequence", type_ = "integer", json_path = ".spec.sequence", description = "The order of a BpfProgram's revisions; an agent runs the highest live one"),
+    printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.generation", description = "The generation of the BpfProgram that the revision was made from"),
+    printcolumn(name = "Live", type_ = "string", json_path = ".metadata.labels.sockeye\\.dev/live", description = "Whether agents may run the revision"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BpfRevisionSpec {
-    /// The BpfProgram it was made from.
+    /// The BpfProgram that the revision was made from.
     pub program: ProgramRef,
-    /// That BpfProgram's generation.
+    /// The generation of the BpfProgram that the revision was made from.
     pub generation: i64,
-    /// Rises with every revision of a BpfProgram; of the live ones that select a node, its agent runs the highest.
+    /// The order of a BpfProgram's revisions; each has a higher sequence than the one before. An agent runs the highest
+    /// live one that selects its node.
     #[schemars(range(min = 1))]
     pub sequence: i64,
-    /// The sha256 of the object's bytes, `sha256:` and 64 hexadecimal digits.
+    /// The SHA-256 digest of the object's bytes: `sha256:` and 64 hexadecimal digits.
     #[schemars(length(max = 80), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: String,
-    /// What the object holds, as the operator read it.
+    /// The content of the object, as the operator read it.
     pub object: ObjectInfo,
-    /// The nodes to run on; absent means every node.
+    /// The nodes to run on, selected by their labels. If absent, every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::node_selector")]
     pub node_selector: Option<LabelSelector>,
-    /// What an agent must know to run this revision, beyond what every agent does; one that lacks any of it keeps what it
-    /// has, and says so.
+    /// The features that an agent must know to run this revision. An agent that lacks one keeps what it runs and
+    /// reports AgentTooOld.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub requires: Vec<String>,
-    /// The programs to run, with their types filled in.
+    /// The programs to run. The operator has set their types.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub programs: Vec<ProgramSpec>,
-    /// Settings of single maps.
+    /// Settings of individual maps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub maps: Vec<MapSpec>,
-    /// Values of global variables, by name.
+    /// Values of global variables (.rodata, .data, .bss), by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::globals")]
     pub globals: BTreeMap<String, Value>,
-    /// Where it runs among others on the same cgroup and attach type; absent means 500.
+    /// The position among other BpfPrograms on the same cgroup and attach type. If absent, 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub priority: Option<i64>,
-    /// Whether it is to be attached nowhere for now.
+    /// If true, the programs are loaded and not attached.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub suspend: bool,
 }
 
-/// A BpfProgram, this very one: a re-created one of the same name has another UID.
+/// A reference to a BpfProgram. A re-created BpfProgram of the same name has another UID.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProgramRef {
-    /// Its name.
+    /// The name of the BpfProgram.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// Its UID.
+    /// The UID of the BpfProgram.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 }
 
-/// What was added to revisions since the first agents. An agent that does not know a field ignores it, and would run
-/// something else than what is meant; so a revision names what it makes use of.
+/// A feature that was added to revisions after the first release. An agent that does not know a field ignores it and
+/// would run something else than the spec means, so a revision lists the features that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feature {
-    /// Targets that are pods' cgroups: `scope: Pods`.
+    /// Targets that are the cgroups of pods: `scope: Pods`.
     ScopePods,
     /// `suspend: true`.
     Suspend,
-    /// Maps that are created anew when their shape changes: `onShapeChange: Recreate`.
+    /// Maps that are created again when their shape changes: `onShapeChange: Recreate`.
     RecreateMaps,
-    /// Single pods, by their labels or their namespaces' labels.
+    /// Pods selected by their labels or their namespaces' labels: `podSelector`, `namespaceSelector`.
     PodSelectors,
-    /// Single containers, by their names.
+    /// Containers selected by their names: `containers`.
     Containers,
-    /// No selected container starts unattached: `strict: true`.
+    /// Containers that start only once the program is attached: `strict: true`.
     StrictPods,
     /// Programs attached to maps: `attach[].map`.
     MapAttach,
-    /// Global variables that the spec sets.
+    /// Global variables that the spec sets: `globals`.
     Globals,
-    /// Maps that are filled when they are made: by the spec (`maps[].initial`) or by the object itself (`values`).
+    /// Maps that are filled on creation, by the spec (`maps[].initial`) or by the object itself (`values`).
     InitialEntries,
     /// Maps of other BpfPrograms: `maps[].from`.
     SharedMaps,
-    /// A place among others on the same cgroup: `priority`.
+    /// The position among others on the same cgroup: `priority`.
     Priority,
 }
 
 impl Feature {
-    /// All of them.
+    /// All features.
     pub const ALL: [Self; 11] = [
         Self::ScopePods,
         Self::Suspend,
@@ -136,12 +137,12 @@ impl Feature {
         Self::Priority,
     ];
 
-    /// The word in `requires`.
+    /// Returns the feature's name in `requires`.
     pub fn as_str(self) -> String {
         format!("{self:?}")
     }
 
-    /// What a spec makes use of, sorted.
+    /// Returns the names of the features that a spec uses, sorted.
     pub fn of(spec: &BpfRevisionSpec) -> Vec<String> {
         let targets = |has: fn(&CgroupTarget) -> bool| spec.cgroup_targets().any(has);
         let uses = |feature: &Self| match feature {
@@ -168,22 +169,23 @@ impl Feature {
 }
 
 impl BpfRevisionSpec {
-    /// Of what it requires, what is not among the known words.
+    /// Returns the required features that are not in `known`.
     pub fn lacking<'a>(&'a self, known: &'a [String]) -> Vec<&'a str> {
         self.requires.iter().filter(|word| !known.contains(word)).map(String::as_str).collect()
     }
 
-    /// The sets of cgroups that its programs are to be attached to.
+    /// Returns the cgroup targets of all programs.
     pub fn cgroup_targets(&self) -> impl Iterator<Item = &CgroupTarget> {
         self.programs.iter().flat_map(|program| &program.attach).filter_map(|attach| attach.cgroup.as_ref())
     }
 
-    /// Names what a load of this revision gives: two revisions with the same key need no second load.
+    /// Returns a key that identifies the result of loading this revision: a node that has loaded one revision needs no
+    /// new load for another with the same key.
     ///
-    /// Sixteen hexadecimal digits over the bytes' digest and every option that changes loading: which functions, each map's
-    /// size, pinning and origin, and global variables. Where programs attach and which nodes run them is not part of it; nor is what a
-    /// pinned map is filled with when it is made, since a load carries its content over. One that is not pinned is made by
-    /// every load.
+    /// The key is sixteen hexadecimal digits over the object's digest and every option that changes a load: the
+    /// functions, each map's size, pinning and origin, and global variables. The targets and the selected nodes are not
+    /// part of it. The initial entries of a pinned map are not either, since a load carries the map's content over;
+    /// those of a map that is not pinned are, since every load creates the map.
     pub fn load_key(&self) -> String {
         use sha2::{Digest as _, Sha256};
         let mut hash = Sha256::new();
@@ -214,55 +216,56 @@ impl BpfRevisionSpec {
             add("globals");
             for (name, value) in &self.globals {
                 add(name);
-                // Objects are sorted by key.
+                // serde_json sorts objects by key, so that equal values hash equally.
                 add(&value.to_string());
             }
         }
         names::hex(&hash.finalize())[..16].to_owned()
     }
 
-    /// The settings of one map, where the spec has any.
+    /// Returns the settings of a map, if the spec has any.
     pub fn map(&self, name: &str) -> Option<&MapSpec> {
         self.maps.iter().find(|m| m.name == name)
     }
 
-    /// Whether a node with these labels is selected.
+    /// Returns whether the revision selects a node with these labels.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         selector::selects(self.node_selector.as_ref(), labels)
     }
 }
 
 impl BpfRevision {
-    /// A revision named by all it says, so that making it twice makes one.
+    /// Returns a revision whose name is derived from its content, so that creating it twice creates one object.
     pub fn named(spec: BpfRevisionSpec) -> Self {
-        // A spec made of strings, numbers and lists always serializes; were it not to, the sequence still names it.
+        // Serializing strings, numbers and lists cannot fail. If it did, the sequence would still give a name of its
+        // own.
         let content = serde_json::to_vec(&spec).unwrap_or_else(|_| spec.sequence.to_string().into_bytes());
         Self::new(&names::revision_name(&spec.program.name, &content), spec)
     }
 
-    /// Whether agents are to consider it: labelled live and not being deleted.
+    /// Returns whether agents may run the revision: it has the live label and is not being deleted.
     pub fn is_live(&self) -> bool {
         is_live(&self.metadata)
     }
 }
 
-/// The same of one whose metadata alone can be read.
+/// Returns whether agents may run the revision with this metadata.
 pub fn is_live(metadata: &ObjectMeta) -> bool {
     let label = metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_LIVE));
     metadata.deletion_timestamp.is_none() && label.is_some_and(|value| value == "true")
 }
 
-/// Of all revisions, the ones a node with these labels is to run, by program name: live, selecting the node, and of those
-/// the highest sequence. A name whose BpfProgram was re-created can have live revisions of two UIDs for a moment; the
-/// younger object's run, told by the creation time.
-pub fn wanted<'a>(
+/// Returns the revisions that a node with these labels is to run, by the BpfProgram's name: of the live ones that
+/// select the node, the one with the highest sequence. Just after a BpfProgram was re-created, live revisions of two
+/// UIDs can exist; the revision that was created last then belongs to the younger BpfProgram, which wins.
+pub fn desired<'a>(
     revisions: impl IntoIterator<Item = &'a BpfRevision>,
     labels: &BTreeMap<String, String>,
 ) -> BTreeMap<&'a str, &'a BpfRevision> {
-    let mut wanted: BTreeMap<&str, &BpfRevision> = BTreeMap::new();
+    let mut desired: BTreeMap<&str, &BpfRevision> = BTreeMap::new();
     let rank = |r: &BpfRevision| (r.metadata.creation_timestamp.clone().map(|t| t.0), r.spec.sequence);
     for revision in revisions.into_iter().filter(|r| r.is_live() && r.spec.selects(labels)) {
-        let slot = wanted.entry(&revision.spec.program.name).or_insert(revision);
+        let slot = desired.entry(&revision.spec.program.name).or_insert(revision);
         let same_object = slot.spec.program.uid == revision.spec.program.uid;
         let higher =
             if same_object { revision.spec.sequence > slot.spec.sequence } else { rank(revision) > rank(slot) };
@@ -270,5 +273,5 @@ pub fn wanted<'a>(
             *slot = revision;
         }
     }
-    wanted
+    desired
 }

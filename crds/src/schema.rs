@@ -1,65 +1,65 @@
-//! Schemas of foreign types, bounded: CEL's cost estimate needs a limit on every string and list.
+//! Schemas of types from other crates, with the bounds on every string and list that CEL's cost estimate needs.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// `serde(skip_serializing_if)` for counts whose absence means zero.
+/// For `serde(skip_serializing_if)`: a count whose absence means zero.
 pub(crate) fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 
-/// `serde(skip_serializing_if)` for switches whose absence means off.
+/// For `serde(skip_serializing_if)`: a switch whose absence means off.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(crate) const fn is_false(on: &bool) -> bool {
     !*on
 }
 
-/// Over Nodes.
+/// A selector of Nodes.
 pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
-    label_selector("A label selector over Nodes; absent means every node.")
+    label_selector("The nodes to run on, selected by their labels. If absent, every node.")
 }
 
-/// Over Pods.
+/// A selector of Pods.
 pub(crate) fn pod_selector(_: &mut SchemaGenerator) -> Schema {
-    label_selector("For scope Pods: the pods, by their labels; absent means all.")
+    label_selector("For scope Pods, the pods, selected by their labels. If absent, all pods.")
 }
 
-/// Over Namespaces.
+/// A selector of Namespaces.
 pub(crate) fn namespace_selector(_: &mut SchemaGenerator) -> Schema {
-    label_selector("For scope Pods: the namespaces whose pods they are, by the namespaces' labels; absent means all.")
+    label_selector("For scope Pods, the namespaces of the pods, selected by their labels. If absent, all namespaces.")
 }
 
-/// Values of variables, by name. What each takes, its BTF type says, which no schema knows.
+/// Values of global variables, by name. Their BTF types say what each takes, so the schema allows any value.
 pub(crate) fn globals(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "Values of global variables (.rodata, .data, .bss) by name, encoded by their BTF types, instead of what the object says.",
+        "description": "Values of global variables (.rodata, .data, .bss), by name. They replace the object's own values and are encoded by the variables' BTF types.",
         "type": "object",
         "maxProperties": 256,
         "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}
     })
 }
 
-/// An entry's key.
+/// The key of a map entry.
 pub(crate) fn key(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "The key; absent for maps without keys (Queue, Stack, BloomFilter).",
+        "description": "The key. Absent for maps without keys (Queue, Stack, BloomFilter).",
         "x-kubernetes-preserve-unknown-fields": true
     })
 }
 
-/// An entry's value.
+/// The value of a map entry.
 pub(crate) fn value(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "The value; in a per-CPU map, every processor's.",
+        "description": "The value. In a per-CPU map every CPU gets it.",
         "x-kubernetes-preserve-unknown-fields": true
     })
 }
 
-/// What Kubernetes takes for a label's value.
+/// The values that Kubernetes accepts for a label.
 const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
-/// And for its key, but for how long the parts may be.
+/// The keys that Kubernetes accepts for a label. The pattern does not bound the parts' lengths.
 const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$";
 
-/// A `metav1.LabelSelector` with its bounds written out. Its keys in matchLabels no schema can check.
+/// A `metav1.LabelSelector` with bounds. A schema cannot check the keys of matchLabels.
 fn label_selector(description: &str) -> Schema {
     json_schema!({
         "description": description,
@@ -68,13 +68,13 @@ fn label_selector(description: &str) -> Schema {
         "nullable": true,
         "properties": {
             "matchLabels": {
-                "description": "Labels that must be there, all of them.",
+                "description": "The labels that an object must have, all of them.",
                 "type": "object",
                 "maxProperties": 32,
                 "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE}
             },
             "matchExpressions": {
-                "description": "Requirements the labels must meet, all of them.",
+                "description": "The requirements that an object's labels must meet, all of them.",
                 "type": "array",
                 "maxItems": 32,
                 "x-kubernetes-list-type": "atomic",
@@ -87,19 +87,19 @@ fn label_selector(description: &str) -> Schema {
                     }],
                     "properties": {
                         "key": {
-                            "description": "The label's key.",
+                            "description": "The key of the label.",
                             "type": "string",
                             "minLength": 1,
                             "maxLength": 317,
                             "pattern": LABEL_KEY
                         },
                         "operator": {
-                            "description": "How the label relates to the values.",
+                            "description": "The relation of the label to the values.",
                             "type": "string",
                             "enum": ["In", "NotIn", "Exists", "DoesNotExist"]
                         },
                         "values": {
-                            "description": "Values for In and NotIn.",
+                            "description": "The values for In and NotIn.",
                             "type": "array",
                             "maxItems": 64,
                             "x-kubernetes-list-type": "atomic",

@@ -1,4 +1,4 @@
-//! `Attach`: where a program is to be attached: a set of cgroups on each node, or a map. What users write.
+//! `Attach`: what a program is attached to on each node, a set of cgroups or a map.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// One place to attach to: exactly one kind.
+/// A target that a program is attached to. Exactly one field must be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.cgroup) != has(self.map)").message("exactly one of cgroup and map must be set"))]
@@ -15,7 +15,7 @@ pub struct Attach {
     /// A set of cgroups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<CgroupTarget>,
-    /// The name of a sockmap or sockhash in the object (sk_msg and sk_skb programs).
+    /// The name of a sockmap or sockhash in the object, for sk_msg and sk_skb programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_.]+$"))]
     pub map: Option<String>,
@@ -32,22 +32,22 @@ pub struct Attach {
         .message("podSelector, namespaceSelector, containers and strict go with scope Pods only")
 )]
 pub struct CgroupTarget {
-    /// Node: the node's cgroup root. Pods: pods' cgroups. Path: one cgroup, named by its path.
+    /// Node means the cgroup root, Pods means the cgroups of pods, and Path means one cgroup.
     pub scope: Scope,
-    /// For scope Path: the cgroup, as a path below the node's cgroup root.
+    /// For scope Path, the path of the cgroup below the node's cgroup root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub path: Option<String>,
-    /// For scope Pods: the pods, by their labels; absent means all.
+    /// For scope Pods, the pods, selected by their labels. If absent, all pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::pod_selector")]
     pub pod_selector: Option<LabelSelector>,
-    /// For scope Pods: the namespaces whose pods they are, by the namespaces' labels; absent means all.
+    /// For scope Pods, the namespaces of the pods, selected by their labels. If absent, all namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::namespace_selector")]
     pub namespace_selector: Option<LabelSelector>,
-    /// For scope Pods: the containers, by name, init, sidecar and ephemeral ones too; absent means the whole pod. Containers
-    /// that are named are attached to each at its own cgroup.
+    /// For scope Pods, the names of the containers, which may be init, sidecar and ephemeral ones. The program is
+    /// attached to the cgroup of each. If absent, it is attached to the cgroup of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = 16),
@@ -55,36 +55,37 @@ pub struct CgroupTarget {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub containers: Vec<String>,
-    /// For scope Pods: no selected container starts before the program is attached to it. The agent then has to be told by
-    /// the container runtime of every start (the chart's agent.nri); where it is not, the program counts as not attached.
+    /// For scope Pods, no selected container starts before the program is attached to it. This needs the agent's hook
+    /// into the container runtime (the chart's agent.nri); on a node without the hook, the program is reported as not
+    /// attached.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub strict: bool,
 }
 
-/// Which cgroups of a node.
+/// The cgroups of a node that a target means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Scope {
-    /// The node's cgroup root, so everything on the node.
+    /// The node's cgroup root, which covers everything on the node.
     Node,
-    /// Pods' cgroups.
+    /// The cgroups of pods.
     Pods,
-    /// One cgroup below the root.
+    /// One cgroup below the cgroup root.
     Path,
 }
 
 impl CgroupTarget {
-    /// All cgroups of a scope that needs nothing more.
+    /// Returns the target for all cgroups of a scope.
     pub const fn whole(scope: Scope) -> Self {
         Self { scope, path: None, pod_selector: None, namespace_selector: None, containers: Vec::new(), strict: false }
     }
 
-    /// One cgroup.
+    /// Returns the target for one cgroup.
     pub fn at(path: String) -> Self {
         Self { path: Some(path), ..Self::whole(Scope::Path) }
     }
 
-    /// Whether single pods, or containers of pods, are meant: which these are the API server says.
-    pub const fn picks(&self) -> bool {
+    /// Returns whether the target selects individual pods or containers, so that the agent must list pods.
+    pub const fn is_selective(&self) -> bool {
         self.pod_selector.is_some() || self.namespace_selector.is_some() || !self.containers.is_empty()
     }
 }

@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions: what is committed is what is generated, and what is generated keeps the promises that
+//! The CustomResourceDefinitions: the committed file is the generated one, and the schemas have the properties that
 //! users and the API server's cost estimates rely on.
 
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-/// The three definitions, as the API server would read them.
+/// Returns the three definitions as the API server reads them.
 fn definitions() -> Result<Vec<Value>> {
     sockeye_crds::definitions::definitions()
         .into_iter()
@@ -23,7 +23,7 @@ fn only_version(definition: &Value) -> &Value {
 }
 
 #[test]
-fn committed_yaml_is_what_crdgen_prints() -> Result<()> {
+fn the_committed_file_is_what_crdgen_prints() -> Result<()> {
     let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart/files/crds.yaml");
     let committed = std::fs::read_to_string(committed).context(committed)?;
     let generated = Command::new(env!("CARGO_BIN_EXE_crdgen")).output().context("crdgen")?;
@@ -37,7 +37,7 @@ fn committed_yaml_is_what_crdgen_prints() -> Result<()> {
 }
 
 #[test]
-fn names_scope_and_subresource() -> Result<()> {
+fn names_scope_and_subresources_are_as_expected() -> Result<()> {
     let expected = [
         ("BpfProgram", "bpfprograms", "sbpf", true),
         ("BpfRevision", "bpfrevisions", "sbpfr", false),
@@ -59,9 +59,9 @@ fn names_scope_and_subresource() -> Result<()> {
     Ok(())
 }
 
-/// What `kubectl get` prints, wide or not, in its order. NAME comes from kubectl itself.
+/// Compares the columns of `kubectl get`, except NAME, which kubectl adds.
 #[test]
-fn print_columns() -> Result<()> {
+fn print_columns_are_as_expected_and_described() -> Result<()> {
     for (definition, narrow) in definitions()?.iter().zip([
         &["Type", "Nodes", "Ready", "Program-IDs", "Map-IDs", "Age"][..],
         &["Program", "Sequence", "Generation", "Live", "Age"],
@@ -81,7 +81,7 @@ fn print_columns() -> Result<()> {
     Ok(())
 }
 
-/// Every rule below is told of every schema, with the path to it.
+/// Applies a rule to every schema, and returns the complaints with the schemas' paths.
 fn complaints(rule: impl Fn(&Value) -> Option<&'static str>) -> Result<Vec<String>> {
     fn walk(schema: &Value, path: &str, rule: &dyn Fn(&Value) -> Option<&'static str>, out: &mut Vec<String>) {
         if let Some(complaint) = rule(schema) {
@@ -116,7 +116,7 @@ fn every_string_is_bounded() -> Result<()> {
 }
 
 #[test]
-fn every_list_is_bounded_and_says_how_it_merges() -> Result<()> {
+fn every_list_is_bounded_and_has_a_list_type() -> Result<()> {
     let loose = complaints(|schema| match schema["type"].as_str() {
         Some("array") if !schema["maxItems"].is_u64() => Some("a list without maxItems"),
         Some("array") => match schema["x-kubernetes-list-type"].as_str() {
@@ -144,7 +144,7 @@ fn every_property_is_described_and_typed() -> Result<()> {
             _ => None,
         }
     })?;
-    // What these take, the BTF of each object says.
+    // The object's BTF determines the values that these take.
     let by_btf = ["globals{}", "maps[].initial[].key", "maps[].initial[].value"];
     let any = ["BpfProgram", "BpfRevision"]
         .iter()
@@ -157,7 +157,7 @@ fn every_property_is_described_and_typed() -> Result<()> {
     Ok(())
 }
 
-/// A rule that fails should say what to do; the default message quotes CEL at the user.
+/// A rule's default message would show the CEL expression to users.
 #[test]
 fn every_rule_has_a_message() -> Result<()> {
     let mute = complaints(|schema| {

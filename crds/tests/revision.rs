@@ -12,7 +12,7 @@ use serde_json::json;
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, ObjectInfo, names,
     program::{Entry, MapRef, MapSpec, OnDelete, OnShapeChange, ProgramSpec},
-    revision::{Feature, ProgramRef, wanted},
+    revision::{Feature, ProgramRef, desired},
     target::{Attach, CgroupTarget, Scope},
 };
 
@@ -67,7 +67,7 @@ fn spec() -> BpfRevisionSpec {
     }
 }
 
-/// A live revision, made so many minutes after the first.
+/// Returns a live revision, created `minute` minutes after the first.
 fn live(minute: i64, edit: impl FnOnce(&mut BpfRevisionSpec)) -> BpfRevision {
     let mut spec = spec();
     edit(&mut spec);
@@ -84,11 +84,11 @@ fn live(minute: i64, edit: impl FnOnce(&mut BpfRevisionSpec)) -> BpfRevision {
 }
 
 fn sequences(revisions: &[BpfRevision], node: &Labels) -> Vec<(String, i64)> {
-    wanted(revisions, node).into_iter().map(|(name, r)| (name.to_owned(), r.spec.sequence)).collect()
+    desired(revisions, node).into_iter().map(|(name, r)| (name.to_owned(), r.spec.sequence)).collect()
 }
 
 #[test]
-fn the_highest_live_sequence_runs_in_whatever_order_they_come() {
+fn the_highest_live_sequence_runs_whatever_the_order_of_the_revisions() {
     let mut revisions = vec![live(0, |s| s.sequence = 2), live(1, |s| s.sequence = 3), live(2, |s| s.sequence = 1)];
     for _ in 0..revisions.len() {
         assert_eq!(sequences(&revisions, &labels(&[])), [("tcp-events".into(), 3)]);
@@ -108,7 +108,7 @@ fn a_retired_or_deleted_revision_does_not_run() {
 }
 
 #[test]
-fn a_newer_revision_that_does_not_select_the_node_leaves_it_on_the_older() {
+fn a_node_that_the_newer_revision_does_not_select_runs_the_older() {
     let selector = |key: &str, value: &str| {
         Some(LabelSelector { match_labels: Some(labels(&[(key, value)])), ..LabelSelector::default() })
     };
@@ -125,7 +125,7 @@ fn a_newer_revision_that_does_not_select_the_node_leaves_it_on_the_older() {
 }
 
 #[test]
-fn of_a_re_created_program_the_younger_object_runs() {
+fn the_younger_of_two_programs_of_one_name_runs() {
     let old = live(0, |s| s.sequence = 7);
     let young = live(5, |s| s.program.uid = "uid-2".into());
     for revisions in [[old.clone(), young.clone()], [young, old]] {
@@ -150,9 +150,9 @@ fn key_after(edit: impl FnOnce(&mut BpfRevisionSpec)) -> String {
     edited.load_key()
 }
 
-/// Where programs run, and what becomes of their maps later, are no reasons to load them again.
+/// Targets, nodes and the later fate of maps are no reasons for a new load.
 #[test]
-fn edits_that_keep_what_is_loaded() {
+fn edits_that_do_not_change_a_load_keep_the_load_key() {
     let key = spec().load_key();
     assert_eq!(key.len(), 16);
     let kept: [(&str, String); 11] = [
@@ -180,7 +180,7 @@ fn edits_that_keep_what_is_loaded() {
 }
 
 #[test]
-fn edits_that_load_anew() {
+fn edits_that_change_a_load_change_the_load_key() {
     let sized = |n| MapSpec { max_entries: Some(n), ..map("my_map") };
     let unpinned = |n| MapSpec { pin: false, initial: entries(n), ..map("my_map") };
     let keys = [
@@ -201,7 +201,7 @@ fn edits_that_load_anew() {
             key_after(|s| s.maps = vec![MapSpec { from: from("other", "n"), ..map("my_map") }]),
         ),
         ("another global", key_after(|s| drop(s.globals.insert("rates".into(), json!(1))))),
-        // Names must not run into each other, or into the maps.
+        // Names must not run together with each other or with the maps.
         ("a function named as the map", key_after(|s| s.programs.push(program("my_map")))),
         ("two functions", key_after(|s| s.programs = vec![program("my"), program("_prog")])),
     ];
@@ -213,14 +213,14 @@ fn edits_that_load_anew() {
 }
 
 #[test]
-fn order_in_the_spec_does_not_matter() {
+fn the_load_key_is_independent_of_the_order_of_programs() {
     let a = key_after(|s| s.programs = vec![program("a"), program("b")]);
     let b = key_after(|s| s.programs = vec![program("b"), program("a")]);
     assert_eq!(a, b);
 }
 
 #[test]
-fn what_a_revision_makes_use_of_is_named() {
+fn a_revision_names_the_features_that_it_uses() {
     let uses = |edit: fn(&mut BpfRevisionSpec)| {
         let mut edited = spec();
         edit(&mut edited);

@@ -231,7 +231,7 @@ impl World {
         if self.revisions.iter().any(|revision| revision.is_live() && self.unreadable.contains(&revision.name_any())) {
             return;
         }
-        let wanted = sockeye_crds::revision::wanted(&self.revisions, &BTreeMap::new()).get("p").map(|r| r.name_any());
+        let wanted = sockeye_crds::revision::desired(&self.revisions, &BTreeMap::new()).get("p").map(|r| r.name_any());
         match wanted {
             Some(revision) => self.runs.insert(node, revision),
             None => self.runs.remove(node),

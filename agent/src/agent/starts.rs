@@ -90,7 +90,7 @@ impl<H: Host> Agent<H> {
                 false => Err(not_attached(track.failure.as_ref())),
             }
         };
-        if !target.picks() {
+        if !target.is_selective() {
             return is_at(&self.pods_root);
         }
         if self.pods.lacks_namespace(target, &pod.namespace) {

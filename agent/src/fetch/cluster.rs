@@ -150,7 +150,7 @@ impl Cluster {
                 }
             }
         }
-        let run = revision::wanted(readable, node.labels());
+        let run = revision::desired(readable, node.labels());
         let same = |known: &BpfRevision, revision: &BpfRevision| {
             (&known.metadata.uid, &known.metadata.resource_version)
                 == (&revision.metadata.uid, &revision.metadata.resource_version)

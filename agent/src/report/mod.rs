@@ -10,8 +10,8 @@ use sockeye_crds::{
     BpfNodeStatus, Reason,
     names::{clip, pin_name},
     node::{
-        AttachedLink, Details, HeldCounts, HeldProgram, LoadedMap, LoadedProgram, NodeFacts, Order, RetainedMap, Runs,
-        State, Truncated,
+        AttachedLink, Details, HeldCounts, HeldProgram, LoadedMap, LoadedProgram, NodeFacts, OrderedProgram,
+        RetainedMap, RunOrder, State, Truncated,
     },
     program::MapRef,
 };
@@ -70,7 +70,7 @@ pub fn report(
 }
 
 /// What runs where more than one program is; the first so many places, and how many more there are.
-fn order(tracks: &BTreeMap<String, Track>, beside: &Beside) -> (Vec<Order>, i64) {
+fn order(tracks: &BTreeMap<String, Track>, beside: &Beside) -> (Vec<RunOrder>, i64) {
     let several = || beside.lines().filter(|(_, _, runs)| runs.len() > 1);
     if several().next().is_none() {
         return (Vec::new(), 0);
@@ -80,12 +80,12 @@ fn order(tracks: &BTreeMap<String, Track>, beside: &Beside) -> (Vec<Order>, i64)
         track.held.functions.iter().map(named).collect::<Vec<_>>()
     };
     let names: BTreeMap<u32, String> = tracks.iter().flat_map(functions).collect();
-    let order = |(path, attach_type, runs): (&str, u32, &[u32])| Order {
+    let order = |(path, attach_type, runs): (&str, u32, &[u32])| RunOrder {
         cgroup_path: clip(path, 1024),
         attach_type: section::attach_type_name(attach_type).into_owned(),
-        programs: runs.iter().map(|id| Runs { id: (*id).into(), name: names.get(id).cloned() }).collect(),
+        programs: runs.iter().map(|id| OrderedProgram { id: (*id).into(), name: names.get(id).cloned() }).collect(),
     };
-    let shown: Vec<Order> = several().take(MAX_ORDERS).map(order).collect();
+    let shown: Vec<RunOrder> = several().take(MAX_ORDERS).map(order).collect();
     let beyond = count(several().count().saturating_sub(shown.len()));
     (shown, beyond)
 }

@@ -1,4 +1,4 @@
-//! Prints the CustomResourceDefinitions as YAML, one document each: what `deploy/` commits.
+//! Prints the CustomResourceDefinitions as YAML, one document each, for `deploy/chart/files/crds.yaml`.
 
 use sockeye_crds::definitions::definitions;
 

@@ -1,7 +1,8 @@
-//! `BpfNode`: observation, written by one node's agent: the node, its kernel, and all that sockeye holds there.
+//! `BpfNode`: the observed state of one node, its kernel and everything that sockeye holds there. The node's agent
+//! writes it.
 
 mod details;
-mod order;
+mod run_order;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -9,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 pub use details::{AttachedLink, Details, Drift, DriftKind, LoadedMap, LoadedProgram};
-pub use order::{Order, Runs};
+pub use run_order::{OrderedProgram, RunOrder};
 
-/// A BpfNode says what sockeye holds on the node of the same name. Its agent writes it.
+/// A BpfNode reports what sockeye holds on the node of the same name. The node's agent writes it.
 #[allow(clippy::duplicated_attributes, reason = "clippy takes the columns' settings for attributes")]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -23,79 +24,79 @@ pub use order::{Order, Runs};
     category = "sockeye",
     status = "BpfNodeStatus",
     derive = "PartialEq",
-    doc = "BpfNode says what sockeye holds on the node of the same name, as the kernel tells it. That node's agent writes it.",
+    doc = "BpfNode reports what sockeye holds on the node of the same name, as read back from the kernel. The node's agent writes it.",
     printcolumn(
         name = "Kernel",
         type_ = "string",
         json_path = ".status.node.kernelRelease",
-        description = "The running kernel's release"
+        description = "Release of the running kernel"
     ),
     printcolumn(
         name = "Programs",
         type_ = "integer",
         json_path = ".status.counts.programs",
-        description = "BpfPrograms that the node holds"
+        description = "Number of BpfPrograms on the node"
     ),
     printcolumn(
         name = "Failed",
         type_ = "integer",
         json_path = ".status.counts.failed",
-        description = "BpfPrograms whose wanted revision is not in effect"
+        description = "Number of BpfPrograms whose desired revision is not in effect"
     ),
     printcolumn(
         name = "Links",
         type_ = "integer",
         json_path = ".status.counts.links",
-        description = "Links in effect"
+        description = "Number of links in effect"
     ),
     printcolumn(
         name = "Agent",
         type_ = "string",
         json_path = ".status.node.agentVersion",
-        description = "The agent's version"
+        description = "Version of the agent"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BpfNodeSpec {}
 
-/// What the node's agent saw.
+/// The observed state of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-// One writer, one value: the API server keeps no owner of every field, which for many programs would double the object.
+// Only one agent writes the status, so it is one value: with an owner per field, the object would be twice as large.
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct BpfNodeStatus {
     /// The node and its kernel.
     #[serde(default)]
     pub node: NodeFacts,
-    /// How much there is.
+    /// The number of objects on the node.
     #[serde(default)]
     pub counts: HeldCounts,
-    /// Every BpfProgram the node holds or should hold; never cut.
+    /// Every BpfProgram that the node holds or should hold. This list is never truncated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub programs: Vec<HeldProgram>,
-    /// What the kernel says of each, where there is room.
+    /// The kernel's information about each BpfProgram, as far as there is room.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub details: Vec<Details>,
-    /// Maps of deleted BpfPrograms that were asked to be retained.
+    /// Maps of deleted BpfPrograms, kept by `onDelete: Retain`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub retained: Vec<RetainedMap>,
-    /// What runs where more than one program is attached to a cgroup that has something of ours, in the order it runs.
+    /// The run order of cgroups that have a program of sockeye and at least one more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub order: Vec<Order>,
-    /// Why nothing at all is attached here, where someone has said that nothing is to be.
+    pub order: Vec<RunOrder>,
+    /// The reason why sockeye is suspended on the whole node. Absent if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub suspended: Option<String>,
-    /// What did not fit.
+    /// The number of items that did not fit into the status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<Truncated>,
 }
@@ -104,140 +105,141 @@ pub struct BpfNodeStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeFacts {
-    /// The running boot (/proc/sys/kernel/random/boot_id): IDs are comparable within one boot only.
+    /// The ID of the running boot (/proc/sys/kernel/random/boot_id). The kernel's IDs are comparable within one boot
+    /// only.
     #[serde(default, rename = "bootID")]
     #[schemars(length(max = 64))]
     pub boot_id: String,
-    /// The kernel's release (uname -r).
+    /// The release of the kernel (uname -r).
     #[serde(default)]
     #[schemars(length(max = 128))]
     pub kernel_release: String,
-    /// The machine's architecture (uname -m).
+    /// The architecture of the machine (uname -m).
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub architecture: String,
-    /// Unified: cgroup v2 alone. Hybrid: v1 controllers beside it.
+    /// Unified means cgroup v2 alone, Hybrid means cgroup v1 controllers beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_mode: Option<CgroupMode>,
-    /// What the kernel supports of what sockeye makes use of, sorted: "CgroupLink", "KernelBtf", ...
+    /// The kernel features that sockeye uses and this kernel has, sorted: "CgroupLink", "KernelBtf", ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub features: Vec<String>,
-    /// The agent's version.
+    /// The version of the agent.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub agent_version: String,
 }
 
-/// How cgroups are mounted.
+/// The mounted versions of cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CgroupMode {
     /// cgroup v2 alone.
     Unified,
-    /// cgroup v1 controllers beside cgroup v2.
+    /// cgroup v2 with cgroup v1 controllers beside it.
     Hybrid,
 }
 
-/// How much the node holds.
+/// The number of objects on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldCounts {
-    /// BpfPrograms.
+    /// The number of BpfPrograms.
     #[serde(default)]
     pub programs: i64,
-    /// BpfPrograms whose wanted revision is not in effect.
+    /// The number of BpfPrograms whose desired revision is not in effect.
     #[serde(default)]
     pub failed: i64,
-    /// Links in effect.
+    /// The number of links in effect.
     #[serde(default)]
     pub links: i64,
 }
 
-/// A BpfProgram on this node, in one line.
+/// The state of one BpfProgram on the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldProgram {
-    /// The BpfProgram's name.
+    /// The name of the BpfProgram.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// Its UID.
+    /// The UID of the BpfProgram.
     #[schemars(length(max = 64))]
     pub uid: String,
-    /// The revision that is in effect; absent where none is.
+    /// The revision in effect. Absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub revision: Option<String>,
-    /// How it stands.
+    /// The state of the desired revision.
     pub state: State,
-    /// Why the wanted revision is not in effect.
+    /// The reason why the desired revision is not in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<crate::Reason>,
-    /// Kernel program IDs, in the order of the functions' names.
+    /// The kernel's program IDs, ordered by the functions' names.
     #[serde(default, rename = "programIDs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub program_ids: Vec<i64>,
-    /// Kernel map IDs, in the order of the maps' names.
+    /// The kernel's map IDs, ordered by the maps' names.
     #[serde(default, rename = "mapIDs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub map_ids: Vec<i64>,
 }
 
-/// How a BpfProgram stands on a node.
+/// The state of a BpfProgram on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum State {
-    /// The wanted revision is in effect.
+    /// The desired revision is in effect.
     Attached,
-    /// The wanted revision is not in effect; what `revision` names, if anything, still is.
+    /// The desired revision is not in effect. The one in `revision`, if any, still is.
     Failed,
-    /// The wanted revision is loaded, and attached nowhere because someone said so.
+    /// The desired revision is loaded and, as someone asked, not attached.
     Suspended,
-    /// It is no longer wanted, and what is left of it could not yet be removed.
+    /// The node should no longer hold the BpfProgram, and could not yet remove all of it.
     Removing,
 }
 
-/// A map that outlived its BpfProgram.
+/// A map that was kept after its BpfProgram was deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetainedMap {
-    /// The BpfProgram's name.
+    /// The name of the BpfProgram.
     #[schemars(length(max = 63))]
     pub program: String,
-    /// The map's file name under its pin directory.
+    /// The file name of the map's pin.
     #[schemars(length(max = 128))]
     pub name: String,
-    /// The kernel's ID.
+    /// The kernel's ID of the map.
     pub id: i64,
-    /// Its pin, as the host sees it.
+    /// The path of the pin on the host.
     #[schemars(length(max = 512))]
     pub pin_path: String,
 }
 
-/// What did not fit into the status.
+/// The number of items that did not fit into the status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Truncated {
-    /// BpfPrograms whose details are not shown, but for what others did to them last, where there is room.
+    /// BpfPrograms without details. Their latest drift is kept if there is room.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub details: i64,
-    /// Links that are not shown.
+    /// Links that are not listed.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub links: i64,
-    /// Cgroups whose order is not shown.
+    /// Cgroups whose run order is not listed.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub order: i64,
-    /// Verifier logs that are not shown.
+    /// Verifier logs that are left out.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub logs: i64,
-    /// Maps of BpfPrograms that are not shown: of one that holds more than 128, or of all where there is no room.
+    /// Maps that are not listed: those beyond 128 of one BpfProgram, or all of them if there is no room.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub maps: i64,
-    /// Functions of BpfPrograms whose program IDs are not shown.
+    /// Functions whose program IDs are not listed.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub functions: i64,
-    /// Retained maps that are not shown.
+    /// Retained maps that are not listed.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub retained: i64,
 }

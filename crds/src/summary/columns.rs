@@ -1,14 +1,12 @@
-//! `Columns`: what the standings of all nodes make of the counts, of what `kubectl get` prints, and of the placements.
-//! No IO.
+//! The counts, the columns of `kubectl get` and the listed placements, from the states on all nodes. No IO.
 
 use std::collections::BTreeSet;
 
 use kube::ResourceExt;
 
 use super::{
-    MAX_PLACEMENTS,
-    standing::{Placed, Standing},
-    words,
+    placement::{NodePlacement, PlacementState},
+    text::{join_few, message_or_reason},
 };
 use crate::{
     BpfRevision, Reason,
@@ -17,44 +15,46 @@ use crate::{
     program::{NodeCounts, PlacedMap, PlacedProgram, Placement, Summary},
 };
 
-/// A column names at most so many IDs.
+/// The maximum number of placements that a status lists.
+pub const MAX_PLACEMENTS: usize = 64;
+/// The maximum number of IDs in a column.
 const MAX_IDS: usize = 5;
-/// A placement names at most so many pods.
+/// The maximum number of pods in a placement.
 const MAX_PODS: usize = 5;
 
-/// Nodes by what they say.
-pub(super) fn counts(placed: &[Placed<'_>]) -> NodeCounts {
-    let count = |wanted: &dyn Fn(&Placed<'_>) -> bool| placed.iter().filter(|p| wanted(p)).count() as i64;
+/// Counts the nodes in each state.
+pub(super) fn counts(placed: &[NodePlacement<'_>]) -> NodeCounts {
+    let count = |counts: &dyn Fn(&NodePlacement<'_>) -> bool| placed.iter().filter(|p| counts(p)).count() as i64;
     NodeCounts {
         selected: count(&|p| p.is_selected()),
-        updated: count(&|p| p.standing == Standing::InEffect),
-        attached: count(&|p| match p.standing {
-            Standing::InEffect => true,
-            Standing::Pending => holds_a_revision(p),
-            Standing::Failed(_)
-            | Standing::Unknown
-            | Standing::WithoutAgent
-            | Standing::Leaving
-            | Standing::Suspended => false,
+        updated: count(&|p| p.state == PlacementState::InEffect),
+        attached: count(&|p| match p.state {
+            PlacementState::InEffect => true,
+            PlacementState::Pending => holds_a_revision(p),
+            PlacementState::Failed(_)
+            | PlacementState::Unknown
+            | PlacementState::WithoutAgent
+            | PlacementState::Leaving
+            | PlacementState::Suspended => false,
         }),
-        suspended: count(&|p| p.standing == Standing::Suspended),
-        failed: count(&|p| matches!(p.standing, Standing::Failed(_))),
-        unknown: count(&|p| p.standing == Standing::Unknown),
-        without_agent: count(&|p| p.standing == Standing::WithoutAgent),
+        suspended: count(&|p| p.state == PlacementState::Suspended),
+        failed: count(&|p| matches!(p.state, PlacementState::Failed(_))),
+        unknown: count(&|p| p.state == PlacementState::Unknown),
+        without_agent: count(&|p| p.state == PlacementState::WithoutAgent),
     }
 }
 
-/// Of nodes that are to let go of the program, those on which a revision is still in effect.
-pub(super) fn attached(placed: &[Placed<'_>]) -> i64 {
+/// Counts the nodes on which a revision is in effect.
+pub(super) fn attached(placed: &[NodePlacement<'_>]) -> i64 {
     placed.iter().filter(|p| holds_a_revision(p)).count() as i64
 }
 
-fn holds_a_revision(placed: &Placed<'_>) -> bool {
+fn holds_a_revision(placed: &NodePlacement<'_>) -> bool {
     placed.entry.is_some_and(|entry| entry.revision.is_some())
 }
 
-/// What `kubectl get` prints.
-pub(super) fn summary(revision: &BpfRevision, counts: &NodeCounts, placed: &[Placed<'_>]) -> Summary {
+/// Returns the columns of `kubectl get`.
+pub(super) fn summary(revision: &BpfRevision, counts: &NodeCounts, placed: &[NodePlacement<'_>]) -> Summary {
     let mut types: Vec<&str> = Vec::new();
     for name in revision.spec.programs.iter().filter_map(|p| p.program_type).map(|t| t.as_str()) {
         if !types.contains(&name) {
@@ -69,46 +69,46 @@ pub(super) fn summary(revision: &BpfRevision, counts: &NodeCounts, placed: &[Pla
     }
 }
 
-/// Program IDs, node by node in the order of the nodes' names.
-pub(super) fn program_ids(placed: &[Placed<'_>]) -> String {
+/// Returns the program IDs, ordered by node.
+pub(super) fn program_ids(placed: &[NodePlacement<'_>]) -> String {
     ids(placed, |entry| &entry.program_ids)
 }
 
-/// Map IDs, node by node in the order of the nodes' names.
-pub(super) fn map_ids(placed: &[Placed<'_>]) -> String {
+/// Returns the map IDs, ordered by node.
+pub(super) fn map_ids(placed: &[NodePlacement<'_>]) -> String {
     ids(placed, |entry| &entry.map_ids)
 }
 
-fn ids(placed: &[Placed<'_>], of: impl Fn(&crate::node::HeldProgram) -> &Vec<i64>) -> String {
+fn ids(placed: &[NodePlacement<'_>], of: impl Fn(&crate::node::HeldProgram) -> &Vec<i64>) -> String {
     let mut by_node: Vec<_> = placed.iter().filter_map(|p| p.entry.map(|entry| (p.node, entry))).collect();
     by_node.sort_by_key(|(node, _)| *node);
     let all: Vec<String> = by_node.iter().flat_map(|(_, entry)| of(entry)).map(i64::to_string).collect();
-    super::few(all.iter().map(String::as_str), MAX_IDS, ",")
+    join_few(all.iter().map(String::as_str), MAX_IDS, ",")
 }
 
-/// Single nodes in the order given, and how many did not fit.
-pub(super) fn placements(placed: &[Placed<'_>], dispatched: Option<&BpfRevision>) -> (Vec<Placement>, i64) {
+/// Returns the first placements in the given order, and the number of those left out.
+pub(super) fn placements(placed: &[NodePlacement<'_>], dispatched: Option<&BpfRevision>) -> (Vec<Placement>, i64) {
     let name = dispatched.map(ResourceExt::name_any);
     let shown = placed.iter().take(MAX_PLACEMENTS).map(|p| placement(p, name.as_deref())).collect();
     (shown, placed.len().saturating_sub(MAX_PLACEMENTS) as i64)
 }
 
-fn placement(placed: &Placed<'_>, dispatched: Option<&str>) -> Placement {
-    let Placed { node, standing, entry, details } = *placed;
-    let (reason, message) = match standing {
-        Standing::InEffect => (None, None),
-        Standing::Failed(reason) => (Some(reason), Some(words(placed, reason))),
-        Standing::Pending => (Some(Reason::Progressing), None),
-        Standing::Unknown => (
+fn placement(placed: &NodePlacement<'_>, dispatched: Option<&str>) -> Placement {
+    let NodePlacement { node, state, entry, details } = *placed;
+    let (reason, message) = match state {
+        PlacementState::InEffect => (None, None),
+        PlacementState::Failed(reason) => (Some(reason), Some(message_or_reason(placed, reason))),
+        PlacementState::Pending => (Some(Reason::Progressing), None),
+        PlacementState::Unknown => (
             Some(Reason::NodeNotLive),
             Some("the node is not Ready, or its agent's pod is not: what runs there is not known".to_owned()),
         ),
-        Standing::WithoutAgent => (
+        PlacementState::WithoutAgent => (
             Some(Reason::NoAgent),
             Some("the node has no agent: see the DaemonSet's node selector and tolerations".to_owned()),
         ),
-        Standing::Suspended => (Some(Reason::Suspended), Some(words(placed, Reason::Suspended))),
-        Standing::Leaving => {
+        PlacementState::Suspended => (Some(Reason::Suspended), Some(message_or_reason(placed, Reason::Suspended))),
+        PlacementState::Leaving => {
             let reason = if dispatched.is_some() { Reason::Progressing } else { Reason::Deleting };
             let message = placed.message().unwrap_or("no longer wanted here; being removed");
             (Some(reason), Some(message.to_owned()))
@@ -126,7 +126,7 @@ fn placement(placed: &Placed<'_>, dispatched: Option<&str>) -> Placement {
     }
 }
 
-/// The first few pods.
+/// Returns the first pods with a link in effect.
 fn pods(details: &Details) -> Vec<String> {
     let in_effect = details.links.iter().filter(|link| link.in_effect).filter_map(|link| link.pod.as_ref());
     let pods: BTreeSet<&String> = in_effect.collect();

@@ -1,103 +1,49 @@
-//! `BpfNode`s folded into `BpfProgram.status`: pure, so that the operator and an agent without a cluster print the same.
+//! Computes `BpfProgram.status` from all BpfNodes. No IO: the operator and an agent without a cluster print the same
+//! status.
 //!
 //! | module | noun |
 //! |---|---|
-//! | [`standing`] | how the program stands on one node |
-//! | [`verdict`] | what the standings make of the conditions |
-//! | [`columns`] | what the standings make of counts, columns and placements |
+//! | [`input`] | the BpfProgram and the nodes that a status is computed from |
+//! | [`placement`] | the state of the program on one node |
+//! | [`conditions`] | the conditions, from the states on all nodes |
+//! | [`columns`] | the counts, the columns of `kubectl get` and the listed placements, from the states on all nodes |
 //!
-//! Guarantees: the same input gives the same status, to the byte, whatever the order of the nodes; folding a status onto
-//! itself changes nothing; nodes that are not live are counted and hold up neither `Attached` nor a deletion.
+//! Guarantees:
+//! - The same input gives the same status, to the byte, in whatever order the nodes come.
+//! - Folding a status onto itself changes nothing.
+//! - Nodes that are not live are counted. They delay neither `Attached` nor a deletion.
 
 mod columns;
-mod standing;
+mod conditions;
+mod input;
+mod placement;
 #[cfg(test)]
 mod tests;
-mod verdict;
-
-use std::collections::BTreeMap;
+mod text;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use crate::{
-    BpfNodeStatus, BpfProgramStatus, BpfRevision, Reason, condition, names,
+    BpfProgramStatus, condition,
     program::{Dispatch, NodeCounts, Summary},
     revision::ProgramRef,
 };
-use standing::Placed;
-pub use verdict::MAX_QUOTED;
+pub use columns::MAX_PLACEMENTS;
+pub use conditions::MAX_QUOTED;
+pub use input::{Acceptance, Liveness, NodeView, Subject};
 
-/// A status lists at most so many placements.
-pub const MAX_PLACEMENTS: usize = 64;
-
-/// A node as the fold sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeView<'a> {
-    /// The node's name.
-    pub name: &'a str,
-    /// The Node's labels.
-    pub labels: &'a BTreeMap<String, String>,
-    /// Whether its word can be relied on.
-    pub liveness: Liveness,
-    /// What its agent said last.
-    pub report: Option<&'a BpfNodeStatus>,
-}
-
-/// Whether a node's word can be relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    /// The Node is Ready and so is its agent's pod.
-    Live,
-    /// The Node is not Ready, or its agent's pod is not: what runs there is not known.
-    Unknown,
-    /// The Node is Ready and has no agent's pod.
-    WithoutAgent,
-}
-
-/// Whether the latest spec was accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Acceptance {
-    /// It was, and what was dispatched says what it says.
-    Accepted {
-        /// What a user should know nevertheless, e.g. a pinning in the ELF that is ignored.
-        notes: Vec<String>,
-    },
-    /// It was refused; what was dispatched before stays.
-    Refused {
-        /// Why, in one word.
-        reason: Reason,
-        /// Why, in words.
-        message: String,
-    },
-}
-
-/// What a status is about.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    /// The BpfProgram, by name and UID.
-    pub program: &'a ProgramRef,
-    /// Its latest generation.
-    pub generation: i64,
-    /// What became of that generation.
-    pub acceptance: &'a Acceptance,
-    /// What agents were told to run: the last accepted spec, if there was one.
-    pub dispatched: Option<&'a BpfRevision>,
-    /// Where it is to be deleted: the other BpfPrograms that use its maps, for which that waits, by name.
-    pub users: &'a [String],
-}
-
-/// The status of a BpfProgram, from what its nodes say.
+/// Returns the status of a BpfProgram, computed from the reports of all nodes.
 pub fn fold(
     subject: &Subject<'_>,
     nodes: &[NodeView<'_>],
     previous: &BpfProgramStatus,
     now: Timestamp,
 ) -> BpfProgramStatus {
-    let Subject { program, generation, acceptance, dispatched, users } = *subject;
-    let placed = dispatched.map(|revision| standing::of(program, revision, nodes)).unwrap_or_default();
+    let Subject { program, generation, acceptance: _, dispatched, users: _ } = *subject;
+    let placed = dispatched.map(|revision| placement::of(program, revision, nodes)).unwrap_or_default();
     let counts = columns::counts(&placed);
-    let verdicts = verdict::verdicts(acceptance, dispatched, users, &counts, &placed);
+    let conditions = conditions::of(subject, &counts, &placed);
     let (placements, omitted) = columns::placements(&placed, dispatched);
     BpfProgramStatus {
         observed_generation: generation,
@@ -111,11 +57,11 @@ pub fn fold(
         nodes: counts,
         placements,
         omitted,
-        conditions: condition::merge(&previous.conditions, verdicts, generation, now),
+        conditions: condition::merge(&previous.conditions, conditions, generation, now),
     }
 }
 
-/// The status of a BpfProgram that is being deleted: what is left of it, and where.
+/// Returns the status of a BpfProgram that is being deleted: the nodes that still hold it.
 pub fn fold_deletion(
     program: &ProgramRef,
     generation: i64,
@@ -123,8 +69,8 @@ pub fn fold_deletion(
     previous: &BpfProgramStatus,
     now: Timestamp,
 ) -> BpfProgramStatus {
-    let placed = standing::leftovers(program, nodes);
-    let verdicts = verdict::deletion(&previous.conditions, &placed);
+    let placed = placement::holders(program, nodes);
+    let conditions = conditions::of_deletion(&previous.conditions, &placed);
     let (placements, omitted) = columns::placements(&placed, None);
     BpfProgramStatus {
         observed_generation: generation,
@@ -139,39 +85,21 @@ pub fn fold_deletion(
         },
         placements,
         omitted,
-        conditions: condition::merge(&previous.conditions, verdicts, generation, now),
+        conditions: condition::merge(&previous.conditions, conditions, generation, now),
     }
 }
 
-/// The live nodes that report this very BpfProgram, by name: a deletion waits for these and for no others.
+/// Returns the names of the live nodes that hold the BpfProgram. A deletion waits for them and for no others.
 pub fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<&'a str> {
-    standing::leftovers(program, nodes).iter().map(|placed| placed.node).collect()
+    placement::holders(program, nodes).iter().map(|placed| placed.node).collect()
 }
 
-/// The nodes that are not live and whose last word is that they hold this very BpfProgram, by name: nobody waits for them.
+/// Returns the names of the nodes that are not live and whose last report says that they hold the BpfProgram. A
+/// deletion does not wait for them.
 pub fn absent_holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<&'a str> {
     let absent = nodes.iter().filter(|node| node.liveness != Liveness::Live);
     let mut names: Vec<&str> =
-        absent.filter(|node| standing::find(program, node.report).0.is_some()).map(|node| node.name).collect();
+        absent.filter(|node| placement::find(program, node.report).0.is_some()).map(|node| node.name).collect();
     names.sort_unstable();
     names
-}
-
-/// The first few of many, then how many more: "a, b, c, +4".
-fn few<'a>(items: impl IntoIterator<Item = &'a str>, most: usize, separator: &str) -> String {
-    let mut items = items.into_iter();
-    let mut text = items.by_ref().take(most).collect::<Vec<_>>().join(separator);
-    let more = items.count();
-    if more > 0 {
-        text += &format!("{separator}+{more}");
-    }
-    text
-}
-
-/// What a node said of its failure, in its own words where it gave any.
-fn words(placed: &Placed<'_>, reason: Reason) -> String {
-    match placed.message() {
-        Some(message) if !message.trim().is_empty() => names::clip(message.trim(), 512),
-        _ => reason.as_str(),
-    }
 }

@@ -1,68 +1,69 @@
-//! `Standing`: how one BpfProgram stands on one node, told from that node's report. No IO.
+//! `NodePlacement`: the state of one BpfProgram on one node, derived from that node's report. No IO.
 
 use kube::ResourceExt as _;
 
-use super::{Liveness, NodeView};
+use super::input::{Liveness, NodeView};
 use crate::{
     BpfNodeStatus, BpfRevision, Reason,
     node::{Details, HeldProgram, State},
     revision::ProgramRef,
 };
 
-/// How a BpfProgram stands on a node, worst first: the order in which placements are listed.
+/// The state of a BpfProgram on a node, worst first. Placements are listed in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
-    /// The node is live and says that the dispatched revision is not in effect, and why.
+pub(super) enum PlacementState {
+    /// The node is live and reports that the dispatched revision is not in effect, with the reason.
     Failed(Reason),
-    /// The node is live and has not yet said anything of the dispatched revision.
+    /// The node is live and has not yet reported on the dispatched revision.
     Pending,
     /// The node is not live.
     Unknown,
-    /// The node is Ready and has no agent.
+    /// The node is Ready and has no agent's pod.
     WithoutAgent,
-    /// The node is live, is not selected (any more), and still holds it.
+    /// The node is live, not selected (any more), and still holds the program.
     Leaving,
-    /// The node is live, and it is attached nowhere there because someone said so.
+    /// The node is live, and the program is detached there because someone asked for it.
     Suspended,
     /// The dispatched revision is in effect.
     InEffect,
 }
 
-/// A BpfProgram on a node.
+/// A BpfProgram on a node, with the node's report on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Placed<'a> {
+pub(super) struct NodePlacement<'a> {
     pub node: &'a str,
-    pub standing: Standing,
+    pub state: PlacementState,
     pub entry: Option<&'a HeldProgram>,
     pub details: Option<&'a Details>,
 }
 
-impl Placed<'_> {
-    /// Whether the dispatched revision selects the node.
+impl NodePlacement<'_> {
+    /// Returns whether the dispatched revision selects the node.
     pub fn is_selected(&self) -> bool {
-        self.standing != Standing::Leaving
+        self.state != PlacementState::Leaving
     }
 
-    /// The node's own words.
+    /// Returns the message that the node reported.
     pub fn message(&self) -> Option<&str> {
         self.details.and_then(|details| details.message.as_deref())
     }
 }
 
-/// Every node that the revision selects, and every live one that still holds the program; worst first, then by name.
-pub(super) fn of<'a>(program: &ProgramRef, revision: &BpfRevision, nodes: &[NodeView<'a>]) -> Vec<Placed<'a>> {
+/// Returns every node that the revision selects and every live node that still holds the program, worst first, then by
+/// name.
+pub(super) fn of<'a>(program: &ProgramRef, revision: &BpfRevision, nodes: &[NodeView<'a>]) -> Vec<NodePlacement<'a>> {
     let name = revision.name_any();
     sorted(nodes.iter().filter_map(|node| {
         let selected = revision.spec.selects(node.labels);
-        let placed = |standing, entry, details| Placed { node: node.name, standing, entry, details };
+        let placed = |state, entry, details| NodePlacement { node: node.name, state, entry, details };
         match node.liveness {
-            Liveness::Unknown => selected.then(|| placed(Standing::Unknown, None, None)),
-            Liveness::WithoutAgent => selected.then(|| placed(Standing::WithoutAgent, None, None)),
+            Liveness::Unknown => selected.then(|| placed(PlacementState::Unknown, None, None)),
+            Liveness::WithoutAgent => selected.then(|| placed(PlacementState::WithoutAgent, None, None)),
             Liveness::Live => {
                 let (entry, details) = find(program, node.report);
                 match (selected, entry) {
-                    (true, _) => Some(placed(judge(&name, entry, details), entry, details)),
-                    (false, Some(_)) => Some(placed(Standing::Leaving, entry, details)),
+                    (true, _) => Some(placed(state_of(&name, entry, details), entry, details)),
+                    (false, Some(_)) => Some(placed(PlacementState::Leaving, entry, details)),
                     (false, None) => None,
                 }
             }
@@ -70,35 +71,40 @@ pub(super) fn of<'a>(program: &ProgramRef, revision: &BpfRevision, nodes: &[Node
     }))
 }
 
-/// Every live node that still holds the program, by name: what a deletion waits for.
-pub(super) fn leftovers<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<Placed<'a>> {
+/// Returns every live node that still holds the program, by name. A deletion waits for these.
+pub(super) fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<NodePlacement<'a>> {
     let live = nodes.iter().filter(|node| node.liveness == Liveness::Live);
     sorted(live.filter_map(|node| {
         let (entry, details) = find(program, node.report);
-        entry.map(|entry| Placed { node: node.name, standing: Standing::Leaving, entry: Some(entry), details })
+        entry.map(|entry| NodePlacement {
+            node: node.name,
+            state: PlacementState::Leaving,
+            entry: Some(entry),
+            details,
+        })
     }))
 }
 
-fn sorted<'a>(placed: impl Iterator<Item = Placed<'a>>) -> Vec<Placed<'a>> {
+fn sorted<'a>(placed: impl Iterator<Item = NodePlacement<'a>>) -> Vec<NodePlacement<'a>> {
     let mut placed: Vec<_> = placed.collect();
-    placed.sort_by_key(|p| (rank(p.standing), p.node));
+    placed.sort_by_key(|p| (rank(p.state), p.node));
     placed
 }
 
-/// Failures stand together, sorted by node, whatever their reasons.
-const fn rank(standing: Standing) -> u8 {
-    match standing {
-        Standing::Failed(_) => 0,
-        Standing::Pending => 1,
-        Standing::Unknown => 2,
-        Standing::WithoutAgent => 3,
-        Standing::Leaving => 4,
-        Standing::Suspended => 5,
-        Standing::InEffect => 6,
+/// Ranks states for sorting. Failures rank equally whatever their reasons, so that they are sorted by node.
+const fn rank(state: PlacementState) -> u8 {
+    match state {
+        PlacementState::Failed(_) => 0,
+        PlacementState::Pending => 1,
+        PlacementState::Unknown => 2,
+        PlacementState::WithoutAgent => 3,
+        PlacementState::Leaving => 4,
+        PlacementState::Suspended => 5,
+        PlacementState::InEffect => 6,
     }
 }
 
-/// The node's entry on this very object, not on an earlier one of the same name, and its details where there is room.
+/// Returns a report's entry for this BpfProgram, not for an earlier one of the same name, and its details if present.
 pub(super) fn find<'a>(
     program: &ProgramRef,
     report: Option<&'a BpfNodeStatus>,
@@ -110,18 +116,19 @@ pub(super) fn find<'a>(
     (entry, details)
 }
 
-fn judge(dispatched: &str, entry: Option<&HeldProgram>, details: Option<&Details>) -> Standing {
-    let Some(entry) = entry else { return Standing::Pending };
-    // What is said of an earlier revision says nothing of this one. Where details were cut, it is taken at its word.
-    let of_an_earlier = || {
-        let wanted = details.and_then(|details| details.wanted.as_deref());
-        wanted.is_some_and(|wanted| wanted != dispatched)
+fn state_of(dispatched: &str, entry: Option<&HeldProgram>, details: Option<&Details>) -> PlacementState {
+    let Some(entry) = entry else { return PlacementState::Pending };
+    // A failure of an earlier revision says nothing about this one. If the details were truncated, the entry alone
+    // counts.
+    let is_about_another_revision = || {
+        let desired = details.and_then(|details| details.wanted.as_deref());
+        desired.is_some_and(|desired| desired != dispatched)
     };
     match entry.state {
-        State::Attached if entry.revision.as_deref() == Some(dispatched) => Standing::InEffect,
-        State::Attached | State::Removing => Standing::Pending,
-        State::Suspended | State::Failed if of_an_earlier() => Standing::Pending,
-        State::Suspended => Standing::Suspended,
-        State::Failed => Standing::Failed(entry.reason.unwrap_or(Reason::LoadFailed)),
+        State::Attached if entry.revision.as_deref() == Some(dispatched) => PlacementState::InEffect,
+        State::Attached | State::Removing => PlacementState::Pending,
+        State::Suspended | State::Failed if is_about_another_revision() => PlacementState::Pending,
+        State::Suspended => PlacementState::Suspended,
+        State::Failed => PlacementState::Failed(entry.reason.unwrap_or(Reason::LoadFailed)),
     }
 }

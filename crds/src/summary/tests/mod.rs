@@ -1,198 +1,23 @@
-//! The fold's rules, each by an example: reports in, status out.
+//! The rules of `fold`, each by an example: reports in, status out.
+
+mod fixtures;
 
 use std::collections::BTreeMap;
 
+use ConditionType::{Accepted, Attached, Ready, Reconciling, Stalled};
+use Liveness::{Live, Unknown, WithoutAgent};
+use fixtures::{Cluster, attached, failed, message, program, says};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::*;
 use crate::{
-    Condition, ConditionType, ObjectInfo, ProgramType,
+    ConditionType, Reason,
     condition::{Status, find},
-    node::{AttachedLink, Details, HeldProgram, LoadedMap, LoadedProgram, State},
-    program::ProgramSpec,
-    revision::BpfRevisionSpec,
     target::{Attach, CgroupTarget, Scope},
 };
 
-const UID: &str = "8d1f";
-
-fn program() -> ProgramRef {
-    ProgramRef { name: "tcp-events".into(), uid: UID.into() }
-}
-
-fn revision(name: &str) -> BpfRevision {
-    let spec = BpfRevisionSpec {
-        program: program(),
-        generation: 3,
-        sequence: 2,
-        digest: names::digest(b"elf"),
-        object: ObjectInfo::default(),
-        node_selector: None,
-        requires: vec![],
-        programs: vec![ProgramSpec {
-            name: "my_prog".into(),
-            program_type: Some(ProgramType::SockOps),
-            attach: vec![],
-        }],
-        maps: vec![],
-        globals: BTreeMap::new(),
-        priority: None,
-        suspend: false,
-    };
-    BpfRevision::new(name, spec)
-}
-
-fn held(state: State, revision: Option<&str>, reason: Option<Reason>) -> HeldProgram {
-    HeldProgram {
-        name: "tcp-events".into(),
-        uid: UID.into(),
-        revision: revision.map(Into::into),
-        state,
-        reason,
-        program_ids: revision.map(|_| 57).into_iter().collect(),
-        map_ids: revision.map(|_| 31).into_iter().collect(),
-    }
-}
-
-fn attached(revision: &str) -> BpfNodeStatus {
-    let details = Details {
-        name: "tcp-events".into(),
-        programs: vec![LoadedProgram {
-            name: "my_prog".into(),
-            kernel_name: "my_prog".into(),
-            id: 57,
-            program_type: ProgramType::SockOps,
-            tag: "f3a3583cdd82ae8d".into(),
-            gpl_compatible: true,
-            loaded_at: "2026-01-01T00:00:00Z".into(),
-            uid: 0,
-            xlated_bytes: 184,
-            jited_bytes: 0,
-            memlock_bytes: 4096,
-            map_ids: vec![31],
-            btf_id: None,
-            links: None,
-            pin_path: "/sys/fs/bpf/sockeye/tcp-events/programs/my_prog".into(),
-        }],
-        maps: vec![LoadedMap {
-            from: None,
-            shared_by: vec![],
-            name: "my_map".into(),
-            kernel_name: "my_map".into(),
-            id: 31,
-            map_type: "Array".into(),
-            flags: 0,
-            key_size: 4,
-            value_size: 8,
-            max_entries: 10,
-            memlock_bytes: 4096,
-            frozen: false,
-            btf_id: None,
-            definition: None,
-            used: true,
-            pin_path: None,
-        }],
-        links: [true, false].map(|in_effect| link(57, in_effect)).into(),
-        ..Details::default()
-    };
-    BpfNodeStatus {
-        programs: vec![held(State::Attached, Some(revision), None)],
-        details: vec![details],
-        ..BpfNodeStatus::default()
-    }
-}
-
-fn link(program_id: i64, in_effect: bool) -> AttachedLink {
-    AttachedLink {
-        program: "my_prog".into(),
-        id: 9,
-        link_type: "cgroup".into(),
-        program_id,
-        attach_type: "cgroup_sock_ops".into(),
-        cgroup_id: Some(1),
-        cgroup_path: None,
-        pod: None,
-        container: None,
-        map: None,
-        map_id: None,
-        in_effect,
-        pin_path: String::new(),
-    }
-}
-
-fn failed(wanted: &str, reason: Reason, words: &str) -> BpfNodeStatus {
-    BpfNodeStatus {
-        programs: vec![held(State::Failed, None, Some(reason))],
-        details: vec![Details {
-            name: "tcp-events".into(),
-            wanted: Some(wanted.into()),
-            message: Some(words.into()),
-            ..Details::default()
-        }],
-        ..BpfNodeStatus::default()
-    }
-}
-
-struct Cluster {
-    revision: Option<BpfRevision>,
-    acceptance: Acceptance,
-    labels: BTreeMap<String, String>,
-    nodes: Vec<(String, Liveness, Option<BpfNodeStatus>)>,
-}
-
-impl Cluster {
-    fn new(nodes: impl IntoIterator<Item = (Liveness, Option<BpfNodeStatus>)>) -> Self {
-        let nodes =
-            nodes.into_iter().enumerate().map(|(i, (liveness, report))| (format!("node-{i:03}"), liveness, report));
-        Self {
-            revision: Some(revision("r2")),
-            acceptance: Acceptance::Accepted { notes: vec![] },
-            labels: BTreeMap::new(),
-            nodes: nodes.collect(),
-        }
-    }
-
-    fn views(&self) -> Vec<NodeView<'_>> {
-        self.nodes
-            .iter()
-            .map(|(name, liveness, report)| NodeView {
-                name,
-                labels: &self.labels,
-                liveness: *liveness,
-                report: report.as_ref(),
-            })
-            .collect()
-    }
-
-    fn fold_onto(&self, previous: &BpfProgramStatus, second: i64) -> BpfProgramStatus {
-        let subject = Subject {
-            program: &program(),
-            generation: 3,
-            acceptance: &self.acceptance,
-            dispatched: self.revision.as_ref(),
-            users: &[],
-        };
-        fold(&subject, &self.views(), previous, Timestamp::from_second(second).unwrap())
-    }
-
-    fn fold(&self) -> BpfProgramStatus {
-        self.fold_onto(&BpfProgramStatus::default(), 0)
-    }
-}
-
-fn says(status: &BpfProgramStatus, type_: ConditionType) -> Option<(Status, Reason)> {
-    find(&status.conditions, type_).map(|c| (c.status, c.reason))
-}
-
-fn message(status: &BpfProgramStatus, type_: ConditionType) -> &str {
-    find(&status.conditions, type_).map_or("", |c: &Condition| &c.message)
-}
-
-use ConditionType::{Accepted, Attached, Ready, Reconciling, Stalled};
-use Liveness::{Live, Unknown, WithoutAgent};
-
 #[test]
-fn in_effect_everywhere_is_ready() {
+fn a_program_in_effect_on_all_nodes_is_ready() {
     let status = Cluster::new([(Live, Some(attached("r2"))), (Live, Some(attached("r2")))]).fold();
     for type_ in [Attached, Ready] {
         assert_eq!(says(&status, type_), Some((Status::True, Reason::InEffect)));
@@ -210,7 +35,7 @@ fn in_effect_everywhere_is_ready() {
 }
 
 #[test]
-fn folding_twice_changes_nothing_and_keeps_times() {
+fn folding_twice_changes_nothing_and_keeps_transition_times() {
     let mut cluster = Cluster::new([(Live, Some(attached("r2"))), (Live, None), (Unknown, None)]);
     let first = cluster.fold();
     assert_eq!(cluster.fold_onto(&first, 60), first);
@@ -233,7 +58,7 @@ fn an_older_revision_is_attached_but_not_updated() {
 }
 
 #[test]
-fn failures_come_first_and_speak_for_themselves() {
+fn failures_are_listed_first_and_quoted() {
     let refused = failed("r2", Reason::VerifierRefused, "R1 invalid mem access 'scalar'");
     let status = Cluster::new([(Live, Some(attached("r2"))), (Live, Some(refused)), (Unknown, None)]).fold();
     assert_eq!(status.placements[0].node, "node-001");
@@ -246,7 +71,7 @@ fn failures_come_first_and_speak_for_themselves() {
 }
 
 #[test]
-fn what_runs_on_where_it_fails_is_named() {
+fn the_message_names_the_revision_that_runs_where_the_new_one_fails() {
     let mut refused = failed("r2", Reason::VerifierRefused, "no");
     refused.programs[0].revision = Some("r1".into());
     let status = Cluster::new([(Live, Some(refused)), (Live, Some(failed("r2", Reason::LoadFailed, "no")))]).fold();
@@ -255,21 +80,21 @@ fn what_runs_on_where_it_fails_is_named() {
 }
 
 #[test]
-fn a_failure_that_may_pass_is_not_stalled() {
+fn a_transient_failure_is_not_stalled() {
     let status = Cluster::new([(Live, Some(failed("r2", Reason::AttachRefused, "E2BIG")))]).fold();
     assert_eq!(says(&status, Stalled), None);
     assert_eq!(says(&status, Reconciling), Some((Status::True, Reason::AttachRefused)));
 }
 
 #[test]
-fn a_failure_of_the_last_revision_says_nothing_of_this_one() {
+fn a_failure_of_an_earlier_revision_does_not_count() {
     let status = Cluster::new([(Live, Some(failed("r1", Reason::VerifierRefused, "no")))]).fold();
     assert_eq!(status.nodes.failed, 0);
     assert_eq!(says(&status, Attached), Some((Status::False, Reason::Progressing)));
 }
 
 #[test]
-fn the_message_names_a_few_and_counts_the_rest() {
+fn the_message_names_few_nodes_and_counts_the_others() {
     let says = |words: &str| (Live, Some(failed("r2", Reason::LoadFailed, words)));
     let status = Cluster::new(std::iter::repeat_with(|| says("no")).take(7)).fold();
     let words = message(&status, Attached);
@@ -280,7 +105,7 @@ fn the_message_names_a_few_and_counts_the_rest() {
 }
 
 #[test]
-fn that_no_pod_is_selected_is_said() {
+fn the_message_says_that_no_pod_is_selected() {
     let mut cluster = Cluster::new([(Live, Some(attached("r2"))), (Live, Some(attached("r2")))]);
     let picked = CgroupTarget { containers: vec!["main".into()], ..CgroupTarget::whole(Scope::Pods) };
     let revision = cluster.revision.as_mut().unwrap();
@@ -291,7 +116,7 @@ fn that_no_pod_is_selected_is_said() {
 }
 
 #[test]
-fn nodes_that_are_not_live_hold_nothing_up() {
+fn nodes_that_are_not_live_do_not_delay_ready() {
     let status = Cluster::new([(Live, Some(attached("r2"))), (Unknown, None), (WithoutAgent, None)]).fold();
     assert_eq!(says(&status, Ready), Some((Status::True, Reason::InEffect)));
     assert_eq!((status.nodes.unknown, status.nodes.without_agent), (1, 1));
@@ -302,7 +127,7 @@ fn nodes_that_are_not_live_hold_nothing_up() {
 }
 
 #[test]
-fn no_live_node_is_unknown() {
+fn without_a_live_node_attached_is_unknown() {
     let status = Cluster::new([(Unknown, Some(attached("r2"))), (WithoutAgent, None)]).fold();
     assert_eq!(says(&status, Attached), Some((Status::Unknown, Reason::NoLiveNode)));
     assert_eq!(says(&status, Ready), Some((Status::Unknown, Reason::NoLiveNode)));
@@ -310,7 +135,7 @@ fn no_live_node_is_unknown() {
 }
 
 #[test]
-fn no_node_selected_is_ready_and_says_so() {
+fn a_program_that_selects_no_node_is_ready_with_a_reason() {
     let mut cluster = Cluster::new([(Live, None)]);
     cluster.revision.as_mut().unwrap().spec.node_selector = Some(LabelSelector {
         match_labels: Some(BTreeMap::from([("disk".to_owned(), "ssd".to_owned())])),
@@ -328,7 +153,7 @@ fn no_node_selected_is_ready_and_says_so() {
 }
 
 #[test]
-fn a_refused_edit_leaves_what_runs_in_effect() {
+fn a_refused_edit_leaves_the_old_revision_in_effect() {
     let mut cluster = Cluster::new([(Live, Some(attached("r2")))]);
     cluster.acceptance =
         Acceptance::Refused { reason: Reason::NoSuchProgram, message: "no function 'x' in the object".into() };
@@ -342,7 +167,7 @@ fn a_refused_edit_leaves_what_runs_in_effect() {
 }
 
 #[test]
-fn refused_from_the_start_runs_nowhere() {
+fn a_program_refused_from_the_start_is_not_attached() {
     let mut cluster = Cluster::new([(Live, None)]);
     cluster.revision = None;
     cluster.acceptance = Acceptance::Refused { reason: Reason::BytecodeUnavailable, message: "no ConfigMap".into() };
@@ -357,7 +182,7 @@ fn refused_from_the_start_runs_nowhere() {
 }
 
 #[test]
-fn another_object_of_the_same_name_does_not_count() {
+fn an_earlier_program_of_the_same_name_does_not_count() {
     let mut report = attached("r2");
     report.programs[0].uid = "other".into();
     let cluster = Cluster::new([(Live, Some(report))]);
@@ -366,19 +191,19 @@ fn another_object_of_the_same_name_does_not_count() {
 }
 
 #[test]
-fn columns_show_five_ids_and_count_the_rest() {
+fn columns_show_five_ids_and_count_the_others() {
     let status = Cluster::new((0..8).map(|_| (Live, Some(attached("r2"))))).fold();
     assert_eq!(status.summary.program_ids, "57,57,57,57,57,+3");
 }
 
 #[test]
-fn placements_are_bounded_and_what_is_left_out_is_counted() {
+fn placements_are_bounded_and_the_omitted_ones_counted() {
     let status = Cluster::new((0..70).map(|_| (Live, Some(attached("r2"))))).fold();
     assert_eq!((status.placements.len(), status.omitted), (MAX_PLACEMENTS, 6));
 }
 
 #[test]
-fn deletion_waits_for_live_holders_alone() {
+fn a_deletion_waits_for_live_holders_only() {
     let nodes = [(Live, Some(attached("r2"))), (Unknown, Some(attached("r2"))), (Live, None)];
     let mut cluster = Cluster::new(nodes);
     let before = cluster.fold();
