@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* An address of either family as sixteen bytes: IPv4 as IPv6 writes it, ::ffff:a.b.c.d. Ports are in host order. */
+/* An IPv4 or IPv6 address in sixteen bytes, IPv4 as ::ffff:a.b.c.d. Ports are in host order. */
 #pragma once
 
 #include <stdbool.h>
@@ -20,7 +20,7 @@ static __always_inline union address address4(__u32 ip4)
 	return (union address){.words = {0, 0, MAPPED, ip4}};
 }
 
-/* What a program on connect or sendmsg is asked about; an IPv4 hook shows no IPv6 fields, and the other way round. */
+/* The destination of connect() or sendmsg(). An IPv4 hook may not read the IPv6 fields, and vice versa. */
 #define DESTINATION4(ctx) address4((ctx)->user_ip4)
 #define DESTINATION6(ctx)                                                                                                  \
 	(union address)                                                                                                    \
@@ -33,7 +33,7 @@ static __always_inline bool is_ip4(const union address *a)
 	return !a->words[0] && !a->words[1] && a->words[2] == MAPPED;
 }
 
-/* Also the unspecified addresses: connecting to one is connecting to oneself. */
+/* Includes the unspecified addresses: connecting to one reaches the own host. */
 static __always_inline bool is_loopback(const union address *a)
 {
 	if (is_ip4(a))

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * connect-audit: who connects where, one event for each connect(), and for TCP one more for what became of it.
+ * connect-audit reports who connects where: one event for each connect(), and for TCP a second one with the outcome.
  *
- * connect4 and connect6 run in the caller's context, before anything is sent, and know who calls. They leave the event in the
- * socket; `outcome` (leave it out to see attempts alone) completes it there when the connection is made, or is given up.
+ * connect4 and connect6 run in the caller's context, before anything is sent, so they know the caller. They store the
+ * event in the socket, and `outcome` completes it when the connection is established or fails. `outcome` is optional.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include "address.h"
 
-/* Whether connections to this host's own loopback addresses are reported. */
+/* If true, connections to the loopback addresses of this host are reported. */
 const volatile bool loopback = true;
 
 enum what { ATTEMPT, ESTABLISHED, FAILED };
@@ -34,7 +34,7 @@ struct {
 	__uint(max_entries, 256 << 10);
 } events SEC(".maps");
 
-/* Events that found the ring buffer full. */
+/* Counts events that did not fit into the ring buffer. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
@@ -79,7 +79,7 @@ static __always_inline int attempt(struct bpf_sock_addr *ctx, union address addr
 	event.what = ATTEMPT;
 	report(&event);
 	if (event.protocol == IPPROTO_TCP && ctx->sk) {
-		/* A second connect() on the same socket overwrites the first one's. */
+		/* A second connect() on the same socket overwrites the first event. */
 		struct event *kept = bpf_sk_storage_get(&attempts, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 
 		if (kept)

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * egress-guard: lets connections out to an allow-list of networks and ports, and refuses the others with EPERM.
+ * egress-guard allows connections to a list of networks and ports, and refuses all others with EPERM.
  *
- * It decides once, where a process names a destination: connect(), and sendto() and its like on a socket that is not
- * connected. What was connected before, what was accepted, and every answer pass, for nothing looks at packets.
+ * It decides once, when a process names a destination: in connect(), and in sendto() and the like on an unconnected
+ * socket. It does not look at packets, so earlier connections, accepted connections and replies pass.
  */
 #include <linux/bpf.h>
 #include "address.h"
 
-/* Refuses nothing, and counts what it would have refused. */
+/* If true, nothing is refused; what would be refused is counted. */
 const volatile bool dry_run = false;
-/* Whether this host's own loopback addresses are always allowed. */
+/* If true, the loopback addresses of this host are always allowed. */
 const volatile bool allow_loopback = true;
 
 struct network4 {
@@ -23,7 +23,7 @@ struct network6 {
 	__u8 address[16];
 };
 
-/* The allowed ports of a network; none named: every port. The longest prefix that holds an address decides alone. */
+/* The allowed ports of a network; all zero means every port. The longest prefix of an address decides alone. */
 struct ports {
 	__u16 port[8];
 };
@@ -57,7 +57,7 @@ struct {
 	__uint(max_entries, 1);
 } decisions SEC(".maps");
 
-/* Who was refused what, or would have been; the least recent ones go when it is full. */
+/* Counts refusals by caller and destination, dry runs included. A full map drops the least recent ones. */
 struct refusal {
 	__u64 cgroup;	       /* the caller's */
 	union address address; /* IPv4 as ::ffff:a.b.c.d */

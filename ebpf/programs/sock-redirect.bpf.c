@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * sock-redirect: what is sent on a TCP connection within one network namespace goes straight into the other end's socket.
+ * sock-redirect passes data of a TCP connection within one network namespace directly to the other end's socket.
  *
- * `join` puts both ends into a hash, each under its own pair of addresses; `redirect` runs for every send and finds the other
- * end under the reverse of its own. Addresses alone would not do: two namespaces may use the same ones.
+ * `join` adds both ends to a sockhash, each under its own pair of addresses. `redirect` runs for every send and looks
+ * up the other end under the reversed pair. The key has the namespace: two namespaces may use the same addresses.
  */
 #include <linux/bpf.h>
 #include "address.h"
@@ -54,8 +54,8 @@ static __always_inline struct traffic *counted(void)
 }
 
 /*
- * Both contexts name these fields alike. Volatile and all of them, whatever the family: else the compiler reads through a
- * pointer into the context that it has moved, which the verifier refuses.
+ * Both contexts have these fields. All are read, as volatile, whatever the family: the compiler would otherwise read
+ * through a modified context pointer, which the verifier refuses.
  */
 #define FIELD(ctx, name) (*(volatile __u32 *)&(ctx)->name)
 #define IP(ctx, end)                                                                                                       \
@@ -83,10 +83,10 @@ int join(struct bpf_sock_ops *skops)
 		return 1;
 	pair.local = IP(skops, local);
 	pair.remote = IP(skops, remote);
-	/* The other end is here too if its address is loopback, or this end's own. */
+	/* The other end is on this host if its address is loopback or this end's own. */
 	if (!is_loopback(&pair.remote) && !same(&pair.local, &pair.remote))
 		return 1;
-	/* What a fast open sent with the SYN must be read before what comes straight: such connections stay with TCP. */
+	/* Redirected data would overtake what TCP Fast Open sent with the SYN, so such connections stay with TCP. */
 	if (skops->data_segs_out)
 		return 1;
 	pair.netns = bpf_get_netns_cookie(skops);
@@ -117,8 +117,8 @@ int redirect(struct sk_msg_md *msg)
 		other_end.local_port = bpf_ntohl(msg->remote_port);
 		other_end.remote_port = msg->local_port;
 		/*
-		 * Where the first send finds no other end yet, it and all later ones go by TCP: bytes that come straight
-		 * would overtake those under way.
+		 * If the first send finds no other end yet, it and all later ones go by TCP: redirected bytes would
+		 * overtake those in flight.
 		 */
 		*way = bpf_msg_redirect_hash(msg, &sockets, &other_end, BPF_F_INGRESS) == SK_PASS ? STRAIGHT : BY_TCP;
 	}

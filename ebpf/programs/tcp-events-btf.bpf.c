@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* tcp-events in today's form: the map is a BTF-typed variable in ".maps". */
+/* tcp-events in the current form: the map is a variable with BTF in ".maps". */
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * tcp-events: counts the socket-ops events 0 to 9, in the legacy form that libbpf refuses since 1.0.
- * An event beyond the array's end finds no element, and is not counted.
+ * tcp-events counts the sockops events 0 to 9. The map has a legacy definition, which libbpf refuses since 1.0.
+ * Events beyond the end of the array are not counted.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * tcp-rtt: round-trip times and retransmissions of TCP connections, as histograms per cgroup.
+ * tcp-rtt collects round-trip times and retransmissions of TCP connections, as histograms per cgroup.
  *
- * Socket-ops events come in softirq too, where the current task is anybody's, and no helper tells such a program the socket's
- * cgroup. So `remember` notes it in the socket when that is created; an accepted connection inherits its listener's note.
- * What has no note counts for cgroup 0: connections of listeners older than the attachment, unless `remember_listener` runs.
+ * Sockops programs also run in softirq, where the current task is arbitrary, and no helper returns the socket's cgroup.
+ * So `remember` stores the cgroup in the socket at creation, and accepted connections inherit it from their listener.
+ * Other connections count for cgroup 0: those of listeners older than the attachment, unless `remember_listener` runs.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
-/* Slot n counts from 2^n to 2^(n+1) - 1, the last one all beyond: 8.4 seconds. */
+/* Slot n counts 2^n to 2^(n+1) - 1; the last one counts everything from 8.4 seconds. */
 #define RTT_SLOTS 24
-/* Slot 0 counts 0, slot n from 2^(n-1) to 2^n - 1, the last one all beyond: 1,024 segments. */
+/* Slot 0 counts 0, slot n counts 2^(n-1) to 2^n - 1; the last one counts everything from 1,024 segments. */
 #define RETRANSMIT_SLOTS 12
 
 struct tcp_figures {
@@ -132,7 +132,7 @@ int remember(struct bpf_sock *sk)
 	return 1;
 }
 
-/* Runs for each packet that comes in, and only notes listeners. */
+/* Runs for each incoming packet and stores the cgroup of listeners only. */
 SEC("cgroup_skb/ingress")
 int remember_listener(struct __sk_buff *skb)
 {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * tcp-tune: sets options of TCP sockets as they connect, listen, and accept. What is 0, false or "" is left as it is.
+ * tcp-tune sets options of TCP sockets that connect, listen or accept. An option that is 0, false or "" is not set.
  *
- * Before the SYN and at listen(), so that buffers decide the window scale; and once more for accepted connections, since
- * their listener may be older than the attachment.
+ * It runs before the SYN and at listen(), so that the buffer sizes determine the window scale. It runs again for
+ * accepted connections, because their listener may be older than the attachment.
  */
 #include <linux/bpf.h>
 #include <linux/tcp.h>

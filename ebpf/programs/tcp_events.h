@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* What both forms of tcp-events count: socket-ops events, by number. */
+/* Counts sockops events by number, for both forms of tcp-events. */
 #pragma once
 
 /* BPF_SOCK_OPS_VOID (0) to BPF_SOCK_OPS_RETRANS_CB (9), enum in linux/bpf.h. */
 #define COUNTED_EVENTS 10
 
-/* The atomic add keeps every count where two processors see an event at once. */
+/* The add is atomic because several CPUs may count the same event at once. */
 #define COUNT(map, skops)                                                      \
 	do {                                                                   \
 		__u32 event = (skops)->op;                                     \

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* CgroupDevice: /dev/full can't be opened (EPERM). */
+/* CgroupDevice: denies opening /dev/full (EPERM). */
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* CgroupSkb: counts packets and bytes, each way, and drops what comes for one UDP port. */
+/* CgroupSkb: counts packets and bytes in each direction, and drops incoming packets for one UDP port. */
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/ip.h>

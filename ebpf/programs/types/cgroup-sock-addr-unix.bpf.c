@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * CgroupSockAddr on Unix sockets (Linux 6.7): user 65534, nobody, neither connects to one nor sends a datagram to one by its
- * path; the calls that tell addresses are counted.
+ * CgroupSockAddr on Unix sockets (Linux 6.7): denies user 65534, nobody, to connect or send a datagram to a socket's
+ * path, and counts the calls that return addresses.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>

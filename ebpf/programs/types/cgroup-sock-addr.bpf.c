@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * CgroupSockAddr: a service without a proxy. Connections and datagrams to the service's address, 192.0.2.1 or 2001:db8::1, go
- * to the loopback address, and whoever asks is told the service's. Nobody connects to its port 25. What binds port 4201 gets
- * 4202, and is told 4201.
+ * CgroupSockAddr: a service without a proxy. Connections and datagrams to the service's address, 192.0.2.1 or
+ * 2001:db8::1, go to the loopback address, and processes still see the service's address. Connections to its port 25
+ * are denied. A bind to port 4201 gets port 4202, and the process still sees 4201.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -16,7 +16,7 @@
 #define ASKED bpf_htons(4201)
 #define GIVEN bpf_htons(4202)
 
-/* The addresses that a socket was led away from, by its cookie. */
+/* The original destination addresses by the socket's cookie. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
@@ -77,7 +77,7 @@ static int refused6(struct bpf_sock_addr *ctx)
 	return ctx->user_ip6[0] == SERVICE6 && ctx->user_port == REFUSED;
 }
 
-/* 0 refuses (EPERM); only the hooks for connect, sendmsg and bind may. */
+/* 0 denies the call (EPERM); only the hooks for connect, sendmsg and bind may return it. */
 #define AWAY(hook, version)                                                    \
 	SEC("cgroup/" #hook #version)                                          \
 	int hook##version(struct bpf_sock_addr *ctx)                           \

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* CgroupSock: refuses raw sockets, refuses to let anything listen on one port, and counts sockets as they come and go. */
+/* CgroupSock: denies raw sockets and listening on one port, and counts created and released sockets. */
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
@@ -40,7 +40,7 @@ int sock_release(struct bpf_sock *sk)
 	return 1;
 }
 
-/* After the port was taken; 0 gives it back. */
+/* Runs after the port was allocated; 0 releases it. */
 SEC("cgroup/post_bind4")
 int post_bind4(struct bpf_sock *sk)
 {

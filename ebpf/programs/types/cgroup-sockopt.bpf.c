@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * CgroupSockopt: an IP_TTL below 32 is set to 64, a receive buffer above 1 MiB is refused, and whoever asks for IP_TOS is told
- * that it is 0.
+ * CgroupSockopt: replaces an IP_TTL below 32 by 64, denies a receive buffer above 1 MiB, and returns 0 to each process
+ * that asks for IP_TOS.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -13,7 +13,7 @@
 #define IP_TTL 2
 #define SOL_IP 0
 
-/* 0 refuses the call (EPERM). */
+/* 0 denies the call (EPERM). */
 SEC("cgroup/setsockopt")
 int set(struct bpf_sockopt *ctx)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* CgroupSysctl: what is below /proc/sys can be read, not written (EPERM). */
+/* CgroupSysctl: denies writing below /proc/sys (EPERM). */
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>

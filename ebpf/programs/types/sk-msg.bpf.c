@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * SkMsg: what is written to a TCP socket on the loopback network goes into its peer's receive queue, past TCP. A socket-ops
- * program puts both ends into a sockhash as they connect; the sk_msg program attached to that looks up the other end.
+ * SkMsg: data written to a TCP socket on the loopback network goes directly into the peer's receive queue. A sockops
+ * program adds both ends of a connection to a sockhash, in which the attached sk_msg program looks up the other end.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -10,7 +10,7 @@
 
 #define AF_INET 2
 
-/* One end's view, in host byte order. */
+/* A connection as one end sees it, in host byte order. */
 struct ends {
 	__u32 local_ip;
 	__u32 remote_ip;
@@ -61,7 +61,7 @@ int redirect(struct sk_msg_md *msg)
 	__u32 zero = 0;
 	__u64 *count = bpf_map_lookup_elem(&redirected, &zero);
 
-	/* SK_DROP where the peer is not there: it has gone, or is outside the cgroup. Then TCP takes it. */
+	/* SK_DROP means that the peer is gone or outside the cgroup. The data then goes by TCP. */
 	if (bpf_msg_redirect_hash(msg, &sockets, &peer, BPF_F_INGRESS) == SK_PASS && count)
 		__sync_fetch_and_add(count, 1);
 	return SK_PASS;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * SkSkb: on what sockets receive. A socket-ops program puts the sockets that accept on two ports into two sockmaps.
+ * SkSkb: handles received data. A sockops program adds the sockets accepted on two ports to two sockmaps.
  *
- * Port 4203 takes messages, each a byte that says its length and as many more: the parser says where each ends, the verdict
- * counts them, and drops those that begin with '!'. Port 4204 echoes, without a process: its verdict sends what comes back.
+ * Port 4203 receives messages of a length byte and that many more: the parser returns where each ends, and the verdict
+ * counts them and drops those that begin with '!'. Port 4204 echoes without a process: its verdict sends the data back.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -53,8 +53,8 @@ int accepted(struct bpf_sock_ops *ctx)
 }
 
 /*
- * The length of the message that begins here; 0 while that is not known. A message may come in several segments, but must begin
- * with one: of a segment that holds the end of another the kernel shows its start, not the message's.
+ * Returns the length of the message that begins here, or 0 while it is unknown. A message may span segments but must
+ * begin at a segment's start: the kernel always passes the segment's start, not the message's.
  */
 SEC("sk_skb/stream_parser")
 int parse(struct __sk_buff *skb)
