@@ -1,0 +1,135 @@
+//! `BpfProgram`: the resource that users write. It names one ELF object, the programs in it to run, where to attach
+//! them, and how its maps are kept. The operator writes its status, a summary of all BpfNodes.
+
+mod map;
+mod status;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use self::{
+    map::{Entry, MapRef, MapSpec, OnDelete, OnShapeChange},
+    status::{BpfProgramStatus, Dispatch, NodeCounts, PlacedMap, PlacedProgram, Placement, Summary},
+};
+use crate::{Builtin, ProgramType, schema, target::Attach};
+
+/// A BpfProgram runs socket and cgroup eBPF programs on every selected node. The node's agent loads the ELF object,
+/// attaches its programs, keeps its maps pinned on bpffs, and reports what the kernel runs.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "sockeye.dev",
+    version = "v1alpha1",
+    kind = "BpfProgram",
+    plural = "bpfprograms",
+    shortname = "sbpf",
+    category = "sockeye",
+    status = "BpfProgramStatus",
+    derive = "PartialEq",
+    doc = "BpfProgram runs socket and cgroup eBPF programs on every selected node: it names one ELF object, the programs in it to run, where to attach them, and how its maps are kept. Its status reports what the nodes' kernels run.",
+    validation = Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be a DNS label (lower-case letters, digits and '-', at most 63): it names a directory on bpffs, which refuses dots"),
+    validation = Rule::new("!has(self.spec.maps) || self.spec.maps.all(map, !has(map.from) || map.from.program != self.metadata.name)")
+        .message("maps[].from.program must be another BpfProgram").field_path(".spec.maps"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".status.summary.type", description = "Program types, from the ELF sections"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.summary.nodes", description = "Nodes on which the program is in effect, and selected nodes"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether the latest spec is in effect on every live selected node"),
+    printcolumn(name = "Program-IDs", type_ = "string", json_path = ".status.summary.programIDs", description = "Kernel program IDs, ordered by node"),
+    printcolumn(name = "Map-IDs", type_ = "string", json_path = ".status.summary.mapIDs", description = "Kernel map IDs, ordered by node"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1, description = "Reason of the Ready condition"),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.dispatch.revision", priority = 1, description = "The BpfRevision that agents run")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BpfProgramSpec {
+    /// The source of the ELF object; exactly one must be set.
+    pub bytecode: Bytecode,
+    /// The nodes to run on, selected by their labels. If absent, every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::node_selector")]
+    pub node_selector: Option<LabelSelector>,
+    /// The programs to run. Each is a function in the object.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub programs: Vec<ProgramSpec>,
+    /// Settings of individual maps. A map that is not listed is pinned, and removed with the BpfProgram.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub maps: Vec<MapSpec>,
+    /// Values of global variables (.rodata, .data, .bss), by name. They replace the object's own values and are encoded
+    /// by the variables' BTF types.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::globals")]
+    pub globals: BTreeMap<String, Value>,
+    /// The position among other BpfPrograms on the same cgroup and attach type, 0 to 1000. Lower values run first;
+    /// equal ones run in the order in which they were attached. If absent, 500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub priority: Option<i64>,
+    /// If true, the programs are detached on every node. They stay loaded, and their maps keep their content.
+    #[serde(default, skip_serializing_if = "schema::is_false")]
+    pub suspend: bool,
+}
+
+/// The priority of a BpfProgram that sets none.
+pub const DEFAULT_PRIORITY: i64 = 500;
+/// The highest priority; the lowest is 0.
+pub const MAX_PRIORITY: i64 = 1000;
+
+/// The source of the ELF object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("[has(self.inline), has(self.configMap), has(self.builtin)].exists_one(given, given)")
+        .message("exactly one of inline, configMap and builtin must be set"),
+    // 174764 characters encode 131072 bytes with padding, and 131073 bytes without.
+    validation = Rule::new("!has(self.inline) || self.inline.size() < 174764 || self.inline.endsWith('=')")
+        .message("inline may hold 131072 bytes: put the object into a ConfigMap, or strip it (llvm-strip -g)").field_path(".inline")
+)]
+pub struct Bytecode {
+    /// The ELF object itself, in base64. Decoded, it has at most 128 KiB: `kubectl apply` keeps a second copy in an
+    /// annotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Not `format: byte`: a CEL rule beside it then decodes the value as URL-safe base64 and refuses every '/' and '+'.
+    #[schemars(length(min = 1, max = 174764), regex(pattern = r"^[A-Za-z0-9+/\s]+={0,2}\s*$"))]
+    pub inline: Option<String>,
+    /// A ConfigMap in the namespace of sockeye that holds the object in its binaryData.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapSource>,
+    /// The name of a program that ships with sockeye.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builtin: Option<Builtin>,
+}
+
+/// A key in a ConfigMap's binaryData.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapSource {
+    /// The name of the ConfigMap, in the namespace that sockeye is installed in.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The key in binaryData.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
+/// A program to run: a function in the object, and where to attach it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgramSpec {
+    /// The name of the function in the ELF object.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_]+$"))]
+    pub name: String,
+    /// The program's type. The name of its ELF section determines it; if set, this field must agree.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub program_type: Option<ProgramType>,
+    /// The cgroups or maps to attach the program to.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub attach: Vec<Attach>,
+}
