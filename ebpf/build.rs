@@ -1,5 +1,5 @@
-//! Compiles the BPF programs with clang. The bytes depend on nothing but the sources and clang: they are committed in an
-//! example, and named by their digest.
+//! Compiles the BPF programs with clang. The bytes depend only on the sources and clang, because examples contain them and
+//! digests name them.
 
 use std::{
     env,
@@ -66,13 +66,13 @@ fn compile_folder(clang: &str, folder: &Path, out: &Path) -> Result<Vec<PathBuf>
 
 fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), String> {
     let mut command = Command::new(clang);
-    // v3 has 32-bit jumps and full atomics, and every kernel from 5.12 takes it.
+    // v3 has 32-bit jumps and all atomics, and kernels support it since 5.12.
     command.args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror"]);
-    // Only linkers of machine code read that.
+    // Only linkers of machine code read the address-significance table.
     command.arg("-fno-addrsig");
-    // No path of the machine reaches the debug information.
+    // Keeps this machine's paths out of the debug information.
     command.args(["-ffile-compilation-dir=.", "-fdebug-prefix-map=/="]);
-    // Debian keeps asm/ below the multiarch directory, which clang does not search for this target.
+    // Debian has asm/ below the multiarch directory, which clang does not search for this target.
     for include in ["/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu"] {
         if env::var("HOST").is_ok_and(|host| include.contains(host.split('-').next().unwrap_or_default())) {
             command.arg(format!("-I{include}"));
@@ -88,8 +88,9 @@ fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), String> {
     Err(format!("{}: {}{hint}", source.display(), words.trim().replace('\n', " | ")))
 }
 
-/// Takes DWARF out of an object, as `llvm-strip -g` does: BTF has its types and lines, and it is most of the file. Its word on who
-/// compiled the object stays, where machine code has it. Objects for tests keep theirs, as users' may.
+/// Removes DWARF from an object, as `llvm-strip -g` does. DWARF is most of the file, and BTF has the types and lines. The
+/// compiler's version, which DWARF contains, moves to `.comment`, as in machine code. Test objects keep DWARF, as users'
+/// objects may.
 fn strip(object: &Path) -> Result<(), Box<dyn Error>> {
     let whole = fs::read(object)?;
     let mut elf = Builder::read(whole.as_slice())?;
@@ -100,8 +101,8 @@ fn strip(object: &Path) -> Result<(), Box<dyn Error>> {
     let comment = elf.sections.add();
     comment.name = ".comment".into();
     comment.sh_type = SHT_PROGBITS;
-    comment.data = SectionData::Data(compiler(&whole).ok_or("it does not say who compiled it")?.into());
-    // clang keeps the sections' names among the symbols'.
+    comment.data = SectionData::Data(compiler(&whole).ok_or("it does not name its compiler")?.into());
+    // clang writes section names into the symbols' string table.
     let names = elf.sections.add();
     names.name = ".shstrtab".into();
     names.sh_type = SHT_STRTAB;
@@ -111,7 +112,7 @@ fn strip(object: &Path) -> Result<(), Box<dyn Error>> {
     Ok(fs::write(object, stripped)?)
 }
 
-/// What clang calls itself.
+/// Returns the compiler's version from the DWARF strings.
 fn compiler(object: &[u8]) -> Option<&[u8]> {
     let name = b"clang version ";
     object.split(|byte| *byte == 0).find(|text| text.windows(name.len()).any(|words| words == name))

@@ -1,4 +1,4 @@
-//! Puts objects as they stand in a BpfProgram's `spec.bytecode.inline`, base64 on one line, into the manifests of deploy/examples.
+//! Writes the compiled objects into `spec.bytecode.inline` of the manifests in deploy/examples, as one line of base64.
 
 use std::{fs, io, path::Path};
 

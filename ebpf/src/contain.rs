@@ -1,8 +1,8 @@
-//! Containment: work on a stranger's bytes, whose panic ends that work alone.
+//! `contain`: runs work on untrusted bytes and turns its panic into an error.
 //!
-//! A panic hook that prints would put the bytes into the log: messages of panics quote what they were about. So a contained
-//! panic prints nothing; where it happened and what it said come back as a value, short and escaped, and whoever asked for
-//! the work says it in one line. Other panics go to the hook that was there before.
+//! A contained panic prints nothing, because panic messages quote the data, and the log would then contain someone's
+//! bytes. The place and the message of the panic come back as a value, short and escaped. Other panics go to the
+//! previous hook.
 
 use std::{
     cell::RefCell,
@@ -15,11 +15,11 @@ use std::{
 use sockeye_crds::names::printable;
 
 thread_local! {
-    /// Within contained work, what its panic said.
+    /// Set while contained work runs; its panic is stored here.
     static WORK: RefCell<Option<Panicked>> = const { RefCell::new(None) };
 }
 
-/// What a panic said, fit to be shown.
+/// The place and the message of a panic, safe to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Panicked {
     place: String,
@@ -32,7 +32,8 @@ impl fmt::Display for Panicked {
     }
 }
 
-/// Does the work; its panic is an error. What the work can reach must not matter any more after its panic.
+/// Runs the work and returns its panic as an error. The caller must not use anything that the work may have left
+/// inconsistent.
 pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -54,7 +55,7 @@ pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     let done = panic::catch_unwind(AssertUnwindSafe(work));
     let panicked = WORK.replace(outer).unwrap_or_default();
     done.map_err(|payload| {
-        // A payload may itself panic when it is dropped; those of `panic!` do not, and there are no others here.
+        // Dropping a payload could panic. The payloads of `panic!`, the only ones here, do not.
         drop(payload);
         panicked
     })
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_an_error_in_one_short_line() {
+    fn a_panic_becomes_an_error_of_one_short_line() {
         let text = format!("\u{1b}[2J\n\r{}", "é".repeat(5000));
         let said = contain(|| -> () { panic!("{text}") }).unwrap_err().to_string();
         assert!(said.starts_with("a panic at contain.rs:"), "{said}");
@@ -83,17 +84,17 @@ mod tests {
     }
 
     #[test]
-    fn containments_nest() {
+    fn contained_work_may_contain_other_work() {
         let both = contain(|| contain(|| -> () { panic!("inner") }).unwrap_err().to_string()).unwrap();
         assert!(both.contains("inner"), "{both}");
         assert!(contain(|| -> () { panic!("outer") }).unwrap_err().to_string().contains("outer"));
     }
 
     #[test]
-    fn other_panics_go_where_they_went() {
+    fn other_panics_reach_the_previous_hook() {
         let joined = std::thread::spawn(|| {
             let _ = contain(|| ());
-            panic!("not contained: this line belongs into the test's output");
+            panic!("not contained: this line belongs in the test's output");
         })
         .join();
         assert!(joined.is_err());

@@ -1,5 +1,4 @@
-//! The programs that ship with sockeye, compiled in the build from `programs/*.bpf.c`: those that a BpfProgram names as
-//! `builtin`, and those that tests use.
+//! The objects that the build compiles from `programs/*.bpf.c`: the builtins, and those that tests use.
 
 use sockeye_crds::Builtin;
 
@@ -9,7 +8,7 @@ macro_rules! object {
     };
 }
 
-/// The object of a builtin.
+/// Returns the object of a builtin.
 pub const fn builtin(name: Builtin) -> &'static [u8] {
     match name {
         Builtin::TcpEvents => TCP_EVENTS_BTF,
@@ -21,18 +20,18 @@ pub const fn builtin(name: Builtin) -> &'static [u8] {
     }
 }
 
-/// Counts socket-ops events 0 to 9 in `my_map`; legacy map definition.
+/// Counts sockops events 0 to 9 in `my_map`, which has a legacy definition.
 pub static TCP_EVENTS: &[u8] = object!("tcp-events");
 
-/// The same with a BTF map definition.
+/// The same program with a map definition in BTF.
 pub static TCP_EVENTS_BTF: &[u8] = object!("tcp-events-btf");
 
-/// One example for each program type, by the name of its source and of its manifest in deploy/examples/types.
+/// One object for each program type, by the name of its source and of its manifest in deploy/examples/types.
 #[cfg(feature = "fixtures")]
 pub mod types {
     macro_rules! objects {
         ($($name:literal),* $(,)?) => {
-            /// All of them.
+            /// All objects with their names.
             pub static ALL: &[(&str, &[u8])] =
                 &[$(($name, object!($name))),*];
         };
@@ -53,30 +52,30 @@ pub mod types {
 /// Objects for tests.
 #[cfg(feature = "fixtures")]
 pub mod fixtures {
-    /// Two programs, global data, an unused map, a pinning that the ELF asks for.
+    /// Has two programs, global data, an unused map and a map that asks to be pinned.
     pub static GLOBALS: &[u8] = object!("globals");
-    /// A CO-RE relocation.
+    /// Has a CO-RE relocation.
     pub static CORE: &[u8] = object!("core");
-    /// Every form of map, program, call and relocation.
+    /// Has every form of map, program, call and relocation.
     pub static EVERYTHING: &[u8] = object!("everything");
-    /// Loses two packets.
+    /// Drops two packets.
     pub static LOSSY: &[u8] = object!("lossy");
-    /// A map of each type, global variables of each, and what a program found in them.
+    /// Has a map of each type, a global variable of each type, and a map with what a program read from them.
     pub static KINDS: &[u8] = object!("kinds");
-    /// Storage that goes with cgroups, of the type that kernels have from 6.2 on.
+    /// Has a map of type CgrpStorage, which kernels have since 6.2.
     pub static CGRP: &[u8] = object!("cgrp");
-    /// A program that the verifier refuses.
+    /// Has a program that the verifier refuses.
     pub static REFUSED: &[u8] = object!("refused");
-    /// One that it refuses after some megabytes of words.
+    /// Has a program that the verifier refuses with a log of some megabytes.
     pub static WORDY: &[u8] = object!("wordy");
-    /// tcp-events with a map of another shape.
+    /// Is tcp-events with a map of another shape.
     pub static RESHAPED: &[u8] = object!("reshaped");
-    /// A map that is static.
+    /// Has a static map.
     pub static STATIC: &[u8] = object!("static");
-    /// Lets nothing connect.
+    /// Denies all connections.
     pub static SHUT: &[u8] = object!("shut");
-    /// tcp-events beside a map of a type that not every kernel has.
+    /// Is tcp-events with another map, of a type that not every kernel has.
     pub static STORAGE: &[u8] = object!("storage");
-    /// tcp-events with other instructions and the same map.
+    /// Is tcp-events with other instructions and the same map.
     pub static TWICE: &[u8] = object!("twice");
 }

@@ -1,4 +1,4 @@
-//! The programs that ship with sockeye: each has an example that fits it, and a page that names what it holds.
+//! The builtins: each has an example that fits it, and a page that names its programs and maps.
 
 use std::{fs, path::PathBuf};
 
@@ -16,7 +16,7 @@ fn read(path: &str) -> Result<String> {
 }
 
 #[test]
-fn each_has_an_example_that_fits() -> Result<()> {
+fn each_builtin_has_an_example_that_fits() -> Result<()> {
     for name in Builtin::ALL {
         let example: BpfProgram = serde_saphyr::from_str(&read(&format!("deploy/examples/{name}.yaml"))?)?;
         assert_eq!(
@@ -25,15 +25,15 @@ fn each_has_an_example_that_fits() -> Result<()> {
         );
         let bytes = embedded_bytes(&example.spec.bytecode)?.context("no bytes")?;
         let accepted = check(&example.spec, &bytes).with_context(|| name.to_string())?;
-        assert_eq!(accepted.programs.len(), accepted.object.programs.len(), "{name}: the example shows all of it");
-        // Sockets in a map keep their program: said of the only one that is attached to a map.
+        assert_eq!(accepted.programs.len(), accepted.object.programs.len(), "{name}: the example runs all programs");
+        // Only sock-redirect is attached to a map, so only it has a note on sockets in maps.
         assert_eq!(accepted.notes.is_empty(), name != Builtin::SockRedirect, "{name}: {:?}", accepted.notes);
     }
     Ok(())
 }
 
 #[test]
-fn each_has_a_page_that_names_all_it_holds() -> Result<()> {
+fn each_builtin_has_a_page_that_names_its_programs_and_maps() -> Result<()> {
     let table = read("docs/programs/README.md")?;
     for name in Builtin::ALL {
         let page = read(&format!("docs/programs/{name}.md"))?;

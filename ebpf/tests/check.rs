@@ -1,5 +1,4 @@
-//! A spec against its object: each mistake is refused with its reason, and a message that names the field.
-#![cfg(feature = "fixtures")]
+//! `check`: each mistake in a spec is refused with its reason and a message that names the field.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -54,7 +53,7 @@ fn spec(programs: Vec<ProgramSpec>, maps: Vec<MapSpec>) -> BpfProgramSpec {
 }
 
 #[test]
-fn a_fitting_spec_is_dispatched_with_types_filled_in() {
+fn an_accepted_spec_has_its_programs_types_set() {
     let accepted = check(&spec(vec![program("my_prog")], vec![map("my_map")]), TCP_EVENTS).unwrap();
     assert_eq!(accepted.programs[0].program_type, Some(ProgramType::SockOps));
     assert_eq!(accepted.digest, sockeye_crds::names::digest(TCP_EVENTS));
@@ -64,7 +63,7 @@ fn a_fitting_spec_is_dispatched_with_types_filled_in() {
 }
 
 #[test]
-fn a_pinning_that_the_elf_asks_for_is_noted() {
+fn a_pin_request_of_the_object_gives_a_note() {
     let accepted = check(&spec(vec![program("on_create")], vec![]), fixtures::GLOBALS).unwrap();
     assert!(accepted.notes.iter().any(|note| note.contains("shared")), "{:?}", accepted.notes);
 }
@@ -80,7 +79,7 @@ fn bad_expression() -> LabelSelectorRequirement {
 }
 
 #[test]
-fn mistakes_are_refused_by_field_and_reason() {
+fn each_mistake_is_refused_with_its_field_and_reason() {
     let attach = |attach: Vec<Attach>| spec(vec![ProgramSpec { attach, ..program("my_prog") }], vec![]);
     let typed = |t| spec(vec![ProgramSpec { program_type: Some(t), ..program("my_prog") }], vec![]);
     let maps = |maps| spec(vec![program("my_prog")], maps);
@@ -151,7 +150,7 @@ fn mistakes_are_refused_by_field_and_reason() {
     let storage = spec(vec![program("on_tcp")], vec![MapSpec { max_entries: Some(2), ..map("sk_storage") }]);
     assert!(check(&storage, fixtures::KINDS).unwrap_err().message.starts_with("spec.maps[0].maxEntries"));
     let awaited = maps(vec![MapSpec { max_entries: Some(2), ..shared("other", "m") }]);
-    assert!(check(&awaited, TCP_EVENTS).is_ok(), "the other's size may be said");
+    assert!(check(&awaited, TCP_EVENTS).is_ok(), "maxEntries may name the other map's size");
     let kept = spec(vec![program("on_create")], vec![MapSpec { on_delete: OnDelete::Retain, ..map(".bss") }]);
     assert!(check(&kept, fixtures::GLOBALS).unwrap_err().message.starts_with("spec.maps[0].onDelete"));
     let taken = spec(vec![program("on_create")], vec![MapSpec { from: shared("o", "m").from, ..map(".bss") }]);
@@ -160,7 +159,7 @@ fn mistakes_are_refused_by_field_and_reason() {
 }
 
 #[test]
-fn maps_that_nothing_can_be_attached_to_are_refused() {
+fn maps_that_a_program_cannot_attach_to_are_refused() {
     let object = |name: &str| types::ALL.iter().find(|(of, _)| *of == name).unwrap().1;
     let to = |name: &str, maps: &[&str]| {
         let attach = maps.iter().map(|map| Attach { cgroup: None, map: Some((*map).to_owned()) }).collect();
@@ -224,13 +223,13 @@ fn maps_that_nothing_can_be_attached_to_are_refused() {
         assert_eq!(refusal.reason, reason, "{refusal}");
         assert!(refusal.message.starts_with(&format!("spec.{field}")) && refusal.message.contains(word), "{refusal}");
     }
-    // A parser and a verdict go together, and one program to several maps.
+    // One map can have a parser and a verdict, and one program can attach to several maps.
     check(&spec(vec![to("parse", &["streams"]), to("judge", &["streams", "echoes"])], vec![]), object("sk-skb"))
         .unwrap();
 }
 
 #[test]
-fn what_is_there_is_said_where_something_is_not() {
+fn a_refusal_lists_the_names_that_the_object_has() {
     let refusal = check(&spec(vec![program("nonesuch")], vec![]), fixtures::GLOBALS).unwrap_err();
     assert!(refusal.message.contains("on_connect, on_create"), "{refusal}");
     let object = check(&spec(vec![program("my_prog")], vec![]), b"#!/bin/sh").unwrap_err();
@@ -239,7 +238,7 @@ fn what_is_there_is_said_where_something_is_not() {
 }
 
 #[test]
-fn inline_bytes_are_base64_and_bounded() {
+fn inline_bytes_must_be_base64_and_within_the_limit() {
     assert_eq!(decode_inline("f0VM\n  Rg==").unwrap(), b"\x7fELF");
     for (text, word) in [("not base64!", "base64"), (&"A".repeat(4 * 50_000), "131072")] {
         let refusal = decode_inline(text).unwrap_err();

@@ -1,5 +1,4 @@
-//! JSON values as bytes, against a layout of types and values that knows nothing of the encoder.
-#![cfg(feature = "fixtures")]
+//! `Encoder`: JSON values as bytes, compared with a layout that is computed without the encoder.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 use sockeye_ebpf::{object::btf::Btf, values::encode::Encoder};
 use sockeye_ebpf_testing::{builder::BtfBuilder, random::Rng};
 
-/// A type, as it is made.
+/// A type of the generated BTF.
 #[derive(Clone, Debug)]
 enum T {
     Int { size: u32, signed: bool },
@@ -24,7 +23,7 @@ enum T {
     Alias(Box<T>),
 }
 
-/// The enumerators of every enum.
+/// The enumerators of every generated enum.
 const NAMES: [(&str, u64); 3] = [("OFF", 0), ("ON", 1), ("MANY", 0xfffe)];
 
 impl T {
@@ -46,7 +45,7 @@ impl T {
         }
     }
 
-    /// The end of each member, and its start: with holes, as alignment makes them.
+    /// Returns the end and the start of each member, with holes as from alignment.
     fn offsets(members: &[Self]) -> Vec<(u32, u32)> {
         let mut end = 0;
         let place = |(i, member): (usize, &Self)| {
@@ -57,14 +56,14 @@ impl T {
         members.iter().enumerate().map(place).collect()
     }
 
-    /// Its BTF; gives its ID.
+    /// Adds the type to the BTF and returns its ID.
     fn make(&self, types: &mut BtfBuilder) -> u32 {
         match self {
             Self::Int { size, signed } => int(types, "a number", *size, u32::from(*signed)),
             Self::BigEndian(size) => {
                 let of = int(types, "a number", *size, 0);
                 let name = types.string(format!("__be{}", 8 * size));
-                types.add(name, 8, 0, of, &[])
+                types.add(name, (8, 0), of, &[])
             }
             Self::Bool => int(types, "_Bool", 1, 4),
             Self::Enum { wide } => {
@@ -73,19 +72,19 @@ impl T {
                     let words = [name, value as u32, 0];
                     words[..if *wide { 3 } else { 2 }].to_vec()
                 });
-                types.add(0, if *wide { 19 } else { 6 }, 3, self.size(), &words.concat())
+                types.add(0, (if *wide { 19 } else { 6 }, 3), self.size(), &words.concat())
             }
             Self::Text(len) => {
                 let of = int(types, "char", 1, 1);
-                types.add(0, 3, 0, 0, &[of, of, *len])
+                types.add(0, (3, 0), 0, &[of, of, *len])
             }
             Self::Address(size) => {
                 let of = int(types, "unsigned char", 1, 0);
-                types.add(0, 3, 0, 0, &[of, of, *size])
+                types.add(0, (3, 0), 0, &[of, of, *size])
             }
             Self::Array(of, len) => {
                 let of = of.make(types);
-                types.add(0, 3, 0, 0, &[of, of, *len])
+                types.add(0, (3, 0), 0, &[of, of, *len])
             }
             Self::Struct(members) => {
                 let offsets: Vec<u32> = Self::offsets(members).into_iter().map(|(_, start)| start).collect();
@@ -95,26 +94,26 @@ impl T {
             Self::Alias(of) => {
                 let of = of.make(types);
                 let name = types.string("alias");
-                let of = types.add(name, 8, 0, of, &[]);
+                let of = types.add(name, (8, 0), of, &[]);
                 // const, volatile
-                let of = types.add(0, 10, 0, of, &[]);
-                types.add(0, 9, 0, of, &[])
+                let of = types.add(0, (10, 0), of, &[]);
+                types.add(0, (9, 0), of, &[])
             }
         }
     }
 
-    /// A value, and its bytes.
+    /// Returns a random value and its bytes.
     fn value(&self, rng: &mut Rng) -> (Value, Vec<u8>) {
         let mut number = |size: u32| (0..size).map(|_| [0, 1, 0x7f, 0x80, 0xff][rng.below(5)]).collect::<Vec<u8>>();
         match self {
             Self::Int { size, signed } => {
                 let bytes = number(*size);
-                (of_bytes(&bytes, *signed, rng), bytes)
+                (number_from(&bytes, *signed, rng), bytes)
             }
             Self::BigEndian(size) => {
                 let bytes = number(*size);
                 let value: Vec<u8> = bytes.iter().rev().copied().collect();
-                (of_bytes(&value, false, rng), bytes)
+                (number_from(&value, false, rng), bytes)
             }
             Self::Bool => [(json!(false), vec![0]), (json!(true), vec![1])][rng.below(2)].clone(),
             Self::Enum { .. } => {
@@ -159,8 +158,8 @@ impl T {
     }
 }
 
-/// The number that little-endian bytes are: as JSON has it, or as a string.
-fn of_bytes(bytes: &[u8], signed: bool, rng: &mut Rng) -> Value {
+/// Returns the number of little-endian bytes, as a JSON number or a string.
+fn number_from(bytes: &[u8], signed: bool, rng: &mut Rng) -> Value {
     let unsigned = bytes.iter().rev().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
     let bits = 8 * bytes.len() as u32;
     let negative = signed && unsigned >> (bits - 1) & 1 == 1;
@@ -177,7 +176,7 @@ fn of_bytes(bytes: &[u8], signed: bool, rng: &mut Rng) -> Value {
 
 fn int(types: &mut BtfBuilder, name: &str, size: u32, encoding: u32) -> u32 {
     let name = types.string(name);
-    types.add(name, 1, 0, size, &[(encoding << 24) + 8 * size])
+    types.add(name, (1, 0), size, &[(encoding << 24) + 8 * size])
 }
 
 fn composite(types: &mut BtfBuilder, kind: u32, size: u32, members: &[T], offsets: &[u32]) -> u32 {
@@ -187,7 +186,7 @@ fn composite(types: &mut BtfBuilder, kind: u32, size: u32, members: &[T], offset
         words.extend([types.string(format!("m{i}")), id, 8 * offset]);
     }
     let name = types.string("record");
-    types.add(name, kind, members.len() as u32, size, &words)
+    types.add(name, (kind, members.len() as u32), size, &words)
 }
 
 fn types() -> impl Strategy<Value = T> {
@@ -219,7 +218,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn values_are_laid_out_as_their_types_say(one in types(), seed in any::<u64>()) {
+    fn values_are_encoded_with_the_layout_of_their_types(one in types(), seed in any::<u64>()) {
         let mut types = BtfBuilder::new();
         let id = one.make(&mut types);
         let btf = types.build();
@@ -232,17 +231,17 @@ proptest! {
 }
 
 #[test]
-fn bit_fields_and_anonymous_members() {
+fn bit_fields_and_anonymous_members_are_encoded() {
     let mut types = BtfBuilder::new();
     let word = int(&mut types, "unsigned int", 4, 0);
     let signed = int(&mut types, "int", 4, 1);
     let [low, high, a, b, octets] = ["low", "high", "a", "b", "octets"].map(|name| types.string(name));
-    let bytes = types.add(0, 3, 0, 0, &[word, word, 2]);
-    let both = types.add(0, 4, 2, 8, &[a, word, 0, b, word, 32]);
-    let union = types.add(0, 5, 2, 8, &[0, both, 0, octets, bytes, 0]);
-    // A struct with bit fields: three bits, then five with a sign; then the union, which has no name.
+    let bytes = types.add(0, (3, 0), 0, &[word, word, 2]);
+    let both = types.add(0, (4, 2), 8, &[a, word, 0, b, word, 32]);
+    let union = types.add(0, (5, 2), 8, &[0, both, 0, octets, bytes, 0]);
+    // A struct with bit fields of three unsigned and five signed bits, then an anonymous union.
     let name = types.string("packed");
-    let id = types.add(name, 0x84, 3, 12, &[low, word, 3 << 24, high, signed, 5 << 24 | 3, 0, union, 32]);
+    let id = types.add(name, (0x84, 3), 12, &[low, word, 3 << 24, high, signed, 5 << 24 | 3, 0, union, 32]);
     let btf = types.build();
     let encode = |value: Value| encode(&btf, id, &value);
     assert_eq!(encode(json!({"low": 5, "high": -1})).unwrap()[..4], [0xfd, 0, 0, 0]);
@@ -260,18 +259,17 @@ fn bit_fields_and_anonymous_members() {
     }
 }
 
-/// Types that a compiler doesn't make end as mistakes, soon.
 #[test]
-fn types_without_end_end() {
+fn endless_types_are_refused_quickly() {
     let mut types = BtfBuilder::new();
     let [me, record] = ["me", "record"].map(|name| types.string(name));
-    // Each holds itself: by a name, without one many times over, as an array's element.
-    let named = types.add(record, 4, 1, 8, &[me, 1, 0]);
+    // Each contains itself: by a named member, by many anonymous members, as an array's element.
+    let named = types.add(record, (4, 1), 8, &[me, 1, 0]);
     let members: Vec<u32> = (0..1000).flat_map(|_| [0, 2, 0]).collect();
-    let nameless = types.add(record, 4, 1000, 8, &members);
-    let endless = types.add(0, 3, 0, 0, &[3, 3, 1]);
-    let pointer = types.add(0, 2, 0, 1, &[]);
-    let alias = types.add(me, 8, 0, 5, &[]);
+    let nameless = types.add(record, (4, 1000), 8, &members);
+    let endless = types.add(0, (3, 0), 0, &[3, 3, 1]);
+    let pointer = types.add(0, (2, 0), 1, &[]);
+    let alias = types.add(me, (8, 0), 5, &[]);
     assert_eq!([named, nameless, endless, pointer, alias], [1, 2, 3, 4, 5]);
     let btf = types.build();
     let nested = (0..100).fold(json!({}), |inner, _| json!({"me": inner}));

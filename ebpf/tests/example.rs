@@ -1,5 +1,5 @@
-//! The manifests in `deploy/examples` hold the objects that `programs` compile to, fit them, and are as the schema has them.
-#![cfg(feature = "fixtures")]
+//! The manifests in `deploy/examples` contain the objects that `ebpf/programs` compiles to, and their specs fit the
+//! objects.
 
 use std::{collections::BTreeSet, fs};
 
@@ -22,17 +22,18 @@ fn manifest(path: &str) -> Result<BpfProgram> {
     serde_saphyr::from_str(&fs::read_to_string(path).context(path.to_owned())?).context(path.to_owned())
 }
 
-/// What clang calls itself in what it made.
+/// Returns the compiler's version, which clang writes into the object.
 fn compiler(object: &[u8]) -> Option<&[u8]> {
     object.split(|byte| *byte == 0).find(|text| text.windows(14).any(|words| words == b"clang version "))
 }
 
 #[test]
-fn the_committed_examples_are_what_the_sources_compile_to() -> Result<()> {
+fn the_committed_examples_have_the_objects_that_the_sources_compile_to() -> Result<()> {
     for (path, object) in all() {
         let committed = decode_inline(&manifest(&path)?.spec.bytecode.inline.unwrap_or_default())?;
         assert!(compiler(&committed).is_some(), "the object in {path} does not say who compiled it");
-        // Another clang makes other bytes of the same source; only the same one's can be compared.
+        // Another version of clang compiles the same source to other bytes, so only objects of the same version are
+        // compared.
         if compiler(&committed) == compiler(object) {
             assert!(
                 committed == object,
@@ -43,9 +44,9 @@ fn the_committed_examples_are_what_the_sources_compile_to() -> Result<()> {
     Ok(())
 }
 
-/// `docs/program-types.md` has a row for each of the table's, and says the same.
+/// Compares the table in `docs/program-types.md` with the rows in the code.
 #[test]
-fn the_documented_table_is_the_one_in_the_code() -> Result<()> {
+fn the_documented_program_types_are_those_in_the_code() -> Result<()> {
     let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/program-types.md"))?;
     let rows = docs.lines().skip_while(|line| !line.starts_with("| section | type |")).skip(2);
     let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
@@ -70,7 +71,7 @@ fn the_documented_table_is_the_one_in_the_code() -> Result<()> {
 }
 
 #[test]
-fn every_section_is_in_an_example_whose_spec_fits() -> Result<()> {
+fn every_program_type_has_an_example_whose_spec_fits() -> Result<()> {
     let mut shown = BTreeSet::new();
     for (path, object) in all() {
         let manifest = manifest(&path)?;

@@ -1,5 +1,4 @@
-//! The reader against the shipped objects and the fixtures; damage is `hostile`'s.
-#![cfg(feature = "fixtures")]
+//! `Object::read` on the shipped objects and the fixtures. `hostile` has the tests with damaged objects.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use sockeye_crds::{MapDefinition, ProgramType};
@@ -9,7 +8,7 @@ use sockeye_ebpf::{
 };
 
 #[test]
-fn the_seed_in_both_forms() {
+fn tcp_events_is_read_in_both_forms() {
     for (bytes, definition) in [(TCP_EVENTS, MapDefinition::Legacy), (TCP_EVENTS_BTF, MapDefinition::Btf)] {
         let object = Object::read(bytes).unwrap();
         let info = object.info();
@@ -27,7 +26,7 @@ fn the_seed_in_both_forms() {
 }
 
 #[test]
-fn subprograms_global_data_and_pin_requests() {
+fn subprograms_global_data_and_pin_requests_are_read() {
     let object = Object::read(fixtures::GLOBALS).unwrap();
     let maps: Vec<_> =
         object.info().maps.iter().map(|m| (m.name.as_str(), m.definition, m.used_by.join(","))).collect();
@@ -45,9 +44,9 @@ fn subprograms_global_data_and_pin_requests() {
     assert_eq!(object.pin_requests, ["shared"]);
 }
 
-/// What aya-obj makes of the same bytes must agree: it is what loads them.
+/// aya-obj loads the objects, so it must read the same maps from the same bytes.
 #[test]
-fn aya_reads_the_same_maps() {
+fn aya_obj_reads_the_same_maps() {
     use fixtures::{CORE, EVERYTHING, GLOBALS, REFUSED, RESHAPED, TWICE};
     let all = [TCP_EVENTS, TCP_EVENTS_BTF, GLOBALS, REFUSED, RESHAPED, TWICE, CORE, EVERYTHING];
     for bytes in all {
@@ -66,7 +65,7 @@ fn aya_reads_the_same_maps() {
 }
 
 #[test]
-fn only_core_relocations_need_the_kernels_types() {
+fn only_objects_with_core_relocations_need_the_kernels_btf() {
     assert!(Object::read(fixtures::CORE).unwrap().needs_kernel_btf);
     assert!(!Object::read(fixtures::GLOBALS).unwrap().needs_kernel_btf);
 }
@@ -78,7 +77,7 @@ fn a_static_map_is_refused() {
 }
 
 #[test]
-fn what_is_no_object() {
+fn bytes_that_are_no_object_are_refused() {
     assert!(matches!(Object::read(b""), Err(ObjectError::NotElf)));
     assert!(matches!(Object::read(b"\x7fELF"), Err(ObjectError::Elf(_))));
     assert!(matches!(Object::read(&vec![0; (1 << 20) + 1]), Err(ObjectError::TooLarge(_))));

@@ -1,5 +1,4 @@
-//! What a spec sets in an object: as bytes where it fits, and else a mistake that names the field and the type.
-#![cfg(feature = "fixtures")]
+//! `Settings`: globals and initial entries as bytes, and mistakes that name the field and the type.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
@@ -31,7 +30,7 @@ fn refusal(object: &[u8], program: &str, globals: Value, maps: Value) -> String 
 }
 
 #[test]
-fn globals_are_bytes_in_their_sections() {
+fn globals_are_encoded_by_section() {
     let set = |globals: Value| {
         let all = settings(globals, json!([])).globals;
         let [(section, values)] = &all.into_iter().collect::<Vec<_>>()[..] else { panic!("one section") };
@@ -64,7 +63,7 @@ fn globals_are_bytes_in_their_sections() {
 }
 
 #[test]
-fn entries_are_keys_and_values() {
+fn initial_entries_are_encoded_as_keys_and_values() {
     let entries = |name: &str, initial: Value| {
         let all = settings(json!({}), json!([{"name": name, "initial": initial}])).initial;
         all[name].clone()
@@ -184,7 +183,7 @@ fn each_mistake_names_the_field_and_the_expected_type() {
 }
 
 #[test]
-fn what_the_object_itself_puts_into_maps() {
+fn slots_of_maps_of_maps_and_program_arrays_are_read() {
     let object = Object::read(KINDS).unwrap();
     let slots: Vec<(&str, Vec<(u32, &str)>)> = object
         .slots
@@ -204,24 +203,24 @@ fn what_the_object_itself_puts_into_maps() {
     assert!(holds("array").is_empty());
 }
 
-/// A type says how large a value is before it is made.
+/// The size of a value is checked before its buffer is allocated.
 #[test]
-fn values_larger_than_may_be_are_not_made() {
+fn values_beyond_the_size_limit_are_refused() {
     let mut types = BtfBuilder::new();
     let names = ["map", ".maps", "type", "key", "value", "max_entries", "char"].map(|name| types.string(name));
     let [map, section, type_, key, value, max_entries, char_] = names;
     let [hash, one] = [1, 1].map(|number| types.uint(number));
-    let byte = types.add(char_, 1, 0, 1, &[1 << 24 | 8]);
-    let huge = types.add(0, 3, 0, 0, &[byte, byte, u32::MAX]);
-    let [byte, huge] = [byte, huge].map(|of| types.add(0, 2, 0, of, &[]));
+    let byte = types.add(char_, (1, 0), 1, &[1 << 24 | 8]);
+    let huge = types.add(0, (3, 0), 0, &[byte, byte, u32::MAX]);
+    let [byte, huge] = [byte, huge].map(|of| types.add(0, (2, 0), of, &[]));
     let fields = [type_, hash, 0, key, byte, 64, value, huge, 128, max_entries, one, 192];
-    let definition = types.add(0, 4, 4, 32, &fields);
-    let variable = types.add(map, 14, 0, definition, &[1]);
-    types.add(section, 15, 1, 32, &[variable, 0, 32]);
+    let definition = types.add(0, (4, 4), 32, &fields);
+    let variable = types.add(map, (14, 0), definition, &[1]);
+    types.add(section, (15, 1), 32, &[variable, 0, 32]);
     let mut elf = ElfBuilder::new();
     elf.program("p0");
     let maps = elf.section(".maps", PROGBITS, DATA, vec![0; 32]);
-    elf.symbol("map", OBJECT, maps, 0, 32);
+    elf.symbol("map", OBJECT, maps, (0, 32));
     elf.section(".BTF", PROGBITS, 0, types.build());
     let initial = json!([{"name": "map", "initial": [{"key": 1, "value": "x"}]}]);
     let said = refusal(&elf.build(), "p0", json!({}), initial);

@@ -1,5 +1,5 @@
-//! Bytes, taken through all that the operator and an agent do with an object up to the kernel. libFuzzer looks for bytes that
-//! reach new code; half of its steps are the damage that the tests' mutants are made by.
+//! The fuzz target: takes bytes through everything that the operator and an agent do before the kernel sees an object.
+//! libFuzzer searches for bytes that reach new code. Half of its mutations are those of the tests' mutants.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ use sockeye_ebpf_testing::{
     roundtrip::{features, roundtrip_all_programs},
 };
 
-/// An object's types, as if they were a kernel's.
+/// The types of an object, used as if they were a kernel's.
 static TYPES: LazyLock<Option<Btf>> = LazyLock::new(|| Object::parse(fixtures::EVERYTHING).ok()?.btf);
 
 fuzz_target!(|bytes: &[u8]| {

@@ -15,26 +15,26 @@ use sockeye_crds::{
 pub struct Accepted {
     /// The digest of the object's bytes.
     pub digest: String,
-    /// What the object holds.
+    /// The content of the object.
     pub object: ObjectInfo,
-    /// The programs to run, with their types filled in.
+    /// The programs to run, with their types set.
     pub programs: Vec<ProgramSpec>,
-    /// Settings of single maps.
+    /// Settings of individual maps.
     pub maps: Vec<MapSpec>,
     /// Values of global variables.
     pub globals: BTreeMap<String, Value>,
     /// The nodes to run on.
     pub node_selector: Option<LabelSelector>,
-    /// Where it runs among others on the same cgroup and attach type.
+    /// The position among other BpfPrograms on the same cgroup and attach type.
     pub priority: Option<i64>,
-    /// Whether it is to be attached nowhere for now.
+    /// If true, the programs are loaded and not attached.
     pub suspend: bool,
-    /// What a user should know nevertheless.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
 impl Accepted {
-    /// The revision that dispatches it.
+    /// Returns the spec of the revision that dispatches the accepted spec.
     pub fn into_revision_spec(self, program: ProgramRef, generation: i64, sequence: i64) -> BpfRevisionSpec {
         let Self { digest, object, programs, maps, globals, node_selector, priority, suspend, notes: _ } = self;
         let requires = Vec::new();

@@ -1,4 +1,4 @@
-//! Where programs attach to: each target by itself, and what several are to one map.
+//! `spec.programs[].attach[]`: each target checked by itself, and the programs of one map checked against each other.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use sockeye_crds::{
 use super::rules::{check_count, invalid, list, refuse};
 use crate::kinds::section::{self, Section, Target};
 
-/// One target against its program.
+/// Checks a target against its program.
 pub(super) fn check_target(field: &str, target: &Attach, row: &Section, object: &ObjectInfo) -> Result<(), Refusal> {
     match (target, row.target) {
         (Attach { cgroup: Some(cgroup), map: None }, Target::Cgroup) => check_cgroup(field, cgroup),
@@ -47,7 +47,8 @@ fn check_map(field: &str, map: &str, object: &ObjectInfo) -> Result<(), Refusal>
     Ok(())
 }
 
-/// What several programs, each fitting by itself, are to one map: it runs one of each kind, and has to be there by its pin.
+/// Checks the programs that attach to one map against each other: a map runs one program of each kind. The map must be
+/// pinned.
 pub(super) fn check_attached_maps(
     programs: &[ProgramSpec],
     maps: &[MapSpec],

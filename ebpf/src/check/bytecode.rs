@@ -1,4 +1,4 @@
-//! `spec.bytecode`: where the object's bytes come from.
+//! `spec.bytecode`: the source of the object's bytes.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,8 @@ use sockeye_crds::{Reason, Refusal, names::MAX_INLINE_BYTES, program::Bytecode};
 use super::rules::{invalid, refuse};
 use crate::programs;
 
-/// The object's bytes, where the spec itself says them; nothing where they are in a ConfigMap.
+/// Returns the object's bytes if the spec alone gives them, inline or as a builtin. `None` means that a ConfigMap has
+/// them.
 pub fn embedded_bytes(bytecode: &Bytecode) -> Result<Option<Cow<'static, [u8]>>, Refusal> {
     check_source(bytecode)?;
     match bytecode {
@@ -40,6 +41,7 @@ pub fn encode_inline(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
+/// Checks that exactly one source is set.
 pub(super) fn check_source(Bytecode { inline, config_map, builtin }: &Bytecode) -> Result<(), Refusal> {
     match [inline.is_some(), config_map.is_some(), builtin.is_some()].map(usize::from).iter().sum() {
         1 => Ok(()),

@@ -1,4 +1,4 @@
-//! `spec.maps[]`: one map's settings against the object.
+//! `spec.maps[]`: each map's settings checked against the object.
 
 use sockeye_crds::{
     MapInfo, ObjectInfo, Reason, Refusal,
@@ -8,6 +8,7 @@ use sockeye_crds::{
 
 use super::rules::{check_count, invalid, list, refuse};
 
+/// Checks the settings of a map.
 pub(super) fn check_map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
     let MapSpec { name, pin, max_entries, on_delete, on_shape_change, initial, from } = map;
     check_count(&format!("{field}.initial"), initial.len(), 0, 1024)?;
@@ -60,8 +61,8 @@ pub(super) fn check_map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Resu
     Ok(())
 }
 
-/// A map of another BpfProgram: that one says all of it; `maxEntries` is what is awaited of it, where it is not what this object
-/// says. Whether it is there, and of the same shape, each node tells.
+/// Checks the settings of a map that is another BpfProgram's, which has all other settings. `maxEntries` is the size
+/// expected of it, if not the object's own. Each node checks that the map exists and has the same shape.
 fn check_shared(field: &str, map: &MapSpec, from: &MapRef, found: &MapInfo) -> Result<(), Refusal> {
     let MapSpec { name, pin, max_entries: _, on_delete, on_shape_change, initial, from: _ } = map;
     for (setting, given) in [

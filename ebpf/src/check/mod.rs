@@ -1,5 +1,5 @@
-//! Checks a spec against its object. The operator calls [`check`], and so does an agent without a cluster. That agent has no
-//! API server to enforce the CRD's schema, so the schema's rules are repeated here. No IO.
+//! Checks a spec against its object. The operator calls [`check`], and so does an agent without a cluster. That agent
+//! has no API server to enforce the CRD's schema, so the schema's rules are repeated here. No IO.
 //!
 //! Every refusal names the field, says what is wrong with it and what to do.
 

@@ -1,4 +1,4 @@
-//! Notes: what a user should know of a spec that is accepted.
+//! Notes on an accepted spec: what the user may not expect.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,7 @@ use sockeye_crds::{ProgramType, program::ProgramSpec};
 use super::rules::list;
 use crate::object::Object;
 
+/// Returns the notes on a spec.
 pub(super) fn notes(object: &Object, programs: &[ProgramSpec]) -> Vec<String> {
     let mut notes = Vec::new();
     if !object.pin_requests.is_empty() {

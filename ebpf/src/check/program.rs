@@ -1,4 +1,4 @@
-//! `spec.programs[]`: one program against the object.
+//! `spec.programs[]`: each program checked against the object.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::kinds::section;
 
+/// Checks a program, and returns it with its type set.
 pub(super) fn check_program(field: &str, program: &ProgramSpec, object: &ObjectInfo) -> Result<ProgramSpec, Refusal> {
     let ProgramSpec { name, program_type, attach } = program;
     let Some(found) = object.programs.iter().find(|p| p.name == *name) else {
@@ -38,7 +39,7 @@ pub(super) fn check_program(field: &str, program: &ProgramSpec, object: &ObjectI
     Ok(ProgramSpec { name: name.clone(), program_type: Some(row.program_type), attach: attach.clone() })
 }
 
-/// Programs that the object puts into its program arrays are loaded with those that the spec names.
+/// Checks the programs that the object puts into its program arrays. They are loaded with those that the spec names.
 pub(super) fn check_tail_calls(programs: &[ProgramSpec], object: &ObjectInfo) -> Result<(), Refusal> {
     let mut all: BTreeSet<&str> = programs.iter().map(|program| program.name.as_str()).collect();
     for map in object.maps.iter().filter(|map| map.map_type == "ProgArray") {

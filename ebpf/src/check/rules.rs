@@ -1,4 +1,4 @@
-//! The rules that many fields share, and the refusals that they make.
+//! The rules that many fields share, and the construction of refusals.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,17 @@ use sockeye_crds::{
     names::{self, printable},
 };
 
+/// Returns a refusal whose message is one line that is safe to show.
 pub(super) fn refuse(reason: Reason, message: String) -> Refusal {
     Refusal { reason, message: names::line(&message, 2048) }
 }
 
+/// Returns a refusal with the reason InvalidSpec.
 pub(super) fn invalid(message: String) -> Refusal {
     refuse(Reason::InvalidSpec, message)
 }
 
+/// Checks the number of items in a list.
 pub(super) fn check_count(field: &str, count: usize, least: usize, most: usize) -> Result<(), Refusal> {
     if (least..=most).contains(&count) {
         return Ok(());
@@ -22,6 +25,7 @@ pub(super) fn check_count(field: &str, count: usize, least: usize, most: usize) 
     Err(invalid(format!("{field} has {count} items; it must have {least} to {most}")))
 }
 
+/// Checks that no name is listed twice.
 pub(super) fn check_distinct<'a>(field: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
     for (i, name) in names.enumerate() {
@@ -32,7 +36,7 @@ pub(super) fn check_distinct<'a>(field: &str, names: impl Iterator<Item = &'a st
     Ok(())
 }
 
-/// The names of what there is, for a message.
+/// Lists names for a message.
 pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     if names.is_empty() { "none".to_owned() } else { names::clip(&names.join(", "), 512) }

@@ -1,8 +1,8 @@
-//! Map types: the kernel's numbers (`enum bpf_map_type`) and the names that statuses show.
+//! Map types: the kernel's numbers (`enum bpf_map_type`) and the names in statuses.
 
 use std::borrow::Cow;
 
-/// By number, from 1; 0 is unspecified.
+/// The names by number, from 1; 0 is unspecified.
 const NAMES: [&str; 34] = [
     "Hash",
     "Array",
@@ -40,13 +40,13 @@ const NAMES: [&str; 34] = [
     "InsnArray",
 ];
 
-/// The name of a map type; its number where it has none.
+/// Returns the name of a map type, or its number if it has none.
 pub fn name(number: u32) -> Cow<'static, str> {
     let index = usize::try_from(number).ok().and_then(|n| n.checked_sub(1));
     index.and_then(|i| NAMES.get(i)).map_or_else(|| Cow::Owned(number.to_string()), |name| Cow::Borrowed(*name))
 }
 
-/// The number of a map type, by its name or its number.
+/// Returns the number of a map type, given by name or number.
 pub fn number(name: &str) -> Option<u32> {
     let index = NAMES.iter().position(|known| *known == name);
     index.and_then(|i| u32::try_from(i + 1).ok()).or_else(|| name.parse().ok())
@@ -58,7 +58,7 @@ mod tests {
     use aya_obj::generated::bpf_map_type;
 
     #[test]
-    fn names_and_numbers_are_the_kernels() {
+    fn names_belong_to_the_kernels_numbers() {
         for (kind, word) in [
             (bpf_map_type::BPF_MAP_TYPE_HASH, "Hash"),
             (bpf_map_type::BPF_MAP_TYPE_ARRAY, "Array"),

@@ -1,4 +1,4 @@
-//! The kinds of things that the kernel knows: program types by ELF section, and map types.
+//! The kernel's kinds of objects: program types by ELF section, and map types.
 
 pub mod map_type;
 pub mod section;

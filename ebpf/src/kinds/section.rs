@@ -1,16 +1,17 @@
-//! The one table of program types: what an ELF section says of the programs in it, and what the kernel calls that.
+//! The table of program types: for each ELF section name the program type, the attach type and the target.
 //!
-//! The spellings are libbpf's (`section_defs` in libbpf.c); the numbers are `enum bpf_prog_type` and `enum bpf_attach_type`, the
-//! names bpftool's (`libbpf_bpf_attach_type_str`). What a row means to users is in docs/program-types.md.
+//! The section names are libbpf's (`section_defs` in libbpf.c). The numbers are those of `enum bpf_prog_type` and `enum
+//! bpf_attach_type`, and the attach types' names are bpftool's (`libbpf_bpf_attach_type_str`). docs/program-types.md
+//! describes the table for users.
 
 use std::borrow::Cow;
 
 use sockeye_crds::ProgramType;
 
-/// What a section says of its programs.
+/// A row of the table: a section name and what it determines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// The section's name; what follows it after a further `/` is free.
+    /// The name of the section. Anything may follow it after another `/`.
     pub name: &'static str,
     /// The program type.
     pub program_type: ProgramType,
@@ -20,27 +21,27 @@ pub struct Section {
     pub attach_type: u32,
     /// The attach type as bpftool prints it.
     pub attach_name: &'static str,
-    /// What its programs attach to.
+    /// The kind of target that the programs attach to.
     pub target: Target,
-    /// The first kernel that has it.
+    /// The first kernel version that has the attach type.
     pub least_kernel: (u16, u16),
-    /// What the kernel asks for to load and attach it. CAP_PERFMON besides spares every type the fences against
-    /// speculation, and lets its programs compare pointers.
+    /// The capabilities that the kernel requires to load and attach the programs. With CAP_PERFMON it also omits
+    /// barriers against speculation and allows programs to compare pointers.
     pub capabilities: &'static [&'static str],
 }
 
 impl Section {
-    /// Whether its programs can keep a process from the network altogether, so that a mistake in one can cut a node off.
+    /// Returns whether the programs can deny a process all network access, so that a mistake can cut off a node.
     pub const fn can_deny(&self) -> bool {
         use ProgramType::{CgroupSkb, CgroupSock, CgroupSockAddr, SkMsg, SkSkb};
         matches!(self.program_type, CgroupSkb | CgroupSock | CgroupSockAddr | SkMsg | SkSkb)
     }
 }
 
-/// What a program attaches to.
+/// The kind of target that a program attaches to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A cgroup, by link.
+    /// A cgroup, attached by link.
     Cgroup,
     /// A sockmap or sockhash.
     Map,
@@ -53,79 +54,72 @@ pub const STREAM_VERDICT: u32 = 5;
 /// `BPF_SK_SKB_VERDICT`
 pub const VERDICT: u32 = 38;
 
-/// Whether the kernel keeps programs of both attach types from one map: it has room for one of each, and for one verdict on
-/// what a socket receives.
+/// Returns whether one map cannot have programs of both attach types. The kernel keeps one program of each attach type
+/// per map, and only one verdict on received data.
 pub fn exclude_each_other(one: u32, other: u32) -> bool {
     one == other || matches!((one, other), (STREAM_VERDICT, VERDICT) | (VERDICT, STREAM_VERDICT))
 }
 
-/// A row, in the columns' order.
-#[expect(clippy::too_many_arguments, reason = "a table's columns")]
-const fn row(
-    name: &'static str,
-    program_type: ProgramType,
-    prog_type: u32,
-    attach_type: u32,
-    attach_name: &'static str,
-    target: Target,
-    least_kernel: (u16, u16),
-    capabilities: &'static [&'static str],
-) -> Section {
+/// The columns of a row, in order.
+type Columns = (&'static str, ProgramType, u32, u32, &'static str, Target, (u16, u16), &'static [&'static str]);
+
+const fn row(columns: Columns) -> Section {
+    let (name, program_type, prog_type, attach_type, attach_name, target, least_kernel, capabilities) = columns;
     Section { name, program_type, prog_type, attach_type, attach_name, target, least_kernel, capabilities }
 }
 
-/// The table.
+/// All rows.
 #[rustfmt::skip]
 pub static SECTIONS: &[Section] = {
     use ProgramType::*;
     use Target::*;
-    // Loading asks for the one, attaching and querying for the other.
+    // CAP_BPF is for loading, CAP_NET_ADMIN for attaching and querying.
     const NET: &[&str] = &["CAP_BPF", "CAP_NET_ADMIN"];
     &[
-        row("sockops",                SockOps,        13, 3,  "cgroup_sock_ops",            Cgroup, (4, 13),  NET),
-        row("cgroup_skb/ingress",     CgroupSkb,      8,  0,  "cgroup_inet_ingress",        Cgroup, (4, 10),  NET),
-        row("cgroup_skb/egress",      CgroupSkb,      8,  1,  "cgroup_inet_egress",         Cgroup, (4, 10),  NET),
-        row("cgroup/sock_create",     CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10),  NET),
-        row("cgroup/sock",            CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10),  NET),
-        row("cgroup/sock_release",    CgroupSock,     9,  34, "cgroup_inet_sock_release",   Cgroup, (5, 9),   NET),
-        row("cgroup/post_bind4",      CgroupSock,     9,  12, "cgroup_inet4_post_bind",     Cgroup, (4, 17),  NET),
-        row("cgroup/post_bind6",      CgroupSock,     9,  13, "cgroup_inet6_post_bind",     Cgroup, (4, 17),  NET),
-        row("cgroup/bind4",           CgroupSockAddr, 18, 8,  "cgroup_inet4_bind",          Cgroup, (4, 17),  NET),
-        row("cgroup/bind6",           CgroupSockAddr, 18, 9,  "cgroup_inet6_bind",          Cgroup, (4, 17),  NET),
-        row("cgroup/connect4",        CgroupSockAddr, 18, 10, "cgroup_inet4_connect",       Cgroup, (4, 17),  NET),
-        row("cgroup/connect6",        CgroupSockAddr, 18, 11, "cgroup_inet6_connect",       Cgroup, (4, 17),  NET),
-        row("cgroup/connect_unix",    CgroupSockAddr, 18, 49, "cgroup_unix_connect",        Cgroup, (6, 7),   NET),
-        row("cgroup/sendmsg4",        CgroupSockAddr, 18, 14, "cgroup_udp4_sendmsg",        Cgroup, (4, 18),  NET),
-        row("cgroup/sendmsg6",        CgroupSockAddr, 18, 15, "cgroup_udp6_sendmsg",        Cgroup, (4, 18),  NET),
-        row("cgroup/sendmsg_unix",    CgroupSockAddr, 18, 50, "cgroup_unix_sendmsg",        Cgroup, (6, 7),   NET),
-        row("cgroup/recvmsg4",        CgroupSockAddr, 18, 19, "cgroup_udp4_recvmsg",        Cgroup, (5, 2),   NET),
-        row("cgroup/recvmsg6",        CgroupSockAddr, 18, 20, "cgroup_udp6_recvmsg",        Cgroup, (5, 2),   NET),
-        row("cgroup/recvmsg_unix",    CgroupSockAddr, 18, 51, "cgroup_unix_recvmsg",        Cgroup, (6, 7),   NET),
-        row("cgroup/getpeername4",    CgroupSockAddr, 18, 29, "cgroup_inet4_getpeername",   Cgroup, (5, 8),   NET),
-        row("cgroup/getpeername6",    CgroupSockAddr, 18, 30, "cgroup_inet6_getpeername",   Cgroup, (5, 8),   NET),
-        row("cgroup/getpeername_unix",CgroupSockAddr, 18, 52, "cgroup_unix_getpeername",    Cgroup, (6, 7),   NET),
-        row("cgroup/getsockname4",    CgroupSockAddr, 18, 31, "cgroup_inet4_getsockname",   Cgroup, (5, 8),   NET),
-        row("cgroup/getsockname6",    CgroupSockAddr, 18, 32, "cgroup_inet6_getsockname",   Cgroup, (5, 8),   NET),
-        row("cgroup/getsockname_unix",CgroupSockAddr, 18, 53, "cgroup_unix_getsockname",    Cgroup, (6, 7),   NET),
-        row("cgroup/getsockopt",      CgroupSockopt,  25, 21, "cgroup_getsockopt",          Cgroup, (5, 3),   NET),
-        row("cgroup/setsockopt",      CgroupSockopt,  25, 22, "cgroup_setsockopt",          Cgroup, (5, 3),   NET),
-        row("cgroup/sysctl",          CgroupSysctl,   23, 18, "cgroup_sysctl",              Cgroup, (5, 2),   NET),
-        row("cgroup/dev",             CgroupDevice,   15, 6,  "cgroup_device",              Cgroup, (4, 15),  NET),
-        row("sk_msg",                 SkMsg,          16, 7,  "sk_msg_verdict",             Map,    (4, 17),  NET),
-        row("sk_skb/stream_parser",   SkSkb,          14, 4,  "sk_skb_stream_parser",       Map,    (4, 14),  NET),
-        row("sk_skb/stream_verdict",  SkSkb,          14, 5,  "sk_skb_stream_verdict",      Map,    (4, 14),  NET),
-        row("sk_skb/verdict",         SkSkb,          14, 38, "sk_skb_verdict",             Map,    (5, 13),  NET),
+        row(("sockops",                SockOps,        13, 3,  "cgroup_sock_ops",            Cgroup, (4, 13),  NET)),
+        row(("cgroup_skb/ingress",     CgroupSkb,      8,  0,  "cgroup_inet_ingress",        Cgroup, (4, 10),  NET)),
+        row(("cgroup_skb/egress",      CgroupSkb,      8,  1,  "cgroup_inet_egress",         Cgroup, (4, 10),  NET)),
+        row(("cgroup/sock_create",     CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10),  NET)),
+        row(("cgroup/sock",            CgroupSock,     9,  2,  "cgroup_inet_sock_create",    Cgroup, (4, 10),  NET)),
+        row(("cgroup/sock_release",    CgroupSock,     9,  34, "cgroup_inet_sock_release",   Cgroup, (5, 9),   NET)),
+        row(("cgroup/post_bind4",      CgroupSock,     9,  12, "cgroup_inet4_post_bind",     Cgroup, (4, 17),  NET)),
+        row(("cgroup/post_bind6",      CgroupSock,     9,  13, "cgroup_inet6_post_bind",     Cgroup, (4, 17),  NET)),
+        row(("cgroup/bind4",           CgroupSockAddr, 18, 8,  "cgroup_inet4_bind",          Cgroup, (4, 17),  NET)),
+        row(("cgroup/bind6",           CgroupSockAddr, 18, 9,  "cgroup_inet6_bind",          Cgroup, (4, 17),  NET)),
+        row(("cgroup/connect4",        CgroupSockAddr, 18, 10, "cgroup_inet4_connect",       Cgroup, (4, 17),  NET)),
+        row(("cgroup/connect6",        CgroupSockAddr, 18, 11, "cgroup_inet6_connect",       Cgroup, (4, 17),  NET)),
+        row(("cgroup/connect_unix",    CgroupSockAddr, 18, 49, "cgroup_unix_connect",        Cgroup, (6, 7),   NET)),
+        row(("cgroup/sendmsg4",        CgroupSockAddr, 18, 14, "cgroup_udp4_sendmsg",        Cgroup, (4, 18),  NET)),
+        row(("cgroup/sendmsg6",        CgroupSockAddr, 18, 15, "cgroup_udp6_sendmsg",        Cgroup, (4, 18),  NET)),
+        row(("cgroup/sendmsg_unix",    CgroupSockAddr, 18, 50, "cgroup_unix_sendmsg",        Cgroup, (6, 7),   NET)),
+        row(("cgroup/recvmsg4",        CgroupSockAddr, 18, 19, "cgroup_udp4_recvmsg",        Cgroup, (5, 2),   NET)),
+        row(("cgroup/recvmsg6",        CgroupSockAddr, 18, 20, "cgroup_udp6_recvmsg",        Cgroup, (5, 2),   NET)),
+        row(("cgroup/recvmsg_unix",    CgroupSockAddr, 18, 51, "cgroup_unix_recvmsg",        Cgroup, (6, 7),   NET)),
+        row(("cgroup/getpeername4",    CgroupSockAddr, 18, 29, "cgroup_inet4_getpeername",   Cgroup, (5, 8),   NET)),
+        row(("cgroup/getpeername6",    CgroupSockAddr, 18, 30, "cgroup_inet6_getpeername",   Cgroup, (5, 8),   NET)),
+        row(("cgroup/getpeername_unix",CgroupSockAddr, 18, 52, "cgroup_unix_getpeername",    Cgroup, (6, 7),   NET)),
+        row(("cgroup/getsockname4",    CgroupSockAddr, 18, 31, "cgroup_inet4_getsockname",   Cgroup, (5, 8),   NET)),
+        row(("cgroup/getsockname6",    CgroupSockAddr, 18, 32, "cgroup_inet6_getsockname",   Cgroup, (5, 8),   NET)),
+        row(("cgroup/getsockname_unix",CgroupSockAddr, 18, 53, "cgroup_unix_getsockname",    Cgroup, (6, 7),   NET)),
+        row(("cgroup/getsockopt",      CgroupSockopt,  25, 21, "cgroup_getsockopt",          Cgroup, (5, 3),   NET)),
+        row(("cgroup/setsockopt",      CgroupSockopt,  25, 22, "cgroup_setsockopt",          Cgroup, (5, 3),   NET)),
+        row(("cgroup/sysctl",          CgroupSysctl,   23, 18, "cgroup_sysctl",              Cgroup, (5, 2),   NET)),
+        row(("cgroup/dev",             CgroupDevice,   15, 6,  "cgroup_device",              Cgroup, (4, 15),  NET)),
+        row(("sk_msg",                 SkMsg,          16, 7,  "sk_msg_verdict",             Map,    (4, 17),  NET)),
+        row(("sk_skb/stream_parser",   SkSkb,          14, 4,  "sk_skb_stream_parser",       Map,    (4, 14),  NET)),
+        row(("sk_skb/stream_verdict",  SkSkb,          14, 5,  "sk_skb_stream_verdict",      Map,    (4, 14),  NET)),
+        row(("sk_skb/verdict",         SkSkb,          14, 38, "sk_skb_verdict",             Map,    (5, 13),  NET)),
     ]
 };
 
-/// What a section of that name says; nothing where sockeye does not run its type.
+/// Finds the row of a section. `None` means that sockeye does not run its programs.
 pub fn find(section: &str) -> Option<&'static Section> {
     SECTIONS
         .iter()
         .find(|row| section.strip_prefix(row.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-/// Sections that are no row of the table, though one might look for them there: what to do instead, or why not.
+/// Section names outside the table that users may try, with the explanation or what to use instead.
 const OTHERS: [(&str, &str); 6] = [
     ("cgroup/skb", "it says no direction: name it cgroup_skb/ingress or cgroup_skb/egress"),
     ("cgroup_skb", "it says no direction: name it cgroup_skb/ingress or cgroup_skb/egress"),
@@ -135,7 +129,7 @@ const OTHERS: [(&str, &str); 6] = [
     ("lsm_cgroup", "LsmCgroup programs attach to the kernel's security hooks, which is out of scope"),
 ];
 
-/// Why programs of a section that is no row are not run.
+/// Returns why sockeye does not run the programs of a section outside the table.
 pub fn why_not(section: &str) -> &'static str {
     let begins = |name: &str| section.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let other = OTHERS.iter().find(|(name, _)| begins(name));
@@ -148,12 +142,12 @@ pub fn why_not(section: &str) -> &'static str {
     other.map_or(unknown, |(_, why)| why)
 }
 
-/// The program type of a kernel number.
+/// Returns the program type of a number of `enum bpf_prog_type`.
 pub fn program_type(prog_type: u32) -> Option<ProgramType> {
     SECTIONS.iter().find(|row| row.prog_type == prog_type).map(|row| row.program_type)
 }
 
-/// An attach type as bpftool prints it; its number where it is none of ours.
+/// Returns the name of an attach type as bpftool prints it, or its number if it is not in the table.
 pub fn attach_type_name(attach_type: u32) -> Cow<'static, str> {
     let row = SECTIONS.iter().find(|row| row.attach_type == attach_type);
     row.map_or_else(|| Cow::Owned(attach_type.to_string()), |row| Cow::Borrowed(row.attach_name))
@@ -165,7 +159,7 @@ mod tests {
     use aya_obj::{ProgramSection, generated::bpf_attach_type as attach, generated::bpf_prog_type as prog};
 
     #[test]
-    fn aya_takes_every_section_under_its_name_or_another() {
+    fn aya_knows_every_section_by_its_name_or_alias() {
         for row in SECTIONS {
             let name = crate::link::alias::of(row.name).unwrap_or_else(|| row.name.to_owned());
             assert!(name.parse::<ProgramSection>().is_ok(), "{name}");
@@ -174,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_denies_what_a_node_sends_or_receives_is_told_apart() {
+    fn program_types_that_can_deny_the_network_are_marked() {
         for (section, denies) in [
             ("cgroup_skb/ingress", true),
             ("cgroup_skb/egress", true),
@@ -193,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_run_is_refused_by_its_name() {
+    fn sections_outside_the_table_are_explained() {
         for (section, word) in [
             ("cgroup/skb", "direction"),
             ("cgroup_skb", "direction"),
@@ -210,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_the_kernels() {
+    fn numbers_are_the_kernels_own() {
         for (section, prog_type, attach_type) in [
             ("sockops", prog::BPF_PROG_TYPE_SOCK_OPS, attach::BPF_CGROUP_SOCK_OPS),
             ("cgroup_skb/egress", prog::BPF_PROG_TYPE_CGROUP_SKB, attach::BPF_CGROUP_INET_EGRESS),
@@ -242,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_is_found_by_its_whole_words() {
+    fn sections_are_found_by_whole_path_components() {
         assert_eq!(find("sockops").unwrap().program_type, ProgramType::SockOps);
         assert_eq!(find("cgroup/connect4/mine").unwrap().attach_type, 10);
         assert_eq!(find("cgroup/sock").unwrap().name, "cgroup/sock");

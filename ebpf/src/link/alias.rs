@@ -1,9 +1,9 @@
-//! Aliases: names under which aya-obj is given sections that it does not know (`ProgramSection::from_str`) and the kernel does.
-//! It does nothing with a section's type but refuse what it does not know: the agent takes that from [`crate::kinds::section`]. Pure.
+//! Aliases: names that replace the names of sections which aya-obj does not know (`ProgramSection::from_str`). aya-obj
+//! uses a section's type only to refuse unknown ones; the agent takes the type from [`crate::kinds::section`]. No IO.
 //!
-//! An alias is as long as the name, so that nothing in the file moves, and differs before the first `/` alone: linkers let names
-//! share their ends, and a function may be called as its section ends. What it begins with takes any rest, and is no socket's or
-//! cgroup's.
+//! An alias has the same length as the name, so nothing in the file moves. It differs only before the first `/`,
+//! because linkers let names share their ends, and a function's name may be the end of its section's. The prefix of an
+//! alias, `fentry`, accepts any suffix and is no socket or cgroup type.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use object::{Object as _, ObjectSection as _, SectionKind};
 
 use crate::object::{ObjectError, elf::Elf};
 
-/// The name that aya-obj is to see instead, for a section that it does not know.
+/// Returns the alias of a section that aya-obj does not know.
 pub(crate) fn of(section: &str) -> Option<String> {
     const UNKNOWN: [&str; 6] = [
         "sk_skb/verdict",
@@ -26,8 +26,8 @@ pub(crate) fn of(section: &str) -> Option<String> {
     Some(format!("fentry/{rest}"))
 }
 
-/// The file with such sections renamed, where it holds programs in any: in its tables of names, and in its BTF, which names
-/// sections too.
+/// Returns the file with all such sections that have programs renamed. The names are in the string tables, and in the
+/// BTF, which names sections too.
 pub(crate) fn rename<'a, 's>(
     bytes: &'a [u8],
     sections: impl Iterator<Item = &'s str>,
@@ -49,7 +49,7 @@ pub(crate) fn rename<'a, 's>(
     Ok(Cow::Owned(renamed))
 }
 
-/// Replaces each NUL-terminated `from` by `to`, which is as long.
+/// Replaces each NUL-terminated `from` by `to`, which has the same length.
 fn replace(table: &mut [u8], from: &[u8], to: &[u8]) {
     let mut at = 0;
     while let Some(found) = table.get(at..at + from.len() + 1) {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alias_is_as_long_as_the_name() {
+    fn an_alias_has_the_length_of_the_name() {
         for name in ["sk_skb/verdict", "sk_skb/verdict/mine", "cgroup/connect_unix", "cgroup/getsockname_unix/x"] {
             let alias = of(name).unwrap();
             assert_eq!(alias.len(), name.len(), "{alias}");

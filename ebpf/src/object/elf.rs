@@ -1,8 +1,8 @@
-//! `Elf`: the file as its headers tell it, and why bytes are no object that sockeye takes.
+//! `Elf`: the file, opened within bounds.
 //!
-//! [`open`] bounds what any reader of the file does and keeps: sections that share bytes, or names that share their ends,
-//! would have a few bytes read, and kept, thousands of times. aya-obj, which loads the object, has no bounds of its own; it
-//! reads ELF with the same version of the same crate, so that both see the same file.
+//! [`open`] bounds the work and memory of every later reader: sections that share bytes, and names that share their
+//! ends, would otherwise be read and copied thousands of times. aya-obj reads ELF with the same version of the same
+//! crate, so both see the same file.
 
 use object::{
     LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind,
@@ -12,14 +12,14 @@ use object::{
 use sockeye_crds::names::MAX_OBJECT_BYTES;
 
 use crate::object::{
-    error::ObjectError,
-    limits::{MAX_RELOCATIONS, MAX_SECTION_NAME, MAX_SECTIONS, MAX_SYMBOL_NAMES, MAX_SYMBOLS, MAX_ZEROED, at_most},
+    error::{ObjectError, at_most},
+    limits::{MAX_RELOCATIONS, MAX_SECTION_NAME, MAX_SECTIONS, MAX_SYMBOL_NAMES, MAX_SYMBOLS, MAX_ZEROED},
 };
 
 pub(crate) type Elf<'a> = ElfFile64<'a, LittleEndian>;
 pub(crate) type ElfSection<'a, 'f> = ElfSection64<'a, 'f, LittleEndian>;
 
-/// What a section is to aya-obj, which goes by its name first (`EbpfSectionKind::from_name`).
+/// The role of a section, as aya-obj determines it: by the name first (`EbpfSectionKind::from_name`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Legacy map definitions.
@@ -32,7 +32,7 @@ pub(crate) enum Role {
     Text,
     /// Programs.
     Program,
-    /// Everything else.
+    /// Any other section.
     Other,
 }
 
@@ -58,7 +58,7 @@ impl Role {
     }
 }
 
-/// Opens a file that is within the bounds.
+/// Opens a file, or refuses one that exceeds the limits.
 pub(crate) fn open(bytes: &[u8]) -> Result<Elf<'_>, ObjectError> {
     if bytes.len() > MAX_OBJECT_BYTES {
         return Err(ObjectError::TooLarge(bytes.len()));
@@ -112,7 +112,7 @@ fn bound_symbols(elf: &Elf<'_>) -> Result<(), ObjectError> {
     Ok(())
 }
 
-/// A section's bytes, where there is such a section.
+/// Returns the bytes of a section, if the file has it.
 pub(crate) fn section_data<'a>(elf: &Elf<'a>, name: &str) -> Result<Option<&'a [u8]>, ObjectError> {
     elf.section_by_name(name).map(|section| section.data()).transpose().map_err(ObjectError::elf)
 }

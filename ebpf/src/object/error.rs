@@ -1,60 +1,60 @@
-//! `ObjectError`: why bytes are no object that sockeye takes.
+//! `ObjectError`: why sockeye refuses bytes as an object.
 
 use sockeye_crds::names::{MAX_OBJECT_BYTES, printable};
 
 use crate::{contain::Panicked, object::btf::BtfError};
 
-/// Why bytes are no object that sockeye takes.
+/// The reason why sockeye refuses bytes as an object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
-    /// Too many bytes.
+    /// The object has too many bytes.
     #[error("it has {0} bytes; an object may have {MAX_OBJECT_BYTES}")]
     TooLarge(usize),
-    /// Too many of something.
+    /// The object has too many items of one kind.
     #[error("it has more than {most} {what}")]
     TooMany {
-        /// Of what.
+        /// The kind of the items.
         what: &'static str,
-        /// How many it may have.
+        /// The limit.
         most: usize,
     },
-    /// Not an ELF file at all.
+    /// The bytes are not an ELF file.
     #[error("it is no ELF file: give what clang -target bpf -c makes")]
     NotElf,
-    /// A damaged ELF file.
+    /// The ELF file is damaged.
     #[error(
         "it is cut short or damaged, or no 64-bit little-endian ELF file: {0}: build it anew with clang -target bpf -c"
     )]
     Elf(String),
-    /// An ELF file for another machine.
+    /// The ELF file is for another machine.
     #[error("it is an ELF file for machine {0}, not for BPF (247): compile with -target bpf")]
     Machine(u16),
-    /// An ELF file for BPF that no compiler makes.
+    /// The ELF file is for BPF, but no compiler emits such a file.
     #[error("it is no object as compilers make them: {0}")]
     Malformed(&'static str),
-    /// Its types can't be read.
+    /// The BTF is damaged.
     #[error(transparent)]
     Btf(#[from] BtfError),
-    /// A map's definition can't be read.
+    /// The definition of a map is damaged.
     #[error("map {}: {what}", printable(.name))]
     Map {
-        /// The map's, or its section's, name.
+        /// The name of the map, or of its section.
         name: String,
-        /// What is wrong.
+        /// The description of the fault.
         what: &'static str,
     },
-    /// A function can't be read.
+    /// A function is damaged.
     #[error("function {}: {what}", printable(.name))]
     Function {
-        /// The function's name.
+        /// The name of the function.
         name: String,
-        /// What is wrong.
+        /// The description of the fault.
         what: &'static str,
     },
-    /// A name that can't be pinned.
+    /// A name cannot be a pin's file name.
     #[error("the name {} can't be pinned: letters, digits and '_', at most 128", printable(.0))]
     Name(String),
-    /// What this reader should never do.
+    /// The reader panicked, which it never should.
     #[error("sockeye's reader gave up, which is a defect in sockeye: {0}")]
     Defect(Panicked),
 }
@@ -63,4 +63,9 @@ impl ObjectError {
     pub(crate) fn elf(error: object::Error) -> Self {
         Self::Elf(error.to_string())
     }
+}
+
+/// Refuses more than `most` items of a kind.
+pub(crate) fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), ObjectError> {
+    if count > most { Err(ObjectError::TooMany { what, most }) } else { Ok(()) }
 }

@@ -1,8 +1,8 @@
-//! The functions of an object: programs, and the subprograms in `.text` that they call; which maps they use.
+//! `Functions`: the programs of an object, the subprograms in `.text` that they call, and the maps that they use.
 //!
-//! aya-obj links into each program a copy of all that it calls, by a recursion as deep as the calls: so the functions are
-//! counted, none lies over another, only those in `.text` can be called, and what is linked in all is bounded. Where an
-//! instruction leads is worked out as there (`FunctionLinker::relocate`).
+//! aya-obj links a copy of every callee into each program, with a recursion as deep as the calls. So the number of
+//! functions and of linked instructions is bounded, functions must not overlap, and only those in `.text` can be
+//! called. An instruction's target is determined as in aya-obj (`FunctionLinker::relocate`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +11,12 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarge
 use crate::object::{
     btf::{ext::Ext, word},
     elf::{Elf, Role},
-    error::ObjectError,
-    limits::{MAX_FUNCTIONS, MAX_LINKED, MAX_PROGRAMS, MAX_RECORDS, at_most},
+    error::{ObjectError, at_most},
+    limits::{MAX_FUNCTIONS, MAX_LINKED, MAX_PROGRAMS, MAX_RECORDS},
     maps::Map,
 };
 
-/// Where a function is: its section's index and its address there.
+/// The place of a function: its section's index and its address in the section.
 type Place = (usize, u64);
 
 /// A function.
@@ -30,16 +30,16 @@ pub(crate) struct Function<'a> {
 
 /// The functions of an object.
 pub(crate) struct Functions<'a> {
-    /// In the order of their places.
+    /// All functions, ordered by place.
     all: Vec<Function<'a>>,
     by_place: BTreeMap<Place, usize>,
-    /// Relocations by the instruction's place: the symbol they name, and how many bits they are to fill.
+    /// Relocations by the place of the instruction: the symbol, and the number of bits to fill.
     relocations: BTreeMap<Place, (SymbolIndex, u8)>,
-    /// The sections that functions are in.
+    /// The sections that have functions.
     sections: BTreeSet<usize>,
 }
 
-/// What a function's instructions lead to, as indices.
+/// The maps and functions that a function's instructions refer to, as indices.
 #[derive(Default)]
 struct Uses {
     maps: BTreeSet<usize>,
@@ -47,7 +47,7 @@ struct Uses {
 }
 
 impl<'a> Functions<'a> {
-    /// Reads them.
+    /// Reads the functions.
     pub(crate) fn read(elf: &Elf<'a>, ext: &Ext<'_>) -> Result<Self, ObjectError> {
         let mut code = BTreeMap::new();
         let mut relocations = BTreeMap::new();
@@ -99,7 +99,7 @@ impl<'a> Functions<'a> {
         Ok(Self { all, by_place, relocations, sections })
     }
 
-    /// The programs, and which maps each uses, its subprograms' with it, as indices into `maps`.
+    /// Returns the programs with the maps that each uses, by itself or in subprograms, as indices into `maps`.
     pub(crate) fn programs(
         &self,
         elf: &Elf<'_>,
@@ -152,7 +152,7 @@ impl<'a> Functions<'a> {
                     let target = target.ok_or_else(|| bad("it calls a function that is not in the object"))?;
                     let to = match (kind, size) {
                         (SymbolKind::Text, _) => Some(address),
-                        // A call holds the distance from the section's start, in instructions; an address, in bytes.
+                        // A call contains the distance from the section's start in instructions, an address in bytes.
                         (SymbolKind::Section, 32) => address.checked_add_signed(8 * (immediate + 1)),
                         (SymbolKind::Section, 64) => address.checked_add_signed(immediate),
                         _ => return Err(bad("it refers to code in a way that is not known")),
@@ -161,7 +161,7 @@ impl<'a> Functions<'a> {
                 } else if is_call && target.is_none() {
                     return Err(bad("it calls a function that is not in the object"));
                 } else if let Some(target) = target {
-                    // Its name is not told, and no loader would know it; data has no maps at places.
+                    // Such a relocation does not name the map, so no loader could find it. Global data has no address.
                     if kind == SymbolKind::Section && maps.contains_key(&(target, Some(address))) {
                         return Err(bad("it uses a map that is static: define the map without `static`"));
                     }

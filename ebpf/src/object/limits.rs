@@ -1,7 +1,5 @@
 //! The limits on what an object may hold. No compiler comes near them; an object written to exhaust a reader does.
 
-use crate::object::error::ObjectError;
-
 /// Sections of the file. clang emits some dozens.
 pub(crate) const MAX_SECTIONS: usize = 1024;
 /// Symbols of the file.
@@ -17,8 +15,8 @@ pub(crate) const MAX_ZEROED: u64 = 8 << 20;
 
 /// Types in the BTF: the kernel's BTF_MAX_TYPE.
 pub(crate) const MAX_TYPES: usize = 0x000f_ffff;
-/// Bytes of a name in the BTF: the kernel's KSYM_NAME_LEN. Strings that are not names, such as source lines, may be longer;
-/// but reading many names that share one long end would take a minute.
+/// Bytes of a name in the BTF: the kernel's KSYM_NAME_LEN. Strings that are not names, such as source lines, may be
+/// longer; but reading many names that share one long end would take a minute.
 pub(crate) const MAX_NAME: usize = 512;
 /// Typedefs and qualifiers before a type, and arrays within each other: the kernel's MAX_RESOLVE_DEPTH.
 pub(crate) const MAX_TYPE_DEPTH: usize = 32;
@@ -45,8 +43,3 @@ pub(crate) const MAX_RECORDS: usize = 1 << 20;
 pub(crate) const MAX_MAPS: usize = 128;
 /// Values that the object itself puts into its maps.
 pub(crate) const MAX_SLOTS: usize = 1024;
-
-/// Refuses more of something than there may be.
-pub(crate) fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), ObjectError> {
-    if count > most { Err(ObjectError::TooMany { what, most }) } else { Ok(()) }
-}

@@ -1,5 +1,5 @@
-//! The maps that an object defines: legacy definitions, BTF-typed ones, and global data. Names and sizes agree with
-//! aya-obj's, which loads them.
+//! The maps that an object defines: by legacy definitions, by definitions with BTF, and as global data. Names and sizes
+//! agree with aya-obj's.
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionIndex};
 use sockeye_crds::{MapDefinition, MapInfo};
@@ -9,37 +9,38 @@ use crate::{
     object::{
         btf::{Btf, BtfError, Field, word},
         elf::{Elf, ElfSection, Role},
-        error::ObjectError,
-        limits::{MAX_MAPS, at_most},
+        error::{ObjectError, at_most},
+        limits::MAX_MAPS,
     },
 };
 
-/// A map, and where the instructions' relocations find it.
+/// A map, with the place that instructions' relocations refer to.
 #[derive(Clone, Debug)]
 pub(crate) struct Map {
     pub(crate) info: MapInfo,
     pub(crate) section: SectionIndex,
-    /// The symbol's address in the section; absent for global data, which is its whole section.
+    /// The address of the symbol in the section. Absent for global data, which is the whole section.
     pub(crate) address: Option<u64>,
-    /// Whether the ELF asks for it to be pinned by its name.
+    /// True if the object asks to have the map pinned by its name.
     pub(crate) asks_to_be_pinned: bool,
-    /// The BTF types of keys and values, where the definition has them.
+    /// The BTF type of keys, if the definition has one.
     pub(crate) key_type: Option<u32>,
+    /// The BTF type of values, if the definition has one.
     pub(crate) value_type: Option<u32>,
-    /// Where in its definition the values stand that it holds from the start.
+    /// The `values` field of the definition, if it has one.
     pub(crate) values: Option<Values>,
 }
 
-/// `__array(values, ...)` in a definition.
+/// A field `__array(values, ...)` of a definition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Values {
-    /// From the definition's start, in bytes.
+    /// The offset from the definition's start, in bytes.
     pub(crate) offset: u32,
-    /// Where in `.BTF` the field's name is named.
+    /// The offset in `.BTF` of the word that refers to the field's name.
     pub(crate) named_at: usize,
 }
 
-/// What a definition says.
+/// A map's definition.
 #[derive(Clone, Copy, Debug, Default)]
 struct Definition {
     map_type: u32,
@@ -53,12 +54,12 @@ struct Definition {
     values: Option<Values>,
 }
 
-/// `BPF_F_RDONLY_PROG`: what libbpf and aya create `.rodata` with.
+/// `BPF_F_RDONLY_PROG`, the flag with which libbpf and aya create `.rodata`.
 const F_RDONLY_PROG: u32 = 1 << 7;
 /// `BPF_MAP_TYPE_ARRAY`
 const ARRAY: u32 = 2;
 
-/// Reads all of them.
+/// Reads all maps.
 pub(crate) fn read(elf: &Elf<'_>, btf: Option<&Btf<'_>>) -> Result<Vec<Map>, ObjectError> {
     let mut maps = Vec::new();
     for section in elf.sections() {
@@ -75,7 +76,7 @@ pub(crate) fn read(elf: &Elf<'_>, btf: Option<&Btf<'_>>) -> Result<Vec<Map>, Obj
     Ok(maps)
 }
 
-/// Each symbol in a "maps" section is a `struct bpf_map_def`, of five words or more.
+/// Reads a "maps" section, in which each symbol is a `struct bpf_map_def` of five words or more.
 fn legacy(elf: &Elf<'_>, section: &ElfSection<'_, '_>, name: &str) -> Result<Vec<Map>, ObjectError> {
     let data = section.data().map_err(ObjectError::elf)?;
     let mut maps = Vec::new();
@@ -112,7 +113,7 @@ fn legacy(elf: &Elf<'_>, section: &ElfSection<'_, '_>, name: &str) -> Result<Vec
     }
 }
 
-/// Each variable of the BTF data section is a map, its fields as libbpf's `parse_btf_map_def` reads them.
+/// Reads a ".maps" section, in which each variable is a map, as libbpf's `parse_btf_map_def` does.
 fn typed(
     elf: &Elf<'_>,
     section: &ElfSection<'_, '_>,
@@ -131,7 +132,7 @@ fn typed(
     Ok(maps)
 }
 
-/// A section of global data is an array of one element, the section.
+/// Reads a section of global data, which is an array of one element.
 fn data(section: &ElfSection<'_, '_>, name: &str) -> Result<Map, ObjectError> {
     let value_size = u32::try_from(section.size()).ok().filter(|size| (1..=1 << 20).contains(size));
     let what = "the section is empty, or larger than an object may be";
@@ -161,7 +162,7 @@ impl Definition {
                 "max_entries" => definition.max_entries = btf.uint(id)?,
                 "map_flags" => definition.flags = btf.uint(id)?,
                 "pinning" => definition.pinning = btf.uint(id)?,
-                // A map of maps: its values are descriptors (u32); a program array's are too, whatever its functions take.
+                // The values of maps of maps and of program arrays are descriptors (u32), whatever the declared type.
                 "values" => {
                     btf.element(id)?;
                     definition.key_size = if definition.key_size == 0 { 4 } else { definition.key_size };

@@ -1,16 +1,27 @@
-//! `Object`: an ELF object for BPF as its bytes alone tell it: programs, maps, which uses which, licence.
+//! `Object`: an ELF object for BPF as its bytes describe it: programs, maps, which program uses which map, licence. No
+//! IO.
 //!
-//! Bounds come first, and every access is checked: the bytes may be anyone's. No IO, no panic, and none that gets out if
-//! there were one. What passes here reaches aya-obj (`link`), so whatever could end that other than by a panic is refused:
+//! The bytes may come from anyone. The reader bounds everything before it uses it, checks every access, and contains
+//! its own panics. Objects that pass the reader reach aya-obj (`link`), which has no bounds. So the reader refuses
+//! every object that could harm aya-obj in a way other than a panic:
 //!
-//! | in aya-obj | could | closed in |
+//! | object | effect in aya-obj | refused in |
 //! |---|---|---|
-//! | names, counted for each symbol, section, and part of .BTF.ext | fill memory | `elf`, `btf` |
-//! | sections over each other, .bss | fill memory | `elf` |
-//! | records of .BTF.ext copied for each function, and what is called for each program | fill memory | `btf_ext`, `code` |
-//! | a call in a call in a call, by recursion | overflow the stack | `code` |
-//! | numbers read into Rust enums: a map's pinning, a variable's linkage | be undefined | `maps`, `btf` |
-//! | all the kernel's types searched for each type of a CO-RE relocation | take for ever | `btf_ext` |
+//! | long names, shared by many symbols, sections or parts of .BTF.ext | fills memory | `elf`, `btf` |
+//! | overlapping sections, a large .bss | fills memory | `elf` |
+//! | many .BTF.ext records, copied for each function, and many callees, copied for each program | fills memory | `btf::ext`, `functions` |
+//! | deeply nested calls, linked recursively | overflows the stack | `functions` |
+//! | a map's pinning or a variable's linkage that a Rust enum lacks | is undefined behaviour | `maps`, `btf` |
+//! | many types in CO-RE relocations, each searched among all of the kernel's | takes minutes | `btf::ext` |
+//!
+//! | module | noun |
+//! |---|---|
+//! | `elf` | the file: its sections and symbols, within bounds |
+//! | [`btf`] | the types in `.BTF` and the records in `.BTF.ext` |
+//! | `functions` | programs, the subprograms that they call, and the maps that they use |
+//! | `maps` | the maps that the object defines |
+//! | `slots` | the values that the object itself puts into its maps |
+//! | `limits` | the limits on all of these |
 
 pub mod btf;
 pub(crate) mod elf;
@@ -36,22 +47,22 @@ use self::{
 pub use self::{error::ObjectError, slots::Slots};
 use crate::{contain::contain, kinds::section};
 
-/// What an object holds.
+/// An ELF object for BPF.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     info: ObjectInfo,
-    /// Maps that the ELF asks to have pinned by their names, which sockeye does not do.
+    /// Maps that the object asks to have pinned by their names. Sockeye ignores this.
     pub pin_requests: Vec<String>,
-    /// Whether it needs the running kernel's BTF to be relocated.
+    /// True if the object has CO-RE relocations, which need the running kernel's BTF.
     pub needs_kernel_btf: bool,
-    /// What it puts into its maps itself.
+    /// The values that the object itself puts into its maps.
     pub slots: Slots,
-    /// Words of the file that aya-obj must not see; see [`Slots`].
+    /// File offsets of words that are zeroed before aya-obj sees the file; see [`slots`].
     pub(crate) hidden: Vec<usize>,
 }
 
 impl Object {
-    /// Reads it.
+    /// Reads an object from its bytes.
     pub fn read(bytes: &[u8]) -> Result<Self, ObjectError> {
         contain(|| Self::read_within_bounds(bytes)).unwrap_or_else(|panicked| Err(ObjectError::Defect(panicked)))
     }
@@ -96,23 +107,23 @@ impl Object {
         })
     }
 
-    /// What it holds, as statuses show it.
+    /// Returns the content as statuses show it.
     pub const fn info(&self) -> &ObjectInfo {
         &self.info
     }
 
-    /// What it holds, as statuses show it.
+    /// Returns the content as statuses show it.
     pub fn into_info(self) -> ObjectInfo {
         self.info
     }
 }
 
-/// Whether a text from the object may be shown as it is: one short line of ASCII.
+/// Returns whether text from the object is safe to show: one short line of printable ASCII.
 fn is_plain(text: &[u8]) -> bool {
     (1..=128).contains(&text.len()) && text.iter().all(|byte| (b' '..=b'~').contains(byte))
 }
 
-/// The licence, as aya-obj takes it: the "license" section, which ends with its only NUL; GPL where there is none.
+/// Reads the licence as aya-obj does: from the "license" section, which ends with its only NUL. Without one it is GPL.
 fn license(elf: &Elf<'_>) -> Result<String, ObjectError> {
     let Some(data) = section_data(elf, "license")? else { return Ok("GPL".to_owned()) };
     let text = data.strip_suffix(&[0]).filter(|text| is_plain(text));
@@ -121,7 +132,7 @@ fn license(elf: &Elf<'_>) -> Result<String, ObjectError> {
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 
-/// The "version" section, which only kernels before 5.0 asked for.
+/// Checks the "version" section, which only kernels before 5.0 used.
 fn check_version(elf: &Elf<'_>) -> Result<(), ObjectError> {
     match section_data(elf, "version")? {
         Some(data) if data.len() != 4 => Err(ObjectError::Malformed("its version section is no number of four bytes")),
@@ -129,13 +140,13 @@ fn check_version(elf: &Elf<'_>) -> Result<(), ObjectError> {
     }
 }
 
-/// Every name that reaches a path must be one that can be pinned, and no two may meet in one pin; a section's name reaches
-/// the status.
+/// Checks all names: those that become paths must be valid and distinct pin names, and section names must be safe to
+/// show in a status.
 fn check_names(programs: &[ProgramInfo], maps: &[Map]) -> Result<(), ObjectError> {
     let mut pins = BTreeSet::new();
     for map in maps {
         let name = &map.info.name;
-        // The dots of `.rodata` and its like are the only ones.
+        // Only the names of global data, such as `.rodata`, may have dots.
         let pin = if map.info.definition.is_data() { pin_name(name) } else { name.clone() };
         if !is_pin_name(&pin) {
             return Err(ObjectError::Name(name.clone()));

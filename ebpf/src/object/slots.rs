@@ -1,8 +1,9 @@
-//! `Slots`: what an object puts into its maps itself: `.values = {&inner}` of a map of maps, `.values = {&function}` of a
-//! program array. As libbpf reads them (`bpf_object__collect_map_relos`): relocations within `.maps`.
+//! `Slots`: the values that an object itself puts into its maps: `.values = {&inner}` of a map of maps, `.values =
+//! {&function}` of a program array. They are relocations in `.maps`, which libbpf reads in
+//! `bpf_object__collect_map_relos`.
 //!
-//! aya-obj knows nothing of them, and refuses definitions whose values are functions. So it is given a copy in whose BTF that
-//! one field has no name, which it skips.
+//! aya-obj does not support them and refuses definitions whose values are functions. So it gets a copy of the object in
+//! which the BTF field `values` has no name, and skips the field.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,20 +15,20 @@ use sockeye_crds::ProgramInfo;
 
 use crate::object::{
     elf::{Elf, Role},
-    error::ObjectError,
-    limits::{MAX_SLOTS, at_most},
+    error::{ObjectError, at_most},
+    limits::MAX_SLOTS,
     maps::Map,
 };
 
 type Symbol<'a, 'f> = ElfSymbol64<'a, 'f, LittleEndian>;
 
-/// By the map's name: indices, and the name of the map or program that is to stand there.
+/// By the map's name: indices with the name of the map or program to put there.
 pub type Slots = BTreeMap<String, Vec<(u32, String)>>;
 
-/// A pointer, as the object has it.
+/// The size of a pointer in the object.
 const POINTER: u64 = 8;
 
-/// Reads them, and notes with each map what it holds.
+/// Reads the slots, and adds to each map's information what it holds.
 pub(crate) fn read(elf: &Elf<'_>, maps: &mut [Map], programs: &[ProgramInfo]) -> Result<Slots, ObjectError> {
     let mut slots = Slots::new();
     let mut count = 0;
@@ -64,7 +65,7 @@ pub(crate) fn read(elf: &Elf<'_>, maps: &mut [Map], programs: &[ProgramInfo]) ->
     Ok(slots)
 }
 
-/// Which of a map's values stands there in the section.
+/// Returns the index of the map's value at an offset in the section.
 fn index(map: &Map, offset: u64) -> Option<u32> {
     let first = map.address?.checked_add(map.values?.offset.into())?;
     let at = offset.checked_sub(first).filter(|at| at % POINTER == 0)?;
@@ -83,7 +84,8 @@ fn inner<'m>(symbol: &Symbol<'_, '_>, maps: &'m [Map]) -> Option<&'m str> {
     map.map(|map| map.info.name.as_str())
 }
 
-/// Where in the file the names of fields stand that aya-obj must not see: values of program arrays.
+/// Returns the file offsets of the words that refer to the name of the field `values` of program arrays, which aya-obj
+/// must not see.
 pub(crate) fn hidden(elf: &Elf<'_>, maps: &[Map]) -> Vec<usize> {
     let btf = elf.section_by_name(".BTF").and_then(|section| section.file_range());
     let values = maps.iter().filter(|map| map.info.map_type == "ProgArray").filter_map(|map| map.values);

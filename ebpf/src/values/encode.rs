@@ -1,81 +1,56 @@
-//! Encode: a JSON value as the bytes that C would have for it, by its BTF type. Pure.
+//! `Encoder`: writes a JSON value as the bytes that C has for it, by its BTF type. No IO.
 //!
 //! | type | JSON |
 //! |---|---|
-//! | integers | a whole number, or a string of one; of a typedef `__be16`, `__be32`, `__be64` in network order |
+//! | integers | an integer, or a string with one; in network order if the typedef is `__be16`, `__be32` or `__be64` |
 //! | `bool` | `true`, `false` |
-//! | enums | a value's name, or its number |
-//! | `char[N]` | text of fewer than N bytes, or a list of numbers |
-//! | 4 or 16 bytes of unsigned integers, `struct in_addr`, `struct in6_addr` | an address, or as the type says |
-//! | arrays | a list; what it leaves out is zero |
-//! | structs and unions | an object; what it leaves out is zero |
+//! | enums | the name or the number of a value |
+//! | `char[N]` | text of less than N bytes, or a list of numbers |
+//! | 4 or 16 bytes of unsigned integers, `struct in_addr`, `struct in6_addr` | an IP address, or as for the type |
+//! | arrays | a list; missing items are zero |
+//! | structs and unions | an object; missing fields are zero |
 //!
-//! The types are a stranger's, and so may the value be: the depth is bounded, and so are the steps in all. Bytes are written
-//! only within what the caller gave for them.
+//! Types and values may come from anyone, so the depth and the total number of steps are bounded. The encoder writes
+//! only into the buffer that the caller provides.
 
 use serde_json::{Map, Value};
-use sockeye_crds::names::{clip, printable};
+use sockeye_crds::names::clip;
 
 use crate::{
     object::btf::{
-        Btf, BtfError,
+        Btf,
         value_type::{Enumerators, Form, Member, Record, ValueType},
     },
-    values::number::{Number, address, range_in_words},
+    values::{
+        mistake::{Mistake, contradiction, field, shown},
+        number::{Number, address, range_in_words},
+    },
 };
 
-/// Values within values.
+/// The maximum depth of nested values.
 const MAX_DEPTH: usize = 32;
-/// Members and enumerators looked at, and values written, by one encoder.
+/// The maximum number of members and enumerators that one encoder examines and of values that it writes.
 const MAX_STEPS: usize = 1 << 20;
-/// Anonymous structs within each other, where names are told.
+/// The maximum depth of anonymous structs whose fields a message lists.
 const MAX_ANONYMOUS: usize = 2;
-/// So many names are told of those that there are.
-const MAX_TOLD: usize = 24;
-
-/// What is wrong with a value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{at}: {what}")]
-pub struct Mistake {
-    /// Where: the field.
-    pub at: String,
-    /// What was expected, and what is there.
-    pub what: String,
-}
-
-impl Mistake {
-    pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { at: String::new(), what: what.into() }
-    }
-
-    /// The same, seen from outside.
-    pub(crate) fn within(self, outer: &str) -> Self {
-        // Fields nest by at most so many; each is an object's name.
-        Self { at: format!("{outer}{}", self.at), ..self }
-    }
-}
-
-impl From<BtfError> for Mistake {
-    fn from(error: BtfError) -> Self {
-        Self::new(error.to_string())
-    }
-}
+/// The maximum number of names that a message lists.
+const MAX_LISTED: usize = 24;
 
 type Result<T> = std::result::Result<T, Mistake>;
 
-/// Encodes the values of one spec.
+/// Encodes the values of one spec, with one bound on all its steps.
 pub struct Encoder<'a> {
     btf: &'a Btf<'a>,
     steps: usize,
 }
 
 impl<'a> Encoder<'a> {
-    /// One that has taken no step.
+    /// Returns an encoder for values of these types.
     pub const fn new(btf: &'a Btf<'a>) -> Self {
         Self { btf, steps: 0 }
     }
 
-    /// Writes a value over zeroes, as many as its type has bytes.
+    /// Writes a value into a zeroed buffer of its type's size.
     pub fn encode(&mut self, id: u32, value: &Value, out: &mut [u8]) -> Result<()> {
         self.put(id, value, out, 0)
     }
@@ -117,7 +92,7 @@ impl<'a> Encoder<'a> {
                 let bits = self.enumerator(&of, value)?.ok_or_else(|| wrong(self))?;
                 copy(bits.to_le_bytes().get(..of.size).unwrap_or_default(), out)
             }
-            (Form::Record(record), Value::Object(fields)) => self.record(id, &record, fields, out, depth),
+            (Form::Record(_), Value::Object(fields)) => self.record(id, fields, out, depth),
             (Form::Array { element, len }, Value::String(text))
                 if self.is_char(element)? && text.len() < len as usize && !text.contains('\0') =>
             {
@@ -140,7 +115,8 @@ impl<'a> Encoder<'a> {
         Ok(matches!(self.btf.value_type(id)?.form, Form::Char))
     }
 
-    /// Whether a type can hold an address: 4 or 16 bytes of unsigned integers, or the structs for it.
+    /// Returns the size of the IP address that a type can hold, if it can: 4 or 16 bytes of unsigned integers, or the
+    /// structs.
     fn address_size(&self, look: &ValueType<'a>) -> Result<Option<usize>> {
         let size = match look.form {
             Form::Number { size, signed: false } => size,
@@ -169,19 +145,13 @@ impl<'a> Encoder<'a> {
         Ok(None)
     }
 
-    fn record(
-        &mut self,
-        id: u32,
-        of: &Record<'a>,
-        fields: &Map<String, Value>,
-        out: &mut [u8],
-        depth: usize,
-    ) -> Result<()> {
+    fn record(&mut self, id: u32, fields: &Map<String, Value>, out: &mut [u8], depth: usize) -> Result<()> {
+        let Form::Record(record) = self.btf.value_type(id)?.form else { return Err(contradiction()) };
         let mut written: Vec<(u64, u64, &str)> = Vec::new();
         for (name, value) in fields {
             let within = |mistake: Mistake| mistake.within(&format!(".{}", field(name)));
-            let Some(member) = self.member(of, name, 0, depth).map_err(within)? else {
-                let there = self.names(of)?;
+            let Some(member) = self.member(&record, name, 0, depth).map_err(within)? else {
+                let there = self.names(&record)?;
                 let message = format!("{} has no such field; it has: {there}", self.btf.c_name(id));
                 return Err(within(Mistake::new(message)));
             };
@@ -200,7 +170,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// Writes a member of a record.
+    /// Writes the value of a member.
     fn place(&mut self, member: &Member<'a>, value: &Value, out: &mut [u8], depth: usize) -> Result<()> {
         let Member { type_id, bit, width, .. } = *member;
         let Some(width) = width else {
@@ -237,7 +207,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// A member by its name, also of an anonymous struct or union within.
+    /// Finds a member by name, also in anonymous structs and unions.
     fn member(&mut self, of: &Record<'a>, name: &str, base: u32, depth: usize) -> Result<Option<Member<'a>>> {
         let btf = self.btf;
         for member in btf.members(of) {
@@ -258,7 +228,7 @@ impl<'a> Encoder<'a> {
         Ok(None)
     }
 
-    /// The names of the fields there are.
+    /// Lists the names of the fields.
     fn names(&self, of: &Record<'a>) -> Result<String> {
         let mut names = Vec::new();
         self.collect_names(of, &mut names, 0)?;
@@ -266,9 +236,9 @@ impl<'a> Encoder<'a> {
     }
 
     fn collect_names(&self, of: &Record<'a>, names: &mut Vec<String>, depth: usize) -> Result<()> {
-        for member in self.btf.members(of).take(MAX_TOLD) {
+        for member in self.btf.members(of).take(MAX_LISTED) {
             let member = member?;
-            if names.len() >= MAX_TOLD || depth > MAX_ANONYMOUS {
+            if names.len() >= MAX_LISTED || depth > MAX_ANONYMOUS {
                 break;
             }
             match self.btf.value_type(member.type_id)?.form {
@@ -279,14 +249,14 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// What a type takes, and what there is instead.
+    /// Returns the mistake that a value does not fit its type.
     fn expected(&self, id: u32, value: &Value) -> Mistake {
-        let takes = self.takes(id).unwrap_or_else(|error| error.what);
+        let takes = self.describe_expected(id).unwrap_or_else(|error| error.what);
         let hint = if value.is_f64() { ": give a number as large as text" } else { "" };
         Mistake::new(format!("expected {}{takes}, got {}{hint}", self.btf.c_name(id), shown(value)))
     }
 
-    fn takes(&self, id: u32) -> Result<String> {
+    fn describe_expected(&self, id: u32) -> Result<String> {
         let look = self.btf.value_type(id)?;
         let takes = match look.form {
             Form::Number { size, signed } => {
@@ -295,7 +265,7 @@ impl<'a> Encoder<'a> {
             Form::Bool => ", true or false".to_owned(),
             Form::Char => ", a number from -128 to 127".to_owned(),
             Form::Enum(of) => {
-                let names = self.btf.enumerators(&of).take(MAX_TOLD).map(|one| Ok(field(one?.0)));
+                let names = self.btf.enumerators(&of).take(MAX_LISTED).map(|one| Ok(field(one?.0)));
                 format!(", one of {}, or its number", clip(&names.collect::<Result<Vec<_>>>()?.join(", "), 512))
             }
             Form::Record(of) => format!(", an object with any of: {}", self.names(&of)?),
@@ -319,23 +289,4 @@ fn copy(bytes: &[u8], out: &mut [u8]) -> Result<()> {
     }
     out.copy_from_slice(bytes);
     Ok(())
-}
-
-fn contradiction() -> Mistake {
-    Mistake::new("the object's types contradict each other")
-}
-
-/// A name, fit to be shown.
-pub(crate) fn field(name: &str) -> String {
-    printable(name).trim_matches('"').to_owned()
-}
-
-/// A value, fit to be shown.
-pub(crate) fn shown(value: &Value) -> String {
-    let words = match value {
-        Value::Array(items) => return format!("a list of {}", items.len()),
-        Value::Object(_) => return "an object".to_owned(),
-        other => other.to_string(),
-    };
-    clip(&words, 64)
 }

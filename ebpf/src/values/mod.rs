@@ -4,8 +4,12 @@
 //! |---|---|
 //! | [`settings`] | everything that a spec sets in an object |
 //! | [`encode`] | one JSON value as bytes, by its BTF type |
+//! | [`Mistake`] | a mistake in a value, with the path of its field |
 //! | `number` | numbers, addresses and prefixes as bytes |
 
 pub mod encode;
+mod mistake;
 mod number;
 pub mod settings;
+
+pub use mistake::Mistake;

@@ -1,13 +1,13 @@
-//! What JSON says of a number or an address, as bytes. Pure.
+//! Integers, IP addresses and prefixes from JSON, as bytes. No IO.
 //!
-//! Whole numbers may be written as strings too, decimal or hexadecimal: JSON's own are not exact everywhere beyond 64 bits
-//! with a sign. Addresses are in network order, as in packets and in what the kernel hands to programs.
+//! Integers may also be written as decimal or hexadecimal strings, because many JSON implementations lose precision
+//! beyond 53 bits. Addresses are in network order, as in packets and in the kernel's context structs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
-/// A whole number.
+/// An integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Number {
     negative: bool,
@@ -15,7 +15,7 @@ pub(crate) struct Number {
 }
 
 impl Number {
-    /// Reads it.
+    /// Reads an integer from a JSON number or string.
     pub(crate) fn read(value: &Value) -> Option<Self> {
         match value {
             Value::Number(number) => number
@@ -25,7 +25,7 @@ impl Number {
             Value::String(text) => {
                 let (negative, digits) = text.strip_prefix('-').map_or((false, text.as_str()), |rest| (true, rest));
                 let (digits, radix) = digits.strip_prefix("0x").map_or((digits, 10), |rest| (rest, 16));
-                // A sign in front of the digits is from_str_radix's own.
+                // from_str_radix would also accept a sign.
                 let plain = digits.chars().all(|digit| digit.is_digit(radix));
                 let magnitude = plain.then(|| u128::from_str_radix(digits, radix).ok()).flatten()?;
                 Some(Self { negative: negative && magnitude > 0, magnitude })
@@ -34,7 +34,7 @@ impl Number {
         }
     }
 
-    /// The bits, the lowest first, where they fit into so many.
+    /// Returns the integer in two's complement, if it fits into `bits` bits.
     pub(crate) fn bits(self, bits: u32, signed: bool) -> Option<u128> {
         let Self { negative, magnitude } = self;
         let (least, most) = range(bits, signed);
@@ -45,7 +45,7 @@ impl Number {
     }
 }
 
-/// How far below and above zero so many bits reach.
+/// Returns how far below and above zero an integer of `bits` bits reaches.
 const fn range(bits: u32, signed: bool) -> (u128, u128) {
     match (bits, signed) {
         (0, _) => (0, 0),
@@ -54,13 +54,13 @@ const fn range(bits: u32, signed: bool) -> (u128, u128) {
     }
 }
 
-/// The range, in words.
+/// Returns the range of integers of `bits` bits for a message.
 pub(crate) fn range_in_words(bits: u32, signed: bool) -> String {
     let (least, most) = range(bits, signed);
     format!("{}{least} to {most}", if least > 0 { "-" } else { "" })
 }
 
-/// An address of so many bytes.
+/// Reads an IP address of 4 or 16 bytes.
 pub(crate) fn address(text: &str, size: usize) -> Option<Vec<u8>> {
     match size {
         4 => text.parse().ok().map(|address: Ipv4Addr| address.octets().to_vec()),
@@ -69,8 +69,8 @@ pub(crate) fn address(text: &str, size: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// A CIDR block as the key of an LPM trie: the prefix' length as the machine has numbers, then the address, of as many bytes
-/// as the key has left. An address alone is all of its bits.
+/// Encodes a CIDR block as a key of an LPM trie: the prefix length in native byte order, then the address, which must
+/// fill the rest of the key. An address without a length means all its bits.
 pub(crate) fn prefix(text: &str, key_size: usize) -> Result<Vec<u8>, String> {
     let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
     let octets = match address.parse() {
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_fit_or_do_not() {
+    fn integers_are_read_if_they_fit() {
         let bits = |value: Value, bits, signed| Number::read(&value).and_then(|number| number.bits(bits, signed));
         for (value, width, signed, expected) in [
             (json!(255), 8, false, Some(255)),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes() {
+    fn prefixes_become_keys_of_lpm_tries() {
         assert_eq!(prefix("10.0.0.0/8", 8), Ok(vec![8, 0, 0, 0, 10, 0, 0, 0]));
         assert_eq!(prefix("10.1.2.3", 8), Ok(vec![32, 0, 0, 0, 10, 1, 2, 3]));
         assert_eq!(prefix("0.0.0.0/0", 8), Ok(vec![0; 8]));

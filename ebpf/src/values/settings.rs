@@ -1,6 +1,8 @@
-//! `Settings`: what a spec sets in an object, as bytes: global variables, and the entries that maps begin with. Pure.
+//! `Settings`: everything that a spec sets in an object, as bytes: global variables and the initial entries of maps. No
+//! IO.
 //!
-//! Read by the operator before it dispatches anything, and again by the agent, which has the same bytes and the same spec.
+//! The operator encodes the settings before it dispatches a revision, to find mistakes. The agent encodes them again
+//! from the same bytes and the same spec.
 
 use std::collections::BTreeMap;
 
@@ -21,46 +23,48 @@ use crate::{
         maps::{self, Map},
     },
     values::{
-        encode::{Encoder, Mistake, field, shown},
+        encode::Encoder,
+        mistake::{Mistake, field, shown},
         number::prefix,
     },
 };
 
-/// What is set may have so many bytes in all: a hostile object says how large its types are.
+/// The maximum size of all settings in bytes. The object determines the sizes of its types, so it could ask for any
+/// amount.
 const MAX_BYTES: usize = 4 << 20;
-/// Variables of a section.
+/// The maximum number of variables in a section.
 const MAX_VARIABLES: usize = 16_384;
 
-/// Maps that have keys and values of the user's own.
+/// The types of maps with keys and values that users can write.
 const KEYED: [&str; 7] = ["Hash", "Array", "PercpuHash", "PercpuArray", "LruHash", "LruPercpuHash", "LpmTrie"];
-/// Maps that are pushed to.
+/// The types of maps that have values without keys.
 const KEYLESS: [&str; 3] = ["Queue", "Stack", "BloomFilter"];
 
-/// A key, which is empty for maps without, and a value.
+/// A key and a value. The key is empty for maps without keys.
 pub type Encoded = (Vec<u8>, Vec<u8>);
 
-/// What a spec sets in an object.
+/// Everything that a spec sets in an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// By the section that is the variables' map: where in it, and what.
+    /// The values of global variables by section, each with its offset.
     pub globals: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
-    /// By map, in the spec's order.
+    /// The initial entries by map, in the spec's order.
     pub initial: BTreeMap<String, Vec<Encoded>>,
 }
 
-/// Why they can't be set.
+/// The reason why settings cannot be encoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// The object can't be read.
+    /// The object cannot be read.
     #[error("spec.bytecode: the object is refused: {0}")]
     Object(#[from] ObjectError),
-    /// The spec is wrong, and where.
+    /// The spec has a mistake.
     #[error(transparent)]
     Mistake(#[from] Mistake),
 }
 
 impl SettingsError {
-    /// In one word.
+    /// Returns the reason for the condition.
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Object(_) => Reason::InvalidObject,
@@ -70,7 +74,7 @@ impl SettingsError {
 }
 
 impl Settings {
-    /// Encodes what a spec says by the object's types. `maps` are the spec's, in its order.
+    /// Encodes the `globals` and `maps` of a spec by the object's types.
     pub fn read(bytes: &[u8], globals: &BTreeMap<String, Value>, maps: &[MapSpec]) -> Result<Self, SettingsError> {
         if globals.is_empty() && maps.iter().all(|map| map.initial.is_empty()) {
             return Ok(Self::default());
@@ -99,7 +103,7 @@ impl Settings {
             }
         }
         for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.initial.is_empty()) {
-            // What is not there is refused where maps are looked up.
+            // check_map refuses a map that the object lacks.
             let Some(map) = maps.iter().find(|map| map.info.name == spec.name) else { continue };
             let at = format!("spec.maps[{i}].initial");
             let entries = writer.entries(map, spec).map_err(|mistake| mistake.within(&at))?;
@@ -117,7 +121,7 @@ struct Variable {
     type_id: u32,
 }
 
-/// All variables by name; nothing for a name that several have.
+/// Returns all global variables by name; `None` for a name that several sections have.
 fn variables<'a>(
     elf: &Elf<'a>,
     btf: &Btf<'a>,
@@ -144,16 +148,16 @@ fn variables<'a>(
     Ok(all)
 }
 
-/// What encodes one spec.
+/// Encodes the settings of one spec.
 struct Writer<'a> {
     encoder: Encoder<'a>,
     btf: &'a Btf<'a>,
-    /// Bytes.
+    /// The number of bytes that may still be written.
     left: usize,
 }
 
 impl Writer<'_> {
-    /// So many zeroes, within the bound.
+    /// Returns a zeroed buffer, within the bound on all settings.
     fn zeroes(&mut self, size: usize) -> Result<Vec<u8>, Mistake> {
         let left = self.left.checked_sub(size);
         self.left = left.ok_or_else(|| Mistake::new(format!("all that is set has more than {MAX_BYTES} bytes")))?;
@@ -232,7 +236,7 @@ impl Writer<'_> {
         Ok(bytes)
     }
 
-    /// A key or value; the map says its size, too.
+    /// Encodes a key or value, and checks that its type has the size that the map's definition says.
     fn typed(&mut self, type_id: Option<u32>, size: i64, value: &Value) -> Result<Vec<u8>, Mistake> {
         let type_id = type_id.ok_or_else(|| {
             Mistake::new("the map's definition says no type of it: define the map in .maps, with __type(key, ...) and __type(value, ...)")

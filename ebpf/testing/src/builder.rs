@@ -1,4 +1,5 @@
-//! `ElfBuilder` and `BtfBuilder` write an ELF object for BPF field by field, so that it can hold what no compiler emits.
+//! `ElfBuilder` and `BtfBuilder` write an ELF object for BPF field by field, so that it can hold what no compiler
+//! emits.
 
 /// Section type: bytes in the file.
 pub const PROGBITS: u32 = 1;
@@ -87,14 +88,14 @@ impl ElfBuilder {
         self.sections[usize::from(index) - FIRST].info = u32::from(of);
     }
 
-    /// Adds a symbol and returns its index.
-    pub fn symbol(&mut self, name: impl AsRef<[u8]>, info: u8, section: u16, value: u64, size: u64) -> u32 {
+    /// Adds a symbol with a value and a size, and returns its index.
+    pub fn symbol(&mut self, name: impl AsRef<[u8]>, info: u8, section: u16, place: (u64, u64)) -> u32 {
         let name = self.string(name);
-        self.symbol_named_at(name, info, section, value, size)
+        self.symbol_named_at(name, info, section, place)
     }
 
-    /// Adds a symbol whose name is at an offset in the strings.
-    pub fn symbol_named_at(&mut self, name: u32, info: u8, section: u16, value: u64, size: u64) -> u32 {
+    /// Adds a symbol, with a value and a size, whose name is at an offset in the strings.
+    pub fn symbol_named_at(&mut self, name: u32, info: u8, section: u16, (value, size): (u64, u64)) -> u32 {
         let index = self.symbols.len() / 24;
         self.symbols.extend(name.to_le_bytes());
         self.symbols.extend([info, 0]);
@@ -107,7 +108,7 @@ impl ElfBuilder {
     /// Adds a sockops program that returns at once, in a section of its own, and returns the section's index.
     pub fn program(&mut self, name: impl AsRef<[u8]>) -> u16 {
         let section = self.section("sockops", PROGBITS, CODE, [mov0(), exit()].concat());
-        self.symbol(name, FUNC, section, 0, 16);
+        self.symbol(name, FUNC, section, (0, 16));
         section
     }
 
@@ -213,8 +214,8 @@ impl BtfBuilder {
         at
     }
 
-    /// Adds a type and returns its ID.
-    pub fn add(&mut self, name: u32, kind: u32, vlen: u32, size_or_type: u32, rest: &[u32]) -> u32 {
+    /// Adds a type and returns its ID. `vlen` is the number of members that follow the type.
+    pub fn add(&mut self, name: u32, (kind, vlen): (u32, u32), size_or_type: u32, rest: &[u32]) -> u32 {
         self.types.extend([name, kind << 24 | vlen, size_or_type]);
         self.types.extend(rest);
         self.count += 1;
@@ -223,8 +224,8 @@ impl BtfBuilder {
 
     /// Adds what `__uint(_, value)` declares, a pointer to an array of `value` elements, and returns its ID.
     pub fn uint(&mut self, value: u32) -> u32 {
-        let array = self.add(0, 3, 0, 0, &[1, 1, value]);
-        self.add(0, 2, 0, array, &[])
+        let array = self.add(0, (3, 0), 0, &[1, 1, value]);
+        self.add(0, (2, 0), array, &[])
     }
 
     /// Returns the section's bytes.

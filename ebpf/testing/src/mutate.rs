@@ -1,18 +1,18 @@
-//! `Mutant`: an object as a stranger might write it. Made of a seed, damaged where damage matters, by a number alone: the
-//! same number gives the same bytes, so that any failure can be made again. For tests and the fuzz target.
+//! `Mutant`: a valid object, damaged at random in the places that readers depend on. A case number determines the bytes,
+//! so that any failure can be reproduced.
 
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::random::Rng;
 
-/// A valid object, and the programs that a spec for it names.
+/// A valid object and the programs that a spec for it names.
 #[derive(Clone, Copy, Debug)]
 pub struct Seed {
-    /// Its file's name.
+    /// The name of the source.
     pub name: &'static str,
-    /// The object.
+    /// The bytes of the object.
     pub bytes: &'static [u8],
-    /// Its programs.
+    /// The names of the programs to run.
     pub programs: &'static [&'static str],
 }
 
@@ -20,7 +20,7 @@ const fn seed(name: &'static str, bytes: &'static [u8], programs: &'static [&'st
     Seed { name, bytes, programs }
 }
 
-/// What mutants are made of. The largest and the oldest form come twice.
+/// The objects that mutants are made from. The largest one and the legacy one are listed twice.
 pub static SEEDS: [Seed; 9] = [
     seed("everything", fixtures::EVERYTHING, EVERYTHING),
     seed("tcp-events", TCP_EVENTS, &["my_prog"]),
@@ -34,16 +34,16 @@ pub static SEEDS: [Seed; 9] = [
 ];
 const EVERYTHING: &[&str] = &["events", "connect", "egress"];
 
-/// An object in a stranger's hands.
+/// A damaged object.
 #[derive(Clone, Debug)]
 pub struct Mutant {
-    /// What it was made of.
+    /// The undamaged object.
     pub seed: Seed,
-    /// What it is now.
+    /// The damaged bytes.
     pub bytes: Vec<u8>,
 }
 
-/// The mutant of that number.
+/// Returns the mutant of a case number.
 pub fn mutant(case: u64) -> Mutant {
     let seed = SEEDS[(case % SEEDS.len() as u64) as usize];
     let mut rng = Rng(case);
@@ -90,7 +90,7 @@ fn change(bytes: &mut [u8], at: usize, width: usize, rng: &mut Rng) {
     put(bytes, at, width, value);
 }
 
-/// A section, as its header says where it is.
+/// A section as its header describes it.
 #[derive(Clone, Copy)]
 struct Section {
     header: usize,
@@ -99,7 +99,7 @@ struct Section {
     size: usize,
 }
 
-/// Those whose headers are within the file; their bytes may not be.
+/// Returns the sections whose headers are within the file. Their bytes may not be.
 fn sections(bytes: &[u8]) -> Vec<Section> {
     let (table, count) = (get(bytes, 0x28, 8) as usize, get(bytes, 0x3c, 2) as usize);
     let headers = (0..count.min(256)).filter_map(|i| table.checked_add(64 * i));
@@ -154,14 +154,14 @@ fn section_header(bytes: &mut [u8], rng: &mut Rng) {
     change(bytes, header + at, width, rng);
 }
 
-/// Two headers change places, or one says what the other says.
+/// Swaps two section headers, or copies one over the other.
 fn two_sections(bytes: &mut [u8], rng: &mut Rng) {
     let all = sections(bytes);
     if all.is_empty() {
         return;
     }
     let (one, other) = (rng.pick(&all).header, rng.pick(&all).header);
-    // Whole, or only where the bytes are.
+    // The whole header, or only the place of the bytes.
     let (from, width) = rng.pick(&[(0, 64), (0x18, 16), (4, 60)]);
     for at in (from..from + width).step_by(4) {
         let (a, b) = (get(bytes, one + at, 4), get(bytes, other + at, 4));
@@ -200,7 +200,7 @@ fn relocation(bytes: &mut [u8], rng: &mut Rng) {
     }
 }
 
-/// Some words of a section, within its first `most` bytes.
+/// Changes words of a section, within its first `most` bytes.
 fn words_of(bytes: &mut [u8], rng: &mut Rng, name: &str, most: usize) {
     let Some(section) = named(bytes, name) else { return };
     for _ in 0..=rng.below(3) {
@@ -209,7 +209,7 @@ fn words_of(bytes: &mut [u8], rng: &mut Rng, name: &str, most: usize) {
     }
 }
 
-/// A word of a type, half of the time to something that could be there.
+/// Changes a word of a type, half of the time to a plausible value.
 fn btf_type(bytes: &mut [u8], rng: &mut Rng) {
     let Some(section) = named(bytes, ".BTF") else { return };
     let header = |at: usize| get(bytes, section.offset.wrapping_add(at), 4) as usize;
@@ -261,7 +261,7 @@ fn instruction(bytes: &mut [u8], rng: &mut Rng) {
     }
 }
 
-/// What a name could do to a terminal, a path, a message.
+/// Names that are unsafe in a terminal, a path or a message.
 const NAMES: [&[u8]; 8] =
     [b"..", b"../../x", b".", b"a.b", b"\x1b[2J", b"\n\r\t", b"\xff\xfe\xc0", "\u{202e}\u{0}".as_bytes()];
 
@@ -282,7 +282,7 @@ fn length(bytes: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
-/// A section's bytes are another object's, which may be longer.
+/// Replaces a section's bytes by another object's.
 fn splice(bytes: &mut Vec<u8>, rng: &mut Rng) {
     let donor = rng.pick(&SEEDS).bytes;
     let (all, theirs) = (sections(bytes), sections(donor));
@@ -305,15 +305,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_gives_the_same_bytes_and_another_gives_others() {
+    fn a_case_number_reproduces_its_bytes() {
         let all: Vec<Vec<u8>> = (0..2000).map(|case| mutant(case).bytes).collect();
         assert!((0..2000).all(|case| mutant(case as u64).bytes == all[case]));
         let changed = all.iter().enumerate().filter(|(case, bytes)| **bytes != SEEDS[case % SEEDS.len()].bytes);
-        assert!(changed.count() > 1900, "damage that changes nothing shows nothing");
+        assert!(changed.count() > 1900, "damage that changes nothing tests nothing");
     }
 
     #[test]
-    fn every_kind_of_damage_meets_what_it_is_for() {
+    fn every_kind_of_damage_changes_the_object() {
         let mut rng = Rng(0);
         let seed = fixtures::EVERYTHING;
         let kinds: [fn(&mut Vec<u8>, &mut Rng); 7] = [

@@ -1,4 +1,4 @@
-//! The process that cases run in, and what its parent makes of its end. The agent's tests of hostile bytes use it too.
+//! Runs test cases in a child process, and checks that the child ends well and each case stays within its limits.
 
 use std::{
     env, fmt, fs,
@@ -14,31 +14,31 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Each case takes less, of a processor's time: none waits for anything, and the machine may be anyone's too.
+/// The limit on a case's CPU time. Elapsed time would also measure the load of the machine.
 const SLOWEST: Duration = Duration::from_secs(1);
-/// All cases together, one after the other, take no more memory beyond what the process had when it began.
+/// The limit on the memory of all cases, beyond what the child uses at its start.
 const MOST_KIB: u64 = 64 << 10;
-/// Which cases, and where to note the one that is being tried.
+/// Environment variables: the range of cases, and the file that notes the current one.
 const RANGE: &str = "SOCKEYE_HOSTILE_CASES";
 const NOTE: &str = "SOCKEYE_HOSTILE_NOTE";
-/// A case that goes on for so long will not end.
+/// A case that runs longer is taken for endless.
 const HANG: Duration = Duration::from_secs(30);
-/// What the child's last line begins with.
+/// The prefix of the child's last line.
 const MARK: &str = "tally";
 
-/// How many ends of cases are told apart.
+/// The number of results that are told apart.
 pub const ENDS: usize = 4;
 
-/// What became of all cases.
+/// The results of all cases.
 #[derive(Debug)]
 pub struct Tally {
-    /// What each end is called.
+    /// The name of each result.
     names: [&'static str; ENDS],
-    /// How many cases came to each.
+    /// The number of cases with each result.
     pub ends: [u64; ENDS],
-    /// The slowest case's number, and how long it took, in microseconds.
+    /// The number of the slowest case, and its CPU time in microseconds.
     slowest: (u64, u64),
-    /// The last case that raised the peak of memory, and the peak beyond the beginning, in KiB.
+    /// The number of the last case that raised the peak of memory, and the peak beyond the start in KiB.
     largest: (u64, u64),
 }
 
@@ -59,7 +59,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Runs cases in a process of their own, by the ignored test of that name, and judges what became of them.
+/// Runs cases in a child process, which runs the ignored test `test`, and fails if the child fails or a limit is
+/// exceeded.
 pub fn run(test: &str, cases: Range<u64>, names: [&'static str; ENDS]) -> Tally {
     let folder = tempfile::tempdir().unwrap();
     let note = folder.path().join("case");
@@ -112,12 +113,12 @@ impl Tally {
     }
 }
 
-/// In the child: tries all cases, each of which gives which end it came to, and prints the tally.
+/// Runs all cases in the child and prints the tally. `case` returns the index of its result.
 pub fn work(mut case: impl FnMut(u64) -> usize) {
-    let Ok(range) = env::var(RANGE) else { panic!("this is for the other test to run") };
+    let Ok(range) = env::var(RANGE) else { panic!("only the parent test runs this one") };
     let (start, end) = range.split_once(' ').unwrap();
     let note = fs::File::create(env::var_os(NOTE).unwrap()).unwrap();
-    // The parent's end is this one's.
+    // The child ends with its parent.
     thread::spawn(|| exit(std::io::stdin().read(&mut [0]).map_or(3, |_| 3)));
     let beginning = peak_kib();
     let mut ends = [0; ENDS];
@@ -138,13 +139,13 @@ const fn most(so_far: (u64, u64), case: u64, value: u64) -> (u64, u64) {
     if value > so_far.1 { (case, value) } else { so_far }
 }
 
-/// The processor's time that this thread has used.
+/// Returns the CPU time of this thread.
 fn time_used() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The most memory that this process had so far.
+/// Returns the peak of this process's memory.
 fn peak_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -1,6 +1,6 @@
 //! `Rng`: random numbers that a seed reproduces.
 
-/// A small generator (splitmix64).
+/// A random number generator (splitmix64), seeded with a number.
 #[derive(Clone, Debug)]
 pub struct Rng(pub u64);
 
@@ -12,7 +12,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below that one; 0 where that is 0.
+    /// Returns a number below `end`, or 0 if that is 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
@@ -21,7 +21,7 @@ impl Rng {
         of[self.below(of.len())]
     }
 
-    /// A number that parsers get wrong, or one near `here`.
+    /// Returns a number that parsers often handle wrongly, or one near `here`.
     pub(crate) fn number(&mut self, here: u64, len: usize) -> u64 {
         match self.below(8) {
             0 => here ^ (1 << self.below(64)),

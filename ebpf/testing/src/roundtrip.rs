@@ -1,5 +1,5 @@
-//! `Trial`: a stranger's bytes taken through all that the operator and an agent do with them, up to the kernel. For tests and
-//! the fuzz target, which fail where a trial panics: it asserts that every outcome is one that a status can tell.
+//! Takes an object through everything that the operator and an agent do with it before the kernel sees it. Tests and
+//! the fuzz target fail if this panics: it asserts that a status can report every outcome.
 
 use std::{collections::BTreeMap, os::fd::RawFd};
 
@@ -14,7 +14,6 @@ use sockeye_crds::{
     program::{Bytecode, MapSpec, ProgramSpec},
     target::{Attach, CgroupTarget, Scope},
 };
-
 use sockeye_ebpf::{
     Accepted, Object, ObjectError, check,
     kinds::section::{self, Target},
@@ -22,18 +21,18 @@ use sockeye_ebpf::{
     values::settings::{Settings, SettingsError},
 };
 
-/// What became of the bytes.
+/// The outcome for an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The operator refuses them, and so would the agent.
+    /// The operator refuses the object, and so would an agent.
     Refused(Reason),
-    /// The operator takes them, and the agent could not load them.
+    /// The operator accepts the object, but an agent cannot link it.
     Unlinked(LinkError),
-    /// All is ready for the kernel.
+    /// The object is ready for the kernel.
     Ready,
 }
 
-/// The spec of a BpfProgram that runs these programs.
+/// Returns the spec of a BpfProgram that runs these programs on the node's root cgroup.
 pub fn spec(programs: &[&str]) -> BpfProgramSpec {
     let cgroup = Some(CgroupTarget::whole(Scope::Node));
     let attach = vec![Attach { cgroup, map: None }];
@@ -49,13 +48,13 @@ pub fn spec(programs: &[&str]) -> BpfProgramSpec {
     }
 }
 
-/// What a kernel knows: all that there is to know, or, as an old one, nothing.
+/// Returns a kernel's features: all, or none as on an old kernel.
 pub fn features(all: bool) -> Features {
     let btf = BtfFeatures::new(all, all, all, all, all, all, all, all);
     Features::new(all, all, all, all, all, all, all, Some(btf))
 }
 
-/// Takes the bytes through, with programs to run, the kernel's types where there are any, and what the kernel knows.
+/// Takes an object through, with the programs to run, the kernel's types if it has any, and the kernel's features.
 pub fn roundtrip(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features: &Features) -> Outcome {
     let checked = check(&spec(programs), bytes);
     let linked = linked(bytes, programs, kernel, features);
@@ -65,7 +64,7 @@ pub fn roundtrip(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features
             let refusal = checked.as_ref().err();
             let same =
                 refusal.is_some_and(|r| r.reason == Reason::InvalidObject && r.message.ends_with(&error.to_string()));
-            assert!(same, "the agent refuses what the operator takes: {error}");
+            assert!(same, "the agent refuses what the operator accepts: {error}");
         }
         Err(error @ LinkError::Step { .. }) => assert_line(&error.to_string()),
         Ok(()) => {}
@@ -80,13 +79,13 @@ pub fn roundtrip(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features
         }
         Ok(accepted) => {
             assert_shown(&accepted);
-            set(bytes, &accepted.object);
+            encode_settings(bytes, &accepted.object);
             linked.map_or_else(Outcome::Unlinked, |()| Outcome::Ready)
         }
     }
 }
 
-/// The same with all programs that sockeye runs of those that the object has.
+/// Does the same with all programs of the object that sockeye can run.
 pub fn roundtrip_all_programs(bytes: &[u8], kernel: Option<&Btf>, features: &Features) -> Outcome {
     let object = Object::read(bytes).map(Object::into_info).unwrap_or_default();
     let runs = |program: &&ProgramInfo| section::find(&program.section).is_some_and(|s| s.target == Target::Cgroup);
@@ -95,7 +94,7 @@ pub fn roundtrip_all_programs(bytes: &[u8], kernel: Option<&Btf>, features: &Fea
     roundtrip(bytes, &programs, kernel, features)
 }
 
-/// What the agent does, with descriptors that no kernel gave.
+/// Links the object as an agent does, with made-up descriptors.
 fn linked(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features: &Features) -> Result<(), LinkError> {
     let mut object = Loadable::read(bytes)?;
     if let Some(btf) = features.btf() {
@@ -114,8 +113,8 @@ fn linked(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features: &Feat
     Ok(())
 }
 
-/// Sets a variable and an entry, one of each by the bytes, to something: it is encoded by the types that the bytes say.
-fn set(bytes: &[u8], object: &ObjectInfo) {
+/// Encodes a value for a global variable and for a map entry. The bytes determine which.
+fn encode_settings(bytes: &[u8], object: &ObjectInfo) {
     let chosen = bytes.iter().fold(0, |sum, byte| sum + usize::from(*byte));
     let values =
         [json!(1), json!("10.0.0.1"), json!([[1], 2]), json!({"limits": {"bytes": 1}, "count": 1, "text": ["a"]})];
@@ -141,7 +140,7 @@ fn assert_line(text: &str) {
     assert!(text.len() <= 2048 && lines(text) == text && !text.contains(['\n', '\t']), "not fit to be shown: {text:?}");
 }
 
-/// Every string of an object that reaches a status, a log or a path.
+/// Asserts that every string of the object that reaches a status, a log or a path is fit for it.
 fn assert_shown(Accepted { object, notes, .. }: &Accepted) {
     let ObjectInfo { programs, maps, license, btf: _ } = object;
     assert!(programs.len() <= 64 && maps.len() <= 128);

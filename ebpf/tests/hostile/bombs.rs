@@ -1,6 +1,6 @@
-//! Bombs: objects written to take as much time, memory and stack as they can. Each comes at the bound that the reader sets,
-//! where it must still be cheap, and beyond it, where it must be refused. Larger ones have aya-obj alone overflow the stack
-//! (18,000 calls in calls), fill 800 MB (900 sections over each other), or search for 21 s (3,000 types).
+//! Bombs: objects that cost as much time, memory and stack as possible. Each is tried at the limit that the reader
+//! sets, where it must be cheap, and beyond the limit, where it must be refused. Larger bombs make aya-obj overflow the
+//! stack (18,000 nested calls), fill 800 MB (900 overlapping sections) or search for 21 s (3,000 types).
 
 use sockeye_crds::Reason;
 use sockeye_ebpf::Object;
@@ -13,10 +13,10 @@ use sockeye_ebpf_testing::{
     roundtrip::{Outcome, features, roundtrip},
 };
 
-use crate::{NAMES, end, kernel};
+use crate::{NAMES, index_of, kernel};
 
-/// A bomb of a size: what it is called, how to make it, the largest that is taken, and one that is not; 0 where an object's own
-/// size is the bound.
+/// A bomb: its name, its constructor, the largest size that is accepted, and a size that is refused. The latter is 0 if
+/// the maximum size of an object is the limit.
 type Bomb = (&'static str, fn(usize) -> Vec<u8>, usize, usize);
 
 const BOMBS: &[Bomb] = &[
@@ -46,8 +46,8 @@ const BOMBS: &[Bomb] = &[
 ];
 
 #[test]
-fn bombs_are_cheap_or_refused() {
-    // Each in a process of its own: a peak of memory is one bomb's.
+fn objects_at_a_limit_are_cheap_and_beyond_it_refused() {
+    // Each bomb runs in a process of its own, so that the peak of memory is that bomb's.
     for (index, (name, _, at, beyond)) in BOMBS.iter().enumerate() {
         for (case, size) in (2 * index as u64..).zip([at, beyond]).filter(|(case, size)| case % 2 == 0 || **size > 0) {
             println!("{name}, {size}: {}", process::run("bombs::bomb", case..case + 1, NAMES));
@@ -55,9 +55,9 @@ fn bombs_are_cheap_or_refused() {
     }
 }
 
-/// The process of a bomb.
+/// Runs in the child process of `objects_at_a_limit_are_cheap_and_beyond_it_refused`.
 #[test]
-#[ignore = "run by bombs_are_cheap_or_refused, in a process of its own"]
+#[ignore = "run by objects_at_a_limit_are_cheap_and_beyond_it_refused, in a process of its own"]
 fn bomb() {
     process::work(|case| {
         let (name, make, at, beyond) = BOMBS[case as usize / 2];
@@ -68,7 +68,7 @@ fn bomb() {
         let outcome = roundtrip(&bytes, &["p0"], types.as_ref(), &features(true));
         let expected = if is_beyond { Outcome::Refused(Reason::InvalidObject) } else { Outcome::Ready };
         assert_eq!(outcome, expected, "{name}");
-        end(&outcome)
+        index_of(&outcome)
     });
 }
 
@@ -89,7 +89,7 @@ fn symbol_names(len: usize) -> Vec<u8> {
     with_program(|elf| {
         let name = elf.string("a".repeat(len));
         for _ in 0..16_000 {
-            elf.symbol_named_at(name, 0, 0, 0, 0);
+            elf.symbol_named_at(name, 0, 0, (0, 0));
         }
     })
 }
@@ -120,7 +120,7 @@ fn overlapping(count: usize) -> Vec<u8> {
     });
     let table = u64::from_le_bytes(file[0x28..0x30].try_into().unwrap()) as usize;
     let header = |i: usize| table + 64 * i + 0x18..table + 64 * i + 0x28;
-    // Section 5 is .rodata, those after it are to be the same bytes.
+    // Section 5 is .rodata. The headers of the sections after it get the same bytes.
     let place = file[header(5)].to_vec();
     for i in 6..5 + count {
         file[header(i)].copy_from_slice(&place);
@@ -136,14 +136,15 @@ fn zeroed(count: usize) -> Vec<u8> {
     })
 }
 
-/// A program in `section` whose first instruction calls into `.text`; the rest returns.
+/// Adds a program whose first instruction calls into `.text`, and which then returns.
 fn calling_program(elf: &mut ElfBuilder, name: &str, text: u32) {
     let section = elf.section("sockops", PROGBITS, CODE, [call(-1), mov0(), exit()].concat());
-    elf.symbol(name, FUNC, section, 0, 24);
+    elf.symbol(name, FUNC, section, (0, 24));
     elf.relocations(section, REL, relocation(0, text, true));
 }
 
-/// `count` functions in `.text` of so many instructions each; all but the last call the next one. Gives `.text`'s symbol.
+/// `count` functions in `.text` of so many instructions each; all but the last call the next one. Gives `.text`'s
+/// symbol.
 fn text(elf: &mut ElfBuilder, count: usize, each: usize) -> u32 {
     let body = |last: bool| {
         let mut code = if last { mov0() } else { call(each as i32 - 1) };
@@ -153,9 +154,9 @@ fn text(elf: &mut ElfBuilder, count: usize, each: usize) -> u32 {
     let code: Vec<u8> = (0..count).flat_map(|i| body(i + 1 == count)).collect();
     let section = elf.section(".text", PROGBITS, CODE, code);
     for i in 0..count {
-        elf.symbol(format!("f{i}"), FUNC, section, (8 * each * i) as u64, 8 * each as u64);
+        elf.symbol(format!("f{i}"), FUNC, section, ((8 * each * i) as u64, 8 * each as u64));
     }
-    elf.symbol("", SECTION, section, 0, 0)
+    elf.symbol("", SECTION, section, (0, 0))
 }
 
 fn call_chain(count: usize) -> Vec<u8> {
@@ -183,7 +184,7 @@ fn lines(records: usize) -> Vec<u8> {
     elf.build()
 }
 
-/// A line for each of the first instructions of `.text`.
+/// Adds a line record for each of the first instructions of `.text`.
 fn add_lines(elf: &mut ElfBuilder, count: usize) {
     let mut types = BtfBuilder::new();
     let name = types.string(".text");
@@ -193,14 +194,14 @@ fn add_lines(elf: &mut ElfBuilder, count: usize) {
     elf.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, records), (16, vec![])]));
 }
 
-/// Each program calls all others: linking one into another would double it each time.
+/// Programs that all call each other. Linking each into the others would double the size each time.
 fn programs_in_programs(calls: usize) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
     let body: Vec<u8> = [(0..calls).flat_map(|_| call(0)).collect(), mov0(), exit()].concat();
     let size = body.len();
     let section = elf.section("sockops", PROGBITS, CODE, body.repeat(32));
     let symbols: Vec<u32> =
-        (0..32).map(|i| elf.symbol(format!("p{i}"), FUNC, section, (size * i) as u64, size as u64)).collect();
+        (0..32).map(|i| elf.symbol(format!("p{i}"), FUNC, section, ((size * i) as u64, size as u64))).collect();
     let table = (0..32 * calls).flat_map(|i| {
         let (program, callee) = (i / calls, i % calls);
         relocation((size * program + 8 * callee) as u64, symbols[callee], true)
@@ -213,15 +214,15 @@ fn programs_in_programs(calls: usize) -> Vec<u8> {
 fn relocations(count: usize) -> Vec<u8> {
     with_program(|elf| {
         let map = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0]));
-        let map = elf.symbol("m", OBJECT, map, 0, 20);
-        // Of nothing's: the program has two instructions.
+        let map = elf.symbol("m", OBJECT, map, (0, 20));
+        // The relocations are beyond the program, which has two instructions.
         let table = (0..count as u64).flat_map(|i| relocation(16 + 8 * i, map, false)).collect();
         elf.relocations(4, REL, table);
     })
 }
 
 fn compact_relocations(count: usize) -> Vec<u8> {
-    // Each a step of one in the offset, and nothing else; the first names a symbol.
+    // Each relocation only advances the offset by one; the first also names a symbol.
     let mut header = Vec::new();
     let mut number = (count as u64) << 3;
     while number >= 0x80 {
@@ -236,19 +237,20 @@ fn compact_relocations(count: usize) -> Vec<u8> {
     })
 }
 
-/// A program of so many loads, each asking whether that path exists in one of so many types called `task_struct`, of that kind.
+/// A program of so many loads, each asking whether that path exists in one of so many types called `task_struct`, of
+/// that kind.
 fn core(kind: u32, types_count: usize, count: usize, path: &str) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
     let code = [instruction(0x61, 0x10, 0).repeat(count), mov0(), exit()].concat();
     let size = code.len() as u64;
     let section = elf.section("sockops", PROGBITS, CODE, code);
-    elf.symbol("p0", FUNC, section, 0, size);
+    elf.symbol("p0", FUNC, section, (0, size));
     let mut types = BtfBuilder::new();
     let (section, path) = (types.string("sockops"), types.string(path));
     let (root, prio) = (types.string("task_struct"), types.string("prio"));
     let int = types.string("int");
-    let int = types.add(int, 1, 0, 4, &[0x0100_0020]);
-    let ids: Vec<u32> = (0..types_count).map(|_| types.add(root, kind, 1, 4, &[prio, int, 0])).collect();
+    let int = types.add(int, (1, 0), 4, &[0x0100_0020]);
+    let ids: Vec<u32> = (0..types_count).map(|_| types.add(root, (kind, 1), 4, &[prio, int, 0])).collect();
     let mut records = vec![section, count as u32];
     records.extend((0..count).flat_map(|i| [8 * i as u32, ids[i % ids.len()], path, 2]));
     elf.section(".BTF", PROGBITS, 0, types.build());
@@ -268,15 +270,16 @@ fn core_relocations(count: usize) -> Vec<u8> {
     core(4, 128, count, "0:0")
 }
 
-/// A struct in itself, so that a path can go on for ever. Only whether it exists is asked: what is beyond is no error.
+/// A struct that contains itself, so that an access path can have any length. The relocation only asks whether the
+/// field exists.
 fn core_depth(parts: usize) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
     let section = elf.section("sockops", PROGBITS, CODE, [mov0(), mov0(), exit()].concat());
-    elf.symbol("p0", FUNC, section, 0, 24);
+    elf.symbol("p0", FUNC, section, (0, 24));
     let mut types = BtfBuilder::new();
     let (section, path) = (types.string("sockops"), types.string(vec!["0"; parts].join(":")));
     let (name, member) = (types.string("task_struct"), types.string("m".repeat(512)));
-    let root = types.add(name, 4, 1, 4, &[member, 1, 0]);
+    let root = types.add(name, (4, 1), 4, &[member, 1, 0]);
     elf.section(".BTF", PROGBITS, 0, types.build());
     let records = vec![section, 1, 0, root, path, 2];
     elf.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, vec![]), (16, records)]));
@@ -287,7 +290,7 @@ fn type_names(len: usize) -> Vec<u8> {
     let mut types = BtfBuilder::new();
     let name = types.string("t".repeat(len));
     for _ in 0..85_000 {
-        types.add(name, 8, 0, 0, &[]);
+        types.add(name, (8, 0), 0, &[]);
     }
     with_types(types)
 }
@@ -296,7 +299,7 @@ fn data_sections(count: usize) -> Vec<u8> {
     let mut types = BtfBuilder::new();
     let name = types.string("a/".repeat(256));
     for _ in 0..count {
-        types.add(name, 15, 0, 1, &[]);
+        types.add(name, (15, 0), 1, &[]);
     }
     with_types(types)
 }
@@ -304,7 +307,7 @@ fn data_sections(count: usize) -> Vec<u8> {
 fn ext_names(count: usize) -> Vec<u8> {
     let mut types = BtfBuilder::new();
     let name = types.string("s".repeat(512));
-    // Ends of the same long string.
+    // The names are ends of one long string.
     let records = (0..count as u32).flat_map(|i| [name + i % 512, 1, 0, 0]).collect();
     let ext = ext([(8, records), (16, vec![]), (16, vec![])]);
     with_program(|elf| {
@@ -316,8 +319,8 @@ fn ext_names(count: usize) -> Vec<u8> {
 fn parameters(count: usize) -> Vec<u8> {
     let mut types = BtfBuilder::new();
     let int = types.string("int");
-    let int = types.add(int, 1, 0, 4, &[0x0100_0020]);
-    types.add(0, 13, count as u32, 0, &[0, int].repeat(count));
+    let int = types.add(int, (1, 0), 4, &[0x0100_0020]);
+    types.add(0, (13, count as u32), 0, &[0, int].repeat(count));
     with_types(types)
 }
 
@@ -329,19 +332,19 @@ fn with_maps(count: usize, fields: usize) -> Vec<u8> {
     let four = types.uint(4);
     let members = [one, four, four, one].into_iter().zip(names).flat_map(|(id, name)| [name, id, 0]);
     let members: Vec<u32> = members.chain((4..fields).flat_map(|_| [other, one, 0])).collect();
-    let map = types.add(0, 4, fields as u32, 32, &members);
+    let map = types.add(0, (4, fields as u32), 32, &members);
     let vars: Vec<u32> = (0..count as u32)
         .flat_map(|i| {
             let name = types.string(format!("m{i}"));
-            [types.add(name, 14, 0, map, &[1]), 32 * i, 32]
+            [types.add(name, (14, 0), map, &[1]), 32 * i, 32]
         })
         .collect();
     let section = types.string(".maps");
-    types.add(section, 15, count as u32, 32 * count as u32, &vars);
+    types.add(section, (15, count as u32), 32 * count as u32, &vars);
     with_program(|elf| {
         let section = elf.section(".maps", PROGBITS, DATA, vec![0; 32 * count]);
         for i in 0..count {
-            elf.symbol(format!("m{i}"), OBJECT, section, 32 * i as u64, 32);
+            elf.symbol(format!("m{i}"), OBJECT, section, (32 * i as u64, 32));
         }
         elf.section(".BTF", PROGBITS, 0, types.build());
     })
@@ -361,7 +364,7 @@ fn license(len: usize) -> Vec<u8> {
     let mut text = vec![b'a'; len];
     text.push(0);
     let mut file = elf.build();
-    // The first section after the tables is the licence: it is to be found at the file's end.
+    // Moves the licence, the first section after the tables, to the end of the file.
     let at = file.len() as u64;
     let table = u64::from_le_bytes(file[0x28..0x30].try_into().unwrap()) as usize + 3 * 64;
     file[table + 0x18..table + 0x20].copy_from_slice(&at.to_le_bytes());

@@ -1,4 +1,4 @@
-//! What the fuzz target found worth keeping (ebpf/fuzz/corpus): bytes that each reach code that the others do not.
+//! The corpus of the fuzz target (ebpf/fuzz/corpus): each file reaches code that the others do not.
 
 use std::{fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use sockeye_ebpf_testing::{
     roundtrip::{features, roundtrip_all_programs},
 };
 
-use crate::{NAMES, end, kernel};
+use crate::{NAMES, index_of, kernel};
 
 fn files() -> Vec<PathBuf> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/object");
@@ -17,7 +17,7 @@ fn files() -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_corpus_ends_as_conditions() {
+fn every_corpus_file_is_accepted_or_refused_with_a_reason() {
     let files = files();
     let sizes: Vec<u64> = files.iter().map(|file| fs::metadata(file).unwrap().len()).collect();
     assert!(files.len() > 20 && sizes.iter().sum::<u64>() < 200 << 10, "{} files, {sizes:?}", files.len());
@@ -27,15 +27,15 @@ fn the_corpus_ends_as_conditions() {
     assert!(ready > 0 && refused > 0 && unlinked > 0, "{tally}");
 }
 
-/// The process of the corpus.
+/// Runs in the child process of `every_corpus_file_is_accepted_or_refused_with_a_reason`.
 #[test]
-#[ignore = "run by the_corpus_ends_as_conditions, in a process of its own"]
+#[ignore = "run by every_corpus_file_is_accepted_or_refused_with_a_reason, in a process of its own"]
 fn each() {
     let files = files();
     let mut types = None;
     process::work(|case| {
         let bytes = fs::read(&files[case as usize / 2]).unwrap();
-        end(&roundtrip_all_programs(
+        index_of(&roundtrip_all_programs(
             &bytes,
             types.get_or_insert_with(kernel).as_ref(),
             &features(case.is_multiple_of(2)),

@@ -1,5 +1,5 @@
-//! Names that an object gives to programs, maps and sections reach the status, the log and paths: what is not fit for all of
-//! them is refused, and quoted in a way that is.
+//! Names in objects: those of programs, maps and sections reach statuses, logs and paths. A name that is unfit for one
+//! of these is refused, and the refusal quotes it in a form that is safe to show.
 
 use sockeye_crds::Reason;
 use sockeye_ebpf::{Object, ObjectError, check::check};
@@ -8,7 +8,7 @@ use sockeye_ebpf_testing::{
     roundtrip::spec,
 };
 
-/// Names that no file on bpffs may have, and what would be seen of them.
+/// Names that no file on bpffs may have, or that are unsafe to show.
 fn unfit() -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> =
         ["", ".", "..", "../../etc", "a/b", "a.b", "a b", "a\u{1b}[2J\u{1b}[1;31mb", "a\r\nb", "é"]
@@ -31,7 +31,7 @@ fn refused(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn of_programs() {
+fn unfit_names_of_programs_are_refused() {
     for name in unfit() {
         let mut elf = ElfBuilder::new();
         elf.program("p0");
@@ -41,31 +41,31 @@ fn of_programs() {
 }
 
 #[test]
-fn of_maps_in_both_forms() {
+fn unfit_names_of_maps_are_refused_in_both_forms() {
     for name in unfit() {
         let mut elf = ElfBuilder::new();
         elf.program("p0");
         let maps = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0]));
-        elf.symbol(&name, OBJECT, maps, 0, 20);
+        elf.symbol(&name, OBJECT, maps, (0, 20));
         refused(&elf.build());
 
         let mut elf = ElfBuilder::new();
         elf.program("p0");
         let maps = elf.section(".maps", PROGBITS, DATA, vec![0; 32]);
-        elf.symbol(&name, OBJECT, maps, 0, 32);
+        elf.symbol(&name, OBJECT, maps, (0, 32));
         let mut types = BtfBuilder::new();
         let [map, section, member] = [&name[..], b".maps", b"type"].map(|name| types.string(name));
         let one = types.uint(2);
-        let composite = types.add(0, 4, 1, 8, &[member, one, 0]);
-        let variable = types.add(map, 14, 0, composite, &[1]);
-        types.add(section, 15, 1, 32, &[variable, 0, 32]);
+        let composite = types.add(0, (4, 1), 8, &[member, one, 0]);
+        let variable = types.add(map, (14, 0), composite, &[1]);
+        types.add(section, (15, 1), 32, &[variable, 0, 32]);
         elf.section(".BTF", PROGBITS, 0, types.build());
         refused(&elf.build());
     }
 }
 
 #[test]
-fn of_global_data() {
+fn unfit_names_of_global_data_are_refused() {
     for name in [".data.a/../b", ".data.\u{1b}[2J", ".bss.\n", &format!(".data.{}", "x".repeat(200))] {
         let mut elf = ElfBuilder::new();
         elf.program("p0");
@@ -80,23 +80,23 @@ fn of_global_data() {
 }
 
 #[test]
-fn of_sections_of_programs() {
+fn unfit_names_of_program_sections_are_refused() {
     for name in ["sockops/\u{1b}]0;title\u{7}", "sockops/\n", "sockops/é", &format!("sockops/{}", "x".repeat(128))] {
         let mut elf = ElfBuilder::new();
         let section = elf.section(name, PROGBITS, CODE, [mov0(), exit()].concat());
-        elf.symbol("p0", FUNC, section, 0, 16);
+        elf.symbol("p0", FUNC, section, (0, 16));
         refused(&elf.build());
     }
 }
 
 #[test]
-fn of_licences() {
+fn unfit_licences_are_refused() {
     for text in ["", "GPL\u{1b}[2J", "GPL\n", "GPL\0GPL", "é", &"x".repeat(129)] {
         let mut elf = ElfBuilder::new();
         elf.program("p0");
         let mut file = elf.build();
         let with_nul = [text.as_bytes(), b"\0"].concat();
-        // The licence is section 3; it is to be found at the file's end.
+        // Moves the licence, section 3, to the end of the file.
         let at = file.len() as u64;
         let header = u64::from_le_bytes(file[0x28..0x30].try_into().unwrap()) as usize + 3 * 64;
         file[header + 0x18..header + 0x20].copy_from_slice(&at.to_le_bytes());
@@ -107,13 +107,13 @@ fn of_licences() {
 }
 
 #[test]
-fn pinning_asked_for_in_the_old_form_is_noted_and_bounded() {
+fn pin_requests_in_legacy_definitions_give_one_bounded_note() {
     let mut elf = ElfBuilder::new();
     elf.program("p0");
     let count = 100;
     let maps = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0, 0, 1]).repeat(count));
     for i in 0..count {
-        elf.symbol(format!("{}{i}", "m".repeat(100)), OBJECT, maps, 28 * i as u64, 28);
+        elf.symbol(format!("{}{i}", "m".repeat(100)), OBJECT, maps, (28 * i as u64, 28));
     }
     let accepted = check(&spec(&["p0"]), &elf.build()).unwrap();
     let [note] = &accepted.notes[..] else { panic!("{:?}", accepted.notes) };
@@ -121,7 +121,7 @@ fn pinning_asked_for_in_the_old_form_is_noted_and_bounded() {
 }
 
 #[test]
-fn a_file_that_is_linked_and_functions_over_each_other() {
+fn linked_files_and_overlapping_functions_are_refused() {
     let mut elf = ElfBuilder::new();
     elf.program("p0");
     let mut file = elf.build();
@@ -132,16 +132,16 @@ fn a_file_that_is_linked_and_functions_over_each_other() {
     {
         let mut elf = ElfBuilder::new();
         let section = elf.program("p0");
-        elf.symbol("p1", FUNC, section, value, size);
+        elf.symbol("p1", FUNC, section, (value, size));
         assert!(refused(&elf.build()).contains(word), "{value} {size}");
     }
 }
 
 #[test]
-fn numbers_that_aya_obj_reads_into_enums() {
+fn numbers_outside_aya_objs_enums_are_refused() {
     let mut types = BtfBuilder::new();
     let name = types.string("v");
-    types.add(name, 14, 0, 0, &[3]);
+    types.add(name, (14, 0), 0, &[3]);
     let mut elf = ElfBuilder::new();
     elf.program("p0");
     elf.section(".BTF", PROGBITS, 0, types.build());
@@ -150,12 +150,12 @@ fn numbers_that_aya_obj_reads_into_enums() {
     let mut elf = ElfBuilder::new();
     elf.program("p0");
     let maps = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0, 0, 2]));
-    elf.symbol("m", OBJECT, maps, 0, 28);
+    elf.symbol("m", OBJECT, maps, (0, 28));
     assert!(refused(&elf.build()).contains("pinning"));
 }
 
 #[test]
-fn records_out_of_order() {
+fn btf_ext_records_out_of_order_are_refused() {
     let mut types = BtfBuilder::new();
     let name = types.string("sockops");
     let types = types.build();

@@ -1,30 +1,30 @@
-//! `Ext`: what `.BTF.ext` says of instructions: function and line information, and CO-RE relocations.
+//! `Ext`: the records of `.BTF.ext` about instructions: function and line information, and CO-RE relocations.
 //!
-//! aya-obj copies the records of a whole section for each function in it, and looks through all of the kernel's types for
-//! each type that relocations name: so their numbers are bounded, and records must be in order, as the kernel wants them.
+//! aya-obj copies all records of a section for each function in it, and searches all of the kernel's types for each
+//! type in a relocation. So the number of records is bounded. They must be in order, as the kernel requires.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Btf, BtfError, word};
 use crate::object::limits::{MAX_ACCESS_DEPTH, MAX_CORE_RELOCATIONS, MAX_CORE_TYPES, MAX_SECTIONS};
 
-/// `BPF_CORE_TYPE_ID_LOCAL`: needs no type of the kernel's, and so no name to find it by.
+/// `BPF_CORE_TYPE_ID_LOCAL`, the kind of relocation that needs no type of the kernel's and so no type name.
 const TYPE_ID_LOCAL: u32 = 6;
-/// `BPF_CORE_ENUMVAL_VALUE`: the last kind that aya-obj knows.
+/// `BPF_CORE_ENUMVAL_VALUE`, the last kind of relocation that aya-obj knows.
 const LAST_KIND: u32 = 11;
 
-/// What of it the rest of the reader asks.
+/// The facts from `.BTF.ext` that the rest of the reader needs.
 #[derive(Debug, Default)]
 pub(crate) struct Ext<'a> {
-    /// Whether there are CO-RE relocations.
+    /// True if there are CO-RE relocations.
     pub(crate) needs_kernel_btf: bool,
-    /// How many records of functions and lines there are, by ELF section.
+    /// The number of function and line records by ELF section.
     pub(crate) records: BTreeMap<&'a str, usize>,
 }
 
 type Result<T> = std::result::Result<T, BtfError>;
 
-/// The parts: where the header has each one's offset and length, and the least size of a record.
+/// A part of `.BTF.ext`. [`Part::ALL`] has the place of its offset in the header and the minimum size of a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Functions,
@@ -64,7 +64,8 @@ impl<'a> Ext<'a> {
         Ok(ext)
     }
 
-    /// A record size, then for each ELF section its name's offset, how many records it has, and these.
+    /// Reads a part: the size of a record, then for each ELF section the offset of its name, the number of records, and
+    /// the records.
     fn read(&mut self, part: Part, bytes: &[u8], least: usize, btf: &Btf<'a>) -> Result<()> {
         let short = BtfError("a part of .BTF.ext is cut short");
         let size = word(bytes, 0).ok_or(short.clone())? as usize;
@@ -73,7 +74,7 @@ impl<'a> Ext<'a> {
         }
         let mut rest = bytes.get(4..).unwrap_or_default();
         let mut sections = 0;
-        let mut relocated = Relocated::default();
+        let mut relocated = CoreRelocations::default();
         while !rest.is_empty() {
             let name = btf.name(word(rest, 0).ok_or(short.clone())?)?;
             let count = word(rest, 4).ok_or(short.clone())? as usize;
@@ -97,7 +98,7 @@ impl<'a> Ext<'a> {
     }
 }
 
-/// Each record begins with the offset of an instruction, and each offset is beyond the one before.
+/// Checks that the records, each of which begins with an instruction's offset, are in ascending order.
 fn check_order(records: &[u8], size: usize) -> Result<()> {
     let mut least = 0;
     for record in records.chunks_exact(size) {
@@ -107,14 +108,14 @@ fn check_order(records: &[u8], size: usize) -> Result<()> {
     Ok(())
 }
 
-/// CO-RE relocations so far (`struct bpf_core_relo`).
+/// The CO-RE relocations read so far (`struct bpf_core_relo`).
 #[derive(Default)]
-struct Relocated {
+struct CoreRelocations {
     count: usize,
     types: BTreeSet<u32>,
 }
 
-impl Relocated {
+impl CoreRelocations {
     fn add(&mut self, records: &[u8], size: usize, btf: &Btf<'_>) -> Result<()> {
         for record in records.chunks_exact(size) {
             let at = |i: usize| word(record, 4 * i).unwrap_or(u32::MAX);
@@ -127,7 +128,7 @@ impl Relocated {
             }
             let name = btf.name_of(id)?;
             if kind != TYPE_ID_LOCAL {
-                // What follows three underscores is a flavour, which the kernel's type need not have.
+                // Three underscores begin a flavour suffix, which is not part of the kernel type's name.
                 let nameless = name.split("___").next().is_none_or(str::is_empty);
                 if nameless || !btf.is_found_by_name(id)? {
                     return Err(BtfError("a CO-RE relocation is of a type that has no name to find it by"));

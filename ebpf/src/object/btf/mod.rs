@@ -1,8 +1,8 @@
-//! `Btf`: the types in an object's `.BTF`, as far as map definitions need them (Documentation/bpf/btf.rst). [`value_type`] has
-//! them as one who writes a value of a type needs them.
+//! `Btf`: the types in an object's `.BTF` (Documentation/bpf/btf.rst), as far as map definitions need them.
+//! [`value_type`] has what is needed to encode values, [`ext`] the records of `.BTF.ext`.
 //!
-//! Every read is bounded by the section, every walk by a count: damaged BTF is an error, never a panic or a loop. What the
-//! kernel refuses in any BTF, and what aya-obj would trip over, is refused here.
+//! Every read is bounded by the section and every walk by a count, so damaged BTF gives an error, never a panic or an
+//! endless loop. BTF that the kernel refuses, or that aya-obj fails on, is refused here.
 
 pub(crate) mod ext;
 pub(crate) mod value_type;
@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, ffi::CStr};
 
 use crate::object::limits::{MAX_LINKAGE, MAX_MAP_FIELDS, MAX_NAME, MAX_SECTIONS, MAX_TYPE_DEPTH, MAX_TYPES};
 
-/// What is wrong with the BTF.
+/// A fault in the BTF.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("BTF: {0}")]
 pub struct BtfError(pub &'static str);
@@ -20,33 +20,33 @@ pub struct BtfError(pub &'static str);
 #[derive(Debug)]
 pub struct Btf<'a> {
     strings: &'a [u8],
-    /// By type ID less one; type 0 is void.
+    /// The type with ID n is at index n - 1; type 0 is void.
     types: Vec<Type<'a>>,
 }
 
-/// One type (`struct btf_type`), with what follows it.
+/// A type (`struct btf_type`) with the data that follows it.
 #[derive(Clone, Copy, Debug)]
 struct Type<'a> {
     name: u32,
     kind: u8,
-    /// What the kind makes of it: an enum's values are signed, a struct has bit fields.
+    /// For an enum: its values are signed. For a struct: it has bit fields.
     flag: bool,
     vlen: usize,
-    /// `size` or `type`, by kind.
+    /// `size` or `type`, depending on the kind.
     size_or_type: u32,
-    /// Where what follows it begins in the section.
+    /// The offset in the section of the data that follows.
     at: usize,
     rest: &'a [u8],
 }
 
-/// A member of a map's definition.
+/// A field of a map's definition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
     pub(crate) name: &'a str,
     pub(crate) type_id: u32,
-    /// In bytes, from the definition's start.
+    /// The offset from the definition's start, in bytes.
     pub(crate) offset: u32,
-    /// Where its name's offset stands in the section.
+    /// The offset in the section of the word that refers to the field's name.
     pub(crate) named_at: usize,
 }
 
@@ -64,12 +64,12 @@ const KIND_DATASEC: u8 = 15;
 const KIND_FLOAT: u8 = 16;
 const KIND_DECL_TAG: u8 = 17;
 const KIND_ENUM64: u8 = 19;
-/// typedef, volatile, const, restrict and type tags stand for the type they name.
+/// The kinds typedef, volatile, const, restrict and type tag, which stand for the type that they refer to.
 const TRANSPARENT: [u8; 5] = [KIND_TYPEDEF, 9, 10, 11, 18];
 
 type Result<T> = std::result::Result<T, BtfError>;
 
-/// A little-endian word at an offset.
+/// Reads a little-endian word at an offset.
 pub(crate) fn word(data: &[u8], at: usize) -> Option<u32> {
     let end = at.checked_add(4)?;
     data.get(at..end)?.try_into().ok().map(u32::from_le_bytes)
@@ -93,7 +93,7 @@ impl<'a> Btf<'a> {
         if header < 24 || strings.first() != Some(&0) || strings.last() != Some(&0) {
             return Err(BtfError("its strings do not begin and end with NUL"));
         }
-        // Most types are a header of twelve bytes, and something after it.
+        // Most types have a header of twelve bytes and some data after it.
         let mut btf = Self { strings, types: Vec::with_capacity((types.len() / 16).min(MAX_TYPES)) };
         let mut rest = types;
         while !rest.is_empty() {
@@ -112,7 +112,7 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    /// What can be said of a type without the others.
+    /// Checks a type without looking at others.
     fn check(&self, one: &Type<'a>) -> Result<()> {
         self.name(one.name)?;
         let stride = match one.kind {
@@ -129,7 +129,7 @@ impl<'a> Btf<'a> {
         Ok(())
     }
 
-    /// The variables of the data section of that name, at most so many, and their types' IDs, by name.
+    /// Returns the variables of a data section, at most `most`, by name with their type IDs.
     pub fn variables(&self, section: &str, most: usize) -> Result<BTreeMap<&'a str, u32>> {
         let mut found = BTreeMap::new();
         let mut left = most;
@@ -150,7 +150,7 @@ impl<'a> Btf<'a> {
         Ok(found)
     }
 
-    /// The members of a map's definition, in order.
+    /// Returns the fields of a map's definition, in order.
     pub(crate) fn fields(&self, id: u32) -> Result<Vec<Field<'a>>> {
         let composite = self.resolve(id)?;
         if composite.kind != KIND_STRUCT {
@@ -167,7 +167,7 @@ impl<'a> Btf<'a> {
         composite.rest.chunks_exact(12).enumerate().map(field).collect()
     }
 
-    /// A number written as the length of an array that is pointed to: what libbpf's `__uint` makes.
+    /// Reads a number that libbpf's `__uint` declares: the length of an array that the type points to.
     pub fn uint(&self, id: u32) -> Result<u32> {
         let pointed = self.pointed(id)?;
         let array = self.resolve(pointed)?;
@@ -177,13 +177,13 @@ impl<'a> Btf<'a> {
         }
     }
 
-    /// What a pointer points to.
+    /// Returns the type that a pointer points to.
     pub fn pointed(&self, id: u32) -> Result<u32> {
         let pointer = self.resolve(id)?;
         if pointer.kind == KIND_PTR { Ok(pointer.size_or_type) } else { Err(BtfError("a map's field is no pointer")) }
     }
 
-    /// An array's element type.
+    /// Returns the element type of an array.
     pub fn element(&self, id: u32) -> Result<u32> {
         let array = self.resolve(id)?;
         match array.kind {
@@ -192,7 +192,7 @@ impl<'a> Btf<'a> {
         }
     }
 
-    /// A type's size in bytes.
+    /// Returns the size of a type in bytes.
     pub fn size(&self, id: u32) -> Result<u32> {
         let mut count = 1u64;
         let mut id = id;
@@ -232,18 +232,19 @@ impl<'a> Btf<'a> {
         Err(BtfError("types refer to each other too deep"))
     }
 
-    /// The name of a type.
+    /// Returns the name of a type.
     pub(crate) fn name_of(&self, id: u32) -> Result<&'a str> {
         self.get(id).and_then(|one| self.name(one.name))
     }
 
-    /// Whether a type is of a kind whose types differ by name: there are tens of thousands of each other kind in a kernel.
+    /// Returns whether a type is of a kind that names tell apart. A kernel has tens of thousands of types of each other
+    /// kind.
     pub(crate) fn is_found_by_name(&self, id: u32) -> Result<bool> {
         let named = [KIND_INT, KIND_STRUCT, KIND_UNION, KIND_ENUM, KIND_FWD, KIND_TYPEDEF, KIND_ENUM64];
         Ok(named.contains(&self.get(id)?.kind))
     }
 
-    /// A name at an offset in the strings.
+    /// Returns the name at an offset in the strings.
     pub(crate) fn name(&self, offset: u32) -> Result<&'a str> {
         let tail = self.strings.get(offset as usize..).ok_or(BtfError("a name lies outside the strings"))?;
         let head = tail.get(..=MAX_NAME).unwrap_or(tail);
@@ -253,7 +254,7 @@ impl<'a> Btf<'a> {
 }
 
 impl<'a> Type<'a> {
-    /// The first type, and what comes after it.
+    /// Splits off the first type.
     fn split(data: &'a [u8]) -> Result<(Self, &'a [u8])> {
         let short = || BtfError("a type is cut short");
         let info = word(data, 4).ok_or_else(short)?;

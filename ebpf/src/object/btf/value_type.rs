@@ -1,4 +1,4 @@
-//! `ValueType`: a type as one who writes a value of it sees it, and how it is called.
+//! `ValueType`: a type as the encoder of values needs it, and its name in C.
 
 use super::{
     Btf, BtfError, KIND_ARRAY, KIND_ENUM, KIND_ENUM64, KIND_FLOAT, KIND_INT, KIND_PTR, KIND_STRUCT, KIND_UNION, Result,
@@ -8,34 +8,34 @@ use sockeye_crds::names::printable;
 
 use crate::object::limits::MAX_TYPE_DEPTH;
 
-/// A type, with typedefs and qualifiers taken away.
+/// A type without its typedefs and qualifiers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ValueType<'a> {
-    /// Its first name: of the outermost typedef, or its own.
+    /// The name of the outermost typedef, or of the type itself.
     pub(crate) name: &'a str,
-    /// Whether that is a typedef's.
+    /// True if the name is a typedef's.
     is_alias: bool,
-    /// Whether a typedef says that its bytes are in network order.
+    /// True if a typedef, such as `__be16`, means network byte order.
     pub(crate) big_endian: bool,
     pub(crate) form: Form<'a>,
 }
 
-/// What it is made of.
+/// The form of a type.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Form<'a> {
-    /// A whole number of so many bytes.
+    /// An integer.
     Number { size: usize, signed: bool },
     /// `bool`
     Bool,
-    /// `char`: one of it is a number, several are text.
+    /// `char`: a number by itself, text in an array.
     Char,
-    /// One of the values that have names.
+    /// An enum.
     Enum(Enumerators<'a>),
     /// A struct or union.
     Record(Record<'a>),
-    /// So many of another type.
+    /// An array.
     Array { element: u32, len: u32 },
-    /// What no value can be written for.
+    /// A type without encodable values.
     Other(&'static str),
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Enumerators<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
     pub(crate) is_union: bool,
-    /// Whether offsets hold the widths of bit fields.
+    /// True if the offsets contain the widths of bit fields.
     has_widths: bool,
     entries: &'a [u8],
 }
@@ -60,17 +60,17 @@ pub(crate) struct Record<'a> {
 /// A member of a struct or union.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member<'a> {
-    /// Empty where it is an anonymous struct or union, whose members are written as the outer one's.
+    /// The name. An anonymous struct or union has none; its members are set like the outer one's.
     pub(crate) name: &'a str,
     pub(crate) type_id: u32,
-    /// From the record's start.
+    /// The offset from the record's start, in bits.
     pub(crate) bit: u32,
-    /// A bit field's width.
+    /// The width of a bit field.
     pub(crate) width: Option<u32>,
 }
 
 impl<'a> Btf<'a> {
-    /// Looks at a type.
+    /// Resolves a type through its typedefs and qualifiers.
     pub(crate) fn value_type(&self, mut id: u32) -> Result<ValueType<'a>> {
         let (mut first, mut is_alias, mut big_endian) = ("", false, false);
         for _ in 0..MAX_TYPE_DEPTH {
@@ -89,14 +89,14 @@ impl<'a> Btf<'a> {
         Err(BtfError("types refer to each other too deep"))
     }
 
-    /// A type as C writes it.
+    /// Returns the name of a type as C writes it.
     pub(crate) fn c_name(&self, id: u32) -> String {
         let Ok(ValueType { name, is_alias, form, .. }) = self.value_type(id) else {
             return "a type that is not known".to_owned();
         };
         let tag = match form {
             Form::Array { element, len } if name.is_empty() => {
-                // An array of arrays is written the other way round; here it is enough to know its element.
+                // C writes the lengths of nested arrays in another order; the message names the outer one only.
                 return match self.value_type(element) {
                     Ok(ValueType { form: Form::Array { .. }, .. }) => format!("an array of {len} arrays"),
                     _ => format!("{}[{len}]", self.c_name(element)),
@@ -113,7 +113,7 @@ impl<'a> Btf<'a> {
         [tag, shown.trim_matches('"')].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
-    /// The members of a struct or union.
+    /// Returns the members of a struct or union.
     pub(crate) fn members<'s>(&'s self, record: &Record<'a>) -> impl Iterator<Item = Result<Member<'a>>> + use<'a, 's> {
         let has_widths = record.has_widths;
         record.entries.chunks_exact(12).map(move |entry| {
@@ -124,7 +124,7 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// An enum's values by name, as bits.
+    /// Returns an enum's names with their values as bits.
     pub(crate) fn enumerators<'s>(
         &'s self,
         of: &Enumerators<'a>,
