@@ -1,5 +1,5 @@
-//! Compiles the BPF programs with clang. The bytes depend only on the sources and clang, because examples contain them and
-//! digests name them.
+//! Compiles the BPF programs with clang. The bytes depend only on the sources and clang, because examples contain them
+//! and digests name them.
 
 use std::{
     env,
@@ -88,9 +88,9 @@ fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), String> {
     Err(format!("{}: {}{hint}", source.display(), words.trim().replace('\n', " | ")))
 }
 
-/// Removes DWARF from an object, as `llvm-strip -g` does. DWARF is most of the file, and BTF has the types and lines. The
-/// compiler's version, which DWARF contains, moves to `.comment`, as in machine code. Test objects keep DWARF, as users'
-/// objects may.
+/// Removes DWARF from an object, as `llvm-strip -g` does. DWARF is most of the file, and BTF has the types and lines.
+/// The compiler's version, which DWARF contains, moves to `.comment`, as in machine code. Test objects keep DWARF, as
+/// users' objects may.
 fn strip(object: &Path) -> Result<(), Box<dyn Error>> {
     let whole = fs::read(object)?;
     let mut elf = Builder::read(whole.as_slice())?;

@@ -239,7 +239,10 @@ impl Writer<'_> {
     /// Encodes a key or value, and checks that its type has the size that the map's definition says.
     fn typed(&mut self, type_id: Option<u32>, size: i64, value: &Value) -> Result<Vec<u8>, Mistake> {
         let type_id = type_id.ok_or_else(|| {
-            Mistake::new("the map's definition says no type of it: define the map in .maps, with __type(key, ...) and __type(value, ...)")
+            Mistake::new(
+                "the map's definition says no type of it: define the map in .maps, with __type(key, ...) and \
+                 __type(value, ...)",
+            )
         })?;
         let typed = self.btf.size(type_id)?;
         if i64::from(typed) != size {

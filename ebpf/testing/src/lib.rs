@@ -6,7 +6,7 @@
 //! | [`mutate`] | valid objects damaged at random; a case number reproduces the bytes |
 //! | [`process`] | a child process that runs cases and measures their time and memory |
 //! | [`random`] | the random numbers, reproducible from a seed |
-//! | [`roundtrip`] | an object taken through everything that the operator and an agent do with it before the kernel sees it |
+//! | [`roundtrip`] | an object taken through everything that happens to it before the kernel sees it |
 #![allow(clippy::unwrap_used)]
 
 pub mod builder;

@@ -1,5 +1,5 @@
-//! `Mutant`: a valid object, damaged at random in the places that readers depend on. A case number determines the bytes,
-//! so that any failure can be reproduced.
+//! `Mutant`: a valid object, damaged at random in the places that readers depend on. A case number determines the
+//! bytes, so that any failure can be reproduced.
 
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
