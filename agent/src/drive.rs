@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Config};
+use sockeye_client::Readiness;
 use tokio::{task::JoinSet, time::sleep_until};
 
 use crate::{
     agent::{Agent, Bytes, Wants},
     fetch::{cluster::Cluster, folder::Folder},
     gate::Gate,
-    health::Ready,
     host::Host,
     layout::Verdict,
     probation::Probation,
@@ -112,7 +112,7 @@ pub async fn cluster<H: Host>(
     config: Option<Config>,
     node_name: &str,
     namespace: &str,
-    ready: Ready,
+    ready: Readiness,
     gate: Gate,
 ) -> Result<()> {
     let mut watches = JoinSet::new();

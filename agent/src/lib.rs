@@ -37,7 +37,6 @@ pub mod execute;
 pub mod failure;
 pub mod fetch;
 pub mod gate;
-pub mod health;
 pub mod held;
 pub mod host;
 pub mod kept;

@@ -9,12 +9,12 @@ use sockeye_agent::{
     audit, drive,
     fetch::{folder::Folder, listed::Listed},
     gate::Gate,
-    health::{self, Ready},
     kernel::facts,
     nri::{self, Hooked},
     policy::{self, Policy},
     switch,
 };
+use sockeye_client::{Readiness, probes};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -198,16 +198,16 @@ fn start(command: Command) -> Result<()> {
 
 async fn in_cluster(run: Run) -> Result<()> {
     let Run { places, policy, node_name, namespace, health_port, nri_socket } = run;
-    let ready = Ready::default();
+    let ready = Readiness::default();
     let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
     let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
     let agent = Agent::start(Places { has_api: true, ..places.into() }, policy.into())?;
     // A task of its own, so that probes are answered while a pass blocks.
-    let mut health = tokio::spawn(health::serve(health_port, ready.clone()));
+    let mut health = tokio::spawn(probes::serve(health_port, ready.clone()));
     let (gate, mut hook) = hook(nri_socket);
     tokio::select! {
         ended = drive::cluster(agent, client, Some(config), &node_name, &namespace, ready, gate) => ended,
-        ended = &mut health => ended?,
+        ended = &mut health => match ended?? {},
         ended = &mut hook => match ended? {},
     }
 }

@@ -4,7 +4,7 @@
 //! Guarantees:
 //! - it is written only when it says something else than the API has, and always the newest; what it overtook never is;
 //! - the BpfNode is made where there is none, and again where it belongs to a Node that is gone;
-//! - what the API server does not take is told again when its [`Patience`] says so;
+//! - what the API server does not take is told again when its [`Backoff`] says so;
 //! - no more than half of the time is an API server busy with writes of this one: a busy one gets fewer of many nodes' reports.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -18,14 +18,12 @@ use kube::{
     runtime::reflector::Store,
 };
 use serde_json::json;
-use sockeye_client::{Patience, is_passing};
+use sockeye_client::{Backoff, Readiness, is_transient};
 use sockeye_crds::{BpfNode, BpfNodeStatus, node::BpfNodeSpec};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
-
-use crate::health::Ready;
 
 /// After a write follows a rest as long as that took, up to this.
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -64,8 +62,8 @@ impl Teller {
     pub async fn run(
         mut self,
         mut statuses: watch::Receiver<BpfNodeStatus>,
-        ready: Ready,
-        patience: Arc<Patience>,
+        ready: Readiness,
+        backoff: Arc<Backoff>,
     ) -> Result<Infallible> {
         let mut failing = None;
         statuses.changed().await?;
@@ -75,20 +73,20 @@ impl Teller {
             match self.tell(status).await {
                 Ok(()) => {
                     ready.set(true);
-                    if let Some(turn) = failing.take() {
-                        patience.answered(turn);
+                    if let Some(retry) = failing.take() {
+                        backoff.answered(retry);
                     }
                     sleep(start.elapsed().min(LONGEST_REST)).await;
                     statuses.changed().await?;
                 }
                 Err(error) => {
-                    if !error.downcast_ref().is_some_and(is_passing) {
+                    if !error.downcast_ref().is_some_and(is_transient) {
                         ready.set(false);
                     }
                     if failing.is_none() {
                         tracing::warn!("{error:#}; trying again");
                     }
-                    failing = Some(patience.wait().await);
+                    failing = Some(backoff.wait().await);
                 }
             }
         }

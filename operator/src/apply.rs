@@ -8,7 +8,7 @@ use kube::{
     core::DeserializeGuard,
 };
 use serde_json::{Value, json};
-use sockeye_client::is_passing;
+use sockeye_client::is_transient;
 use sockeye_crds::{BpfProgram, BpfProgramStatus, BpfRevision, names, revision::ProgramRef};
 use tracing::info;
 
@@ -39,8 +39,8 @@ impl Error {
     }
 
     /// Whether it passes by itself.
-    pub fn is_passing(&self) -> bool {
-        is_passing(&self.source)
+    pub fn is_transient(&self) -> bool {
+        is_transient(&self.source)
     }
 }
 
@@ -69,7 +69,7 @@ impl Writer {
             let doing = describe(&step, program);
             let tests = matches!(step, Step::AddFinalizer { .. } | Step::RemoveFinalizer { .. });
             let done = self.step(program, step).await;
-            self.health.wrote(&done);
+            self.health.record_write(&done);
             match done {
                 Ok(None) => {}
                 Ok(written) => version = written,

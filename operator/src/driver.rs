@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The loop turns at least so often, and looks for bytes that may go.
-const TURN: Duration = Duration::from_secs(health::STUCK.as_secs() / 2);
+const TURN: Duration = Duration::from_secs(health::STUCK_AFTER.as_secs() / 2);
 
 /// The watches are gone, so there is nothing left to do.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ impl Driver {
         self.touch(Touched::All);
         let mut next_sweep = Instant::now() + TURN;
         loop {
-            self.health.turned();
+            self.health.beat();
             self.start_looks();
             let now = Instant::now();
             let due = self.queue.next_due().filter(|_| self.looks.len() < self.config.concurrency);
@@ -107,7 +107,7 @@ impl Driver {
             let look = self.looks.spawn(async move {
                 let ended = reconcile(&context, &program, &mut memory).await.unwrap_or_else(|error| {
                     warn!(program, step = error.step(), %error, "trying again later");
-                    if error.is_passing() { Ended::Hindered } else { Ended::Failed }
+                    if error.is_transient() { Ended::Hindered } else { Ended::Failed }
                 });
                 (memory, ended)
             });

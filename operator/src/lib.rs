@@ -75,6 +75,7 @@ pub mod watch;
 use std::convert::Infallible;
 
 use kube::{Client, runtime::events::Reporter};
+use sockeye_client::probes;
 use tokio::{sync::mpsc, task::JoinSet};
 
 pub use config::Config;
@@ -86,9 +87,9 @@ pub enum Error {
     /// The loop ended.
     #[error(transparent)]
     Driver(#[from] driver::Deaf),
-    /// Health cannot be served.
+    /// The probes' port cannot be opened.
     #[error(transparent)]
-    Health(#[from] health::Error),
+    Probes(#[from] probes::Error),
     /// A task panicked.
     #[error("a task panicked: {0}")]
     Panic(#[from] tokio::task::JoinError),
@@ -106,7 +107,7 @@ pub async fn run(client: Client, config: Config) -> Result<Infallible> {
     let mut tasks = JoinSet::new();
     if config.health_port != 0 {
         let (health, port) = (health.clone(), config.health_port);
-        tasks.spawn(async move { Ok(health.serve(port).await?) });
+        tasks.spawn(async move { Ok(probes::serve(port, health).await?) });
     }
     let (triggers, triggered) = mpsc::unbounded_channel();
     let stores = watch::start(&client, &config, &triggers, &mut tasks);
@@ -118,7 +119,7 @@ pub async fn run(client: Client, config: Config) -> Result<Infallible> {
     let context = reconcile::Context { client, namespace, stores: stores.clone(), writer };
     tasks.spawn(async move {
         stores.ready().await?;
-        health.listed();
+        health.set_listed();
         Ok(driver::Driver::new(context, config, health).run(triggered).await?)
     });
     match tasks.join_next().await {

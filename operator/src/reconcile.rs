@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use sockeye_client::is_passing;
-use sockeye_crds::{BpfProgramStatus, Reason, Refusal};
+use sockeye_client::is_transient;
+use sockeye_crds::{BpfProgramStatus, Reason};
+use sockeye_ebpf::Refusal;
 
 use crate::{
     apply,
@@ -65,12 +66,12 @@ impl Error {
     }
 
     /// Whether it passes by itself.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Gather(gather::Error::Bytecode { source, .. } | gather::Error::Revisions { source, .. }) => {
-                is_passing(source)
+                is_transient(source)
             }
-            Self::Apply(error) => error.is_passing(),
+            Self::Apply(error) => error.is_transient(),
             Self::Validate(_) => false,
             Self::Late => true,
         }

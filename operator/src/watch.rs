@@ -11,7 +11,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use sockeye_client::{Patience, Selection, watch};
+use sockeye_client::{Backoff, Selection, watch};
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::debug;
 
@@ -29,10 +29,10 @@ pub type Triggers = mpsc::UnboundedSender<Touched>;
 
 /// Starts every watch in `tasks`.
 pub fn start(client: &Client, config: &Config, triggers: &Triggers, tasks: &mut Tasks) -> Stores {
-    let all = Selection { page: Some(PAGE), ..Selection::default() };
+    let all = Selection { page_size: Some(PAGE), ..Selection::default() };
     let agents = Selection { labels: Some(config.agent_selector.clone()), ..all.clone() };
     let namespace = config.namespace.as_str();
-    let mut start = Start { triggers, patience: Arc::default(), tasks };
+    let mut start = Start { triggers, backoff: Arc::default(), tasks };
     Stores {
         programs: start.watch(Api::all(client.clone()), &all),
         revisions: start.watch(Api::all(client.clone()), &all),
@@ -47,7 +47,7 @@ type Tasks = JoinSet<crate::Result<Infallible>>;
 
 struct Start<'a> {
     triggers: &'a Triggers,
-    patience: Arc<Patience>,
+    backoff: Arc<Backoff>,
     tasks: &'a mut Tasks,
 }
 
@@ -55,8 +55,8 @@ impl Start<'_> {
     fn watch<K: Kind>(&mut self, api: Api<K>, selection: &Selection) -> Store<K> {
         let (store, writer) = reflector::store();
         let mut seen = Seen { store: store.clone(), writer, triggers: self.triggers.clone() };
-        let (selection, patience) = (selection.clone(), Arc::clone(&self.patience));
-        self.tasks.spawn(async move { Ok(watch(api, &selection, &patience, |event| seen.see(event), |_| ()).await) });
+        let (selection, backoff) = (selection.clone(), Arc::clone(&self.backoff));
+        self.tasks.spawn(async move { Ok(watch(api, &selection, &backoff, |event| seen.see(event), |_| ()).await) });
         store
     }
 }

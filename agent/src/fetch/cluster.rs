@@ -25,7 +25,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use sockeye_client::{Patience, Selection, watch};
+use sockeye_client::{Backoff, Readiness, Selection, watch};
 use sockeye_crds::{
     BpfNode, BpfNodeStatus, BpfRevision,
     names::{LABEL_LIVE, LABEL_PROGRAM, SUSPENSION, SUSPENSION_REASON},
@@ -40,7 +40,6 @@ use tokio::{
 use crate::{
     agent::{Bytes, Missing, Wants},
     fetch::{objects::Objects, pods::PodWatch},
-    health::Ready,
     report::Interim,
     tell::Teller,
 };
@@ -74,14 +73,14 @@ impl Cluster {
         config: Option<Config>,
         node_name: &str,
         namespace: &str,
-        ready: Ready,
+        ready: Readiness,
         tasks: &mut JoinSet<Result<Infallible>>,
     ) -> Self {
-        let (changed, patience) = (Arc::new(Notify::new()), Arc::new(Patience::default()));
+        let (changed, backoff) = (Arc::new(Notify::new()), Arc::new(Backoff::default()));
         let named = |name| Selection { fields: Some(format!("metadata.name={name}")), ..Selection::default() };
         let live = Selection { labels: Some(format!("{LABEL_LIVE}=true")), ..Selection::default() };
         let config_maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-        let mut start = Start { changed: &changed, patience: &patience, ready: &ready, tasks };
+        let mut start = Start { changed: &changed, backoff: &backoff, ready: &ready, tasks };
         let revisions = start.follow(Api::all(client.clone()), live, version);
         // Its kubelet's heartbeat changes nothing that is read of it.
         let read = |node: &PartialObjectMeta<Node>| (node.uid(), node.labels().clone());
@@ -89,14 +88,14 @@ impl Cluster {
         let bpf_node = start.follow(Api::all(client.clone()), named(node_name), version);
         let suspension = start.follow(config_maps.clone(), named(SUSPENSION), version);
 
-        let pods = PodWatch::start(&client, node_name, &changed, &patience, &ready, tasks);
+        let pods = PodWatch::start(&client, node_name, &changed, &backoff, &ready, tasks);
 
         let objects = Arc::new(Objects::default());
-        let (fetched, with) = (Arc::clone(&objects), Arc::clone(&patience));
+        let (fetched, with) = (Arc::clone(&objects), Arc::clone(&backoff));
         tasks.spawn(async move { Ok(fetched.fetch(config_maps, &with).await) });
         let (statuses, told) = latest::channel(BpfNodeStatus::default());
         let teller = Teller::new(client.clone(), node_name.to_owned(), node.clone(), bpf_node.clone());
-        tasks.spawn(teller.run(told, ready, patience));
+        tasks.spawn(teller.run(told, ready, backoff));
         let namespace = namespace.to_owned();
         Self {
             client,
@@ -212,8 +211,8 @@ impl Bytes for Cluster {
 /// What every watch is started with.
 struct Start<'a> {
     changed: &'a Arc<Notify>,
-    patience: &'a Arc<Patience>,
-    ready: &'a Ready,
+    backoff: &'a Arc<Backoff>,
+    ready: &'a Readiness,
     tasks: &'a mut JoinSet<Result<Infallible>>,
 }
 
@@ -225,7 +224,7 @@ impl Start<'_> {
         R: PartialEq + Send + 'static,
     {
         let (store, mut writer) = reflector::store();
-        let (changed, patience, ready) = (Arc::clone(self.changed), Arc::clone(self.patience), self.ready.clone());
+        let (changed, backoff, ready) = (Arc::clone(self.changed), Arc::clone(self.backoff), self.ready.clone());
         let mut last = None;
         let see = move |event: Event<K>| {
             let event = event.modify(|object| object.meta_mut().managed_fields = None);
@@ -242,7 +241,8 @@ impl Start<'_> {
             }
             last = now;
         };
-        self.tasks.spawn(async move { Ok(watch(api, &selection, &patience, see, |more| ready.refused(more)).await) });
+        self.tasks
+            .spawn(async move { Ok(watch(api, &selection, &backoff, see, |more| ready.watch_rejected(more)).await) });
         store
     }
 }

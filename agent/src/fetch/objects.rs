@@ -2,7 +2,7 @@
 //! long for an API server that is away, busy or silent. Does IO: requests.
 //!
 //! Guarantees:
-//! - they are fetched one after the other, and asked for again, while they are wanted, as the process's [`Patience`] says;
+//! - they are fetched one after the other, and asked for again, while they are wanted, as the process's [`Backoff`] says;
 //! - what the API server refuses is asked for again only after a while;
 //! - what is here is kept until it is taken, or until nobody has asked for it for a while.
 
@@ -15,7 +15,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use sockeye_client::{Patience, is_passing, patience::shortened};
+use sockeye_client::{Backoff, backoff::with_jitter, is_transient};
 use sockeye_crds::names::{OBJECT_KEY, object_config_map};
 use tokio::{
     sync::Notify,
@@ -79,7 +79,7 @@ impl Objects {
     }
 
     /// Fetches what is ordered, for ever.
-    pub async fn fetch(&self, api: Api<ConfigMap>, patience: &Patience) -> Infallible {
+    pub async fn fetch(&self, api: Api<ConfigMap>, backoff: &Backoff) -> Infallible {
         let mut failing = None;
         loop {
             let Some(digest) = self.next() else {
@@ -92,16 +92,16 @@ impl Objects {
                     Some(bytes) => State::Here(bytes.0),
                     None => refused(format!("ConfigMap {name} has no binaryData.{OBJECT_KEY}")),
                 },
-                Err(error) if is_passing(&error) => {
+                Err(error) if is_transient(&error) => {
                     tracing::debug!(name, %error, "trying again");
-                    failing = Some(patience.wait().await);
+                    failing = Some(backoff.wait().await);
                     // What fails again and again keeps no other from its turn.
                     self.orders().by_digest.entry(digest).and_modify(|order| order.since = Instant::now());
                     continue;
                 }
                 Err(error) => refused(format!("ConfigMap {name}: {error}")),
             };
-            failing.take().into_iter().for_each(|turn| patience.answered(turn));
+            failing.take().into_iter().for_each(|retry| backoff.answered(retry));
             self.orders().by_digest.entry(digest).and_modify(|order| order.state = state);
             self.settled.notify_waiters();
         }
@@ -145,5 +145,5 @@ impl Objects {
 
 /// All nodes are refused the same at the same time, so chance spreads when they ask again.
 fn refused(words: String) -> State {
-    State::Refused { words, until: Instant::now() + shortened(REFUSED) }
+    State::Refused { words, until: Instant::now() + with_jitter(REFUSED) }
 }

@@ -9,16 +9,13 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::{self as core, Namespace};
 use kube::{Api, Client, Resource, ResourceExt as _, core::PartialObjectMeta, runtime::watcher::Event};
 use serde::de::DeserializeOwned;
-use sockeye_client::{Patience, Selection, watch};
+use sockeye_client::{Backoff, Readiness, Selection, watch};
 use tokio::{
     sync::{Notify, watch as latest},
     task::JoinSet,
 };
 
-use crate::{
-    health::Ready,
-    pods::{Labels, Needs, Pod},
-};
+use crate::pods::{Labels, Needs, Pod};
 
 /// Objects of one kind, reduced to what is read of them; nothing before a list was complete.
 type Told<V> = Option<Arc<BTreeMap<String, V>>>;
@@ -36,12 +33,12 @@ impl PodWatch {
         client: &Client,
         node_name: &str,
         changed: &Arc<Notify>,
-        patience: &Arc<Patience>,
-        ready: &Ready,
+        backoff: &Arc<Backoff>,
+        ready: &Readiness,
         tasks: &mut JoinSet<Result<Infallible>>,
     ) -> Self {
         let (needs, needed) = latest::channel(Needs::default());
-        let mut start = Start { needed, changed, patience, ready, tasks };
+        let mut start = Start { needed, changed, backoff, ready, tasks };
         let of_node = Selection { fields: Some(format!("spec.nodeName={node_name}")), ..Selection::default() };
         let pod = |pod: &core::Pod| (pod.uid().unwrap_or_default(), Pod::read(pod));
         let pods = start.follow(Api::all(client.clone()), of_node, |needs| needs.pods, pod);
@@ -74,8 +71,8 @@ impl PodWatch {
 struct Start<'a> {
     needed: latest::Receiver<Needs>,
     changed: &'a Arc<Notify>,
-    patience: &'a Arc<Patience>,
-    ready: &'a Ready,
+    backoff: &'a Arc<Backoff>,
+    ready: &'a Readiness,
     tasks: &'a mut JoinSet<Result<Infallible>>,
 }
 
@@ -93,8 +90,8 @@ impl Start<'_> {
         V: Clone + PartialEq + Send + Sync + 'static,
     {
         let (telling, told) = latest::channel(None);
-        let (changed, patience, mut needed, ready) =
-            (Arc::clone(self.changed), Arc::clone(self.patience), self.needed.clone(), self.ready.clone());
+        let (changed, backoff, mut needed, ready) =
+            (Arc::clone(self.changed), Arc::clone(self.backoff), self.needed.clone(), self.ready.clone());
         let (mut listing, mut all) = (BTreeMap::new(), BTreeMap::new());
         let see = move |event: Event<K>| {
             match event {
@@ -112,7 +109,7 @@ impl Start<'_> {
         };
         self.tasks.spawn(async move {
             needed.wait_for(is_needed).await?;
-            Ok(watch(api, &selection, &patience, see, |more| ready.refused(more)).await)
+            Ok(watch(api, &selection, &backoff, see, |more| ready.watch_rejected(more)).await)
         });
         told
     }

@@ -1,5 +1,6 @@
-//! `client`: a client of an API server that asks once, and keeps to `Retry-After`. What is worth asking again, and when, is
-//! for those to say who ask: by then there may be something newer to say. IO: requests.
+//! [`client`]: a client of an API server that sends each request once, and honours `Retry-After`. IO: requests.
+//!
+//! The caller decides when to send a request again: by then there may be something newer to send.
 
 use std::{
     future::Future,
@@ -17,69 +18,70 @@ use kube::{
 use tokio::time::{Instant, sleep_until};
 use tower::{Layer, Service};
 
-use crate::patience::shortened;
+use crate::backoff::with_jitter;
 
-/// A connection is there so soon, or not at all.
-const CONNECT: Duration = Duration::from_secs(5);
-/// A connection on which something is waited for, and nothing comes for so long, is dead. An API server ends requests that
-/// take a minute, and sends a bookmark every minute on every watch, of which a busy one may leave out one.
-pub const SILENCE: Duration = Duration::from_secs(130);
-/// An API server that wants to be asked again only later than that is asked nevertheless.
-const LATEST: Duration = Duration::from_secs(30);
+/// Bounds the time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bounds the time between two reads of a pending answer.
+///
+/// The API server ends requests after a minute. On a watch it sends a bookmark every minute, and a busy one may skip one.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(130);
+/// Bounds the `Retry-After` that the client honours.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// A client as `config` says, with this crate's manners.
+/// Builds a client of the API server in `config`.
 pub fn client(mut config: Config) -> kube::Result<Client> {
-    // It would ask up to 15 times more, the first of them after 5 ms, the last minutes later.
+    // kube would retry up to 15 times, the first time after 5 ms and the last time minutes later.
     config.default_retry = false;
-    config.connect_timeout = Some(CONNECT);
-    config.read_timeout = Some(SILENCE);
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&KeepTo::default()).build())
+    Ok(ClientBuilder::try_from(config)?.with_layer(&RetryAfterLayer::default()).build())
 }
 
-/// Whether a failure passes by itself: it is about the API server, or somebody else was quicker, and not about what was asked.
-pub fn is_passing(error: &kube::Error) -> bool {
+/// Reports whether the same request may succeed later. Then the API server failed, or another writer was quicker.
+pub fn is_transient(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => matches!(status.code, 409 | 429 | 500..),
         _ => true,
     }
 }
 
-/// Holds requests back until the API server wants to be asked again.
+/// Delays requests until the time that the API server's last `Retry-After` names.
 #[derive(Clone, Debug, Default)]
-struct KeepTo(Arc<Mutex<Option<Instant>>>);
+struct RetryAfterLayer(Arc<Mutex<Option<Instant>>>);
 
-/// A service that keeps to it.
-struct Kept<S> {
+/// The service that [`RetryAfterLayer`] adds.
+struct RetryAfterService<S> {
     inner: S,
-    to: KeepTo,
+    layer: RetryAfterLayer,
 }
 
-impl<S> Layer<S> for KeepTo {
-    type Service = Kept<S>;
+impl<S> Layer<S> for RetryAfterLayer {
+    type Service = RetryAfterService<S>;
 
-    fn layer(&self, inner: S) -> Kept<S> {
-        Kept { inner, to: self.clone() }
+    fn layer(&self, inner: S) -> RetryAfterService<S> {
+        RetryAfterService { inner, layer: self.clone() }
     }
 }
 
-impl KeepTo {
-    fn until(&self) -> MutexGuard<'_, Option<Instant>> {
+impl RetryAfterLayer {
+    fn not_before(&self) -> MutexGuard<'_, Option<Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what an answer says of it. All who were refused in the same instant were told the same, so chance adds to it.
-    fn take<B>(&self, answer: &Response<B>) {
-        let busy = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let said = answer.headers().get(RETRY_AFTER).filter(|_| busy);
-        if let Some(seconds) = said.and_then(|said| said.to_str().ok()?.parse().ok()) {
-            let after = Duration::from_secs(seconds).min(LATEST);
-            *self.until() = Some(Instant::now() + after + shortened(after / 2));
+    /// Stores an answer's `Retry-After`. Jitter is added, because all clients that failed at once got the same one.
+    fn observe<B>(&self, answer: &Response<B>) {
+        let is_busy = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let header = answer.headers().get(RETRY_AFTER).filter(|_| is_busy);
+        if let Some(seconds) = header.and_then(|value| value.to_str().ok()?.parse().ok()) {
+            let delay = Duration::from_secs(seconds).min(MAX_RETRY_AFTER);
+            *self.not_before() = Some(Instant::now() + delay + with_jitter(delay / 2));
         }
     }
 }
 
-impl<S, B> Service<Request<Body>> for Kept<S>
+impl<S, B> Service<Request<Body>> for RetryAfterService<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -93,16 +95,16 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // Nothing is sent until this is polled.
+        // Nothing is sent before this future is polled.
         let answer = self.inner.call(request);
-        let to = self.to.clone();
+        let layer = self.layer.clone();
         Box::pin(async move {
-            let until = *to.until();
-            if let Some(until) = until {
-                sleep_until(until).await;
+            let not_before = *layer.not_before();
+            if let Some(instant) = not_before {
+                sleep_until(instant).await;
             }
             let answer = answer.await?;
-            to.take(&answer);
+            layer.observe(&answer);
             Ok(answer)
         })
     }
@@ -114,55 +116,58 @@ mod tests {
 
     use super::*;
 
-    /// What a client sees whose every request is answered so, one after the other.
-    fn answering(answers: Vec<(u16, Option<&'static str>)>) -> impl FnMut() -> Pin<Box<dyn Future<Output = u16>>> {
+    /// Returns a function that sends a request and returns the code of its answer. The API server gives `answers` in order.
+    fn requests_answered(
+        answers: Vec<(u16, Option<&'static str>)>,
+    ) -> impl FnMut() -> Pin<Box<dyn Future<Output = u16>>> {
         let mut answers = answers.into_iter();
         let service = tower::util::service_fn(move |_: Request<Body>| {
-            let (code, after) = answers.next().expect("an answer");
+            let (code, retry_after) = answers.next().expect("an answer");
             let mut answer = Response::builder().status(code);
-            if let Some(after) = after {
-                answer = answer.header(RETRY_AFTER, after);
+            if let Some(seconds) = retry_after {
+                answer = answer.header(RETRY_AFTER, seconds);
             }
             async move { Ok::<_, Infallible>(answer.body(()).expect("a response")) }
         });
-        let mut kept = KeepTo::default().layer(service);
+        let mut service = RetryAfterLayer::default().layer(service);
         move || {
-            let answer = kept.call(Request::new(Body::empty()));
+            let answer = service.call(Request::new(Body::empty()));
             Box::pin(async move { answer.await.map_or(0, |answer| answer.status().as_u16()) })
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retry_after_is_kept_to() {
-        let mut ask = answering(vec![(429, Some("4")), (200, None), (200, None), (503, Some("1000")), (200, None)]);
+    async fn requests_wait_for_retry_after_up_to_a_bound() {
+        let mut send =
+            requests_answered(vec![(429, Some("4")), (200, None), (200, None), (503, Some("1000")), (200, None)]);
         let start = Instant::now();
-        let mut asked = async || (ask().await, start.elapsed().as_secs());
-        assert_eq!(asked().await, (429, 0));
-        let (code, after) = asked().await;
-        assert!(code == 200 && (4..=6).contains(&after), "after {after} s");
-        assert_eq!(asked().await, (200, after), "once");
-        asked().await;
-        let (code, later) = asked().await;
-        assert!(code == 200 && (30..=45).contains(&(later - after)), "bounded: after {} s", later - after);
+        let mut answer = async || (send().await, start.elapsed().as_secs());
+        assert_eq!(answer().await, (429, 0));
+        let (code, first) = answer().await;
+        assert!(code == 200 && (4..=6).contains(&first), "after {first} s");
+        assert_eq!(answer().await, (200, first), "once");
+        answer().await;
+        let (code, second) = answer().await;
+        assert!(code == 200 && (30..=45).contains(&(second - first)), "bounded: after {} s", second - first);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn other_answers_hold_nothing_back() {
-        let mut ask = answering(vec![(429, None), (500, Some("9")), (503, Some("soon")), (200, None)]);
+    async fn answers_without_a_valid_retry_after_delay_nothing() {
+        let mut send = requests_answered(vec![(429, None), (500, Some("9")), (503, Some("soon")), (200, None)]);
         let start = Instant::now();
         for _ in 0..4 {
-            ask().await;
+            send().await;
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_connection_is_given_up() {
+    async fn a_silent_connection_ends_after_the_read_timeout() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", silent.local_addr().unwrap());
         let client = client(Config::new(url.parse().unwrap())).unwrap();
         let start = Instant::now();
         assert!(client.apiserver_version().await.is_err());
-        assert!(start.elapsed() >= SILENCE && start.elapsed() < SILENCE * 2, "{:?}", start.elapsed());
+        assert!(start.elapsed() >= READ_TIMEOUT && start.elapsed() < READ_TIMEOUT * 2, "{:?}", start.elapsed());
     }
 }

@@ -1,28 +1,31 @@
-//! How sockeye's two binaries speak to an API server that may be away, busy, or wrong for a while.
+//! How sockeye's two binaries use an API server that may be away, overloaded or wrong for a while; and how they answer probes.
 //!
-//! A crate beside `sockeye-crds`, which does no IO, and no feature of it: one crate's feature is every crate's in a build, so
-//! that the resources would come with a client for whoever reads them.
+//! This is no feature of `sockeye-crds`, which does no IO: cargo unites features across a build, so everyone who reads the
+//! resources would get a client with them.
 //!
 //! | module | noun | IO |
 //! |---|---|---|
-//! | [`client`] | a client that asks once, and keeps to `Retry-After` | requests |
-//! | [`patience`] | how long to wait before asking again | none; time |
-//! | [`watch`] | one kind, listed and watched for as long as the process runs | requests |
+//! | [`client`] | a client that sends each request once, and honours `Retry-After` | requests |
+//! | [`backoff`] | the delay before a failed request is sent again | none; time |
+//! | [`watch`] | a list and watch of one kind, for as long as the process runs | requests |
+//! | [`probes`] | the server of `/healthz` and `/readyz` | one listening socket |
 //!
 //! Guarantees
-//! - What failed is asked again within [`patience::LONGEST`], however long the API server was away, and sooner where
-//!   anything else of the same process was answered meanwhile.
-//! - Of all that a process has failing, one thing is asked at a time. So while an API server is away a process asks about once
-//!   in two seconds, whatever it has to ask; and a thousand of them, whose waits are drawn at random, some 450 times a
-//!   second, and come back over four seconds, not in one instant.
-//! - Nothing is asked before an API server said that it wants to be asked again.
-//! - A connection from which nothing comes for [`client::SILENCE`] is given up; no request hangs for ever.
-//! - Nothing but a complete list, or the word of a watch, changes what was told before: no error does.
+//! - A failed request is sent again within [`backoff::MAX_DELAY`], however long the API server was away, and sooner where
+//!   another request of the process was answered.
+//! - A process retries one failing request at a time. While an API server is away, it gets one request in two seconds from
+//!   a process. A thousand processes, whose delays are random, send some 450 a second, and come back over four seconds, not
+//!   in one instant.
+//! - No request is sent before the time that the API server's `Retry-After` names.
+//! - A connection that is silent for [`client::READ_TIMEOUT`] is closed: no request hangs for ever.
+//! - Only a complete list or a watch event changes what a watch reported: no error does.
 
+pub mod backoff;
 pub mod client;
-pub mod patience;
+pub mod probes;
 pub mod watch;
 
-pub use client::{client, is_passing};
-pub use patience::Patience;
+pub use backoff::Backoff;
+pub use client::{client, is_transient};
+pub use probes::Readiness;
 pub use watch::{Selection, watch};

@@ -14,7 +14,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
 use kube::{Api, Client};
-use sockeye_agent::{agent::Agent, drive, gate::Gate, health::Ready, layout::Layout, policy::Policy, tell};
+use sockeye_agent::{agent::Agent, drive, gate::Gate, layout::Layout, policy::Policy, tell};
+use sockeye_client::Readiness;
 use sockeye_crds::{
     BpfNode, BpfNodeStatus,
     node::{CgroupMode, NodeFacts},
@@ -219,7 +220,7 @@ impl Member {
         let agent = Agent::new(node.clone(), Layout::new(bpffs, bpffs), Policy::default(), facts);
         let (client, name) = (client.clone(), name.clone());
         async move {
-            drive::cluster(agent, client, None, &name, RELEASE, Ready::default(), Gate::none("there is no runtime"))
+            drive::cluster(agent, client, None, &name, RELEASE, Readiness::default(), Gate::none("there is no runtime"))
                 .await
         }
         .boxed_local()
