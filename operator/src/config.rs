@@ -1,32 +1,32 @@
-//! `Config`: what an installation may choose. Values only; no IO.
+//! [`Config`]: the settings of an installation. IO: none.
 
 use std::time::Duration;
 
-/// The field manager of everything the operator writes, and the controller that its Events name.
+/// The field manager of the operator's writes, and the reporting controller of its Events.
 pub const MANAGER: &str = "sockeye-operator";
 
-/// What an installation may choose.
+/// The settings of an installation.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The namespace sockeye is installed in: its agents' pods, users' bytecode and the stored bytes are there.
+    /// The release namespace: the agents' pods, users' ConfigMaps and the stored bytes are there.
     pub namespace: String,
     /// The label selector of the agents' pods.
     pub agent_selector: String,
-    /// Where `/healthz` and `/readyz` are served; 0 serves them nowhere.
+    /// The port of `/healthz` and `/readyz`; 0 for none.
     pub health_port: u16,
-    /// How many BpfPrograms are reconciled at the same time.
+    /// The number of BpfPrograms that are reconciled at the same time.
     pub concurrency: usize,
-    /// How long an untouched BpfProgram waits to be looked at again.
+    /// The time after which a BpfProgram is reconciled without a trigger.
     pub resync: Duration,
-    /// How old stored bytes must be before they are removed because no revision refers to them.
+    /// The age at which stored bytes are deleted that no revision names.
     pub bytes_grace: Duration,
 }
 
 impl Config {
-    /// The labels that the chart gives its agents.
+    /// The label selector of the chart's agents.
     pub const AGENT_SELECTOR: &'static str = "app.kubernetes.io/name=sockeye,app.kubernetes.io/component=agent";
 
-    /// The defaults, for an installation in that namespace.
+    /// Returns the defaults for an installation in `namespace`.
     pub fn new(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),

@@ -25,7 +25,11 @@ use sockeye_crds::{
     revision::ProgramRef,
 };
 use sockeye_ebpf::{check::check, programs::TCP_EVENTS_BTF};
-use sockeye_operator::{Health, apply::Writer, events::Events, gather, step::Step};
+use sockeye_operator::{
+    Health,
+    events::publisher::Publisher,
+    reconcile::{apply::Writer, gather::list_revisions, step::Step},
+};
 use sockeye_tests::identity::{RELEASE, admin};
 
 use crate::{
@@ -124,8 +128,8 @@ struct Cluster {
 impl Cluster {
     fn of(client: Client) -> Self {
         let reporter = Reporter { controller: "sockeye-bench".to_owned(), instance: None };
-        let events = Events::new(client.clone(), reporter);
-        let writer = Writer::new(client.clone(), RELEASE.to_owned(), events, Health::default());
+        let publisher = Publisher::new(client.clone(), reporter);
+        let writer = Writer::new(client.clone(), RELEASE.to_owned(), publisher, Health::default());
         Self { programs: Api::all(client.clone()), writer, client }
     }
 
@@ -137,7 +141,7 @@ impl Cluster {
         let start = Instant::now();
         object = self.programs.create(&PostParams::default(), &object).await?;
         let own = ProgramRef { name: object.name_any(), uid: object.uid().context("no UID")? };
-        gather::revisions(&self.client, &own).await?;
+        list_revisions(&self.client, &own).await?;
         let mut revision = BpfRevision::named(spec.into_revision_spec(own.clone(), 1, 1));
         // Not live, so that no agent takes it up.
         revision.metadata.labels = Some([(LABEL_PROGRAM.to_owned(), own.name.clone())].into());

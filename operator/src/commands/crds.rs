@@ -1,9 +1,7 @@
-//! `definitions`: brings the CustomResourceDefinitions of this version to a cluster, and never an older one over a newer:
-//! an old schema would drop the fields that the newer one has, from every object that is written. IO: reads and writes
-//! the three definitions.
+//! `crds`: creates, upgrades or deletes the CustomResourceDefinitions. IO: requests.
 //!
-//! The chart runs this before an installation and an upgrade. A roll-back does not run it, and has no definition in its
-//! manifest; so it changes none.
+//! It never replaces a newer definition: an old schema would drop the newer one's fields from every object that is written.
+//! A roll-back of the release runs no `crds` command and its manifest has no definition, so it changes none.
 
 use std::time::Duration;
 
@@ -20,98 +18,108 @@ use tracing::{info, warn};
 /// The field manager of the definitions.
 const MANAGER: &str = "sockeye-crds";
 
-/// How long to wait between two looks.
-const PAUSE: Duration = Duration::from_millis(500);
+/// The time between two requests about a definition.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Why a definition is not as it should be.
+/// A definition is not served, or not gone.
 #[derive(Debug, thiserror::Error)]
-#[error("CustomResourceDefinition {name}: {why} (waited {} s)", .waited.as_secs())]
+#[error("CustomResourceDefinition {name}: {reason} (waited {} s)", .waited.as_secs())]
 pub struct Error {
     name: String,
-    why: String,
+    reason: String,
     waited: Duration,
 }
 
+/// The end of waiting.
+#[derive(Clone, Copy)]
+struct Deadline {
+    start: Instant,
+    timeout: Duration,
+}
+
 /// Creates or upgrades the definitions, and waits until the API server serves them.
-pub async fn install(client: Client, patience: Duration) -> Result<(), Error> {
+pub async fn install(client: Client, timeout: Duration) -> Result<(), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(client);
-    let start = Instant::now();
-    for ours in definitions() {
-        let name = ours.name_any();
-        let mut written = false;
+    let deadline = Deadline { start: Instant::now(), timeout };
+    for definition in definitions() {
+        let name = definition.name_any();
+        let mut is_written = false;
         loop {
-            let why = match install_one(&api, &ours, &mut written).await {
+            let reason = match install_one(&api, &definition, &mut is_written).await {
                 Ok(None) => break,
-                Ok(Some(why)) => why,
-                Err(error) => words(error),
+                Ok(Some(reason)) => reason,
+                Err(error) => message(error),
             };
-            pause(&name, why, start, patience).await?;
+            deadline.wait(&name, reason).await?;
         }
     }
     Ok(())
 }
 
-/// Why the definition is not served yet, if so.
+/// Writes a definition once. Returns the reason if the API server does not serve it yet.
 async fn install_one(
     api: &Api<CustomResourceDefinition>,
     ours: &CustomResourceDefinition,
-    written: &mut bool,
+    is_written: &mut bool,
 ) -> Result<Option<String>, kube::Error> {
     let name = ours.name_any();
     let mut found = api.get_opt(&name).await?;
-    if !*written {
-        match found.as_ref().and_then(|found| newer(found, ours)) {
-            Some(version) => warn!(name, %version, "left as it is: it is of a newer version of sockeye"),
+    if !*is_written {
+        match found.as_ref().and_then(|found| newer_version(found, ours)) {
+            Some(version) => warn!(name, %version, "kept the definition: it is of a newer version of sockeye"),
             None => {
-                // By force: what Helm, kubectl or a GitOps tool applied before is taken over.
+                // Force takes over fields that Helm, kubectl or a GitOps tool applied before.
                 let ours = Patch::Apply(ours);
                 found = Some(api.patch(&name, &PatchParams::apply(MANAGER).force(), &ours).await?);
                 info!(name, "applied");
             }
         }
-        *written = true;
+        *is_written = true;
     }
-    Ok(found.as_ref().map_or_else(|| Some("it is gone again".to_owned()), unserved))
+    Ok(found.as_ref().map_or_else(|| Some("somebody deleted it".to_owned()), not_served))
 }
 
-/// Deletes the definitions, and with them every object of theirs, and waits until they are gone.
-pub async fn remove(client: Client, patience: Duration) -> Result<(), Error> {
+/// Deletes the definitions, and with them all their objects, and waits until they are gone.
+pub async fn remove(client: Client, timeout: Duration) -> Result<(), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(client);
-    let start = Instant::now();
+    let deadline = Deadline { start: Instant::now(), timeout };
     for definition in definitions() {
         let name = definition.name_any();
         loop {
-            let why = match api.delete(&name, &DeleteParams::default()).await {
+            let reason = match api.delete(&name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => break,
-                Err(error) => words(error),
+                Err(error) => message(error),
                 Ok(_) => "objects of it are still there".to_owned(),
             };
-            pause(&name, why, start, patience).await?;
+            deadline.wait(&name, reason).await?;
         }
-        info!(name, "gone");
+        info!(name, "deleted");
     }
     Ok(())
 }
 
-async fn pause(name: &str, why: String, start: Instant, patience: Duration) -> Result<(), Error> {
-    let waited = start.elapsed();
-    if waited >= patience {
-        return Err(Error { name: name.to_owned(), why, waited });
+impl Deadline {
+    /// Waits before the next request, or fails for `reason`.
+    async fn wait(self, name: &str, reason: String) -> Result<(), Error> {
+        let waited = self.start.elapsed();
+        if waited >= self.timeout {
+            return Err(Error { name: name.to_owned(), reason, waited });
+        }
+        sleep(POLL_INTERVAL).await;
+        Ok(())
     }
-    sleep(PAUSE).await;
-    Ok(())
 }
 
-/// What the API server said, without all that surrounds it.
-fn words(error: kube::Error) -> String {
+/// Returns the API server's message alone.
+fn message(error: kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message,
         error => error.to_string(),
     }
 }
 
-/// The version of the definition found, where it is newer than ours. One that names none is older.
-fn newer(found: &CustomResourceDefinition, ours: &CustomResourceDefinition) -> Option<Version> {
+/// Returns the version of the definition found, if it is newer than ours. One without a version is older.
+fn newer_version(found: &CustomResourceDefinition, ours: &CustomResourceDefinition) -> Option<Version> {
     let version = |definition: &CustomResourceDefinition| {
         definition.annotations().get(ANNOTATION_VERSION).and_then(|version| Version::parse(version).ok())
     };
@@ -119,21 +127,21 @@ fn newer(found: &CustomResourceDefinition, ours: &CustomResourceDefinition) -> O
     version(ours).is_none_or(|ours| found > ours).then_some(found)
 }
 
-/// Why the API server does not serve a definition, if so.
-fn unserved(definition: &CustomResourceDefinition) -> Option<String> {
+/// Returns the reason if the API server does not serve a definition.
+fn not_served(definition: &CustomResourceDefinition) -> Option<String> {
     if definition.metadata.deletion_timestamp.is_some() {
         return Some("it is being deleted".to_owned());
     }
     let conditions = definition.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let mut why = "it is not Established".to_owned();
+    let mut reason = "it is not Established".to_owned();
     for condition in conditions {
         match (condition.type_.as_str(), condition.status.as_str()) {
             ("Established", "True") => return None,
-            ("NamesAccepted", "False") => why = condition.message.clone().unwrap_or(why),
+            ("NamesAccepted", "False") => reason = condition.message.clone().unwrap_or(reason),
             _ => {}
         }
     }
-    Some(why)
+    Some(reason)
 }
 
 #[cfg(test)]
@@ -141,7 +149,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(version: Option<&str>) -> CustomResourceDefinition {
+    fn definition(version: Option<&str>) -> CustomResourceDefinition {
         let mut definition = definitions().remove(0);
         let annotations = definition.annotations_mut();
         annotations.remove(ANNOTATION_VERSION);
@@ -150,8 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_newer_definition_is_left_as_it_is() {
-        let kept = |found, ours| newer(&of(found), &of(Some(ours))).is_some();
+    fn only_a_newer_definition_is_kept() {
+        let kept = |found, ours| newer_version(&definition(found), &definition(Some(ours))).is_some();
         assert!(kept(Some("0.10.0"), "0.9.3"));
         assert!(kept(Some("1.0.0"), "1.0.0-rc.1"));
         assert!(!kept(Some("0.9.3"), "0.10.0"));
@@ -168,18 +176,18 @@ mod tests {
     }
 
     #[test]
-    fn served_means_established_and_to_stay() {
+    fn a_definition_is_served_once_established() {
         let with = |conditions| {
-            let mut definition = of(None);
+            let mut definition = definition(None);
             let status = json!({"conditions": conditions, "acceptedNames": {"kind": "", "plural": ""}});
             definition.status = serde_json::from_value(status).unwrap();
             definition
         };
         let established = with(json!([{"type": "Established", "status": "True"}]));
-        assert_eq!(unserved(&established), None);
-        assert!(unserved(&of(None)).is_some());
+        assert_eq!(not_served(&established), None);
+        assert!(not_served(&definition(None)).is_some());
         let taken = json!([{"type": "NamesAccepted", "status": "False", "message": "sbpf is taken"},
             {"type": "Established", "status": "False"}]);
-        assert_eq!(unserved(&with(taken)).as_deref(), Some("sbpf is taken"));
+        assert_eq!(not_served(&with(taken)).as_deref(), Some("sbpf is taken"));
     }
 }

@@ -1,5 +1,6 @@
-//! `summarize`: the writes that make the status say what the nodes say, and that let a deleted BpfProgram go. Pure; comes
-//! after `apply`, so that a status never claims a dispatch that did not happen. The arithmetic is `sockeye_crds::summary`.
+//! Update status: the writes that fold the nodes' reports into the status, and that let a deleted BpfProgram go. IO: none.
+//!
+//! It follows `apply`, so a status never claims a dispatch that did not happen. `sockeye_crds::summary` does the folding.
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{
@@ -7,19 +8,21 @@ use sockeye_crds::{
     summary::{self, Acceptance, Subject},
 };
 
-use crate::{announce, gather::Gathered, step::Step, validate::Validated};
+use crate::{
+    events::transitions::{detached, transitions},
+    reconcile::{gather::Gathered, step::Step, validate::Validated},
+};
 
-/// What is left to write once a plan has been applied; `dispatched` is the revision that agents are to run.
-pub fn summarize(
+/// Plans the writes that follow an applied plan. `dispatched` is the revision that agents run.
+pub fn update_status(
     gathered: &Gathered,
     validated: &Validated,
     dispatched: Option<&BpfRevision>,
     now: Timestamp,
 ) -> Vec<Step> {
-    if gathered.is_to_go() { deletion(gathered, now) } else { presence(gathered, validated, dispatched, now) }
-}
-
-fn presence(gathered: &Gathered, validated: &Validated, dispatched: Option<&BpfRevision>, now: Timestamp) -> Vec<Step> {
+    if gathered.is_finalizing() {
+        return finalize(gathered, now);
+    }
     let intent = &gathered.intent;
     let acceptance = acceptance(validated);
     let subject = Subject {
@@ -27,22 +30,21 @@ fn presence(gathered: &Gathered, validated: &Validated, dispatched: Option<&BpfR
         generation: intent.generation(),
         acceptance: &acceptance,
         dispatched,
-        users: &gathered.users,
+        users: &gathered.borrowers,
     };
-    let status = summary::fold(&subject, &gathered.cluster.views(), &intent.status, now);
+    let status = summary::fold(&subject, &gathered.nodes.views(), &intent.status, now);
     if status == intent.status {
         return vec![];
     }
-    let announcements = announce::changes(&intent.status, &status);
-    let announcements = announcements.into_iter().map(Step::Announce);
-    std::iter::once(Step::WriteStatus(Box::new(status))).chain(announcements).collect()
+    let events = transitions(&intent.status, &status).into_iter().map(Step::PublishEvent);
+    std::iter::once(Step::WriteStatus(Box::new(status))).chain(events).collect()
 }
 
-/// The last status is written before the finalizer goes, since nobody could write it afterwards.
-fn deletion(gathered: &Gathered, now: Timestamp) -> Vec<Step> {
+/// Plans the end of a deletion. The last status is written before the finalizer is removed: afterwards there is no object.
+fn finalize(gathered: &Gathered, now: Timestamp) -> Vec<Step> {
     let intent = &gathered.intent;
-    let Some(index) = intent.finalizer() else { return vec![] };
-    let nodes = gathered.cluster.views();
+    let Some(index) = intent.finalizer_index() else { return vec![] };
+    let nodes = gathered.nodes.views();
     let status = summary::fold_deletion(&intent.program, intent.generation(), &nodes, &intent.status, now);
     let mut steps = vec![];
     if status != intent.status {
@@ -51,7 +53,7 @@ fn deletion(gathered: &Gathered, now: Timestamp) -> Vec<Step> {
     if summary::holders(&intent.program, &nodes).is_empty() {
         steps.push(Step::RemoveFinalizer { index });
         let absent = summary::absent_holders(&intent.program, &nodes);
-        steps.push(Step::Announce(announce::detached(&absent)));
+        steps.push(Step::PublishEvent(detached(&absent)));
     }
     steps
 }

@@ -1,0 +1,213 @@
+//! [`delete_programs`]: deletes all BpfPrograms and waits until they are gone. IO: lists and deletes BpfPrograms.
+
+use std::{fmt, time::Duration};
+
+use kube::{
+    Api, Client, Resource as _, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+    core::DeserializeGuard,
+};
+use sockeye_crds::BpfProgram;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+/// The time between two lists.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// An error names at most this many BpfPrograms, and this many nodes of each.
+const MAX_NAMED: usize = 10;
+
+/// BpfPrograms may still be there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Some BpfPrograms are still there.
+    #[error("still there after {} s: {remaining}", .waited.as_secs())]
+    Remaining {
+        /// Those BpfPrograms.
+        remaining: Remaining,
+        /// The time waited.
+        waited: Duration,
+    },
+    /// A request failed.
+    #[error("{action}: {source} (tried for {} s)", .waited.as_secs())]
+    Request {
+        /// The purpose of the request.
+        action: String,
+        /// The API server's answer.
+        source: kube::Error,
+        /// The time for which it was tried.
+        waited: Duration,
+    },
+}
+
+/// BpfPrograms that are still there, as part of a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    count: usize,
+    /// The first of them.
+    named: Vec<RemainingProgram>,
+}
+
+/// A BpfProgram that is still there, and the nodes where it still runs by its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RemainingProgram {
+    name: String,
+    nodes: Vec<String>,
+    omitted: usize,
+}
+
+/// Deletes all BpfPrograms and waits until they are gone. There are none where the resource does not exist.
+pub async fn delete_programs(client: Client, timeout: Duration) -> Result<(), Error> {
+    let api = Api::all(client);
+    let start = Instant::now();
+    loop {
+        let outcome = delete_all(&api).await;
+        let waited = start.elapsed();
+        match outcome {
+            Ok(0) => return Ok(()),
+            Ok(count) if waited >= timeout => {
+                let listed = first_remaining(&api, count).await;
+                let remaining = listed.map_err(|(action, source)| Error::Request { action, source, waited })?;
+                return Err(Error::Remaining { remaining, waited });
+            }
+            Ok(_) => {}
+            Err((action, source)) if waited >= timeout => return Err(Error::Request { action, source, waited }),
+            Err((action, error)) => warn!(%error, "{action}"),
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// BpfPrograms. One that cannot be read is deleted like the others.
+type Programs = Api<DeserializeGuard<BpfProgram>>;
+
+/// The purpose of a request that failed, and the answer.
+type RequestError = (String, kube::Error);
+
+/// Deletes the BpfPrograms that are not being deleted yet. Returns the number of all.
+async fn delete_all(api: &Programs) -> Result<usize, RequestError> {
+    let mut count = 0;
+    let mut params = ListParams::default();
+    loop {
+        let page = match api.list(&params).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
+            page => page.map_err(|error| ("listing BpfPrograms".to_owned(), error))?,
+        };
+        count += page.items.len();
+        for program in page.items.iter().filter(|program| program.meta().deletion_timestamp.is_none()) {
+            delete(api, &program.name_any()).await?;
+        }
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(count),
+        }
+    }
+}
+
+async fn delete(api: &Programs, name: &str) -> Result<(), RequestError> {
+    match api.delete(name, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err((format!("deleting BpfProgram {name}"), error)),
+        Ok(_) => {
+            info!(name, "deleted");
+            Ok(())
+        }
+    }
+}
+
+/// Reads the first of `count` BpfPrograms with their statuses.
+async fn first_remaining(api: &Programs, count: usize) -> Result<Remaining, RequestError> {
+    let first = ListParams::default().limit(MAX_NAMED as u32);
+    let page = api.list(&first).await.map_err(|error| ("listing BpfPrograms".to_owned(), error))?;
+    Ok(Remaining { count, named: page.items.iter().map(RemainingProgram::new).collect() })
+}
+
+impl RemainingProgram {
+    fn new(program: &DeserializeGuard<BpfProgram>) -> Self {
+        let status = program.0.as_ref().ok().and_then(|program| program.status.as_ref());
+        let placements = status.iter().flat_map(|status| &status.placements);
+        Self {
+            name: program.meta().name.clone().unwrap_or_default(),
+            nodes: placements.map(|placement| placement.node.clone()).collect(),
+            omitted: status.map_or(0, |status| usize::try_from(status.omitted).unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for RemainingProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, nodes, omitted } = self;
+        if nodes.is_empty() {
+            return write!(f, "{name} (no node reports it; is the operator running?)");
+        }
+        let named = &nodes[..nodes.len().min(MAX_NAMED)];
+        write!(f, "{name} (on {}", named.join(", "))?;
+        match nodes.len() - named.len() + omitted {
+            0 => write!(f, ")"),
+            more => write!(f, " and {more} more)"),
+        }
+    }
+}
+
+impl fmt::Display for Remaining {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, named } = self;
+        let plural = if *count == 1 { "" } else { "s" };
+        let named: Vec<String> = named.iter().map(RemainingProgram::to_string).collect();
+        write!(f, "{count} BpfProgram{plural}: {}", named.join("; "))?;
+        match count.saturating_sub(named.len()) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn program(name: &str, status: Value) -> Value {
+        json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": name},
+            "spec": {"bytecode": {"inline": ""}, "programs": []}, "status": status})
+    }
+
+    fn placed_on(nodes: &[&str]) -> Value {
+        let placements: Vec<Value> = nodes.iter().map(|node| json!({"node": node})).collect();
+        json!({"observedGeneration": 1, "placements": placements})
+    }
+
+    fn remaining_program(value: Value) -> RemainingProgram {
+        RemainingProgram::new(&serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn an_error_names_the_remaining_programs_with_their_nodes() {
+        let named = vec![
+            remaining_program(program("a", placed_on(&["node-1", "node-2"]))),
+            remaining_program(program("b", placed_on(&[]))),
+        ];
+        let error = Error::Remaining { remaining: Remaining { count: 2, named }, waited: Duration::from_secs(120) };
+        assert_eq!(
+            error.to_string(),
+            "still there after 120 s: 2 BpfPrograms: a (on node-1, node-2); \
+             b (no node reports it; is the operator running?)"
+        );
+    }
+
+    #[test]
+    fn an_error_counts_the_programs_and_nodes_that_it_does_not_name() {
+        let nodes: Vec<String> = (0..12).map(|n| format!("n{n}")).collect();
+        let named = vec![RemainingProgram { name: "a".into(), nodes, omitted: 3 }; MAX_NAMED];
+        let text = Remaining { count: 12, named }.to_string();
+        assert!(text.starts_with("12 BpfPrograms: a (on n0, n1,") && text.contains("n9 and 5 more)"), "{text}");
+        assert!(text.ends_with("; and 2 more"), "{text}");
+    }
+
+    #[test]
+    fn an_unreadable_program_is_named_without_nodes() {
+        let broken = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": "a"}});
+        assert_eq!(remaining_program(broken), RemainingProgram { name: "a".into(), nodes: vec![], omitted: 0 });
+    }
+}

@@ -1,0 +1,149 @@
+//! [`Controller`]: the loop that reconciles BpfPrograms, a few at a time and each once at a time.
+//!
+//! The watches trigger it, the [`queue`] decides when each BpfProgram is due, and now and then it calls
+//! [`collect_garbage`](mod@collect_garbage). A reconciliation that panics counts as failed, so one object cannot stop the
+//! operator for the others.
+
+pub mod collect_garbage;
+pub mod queue;
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use sockeye_crds::revision::ProgramRef;
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    task::{Id, JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+use tracing::{error, warn};
+
+use crate::{
+    config::Config,
+    controller::{collect_garbage::collect_garbage, queue::Queue},
+    health::{Health, STUCK_AFTER},
+    reconcile::{Context, Outcome, cache::ProgramCache, reconcile},
+    watch::trigger::{Pace, Trigger},
+};
+
+/// The loop runs at least this often, and collects garbage.
+const LOOP_INTERVAL: Duration = Duration::from_secs(STUCK_AFTER.as_secs() / 2);
+
+/// All watches ended, so nothing will trigger a reconciliation any more.
+#[derive(Debug, thiserror::Error)]
+#[error("all watches ended")]
+pub struct WatchesEnded;
+
+/// The loop.
+pub struct Controller {
+    context: Arc<Context>,
+    config: Config,
+    health: Health,
+    queue: Queue,
+    caches: HashMap<String, ProgramCache>,
+    running: JoinSet<(ProgramCache, Outcome)>,
+    names: HashMap<Id, String>,
+}
+
+impl Controller {
+    /// Creates a loop.
+    pub fn new(context: Context, config: Config, health: Health) -> Self {
+        let queue = Queue::new(config.resync);
+        let (caches, running, names) = (HashMap::new(), JoinSet::new(), HashMap::new());
+        Self { context: Arc::new(context), config, health, queue, caches, running, names }
+    }
+
+    /// Runs until the watches end. The stores must be ready.
+    pub async fn run(mut self, mut triggers: UnboundedReceiver<Trigger>) -> Result<Infallible, WatchesEnded> {
+        self.trigger(Trigger::All);
+        let mut next_collection = Instant::now() + LOOP_INTERVAL;
+        loop {
+            self.health.beat();
+            self.start_due();
+            let now = Instant::now();
+            let has_room = self.running.len() < self.config.concurrency;
+            let due = self.queue.next_due().filter(|_| has_room);
+            let wake = due.map_or(next_collection, |due| due.min(next_collection));
+            tokio::select! {
+                trigger = triggers.recv() => {
+                    self.trigger(trigger.ok_or(WatchesEnded)?);
+                    // Take a burst together.
+                    while let Ok(trigger) = triggers.try_recv() {
+                        self.trigger(trigger);
+                    }
+                }
+                Some(joined) = self.running.join_next_with_id() => self.finish(joined),
+                () = sleep(wake.saturating_duration_since(now)) => {
+                    if Instant::now() >= next_collection {
+                        self.collect_garbage().await;
+                        next_collection = Instant::now() + LOOP_INTERVAL;
+                    }
+                }
+            }
+        }
+    }
+
+    fn trigger(&mut self, trigger: Trigger) {
+        let stores = &self.context.reader.stores;
+        let (names, pace) = match trigger {
+            Trigger::Nothing => return,
+            Trigger::All => (stores.program_names(), Pace::Paced),
+            Trigger::Programs(names, pace) => (names.into_iter().collect(), pace),
+            Trigger::ConfigMap(name) => (stores.programs_with_bytes_in(&name), Pace::Immediate),
+        };
+        let (interval, now) = (reconcile_interval(stores.nodes.len()), Instant::now());
+        for name in names {
+            self.queue.trigger(&name, pace, interval, now);
+        }
+    }
+
+    fn start_due(&mut self) {
+        while self.running.len() < self.config.concurrency {
+            let Some(name) = self.queue.start(Instant::now()) else { return };
+            let mut cache = self.caches.remove(&name).unwrap_or_default();
+            let (context, program) = (Arc::clone(&self.context), name.clone());
+            let task = self.running.spawn(async move {
+                let outcome = reconcile(&context, &program, &mut cache).await;
+                (cache, outcome)
+            });
+            self.names.insert(task.id(), name);
+        }
+    }
+
+    fn finish(&mut self, joined: Result<(Id, (ProgramCache, Outcome)), JoinError>) {
+        let (id, cache, outcome) = match joined {
+            Ok((id, (cache, outcome))) => (id, cache, outcome),
+            Err(panic) => {
+                error!(%panic, "a reconciliation panicked");
+                (panic.id(), ProgramCache::default(), Outcome::Failed)
+            }
+        };
+        let Some(name) = self.names.remove(&id) else { return };
+        self.queue.finish(&name, outcome, Instant::now());
+        if outcome != Outcome::Gone {
+            self.caches.insert(name, cache);
+        }
+    }
+
+    async fn collect_garbage(&self) {
+        let Context { reader, writer } = &*self.context;
+        let steps = collect_garbage(&reader.stores, self.config.bytes_grace, Timestamp::now());
+        // Stored bytes belong to no BpfProgram.
+        match timeout(LOOP_INTERVAL / 2, writer.apply(&ProgramRef::default(), steps)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%error, "cannot delete unused bytes; retrying later"),
+            Err(_) => warn!("deleting unused bytes takes too long; retrying later"),
+        }
+    }
+}
+
+/// Returns the least time between two paced reconciliations of a BpfProgram. During a rollout every node's report triggers
+/// one, and a reconciliation takes microseconds per node. The [`throttle`](crate::reconcile::throttle) bounds status writes.
+fn reconcile_interval(nodes: usize) -> Duration {
+    Duration::from_micros(200 * nodes as u64)
+}

@@ -1,0 +1,31 @@
+//! Kubernetes Events about a BpfProgram. [`transitions`] and [`drift`] decide which ones, without IO; [`publisher`] writes
+//! them.
+
+pub mod drift;
+pub mod publisher;
+pub mod transitions;
+
+/// An Event names at most this many nodes.
+const MAX_NAMED_NODES: usize = 5;
+
+/// An Event to publish about a BpfProgram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramEvent {
+    /// Whether the Event is a Warning.
+    pub is_warning: bool,
+    /// The reason, in CamelCase.
+    pub reason: String,
+    /// What the operator did or saw.
+    pub action: &'static str,
+    /// The message.
+    pub note: String,
+}
+
+/// Lists nodes as part of a sentence: the first few names, then the number of the others.
+fn list_nodes(nodes: &[&str]) -> String {
+    let names = nodes[..nodes.len().min(MAX_NAMED_NODES)].join(", ");
+    match nodes.len().saturating_sub(MAX_NAMED_NODES) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
+}

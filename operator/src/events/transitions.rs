@@ -1,0 +1,183 @@
+//! Events about a change of status. IO: none.
+//!
+//! They follow from the old and the new status alone, so a restarted operator publishes none twice.
+
+use std::collections::BTreeSet;
+
+use sockeye_crds::{
+    BpfProgramStatus, Condition, ConditionType, Reason,
+    condition::{self, Status},
+    summary,
+};
+
+use crate::events::{ProgramEvent, list_nodes};
+
+/// Returns the Events for a change from `old` to `new`. A condition's transition is one, a new message is not; but a node
+/// that begins to fail is one.
+pub fn transitions(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<ProgramEvent> {
+    let pair =
+        |type_| Pair { old: condition::find(&old.conditions, type_), new: condition::find(&new.conditions, type_) };
+    let revision = |status: &BpfProgramStatus| status.dispatch.as_ref().map(|dispatch| dispatch.revision.clone());
+    let events = [
+        accepted(pair(ConditionType::Accepted), revision(old) != revision(new)),
+        attached(pair(ConditionType::Attached), has_new_failing_node(old, new)),
+        in_use(pair(ConditionType::Ready)),
+    ];
+    events.into_iter().flatten().collect()
+}
+
+/// Returns the Event for the end of a deletion: no live node runs the BpfProgram. The `absent` nodes, which are not live,
+/// ran it when they last reported.
+pub fn detached(absent: &[&str]) -> ProgramEvent {
+    let note = match absent {
+        [] => "no live node holds it any more".to_owned(),
+        absent => format!(
+            "no live node holds it any more; not live, and holding it by their last word: {}; there it is removed once \
+             sockeye's agent is back",
+            list_nodes(absent)
+        ),
+    };
+    ProgramEvent { is_warning: !absent.is_empty(), reason: "Detached".to_owned(), action: "Delete", note }
+}
+
+/// One condition before and after.
+struct Pair<'a> {
+    old: Option<&'a Condition>,
+    new: Option<&'a Condition>,
+}
+
+fn accepted(Pair { old, new }: Pair<'_>, is_new_revision: bool) -> Option<ProgramEvent> {
+    let new = new?;
+    let is_event = match new.status {
+        Status::True => is_new_revision || old.is_none_or(|old| old.status != new.status),
+        // Every rejected edit is an Event, even if it fails as the one before.
+        Status::False | Status::Unknown => {
+            old.is_none_or(|old| outcome(old) != outcome(new) || old.observed_generation != new.observed_generation)
+        }
+    };
+    is_event.then(|| event(new, "Validate", new.status != Status::True))
+}
+
+fn attached(Pair { old, new }: Pair<'_>, has_new_failing_node: bool) -> Option<ProgramEvent> {
+    let new = new?;
+    let is_in_progress = matches!(new.reason, Reason::Progressing | Reason::NotDispatched);
+    let is_transition = old.is_none_or(|old| outcome(old) != outcome(new));
+    let is_as_intended = new.status == Status::True || new.reason == Reason::Suspended;
+    // A user seldom wants a BpfProgram that is Ready and runs nowhere.
+    let is_warning = !is_as_intended || new.reason == Reason::NoNodeSelected;
+    ((is_transition || has_new_failing_node) && !is_in_progress).then(|| event(new, "Attach", is_warning))
+}
+
+/// Reports whether a node that the condition's message quotes began to fail. The message quotes only the first failing
+/// nodes, which bounds the Events of a failure that spreads.
+fn has_new_failing_node(old: &BpfProgramStatus, new: &BpfProgramStatus) -> bool {
+    let before: BTreeSet<&str> = failing_nodes(old).collect();
+    failing_nodes(new).take(summary::MAX_QUOTED).any(|node| !before.contains(node))
+}
+
+/// Lists the failing nodes among the placements, where they come first.
+fn failing_nodes(status: &BpfProgramStatus) -> impl Iterator<Item = &str> {
+    let failed = usize::try_from(status.nodes.failed).unwrap_or_default();
+    status.placements.iter().take(failed).map(|placement| placement.node.as_str())
+}
+
+/// Returns an Event whenever the BpfPrograms that a deletion waits for change.
+fn in_use(Pair { old, new }: Pair<'_>) -> Option<ProgramEvent> {
+    let new = new.filter(|new| new.reason == Reason::InUse)?;
+    old.is_none_or(|old| old.message != new.message).then(|| event(new, "Delete", true))
+}
+
+fn outcome(condition: &Condition) -> (Status, Reason) {
+    (condition.status, condition.reason)
+}
+
+fn event(condition: &Condition, action: &'static str, is_warning: bool) -> ProgramEvent {
+    ProgramEvent { is_warning, reason: condition.reason.as_str(), action, note: condition.message.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+    use sockeye_crds::program::{Dispatch, Placement};
+
+    use super::*;
+
+    fn condition(type_: ConditionType, status: Status, reason: Reason, generation: i64) -> Condition {
+        let last_transition_time = Time(Timestamp::UNIX_EPOCH);
+        Condition {
+            type_,
+            status,
+            observed_generation: generation,
+            last_transition_time,
+            reason,
+            message: "words".into(),
+        }
+    }
+
+    fn status(accepted: (Status, Reason, i64), attached: (Status, Reason), revision: Option<&str>) -> BpfProgramStatus {
+        BpfProgramStatus {
+            dispatch: revision.map(|name| Dispatch { revision: name.into(), ..Dispatch::default() }),
+            conditions: vec![
+                condition(ConditionType::Accepted, accepted.0, accepted.1, accepted.2),
+                condition(ConditionType::Attached, attached.0, attached.1, accepted.2),
+            ],
+            ..BpfProgramStatus::default()
+        }
+    }
+
+    fn reasons(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<(String, bool)> {
+        transitions(old, new).into_iter().map(|event| (event.reason, event.is_warning)).collect()
+    }
+
+    const ACCEPTED: (Status, Reason, i64) = (Status::True, Reason::Dispatched, 1);
+    const PROGRESSING: (Status, Reason) = (Status::False, Reason::Progressing);
+    const IN_EFFECT: (Status, Reason) = (Status::True, Reason::InEffect);
+
+    #[test]
+    fn a_rollout_is_two_events() {
+        let dispatched = status(ACCEPTED, PROGRESSING, Some("r1"));
+        let complete = status(ACCEPTED, IN_EFFECT, Some("r1"));
+        assert_eq!(reasons(&BpfProgramStatus::default(), &dispatched), [("Dispatched".to_owned(), false)]);
+        assert_eq!(reasons(&dispatched, &complete), [("InEffect".to_owned(), false)]);
+        assert_eq!(reasons(&complete, &complete), []);
+    }
+
+    #[test]
+    fn every_rejected_edit_is_one_event() {
+        let good = status(ACCEPTED, IN_EFFECT, Some("r1"));
+        let rejected = |generation| status((Status::False, Reason::NoSuchMap, generation), IN_EFFECT, Some("r1"));
+        assert_eq!(reasons(&good, &rejected(2)), [("NoSuchMap".to_owned(), true)]);
+        assert_eq!(reasons(&rejected(2), &rejected(2)), []);
+        assert_eq!(reasons(&rejected(2), &rejected(3)), [("NoSuchMap".to_owned(), true)]);
+    }
+
+    #[test]
+    fn the_last_event_of_a_deletion_names_the_nodes_that_still_run_the_program() {
+        let everywhere = detached(&[]);
+        assert_eq!((everywhere.is_warning, &*everywhere.note), (false, "no live node holds it any more"));
+        let elsewhere = detached(&["n0", "n1", "n2", "n3", "n4", "n5"]);
+        assert!(elsewhere.is_warning && elsewhere.note.contains(": n0, n1, n2, n3, n4 and 1 more;"), "{elsewhere:?}");
+    }
+
+    #[test]
+    fn a_quoted_node_that_begins_to_fail_is_an_event() {
+        let failing_on = |nodes: &[&str]| {
+            let placement = |node: &&str| Placement { node: (*node).to_owned(), ..Placement::default() };
+            let mut status = status(ACCEPTED, (Status::False, Reason::LoadFailed), Some("r1"));
+            status.nodes.failed = nodes.len() as i64;
+            status.placements = nodes.iter().chain(&["good"]).map(placement).collect();
+            status
+        };
+        let is_event = |old: &[&str], new: &[&str]| !reasons(&failing_on(old), &failing_on(new)).is_empty();
+        assert!(is_event(&["n1"], &["n1", "n2"]) && is_event(&["n1"], &["n2"]));
+        assert!(!is_event(&["n1", "n2"], &["n2"]) && !is_event(&["n1"], &["n1"]));
+        assert!(!is_event(&["n1", "n2", "n3"], &["n1", "n2", "n3", "n4"]), "n4 is not quoted");
+        assert!(is_event(&["n2", "n3", "n4"], &["n1", "n2", "n3", "n4"]));
+    }
+
+    #[test]
+    fn running_nowhere_is_a_warning() {
+        let nowhere = status(ACCEPTED, (Status::True, Reason::NoNodeSelected), Some("r1"));
+        assert_eq!(reasons(&status(ACCEPTED, IN_EFFECT, Some("r1")), &nowhere), [("NoNodeSelected".to_owned(), true)]);
+    }
+}

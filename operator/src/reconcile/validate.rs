@@ -1,0 +1,210 @@
+//! Validate: checks the latest spec and its bytes. IO: none.
+//!
+//! Reading an ELF object is CPU work on bytes that a stranger wrote. It runs on a blocking thread, where a panic in a parser
+//! ends that check alone.
+
+use std::{borrow::Cow, mem, sync::Arc};
+
+use sockeye_crds::Refusal;
+use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, condition, program};
+use sockeye_ebpf::Accepted;
+use tokio::task::spawn_blocking;
+
+use crate::reconcile::{
+    bytecode::GatheredBytecode,
+    cache::{CheckInput, CheckResult, ProgramCache},
+    gather::Gathered,
+    intent::Intent,
+};
+
+/// The check did not run. A spec that is not accepted is no error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process ends.
+    #[error("the check was cancelled")]
+    Cancelled,
+}
+
+/// The latest spec, checked.
+#[derive(Clone, Debug)]
+pub struct Validated {
+    /// The outcome.
+    pub outcome: CheckOutcome,
+    /// The bytes, if they were read: only then can they be stored.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// The outcome of the check.
+#[derive(Clone, Debug)]
+pub enum CheckOutcome {
+    /// The spec was checked, now or earlier.
+    Checked(Arc<CheckResult>),
+    /// This generation was accepted and dispatched earlier. Its bytes are no longer where they came from, which changes
+    /// nothing.
+    AcceptedEarlier,
+    /// The spec cannot be checked, or not be dispatched.
+    Rejected(Refusal),
+}
+
+impl Validated {
+    /// Returns the accepted spec.
+    pub fn accepted(&self) -> Option<&Accepted> {
+        match &self.outcome {
+            CheckOutcome::Checked(result) => result.as_ref().as_ref().ok(),
+            CheckOutcome::AcceptedEarlier | CheckOutcome::Rejected(_) => None,
+        }
+    }
+
+    /// Returns the reason why the spec is not accepted.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.outcome {
+            CheckOutcome::Checked(result) => result.as_ref().as_ref().err(),
+            CheckOutcome::Rejected(refusal) => Some(refusal),
+            CheckOutcome::AcceptedEarlier => None,
+        }
+    }
+}
+
+/// Checks the latest spec, and caches the result.
+pub async fn validate(gathered: &mut Gathered, cache: &mut ProgramCache) -> Result<Validated, Error> {
+    let bytecode = mem::replace(&mut gathered.bytecode, GatheredBytecode::Checked);
+    let intent = &gathered.intent;
+    let (input, fetched) = match bytecode {
+        GatheredBytecode::Checked => return Ok(cached(cache)),
+        GatheredBytecode::Unavailable(refusal) => {
+            let is_accepted = was_accepted(intent, &refusal);
+            let outcome = if is_accepted { CheckOutcome::AcceptedEarlier } else { CheckOutcome::Rejected(refusal) };
+            return Ok(Validated { outcome, bytes: None });
+        }
+        GatheredBytecode::InSpec(input) => (input, None),
+        GatheredBytecode::Fetched(input, bytes) => (input, Some(bytes)),
+    };
+    let object = Arc::clone(&intent.object);
+    let check = move || match &object.0 {
+        Ok(program) => check(&program.spec, fetched),
+        Err(invalid) => (Err(Refusal { reason: Reason::InvalidSpec, message: invalid.error.clone() }), None),
+    };
+    let (result, bytes) = run_check(check).await?;
+    Ok(Validated { outcome: CheckOutcome::Checked(store(cache, input, result)), bytes })
+}
+
+/// The result of a check, and the bytes if it accepted them.
+type Checked = (CheckResult, Option<Vec<u8>>);
+
+/// Runs a check on a blocking thread. One that panics rejects the spec.
+async fn run_check(check: impl FnOnce() -> Checked + Send + 'static) -> Result<Checked, Error> {
+    match spawn_blocking(check).await {
+        Ok(checked) => Ok(checked),
+        Err(error) if error.is_panic() => Ok((Err(parser_panicked()), None)),
+        Err(_) => Err(Error::Cancelled),
+    }
+}
+
+fn store(cache: &mut ProgramCache, input: CheckInput, result: CheckResult) -> Arc<CheckResult> {
+    let result = Arc::new(result);
+    cache.check = Some((input, Arc::clone(&result)));
+    result
+}
+
+fn cached(cache: &ProgramCache) -> Validated {
+    let outcome = match &cache.check {
+        Some((_, result)) => CheckOutcome::Checked(Arc::clone(result)),
+        None => CheckOutcome::AcceptedEarlier,
+    };
+    Validated { outcome, bytes: None }
+}
+
+fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> Checked {
+    let bytes = match fetched.map_or_else(|| bytes_in_spec(&spec.bytecode), Ok) {
+        Ok(bytes) => bytes,
+        Err(refusal) => return (Err(refusal), None),
+    };
+    match sockeye_ebpf::check(spec, &bytes) {
+        Ok(accepted) => (Ok(accepted), Some(bytes)),
+        Err(refusal) => (Err(refusal), None),
+    }
+}
+
+fn bytes_in_spec(bytecode: &program::Bytecode) -> Result<Vec<u8>, Refusal> {
+    let not_read = || {
+        let message = "spec.bytecode.configMap has not been read".to_owned();
+        Refusal { reason: Reason::BytecodeUnavailable, message }
+    };
+    sockeye_ebpf::check::embedded_bytes(bytecode)?.map(Cow::into_owned).ok_or_else(not_read)
+}
+
+fn parser_panicked() -> Refusal {
+    let message = "the bytes are no object that sockeye can read: its reader gave up; please report them".to_owned();
+    Refusal { reason: Reason::InvalidObject, message }
+}
+
+/// Reports whether this generation was accepted earlier, so that only the source of its bytes is missing.
+fn was_accepted(intent: &Intent, refusal: &Refusal) -> bool {
+    let accepted = condition::find(&intent.status.conditions, ConditionType::Accepted);
+    refusal.reason == Reason::BytecodeUnavailable
+        && intent.status.dispatch.is_some()
+        && accepted.is_some_and(|accepted| {
+            accepted.status == condition::Status::True && accepted.observed_generation == intent.generation()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusal(spec: serde_json::Value, bytes: Option<&[u8]>) -> Refusal {
+        let spec: BpfProgramSpec = serde_json::from_value(spec).unwrap();
+        check(&spec, bytes.map(<[u8]>::to_vec)).0.unwrap_err()
+    }
+
+    #[test]
+    fn a_rejection_names_the_field() {
+        let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+        let config_map = json!({"configMap": {"name": "n", "key": "k"}});
+        let selector = json!({"matchExpressions": [{"key": "disk", "operator": "Near"}]});
+        for (spec, bytes, reason, field) in [
+            (json!({"bytecode": {}, "programs": programs}), None, Reason::InvalidSpec, "spec.bytecode"),
+            (
+                json!({"bytecode": {"inline": "!"}, "programs": programs}),
+                None,
+                Reason::InvalidSpec,
+                "spec.bytecode.inline",
+            ),
+            (
+                json!({"bytecode": config_map, "programs": programs}),
+                Some(&b"text"[..]),
+                Reason::InvalidObject,
+                "spec.bytecode",
+            ),
+            (
+                json!({"bytecode": config_map, "programs": programs, "nodeSelector": selector}),
+                Some(&b""[..]),
+                Reason::InvalidSpec,
+                "spec.nodeSelector",
+            ),
+        ] {
+            let refusal = refusal(spec, bytes);
+            assert_eq!(refusal.reason, reason, "{}", refusal.message);
+            assert!(refusal.message.starts_with(field), "{}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn the_operator_has_the_bytes_of_a_builtin() {
+        let programs = json!([{"name": "measure", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+        let spec = serde_json::from_value(json!({"bytecode": {"builtin": "tcp-rtt"}, "programs": programs})).unwrap();
+        let (result, bytes) = check(&spec, None);
+        let bytes = bytes.unwrap();
+        assert_eq!(bytes, sockeye_ebpf::programs::builtin(sockeye_crds::Builtin::TcpRtt));
+        assert_eq!(result.unwrap().digest, sockeye_crds::names::digest(&bytes));
+    }
+
+    #[tokio::test]
+    async fn a_check_that_panics_rejects_the_spec() {
+        let (result, bytes) = run_check(|| panic!("a parser gave up")).await.unwrap();
+        assert_eq!(result.unwrap_err().reason, Reason::InvalidObject);
+        assert_eq!(bytes, None);
+    }
+}

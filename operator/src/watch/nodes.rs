@@ -1,0 +1,228 @@
+//! [`Nodes`]: every node with its agent's report, from which a BpfProgram's status is folded. IO: none.
+//!
+//! [`PartialNode`] and [`PartialPod`] are the few fields of Nodes and Pods that liveness depends on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use k8s_openapi::{
+    api::core::v1::{Node, Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Resource, ResourceExt as _, core::DeserializeGuard};
+use serde::Deserialize;
+use sockeye_crds::{
+    BpfNode, BpfNodeStatus,
+    revision::ProgramRef,
+    summary::{Liveness, NodeView},
+};
+
+/// A Node, without its images, addresses and capacities.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "Node")]
+pub struct PartialNode {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    status: PartialStatus,
+}
+
+/// A Pod, without its containers.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "Pod")]
+pub struct PartialPod {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: PartialPodSpec,
+    #[serde(default)]
+    status: PartialStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct PartialStatus {
+    #[serde(default)]
+    conditions: Vec<PartialCondition>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PartialCondition {
+    #[serde(rename = "type")]
+    type_: String,
+    status: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PartialPodSpec {
+    node_name: Option<String>,
+}
+
+impl PartialStatus {
+    fn is_ready(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    }
+}
+
+impl PartialNode {
+    /// Reports whether the Node is Ready.
+    pub fn is_ready(&self) -> bool {
+        self.status.is_ready()
+    }
+}
+
+impl PartialPod {
+    /// Returns the name of the pod's node.
+    pub fn node_name(&self) -> Option<&str> {
+        self.spec.node_name.as_deref()
+    }
+
+    /// Reports whether the pod is Ready and is not being deleted.
+    pub fn is_ready(&self) -> bool {
+        self.metadata.deletion_timestamp.is_none() && self.status.is_ready()
+    }
+}
+
+/// An agent's report. One that cannot be read counts as none: the agent's own work does not depend on it.
+pub type Report = Arc<DeserializeGuard<BpfNode>>;
+
+/// Every node, with its agent's latest report.
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    nodes: Vec<ReportingNode>,
+    /// Reports without a Node. The Node may come back, and what runs there with it.
+    orphaned_reports: Vec<Report>,
+}
+
+#[derive(Clone, Debug)]
+struct ReportingNode {
+    node: Arc<PartialNode>,
+    liveness: Liveness,
+    report: Option<Report>,
+}
+
+impl Nodes {
+    /// Joins Nodes, agents' Pods and reports by the Node's name.
+    pub fn new(
+        nodes: impl IntoIterator<Item = Arc<PartialNode>>,
+        pods: impl IntoIterator<Item = Arc<PartialPod>>,
+        reports: impl IntoIterator<Item = Report>,
+    ) -> Self {
+        let mut has_ready_agent: BTreeMap<String, bool> = BTreeMap::new();
+        for pod in pods {
+            if let Some(node) = pod.node_name() {
+                *has_ready_agent.entry(node.to_owned()).or_default() |= pod.is_ready();
+            }
+        }
+        let mut reports: BTreeMap<String, Report> =
+            reports.into_iter().map(|report| (report.name_any(), report)).collect();
+        let join = |node: Arc<PartialNode>| {
+            let name = node.name_any();
+            let liveness = liveness(node.is_ready(), has_ready_agent.get(&name).copied());
+            let report = reports.remove(&name).filter(|report| is_owned_by(report, &node));
+            ReportingNode { node, liveness, report }
+        };
+        let nodes = nodes.into_iter().map(join).collect();
+        Self { nodes, orphaned_reports: reports.into_values().collect() }
+    }
+
+    /// Returns the number of Nodes.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Reports whether there is no Node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Returns the revisions of a BpfProgram that any node reports, live or not.
+    pub fn running_revisions(&self, program: &ProgramRef) -> BTreeSet<String> {
+        let reports = self.nodes.iter().filter_map(|node| node.report.as_ref()).chain(&self.orphaned_reports);
+        let entries = reports.filter_map(|report| status(report)).flat_map(|status| &status.programs);
+        entries.filter(|held| held.uid == program.uid).filter_map(|held| held.revision.clone()).collect()
+    }
+
+    /// Returns the nodes as `sockeye_crds::summary` needs them.
+    pub fn views(&self) -> Vec<NodeView<'_>> {
+        self.nodes.iter().map(ReportingNode::view).collect()
+    }
+}
+
+impl ReportingNode {
+    fn view(&self) -> NodeView<'_> {
+        let Self { node, liveness, report } = self;
+        NodeView {
+            name: node.metadata.name.as_deref().unwrap_or_default(),
+            labels: node.labels(),
+            liveness: *liveness,
+            report: report.as_ref().and_then(|report| status(report)),
+        }
+    }
+}
+
+fn status(report: &DeserializeGuard<BpfNode>) -> Option<&BpfNodeStatus> {
+    report.0.as_ref().ok().and_then(|report| report.status.as_ref())
+}
+
+/// Decides whether a node's report is current. `has_ready_agent` is absent where the node has no agent's pod.
+fn liveness(is_node_ready: bool, has_ready_agent: Option<bool>) -> Liveness {
+    match (is_node_ready, has_ready_agent) {
+        (true, Some(true)) => Liveness::Live,
+        (true, None) => Liveness::WithoutAgent,
+        (false, _) | (true, Some(false)) => Liveness::Unknown,
+    }
+}
+
+/// Reports whether a report is about this Node. An earlier Node of the same name may own it.
+fn is_owned_by(report: &DeserializeGuard<BpfNode>, node: &PartialNode) -> bool {
+    let mut owners = report.owner_references().iter().filter(|owner| owner.kind == "Node");
+    owners.all(|owner| Some(&owner.uid) == node.metadata.uid.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node(ready: &str) -> Arc<PartialNode> {
+        let conditions = json!([{"type": "Ready", "status": ready}]);
+        let node = json!({"metadata": {"name": "a", "uid": "1"}, "status": {"conditions": conditions, "images": []}});
+        Arc::new(serde_json::from_value(node).unwrap())
+    }
+
+    fn pod(ready: &str) -> Arc<PartialPod> {
+        let conditions = json!([{"type": "Ready", "status": ready}]);
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "a", "containers": []},
+            "status": {"conditions": conditions}});
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    fn report(owner: &str) -> Report {
+        let owners = json!([{"apiVersion": "v1", "kind": "Node", "name": "a", "uid": owner}]);
+        let report = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "spec": {},
+            "metadata": {"name": "a", "ownerReferences": owners}, "status": {}});
+        Arc::new(serde_json::from_value(report).unwrap())
+    }
+
+    #[test]
+    fn a_node_is_live_if_it_and_its_agent_are_ready() {
+        let liveness = |node: &str, pods: &[&str]| {
+            let nodes = Nodes::new([self::node(node)], pods.iter().map(|ready| pod(ready)), []);
+            nodes.views()[0].liveness
+        };
+        assert_eq!(liveness("True", &["True"]), Liveness::Live);
+        assert_eq!(liveness("True", &["False", "True"]), Liveness::Live, "the old pod may still be terminating");
+        assert_eq!(liveness("True", &["False"]), Liveness::Unknown);
+        assert_eq!(liveness("Unknown", &["True"]), Liveness::Unknown);
+        assert_eq!(liveness("False", &[]), Liveness::Unknown);
+        assert_eq!(liveness("True", &[]), Liveness::WithoutAgent);
+    }
+
+    #[test]
+    fn a_report_about_an_earlier_node_of_the_same_name_is_ignored() {
+        let has_report = |owner| Nodes::new([node("True")], [], [report(owner)]).views()[0].report.is_some();
+        assert!(has_report("1"));
+        assert!(!has_report("0"));
+    }
+}
