@@ -1,4 +1,6 @@
 //! [`delete_programs`]: deletes all BpfPrograms and waits until they are gone. IO: lists and deletes BpfPrograms.
+//!
+//! The lists it waits by have metadata alone. A BpfProgram with its bytes and status may have a megabyte.
 
 use std::{fmt, time::Duration};
 
@@ -13,6 +15,9 @@ use tracing::{info, warn};
 
 /// The time between two lists.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The number of BpfPrograms in a page of a list.
+const PAGE_SIZE: u32 = 50;
 
 /// An error names at most this many BpfPrograms, and this many nodes of each.
 const MAX_NAMED: usize = 10;
@@ -87,14 +92,14 @@ type RequestError = (String, kube::Error);
 /// Deletes the BpfPrograms that are not being deleted yet. Returns the number of all.
 async fn delete_all(api: &Programs) -> Result<usize, RequestError> {
     let mut count = 0;
-    let mut params = ListParams::default();
+    let mut params = ListParams::default().limit(PAGE_SIZE);
     loop {
-        let page = match api.list(&params).await {
+        let page = match api.list_metadata(&params).await {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
             page => page.map_err(|error| ("listing BpfPrograms".to_owned(), error))?,
         };
         count += page.items.len();
-        for program in page.items.iter().filter(|program| program.meta().deletion_timestamp.is_none()) {
+        for program in page.items.iter().filter(|program| program.metadata.deletion_timestamp.is_none()) {
             delete(api, &program.name_any()).await?;
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -164,7 +169,12 @@ impl fmt::Display for Remaining {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::{Request, Response, header::ACCEPT};
+    use kube::client::Body;
     use serde_json::{Value, json};
+    use tower::util::service_fn;
 
     use super::*;
 
@@ -176,6 +186,46 @@ mod tests {
     fn placed_on(nodes: &[&str]) -> Value {
         let placements: Vec<Value> = nodes.iter().map(|node| json!({"node": node})).collect();
         json!({"observedGeneration": 1, "placements": placements})
+    }
+
+    /// Deletes BpfPrograms that never go away. Returns the error, and the list requests as `metadata` or `objects`, with
+    /// their queries.
+    async fn delete_for_two_seconds(programs: Vec<Value>) -> (String, Vec<(&'static str, String)>) {
+        let lists = Arc::new(Mutex::new(Vec::new()));
+        let service = service_fn({
+            let lists = Arc::clone(&lists);
+            move |request: Request<Body>| {
+                let is_list = request.uri().path().ends_with("/bpfprograms") && request.method() == "GET";
+                let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+                let is_metadata = accept.contains("PartialObjectMetadataList");
+                if is_list {
+                    let query = request.uri().query().unwrap_or_default().to_owned();
+                    lists.lock().unwrap().push((if is_metadata { "metadata" } else { "objects" }, query));
+                }
+                let kind = if is_metadata { "PartialObjectMetadataList" } else { "BpfProgramList" };
+                let body = if is_list {
+                    json!({"apiVersion": "v1", "kind": kind, "metadata": {}, "items": programs})
+                } else {
+                    json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+                };
+                async move { Response::builder().body(Body::from(body.to_string().into_bytes())) }
+            }
+        });
+        let error = delete_programs(Client::new(service, "default"), Duration::from_secs(2)).await.unwrap_err();
+        let lists = lists.lock().unwrap().clone();
+        (error.to_string(), lists)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lists_in_the_loop_have_metadata_alone_and_pages_and_only_the_last_one_has_a_few_objects() {
+        let programs = vec![program("a", placed_on(&["node-1"])), program("b", Value::Null)];
+        let (error, lists) = delete_for_two_seconds(programs).await;
+        let expected = "2 BpfPrograms: a (on node-1); b (no node reports it; is the operator running?)";
+        assert!(error.ends_with(expected), "{error}");
+        let (last, polls) = lists.split_last().unwrap();
+        assert!(polls.len() >= 4, "{lists:?}");
+        assert!(polls.iter().all(|(what, query)| *what == "metadata" && query.contains("limit=50")), "{lists:?}");
+        assert!(last.0 == "objects" && last.1.contains("limit=10"), "{lists:?}");
     }
 
     fn remaining_program(value: Value) -> RemainingProgram {
