@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::DeserializeGuard;
 use sockeye_crds::{BpfRevision, names};
 
@@ -41,11 +41,14 @@ fn named_config_maps<'a>(
 }
 
 /// Reports whether the operator created a ConfigMap, long enough ago, and nobody deletes it yet.
+///
+/// A creation time in the future is recent: the API server's clock may be ahead of this one.
 fn is_collectable(config_map: &ConfigMapMeta, grace: Duration, now: Timestamp) -> bool {
     let meta = &config_map.metadata;
     let is_ours = meta.labels.as_ref().is_some_and(|labels| labels.contains_key(names::LABEL_OBJECT));
+    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
     let created = meta.creation_timestamp.as_ref();
-    let is_old = created.is_some_and(|created| now.duration_since(created.0).unsigned_abs() > grace);
+    let is_old = created.is_some_and(|created| now.duration_since(created.0) > grace);
     is_ours && is_old && meta.deletion_timestamp.is_none()
 }
 
@@ -81,6 +84,12 @@ mod tests {
         let mut others = old;
         others["metadata"]["labels"] = json!({});
         assert!(!is_collectable_at_noon(others));
+    }
+
+    #[test]
+    fn fresh_bytes_are_kept_while_this_clock_is_behind_the_api_servers() {
+        assert!(!is_collectable_at_noon(config_map("2026-01-01T12:10:01Z")));
+        assert!(!is_collectable_at_noon(config_map("2026-01-02T12:00:00Z")));
     }
 
     #[test]
