@@ -81,7 +81,7 @@ impl Writer {
             let has_preconditions = matches!(step, Step::AddFinalizer { .. } | Step::RemoveFinalizer { .. });
             let is_event = matches!(step, Step::PublishEvent(_));
             let result = self.run(program, step).await;
-            if !is_event || result.is_ok() {
+            if !is_event {
                 self.health.record_write(&result);
             }
             match result {
@@ -252,6 +252,17 @@ mod tests {
 
     fn delete_bytes() -> Vec<Step> {
         vec![Step::DeleteBytes { config_map: "c".into(), uid: "u".into() }]
+    }
+
+    #[tokio::test]
+    async fn an_event_does_not_make_an_operator_ready_whose_last_write_was_rejected() {
+        let (health, program) = (Health::default(), ProgramRef { name: "p".into(), uid: "u".into() });
+        health.set_listed();
+        let writer = writer(403, &health);
+        assert!(writer.apply(&program, delete_bytes()).await.unwrap_err().rejection().is_some());
+        assert!(health.ready().is_err());
+        writer.apply(&program, publish()).await.unwrap();
+        assert!(health.ready().is_err(), "nothing but an Event was written");
     }
 
     #[tokio::test]
