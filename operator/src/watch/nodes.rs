@@ -15,6 +15,7 @@ use kube::{Resource, ResourceExt as _, core::DeserializeGuard};
 use serde::Deserialize;
 use sockeye_crds::{
     BpfNode, BpfNodeStatus,
+    node::HeldProgram,
     revision::ProgramRef,
     summary::{Liveness, NodeView},
 };
@@ -102,7 +103,7 @@ struct ReportingNode {
 }
 
 impl Nodes {
-    /// Joins Nodes, agents' Pods and reports by the Node's name.
+    /// Joins Nodes, agents' Pods and reports by the Node's name. Reports must be [sorted](sort_by_name).
     pub fn new(
         nodes: impl IntoIterator<Item = Arc<PartialNode>>,
         pods: impl IntoIterator<Item = Arc<PartialPod>>,
@@ -116,6 +117,7 @@ impl Nodes {
         }
         let mut reports: BTreeMap<String, Report> =
             reports.into_iter().map(|report| (report.name_any(), report)).collect();
+        debug_assert!(reports.values().filter_map(|report| status(report)).all(is_sorted));
         let join = |node: Arc<PartialNode>| {
             let name = node.name_any();
             let liveness = liveness(node.is_ready(), has_ready_agent.get(&name).copied());
@@ -139,7 +141,7 @@ impl Nodes {
     /// Returns the revisions of a BpfProgram that any node reports, live or not.
     pub fn running_revisions(&self, program: &ProgramRef) -> BTreeSet<String> {
         let reports = self.nodes.iter().filter_map(|node| node.report.as_ref()).chain(&self.orphaned_reports);
-        let entries = reports.filter_map(|report| status(report)).flat_map(|status| &status.programs);
+        let entries = reports.filter_map(|report| status(report)).flat_map(|status| entries(status, &program.name));
         entries.filter(|held| held.uid == program.uid).filter_map(|held| held.revision.clone()).collect()
     }
 
@@ -159,6 +161,22 @@ impl ReportingNode {
             report: report.as_ref().and_then(|report| status(report)),
         }
     }
+}
+
+/// Sorts a report's BpfPrograms by name, so that [`Nodes`] finds one without reading all.
+pub fn sort_by_name(status: &mut BpfNodeStatus) {
+    status.programs.sort_by(|a, b| a.name.cmp(&b.name));
+}
+
+fn is_sorted(status: &BpfNodeStatus) -> bool {
+    status.programs.is_sorted_by(|a, b| a.name <= b.name)
+}
+
+/// Returns the entries of one name. There are two while a node removes what an earlier BpfProgram of that name left.
+fn entries<'a>(status: &'a BpfNodeStatus, name: &str) -> &'a [HeldProgram] {
+    let start = status.programs.partition_point(|held| held.name.as_str() < name);
+    let from = &status.programs[start..];
+    &from[..from.partition_point(|held| held.name == name)]
 }
 
 fn status(report: &DeserializeGuard<BpfNode>) -> Option<&BpfNodeStatus> {
@@ -182,8 +200,10 @@ fn is_owned_by(report: &DeserializeGuard<BpfNode>, node: &PartialNode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn node(ready: &str) -> Arc<PartialNode> {
         let conditions = json!([{"type": "Ready", "status": ready}]);
@@ -198,11 +218,17 @@ mod tests {
         Arc::new(serde_json::from_value(pod).unwrap())
     }
 
-    fn report(owner: &str) -> Report {
+    fn report(owner: &str, programs: &[Value]) -> Report {
         let owners = json!([{"apiVersion": "v1", "kind": "Node", "name": "a", "uid": owner}]);
         let report = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "spec": {},
-            "metadata": {"name": "a", "ownerReferences": owners}, "status": {}});
-        Arc::new(serde_json::from_value(report).unwrap())
+            "metadata": {"name": "a", "ownerReferences": owners}, "status": {"programs": programs}});
+        let mut report: DeserializeGuard<BpfNode> = serde_json::from_value(report).unwrap();
+        sort_by_name(report.0.as_mut().unwrap().status.as_mut().unwrap());
+        Arc::new(report)
+    }
+
+    fn held(name: &str, uid: &str) -> Value {
+        json!({"name": name, "uid": uid, "revision": format!("{name}-of-{uid}"), "state": "Attached"})
     }
 
     #[test]
@@ -221,8 +247,38 @@ mod tests {
 
     #[test]
     fn a_report_about_an_earlier_node_of_the_same_name_is_ignored() {
-        let has_report = |owner| Nodes::new([node("True")], [], [report(owner)]).views()[0].report.is_some();
+        let has_report = |owner| Nodes::new([node("True")], [], [report(owner, &[])]).views()[0].report.is_some();
         assert!(has_report("1"));
         assert!(!has_report("0"));
+    }
+
+    #[test]
+    fn running_revisions_are_those_of_one_uid_on_any_node() {
+        let programs = [held("b", "new"), held("c", "1"), held("b", "old"), held("a", "1")];
+        let running = |nodes: &Nodes, name: &str, uid: &str| {
+            Vec::from_iter(nodes.running_revisions(&ProgramRef { name: name.into(), uid: uid.into() }))
+        };
+        for nodes in
+            [Nodes::new([node("False")], [], [report("1", &programs)]), Nodes::new([], [], [report("1", &programs)])]
+        {
+            assert_eq!(running(&nodes, "b", "new"), ["b-of-new"]);
+            assert_eq!(running(&nodes, "b", "old"), ["b-of-old"]);
+            assert!(running(&nodes, "b", "other").is_empty() && running(&nodes, "d", "1").is_empty());
+        }
+    }
+
+    #[test]
+    fn the_search_for_running_revisions_does_not_read_every_entry() {
+        const PROGRAMS: usize = 8_000;
+        let names: Vec<String> = (0..PROGRAMS).map(|n| format!("p{n:05}")).collect();
+        let mut report = DeserializeGuard::clone(&report("1", &[held("p", "1")]));
+        let programs = &mut report.0.as_mut().unwrap().status.as_mut().unwrap().programs;
+        *programs = names.iter().map(|name| HeldProgram { name: name.clone(), ..programs[0].clone() }).collect();
+        let nodes = Nodes::new([node("True")], [], [Arc::new(report)]);
+        let start = Instant::now();
+        for name in names {
+            assert_eq!(nodes.running_revisions(&ProgramRef { name, uid: "1".into() }).len(), 1);
+        }
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 }

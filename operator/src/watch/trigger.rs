@@ -3,10 +3,14 @@
 //! It follows from the object before and after the change. So a heartbeat and the operator's own write trigger nothing, and
 //! a deletion always triggers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
-use sockeye_crds::{BpfNode, BpfNodeStatus, BpfProgram, BpfRevision, names, program::MapSpec};
+use sockeye_crds::{
+    BpfNode, BpfNodeStatus, BpfProgram, BpfRevision, names,
+    node::{Details, HeldProgram},
+    program::MapSpec,
+};
 
 use crate::watch::{
     nodes::{PartialNode, PartialPod},
@@ -84,25 +88,37 @@ fn with_lenders<K>(
 
 impl Watched for DeserializeGuard<BpfNode> {
     fn trigger(old: Option<&Self>, new: Option<&Self>) -> Trigger {
-        let status = |report: Option<&'_ Self>| -> BpfNodeStatus {
-            report.and_then(|report| report.0.as_ref().ok()).and_then(|node| node.status.clone()).unwrap_or_default()
-        };
+        let (before, after) = (entries(old), entries(new));
         // Another Node owns the report now, so all of it is about another node.
         let is_other_node = old.map(Self::owner_references) != new.map(Self::owner_references);
-        let names = changed(&status(old), &status(new), is_other_node);
+        let programs = before.keys().chain(after.keys()).copied();
+        let changed = programs.filter(|name| is_other_node || before.get(name) != after.get(name));
+        let names: BTreeSet<String> = changed.map(str::to_owned).collect();
         if names.is_empty() { Trigger::Nothing } else { Trigger::Programs(names, Pace::Paced) }
     }
 }
 
-/// Returns the BpfPrograms about which two reports differ.
-fn changed(old: &BpfNodeStatus, new: &BpfNodeStatus, all: bool) -> BTreeSet<String> {
-    let names: BTreeSet<&String> =
-        [old, new].into_iter().flat_map(|status| &status.programs).map(|held| &held.name).collect();
-    let entry = |status: &'_ BpfNodeStatus, name: &str| {
-        let held = status.programs.iter().find(|held| held.name == name).cloned();
-        (held, status.details.iter().find(|details| details.name == name).cloned())
-    };
-    names.into_iter().filter(|name| all || entry(old, name) != entry(new, name)).cloned().collect()
+/// What a report says about one BpfProgram.
+#[derive(Default, PartialEq)]
+struct Entry<'a> {
+    held: Vec<&'a HeldProgram>,
+    details: Vec<&'a Details>,
+}
+
+/// Groups a report by BpfProgram. Details of a BpfProgram that the node does not hold are about none.
+fn entries(report: Option<&DeserializeGuard<BpfNode>>) -> BTreeMap<&str, Entry<'_>> {
+    let mut entries: BTreeMap<&str, Entry<'_>> = BTreeMap::new();
+    let status = report.and_then(|report| report.0.as_ref().ok()).and_then(|node| node.status.as_ref());
+    let Some(BpfNodeStatus { programs, details, .. }) = status else { return entries };
+    for held in programs {
+        entries.entry(&held.name).or_default().held.push(held);
+    }
+    for details in details {
+        if let Some(entry) = entries.get_mut(&*details.name) {
+            entry.details.push(details);
+        }
+    }
+    entries
 }
 
 impl Watched for PartialNode {
@@ -128,8 +144,9 @@ impl Watched for ConfigMapMeta {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use serde_json::{Value, json};
-    use sockeye_crds::node::Details;
 
     use super::*;
 
@@ -195,6 +212,18 @@ mod tests {
         new.meta_mut().owner_references =
             Some(vec![read(json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "2"}))]);
         assert_eq!(Watched::trigger(Some(&old), Some(&new)), paced(["a", "b"]));
+    }
+
+    #[test]
+    fn a_large_report_is_compared_in_linear_time() {
+        let mut old = report(&[("p", 1)]);
+        let programs = &mut old.0.as_mut().unwrap().status.as_mut().unwrap().programs;
+        *programs = (0..20_000).map(|n| HeldProgram { name: format!("p{n}"), ..programs[0].clone() }).collect();
+        let mut new = old.clone();
+        new.0.as_mut().unwrap().status.as_mut().unwrap().programs[7].program_ids = vec![2];
+        let start = Instant::now();
+        assert_eq!(Watched::trigger(Some(&old), Some(&new)), paced(["p7"]));
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     #[test]

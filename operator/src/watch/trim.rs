@@ -4,7 +4,7 @@ use kube::{Resource as _, core::DeserializeGuard};
 use sockeye_crds::{BpfNode, BpfProgram, BpfRevision, node::Details};
 
 use crate::watch::{
-    nodes::{PartialNode, PartialPod},
+    nodes::{PartialNode, PartialPod, sort_by_name},
     stores::ConfigMapMeta,
 };
 
@@ -37,6 +37,7 @@ impl Trim for DeserializeGuard<BpfNode> {
         if let Ok(BpfNode { status: Some(status), .. }) = &mut self.0 {
             status.details.iter_mut().for_each(trim_details);
             status.order = Vec::new();
+            sort_by_name(status);
         }
     }
 }
