@@ -13,9 +13,9 @@
 //!
 //! Guarantees
 //! - Nothing is written when nothing changed: an idle cluster causes no writes.
-//! - Bytes are stored before the revision that names them, and the revision is created before the status that claims it.
+//! - Bytes are stored before the revision that names them, and a revision is created before a status claims it.
 //! - A rejected edit changes no revision. A BpfProgram has one live revision.
-//! - A deleted BpfProgram goes when no live node reports it, its last status written. Nodes that are not live delay nothing.
+//! - A deleted BpfProgram goes when no live node reports it, after its last status. Other nodes delay nothing.
 //! - All state is in the API, so the operator may be killed at any time. An object that cannot be read, or whose
 //!   reconciliation panics, affects no other.
 //!
@@ -34,14 +34,16 @@
 //! | release namespace | | pods | list, watch |
 //! | namespace `default` | events.k8s.io | events | create, patch |
 //!
-//! The command `crds` needs get, create and patch of the CustomResourceDefinitions. The command `uninstall` needs list and
-//! delete of BpfPrograms, list of BpfNodes, deletecollection of ConfigMaps, and with `--crds` delete of the definitions.
+//! The command `crds` needs get, create and patch of the CustomResourceDefinitions. The command `uninstall` needs list
+//! and delete of BpfPrograms, list of BpfNodes, deletecollection of ConfigMaps, and with `--crds` delete of the
+//! definitions.
 //!
 //! # Settings
 //!
-//! - Environment: `POD_NAMESPACE` (the release namespace; required), `POD_NAME` (the reporting instance of Events; optional),
-//!   `RUST_LOG`.
-//! - Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`, each also by environment; see `--help`.
+//! - Environment: `POD_NAMESPACE` (the release namespace; required), `POD_NAME` (the reporting instance of Events;
+//!   optional), `RUST_LOG`.
+//! - Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`, each also by environment; see
+//!   `--help`.
 //! - It listens on `--health-port` (8080) alone, for `/healthz` and `/readyz`.
 //! - Agents' pods are those in the release namespace with the labels of [`Config::AGENT_SELECTOR`].
 

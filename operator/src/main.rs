@@ -40,13 +40,13 @@ struct Args {
 enum Command {
     /// Create or upgrade the CustomResourceDefinitions, but never replace a newer one.
     Crds {
-        /// How long to wait until they are served.
+        /// The time to wait until they are served.
         #[arg(long, default_value = "60s", value_parser = duration)]
         timeout: Duration,
     },
     /// Delete all BpfPrograms and wait until they are gone. Operator and agents must still run.
     Uninstall {
-        /// How long to wait.
+        /// The time to wait.
         #[arg(long, default_value = "120s", value_parser = duration)]
         timeout: Duration,
         /// Delete the CustomResourceDefinitions afterwards.

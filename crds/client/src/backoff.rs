@@ -1,7 +1,7 @@
 //! [`Backoff`]: the delay before a failed request is sent again. IO: none; time.
 //!
-//! All requests of a process share one. Of those that fail at the same time one is sent again, and its outcome decides when
-//! the others follow.
+//! All requests of a process share one. Of those that fail at the same time one is sent again, and its outcome decides
+//! when the others follow.
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},

@@ -24,7 +24,7 @@ use crate::backoff::with_jitter;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds the time between two reads of a pending answer.
 ///
-/// The API server ends requests after a minute. On a watch it sends a bookmark every minute, and a busy one may skip one.
+/// The API server ends requests after a minute. On a watch it sends a bookmark every minute, and may skip one.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(130);
 /// Bounds the `Retry-After` that the client honours.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns a function that sends a request and returns the code of its answer. The API server gives `answers` in order.
+    /// Returns a function that sends a request and returns the next of the `answers`, by its code.
     fn requests_answered(
         answers: Vec<(u16, Option<&'static str>)>,
     ) -> impl FnMut() -> Pin<Box<dyn Future<Output = u16>>> {

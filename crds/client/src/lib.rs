@@ -1,7 +1,8 @@
-//! How sockeye's two binaries use an API server that may be away, overloaded or wrong for a while; and how they answer probes.
+//! A client of an API server that may be away, overloaded or wrong for a while, and a server of health probes. Both of
+//! sockeye's binaries use them.
 //!
-//! This is no feature of `sockeye-crds`, which does no IO: cargo unites features across a build, so everyone who reads the
-//! resources would get a client with them.
+//! This is no feature of `sockeye-crds`, which does no IO: cargo unites features across a build, so everyone who reads
+//! the resources would get a client with them.
 //!
 //! | module | noun | IO |
 //! |---|---|---|
@@ -11,11 +12,11 @@
 //! | [`probes`] | the server of `/healthz` and `/readyz` | one listening socket |
 //!
 //! Guarantees
-//! - A failed request is sent again within [`backoff::MAX_DELAY`], however long the API server was away, and sooner where
-//!   another request of the process was answered.
-//! - A process retries one failing request at a time. While an API server is away, it gets one request in two seconds from
-//!   a process. A thousand processes, whose delays are random, send some 450 a second, and come back over four seconds, not
-//!   in one instant.
+//! - A failed request is sent again within [`backoff::MAX_DELAY`], however long the API server was away, and sooner
+//!   where another request of the process was answered.
+//! - A process retries one failing request at a time. While an API server is away, it gets one request in two seconds
+//!   from a process. A thousand processes, whose delays are random, send some 450 a second, and come back over four
+//!   seconds, not in one instant.
 //! - No request is sent before the time that the API server's `Retry-After` names.
 //! - A connection that is silent for [`client::READ_TIMEOUT`] is closed: no request hangs for ever.
 //! - Only a complete list or a watch event changes what a watch reported: no error does.

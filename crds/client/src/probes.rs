@@ -1,7 +1,7 @@
 //! The server of `/healthz` and `/readyz`, which the kubelet probes. IO: one listening socket.
 //!
-//! Each binary decides what healthy and ready mean: see [`Health`]. In both a user's program that fails is not the process's
-//! failure, and neither is an API server that is away.
+//! Each binary decides what healthy and ready mean: see [`Health`]. In both a user's program that fails is not the
+//! process's failure, and neither is an API server that is away.
 
 use std::{
     convert::Infallible,
@@ -96,8 +96,8 @@ pub async fn serve(port: u16, health: impl Health) -> Result<Infallible, Error> 
     Ok(accept_all(health, || listener.accept()).await)
 }
 
-/// Answers each connection in a task of its own. A failed accept, as where no descriptor is free, delays the next one only
-/// by [`ACCEPT_PAUSE`].
+/// Answers each connection in a task of its own. A failed accept, as where no descriptor is free, delays the next one
+/// only by [`ACCEPT_PAUSE`].
 async fn accept_all<A>(health: impl Health, accept: impl Fn() -> A) -> Infallible
 where
     A: Future<Output = io::Result<(TcpStream, SocketAddr)>>,

@@ -1,10 +1,10 @@
 //! [`watch()`]: lists one kind, then watches it, for as long as the process runs. IO: requests.
 //!
 //! It yields the same events as [`kube::runtime::watcher`]. It differs where the API server is away or overloaded:
-//! - It waits by the process's [`Backoff`]. kube retries a failed list about every second for ever, because the next list's
-//!   first event resets the backoff; and waits up to a minute after a failed watch.
-//! - It lists again after every 410. kube answers a 410 to the watch request itself, other than one in the stream, by the
-//!   same request with the same version, for ever.
+//! - It waits by the process's [`Backoff`]. kube retries a failed list about every second for ever, because the next
+//!   list's first event resets the backoff; and waits up to a minute after a failed watch.
+//! - It lists again after every 410. kube answers a 410 to the watch request itself, other than one in the stream, by
+//!   the same request with the same version, for ever.
 //! - It waits after a stream that ends as soon as it begins. kube begins it again at once, for ever.
 
 use std::{convert::Infallible, fmt::Debug, mem, pin::pin, time::Duration};
@@ -44,8 +44,8 @@ pub struct Selection {
 
 /// Lists and watches for ever.
 ///
-/// It passes every change to `on_event`. It calls `on_rejected` whenever the API server starts to reject the watch, or stops.
-/// An API server that is away rejects nothing.
+/// It passes every change to `on_event`. It calls `on_rejected` whenever the API server starts to reject the watch, or
+/// stops. An API server that is away rejects nothing.
 pub async fn watch<K>(
     api: Api<K>,
     selection: &Selection,
@@ -147,7 +147,7 @@ impl<R: FnMut(bool)> Watch<R> {
         let since = match self.failing {
             Some((since, retry)) => {
                 debug!(resource, error = message, "the watch failed again");
-                // A rejection is about this kind alone, so the other watches may retry. A 410 usually holds for all of them.
+                // A rejection is about this kind alone, so the other watches may retry. A 410 usually is about all.
                 if is_rejected {
                     backoff.answered(retry);
                 }

@@ -22,7 +22,7 @@ const EMPTY_LIST: &str = r#"{"metadata": {"resourceVersion": "7"}, "items": []}"
 const EXPIRED: &str =
     r#"{"kind": "Status", "status": "Failure", "message": "too old", "reason": "Expired", "code": 410}"#;
 
-/// Runs a watch for a minute against an API server that gives `answers`, then none. Returns its requests and its events.
+/// Runs a watch for a minute against an API server that gives `answers`, then none. Returns requests and events.
 async fn run_for_a_minute(answers: impl IntoIterator<Item = (u16, String)>) -> (Vec<String>, Vec<String>) {
     let requests = Arc::new(Mutex::new(Vec::new()));
     let mut answers: VecDeque<_> = answers.into_iter().collect();

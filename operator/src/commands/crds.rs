@@ -1,7 +1,7 @@
 //! `crds`: creates, upgrades or deletes the CustomResourceDefinitions. IO: requests.
 //!
-//! It never replaces a newer definition: an old schema would drop the newer one's fields from every object that is written.
-//! A roll-back of the release runs no `crds` command and its manifest has no definition, so it changes none.
+//! It never replaces a newer definition: an old schema would drop the newer one's fields from every object that is
+//! written. A roll-back of the release runs no `crds` command and its manifest has no definition, so it changes none.
 
 use std::time::Duration;
 

@@ -188,8 +188,8 @@ mod tests {
         json!({"observedGeneration": 1, "placements": placements})
     }
 
-    /// Deletes BpfPrograms that never go away. Returns the error, and the list requests as `metadata` or `objects`, with
-    /// their queries.
+    /// Deletes BpfPrograms that never go away. Returns the error, and the list requests as `metadata` or `objects`,
+    /// with their queries.
     async fn delete_for_two_seconds(programs: Vec<Value>) -> (String, Vec<(&'static str, String)>) {
         let lists = Arc::new(Mutex::new(Vec::new()));
         let service = service_fn({

@@ -1,7 +1,7 @@
 //! `uninstall`: removes all BpfPrograms, the stored bytes and, on request, the CustomResourceDefinitions. IO: requests.
 //!
-//! The operator and the agents must still run: only they detach programs and remove pins. Nodes that are not live keep what
-//! they run, and a warning names them.
+//! The operator and the agents must still run: only they detach programs and remove pins. Nodes that are not live keep
+//! what they run, and a warning names them.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct Options {
     pub namespace: Option<String>,
     /// The time to wait until the BpfPrograms are gone, and again until the definitions are.
     pub timeout: Duration,
-    /// Whether to delete the CustomResourceDefinitions.
+    /// True to delete the CustomResourceDefinitions too.
     pub deletes_crds: bool,
 }
 

@@ -13,8 +13,8 @@ use crate::{
     watch::stores::{ConfigMapMeta, Stores},
 };
 
-/// Plans the deletion of stored bytes that no revision names and that are older than `grace`. Within that time the revision
-/// is created for which they were stored.
+/// Plans the deletion of stored bytes that no revision names and that are older than `grace`. Within that time the
+/// revision is created for which they were stored.
 ///
 /// While any revision cannot be read, nothing is deleted: that revision may name any bytes.
 pub fn collect_garbage(stores: &Stores, grace: Duration, now: Timestamp) -> Vec<Step> {
@@ -66,7 +66,8 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(600);
 
     fn config_map(created: &str) -> Value {
-        json!({"metadata": {"name": "a", "uid": "u", "labels": {names::LABEL_OBJECT: "true"}, "creationTimestamp": created}})
+        let labels = json!({names::LABEL_OBJECT: "true"});
+        json!({"metadata": {"name": "a", "uid": "u", "labels": labels, "creationTimestamp": created}})
     }
 
     fn is_collectable_at_noon(config_map: Value) -> bool {

@@ -1,8 +1,8 @@
 //! [`Controller`]: the loop that reconciles BpfPrograms, a few at a time and each once at a time.
 //!
 //! The watches trigger it, the [`queue`] decides when each BpfProgram is due, and now and then it calls
-//! [`collect_garbage`](mod@collect_garbage). A reconciliation that panics counts as failed, so one object cannot stop the
-//! operator for the others.
+//! [`collect_garbage`](mod@collect_garbage). A reconciliation that panics counts as failed, so one object cannot stop
+//! the operator for the others.
 
 pub mod collect_garbage;
 pub mod queue;
@@ -142,8 +142,10 @@ impl Controller {
     }
 }
 
-/// Returns the least time between two paced reconciliations of a BpfProgram. During a rollout every node's report triggers
-/// one, and a reconciliation takes microseconds per node. The [`throttle`](crate::reconcile::throttle) bounds status writes.
+/// Returns the least time between two paced reconciliations of a BpfProgram.
+///
+/// During a rollout every node's report triggers one, and one takes microseconds per node. The
+/// [`throttle`](crate::reconcile::throttle) bounds the status writes.
 fn reconcile_interval(nodes: usize) -> Duration {
     Duration::from_micros(200 * nodes as u64)
 }

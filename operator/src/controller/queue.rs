@@ -1,8 +1,8 @@
 //! [`Queue`]: the time at which each BpfProgram is reconciled next. IO: none; callers pass the time.
 //!
 //! - A trigger reconciles at once, then at most once every `interval`. One by a changed spec does not wait.
-//! - A failure is retried with a growing delay: up to a minute, or some seconds if it is transient. A changed spec or a success
-//!   resets the delay.
+//! - A failure is retried with a growing delay: up to a minute, or some seconds if it is transient. A changed spec or a
+//!   success resets the delay.
 //! - A BpfProgram without a trigger is reconciled every `resync`.
 //! - A BpfProgram is reconciled once at a time. A trigger meanwhile is kept.
 
@@ -29,7 +29,7 @@ pub struct Queue {
 struct Entry {
     /// The time of the next reconciliation. While one runs, the time that a trigger asked for.
     due: Option<Instant>,
-    /// Whether the spec changed since the last reconciliation began.
+    /// True if the spec changed since the last reconciliation began.
     is_urgent: bool,
     is_running: bool,
     last_start: Option<Instant>,

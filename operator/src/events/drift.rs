@@ -1,7 +1,7 @@
 //! Events about drift: what agents saw others do to a BpfProgram's kernel objects. IO: none.
 //!
-//! - A node's first report since the operator started is an Event only if the drift is recent: the operator may have been
-//!   away when it happened. Such an Event may be published twice, which harms less than not at all.
+//! - A node's first report since the operator started is an Event only if the drift is recent: the operator may have
+//!   been away when it happened. Such an Event may be published twice, which harms less than not at all.
 //! - Older drift is no Event, and neither is drift that the node reported before.
 //! - A node whose report is missing for a while, or whose details were cut, does not start over.
 

@@ -1,5 +1,4 @@
-//! Kubernetes Events about a BpfProgram. [`transitions`] and [`drift`] decide which ones, without IO; [`publisher`] writes
-//! them.
+//! Kubernetes Events about a BpfProgram: [`transitions`] and [`drift`] decide on them, [`publisher`] writes them.
 
 pub mod drift;
 pub mod publisher;
@@ -11,11 +10,11 @@ const MAX_NAMED_NODES: usize = 5;
 /// An Event to publish about a BpfProgram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramEvent {
-    /// Whether the Event is a Warning.
+    /// True for a Warning, false for a Normal Event.
     pub is_warning: bool,
     /// The reason, in CamelCase.
     pub reason: String,
-    /// What the operator did or saw.
+    /// The operation, in CamelCase.
     pub action: &'static str,
     /// The message.
     pub note: String,

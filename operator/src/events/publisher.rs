@@ -1,7 +1,7 @@
 //! [`Publisher`]: writes Events. IO: requests.
 //!
-//! An Event that repeats increases the count of the first one. kube's recorder alone tells Events apart by reason, not by
-//! note, so it would drop a new note.
+//! An Event that repeats increases the count of the first one. kube's recorder alone tells Events apart by reason, not
+//! by note, so it would drop a new note.
 
 use std::{
     collections::HashMap,

@@ -12,8 +12,8 @@ use sockeye_crds::{
 
 use crate::events::{ProgramEvent, list_nodes};
 
-/// Returns the Events for a change from `old` to `new`. A condition's transition is one, a new message is not; but a node
-/// that begins to fail is one.
+/// Returns the Events for a change from `old` to `new`. A condition's transition is one, a new message is not; but a
+/// node that begins to fail is one.
 pub fn transitions(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<ProgramEvent> {
     let pair =
         |type_| Pair { old: condition::find(&old.conditions, type_), new: condition::find(&new.conditions, type_) };
@@ -26,8 +26,8 @@ pub fn transitions(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<Progra
     events.into_iter().flatten().collect()
 }
 
-/// Returns the Event for the end of a deletion: no live node runs the BpfProgram. The `absent` nodes, which are not live,
-/// ran it when they last reported.
+/// Returns the Event for the end of a deletion: no live node runs the BpfProgram. The `absent` nodes, which are not
+/// live, ran it when they last reported.
 pub fn detached(absent: &[&str]) -> ProgramEvent {
     let note = match absent {
         [] => "no live node holds it any more".to_owned(),

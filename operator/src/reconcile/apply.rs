@@ -32,7 +32,7 @@ use crate::{
 pub struct Error {
     action: String,
     source: kube::Error,
-    /// Whether the write has preconditions that fail with HTTP 422.
+    /// True if HTTP 422 may mean that a precondition failed.
     has_preconditions: bool,
 }
 
@@ -72,8 +72,8 @@ impl Writer {
         Self { client, namespace, publisher, health }
     }
 
-    /// Runs the steps in order. `program` is the BpfProgram that they are about. Returns the resource version of its status,
-    /// if one was written.
+    /// Runs the steps in order. `program` is the BpfProgram that they are about. Returns the resource version of its
+    /// status, if one was written.
     pub async fn apply(&self, program: &ProgramRef, steps: Vec<Step>) -> Result<Option<u64>, Error> {
         let mut version = None;
         for step in steps {
@@ -242,7 +242,8 @@ mod tests {
     }
 
     fn status(code: u16) -> Value {
-        json!({"kind": "Status", "status": "Failure", "message": "no", "reason": if code == 404 { "NotFound" } else { "No" }, "code": code})
+        let reason = if code == 404 { "NotFound" } else { "No" };
+        json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code})
     }
 
     fn publish() -> Vec<Step> {

@@ -1,7 +1,7 @@
 //! Gather: reads everything that one reconciliation needs. IO: reads.
 //!
-//! Most of it is in the [`Stores`]. The API server is asked only for bytes, and for revisions where a cache that lags behind
-//! would do harm.
+//! Most of it is in the [`Stores`]. The API server is asked only for bytes, and for revisions where a cache that lags
+//! behind would do harm.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -66,10 +66,10 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Reports whether agents are to remove the BpfProgram: it is being deleted, and no other BpfProgram borrows its maps.
+    /// Reports whether agents are to remove the BpfProgram: it is being deleted, and no other one borrows its maps.
     ///
-    /// Once no revision is live, agents remove it already. A BpfProgram that begins to borrow then waits for the next one of
-    /// this name.
+    /// Once no revision is live, agents remove it already. A BpfProgram that begins to borrow then waits for the next
+    /// one of this name.
     pub fn is_finalizing(&self) -> bool {
         self.intent.is_deleted() && (self.borrowers.is_empty() || !self.revisions.metadata().any(is_live))
     }
@@ -107,8 +107,8 @@ impl Reader {
     }
 }
 
-/// Lists the revisions of a BpfProgram from the API server. With those of a cache that lags behind, two revisions could get
-/// the same sequence.
+/// Lists the revisions of a BpfProgram from the API server. With those of a cache that lags behind, two revisions could
+/// get the same sequence.
 pub async fn list_revisions(client: &Client, program: &ProgramRef) -> Result<Revisions, Error> {
     let ProgramRef { name, uid } = program;
     let of_program = ListParams::default().labels(&format!("{}={name}", names::LABEL_PROGRAM));

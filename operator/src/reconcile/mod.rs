@@ -9,7 +9,7 @@
 //! | [`update_status`](mod@update_status) | the steps that fold the nodes' reports into the status | none |
 //! | [`apply`] | the steps are done | writes |
 //!
-//! Between two reconciliations the [`cache`] remembers what was checked, and the [`throttle`] when a status was written.
+//! Between two reconciliations the [`cache`] keeps the last check, and the [`throttle`] the time of the last status.
 
 pub mod apply;
 pub mod bytecode;
@@ -144,7 +144,7 @@ async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> R
     }
 }
 
-/// Plans. A plan that creates a revision is made again with the API server's revisions, since the cached ones may be old.
+/// Plans. A plan that creates a revision is made again with the API server's revisions: the watched ones may be old.
 async fn plan_on_fresh_revisions(
     reader: &Reader,
     gathered: &mut Gathered,

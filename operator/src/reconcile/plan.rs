@@ -1,10 +1,10 @@
 //! Plan: the writes that dispatch the latest accepted spec. IO: none. When nothing changed, there are none.
 //!
 //! - Bytes are stored first, then the revision is created, then older revisions are removed.
-//! - A BpfProgram has one live revision: the last accepted one. An older one that stayed live would run on nodes that the
-//!   newer one no longer selects.
-//! - A withdrawn revision is kept while any node reports that it runs there, and then deleted. A node on which the newer one
-//!   fails to load keeps running the older one without it.
+//! - A BpfProgram has one live revision: the last accepted one. An older one that stayed live would run on nodes that
+//!   the newer one no longer selects.
+//! - A withdrawn revision is kept while any node reports that it runs there, and then deleted. A node on which the
+//!   newer one fails to load keeps running the older one without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,8 +125,8 @@ fn revision(program: &ProgramRef, spec: BpfRevisionSpec) -> BpfRevision {
 
 /// Withdraws live revisions other than the dispatched one, and deletes withdrawn ones that no node runs.
 ///
-/// Agents keep running a revision that this operator cannot read. It is removed only with a replacement: once the latest
-/// spec is accepted and its bytes are there.
+/// Agents keep running a revision that this operator cannot read. It is removed only with a replacement: once the
+/// latest spec is accepted and its bytes are there.
 fn remove_superseded(gathered: &Gathered, dispatched: Option<&BpfRevision>, has_replacement: bool) -> Vec<Step> {
     let running = gathered.nodes.running_revisions(&gathered.intent.program);
     let readable = gathered.revisions.readable.iter().map(|revision| &revision.metadata);

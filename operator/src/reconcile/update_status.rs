@@ -1,6 +1,6 @@
-//! Update status: the writes that fold the nodes' reports into the status, and that let a deleted BpfProgram go. IO: none.
+//! Update status: folds the nodes' reports into the status, and lets a deleted BpfProgram go. IO: none.
 //!
-//! It follows `apply`, so a status never claims a dispatch that did not happen. `sockeye_crds::summary` does the folding.
+//! It follows `apply`, so a status claims no dispatch that did not happen. `sockeye_crds::summary` does the folding.
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{
@@ -40,7 +40,7 @@ pub fn update_status(
     std::iter::once(Step::WriteStatus(Box::new(status))).chain(events).collect()
 }
 
-/// Plans the end of a deletion. The last status is written before the finalizer is removed: afterwards there is no object.
+/// Plans the end of a deletion. The last status precedes the removal of the finalizer, which removes the object.
 fn finalize(gathered: &Gathered, now: Timestamp) -> Vec<Step> {
     let intent = &gathered.intent;
     let Some(index) = intent.finalizer_index() else { return vec![] };

@@ -57,8 +57,8 @@ impl Stores {
         self.programs.state().iter().map(|program| program.name_any()).collect()
     }
 
-    /// Lists the BpfPrograms that borrow a map of the one of this name, sorted. Those that are being deleted are left out:
-    /// two that borrow from each other would wait for ever.
+    /// Lists the BpfPrograms that borrow a map of the one of this name, sorted. Those that are being deleted are left
+    /// out: two that borrow from each other would wait for ever.
     pub fn borrowers_of(&self, name: &str) -> Vec<String> {
         borrowers(name, &self.programs.state(), &self.revisions.state())
     }

@@ -1,7 +1,7 @@
 //! [`Trigger`]: the BpfPrograms that a change of a watched object concerns, and their [`Pace`]. IO: none.
 //!
-//! It follows from the object before and after the change. So a heartbeat and the operator's own write trigger nothing, and
-//! a deletion always triggers.
+//! It follows from the object before and after the change. So a heartbeat and the operator's own write trigger nothing,
+//! and a deletion always triggers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::watch::{
     stores::{ConfigMapMeta, lenders},
 };
 
-/// How soon a BpfProgram is reconciled.
+/// The urgency of a reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pace {
     /// Now: a spec changed.
@@ -47,8 +47,7 @@ impl Trigger {
 
 /// A watched kind.
 pub trait Watched: Sized {
-    /// Returns the BpfPrograms that the change from `old` to `new` concerns. A creation has no old object, a deletion no new
-    /// one.
+    /// Returns the BpfPrograms that a change concerns. A creation has no `old` object, a deletion no `new` one.
     fn trigger(old: Option<&Self>, new: Option<&Self>) -> Trigger;
 }
 
@@ -98,7 +97,7 @@ impl Watched for DeserializeGuard<BpfNode> {
     }
 }
 
-/// What a report says about one BpfProgram.
+/// A report's entries about one BpfProgram.
 #[derive(Default, PartialEq)]
 struct Entry<'a> {
     held: Vec<&'a HeldProgram>,

@@ -1,5 +1,5 @@
-//! Plans against a fake API server: a few reconciliations lead to a state in which nothing is left to do, and no step on the
-//! way breaks a promise. No cluster, no clock.
+//! Plans against a fake API server: a few reconciliations lead to a state in which nothing is left to do, and no step
+//! on the way breaks a promise. No cluster, no clock.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
@@ -35,8 +35,8 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
-    /// Edits, agents, failures and killed reconciliations follow each other in any order. Then the world converges: the last
-    /// accepted spec's revision alone is live. Once deleted, the BpfProgram goes.
+    /// Edits, agents, failures and killed reconciliations follow each other in any order. Then the world converges: the
+    /// last accepted spec's revision alone is live. Once deleted, the BpfProgram goes.
     #[test]
     fn any_sequence_of_actions_converges(actions in proptest::collection::vec(action(), 0..30)) {
         let mut world = World::new();

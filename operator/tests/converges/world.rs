@@ -1,5 +1,5 @@
-//! [`World`]: an API server with one BpfProgram, and the agents of three nodes. It checks every write against the operator's
-//! promises.
+//! [`World`]: an API server with one BpfProgram, and the agents of three nodes. It checks every write against the
+//! operator's promises.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +41,7 @@ pub struct World {
     pub is_deleted: bool,
     /// Other BpfPrograms that borrow its maps.
     pub borrowers: Vec<String>,
-    /// Whether the finalizer is removed.
+    /// True once the finalizer is removed.
     pub is_gone: bool,
     pub finalizers: Vec<String>,
     pub status: BpfProgramStatus,
@@ -130,7 +130,10 @@ impl World {
     }
 
     fn nodes(&self) -> Nodes {
-        let ready = |is_ready: bool| json!({"conditions": [{"type": "Ready", "status": if is_ready { "True" } else { "False" }}]});
+        let ready = |is_ready: bool| {
+            let status = if is_ready { "True" } else { "False" };
+            json!({"conditions": [{"type": "Ready", "status": status}]})
+        };
         let node = |name| read(json!({"metadata": {"name": name}, "status": ready(self.live_nodes.contains(name))}));
         let pod = |name| read(json!({"metadata": {"name": name}, "spec": {"nodeName": name}, "status": ready(true)}));
         let report = |name| {
