@@ -1,4 +1,4 @@
-//! [`client`]: a client of an API server that sends each request once, and honours `Retry-After`. IO: requests.
+//! [`client()`]: a client of an API server that sends each request once, and honours `Retry-After`. IO: requests.
 //!
 //! The caller decides when to send a request again: by then there may be something newer to send.
 

@@ -6,9 +6,9 @@
 //!
 //! | module | noun | IO |
 //! |---|---|---|
-//! | [`client`] | a client that sends each request once, and honours `Retry-After` | requests |
+//! | [`client`](mod@client) | a client that sends each request once, and honours `Retry-After` | requests |
 //! | [`backoff`] | the delay before a failed request is sent again | none; time |
-//! | [`watch`] | a list and watch of one kind, for as long as the process runs | requests |
+//! | [`watch`](mod@watch) | a list and watch of one kind, for as long as the process runs | requests |
 //! | [`probes`] | the server of `/healthz` and `/readyz` | one listening socket |
 //!
 //! Guarantees

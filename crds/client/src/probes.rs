@@ -128,8 +128,8 @@ async fn serve_connection(stream: TcpStream, health: impl Health) {
 
 fn answer<B>(health: &impl Health, request: &Request<B>) -> Response<Full<Bytes>> {
     let (status, text) = match request.uri().path() {
-        "/healthz" => verdict(health.healthy()),
-        "/readyz" => verdict(health.ready()),
+        "/healthz" => status_and_text(health.healthy()),
+        "/readyz" => status_and_text(health.ready()),
         _ => (StatusCode::NOT_FOUND, "the paths are /healthz and /readyz"),
     };
     let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
@@ -137,7 +137,7 @@ fn answer<B>(health: &impl Health, request: &Request<B>) -> Response<Full<Bytes>
     response
 }
 
-fn verdict(result: Result<(), &'static str>) -> (StatusCode, &'static str) {
+fn status_and_text(result: Result<(), &'static str>) -> (StatusCode, &'static str) {
     match result {
         Ok(()) => (StatusCode::OK, "ok"),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),

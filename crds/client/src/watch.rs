@@ -1,6 +1,6 @@
 //! [`watch()`]: lists one kind, then watches it, for as long as the process runs. IO: requests.
 //!
-//! It yields the same events as [`kube::runtime::watcher`]. It differs where the API server is away or overloaded:
+//! It yields the same events as [`kube::runtime::watcher()`]. It differs where the API server is away or overloaded:
 //! - It waits by the process's [`Backoff`]. kube retries a failed list about every second for ever, because the next
 //!   list's first event resets the backoff; and waits up to a minute after a failed watch.
 //! - It lists again after every 410. kube answers a 410 to the watch request itself, other than one in the stream, by
