@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that can be told without running the code; goes through all checks, then exits non-zero if one failed.
+# Runs every check that needs no running program, then exits non-zero if one failed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/packages.sh
@@ -68,6 +68,18 @@ helm_path() {
     tests/cluster/build-tools.sh helm >&2 && (source tests/cluster/lib.sh && echo "$(tools_dir helm)/helm")
 }
 
+# The imports between files and rooms, on the condition that the check finds what it is made for.
+layers() {
+    /usr/bin/python3 tests/lint/layers.py --self-test && /usr/bin/python3 tests/lint/layers.py
+}
+
+# rustfmt breaks no comment and no string.
+long_lines() {
+    local long
+    long=$(git ls-files -co --exclude-standard -z '*.rs' | LC_ALL=C.UTF-8 xargs -0 grep -snHE '.{121}' || true)
+    [[ -z $long ]] || { printf '%s\n' "$long"; return 1; }
+}
+
 shell_scripts() {
     git ls-files -co --exclude-standard -z | xargs -0 grep -lIE '^#!.*bash|^# shellcheck shell=' -- | xargs shellcheck -x
 }
@@ -75,6 +87,9 @@ shell_scripts() {
 need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev shellcheck:shellcheck \
     g++:g++ /usr/bin/python3:python3-minimal /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml
 check "formatting" cargo fmt --check
+check "lines of 120 columns" long_lines
+check "layers" layers
+check "names in the documentation" /usr/bin/python3 tests/lint/docs.py
 check "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 check "fuzz target" cargo check --locked --quiet --manifest-path ebpf/fuzz/Cargo.toml --target-dir target/fuzz/check
 check "committed CRDs" cargo test --locked --quiet -p sockeye-crds --test definitions
