@@ -1,24 +1,25 @@
 # shellcheck shell=bash
-# Sourced: builds static binaries, and image archives with buildah, from scratch, keeping its storage below target/.
+# Sourced: builds static binaries, and images from scratch with buildah. Everything it makes is below target/.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 images_dir=$repo/target/images
 static_target=$(rustc -vV | awk '$1 == "host:" {print $2}')
-# shellcheck disable=SC2034 # for those who source this
-static_dir=${CARGO_TARGET_DIR:-$repo/target}/$static_target/release
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 
-# build_static OPTION...: builds packages into $static_dir with glibc linked in: no base image is needed. Its name service
-# is not used, since the API server is found by its address.
+# build_static PROFILE OPTION...: builds packages with glibc linked in, since the images have no base image. glibc's name
+# service is not used: agents and operator reach the API server by its address.
 build_static() {
-  RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --manifest-path "$repo/Cargo.toml" \
-    --target "$static_target" "$@"
+  RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile "$1" --locked --manifest-path "$repo/Cargo.toml" \
+    --target "$static_target" "${@:2}"
 }
+
+# static_dir PROFILE: prints the directory that build_static builds into.
+static_dir() { echo "${CARGO_TARGET_DIR:-$repo/target}/$static_target/$1"; }
 
 # Runs buildah with a storage of its own, which nothing else sees.
 own_buildah() { buildah --root "$images_dir/storage" --runroot "$images_dir/run" "$@"; }
 
-# image NAME CONTEXT USER INSTRUCTIONS: target/images/NAME.tar, tagged localhost/sockeye-NAME:dev; made only where its content changed.
+# image NAME CONTEXT USER INSTRUCTIONS: makes target/images/NAME.tar, tagged localhost/sockeye-NAME:dev, if its content changed.
 image() {
   local name=$1 context=$2 user=$3 instructions=$4 key tag=localhost/sockeye-$1:dev
   key=$({ printf '%s\n%s\n' "$user" "$instructions"; find "$context" -type f -exec sha256sum {} +; } | sha256sum)

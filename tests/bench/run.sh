@@ -20,7 +20,7 @@ source tests/cluster/lib.sh
 # shellcheck source=deploy/images/lib.sh
 source deploy/images/lib.sh
 out=$repo/target/bench
-bench=$static_dir/sockeye-bench
+bench=$(static_dir release)/sockeye-bench
 
 remove_cgroup() { find "$1" -depth -type d -exec rmdir {} \;; }
 
@@ -52,7 +52,7 @@ own() {
 alone() {
     local name=$1
     shift
-    own "$name" unshare --pid --fork --kill-child --mount-proc -- --agent "$static_dir/sockeye-agent" "$@"
+    own "$name" unshare --pid --fork --kill-child --mount-proc -- --agent "$(static_dir release)/sockeye-agent" "$@"
 }
 
 bench_node() { alone node --libbpf "$out/libbpf" --images "$images_dir"; }
@@ -63,7 +63,7 @@ bench_connections() { alone connections; }
 
 bench_cluster() {
     trap 'tests/cluster/down.sh' EXIT
-    tests/cluster/up.sh
+    tests/cluster/up.sh --images release
     (own cluster target/cluster/run -- --libbpf "$out/libbpf" --node-cgroup "$(cgroup2_mount)/sockeye-node-1")
 }
 
@@ -75,7 +75,7 @@ bench_scale() {
     # shellcheck disable=SC2064 # the directory of now
     trap "tests/cluster/cluster.sh api-down '$dir'; rm -rf '$work'" EXIT
     PATH=$(tools_path) KUBECONFIG=$dir/kubeconfig "$bench" --json "$out/scale.json" scale --work "$work" \
-        --operator "$static_dir/sockeye-operator" --nodes "${SOCKEYE_BENCH_NODES:-1000}" \
+        --operator "$(static_dir release)/sockeye-operator" --nodes "${SOCKEYE_BENCH_NODES:-1000}" \
         --processes "${SOCKEYE_BENCH_PROCESSES:-2}"
 }
 
@@ -94,7 +94,7 @@ need clang-16:clang-16 /usr/include/bpf/libbpf.h:libbpf-dev gcc:gcc /usr/include
 echo "building the images and the bench (some minutes the first time)"
 deploy/images/build.sh
 # As the images' binaries are: what is measured in the bench's own process is then the code that ships.
-build_static -p sockeye-bench
+build_static release -p sockeye-bench
 mkdir -p "$out"
 # shellcheck disable=SC2046 # words
 gcc -O2 -Wall -Wextra tests/bench/libbpf.c -o "$out/libbpf" $(pkg-config --cflags --libs libbpf)

@@ -21,7 +21,9 @@ own() {
 
 usage() {
   cat <<'USAGE'
-cluster.sh up [--no-sockeye]       two nodes, with sockeye installed on them by Helm
+cluster.sh up [--no-sockeye] [--images KIND]
+                                   two nodes, with sockeye installed on them by Helm; images are quick to build, or, by
+                                   their KIND, as they are released (release), or with an older agent for tests (test)
 cluster.sh down                    stop it and leave nothing behind
 cluster.sh node-add NAME N         one more node; N (3 to 9) makes its addresses
 cluster.sh node-remove NAME        stop a node and delete its Node
@@ -29,7 +31,7 @@ cluster.sh node-stop NAME          stop a node's kubelet: it becomes NotReady; i
 cluster.sh node-start NAME         start it again
 cluster.sh apiserver-stop          stop the API server and etcd
 cluster.sh apiserver-start         start them again
-cluster.sh sockeye                 build the images, import them, install or upgrade the chart
+cluster.sh sockeye [KIND]          build the images, import them, install or upgrade the chart
 cluster.sh api-up DIR              an API server alone on loopback, for schema and RBAC tests; DIR/kubeconfig
 cluster.sh api-stop DIR            stop it as a crash does
 cluster.sh api-start DIR           start it again, as it was
@@ -46,6 +48,15 @@ alone() {
 }
 
 up() {
+  local images=quick install=1
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --no-sockeye) install= ;;
+      --images) images=$2; shift ;;
+      *) usage; exit 2 ;;
+    esac
+    shift
+  done
   [ "$(id -u)" = 0 ] || die "the cluster needs root: it makes namespaces, mounts and cgroups"
   own
   "$here/install-packages.sh"
@@ -65,9 +76,7 @@ up() {
     for n in 1 2; do node_ready "node-$n"; done
     say "two nodes are Ready"
   fi
-  if [ "${1:-}" != --no-sockeye ]; then
-    sockeye_install
-  fi
+  if [ "$install" ]; then sockeye_install "$images"; fi
   say "up: $out/kubectl get nodes"
 }
 
@@ -80,9 +89,9 @@ case ${1:-} in
   down | sockeye | node-* | apiserver-*) own ;;
 esac
 case ${1:-} in
-  up) alone "$@"; up "${2:-}" ;;
+  up) alone "$@"; shift; up "$@" ;;
   down) alone "$@"; sweep; residue; say "down" ;;
-  sockeye) PATH=$(tools_path) sockeye_install ;;
+  sockeye) PATH=$(tools_path) sockeye_install "${2:-quick}" ;;
   node-add) PATH=$(tools_path); export PATH; node_up "$2" "$3"; images_import "$2"; node_ready "$2" ;;
   node-remove) node_remove "$2" ;;
   node-stop) node_stop "$2" ;;

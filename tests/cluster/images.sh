@@ -1,9 +1,17 @@
 # shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
-# Images: built here from scratch, imported into every node; no registry is asked. And sockeye's chart, by Helm.
+# Builds the images, imports them into every node, so that no registry is asked, and installs sockeye's chart by Helm.
 
-images_build() { "$repo/deploy/images/build.sh"; "$cluster_src/test-images.sh"; }
+# images_build KIND: `quick` ones for a developer's cluster, `release` ones as they ship, or those and what `test`s need.
+images_build() {
+  case $1 in
+    quick) "$repo/deploy/images/build.sh" --quick && "$cluster_src/test-images.sh" ;;
+    release) "$repo/deploy/images/build.sh" && "$cluster_src/test-images.sh" ;;
+    test) "$repo/deploy/images/build.sh" && "$cluster_src/test-images.sh" --older ;;
+    *) die "no images $1: quick, release or test" ;;
+  esac
+}
 
-# images_import NAME [ARCHIVE...]
+# images_import NAME
 images_import() {
   local name=$1 archive
   for archive in "$repo"/target/images/*.tar; do
@@ -14,9 +22,10 @@ images_import() {
 
 nodes_running() { ls "$run/nodes"; }
 
+# sockeye_install KIND: with images of that kind.
 sockeye_install() {
   local name version
-  images_build
+  images_build "$1"
   for name in $(nodes_running); do images_import "$name"; done
   say "images are on the nodes"
   # A rebuilt image keeps its tag: its content in an annotation makes the pods follow it.

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the images that tests need beside sockeye's own: the pods' pause, a toolbox of busybox, and an agent that pretends
-# to be an older one.
+# test-images.sh [--older]: builds the images that the local cluster needs beside sockeye's own: the pods' pause container, and
+# a toolbox of busybox. With --older also an agent that pretends to be an older one, for tests of version skew.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 # shellcheck source=deploy/images/lib.sh
 . "$repo/deploy/images/lib.sh"
-work=$repo/target/images/work
-mkdir -p "$work/pause" "$work/toolbox" "$work/agent-older"
+work=$images_dir/work
+mkdir -p "$work/pause" "$work/toolbox"
 gcc -static -Os -o "$work/pause/pause" "$here/images/pause.c"
 cp "$(command -v busybox)" "$work/toolbox/busybox"
 image pause "$work/pause" 65535 'COPY pause /pause
@@ -17,10 +17,11 @@ ENV PATH=/bin
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
 ENTRYPOINT ["/bin/sh"]'
 
-# With the operator asked for too, what both stand on is what their own images' build has built.
-build_static --quiet -p sockeye-operator -p sockeye-agent --features sockeye-agent/older
-cp "$static_dir/sockeye-agent" "$work/agent-older/sockeye"
-# Others take the real one from there.
-build_static --quiet -p sockeye-operator -p sockeye-agent
-cp "$repo/target/sbom/agent.json" "$work/agent-older/sbom.json"
+[ "${1:-}" = --older ] || exit 0
+mkdir -p "$work/agent-older"
+# The operator is asked for too, so that cargo finds the dependencies as the images' own build left them.
+build_static release --quiet -p sockeye-operator -p sockeye-agent --features sockeye-agent/older
+cp "$(static_dir release)/sockeye-agent" "$work/agent-older/sockeye"
+# The path that others read is the real agent's again.
+build_static release --quiet -p sockeye-operator -p sockeye-agent
 image agent-older "$work/agent-older" 0:0 "$(cat "$repo/deploy/images/Containerfile")"
