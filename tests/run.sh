@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# tests/run.sh [STAGE...]: all tests, or some stages; each sets up what it needs. Ends with one line,
+# tests/run.sh [STAGE...]: runs all tests, or some stages; each stage sets up what it needs. Ends with one line,
 # "N passed, N failed".
+#
+# The lanes below run side by side, the stages of a lane one after the other. What a stage prints is in target/tests/STAGE.log
+# too. Builds and stages that compute yield the processor (nice) to those that measure times.
 #
 # Counted are the test runner's own "test result:" lines. A stage that ends badly without a failure counted there (it did
 # not compile, the cluster did not come up) is one failure.
@@ -8,43 +11,49 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/packages.sh
 source tests/packages.sh
+# shellcheck source=tests/cargo.sh
+source tests/cargo.sh
 
-# integration FEATURES TEST... [-- OPTION...]: the integration tests of these names, with these features of their crates.
-# It is always the whole workspace that is asked for: cargo then gives all crates that it stands on the same features in every
-# stage, and builds each once.
-integration() {
-    local names=() features=$1
-    shift
-    while (($#)) && [[ $1 != -- ]]; do
-        names+=(--test "$1")
-        shift
-    done
-    cargo test --locked --no-fail-fast --workspace --features "$features" "${names[@]}" "$@"
-}
+# The longest lane is first. The last one computes.
+lanes=("e2e" "kernel api" "unit nri kernels")
+
+# The Debian packages of each stage, as THING:PACKAGE (tests/packages.sh).
+builds="clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev"
+declare -A packages=(
+    [unit]="$builds lua5.4:lua5.4 /usr/bin/python3:python3-minimal"
+    [nri]="$builds"
+    [kernel]="$builds bpftool:bpftool nsenter:util-linux"
+    [kernels]="$builds bpftool:bpftool busybox:busybox-static qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs
+        strip:binutils nsenter:util-linux /etc/ssl/certs/ca-certificates.crt:ca-certificates"
+    [api]="$builds setpriv:util-linux bpftool:bpftool"
+    [e2e]="$builds bpftool:bpftool busybox:busybox-static setpriv:util-linux"
+)
 
 # Pure code and properties: every crate, no privileges, no network.
 stage_unit() {
-    need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev lua5.4:lua5.4
-    cargo test --locked --no-fail-fast --workspace
-}
-
-# The agent alone on this machine's kernel. Needs root; each test has a bpffs and a cgroup of its own.
-stage_kernel() {
-    need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool nsenter:util-linux
-    # They wait more than they work.
-    integration sockeye-agent/kernel-tests kernel -- --test-threads="$((2 * $(nproc)))"
+    local tests=() name
+    renice -n 5 -p "$BASHPID" >/dev/null
+    for name in $(plain_tests); do
+        # That is a stage of its own.
+        [[ $name == nri ]] || tests+=(--test "$name")
+    done
+    cargo_test --lib --bins "${tests[@]}"
 }
 
 # The agent's hook against the runtime's own half of NRI, which is Go. Needs no root.
 stage_nri() {
-    integration sockeye-agent/nri-tests nri
+    cargo_test --test nri
+}
+
+# The agent alone on this machine's kernel. Needs root; each test has a bpffs and a cgroup of its own.
+stage_kernel() {
+    # They wait more than they work.
+    cargo_test --test kernel -- --test-threads="$((2 * $(nproc)))"
 }
 
 # The same tests, and a real reboot, on Debian's 6.1 and 6.12, as guests under emulation.
 stage_kernels() {
-    need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool busybox:busybox-static \
-        qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs strip:binutils nsenter:util-linux \
-        /etc/ssl/certs/ca-certificates.crt:ca-certificates
+    renice -n 10 -p "$BASHPID" >/dev/null
     tests/kernels/run.sh
 }
 
@@ -52,57 +61,121 @@ stage_kernels() {
 # Needs root, for the last of these.
 stage_api() {
     local dir=$PWD/target/api
-    need setpriv:util-linux clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool
-    tests/cluster/build-tools.sh helm
+    nice -n 5 tests/cluster/build-tools.sh helm etcd kube-apiserver kubectl
     tests/cluster/cluster.sh api-up "$dir"
     # shellcheck disable=SC2064 # the directory of now
     trap "tests/cluster/cluster.sh api-down '$dir'" EXIT
-    local path features=sockeye-tests/api,sockeye-bench/api
+    local path
     path=$(source tests/cluster/lib.sh && tools_path)
     export PATH=$path KUBECONFIG=$dir/kubeconfig
-    integration $features api rights -- --test-threads=1
-    # What these start; with a test beside them, for the same features.
-    cargo build --locked --workspace --features $features --bins --test scale
-    integration $features scale
+    # Some tests start the binaries of other crates, which cargo builds only if they are asked for.
+    nice -n 5 cargo build --locked --workspace --features "$test_features" --bins
+    cargo_test --test api --test rights -- --test-threads=1
+    cargo_test --test scale
     # The last, for it stops the API server.
-    integration $features api_away -- --test-threads=1
+    cargo_test --test api_away -- --test-threads=1
 }
 
 # The main job, what the pods hold, and the release's life by Helm 4 and 3, on a real two-node cluster, which this brings up
 # and takes down.
 stage_e2e() {
-    need bpftool:bpftool busybox:busybox-static setpriv:util-linux
     trap 'tests/cluster/down.sh' EXIT
-    tests/cluster/build-tools.sh helm3
-    tests/cluster/up.sh
-    integration sockeye-tests/e2e e2e pods together nothing_lost privileges lifecycle -- --test-threads=1
+    nice -n 5 tests/cluster/build-tools.sh
+    nice -n 5 tests/cluster/build-tools.sh helm3
+    nice -n 5 tests/cluster/cluster.sh images test
+    tests/cluster/up.sh --images test
+    cargo_test --test e2e --test pods --test together --test nothing_lost --test privileges --test lifecycle \
+        -- --test-threads=1
 }
-
-all=(unit nri kernel kernels api e2e)
 
 counted() { # passed and failed, by the logs given
-    awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$@"
+    awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$@" </dev/null
 }
 
-(($#)) || set -- "${all[@]}"
-logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
-broken=0
-for stage; do
-    declare -F "stage_$stage" >/dev/null || { echo "no stage $stage; there are: ${all[*]}" >&2; exit 2; }
-    started=$SECONDS
-    echo "== $stage"
-    # Not within `if`, where bash ignores errexit.
-    set +e
-    (set -e; trap - EXIT; "stage_$stage") 2>&1 | tee "$logs/$stage"
-    status=${PIPESTATUS[0]}
-    set -e
-    read -r _ failed < <(counted "$logs/$stage")
-    ((status == 0 || failed > 0)) || broken=$((broken + 1))
-    echo "== $stage: $( ((status)) && echo FAILED || echo passed), $((SECONDS - started)) s"
-done
+# lane STAGE...: runs stages one after the other, and prints what they print, named where there are several lanes. Told to end,
+# it waits until its stage has cleaned up.
+lane() {
+    local stage started status follower told_to_end=
+    trap 'told_to_end=1' TERM
+    for stage; do
+        started=$SECONDS status=0
+        echo "== $stage"
+        : >"$logs/$stage.log"
+        # In the background, since bash ignores errexit in what `||` or `if` looks at.
+        (
+            trap 'exit 143' TERM
+            trap - EXIT
+            set -e
+            "stage_$stage"
+        ) >"$logs/$stage.log" 2>&1 </dev/null &
+        local child=$!
+        tail --pid="$child" -n +1 -f "$logs/$stage.log" | sed -u "$([[ $several ]] && echo "s/^/$stage: /")" &
+        follower=$!
+        wait "$child" || status=$?
+        # A signal ends `wait`, not the stage.
+        while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done
+        [[ ! $told_to_end ]] || return 0
+        wait "$follower" || true
+        echo "$status" >"$logs/$stage.status"
+        echo "== $stage: $( ((status)) && echo FAILED || echo passed), $((SECONDS - started)) s"
+    done
+}
 
-read -r passed failed < <(counted "$logs"/*)
+# Ends all lanes: their processes, then what their stages clean up.
+end() {
+    local pid
+    trap - INT TERM HUP
+    for pid in "${running[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+    wait
+    exit 130
+}
+
+(($#)) || read -ra stages <<<"${lanes[*]}"
+(($# == 0)) || stages=("$@")
+logs=$PWD/target/tests
+mkdir -p "$logs"
+needed=()
+for stage in "${stages[@]}"; do
+    declare -F "stage_$stage" >/dev/null || { echo "no stage $stage; there are: ${lanes[*]}" >&2; exit 2; }
+    rm -f "$logs/$stage".*
+    read -ra words <<<"${packages[$stage]//$'\n'/ }"
+    needed+=("${words[@]}")
+done
+# Two lanes can't install packages at the same time.
+need "${needed[@]}"
+[[ " ${stages[*]} " != *" e2e "* ]] || tests/cluster/install-packages.sh
+
+chosen=()
+for lane in "${lanes[@]}"; do
+    of_lane=()
+    for stage in $lane; do
+        [[ " ${stages[*]} " != *" $stage "* ]] || of_lane+=("$stage")
+    done
+    ((${#of_lane[@]} == 0)) || chosen+=("${of_lane[*]}")
+done
+several=
+((${#chosen[@]} == 1)) || several=1
+running=()
+trap end INT TERM HUP
+# Each lane is a process group.
+set -m
+for stages_of_lane in "${chosen[@]}"; do
+    # shellcheck disable=SC2086 # words
+    lane $stages_of_lane &
+    running+=($!)
+done
+set +m
+wait || true
+
+broken=0
+for stage in "${stages[@]}"; do
+    status=$(cat "$logs/$stage.status" 2>/dev/null || echo 1)
+    read -r _ failed < <(counted "$logs/$stage.log")
+    ((status == 0 || failed > 0)) || broken=$((broken + 1))
+    ! ((status)) || sed -n "s/^test \(.*\) \.\.\. FAILED$/failed in $stage: \1/p" "$logs/$stage.log"
+done
+ran=("${stages[@]/#/$logs/}")
+read -r passed failed < <(counted "${ran[@]/%/.log}")
 failed=$((failed + broken))
 echo "$passed passed, $failed failed"
 ((failed == 0 && passed > 0))

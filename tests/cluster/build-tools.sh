@@ -30,20 +30,23 @@ done
 [ $# -gt 0 ] || set -- "${!module_of[@]}"
 # Only a test of the chart needs it, and names it.
 module_of[helm3]=helm3
-declare -A wanted=()
-for tool; do
-  module=${module_of[$tool]:?unknown tool $tool}
-  if [ -x "$(tools_dir "$module")/$tool" ] || given "$tool" "$module"; then continue; fi
-  wanted[$module]+="$tool "
-done
+declare -A asked=()
+for tool; do asked[${module_of[$tool]:?unknown tool $tool}]+="$tool "; done
 
-for module in "${!wanted[@]}"; do
+# build MODULE TOOL...: builds those tools of a module that are not there.
+build() {
+  local module=$1 out tool missing=() packages=() started=$SECONDS
+  shift
   out=$(tools_dir "$module")
+  for tool; do
+    if [ -x "$out/$tool" ] || given "$tool" "$module"; then continue; fi
+    missing+=("$tool")
+    packages+=("${package_of[$tool]}")
+  done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  say "building ${missing[*]} (once; minutes on two cores)"
+  rm -rf "$out.part"
   mkdir -p "$out.part"
-  packages=()
-  for tool in ${wanted[$module]}; do packages+=("${package_of[$tool]}"); done
-  say "building ${wanted[$module]}(once; minutes on two cores)"
-  started=$SECONDS
   # One invocation a module, so that what the tools share is compiled once. A directory ending in / takes each under its name.
   (cd "$here/tools/$module" &&
     CGO_ENABLED=0 go build "${build_flags[@]}" -ldflags "-s -w $(flags_of "$module")" -o "$out.part/" "${packages[@]}")
@@ -53,5 +56,14 @@ for module in "${!wanted[@]}"; do
   mkdir -p "$out"
   mv -f "$out.part"/* "$out/"
   rmdir "$out.part"
-  say "built ${wanted[$module]}in $((SECONDS - started)) s"
+  say "built ${missing[*]} in $((SECONDS - started)) s"
+}
+
+# Another build of the same module ends first: what it builds is there then.
+mkdir -p "$cache/tools"
+for module in "${!asked[@]}"; do
+  exec 9>"$cache/tools/$module.lock"
+  flock 9
+  # shellcheck disable=SC2086 # words
+  build "$module" ${asked[$module]}
 done

@@ -31,6 +31,7 @@ cluster.sh node-stop NAME          stop a node's kubelet: it becomes NotReady; i
 cluster.sh node-start NAME         start it again
 cluster.sh apiserver-stop          stop the API server and etcd
 cluster.sh apiserver-start         start them again
+cluster.sh images [KIND]           build the images
 cluster.sh sockeye [KIND]          build the images, import them, install or upgrade the chart
 cluster.sh api-up DIR              an API server alone on loopback, for schema and RBAC tests; DIR/kubeconfig
 cluster.sh api-stop DIR            stop it as a crash does
@@ -91,6 +92,7 @@ esac
 case ${1:-} in
   up) alone "$@"; shift; up "$@" ;;
   down) alone "$@"; sweep; residue; say "down" ;;
+  images) "$here/install-packages.sh"; images_build "${2:-quick}" ;;
   sockeye) PATH=$(tools_path) sockeye_install "${2:-quick}" ;;
   node-add) PATH=$(tools_path); export PATH; node_up "$2" "$3"; images_import "$2"; node_ready "$2" ;;
   node-remove) node_remove "$2" ;;

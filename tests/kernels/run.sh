@@ -10,6 +10,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 # shellcheck source=tests/packages.sh
 source "$repo/tests/packages.sh"
+# shellcheck source=tests/cargo.sh
+source "$repo/tests/cargo.sh"
 # shellcheck source=tests/kernels/kernels.sh
 source "$here/kernels.sh"
 
@@ -21,9 +23,9 @@ work=$repo/target/kernels
 # A guest that takes longer than so many seconds is ended.
 limit=900
 
-# The tests and the agent, as the stage before has built them: the path of each.
+# Prints the paths of the tests and the agent, built as the stage `kernel` builds them.
 executables() {
-    cargo test --locked --workspace --features sockeye-agent/kernel-tests --test kernel --no-run --message-format=json |
+    cargo test --locked --workspace --features "$test_features" --test kernel --no-run --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 }
 
