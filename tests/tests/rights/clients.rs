@@ -1,0 +1,51 @@
+//! Clients that speak as the chart's identities, and the refusals that they get.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::{Result, bail};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Api, Client, Config};
+use serde_json::json;
+use sockeye_tests::identity::{RELEASE, admin, agent_pod, made, token, with_token};
+
+/// Returns a client with a token of a service account, bound to no pod.
+pub async fn speaking_for(service_account: &str) -> Result<Client> {
+    with_token(&token(&admin().await?, RELEASE, service_account, None).await?).await
+}
+
+/// Returns a client that impersonates a user whom RBAC lets do everything.
+pub async fn as_master(user: &str, extra: HashMap<String, Vec<String>>) -> Result<Client> {
+    let mut config = Config::infer().await?;
+    config.auth_info.impersonate = Some(user.to_owned());
+    config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
+    config.auth_info.impersonate_user_extra = Some(extra);
+    Ok(Client::try_from(config)?)
+}
+
+/// Returns a client with the token that the kubelet on a node would get for its agent's pod.
+pub async fn agent_on(node: &str) -> Result<Client> {
+    let client = admin().await?;
+    made(&Api::<Node>::all(client.clone()), json!({"metadata": {"name": node}})).await?;
+    let pod = made(&Api::<Pod>::namespaced(client.clone(), RELEASE), agent_pod(node)).await?;
+    with_token(&token(&client, RELEASE, "sockeye-agent", Some(&pod)).await?).await
+}
+
+/// Fails unless an answer is 403 and says these words.
+pub fn refused(answer: kube::Result<()>, words: &str) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains(words) => Ok(()),
+        other => bail!("not refused with {words:?}: {other:?}"),
+    }
+}
+
+/// Waits until a request is refused with these words. An admission policy takes effect a moment after it is stored.
+pub async fn in_effect<F: Future<Output = kube::Result<()>>>(words: &str, tried: impl Fn() -> F) -> Result<()> {
+    for _ in 0..100 {
+        match tried().await {
+            Err(kube::Error::Api(status)) if status.message.contains(words) => return Ok(()),
+            Ok(()) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("the policy never came into effect")
+}
