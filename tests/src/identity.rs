@@ -1,4 +1,4 @@
-//! Speaking to an API server as one of the chart's identities, with a real token.
+//! Clients that speak to an API server as one of the chart's identities, with a real token.
 
 use std::path::{Path, PathBuf};
 
@@ -17,24 +17,24 @@ use serde_json::{Value, json};
 /// The namespace that the chart is installed in.
 pub const RELEASE: &str = "sockeye-system";
 
-/// A client of whom KUBECONFIG says.
+/// Returns a client for the user that KUBECONFIG names.
 pub async fn admin() -> Result<Client> {
     Ok(Client::try_from(Config::infer().await?)?)
 }
 
-/// A client that has a token and nothing else; of KUBECONFIG it takes the server alone.
+/// Returns a client with a token; it takes only the server from KUBECONFIG.
 pub async fn with_token(token: &str) -> Result<Client> {
     Ok(Client::try_from(config(token).await?)?)
 }
 
-/// What such a client is made from.
+/// Returns the configuration of a client with a token.
 pub async fn config(token: &str) -> Result<Config> {
     let mut config = Config::infer().await?;
     config.auth_info = serde_json::from_value::<AuthInfo>(json!({"token": token}))?;
     Ok(config)
 }
 
-/// A token of a service account, good for an hour; bound to a pod as the kubelet binds those it mounts there.
+/// Requests a token of a service account for an hour, bound to a pod as the kubelet binds those that it mounts.
 pub async fn token(client: &Client, namespace: &str, service_account: &str, pod: Option<&Pod>) -> Result<String> {
     let bound = pod.map(|pod| BoundObjectReference {
         api_version: Some("v1".to_owned()),
@@ -50,7 +50,7 @@ pub async fn token(client: &Client, namespace: &str, service_account: &str, pod:
     Ok(granted.status.context("no token")?.token)
 }
 
-/// KUBECONFIG with that token, and with another server where one is named, as a file for a process.
+/// Writes KUBECONFIG to a file for a process, with a token and, if named, another server.
 pub fn kubeconfig(token: &str, server: Option<&str>, path: &Path) -> Result<PathBuf> {
     let mut config = Kubeconfig::read()?;
     for user in &mut config.auth_infos {
@@ -64,25 +64,27 @@ pub fn kubeconfig(token: &str, server: Option<&str>, path: &Path) -> Result<Path
     Ok(path.to_owned())
 }
 
-/// An agent's pod on a node, as an object to create; nothing runs there.
+/// Returns a pod to create as a node's agent; nothing runs there.
 pub fn agent_pod(node: &str) -> Value {
     json!({
         "metadata": {
             "name": format!("agent-on-{node}"),
             "labels": {"app.kubernetes.io/name": "sockeye", "app.kubernetes.io/component": "agent"},
         },
-        "spec": {"nodeName": node, "serviceAccountName": "sockeye-agent", "containers": [{"name": "agent", "image": "none"}]},
+        "spec": {
+            "nodeName": node, "serviceAccountName": "sockeye-agent", "containers": [{"name": "agent", "image": "none"}],
+        },
     })
 }
 
-/// Makes an object, or finds the one that an earlier run has made.
-pub async fn made<K>(api: &Api<K>, object: Value) -> Result<K>
+/// Creates an object, or gets the one of that name that an earlier run created.
+pub async fn get_or_create<K>(api: &Api<K>, object: Value) -> Result<K>
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
 {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     match api.create(&PostParams::default(), &serde_json::from_value(object)?).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(api.get(&name).await?),
-        made => Ok(made?),
+        created => Ok(created?),
     }
 }

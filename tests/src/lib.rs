@@ -1,4 +1,4 @@
-//! What tests against a cluster share: its tools as commands, and waiting.
+//! Shared by the tests against a cluster: commands of its tools, and waiting.
 
 pub mod chart;
 pub mod identity;
@@ -22,14 +22,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-/// How long anything on the local cluster may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The time within which anything on the local cluster has to happen.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The local cluster's nodes.
 pub const NODES: [&str; 2] = ["node-1", "node-2"];
 
-/// Whether tests are to take their long form (`make chaos`).
-pub fn long() -> bool {
+/// Tells whether tests run in their long form (`make chaos`).
+pub fn is_long() -> bool {
     std::env::var_os("SOCKEYE_CHAOS").is_some()
 }
 
@@ -38,22 +38,22 @@ pub fn repo() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Runs a command to its end; its output where it succeeds, its words where it does not.
+/// Runs a command to its end. Returns its output, or its output as the error if it fails.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
-    said(command, output)
+    output_of(command, output)
 }
 
-/// The same, with input.
-pub fn feed(command: &mut Command, input: &str) -> Result<String> {
+/// Does the same with input.
+pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().with_context(|| format!("{piped:?}"))?;
     child.stdin.take().context("no input")?.write_all(input.as_bytes())?;
     let output = child.wait_with_output()?;
-    said(command, output)
+    output_of(command, output)
 }
 
-fn said(command: &Command, output: Output) -> Result<String> {
+fn output_of(command: &Command, output: Output) -> Result<String> {
     let Output { status, stdout, stderr } = output;
     if !status.success() {
         bail!("{command:?}: {status}: {}{}", String::from_utf8_lossy(&stderr), String::from_utf8_lossy(&stdout));
@@ -61,36 +61,36 @@ fn said(command: &Command, output: Output) -> Result<String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// One of the helpers that the local cluster puts into target/cluster.
+/// Runs one of the helpers that the local cluster puts into target/cluster.
 pub fn helper(name: &str, args: &[&str]) -> Result<String> {
     run(Command::new(repo().join("target/cluster").join(name)).args(args))
 }
 
-/// `kubectl` on the local cluster.
+/// Runs `kubectl` on the local cluster.
 pub fn kubectl(args: &[&str]) -> Result<String> {
     helper("kubectl", args)
 }
 
-/// What `kubectl` prints as JSON.
+/// Parses what `kubectl` prints as JSON.
 pub fn json(args: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&kubectl(&[args, &["-o", "json"]].concat())?)?)
 }
 
-/// What bpftool, run in a node's mount namespace, prints as JSON.
+/// Parses what bpftool prints as JSON in a node's mount namespace.
 pub fn bpftool(node: &str, args: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&helper("bpftool", &[&[node, "--json"], args].concat())?)?)
 }
 
-/// A verb of tests/cluster/cluster.sh.
+/// Runs a verb of tests/cluster/cluster.sh.
 pub fn cluster(args: &[&str]) -> Result<String> {
     run(Command::new(repo().join("tests/cluster/cluster.sh")).args(args))
 }
 
-/// Waits until something holds, and says how long it took.
-pub fn until(patience: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<Duration> {
+/// Waits until a condition holds, and returns how long it took.
+pub fn wait_until(timeout: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let start = Instant::now();
     let mut last = None;
-    while start.elapsed() < patience {
+    while start.elapsed() < timeout {
         match holds() {
             Ok(true) => return Ok(start.elapsed()),
             Ok(false) => {}
@@ -99,12 +99,12 @@ pub fn until(patience: Duration, what: &str, mut holds: impl FnMut() -> Result<b
         sleep(Duration::from_millis(100));
     }
     match last {
-        Some(error) => Err(error.context(format!("{what} did not come about in {patience:?}"))),
-        None => bail!("{what} did not come about in {patience:?}"),
+        Some(error) => Err(error.context(format!("{what}: not within {timeout:?}"))),
+        None => bail!("{what}: not within {timeout:?}"),
     }
 }
 
-/// A condition of an object, by its type.
+/// Returns the condition of that type.
 pub fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a Value> {
     object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_)
 }

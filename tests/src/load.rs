@@ -1,11 +1,11 @@
-//! Connections that a test makes: a server, and pods that connect to it.
+//! A server, and pods that connect to it.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use crate::{PATIENCE, json, kubectl, repo, until};
+use crate::{TIMEOUT, json, kubectl, repo, wait_until};
 
-/// A server outside both nodes' cgroups, so that only the clients' ends are counted.
+/// A server outside the nodes' cgroups, so that only the clients' ends of connections are counted.
 pub struct Server(std::process::Child);
 
 impl Server {
@@ -27,7 +27,7 @@ impl Drop for Server {
     }
 }
 
-/// A pod that goes with the test.
+/// A pod that is deleted when the test ends.
 pub struct Pod(&'static str);
 
 impl Pod {
@@ -42,16 +42,18 @@ impl Pod {
         });
         let file = repo().join(format!("target/cluster/{name}.json"));
         std::fs::write(&file, pod.to_string())?;
-        until(PATIENCE, "the default service account", || Ok(kubectl(&["get", "serviceaccount", "default"]).is_ok()))?;
+        wait_until(TIMEOUT, "the default service account", || {
+            Ok(kubectl(&["get", "serviceaccount", "default"]).is_ok())
+        })?;
         kubectl(&["delete", "pod", name, "--ignore-not-found", "--wait"])?;
         kubectl(&["apply", "-f", &file.display().to_string()])?;
         Ok(Self(name))
     }
 
-    /// Waits until it runs, and says its UID.
+    /// Waits until the pod runs, and returns its UID.
     pub fn uid(&self) -> Result<String> {
         let mut uid = None;
-        until(PATIENCE, "a running pod", || {
+        wait_until(TIMEOUT, "a running pod", || {
             let pod = json(&["get", "pod", self.0])?;
             uid = pod["metadata"]["uid"].as_str().map(str::to_owned);
             Ok(pod["status"]["phase"] == "Running")
@@ -59,19 +61,19 @@ impl Pod {
         uid.context("no UID")
     }
 
-    /// Runs a command in it.
+    /// Runs a command in the pod.
     pub fn exec(&self, command: &[&str]) -> Result<String> {
         kubectl(&[&["exec", self.0, "--"], command].concat())
     }
 
-    /// What it wrote.
+    /// Returns the log of the pod.
     pub fn log(&self) -> Result<String> {
         kubectl(&["logs", self.0])
     }
 
-    /// Waits until the command has ended, and well.
+    /// Waits until the pod has succeeded.
     pub fn succeeded(&self) -> Result<()> {
-        until(PATIENCE, "the pod's end", || {
+        wait_until(TIMEOUT, "the pod's end", || {
             let pod = json(&["get", "pod", self.0])?;
             ensure!(pod["status"]["phase"] != "Failed", "the pod failed: {}", self.log()?);
             Ok(pod["status"]["phase"] == "Succeeded")

@@ -12,16 +12,16 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::identity::{RELEASE, kubeconfig, token};
 
-/// The process; it is killed when this is dropped.
+/// The operator's process; it is killed when this is dropped.
 pub struct Operator {
     child: Child,
 }
 
 impl Operator {
-    /// Starts it. It finds the API server where `server` says, or KUBECONFIG; its log goes to `work`.
+    /// Starts the operator on the API server `server`, or on the one that KUBECONFIG names. Its log is in `work`.
     pub async fn start(client: &Client, binary: &Path, server: Option<&str>, work: &Path) -> Result<Self> {
         let token = token(client, RELEASE, "sockeye-operator", None).await?;
-        // It ends with who started it, however that ends.
+        // The operator ends with the test's process, even if that is killed.
         let child = Command::new("setpriv")
             .args(["--pdeathsig".as_ref(), "KILL".as_ref(), binary.as_os_str()])
             .env("KUBECONFIG", kubeconfig(&token, server, &work.join("operator.kubeconfig"))?)
@@ -32,14 +32,14 @@ impl Operator {
         Ok(Self { child })
     }
 
-    /// Its process.
+    /// Returns the process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as a node does.
+    /// Sends SIGTERM, as a kubelet does.
     pub fn stop(mut self) -> Result<()> {
-        end(&mut self.child)
+        terminate(&mut self.child)
     }
 }
 
@@ -50,11 +50,11 @@ impl Drop for Operator {
     }
 }
 
-/// Ends a process of ours as a node does, and fails unless it ends well.
-pub fn end(child: &mut Child) -> Result<()> {
+/// Ends a child with SIGTERM, as a kubelet does, and fails unless it exits with 0.
+pub fn terminate(child: &mut Child) -> Result<()> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process ID")?;
     kill_process(pid, Signal::TERM)?;
     let status = child.wait()?;
-    ensure!(status.success(), "it ended with {status}");
+    ensure!(status.success(), "the process ended with {status}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The agents' processes on the local cluster, and what they have used.
+//! The agents' processes on the local cluster, and the resources that they use.
 
 use std::{process::Command, time::Duration};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{NODES, run};
 
-/// The agents' processes.
+/// Returns the process IDs of the agents.
 pub fn agents() -> Result<Vec<String>> {
     let found = run(Command::new("pgrep").args(["--full", "^/sockeye run --bpffs=/host/bpf "]))?;
     let pids: Vec<String> = found.lines().map(str::to_owned).collect();
@@ -14,19 +14,19 @@ pub fn agents() -> Result<Vec<String>> {
     Ok(pids)
 }
 
-/// What a process has used.
+/// The resources that a process uses.
 #[derive(Debug)]
 pub struct Usage {
     /// Processor time of all its threads.
     pub cpu: Duration,
-    /// How many are open.
+    /// The number of open file descriptors.
     pub descriptors: usize,
     /// `VmRSS`
     pub resident_kb: u64,
 }
 
 impl Usage {
-    /// That of a process so far.
+    /// Reads the usage of a process.
     pub fn of(pid: &str) -> Result<Self> {
         let mut cpu = 0;
         for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {

@@ -1,33 +1,33 @@
-//! BpfPrograms of a test on the local cluster, and what status, BpfNodes and bpftool say of them.
+//! BpfPrograms on the local cluster, and what their status, the BpfNodes and bpftool say of them.
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::{PATIENCE, bpftool, condition, json, kubectl, repo, until};
+use crate::{TIMEOUT, bpftool, condition, json, kubectl, repo, wait_until};
 
-/// A BpfProgram that goes with the test.
-pub struct Applied(String);
+/// A BpfProgram that is deleted when the test ends.
+pub struct TestProgram(String);
 
-impl Applied {
-    /// Where `my_map` counts connections that were made from the cgroup.
+impl TestProgram {
+    /// The index at which `my_map` counts connections made from the cgroup.
     pub const ACTIVE: usize = 4;
 
-    /// The example of the README.
+    /// Applies the example of the README.
     pub fn example() -> Result<Self> {
         let path = repo().join("deploy/examples/bpfprogram.yaml");
         kubectl(&["apply", "-f", &path.display().to_string()])?;
         Ok(Self("tcp-events".to_owned()))
     }
 
-    /// One that attaches `my_prog` to the node, with more in its spec.
+    /// Applies a BpfProgram that attaches `my_prog` to the node; `more` replaces fields of its spec.
     pub fn apply(name: &str, object: &[u8], more: Value) -> Result<Self> {
         let applied = Self(name.to_owned());
         applied.edit(object, more)?;
         Ok(applied)
     }
 
-    /// Another spec.
+    /// Applies another spec, made in the same way.
     pub fn edit(&self, object: &[u8], more: Value) -> Result<()> {
         let mut manifest = json!({
             "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": self.0},
@@ -45,15 +45,15 @@ impl Applied {
         Ok(())
     }
 
-    /// What the API server has.
+    /// Gets the BpfProgram from the API server.
     pub fn get(&self) -> Result<Value> {
         json(&["get", "bpfprograms.sockeye.dev", &self.0])
     }
 
-    /// Waits until a condition of the latest generation has that status.
+    /// Waits until a condition has that status and observed the latest generation.
     pub fn condition_is(&self, type_: &str, status: &str) -> Result<Value> {
         let mut found = Value::Null;
-        let waited = until(PATIENCE, &format!("{} of {}: {status}", type_, self.0), || {
+        let waited = wait_until(TIMEOUT, &format!("{} of {}: {status}", type_, self.0), || {
             found = self.get()?;
             let generation = &found["metadata"]["generation"];
             Ok(condition(&found, type_)
@@ -63,10 +63,10 @@ impl Applied {
         Ok(found)
     }
 
-    /// Waits until it is Ready on so many nodes.
+    /// Waits until the BpfProgram is Ready on so many nodes ("2/2").
     pub fn ready_on(&self, nodes: &str) -> Result<Value> {
         let mut found = Value::Null;
-        until(PATIENCE, &format!("{} on {nodes}", self.0), || {
+        wait_until(TIMEOUT, &format!("{} on {nodes}", self.0), || {
             found = self.condition_is("Ready", "True")?;
             Ok(found["status"]["summary"]["nodes"] == nodes)
         })
@@ -74,17 +74,17 @@ impl Applied {
         Ok(found)
     }
 
-    /// Its directory on bpffs.
+    /// Returns the directory of its pins on bpffs.
     pub fn home(&self) -> String {
         format!("/sys/fs/bpf/sockeye/{}", self.0)
     }
 
-    /// What bpftool says of a pin.
+    /// Returns what bpftool prints of a pin.
     pub fn pin(&self, node: &str, kind: &str, below: &str) -> Result<Value> {
         bpftool(node, &[kind, "show", "pinned", &format!("{}/{below}", self.home())])
     }
 
-    /// What `my_map` counted on a node.
+    /// Returns the values of `my_map` on a node.
     pub fn counts(&self, node: &str) -> Result<Vec<u64>> {
         let dump = bpftool(node, &["map", "dump", "pinned", &format!("{}/maps/my_map", self.home())])?;
         let entries = dump.as_array().context("no entries")?;
@@ -92,7 +92,7 @@ impl Applied {
     }
 }
 
-impl Drop for Applied {
+impl Drop for TestProgram {
     fn drop(&mut self) {
         let gone = kubectl(&["delete", "bpfprograms.sockeye.dev", &self.0, "--ignore-not-found", "--timeout=30s"]);
         if let Err(error) = gone {
@@ -106,13 +106,13 @@ fn little_endian(bytes: &Value) -> u64 {
     digits.fold(0, |n, byte| n << 8 | u64::from_str_radix(byte.trim_start_matches("0x"), 16).unwrap_or_default())
 }
 
-/// What the status says of a node.
+/// Returns a node's placement from the status of a BpfProgram.
 pub fn placement<'a>(program: &'a Value, node: &str) -> Result<&'a Value> {
     let all = program["status"]["placements"].as_array().context("no placements")?;
     all.iter().find(|p| p["node"] == node).with_context(|| format!("no placement on {node}"))
 }
 
-/// What a BpfNode says of a BpfProgram.
+/// Returns the details of a BpfProgram from the status of a BpfNode.
 pub fn details(node: &str, program: &str) -> Result<Value> {
     let status = json(&["get", "bpfnodes", node])?["status"].clone();
     let all = status["details"].as_array().cloned().unwrap_or_default();

@@ -1,7 +1,7 @@
-//! `Proxy`: a way to the API server that can be told to misbehave, and counts what comes along it. IO: plain HTTP on loopback
-//! towards clients. Their requests go on with their own tokens, so that the API server judges them as ever.
+//! `Proxy`: stands before an API server, injects faults, records requests. Clients reach it by plain HTTP on loopback.
+//! Requests keep the clients' own tokens, so that the API server authorizes them as ever.
 //!
-//! What a client sees of a connection that the API server cuts or refuses it sees here too: the connection ends, unanswered.
+//! A connection that the API server cuts or refuses ends unanswered here too.
 
 use std::{
     convert::Infallible,
@@ -30,69 +30,69 @@ use tokio::{
     time::sleep,
 };
 
-use crate::traffic::{Asked, Traffic};
+use crate::traffic::{ApiRequest, Traffic};
 
-/// What is wrong with the way to the API server.
+/// A fault between clients and the API server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Fault {
-    /// Nothing.
+    /// Requests reach the API server, and answers come back.
     #[default]
     None,
-    /// Connections end as soon as they begin, as those to a port where nobody listens.
+    /// Connections end as soon as they begin, like those to a closed port.
     Refused,
-    /// Requests are taken, and nothing comes back.
+    /// Requests are accepted and never answered.
     Silent,
-    /// Writes are taken, and what comes back is lost.
+    /// Writes reach the API server, and their answers are lost.
     Lost,
-    /// Some requests are answered so, and not by the API server.
+    /// Some requests get this status and `Retry-After`, and do not reach the API server.
     Answered(Which, StatusCode, Option<u32>),
-    /// Watches are told in their streams that what they begin from is too old.
+    /// Watches get 410 Gone as an event in their stream.
     Expired,
-    /// Watches end so long after they began, as if all had been said.
+    /// Watches end after this time, as if the API server had ended them.
     Ended(Duration),
-    /// Watches are cut so long after they began, in the middle of a line.
+    /// Watches are cut after this time, in the middle of a line.
     Cut(Duration),
     /// Lists are cut in the middle.
     Halved,
-    /// Every answer takes so much longer.
+    /// Every answer takes this much longer.
     Slow(Duration),
 }
 
-/// Which requests a fault is about.
+/// The requests that a fault is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Which {
-    /// All.
+    /// All requests.
     All,
-    /// What changes something.
+    /// Requests that change an object.
     Writes,
     /// Lists and watches.
     Views,
     /// Watches alone.
     Watches,
-    /// Everything about one resource.
+    /// All requests for one resource.
     Resource(&'static str),
 }
 
 impl Which {
-    fn is(self, asked: &Asked) -> bool {
+    fn includes(self, request: &ApiRequest) -> bool {
         match self {
             Self::All => true,
-            Self::Writes => asked.is_write(),
-            Self::Views => matches!(asked.verb, "list" | "watch"),
-            Self::Watches => asked.verb == "watch",
-            Self::Resource(resource) => asked.resource == resource,
+            Self::Writes => request.is_write(),
+            Self::Views => matches!(request.verb, "list" | "watch"),
+            Self::Watches => request.verb == "watch",
+            Self::Resource(resource) => request.resource == resource,
         }
     }
 }
 
-/// A way to the API server.
+/// A proxy before an API server.
 pub struct Proxy {
     address: SocketAddr,
     faults: watch::Sender<Fault>,
-    way: Arc<Way>,
+    shared: Arc<Shared>,
 }
 
-struct Way {
+struct Shared {
     upstream: Client,
     traffic: Mutex<Traffic>,
     faults: watch::Receiver<Fault>,
@@ -101,59 +101,59 @@ struct Way {
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 impl Proxy {
-    /// A way to the API server that KUBECONFIG names; it ends with the runtime.
+    /// Starts a proxy before the API server that KUBECONFIG names; it ends with the runtime.
     pub async fn start() -> Result<Self> {
         let mut config = Config::infer().await?;
-        // Who asks is the client's to say, and whether to ask again too.
+        // Clients send their own tokens and retry themselves.
         config.auth_info = AuthInfo::default();
         config.default_retry = false;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (faults, receiver) = watch::channel(Fault::None);
-        let way = Way { upstream: Client::try_from(config)?, traffic: Mutex::default(), faults: receiver };
-        let way = Arc::new(way);
-        tokio::spawn(accept(listener, Arc::clone(&way)));
-        Ok(Self { address, faults, way })
+        let shared = Shared { upstream: Client::try_from(config)?, traffic: Mutex::default(), faults: receiver };
+        let shared = Arc::new(shared);
+        tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { address, faults, shared })
     }
 
-    /// Where clients find it.
+    /// Returns the address for clients.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on that is wrong, and nothing else. Every connection ends, so that what is under way meets it too.
+    /// Replaces the fault. Every connection ends, so that requests under shared meet the new fault too.
     pub fn set(&self, fault: Fault) {
         self.faults.send_replace(fault);
     }
 
-    /// What has come along it.
+    /// Returns the requests so far.
     pub fn traffic(&self) -> Traffic {
-        self.way.traffic().clone()
+        self.shared.traffic().clone()
     }
 }
 
-impl Way {
+impl Shared {
     fn traffic(&self) -> MutexGuard<'_, Traffic> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn accept(listener: TcpListener, way: Arc<Way>) -> io::Result<Infallible> {
+async fn accept(listener: TcpListener, shared: Arc<Shared>) -> io::Result<Infallible> {
     loop {
         let (stream, _) = listener.accept().await?;
-        tokio::spawn(connection(stream, Arc::clone(&way)));
+        tokio::spawn(connection(stream, Arc::clone(&shared)));
     }
 }
 
-/// A connection lasts until its client ends it, or until something else is wrong.
-async fn connection(stream: TcpStream, way: Arc<Way>) {
-    let mut faults = way.faults.clone();
+/// Serves a connection until its client ends it or the fault changes.
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let mut faults = shared.faults.clone();
     let fault = faults.borrow_and_update().clone();
     if fault == Fault::Refused {
-        way.traffic().note(Asked::connection());
+        shared.traffic().record(ApiRequest::connection());
         return;
     }
-    let service = service_fn(|request| answer(request, &way, &fault));
+    let service = service_fn(|request| answer(request, &shared, &fault));
     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         _ = served => {}
@@ -161,43 +161,45 @@ async fn connection(stream: TcpStream, way: Arc<Way>) {
     }
 }
 
-/// An error is a connection that ends unanswered.
-async fn answer(request: Request<Incoming>, way: &Way, fault: &Fault) -> io::Result<Answer> {
-    let asked = Asked::read(&request);
-    way.traffic().note(asked.clone());
+/// Answers a request; an error ends the connection unanswered.
+async fn answer(request: Request<Incoming>, shared: &Shared, fault: &Fault) -> io::Result<Answer> {
+    let record = ApiRequest::read(&request);
+    shared.traffic().record(record.clone());
     match fault {
         Fault::Silent => std::future::pending().await,
         Fault::Slow(longer) => sleep(*longer).await,
-        Fault::Answered(which, code, retry_after) if which.is(&asked) => return Ok(refusal(*code, *retry_after)),
-        Fault::Expired if asked.verb == "watch" => return Ok(expired()),
+        Fault::Answered(which, code, retry_after) if which.includes(&record) => {
+            return Ok(refusal(*code, *retry_after));
+        }
+        Fault::Expired if record.verb == "watch" => return Ok(expired()),
         _ => {}
     }
-    let (head, body) = forward(request, way).await?.into_parts();
-    if *fault == Fault::Lost && asked.is_write() {
+    let (head, body) = forward(request, shared).await?.into_parts();
+    if *fault == Fault::Lost && record.is_write() {
         return Err(io::ErrorKind::ConnectionReset.into());
     }
-    if *fault == Fault::Halved && asked.verb == "list" {
+    if *fault == Fault::Halved && record.verb == "list" {
         return Ok(Response::from_parts(head, half(body).await?));
     }
     let frames = body.into_data_stream().map(|data| data.map(Frame::data).map_err(io::Error::other));
     let body = match fault {
-        Fault::Ended(after) if asked.verb == "watch" => {
+        Fault::Ended(after) if record.verb == "watch" => {
             StreamBody::new(frames.take_until(sleep(*after))).boxed_unsync()
         }
-        Fault::Cut(after) if asked.verb == "watch" => StreamBody::new(cut(frames, *after)).boxed_unsync(),
+        Fault::Cut(after) if record.verb == "watch" => StreamBody::new(cut(frames, *after)).boxed_unsync(),
         _ => StreamBody::new(frames).boxed_unsync(),
     };
     Ok(Response::from_parts(head, body))
 }
 
-/// Half of what there is, then no end.
+/// Returns the first half of a body, then a reset of the connection.
 async fn half(body: Body) -> io::Result<UnsyncBoxBody<Bytes, io::Error>> {
     let all = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let half = Ok(Frame::data(all.slice(..all.len() / 2)));
     Ok(StreamBody::new(stream::iter([half, Err(io::Error::from(io::ErrorKind::ConnectionReset))])).boxed_unsync())
 }
 
-/// So long, then half a line, then no end.
+/// Passes frames on for a time, then half a line, then a reset of the connection.
 fn cut<S>(frames: S, after: Duration) -> impl Stream<Item = io::Result<Frame<Bytes>>>
 where
     S: Stream<Item = io::Result<Frame<Bytes>>>,
@@ -207,12 +209,12 @@ where
     frames.take_until(sleep(after)).chain(stream::iter(end))
 }
 
-async fn forward(request: Request<Incoming>, way: &Way) -> io::Result<Response<Body>> {
+async fn forward(request: Request<Incoming>, shared: &Shared) -> io::Result<Response<Body>> {
     let (mut head, body) = request.into_parts();
     head.headers.remove(HOST);
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let request = Request::from_parts(head, Body::from(body));
-    way.upstream.send(request).await.map_err(io::Error::other)
+    shared.upstream.send(request).await.map_err(io::Error::other)
 }
 
 fn refusal(code: StatusCode, retry_after: Option<u32>) -> Answer {
@@ -225,7 +227,7 @@ fn refusal(code: StatusCode, retry_after: Option<u32>) -> Answer {
     answer
 }
 
-/// What the API server says in a stream that begins too far back.
+/// Answers a watch whose resourceVersion is too old, as the API server does: 410 within the stream.
 fn expired() -> Answer {
     let event = json!({"type": "ERROR", "object": status(StatusCode::GONE, "Expired")});
     let mut answer = Response::new(whole(event));
@@ -235,8 +237,8 @@ fn expired() -> Answer {
 
 fn status(code: StatusCode, reason: &str) -> Value {
     json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": format!("injected: {code}"),
-        "reason": reason, "code": code.as_u16(),
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason,
+        "message": format!("injected: {code}"), "code": code.as_u16(),
     })
 }
 

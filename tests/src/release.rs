@@ -1,23 +1,23 @@
-//! The chart as a release on the local cluster, by a real Helm.
+//! The chart as a release on the local cluster, installed by a real Helm.
 
 use std::{path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 
-use crate::{helper, json, kubectl, repo, until};
+use crate::{helper, json, kubectl, repo, wait_until};
 
 /// The release's namespace.
 pub const NAMESPACE: &str = "sockeye-system";
 
-/// How long Helm may take.
-const PATIENCE: &str = "--timeout=180s";
+/// The time within which Helm has to succeed.
+const TIMEOUT: &str = "--timeout=180s";
 
 /// One major version of Helm, by its helper's name.
 pub struct Helm(pub &'static str);
 
 impl Helm {
     fn on_release(&self, verb: &[&str], more: &[&str]) -> Result<String> {
-        helper(self.0, &[verb, &["--namespace", NAMESPACE, "--wait", PATIENCE], more].concat())
+        helper(self.0, &[verb, &["--namespace", NAMESPACE, "--wait", TIMEOUT], more].concat())
     }
 
     /// Installs the chart, or upgrades the release to it, with the cluster's values and more.
@@ -28,7 +28,7 @@ impl Helm {
         self.on_release(&verb, more)
     }
 
-    /// Back to the release's last revision but one.
+    /// Rolls the release back to the revision before.
     pub fn rollback(&self) -> Result<String> {
         self.on_release(&["rollback", "sockeye"], &[])
     }
@@ -39,7 +39,7 @@ impl Helm {
     }
 }
 
-/// The UIDs of the pods of a component that are to stay.
+/// Returns the UIDs of a component's pods, but for those that are being deleted.
 pub fn pods(component: &str) -> Result<Vec<String>> {
     let selector = format!("app.kubernetes.io/name=sockeye,app.kubernetes.io/component={component}");
     let pods = json(&["get", "pods", "-n", NAMESPACE, "-l", &selector])?;
@@ -48,13 +48,14 @@ pub fn pods(component: &str) -> Result<Vec<String>> {
     Ok(stay.filter_map(|pod| pod["metadata"]["uid"].as_str()).map(str::to_owned).collect())
 }
 
-/// Waits until nothing of a release is left: neither what Helm lists, nor what its hooks made, nor what the operator stored.
-pub fn gone() -> Result<()> {
-    let kinds = "deployments,replicasets,daemonsets,jobs,pods,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings";
+/// Waits until nothing of a release is left: no object of the chart or its hooks, no Helm Secret, no stored bytes.
+pub fn wait_until_gone() -> Result<()> {
+    let kinds = "deployments,replicasets,daemonsets,jobs,pods,serviceaccounts,roles,rolebindings,clusterroles,\
+                 clusterrolebindings";
     let looks =
         [(kinds, "app.kubernetes.io/name=sockeye"), ("secrets", "owner=helm"), ("configmaps", "sockeye.dev/object")];
     let mut left = String::new();
-    let waited = until(Duration::from_secs(30), "the end of the release", || {
+    let waited = wait_until(Duration::from_secs(30), "the end of the release", || {
         left.clear();
         for (kinds, selector) in looks {
             left += &kubectl(&["get", kinds, "-A", "-l", selector, "-o", "name"])?;
@@ -65,7 +66,7 @@ pub fn gone() -> Result<()> {
     Ok(())
 }
 
-/// The size of an image's archive.
+/// Returns the size of an image's archive.
 pub fn image_bytes(name: &str) -> Result<u64> {
     let archive = repo().join(format!("target/images/{name}.tar"));
     Ok(std::fs::metadata(Path::new(&archive))?.len())

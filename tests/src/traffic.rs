@@ -1,4 +1,4 @@
-//! `Traffic`: the requests that were made of an API server, as values to count. No IO.
+//! `Traffic`: recorded requests to an API server, to be counted. No IO.
 
 use std::{
     collections::BTreeMap,
@@ -11,28 +11,28 @@ use hyper::{Method, Request, header::AUTHORIZATION};
 
 /// One request.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// When it came.
+pub struct ApiRequest {
+    /// The time at which it came.
     pub at: Instant,
-    /// Who asked: the same for the same token.
-    pub who: u64,
-    /// list, watch, get, create, patch, update or delete; connect, where it came to no request.
+    /// A hash of the client's token.
+    pub client: u64,
+    /// list, watch, get, create, patch, update or delete; or connect, for a connection that carried no request.
     pub verb: &'static str,
-    /// Of what, with its subresource: bpfnodes/status.
+    /// The resource with its subresource, as in bpfnodes/status.
     pub resource: String,
 }
 
-impl Asked {
-    /// A connection on which nothing could be asked.
+impl ApiRequest {
+    /// Records a connection that was refused.
     pub fn connection() -> Self {
-        Self { at: Instant::now(), who: 0, verb: "connect", resource: String::new() }
+        Self { at: Instant::now(), client: 0, verb: "connect", resource: String::new() }
     }
 
-    /// What a request asks.
+    /// Records a request.
     pub fn read<B>(request: &Request<B>) -> Self {
         let uri = request.uri();
         let mut path = uri.path().split('/').filter(|part| !part.is_empty());
-        // The group and version, of which the core group is one alone.
+        // The core group is one part, any other a group and a version.
         let skipped = if path.next() == Some("api") { 1 } else { 2 };
         let mut rest: Vec<&str> = path.skip(skipped).collect();
         if rest.first() == Some(&"namespaces") && rest.len() > 2 {
@@ -53,63 +53,63 @@ impl Asked {
             [resource, ..] => (*resource).to_owned(),
             [] => String::new(),
         };
-        let mut who = DefaultHasher::new();
-        request.headers().get(AUTHORIZATION).hash(&mut who);
-        Self { at: Instant::now(), who: who.finish(), verb, resource }
+        let mut client = DefaultHasher::new();
+        request.headers().get(AUTHORIZATION).hash(&mut client);
+        Self { at: Instant::now(), client: client.finish(), verb, resource }
     }
 
-    /// Whether it was to change something.
+    /// Tells whether it is to change an object.
     pub fn is_write(&self) -> bool {
         matches!(self.verb, "create" | "patch" | "update" | "delete")
     }
 }
 
-/// Requests, in the order in which they came.
+/// Recorded requests, in the order in which they came.
 #[derive(Clone, Debug, Default)]
-pub struct Traffic(Vec<Asked>);
+pub struct Traffic(Vec<ApiRequest>);
 
 impl Traffic {
-    /// Notes one more.
-    pub fn note(&mut self, asked: Asked) {
-        self.0.push(asked);
+    /// Adds a request.
+    pub fn record(&mut self, request: ApiRequest) {
+        self.0.push(request);
     }
 
-    /// Those from then on, for so long.
+    /// Returns the requests that came within `length` from `from` on.
     pub fn during(&self, from: Instant, length: Duration) -> Self {
-        let within = |asked: &&Asked| asked.at >= from && asked.at.duration_since(from) < length;
+        let within = |request: &&ApiRequest| request.at >= from && request.at.duration_since(from) < length;
         Self(self.0.iter().filter(within).cloned().collect())
     }
 
-    /// How many.
+    /// Returns the number of requests.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The most that came within one second.
+    /// Returns the most requests within any one second.
     pub fn busiest_second(&self) -> usize {
-        let times: Vec<Instant> = self.0.iter().map(|asked| asked.at).collect();
+        let times: Vec<Instant> = self.0.iter().map(|request| request.at).collect();
         let within = |(i, first): (usize, &Instant)| {
             times[i..].partition_point(|at| at.duration_since(*first) < Duration::from_secs(1))
         };
         times.iter().enumerate().map(within).max().unwrap_or_default()
     }
 
-    /// The most that one client made; whose a connection was on which nothing could be asked is not known.
+    /// Returns the most requests of one client. Refused connections do not count: their client is not known.
     pub fn most_by_one(&self) -> usize {
         let mut counts = BTreeMap::<u64, usize>::new();
-        for asked in self.0.iter().filter(|asked| asked.verb != "connect") {
-            *counts.entry(asked.who).or_default() += 1;
+        for request in self.0.iter().filter(|request| request.verb != "connect") {
+            *counts.entry(request.client).or_default() += 1;
         }
         counts.into_values().max().unwrap_or_default()
     }
 }
 
-/// How many of each, the most first.
+/// Prints the number of requests per verb and resource, the most first.
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts = BTreeMap::<(&str, &str), usize>::new();
-        for asked in &self.0 {
-            *counts.entry((asked.verb, &asked.resource)).or_default() += 1;
+        for request in &self.0 {
+            *counts.entry((request.verb, &request.resource)).or_default() += 1;
         }
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -123,14 +123,14 @@ impl fmt::Display for Traffic {
 mod tests {
     use super::*;
 
-    fn asked(method: Method, uri: &str) -> (&'static str, String) {
-        let Asked { verb, resource, .. } =
-            Asked::read(&Request::builder().method(method).uri(uri).body(()).expect("a request"));
+    fn parsed(method: Method, uri: &str) -> (&'static str, String) {
+        let ApiRequest { verb, resource, .. } =
+            ApiRequest::read(&Request::builder().method(method).uri(uri).body(()).expect("a request"));
         (verb, resource)
     }
 
     #[test]
-    fn requests_are_read_as_the_api_server_reads_them() {
+    fn verbs_and_resources_are_parsed_as_the_api_server_parses_them() {
         let node = "/apis/sockeye.dev/v1alpha1/bpfnodes";
         for (method, uri, verb, resource) in [
             (Method::GET, format!("{node}?limit=500"), "list", "bpfnodes"),
@@ -141,16 +141,16 @@ mod tests {
             (Method::DELETE, "/api/v1/namespaces/n/configmaps/c".to_owned(), "delete", "configmaps"),
             (Method::GET, "/api/v1/nodes".to_owned(), "list", "nodes"),
         ] {
-            assert_eq!(asked(method, &uri), (verb, resource.to_owned()), "{uri}");
+            assert_eq!(parsed(method, &uri), (verb, resource.to_owned()), "{uri}");
         }
     }
 
     #[test]
-    fn the_busiest_second_is_any_second() {
+    fn the_busiest_second_may_start_at_any_request() {
         let start = Instant::now();
         let mut traffic = Traffic::default();
         for ms in [0, 900, 950, 1800, 1899, 5000] {
-            traffic.note(Asked { at: start + Duration::from_millis(ms), ..Asked::connection() });
+            traffic.record(ApiRequest { at: start + Duration::from_millis(ms), ..ApiRequest::connection() });
         }
         assert_eq!(traffic.busiest_second(), 4);
         assert_eq!(traffic.during(start, Duration::from_secs(1)).count(), 3);

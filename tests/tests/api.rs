@@ -1,6 +1,7 @@
-//! The schemas, on a real API server: good objects are taken, and each bad one is refused with a message that names the field.
+//! The CRD schemas, on a real API server: valid objects are accepted, and invalid ones refused with the name of the
+//! field.
 //!
-//! KUBECONFIG says where (tests/run.sh starts one: `tests/cluster/cluster.sh api-up DIR`).
+//! KUBECONFIG names the API server (tests/run.sh starts one: `tests/cluster/cluster.sh api-up DIR`).
 #![allow(missing_docs)]
 
 use std::{process::Command, sync::Once};
@@ -12,14 +13,14 @@ use sockeye_tests::{
     repo, run,
 };
 
-fn definitions() -> Result<()> {
+fn apply_crds() -> Result<()> {
     static INSTALLED: Once = Once::new();
     let mut outcome = Ok(());
-    INSTALLED.call_once(|| outcome = chart::definitions());
+    INSTALLED.call_once(|| outcome = chart::apply_crds());
     outcome
 }
 
-/// Whether the API server takes it; nothing is stored.
+/// Asks the API server whether it would accept an object; nothing is stored.
 fn dry_run(object: &Value) -> Result<String> {
     kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", "-"], &object.to_string())
 }
@@ -34,7 +35,7 @@ fn program() -> Value {
     })
 }
 
-/// The good program with one pointer's value replaced; null takes it away.
+/// Returns the valid program with the value at a JSON pointer replaced, or removed by null.
 fn with(pointer: &str, value: Value) -> Value {
     let mut object = program();
     let (parent, key) = pointer.rsplit_once('/').unwrap_or_default();
@@ -45,8 +46,8 @@ fn with(pointer: &str, value: Value) -> Value {
 }
 
 #[test]
-fn good_objects_are_taken() -> Result<()> {
-    definitions()?;
+fn valid_objects_are_accepted() -> Result<()> {
+    apply_crds()?;
     let attach = |attach: Value| with("/spec/programs", json!([{"name": "my_prog", "attach": attach}]));
     for (what, object) in [
         ("the least", program()),
@@ -72,14 +73,18 @@ fn good_objects_are_taken() -> Result<()> {
             "globals",
             with(
                 "/spec/globals",
-                json!({"rate": 1, "wide": "0x10", "on": true, "text": "a", "list": [1, "2"], "deep": {"a": {"b": [1]}}}),
+                json!({
+                    "rate": 1, "wide": "0x10", "on": true, "text": "a", "list": [1, "2"], "deep": {"a": {"b": [1]}},
+                }),
             ),
         ),
         (
             "first entries",
             with(
                 "/spec/maps",
-                json!([{"name": "m", "initial": [{"key": 1, "value": {"a": [1]}}, {"key": "10.0.0.0/8", "value": 1}, {"value": true}]}]),
+                json!([{"name": "m", "initial": [
+                    {"key": 1, "value": {"a": [1]}}, {"key": "10.0.0.0/8", "value": 1}, {"value": true},
+                ]}]),
             ),
         ),
         (
@@ -93,15 +98,15 @@ fn good_objects_are_taken() -> Result<()> {
     ] {
         dry_run(&object).with_context(|| what.to_owned())?;
     }
-    // All at once, and the folders below.
+    // The examples, with the folders below.
     let examples = repo().join("deploy/examples").display().to_string();
     kubectl(&["create", "--dry-run=server", "--validate=strict", "--recursive", "-f", &examples], "")?;
     Ok(())
 }
 
 #[test]
-fn bad_objects_are_refused_by_the_field() -> Result<()> {
-    definitions()?;
+fn an_invalid_object_is_refused_with_the_name_of_its_field() -> Result<()> {
+    apply_crds()?;
     let attach = |attach: Value| with("/spec/programs", json!([{"name": "my_prog", "attach": attach}]));
     let node = json!([{"cgroup": {"scope": "Node"}}]);
     for (object, field) in [
@@ -127,9 +132,9 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
             "spec.nodeSelector.matchExpressions[0]",
         ),
         (
-            attach(
-                json!([{"cgroup": {"scope": "Pods", "podSelector": {"matchExpressions": [{"key": "a", "operator": "NotIn", "values": []}]}}}]),
-            ),
+            attach(json!([{"cgroup": {"scope": "Pods", "podSelector": {"matchExpressions": [
+                {"key": "a", "operator": "NotIn", "values": []},
+            ]}}}])),
             "spec.programs[0].attach[0].cgroup.podSelector.matchExpressions[0]",
         ),
         (with("/spec/bytecode", json!({"configMap": {"name": "a"}})), "spec.bytecode.configMap.key"),
@@ -198,7 +203,7 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
         (with("/metadata/name", json!("n".repeat(64))), "metadata.name"),
     ] {
         let refusal = match dry_run(&object) {
-            Ok(_) => bail!("taken, though {field} is wrong: {:.300}", object.to_string()),
+            Ok(_) => bail!("accepted, though {field} is invalid: {:.300}", object.to_string()),
             Err(refusal) => refusal.to_string(),
         };
         ensure!(refusal.contains(field), "the refusal does not name {field}: {refusal:.600}");
@@ -208,18 +213,19 @@ fn bad_objects_are_refused_by_the_field() -> Result<()> {
 
 #[test]
 fn revisions_are_immutable() -> Result<()> {
-    definitions()?;
+    apply_crds()?;
     let mut revision = json!({
         "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfRevision", "metadata": {"name": "tcp-events-1"},
         "spec": {
             "program": {"name": "tcp-events", "uid": "1"}, "generation": 1, "sequence": 1,
-            "digest": format!("sha256:{}", "0".repeat(64)), "object": {"programs": [], "maps": [], "license": "GPL", "btf": true},
+            "digest": format!("sha256:{}", "0".repeat(64)),
+            "object": {"programs": [], "maps": [], "license": "GPL", "btf": true},
             "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
             "maps": [{"name": "m", "initial": [{"key": {"a": 1}, "value": [1, "2"]}]}],
             "globals": {"rate": 1, "deep": {"a": [1]}},
         },
     });
-    // Live ones are not deleted by hand, where the chart is installed.
+    // Where the chart is installed, only the operator may delete a live revision.
     let operator = "system:serviceaccount:sockeye-system:sockeye-operator";
     let delete =
         ["delete", "bpfrevisions", "tcp-events-1", "--ignore-not-found", "--as", operator, "--as-group=system:masters"];
@@ -228,7 +234,7 @@ fn revisions_are_immutable() -> Result<()> {
     revision["metadata"]["labels"] = json!({"sockeye.dev/live": "true"});
     kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &revision.to_string())
         .context("a label may change")?;
-    // Also where the schema knows no types.
+    // Fields without a type in the schema are immutable too.
     for (field, value) in [
         ("/spec/sequence", json!(2)),
         ("/spec/globals/rate", json!(2)),
@@ -249,8 +255,8 @@ fn revisions_are_immutable() -> Result<()> {
 }
 
 #[test]
-fn fields_explain_themselves() -> Result<()> {
-    definitions()?;
+fn kubectl_explain_describes_the_fields() -> Result<()> {
+    apply_crds()?;
     let words = kubectl(&["explain", "bpfprograms.spec.programs.attach.cgroup.scope"], "")?;
     ensure!(words.contains("the node's cgroup root"), "{words}");
     let names = run(Command::new("kubectl").args(["api-resources", "--categories=sockeye", "-o", "name"]))?;

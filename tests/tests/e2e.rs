@@ -1,7 +1,7 @@
 //! The main job, end to end, on a real Kubernetes of two nodes that share a kernel.
 //!
-//! The tests share the cluster and run one after the other (`--test-threads=1`); each has its own BpfPrograms and takes
-//! them away, whatever happens.
+//! The tests share the cluster and run one after the other (`--test-threads=1`). Each has its own BpfPrograms, and
+//! deletes them even if it fails.
 #![allow(missing_docs)]
 
 use std::time::Duration;
@@ -10,16 +10,16 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 use sockeye_tests::{
-    NODES, PATIENCE, bpftool, cluster, condition, helper, json, kubectl,
+    NODES, TIMEOUT, bpftool, cluster, condition, helper, json, kubectl,
     load::{Pod, Server},
-    program::{Applied, details, placement},
+    program::{TestProgram, details, placement},
     release::Helm,
-    until,
+    wait_until,
 };
 
 #[test]
-fn what_the_status_says_is_what_bpftool_says() -> Result<()> {
-    let example = Applied::example()?;
+fn the_status_equals_what_bpftool_prints() -> Result<()> {
+    let example = TestProgram::example()?;
     let program = example.ready_on("2/2")?;
     let mut printed = (Vec::new(), Vec::new());
     for node in NODES {
@@ -67,7 +67,7 @@ fn what_the_status_says_is_what_bpftool_says() -> Result<()> {
         printed.0.push(prog["id"].to_string());
         printed.1.push(map["id"].to_string());
     }
-    // The row that a user sees.
+    // The row that `kubectl get` prints.
     let table = kubectl(&["get", "bpfprograms.sockeye.dev", "tcp-events", "--no-headers"])?;
     let row: Vec<&str> = table.split_whitespace().collect();
     ensure!(
@@ -78,8 +78,8 @@ fn what_the_status_says_is_what_bpftool_says() -> Result<()> {
 }
 
 #[test]
-fn what_is_wrong_is_said_by_condition_and_event_and_costs_nothing_else() -> Result<()> {
-    let neighbour = Applied::apply("neighbour", TCP_EVENTS_BTF, json!({}))?;
+fn each_mistake_gets_a_condition_and_an_event_and_disturbs_no_neighbour() -> Result<()> {
+    let neighbour = TestProgram::apply("neighbour", TCP_EVENTS_BTF, json!({}))?;
     let before = neighbour.ready_on("2/2")?;
     let of = |more: Value| json!({"programs": [more]});
     let at = |cgroup: Value| of(json!({"name": "my_prog", "attach": [{"cgroup": cgroup}]}));
@@ -131,9 +131,9 @@ fn what_is_wrong_is_said_by_condition_and_event_and_costs_nothing_else() -> Resu
             &["2147483648", "536870912", "policy.mapBytesPerProgram"],
         ),
     ] {
-        let wrong = Applied::apply("wrong", object, more)?;
+        let wrong = TestProgram::apply("wrong", object, more)?;
         let mut said = Value::Null;
-        until(PATIENCE, reason, || {
+        wait_until(TIMEOUT, reason, || {
             said = wrong.condition_is(type_, "False")?;
             Ok(condition(&said, type_).is_some_and(|c| c["reason"] == reason))
         })
@@ -142,7 +142,7 @@ fn what_is_wrong_is_said_by_condition_and_event_and_costs_nothing_else() -> Resu
         let message = why["message"].as_str().unwrap_or_default();
         ensure!(words.iter().all(|word| message.contains(word)), "{reason} does not say {words:?}: {message}");
         let about = format!("involvedObject.name=wrong,involvedObject.uid={},reason={reason}", uid(&said));
-        until(PATIENCE, "the Event", || {
+        wait_until(TIMEOUT, "the Event", || {
             Ok(!kubectl(&["get", "events", "-n", "default", "--field-selector", &about, "-o", "name"])?.is_empty())
         })?;
         for node in NODES {
@@ -160,9 +160,9 @@ fn uid(object: &Value) -> &str {
 }
 
 #[test]
-fn all_pods_are_one_cgroup() -> Result<()> {
+fn scope_pods_attaches_once_to_kubepods() -> Result<()> {
     let pods = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Pods"}}]}]);
-    let program = Applied::apply("all-pods", TCP_EVENTS_BTF, json!({"programs": pods}))?;
+    let program = TestProgram::apply("all-pods", TCP_EVENTS_BTF, json!({"programs": pods}))?;
     program.ready_on("2/2")?;
     for node in NODES {
         let links = details(node, "all-pods")?["links"].clone();
@@ -171,7 +171,7 @@ fn all_pods_are_one_cgroup() -> Result<()> {
     Ok(())
 }
 
-/// Agents of another image until the test ends.
+/// Replaces the agents' image until the test ends.
 struct OtherAgents;
 
 impl OtherAgents {
@@ -189,12 +189,12 @@ impl Drop for OtherAgents {
 }
 
 #[test]
-fn an_older_agent_keeps_the_last_good_revision_and_says_what_it_lacks() -> Result<()> {
-    let program = Applied::apply("skewed", TCP_EVENTS_BTF, json!({}))?;
+fn an_older_agent_keeps_the_last_good_revision_and_names_what_it_lacks() -> Result<()> {
+    let program = TestProgram::apply("skewed", TCP_EVENTS_BTF, json!({}))?;
     let current = program.ready_on("2/2")?;
     let older = OtherAgents;
     OtherAgents::roll_out("sockeye-agent-older")?;
-    // What needs nothing new is the same to both.
+    // A spec that requires nothing new means the same to both.
     let kept = program.ready_on("2/2")?;
     ensure!(kept["status"]["placements"] == current["status"]["placements"], "{:#}", kept["status"]);
 
@@ -217,16 +217,19 @@ fn an_older_agent_keeps_the_last_good_revision_and_says_what_it_lacks() -> Resul
 }
 
 #[test]
-fn a_pods_connections_raise_its_nodes_counters_by_their_number() -> Result<()> {
+fn each_connection_of_a_pod_is_counted_on_its_node() -> Result<()> {
     const CONNECTIONS: u64 = 100;
-    let example = Applied::apply("pod-connections", TCP_EVENTS_BTF, json!({}))?;
+    let example = TestProgram::apply("pod-connections", TCP_EVENTS_BTF, json!({}))?;
     example.ready_on("2/2")?;
     let _server = Server::start()?;
-    // Components of ours that run on the nodes keep their connections open; wait until a second passes without a new one.
+    // The nodes' own components keep their connections open: wait for a second without a new one.
     let counts = || {
-        Ok::<_, anyhow::Error>([example.counts("node-1")?[Applied::ACTIVE], example.counts("node-2")?[Applied::ACTIVE]])
+        Ok::<_, anyhow::Error>([
+            example.counts("node-1")?[TestProgram::ACTIVE],
+            example.counts("node-2")?[TestProgram::ACTIVE],
+        ])
     };
-    until(PATIENCE, "quiet nodes", || {
+    wait_until(TIMEOUT, "quiet nodes", || {
         let before = counts()?;
         std::thread::sleep(Duration::from_secs(1));
         Ok(counts()? == before)
@@ -238,20 +241,20 @@ fn a_pods_connections_raise_its_nodes_counters_by_their_number() -> Result<()> {
     pod.succeeded()?;
     let after = counts()?;
     ensure!(after[0] - before[0] == CONNECTIONS, "node-1: {before:?} {after:?}");
-    ensure!(after[1] == before[1], "node-2 made none: {before:?} {after:?}");
+    ensure!(after[1] == before[1], "node-2 made no connection: {before:?} {after:?}");
     Ok(())
 }
 
 #[test]
 fn deletion_removes_everything_within_five_seconds() -> Result<()> {
-    let program = Applied::apply("deleted", TCP_EVENTS_BTF, json!({}))?;
+    let program = TestProgram::apply("deleted", TCP_EVENTS_BTF, json!({}))?;
     program.ready_on("2/2")?;
     let ids: Vec<String> = NODES
         .iter()
         .map(|n| Ok(program.pin(n, "prog", "programs/my_prog")?["id"].to_string()))
         .collect::<Result<_>>()?;
     kubectl(&["delete", "bpfprograms.sockeye.dev", "deleted", "--wait=false"])?;
-    let took = until(Duration::from_secs(5), "the end of it", || {
+    let took = wait_until(Duration::from_secs(5), "complete deletion", || {
         let object = kubectl(&["get", "bpfprograms.sockeye.dev", "deleted", "--ignore-not-found"])?.is_empty();
         let homes = NODES.iter().all(|node| helper("exec", &[node, "test", "-e", &program.home()]).is_err());
         let programs = ids.iter().all(|id| bpftool("node-1", &["prog", "show", "id", id]).is_err());
@@ -264,15 +267,15 @@ fn deletion_removes_everything_within_five_seconds() -> Result<()> {
     let revisions =
         kubectl(&["get", "bpfrevisions", "-l", "sockeye.dev/program=deleted", "--no-headers", "--ignore-not-found"])?;
     ensure!(revisions.is_empty(), "{revisions}");
-    // The same name at once.
-    let again = Applied::apply("deleted", TCP_EVENTS_BTF, json!({}))?;
+    // The name can be used again at once.
+    let again = TestProgram::apply("deleted", TCP_EVENTS_BTF, json!({}))?;
     again.ready_on("2/2")?;
     Ok(())
 }
 
 #[test]
 fn a_refused_edit_leaves_the_accepted_revision_running() -> Result<()> {
-    let program = Applied::apply("refused", TCP_EVENTS_BTF, json!({}))?;
+    let program = TestProgram::apply("refused", TCP_EVENTS_BTF, json!({}))?;
     let accepted = program.ready_on("2/2")?;
     program
         .edit(TCP_EVENTS_BTF, json!({"programs": [{"name": "nonesuch", "attach": [{"cgroup": {"scope": "Node"}}]}]}))?;
@@ -286,10 +289,10 @@ fn a_refused_edit_leaves_the_accepted_revision_running() -> Result<()> {
     let events = kubectl(&["get", "events", "-n", "default", "--field-selector", "involvedObject.name=refused"])?;
     ensure!(events.contains("NoSuchProgram") || events.contains("nonesuch"), "{events}");
 
-    // One that the verifier refuses is dispatched, and every node keeps the last good one.
+    // A spec that the verifier refuses is dispatched, and every node keeps the last good revision.
     program.edit(fixtures::REFUSED, json!({}))?;
     let mut why = Value::Null;
-    until(PATIENCE, "that both nodes refuse it", || {
+    wait_until(TIMEOUT, "that both nodes refuse it", || {
         why = condition(&program.get()?, "Attached").cloned().unwrap_or_default();
         Ok(why["reason"] == "VerifierRefused" && why["message"].as_str().is_some_and(|m| m.contains("2 of 2")))
     })?;
@@ -305,12 +308,12 @@ fn a_refused_edit_leaves_the_accepted_revision_running() -> Result<()> {
 }
 
 #[test]
-fn labels_and_agents_come_and_go_and_the_picture_follows() -> Result<()> {
+fn node_labels_select_nodes_and_a_new_agent_loads_nothing() -> Result<()> {
     let selector = json!({"nodeSelector": {"matchLabels": {"sockeye.dev/e2e": "yes"}}});
     for node in NODES {
         kubectl(&["label", "node", node, "sockeye.dev/e2e-"])?;
     }
-    let program = Applied::apply("selected", TCP_EVENTS_BTF, selector)?;
+    let program = TestProgram::apply("selected", TCP_EVENTS_BTF, selector)?;
     let none = program.condition_is("Ready", "True")?;
     ensure!(condition(&none, "Ready").is_some_and(|c| c["reason"] == "NoNodeSelected"), "{:#}", none["status"]);
     kubectl(&["label", "node", "node-1", "sockeye.dev/e2e=yes"])?;
@@ -318,7 +321,7 @@ fn labels_and_agents_come_and_go_and_the_picture_follows() -> Result<()> {
     kubectl(&["label", "node", "node-2", "sockeye.dev/e2e=yes"])?;
     let both = program.ready_on("2/2")?;
 
-    // An agent's pod is deleted: the next one finds everything and loads nothing.
+    // The agents' pods are deleted: the next ones adopt everything and load nothing.
     kubectl(&["delete", "pod", "-n", "sockeye-system", "-l", "app.kubernetes.io/component=agent", "--wait"])?;
     kubectl(&["rollout", "status", "-n", "sockeye-system", "daemonset", "--timeout=60s"])?;
     let after = program.ready_on("2/2")?;
@@ -326,12 +329,14 @@ fn labels_and_agents_come_and_go_and_the_picture_follows() -> Result<()> {
 
     kubectl(&["label", "node", "node-2", "sockeye.dev/e2e-"])?;
     program.ready_on("1/1")?;
-    until(PATIENCE, "nothing on node-2", || Ok(helper("exec", &["node-2", "test", "-e", &program.home()]).is_err()))?;
+    wait_until(TIMEOUT, "nothing on node-2", || {
+        Ok(helper("exec", &["node-2", "test", "-e", &program.home()]).is_err())
+    })?;
     kubectl(&["label", "node", "node-1", "sockeye.dev/e2e-"])?;
     Ok(())
 }
 
-/// Takes the third node away, whatever happens.
+/// Removes the third node when the test ends.
 struct ThirdNode;
 
 impl Drop for ThirdNode {
@@ -343,28 +348,28 @@ impl Drop for ThirdNode {
 }
 
 #[test]
-fn a_node_that_joins_runs_what_was_accepted_last() -> Result<()> {
-    let program = Applied::apply("joined", TCP_EVENTS_BTF, json!({}))?;
+fn a_node_that_joins_runs_the_last_accepted_revision() -> Result<()> {
+    let program = TestProgram::apply("joined", TCP_EVENTS_BTF, json!({}))?;
     program.ready_on("2/2")?;
     program.edit(b"no ELF at all", json!({}))?;
     program.condition_is("Accepted", "False")?;
     cluster(&["node-add", "node-3", "3"])?;
     let third = ThirdNode;
-    until(Duration::from_secs(60), "3/3", || Ok(program.get()?["status"]["summary"]["nodes"] == "3/3"))?;
+    wait_until(Duration::from_secs(60), "3/3", || Ok(program.get()?["status"]["summary"]["nodes"] == "3/3"))?;
     ensure!(program.pin("node-3", "prog", "programs/my_prog")?["name"] == "my_prog");
     drop(third);
-    until(Duration::from_secs(60), "2/2", || Ok(program.get()?["status"]["summary"]["nodes"] == "2/2"))?;
+    wait_until(Duration::from_secs(60), "2/2", || Ok(program.get()?["status"]["summary"]["nodes"] == "2/2"))?;
     Ok(())
 }
 
 #[test]
-fn a_bpfnode_that_is_deleted_is_made_again() -> Result<()> {
-    let program = Applied::apply("observed", TCP_EVENTS_BTF, json!({}))?;
+fn a_deleted_bpfnode_is_recreated() -> Result<()> {
+    let program = TestProgram::apply("observed", TCP_EVENTS_BTF, json!({}))?;
     let before = program.ready_on("2/2")?;
     let uid = |kind: &str| Ok::<_, anyhow::Error>(json(&["get", kind, "node-1"])?["metadata"]["uid"].clone());
     let old = uid("bpfnode")?;
     kubectl(&["delete", "bpfnode", "node-1", "--wait"])?;
-    until(PATIENCE, "a new BpfNode", || Ok(uid("bpfnode")? != old && details("node-1", "observed").is_ok()))?;
+    wait_until(TIMEOUT, "a new BpfNode", || Ok(uid("bpfnode")? != old && details("node-1", "observed").is_ok()))?;
     let owner = json(&["get", "bpfnode", "node-1"])?["metadata"]["ownerReferences"][0].clone();
     ensure!(owner["uid"] == uid("node")? && owner["kind"] == "Node" && owner["blockOwnerDeletion"] != true, "{owner}");
     let after = program.ready_on("2/2")?;

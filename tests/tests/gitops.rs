@@ -1,13 +1,13 @@
-//! docs/gitops.md: the health check for Argo CD, run by Lua on statuses as the operator writes them.
+//! The health check for Argo CD in docs/gitops.md, run by Lua on statuses as the operator writes them.
 #![allow(missing_docs)]
 
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use sockeye_tests::{feed, repo};
+use sockeye_tests::{repo, run_with_input};
 
-/// The check, without its indentation in the ConfigMap.
+/// Reads the check from the page, without its indentation in the ConfigMap.
 fn check() -> Result<String> {
     let page = std::fs::read_to_string(repo().join("docs/gitops.md"))?;
     let (_, rest) = page.split_once("health.sockeye.dev_BpfProgram: |\n").context("no check on the page")?;
@@ -15,7 +15,7 @@ fn check() -> Result<String> {
     Ok(check.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect::<Vec<_>>().join("\n"))
 }
 
-/// A value as Lua writes it. Null is absent, as in Argo CD.
+/// Prints a value in Lua's syntax. Null is absent, as in Argo CD.
 fn lua(value: &Value) -> String {
     match value {
         Value::Null => "nil".to_owned(),
@@ -28,19 +28,20 @@ fn lua(value: &Value) -> String {
     }
 }
 
-/// What Argo CD makes of a BpfProgram: status and message.
+/// Runs the check on a BpfProgram: status and message.
 fn health(object: &Value) -> Result<(String, String)> {
     let script = format!(
         "local function check(obj)\n{}\nend\nlocal hs = check({})\nprint(hs.status)\nprint(hs.message)\n",
         check()?,
         lua(object)
     );
-    let said = feed(Command::new("lua5.4").arg("-"), &script).context("lua5.4 (tests/run.sh unit installs it)")?;
+    let said =
+        run_with_input(Command::new("lua5.4").arg("-"), &script).context("lua5.4 (tests/run.sh unit installs it)")?;
     let (status, message) = said.trim_end().split_once('\n').context("no message")?;
     Ok((status.to_owned(), message.to_owned()))
 }
 
-/// A BpfProgram of generation 3 whose conditions, of that generation, have these statuses and reasons.
+/// Returns a BpfProgram of generation 3 with these conditions of that generation: type, status and reason.
 fn program(conditions: &[(&str, &str, &str)]) -> Value {
     let conditions: Vec<Value> = conditions
         .iter()
@@ -52,7 +53,7 @@ fn program(conditions: &[(&str, &str, &str)]) -> Value {
 }
 
 #[test]
-fn argo_cd_says_what_kstatus_says() -> Result<()> {
+fn the_argo_cd_health_check_agrees_with_kstatus() -> Result<()> {
     let in_effect =
         [("Accepted", "True", "Dispatched"), ("Attached", "True", "InEffect"), ("Ready", "True", "InEffect")];
     let with = |more: (&'static str, &'static str, &'static str)| program(&[&in_effect[..], &[more]].concat());

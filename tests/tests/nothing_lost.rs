@@ -1,5 +1,5 @@
-//! Nothing lost, on the local cluster: the switch that stops everything, what cuts a node off, what others undo, and the ways
-//! in which nodes, agents and objects go and come back.
+//! Faults and repairs, on the local cluster: suspension of everything, programs that cut a node off, drift, and nodes,
+//! agents and objects that go and come back.
 //!
 //! The tests share the cluster and run one after the other (`--test-threads=1`).
 #![allow(missing_docs)]
@@ -14,34 +14,34 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 use sockeye_tests::{
-    NODES, PATIENCE, bpftool, cluster, condition, helper, json, kubectl,
+    NODES, TIMEOUT, bpftool, cluster, condition, helper, json, kubectl,
     process::{Usage, agents},
-    program::{Applied, details},
+    program::{TestProgram, details},
     release::{NAMESPACE, pods},
-    repo, until,
+    repo, wait_until,
 };
 
-/// On one node only.
+/// Returns a spec that selects one node.
 fn on(node: &str) -> Value {
     json!({"nodeSelector": {"matchLabels": {"kubernetes.io/hostname": node}}})
 }
 
-fn pinned(program: &Applied, node: &str) -> bool {
+fn pinned(program: &TestProgram, node: &str) -> bool {
     helper("exec", &[node, "test", "-e", &program.home()]).is_ok()
 }
 
-fn reason(program: &Applied, type_: &str) -> Result<String> {
+fn reason(program: &TestProgram, type_: &str) -> Result<String> {
     let found = program.get()?;
     Ok(condition(&found, type_).and_then(|c| c["reason"].as_str()).unwrap_or_default().to_owned())
 }
 
-/// The programs that a node's query of its cgroup lists.
+/// Returns the number of links that a BpfNode reports of the BpfProgram `stopped`.
 fn attached(node: &str) -> Result<Value> {
     let links = details(node, "stopped")?["links"].clone();
     Ok(links.as_array().map_or(json!(0), |links| links.len().into()))
 }
 
-/// Something that is undone when the test ends, however it ends.
+/// Runs a function when the test ends, even if it fails.
 struct Finally<F: FnMut() -> Result<()>>(F);
 
 impl<F: FnMut() -> Result<()>> Drop for Finally<F> {
@@ -53,11 +53,11 @@ impl<F: FnMut() -> Result<()>> Drop for Finally<F> {
 }
 
 #[test]
-fn the_switch_has_everything_detached_within_three_seconds() -> Result<()> {
-    let program = Applied::apply("stopped", TCP_EVENTS_BTF, json!({}))?;
+fn the_suspend_config_map_detaches_everything_within_three_seconds() -> Result<()> {
+    let program = TestProgram::apply("stopped", TCP_EVENTS_BTF, json!({}))?;
     let before = program.ready_on("2/2")?;
     let back = || kubectl(&["delete", "configmap", "-n", NAMESPACE, "sockeye-suspend", "--ignore-not-found"]).map(drop);
-    let switch = Finally(back);
+    let suspension = Finally(back);
     kubectl(&["create", "configmap", "-n", NAMESPACE, "sockeye-suspend", "--from-literal=reason=incident 42"])?;
     let start = Instant::now();
     let links = |node: &str| -> Result<usize> {
@@ -65,7 +65,7 @@ fn the_switch_has_everything_detached_within_three_seconds() -> Result<()> {
         Ok(helper("exec", &[node, "sh", "-c", &format!("ls {home} 2>/dev/null | wc -l")])?.trim().parse()?)
     };
     for node in NODES {
-        until(PATIENCE, "no link", || Ok(links(node)? == 0))?;
+        wait_until(TIMEOUT, "no link", || Ok(links(node)? == 0))?;
     }
     let took = start.elapsed();
     println!("detached everywhere {took:?} after the write");
@@ -73,42 +73,42 @@ fn the_switch_has_everything_detached_within_three_seconds() -> Result<()> {
     let suspended = program.condition_is("Ready", "False")?;
     let ready = condition(&suspended, "Ready").context("no Ready")?;
     ensure!(ready["reason"] == "Suspended" || reason(&program, "Ready")? == "Progressing", "{ready}");
-    until(PATIENCE, "Suspended", || Ok(reason(&program, "Ready")? == "Suspended"))?;
+    wait_until(TIMEOUT, "Suspended", || Ok(reason(&program, "Ready")? == "Suspended"))?;
     let said = program.get()?;
     let message = condition(&said, "Ready").map(|c| c["message"].to_string()).unwrap_or_default();
     ensure!(message.contains("incident 42"), "{message}");
     ensure!(said["status"]["nodes"]["suspended"] == 2 && attached("node-1")? == 0, "{:#}", said["status"]);
-    drop(switch);
+    drop(suspension);
     let after = program.ready_on("2/2")?;
-    ensure!(after["status"]["summary"] == before["status"]["summary"], "nothing was loaded anew: {after:#}");
+    ensure!(after["status"]["summary"] == before["status"]["summary"], "something was loaded anew: {after:#}");
     Ok(())
 }
 
-/// A guard that lets nothing connect: the agent could not be told to take it away.
+/// With a program that lets nothing connect, the agent cannot hear of its deletion.
 #[test]
-fn what_cuts_a_node_off_is_taken_back() -> Result<()> {
-    let other = Applied::apply("bystander", TCP_EVENTS_BTF, json!({}))?;
+fn a_program_that_cuts_its_node_off_is_reverted() -> Result<()> {
+    let other = TestProgram::apply("bystander", TCP_EVENTS_BTF, json!({}))?;
     let before = other.ready_on("2/2")?;
     let start = Instant::now();
-    let shut = Applied::apply("shut", fixtures::SHUT, on("node-1"))?;
-    until(Duration::from_secs(60), "Reverted", || Ok(reason(&shut, "Attached")? == "Reverted"))?;
-    println!("taken back and told after {:?}", start.elapsed());
+    let shut = TestProgram::apply("shut", fixtures::SHUT, on("node-1"))?;
+    wait_until(Duration::from_secs(60), "Reverted", || Ok(reason(&shut, "Attached")? == "Reverted"))?;
+    println!("reverted and reported after {:?}", start.elapsed());
     let said = shut.get()?;
     let message = condition(&said, "Stalled").context("not Stalled")?["message"].to_string();
     ensure!(message.contains("node-1") && message.contains("lost the API server"), "{message}");
-    ensure!(details("node-1", "shut")?["links"].is_null(), "it is detached");
+    ensure!(details("node-1", "shut")?["links"].is_null(), "it is still attached");
     std::thread::sleep(Duration::from_secs(5));
-    ensure!(details("node-1", "shut")?["links"].is_null(), "and stays so");
-    ensure!(other.get()?["status"]["summary"] == before["status"]["summary"], "no other program was touched");
-    // What is corrected is tried anew.
+    ensure!(details("node-1", "shut")?["links"].is_null(), "it was attached again");
+    ensure!(other.get()?["status"]["summary"] == before["status"]["summary"], "another program was touched");
+    // A corrected spec is tried anew.
     shut.edit(TCP_EVENTS_BTF, on("node-1"))?;
     shut.ready_on("1/1")?;
     Ok(())
 }
 
 #[test]
-fn what_others_undo_is_repaired_and_told_by_an_event() -> Result<()> {
-    let program = Applied::apply("undone", TCP_EVENTS_BTF, json!({}))?;
+fn a_detached_link_is_repaired_and_reported_by_an_event() -> Result<()> {
+    let program = TestProgram::apply("undone", TCP_EVENTS_BTF, json!({}))?;
     let before = program.ready_on("2/2")?;
     let link = details("node-1", "undone")?["links"][0].clone();
     let pin = link["pinPath"].as_str().context("no pin")?;
@@ -120,8 +120,8 @@ fn what_others_undo_is_repaired_and_told_by_an_event() -> Result<()> {
         let all = all["items"].as_array().cloned().unwrap_or_default();
         Ok(all.into_iter().filter(|e| e["regarding"]["uid"] == uid && e["reason"] == "LinkDetached").collect())
     };
-    until(PATIENCE, "an Event", || Ok(!events()?.is_empty()))?;
-    println!("told by an Event after {:?}", start.elapsed());
+    wait_until(TIMEOUT, "an Event", || Ok(!events()?.is_empty()))?;
+    println!("reported by an Event after {:?}", start.elapsed());
     ensure!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     let note = events()?[0]["note"].to_string();
     ensure!(note.contains("on node-1: ") && note.contains("my_prog"), "{note}");
@@ -132,10 +132,10 @@ fn what_others_undo_is_repaired_and_told_by_an_event() -> Result<()> {
     Ok(())
 }
 
-/// Nobody waits for an agent that is not there; once it is, it removes what nobody wants any more.
+/// Once the agent is back, it removes the pins of the deleted BpfProgram.
 #[test]
-fn deleted_while_an_agent_is_away() -> Result<()> {
-    let program = Applied::apply("away", TCP_EVENTS_BTF, json!({}))?;
+fn deletion_does_not_wait_for_an_agent_that_is_away() -> Result<()> {
+    let program = TestProgram::apply("away", TCP_EVENTS_BTF, json!({}))?;
     program.ready_on("2/2")?;
     let back = || {
         let all = json!({"spec": {"template": {"spec": {"nodeSelector": {"sockeye.dev/e2e-agent": null}}}}});
@@ -147,29 +147,29 @@ fn deleted_while_an_agent_is_away() -> Result<()> {
     kubectl(&["label", "node", "node-2", "sockeye.dev/e2e-agent=yes"])?;
     let one = json!({"spec": {"template": {"spec": {"nodeSelector": {"sockeye.dev/e2e-agent": "yes"}}}}});
     kubectl(&["patch", "daemonset", "-n", NAMESPACE, "sockeye-agent", "--type=merge", "-p", &one.to_string()])?;
-    until(PATIENCE, "node-2's agent alone", || Ok(program.get()?["status"]["nodes"]["withoutAgent"] == 1))?;
+    wait_until(TIMEOUT, "node-2's agent alone", || Ok(program.get()?["status"]["nodes"]["withoutAgent"] == 1))?;
     program.ready_on("1/2")?;
 
     kubectl(&["delete", "bpfprograms.sockeye.dev", "away", "--timeout=20s"])?;
-    ensure!(pinned(&program, "node-1"), "nobody was there to remove it");
-    until(PATIENCE, "nothing on node-2", || Ok(!pinned(&program, "node-2")))?;
+    ensure!(pinned(&program, "node-1"), "there was no agent to remove it");
+    wait_until(TIMEOUT, "nothing on node-2", || Ok(!pinned(&program, "node-2")))?;
     drop(agents);
-    until(PATIENCE, "nothing on node-1", || Ok(!pinned(&program, "node-1")))?;
+    wait_until(TIMEOUT, "nothing on node-1", || Ok(!pinned(&program, "node-1")))?;
     Ok(())
 }
 
 #[test]
-fn deleted_while_the_operator_starts_again_and_made_again_at_once() -> Result<()> {
-    let program = Applied::apply("again", TCP_EVENTS_BTF, json!({}))?;
+fn a_program_can_be_recreated_at_once_after_deletion_during_an_operator_restart() -> Result<()> {
+    let program = TestProgram::apply("again", TCP_EVENTS_BTF, json!({}))?;
     let first = program.ready_on("2/2")?;
     let operator = pods("operator")?;
     kubectl(&["delete", "bpfprograms.sockeye.dev", "again", "--wait=false"])?;
     kubectl(&["delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator", "--wait=false"])?;
-    until(Duration::from_secs(60), "its end", || {
+    wait_until(Duration::from_secs(60), "its end", || {
         let left = kubectl(&["get", "bpfprograms.sockeye.dev", "again", "--ignore-not-found", "-o", "name"])?;
         Ok(left.is_empty() && pods("operator")? != operator)
     })?;
-    // At once: agents may still be at work on the old one.
+    // Agents may still be removing the old one.
     program.edit(TCP_EVENTS_BTF, json!({}))?;
     let second = program.ready_on("2/2")?;
     ensure!(second["metadata"]["uid"] != first["metadata"]["uid"]);
@@ -179,11 +179,11 @@ fn deleted_while_the_operator_starts_again_and_made_again_at_once() -> Result<()
     Ok(())
 }
 
-/// A node whose Node is deleted, and that registers again under its name: another UID, and the same kernel.
+/// The Node is deleted and registers again: another UID, and the same kernel.
 #[test]
-fn a_node_comes_back_under_its_old_name() -> Result<()> {
-    let stays = Applied::apply("stays", TCP_EVENTS_BTF, json!({}))?;
-    let goes = Applied::apply("goes", TCP_EVENTS_BTF, json!({}))?;
+fn a_node_that_returns_under_its_name_loads_nothing() -> Result<()> {
+    let stays = TestProgram::apply("stays", TCP_EVENTS_BTF, json!({}))?;
+    let goes = TestProgram::apply("goes", TCP_EVENTS_BTF, json!({}))?;
     let before = stays.ready_on("2/2")?;
     goes.ready_on("2/2")?;
     let uid = || Ok::<_, anyhow::Error>(json(&["get", "node", "node-2"])?["metadata"]["uid"].clone());
@@ -191,52 +191,53 @@ fn a_node_comes_back_under_its_old_name() -> Result<()> {
     cluster(&["node-stop", "node-2"])?;
     let back = Finally(|| cluster(&["node-start", "node-2"]).map(drop));
     kubectl(&["delete", "node", "node-2", "--wait"])?;
-    until(PATIENCE, "one node", || Ok(stays.get()?["status"]["summary"]["nodes"] == "1/1"))?;
-    // A node that is gone holds up no deletion.
+    wait_until(TIMEOUT, "one node", || Ok(stays.get()?["status"]["summary"]["nodes"] == "1/1"))?;
+    // A deleted Node delays no deletion.
     kubectl(&["delete", "bpfprograms.sockeye.dev", "goes", "--timeout=20s"])?;
     drop(back);
-    until(Duration::from_secs(60), "another Node", || Ok(uid()? != node))?;
+    wait_until(Duration::from_secs(60), "another Node", || Ok(uid()? != node))?;
     kubectl(&["wait", "--for=condition=Ready", "node/node-2", "--timeout=60s"])?;
-    until(Duration::from_secs(60), "both nodes", || Ok(stays.get()?["status"]["summary"]["nodes"] == "2/2"))?;
+    wait_until(Duration::from_secs(60), "both nodes", || Ok(stays.get()?["status"]["summary"]["nodes"] == "2/2"))?;
     let after = stays.ready_on("2/2")?;
-    ensure!(stays.pin("node-2", "prog", "programs/my_prog")?["id"] == id, "it was not loaded anew");
+    ensure!(stays.pin("node-2", "prog", "programs/my_prog")?["id"] == id, "it was loaded anew");
     ensure!(before["status"]["summary"] == after["status"]["summary"]);
-    until(PATIENCE, "nothing of what was deleted meanwhile", || Ok(!pinned(&goes, "node-2")))?;
+    wait_until(TIMEOUT, "no pins of the BpfProgram that was deleted meanwhile", || Ok(!pinned(&goes, "node-2")))?;
     let owner = json(&["get", "bpfnode", "node-2"])?["metadata"]["ownerReferences"][0]["uid"].clone();
     ensure!(owner == uid()?);
     Ok(())
 }
 
-/// A kubelet that is silent: its node is not live, and what runs there runs on.
+/// The kubelet is stopped: its node is not live, and its pods run on.
 #[test]
-fn a_node_that_is_not_ready_holds_nothing_up() -> Result<()> {
-    let program = Applied::apply("silent", TCP_EVENTS_BTF, json!({}))?;
+fn a_node_that_is_not_ready_delays_neither_status_nor_deletion() -> Result<()> {
+    let program = TestProgram::apply("silent", TCP_EVENTS_BTF, json!({}))?;
     program.ready_on("2/2")?;
     cluster(&["node-stop", "node-2"])?;
     let back = Finally(|| {
         cluster(&["node-start", "node-2"])?;
         kubectl(&["wait", "--for=condition=Ready", "node/node-2", "--timeout=60s"]).map(drop)
     });
-    until(Duration::from_secs(90), "an unknown node", || Ok(program.get()?["status"]["nodes"]["unknown"] == 1))?;
+    wait_until(Duration::from_secs(90), "an unknown node", || Ok(program.get()?["status"]["nodes"]["unknown"] == 1))?;
     let said = program.get()?;
     ensure!(condition(&said, "Attached").is_some_and(|c| c["status"] == "True"), "{:#}", said["status"]);
     ensure!(bpftool("node-2", &["prog", "show", "pinned", &format!("{}/programs/my_prog", program.home())]).is_ok());
     kubectl(&["delete", "bpfprograms.sockeye.dev", "silent", "--timeout=20s"])?;
-    // Its agent runs on.
-    until(PATIENCE, "nothing on node-2", || Ok(!pinned(&program, "node-2")))?;
+    // The agent on that node runs on.
+    wait_until(TIMEOUT, "nothing on node-2", || Ok(!pinned(&program, "node-2")))?;
     drop(back);
     Ok(())
 }
 
-/// A hundred BpfPrograms, at rest: nothing is written, next to nothing is done, and nothing grows.
+/// With a hundred BpfPrograms and no changes, nothing is written, the agents use less than 0.1 % of a core, and do not
+/// grow.
 #[test]
-fn nothing_is_done_while_nothing_changes() -> Result<()> {
+fn an_idle_cluster_writes_nothing() -> Result<()> {
     let names: Vec<String> = (0..100).map(|n| format!("idle-{n}")).collect();
-    let rest = Duration::from_secs(if sockeye_tests::long() { 300 } else { 60 });
+    let rest = Duration::from_secs(if sockeye_tests::is_long() { 300 } else { 60 });
     let many = Many::apply(&names, TCP_EVENTS_BTF)?;
     let args: Vec<&str> = ["wait", "--for=condition=Ready", "--timeout=60s"].into_iter().chain(many.refs()).collect();
     kubectl(&args)?;
-    // What was attached last is told within a moment.
+    // The last status writes come within a moment.
     std::thread::sleep(Duration::from_secs(5));
     let versions = || -> Result<Vec<String>> {
         let of = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
@@ -245,7 +246,7 @@ fn nothing_is_done_while_nothing_changes() -> Result<()> {
     };
     let agents = agents()?;
     let (before, written) = (agents.iter().map(|pid| Usage::of(pid)).collect::<Result<Vec<_>>>()?, versions()?);
-    // Nor asked for, be it one that would change nothing.
+    // Requests to write count too, even if they would change nothing.
     let asked = writes()?;
     ensure!(!asked.is_empty(), "100 BpfPrograms were applied, and nobody has written anything");
     std::thread::sleep(rest);
@@ -265,7 +266,7 @@ fn nothing_is_done_while_nothing_changes() -> Result<()> {
     Ok(())
 }
 
-/// How many writes of sockeye's own resources and of Events the API server was ever asked for.
+/// Counts the requests so far to write sockeye's resources or Events, as the API server's metrics do.
 fn writes() -> Result<BTreeMap<String, f64>> {
     let metrics = kubectl(&["get", "--raw", "/metrics"])?;
     let requests = metrics.lines().filter_map(|line| line.strip_prefix("apiserver_request_total")?.rsplit_once(' '));
@@ -275,7 +276,7 @@ fn writes() -> Result<BTreeMap<String, f64>> {
     writes.map(|(labels, count)| Ok((labels.to_owned(), count.parse()?))).collect()
 }
 
-/// Many BpfPrograms of the same object, in one write.
+/// Many BpfPrograms with the same object, applied in one request, and deleted when the test ends.
 struct Many<'a>(&'a [String]);
 
 impl<'a> Many<'a> {
@@ -308,7 +309,7 @@ impl Drop for Many<'_> {
     }
 }
 
-/// At most 64 programs fit on a cgroup: half of them go to the node's own, half to the pods'.
+/// Returns the cgroup of a BpfProgram. A cgroup holds at most 64 programs: half go to the node's, half to the pods'.
 fn path(name: &str) -> &'static str {
     let number: u32 = name.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or_default();
     if number.is_multiple_of(2) { "/" } else { "/kubepods" }

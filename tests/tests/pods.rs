@@ -1,4 +1,4 @@
-//! Pods, on a real Kubernetes of two nodes: which are picked, how soon links follow, and that none connects unseen.
+//! Pod targets, on a real Kubernetes of two nodes: selection, how soon links follow, and that no connection is missed.
 #![allow(missing_docs)]
 
 use std::{
@@ -11,25 +11,24 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 use sockeye_tests::{
-    NODES, PATIENCE, condition, helper, json, kubectl,
+    NODES, TIMEOUT, condition, helper, is_long, json, kubectl,
     load::Server,
-    long,
     process::{Usage, agents},
-    program::{Applied, details},
+    program::{TestProgram, details},
     release::Helm,
-    repo, until,
+    repo, wait_until,
 };
 
-/// Connects to the tests' server, and ends.
+/// Connects to the tests' server once.
 const CONNECT: [&str; 5] = ["/bin/nc", "-w", "5", "198.18.0.1", "8099"];
-/// Links follow within this, the API server's own time and a test's looks included.
+/// The time within which links follow, that of the API server and of the test's own requests included.
 const SOON: Duration = Duration::from_secs(3);
 
-/// Objects that go with the test.
+/// Objects that are deleted when the test ends.
 struct Objects(&'static str);
 
 impl Objects {
-    /// Applies objects; whatever has the label `test: <name>` goes with the test.
+    /// Applies objects. Those with the label `test: <name>` are deleted when the test ends.
     fn apply(name: &'static str, items: Vec<Value>) -> Result<Self> {
         let file = repo().join(format!("target/cluster/{name}.json"));
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
@@ -62,7 +61,7 @@ fn container(name: &str, command: &[&str]) -> Value {
     json!({"name": name, "image": "localhost/sockeye-toolbox:dev", "imagePullPolicy": "Never", "command": command})
 }
 
-/// A pod that sleeps.
+/// Returns a pod that sleeps.
 fn pod(test: &str, namespace: &str, name: &str, node: &str, app: &str, more: Value) -> Value {
     let mut spec = json!({
         "nodeName": node, "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
@@ -76,7 +75,7 @@ fn pod(test: &str, namespace: &str, name: &str, node: &str, app: &str, more: Val
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
 }
 
-/// So many pods whose first instruction is a connection: no shell is before it.
+/// Returns a Job of so many pods that connect at once: no shell runs before.
 fn connecting(test: &str, app: &str, pods: usize) -> Value {
     json!({
         "apiVersion": "batch/v1", "kind": "Job",
@@ -96,7 +95,7 @@ fn connecting(test: &str, app: &str, pods: usize) -> Value {
 }
 
 fn completed(name: &str, pods: usize) -> Result<()> {
-    until(PATIENCE * 6 * (1 + pods as u32 / 100), "the job's end", || {
+    wait_until(TIMEOUT * 6 * (1 + pods as u32 / 100), "the job's end", || {
         let job = json(&["get", "job", name])?;
         let failed = job["status"]["failed"].as_i64().unwrap_or_default();
         ensure!(failed == 0, "{failed} pods failed: {:#}", job["status"]);
@@ -105,16 +104,16 @@ fn completed(name: &str, pods: usize) -> Result<()> {
     .map(drop)
 }
 
-/// What was counted on both nodes.
-fn counted(program: &Applied) -> Result<u64> {
-    NODES.iter().map(|node| Ok(program.counts(node)?[Applied::ACTIVE])).sum()
+/// Returns the connections that both nodes counted.
+fn counted(program: &TestProgram) -> Result<u64> {
+    NODES.iter().map(|node| Ok(program.counts(node)?[TestProgram::ACTIVE])).sum()
 }
 
 fn at(target: Value) -> Value {
     json!({"programs": [{"name": "my_prog", "attach": [{"cgroup": target}]}]})
 }
 
-/// The pods, and containers, that links on a node are at.
+/// Returns the pods and containers that have a link on a node.
 fn linked(node: &str, program: &str) -> Result<Vec<String>> {
     let links = details(node, program)?["links"].as_array().cloned().unwrap_or_default();
     let name = |link: &Value| {
@@ -129,7 +128,7 @@ fn linked(node: &str, program: &str) -> Result<Vec<String>> {
 
 fn links_are(node: &str, program: &str, within: Duration, names: &[&str]) -> Result<()> {
     let mut found = Vec::new();
-    let took = until(within, &format!("links of {program} on {node} at {names:?}"), || {
+    let took = wait_until(within, &format!("links of {program} on {node} at {names:?}"), || {
         found = linked(node, program)?;
         Ok(found == names)
     })
@@ -143,23 +142,26 @@ fn running(namespace: &str, name: &str) -> Result<()> {
 }
 
 #[test]
-fn pods_are_picked_by_labels_namespaces_and_containers_and_followed() -> Result<()> {
+fn links_follow_labels_namespaces_and_containers() -> Result<()> {
     const TEST: &str = "picked";
-    let web = Applied::apply(
+    let web = TestProgram::apply(
         "web",
         TCP_EVENTS_BTF,
         at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}})),
     )?;
-    let team = Applied::apply(
+    let team = TestProgram::apply(
         "team",
         TCP_EVENTS_BTF,
-        at(
-            json!({"scope": "Pods", "namespaceSelector": {"matchLabels": {"team": "shop"}}, "containers": ["main", "first"]}),
-        ),
+        at(json!({
+            "scope": "Pods", "namespaceSelector": {"matchLabels": {"team": "shop"}}, "containers": ["main", "first"],
+        })),
     )?;
     web.ready_on("2/2")?;
     team.ready_on("2/2")?;
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"test": TEST, "team": "shop"}}});
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "shop", "labels": {"test": TEST, "team": "shop"}},
+    });
     let init = json!({"initContainers": [container("first", &["/bin/sleep", "3"])]});
     let host = json!({"hostNetwork": true});
     let objects = Objects::apply(
@@ -171,14 +173,14 @@ fn pods_are_picked_by_labels_namespaces_and_containers_and_followed() -> Result<
             pod(TEST, "default", "three", "node-2", "web", host),
         ],
     )?;
-    links_are("node-1", "web", PATIENCE, &["shop/one"])?;
-    until(PATIENCE, "the init container's link", || {
+    links_are("node-1", "web", TIMEOUT, &["shop/one"])?;
+    wait_until(TIMEOUT, "the init container's link", || {
         Ok(linked("node-1", "team")?.contains(&"shop/one first".to_owned()))
     })?;
     for (namespace, name) in [("shop", "one"), ("shop", "two"), ("default", "three")] {
         running(namespace, name)?;
     }
-    links_are("node-1", "team", PATIENCE, &["shop/one main", "shop/two main"])?;
+    links_are("node-1", "team", TIMEOUT, &["shop/one main", "shop/two main"])?;
     links_are("node-2", "web", SOON, &["default/three"])?;
     let placed = web.get()?;
     ensure!(placed["status"]["placements"][0]["pods"] == json!(["shop/one"]), "{:#}", placed["status"]["placements"]);
@@ -190,34 +192,34 @@ fn pods_are_picked_by_labels_namespaces_and_containers_and_followed() -> Result<
     kubectl(&["label", "namespace/shop", "team=shop", "--overwrite"])?;
     links_are("node-1", "team", SOON, &["shop/one main", "shop/two main"])?;
     kubectl(&["delete", "-n", "shop", "pod/one", "--wait", "--grace-period=0", "--force"])?;
-    links_are("node-1", "web", PATIENCE, &["shop/two"])?;
+    links_are("node-1", "web", TIMEOUT, &["shop/two"])?;
     links_are("node-1", "team", SOON, &["shop/two main"])?;
     web.ready_on("2/2")?;
     drop(objects);
     for (node, program) in [("node-1", "web"), ("node-2", "web"), ("node-1", "team")] {
-        links_are(node, program, PATIENCE, &[])?;
+        links_are(node, program, TIMEOUT, &[])?;
     }
     Ok(())
 }
 
 #[test]
-fn sidecars_and_ephemeral_containers_are_picked_by_name() -> Result<()> {
+fn sidecars_and_ephemeral_containers_are_selected_by_name() -> Result<()> {
     const TEST: &str = "beside";
     let beside =
-        Applied::apply("beside", TCP_EVENTS_BTF, at(json!({"scope": "Pods", "containers": ["side", "debugger"]})))?;
+        TestProgram::apply("beside", TCP_EVENTS_BTF, at(json!({"scope": "Pods", "containers": ["side", "debugger"]})))?;
     beside.ready_on("2/2")?;
     let mut side = container("side", &["/bin/sleep", "1000"]);
     side["restartPolicy"] = json!("Always");
     let _objects =
         Objects::apply(TEST, vec![pod(TEST, "default", "four", "node-1", "any", json!({"initContainers": [side]}))])?;
     running("default", "four")?;
-    links_are("node-1", "beside", PATIENCE, &["default/four side"])?;
+    links_are("node-1", "beside", TIMEOUT, &["default/four side"])?;
     let debug = ["debug", "pod/four", "--container=debugger", "--image=localhost/sockeye-toolbox:dev"];
     kubectl(&[&debug[..], &["--image-pull-policy=Never", "--profile=general", "--", "/bin/sleep", "1000"]].concat())?;
-    links_are("node-1", "beside", PATIENCE, &["default/four debugger", "default/four side"])
+    links_are("node-1", "beside", TIMEOUT, &["default/four debugger", "default/four side"])
 }
 
-/// A static pod's manifest on a node.
+/// The manifest of a static pod on a node, removed when the test ends.
 struct Static(PathBuf);
 
 impl Drop for Static {
@@ -227,8 +229,8 @@ impl Drop for Static {
 }
 
 #[test]
-fn a_static_pod_is_picked_by_what_its_mirror_says() -> Result<()> {
-    let fixed = Applied::apply(
+fn a_static_pod_is_selected_by_the_labels_of_its_mirror_pod() -> Result<()> {
+    let fixed = TestProgram::apply(
         "fixed",
         TCP_EVENTS_BTF,
         at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "fixed"}}})),
@@ -239,17 +241,17 @@ fn a_static_pod_is_picked_by_what_its_mirror_says() -> Result<()> {
         &manifest.0,
         pod("static", "default", "fixed", "node-1", "fixed", json!({"restartPolicy": "Always"})).to_string(),
     )?;
-    links_are("node-1", "fixed", PATIENCE * 2, &["default/fixed-node-1"])?;
+    links_are("node-1", "fixed", TIMEOUT * 2, &["default/fixed-node-1"])?;
     drop(manifest);
-    links_are("node-1", "fixed", PATIENCE * 2, &[])
+    links_are("node-1", "fixed", TIMEOUT * 2, &[])
 }
 
 #[test]
-fn pods_are_seen_from_their_first_connection() -> Result<()> {
+fn the_first_connection_of_each_pod_is_counted() -> Result<()> {
     const TEST: &str = "first";
     let _server = Server::start()?;
-    let pods = if long() { 1000 } else { 30 };
-    let first = Applied::apply(
+    let pods = if is_long() { 1000 } else { 30 };
+    let first = TestProgram::apply(
         "first",
         TCP_EVENTS_BTF,
         at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "first"}}})),
@@ -264,7 +266,7 @@ fn pods_are_seen_from_their_first_connection() -> Result<()> {
     ensure!(seen == pods as u64, "{seen} of {pods} first connections were seen");
     drop(objects);
     for node in NODES {
-        links_are(node, "first", PATIENCE, &[])?;
+        links_are(node, "first", TIMEOUT, &[])?;
         let left = helper("exec", &[node, "find", &format!("{}/links", first.home()), "-mindepth", "2"])?;
         ensure!(left.is_empty(), "{left:?}");
     }
@@ -274,7 +276,7 @@ fn pods_are_seen_from_their_first_connection() -> Result<()> {
     Ok(())
 }
 
-/// The release with the hook, until the test is over.
+/// Enables the NRI hook until the test ends.
 struct Hooked;
 
 impl Hooked {
@@ -293,7 +295,7 @@ impl Drop for Hooked {
     }
 }
 
-/// Processes that take all the CPU they get.
+/// Processes that use all processors until the test ends.
 struct Busy(Vec<Child>);
 
 impl Busy {
@@ -317,13 +319,17 @@ impl Drop for Busy {
 }
 
 #[test]
-fn strict_containers_wait_until_they_are_attached() -> Result<()> {
+fn strict_containers_start_only_after_attachment() -> Result<()> {
     const TEST: &str = "strict";
     let _server = Server::start()?;
-    let pods = if long() { 200 } else { 30 };
-    let target = |app: &str| json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": app}}, "containers": ["main"], "strict": true});
-    let strict = Applied::apply("strict", TCP_EVENTS_BTF, at(target("strict")))?;
-    until(PATIENCE, "that the runtime does not ask", || {
+    let pods = if is_long() { 200 } else { 30 };
+    let target = |app: &str| {
+        json!({
+            "scope": "Pods", "podSelector": {"matchLabels": {"app": app}}, "containers": ["main"], "strict": true,
+        })
+    };
+    let strict = TestProgram::apply("strict", TCP_EVENTS_BTF, at(target("strict")))?;
+    wait_until(TIMEOUT, "RuntimeNotHooked", || {
         let found = strict.get()?;
         Ok(condition(&found, "Ready").is_some_and(|ready| ready["reason"] == "RuntimeNotHooked"))
     })
@@ -340,18 +346,18 @@ fn strict_containers_wait_until_they_are_attached() -> Result<()> {
     let seen = counted(&strict)?;
     ensure!(seen == pods as u64, "{seen} of {pods} first connections were seen");
 
-    // So is that of a container that is started again.
+    // The first connection of a restarted container is counted too.
     let nc = json!({"restartPolicy": "Always", "containers": [container("main", &CONNECT)]});
     let again = Objects::apply("again", vec![pod("again", "default", "again", "node-2", "strict", nc)])?;
     let restarted = r#"--for=jsonpath={.status.containerStatuses[0].restartCount}=1"#;
     kubectl(&["wait", restarted, "pod/again", "--timeout=60s"])?;
-    until(PATIENCE, "both its connections", || Ok(counted(&strict)? == pods as u64 + 2))
+    wait_until(TIMEOUT, "both its connections", || Ok(counted(&strict)? == pods as u64 + 2))
         .with_context(|| format!("{:?} seen", counted(&strict)))?;
 
-    // What is known not to attach keeps the whole pod from starting, and says why; others start.
+    // A program that is known not to attach keeps its pods from starting, with an Event; other pods start.
     let whole = json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "whole"}}, "strict": true});
-    let broken = Applied::apply("broken", fixtures::REFUSED, at(target("refused")))?;
-    let broken_whole = Applied::apply("broken-whole", fixtures::REFUSED, at(whole.clone()))?;
+    let broken = TestProgram::apply("broken", fixtures::REFUSED, at(target("refused")))?;
+    let broken_whole = TestProgram::apply("broken-whole", fixtures::REFUSED, at(whole.clone()))?;
     broken.condition_is("Attached", "False")?;
     broken_whole.condition_is("Attached", "False")?;
     let always = || json!({"restartPolicy": "Always"});
@@ -366,7 +372,7 @@ fn strict_containers_wait_until_they_are_attached() -> Result<()> {
     running("default", "other")?;
     for (name, program) in [("refused", "BpfProgram broken:"), ("whole", "BpfProgram broken-whole:")] {
         let about = format!("involvedObject.kind=Pod,involvedObject.name={name},reason=FailedCreatePodSandBox");
-        until(PATIENCE, &format!("the Event that says why {name} does not start"), || {
+        wait_until(TIMEOUT, &format!("the Event that says why {name} does not start"), || {
             let get = ["get", "events", "--field-selector", &about, "-o", "jsonpath={.items[*].message}"];
             Ok(kubectl(&get)?.contains(program))
         })?;

@@ -1,5 +1,5 @@
-//! What the running agents and the operator hold, as the kernel says it: looked at from outside, in /proc, on the local
-//! cluster. The chart's words are checked by `make lint`; this is what became of them.
+//! The privileges of the running agents and operator as /proc shows them, on the local cluster. `make lint` checks the
+//! chart; these tests check what the kernel made of it.
 //!
 //! Where the kernel has AppArmor, the runtime's default profile denies more than is asked here: writes below /sys.
 #![allow(missing_docs)]
@@ -18,9 +18,9 @@ use sockeye_tests::{helper, json};
 /// CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF, by their numbers in linux/capability.h.
 const CAPABILITIES: u64 = 1 << 12 | 1 << 38 | 1 << 39;
 
-/// What a runtime gives every container to write to: its own devices and shared memory, its own view of processes, and the
-/// kubelet's two files of the pod. On a node with cgroup v1, also the tmpfs, the container's own, that holds the mount points
-/// of the v1 controllers; these are read-only.
+/// The writable mounts that a runtime gives every container: devices, shared memory, /proc, and the kubelet's two files
+/// of the pod. On a node with cgroup v1 also the container's own tmpfs that holds the mount points of the v1
+/// controllers, which are read-only.
 const EVERY_CONTAINERS: [(&str, &str); 11] = [
     ("/proc", "proc"),
     ("/proc/interrupts", "tmpfs"),
@@ -48,7 +48,7 @@ struct Mount {
 }
 
 impl Process {
-    /// The one process of each pod of a component.
+    /// Finds the one process of each pod of a component.
     fn of(component: &str) -> Result<Vec<Self>> {
         let selector = format!("app.kubernetes.io/component={component}");
         let pods = json(&["get", "pods", "-n", "sockeye-system", "-l", &selector])?;
@@ -84,7 +84,7 @@ impl Process {
         mountinfo.lines().map(|line| Mount::parse(line).with_context(|| line.to_owned())).collect()
     }
 
-    /// The error of making a directory where this process would make it.
+    /// Returns the error of creating a directory where this process would create it.
     fn mkdir(&self, directory: &str) -> Result<ErrorKind> {
         let path = self.proc.join("root").join(directory.trim_start_matches('/')).join("sockeye-test");
         match fs::create_dir(&path) {
@@ -136,7 +136,7 @@ impl Process {
         Ok(())
     }
 
-    /// Mounts below /host, by their types, and whether they are writable.
+    /// Returns the mounts below /host: (mount point, type, writable).
     fn of_the_host(&self) -> Result<BTreeSet<(String, String, bool)>> {
         let mounts = self.mounts()?.into_iter().filter(|mount| mount.at.starts_with("/host"));
         Ok(mounts.map(|mount| (mount.at, mount.type_, mount.writable)).collect())
@@ -167,7 +167,7 @@ impl Mount {
 }
 
 #[test]
-fn the_agent_holds_three_capabilities_and_two_mounts_of_the_host() -> Result<()> {
+fn the_agent_has_three_capabilities_and_two_host_mounts() -> Result<()> {
     let agents = Process::of("agent")?;
     ensure!(agents.len() == 2, "{} agents", agents.len());
     let expected = [("/host/bpf", "bpf", true), ("/host/cgroup", "cgroup2", false)];
@@ -183,7 +183,7 @@ fn the_agent_holds_three_capabilities_and_two_mounts_of_the_host() -> Result<()>
 }
 
 #[test]
-fn the_operator_holds_nothing_of_its_node() -> Result<()> {
+fn the_operator_has_no_capability_and_no_host_mount() -> Result<()> {
     let operators = Process::of("operator")?;
     ensure!(operators.len() == 1, "{} operators", operators.len());
     for operator in operators {
@@ -196,7 +196,7 @@ fn the_operator_holds_nothing_of_its_node() -> Result<()> {
 }
 
 #[test]
-fn each_image_carries_its_sbom() -> Result<()> {
+fn each_image_contains_its_sbom() -> Result<()> {
     for component in ["agent", "operator"] {
         for process in Process::of(component)? {
             process.sbom_names(&format!("sockeye-{component}"))?;
@@ -205,7 +205,7 @@ fn each_image_carries_its_sbom() -> Result<()> {
     Ok(())
 }
 
-/// The controller manager reads the policy's expressions against the resources' schemas.
+/// The controller manager type-checks the policy's expressions against the CRD schemas.
 #[test]
 fn the_admission_policy_has_no_type_warnings() -> Result<()> {
     let policy = json(&["get", "validatingadmissionpolicy", "sockeye-agent"])?;

@@ -1,28 +1,28 @@
-//! Several BpfPrograms on the same nodes: maps that they share, and the order in which they run. On a real Kubernetes of two
-//! nodes, as in `e2e`.
+//! Several BpfPrograms on the same nodes: shared maps, and the order in which programs run. On the local cluster, as
+//! `e2e`.
 #![allow(missing_docs)]
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 use sockeye_tests::{
-    NODES, PATIENCE, condition, json, kubectl,
-    program::{Applied, details},
-    until,
+    NODES, TIMEOUT, condition, json, kubectl,
+    program::{TestProgram, details},
+    wait_until,
 };
 
 #[test]
-fn a_map_is_shared_and_keeps_its_owner_from_being_deleted() -> Result<()> {
+fn a_shared_map_blocks_the_deletion_of_its_owner() -> Result<()> {
     let from = json!({"maps": [{"name": "my_map", "from": {"program": "lender", "map": "my_map"}}]});
-    let borrower = Applied::apply("borrower", TCP_EVENTS_BTF, from)?;
+    let borrower = TestProgram::apply("borrower", TCP_EVENTS_BTF, from)?;
     let waits = borrower.condition_is("Attached", "False")?;
-    until(PATIENCE, "the borrower says what it waits for", || {
+    wait_until(TIMEOUT, "the borrower reports what it waits for", || {
         let object = borrower.get()?;
         Ok(condition(&object, "Attached").is_some_and(|c| c["reason"] == "SharedMapMissing"))
     })
     .with_context(|| format!("{waits:#}"))?;
 
-    let lender = Applied::apply("lender", TCP_EVENTS_BTF, json!({}))?;
+    let lender = TestProgram::apply("lender", TCP_EVENTS_BTF, json!({}))?;
     lender.ready_on("2/2")?;
     borrower.ready_on("2/2")?;
     for node in NODES {
@@ -37,15 +37,15 @@ fn a_map_is_shared_and_keeps_its_owner_from_being_deleted() -> Result<()> {
 
     kubectl(&["delete", "bpfprograms.sockeye.dev", "lender", "--wait=false"])?;
     let in_use = |object: &Value| condition(object, "Ready").is_some_and(|c| c["reason"] == "InUse");
-    until(PATIENCE, "the deletion waits", || Ok(in_use(&lender.get()?)))?;
-    until(PATIENCE, "an Event says for whom", || {
+    wait_until(TIMEOUT, "a deletion that waits", || Ok(in_use(&lender.get()?)))?;
+    wait_until(TIMEOUT, "an Event that names the borrower", || {
         let events = json(&["get", "events.events.k8s.io", "-A", "--field-selector=reason=InUse"])?;
         Ok(events["items"].as_array().is_some_and(|all| all.iter().any(|e| e["note"].to_string().contains("borrower"))))
     })?;
-    lender.pin("node-1", "map", "maps/my_map").context("it runs until then")?;
+    lender.pin("node-1", "map", "maps/my_map").context("the lender runs until then")?;
 
     borrower.edit(TCP_EVENTS_BTF, json!({}))?;
-    until(PATIENCE, "the lender goes", || {
+    wait_until(TIMEOUT, "the end of the lender", || {
         Ok(kubectl(&["get", "bpfprograms.sockeye.dev", "lender", "--ignore-not-found"])?.is_empty())
     })?;
     borrower.ready_on("2/2")?;
@@ -54,9 +54,9 @@ fn a_map_is_shared_and_keeps_its_owner_from_being_deleted() -> Result<()> {
 
 #[test]
 fn lower_priorities_run_first() -> Result<()> {
-    let programs: Vec<Applied> = [("third", 900), ("first", 100), ("second", 500)]
+    let programs: Vec<TestProgram> = [("third", 900), ("first", 100), ("second", 500)]
         .into_iter()
-        .map(|(name, priority)| Applied::apply(name, TCP_EVENTS_BTF, json!({"priority": priority})))
+        .map(|(name, priority)| TestProgram::apply(name, TCP_EVENTS_BTF, json!({"priority": priority})))
         .collect::<Result<_>>()?;
     for program in &programs {
         program.ready_on("2/2")?;
@@ -65,7 +65,7 @@ fn lower_priorities_run_first() -> Result<()> {
     for node in NODES {
         let kept = json(&["get", "bpfnodes", node])?["status"]["node"]["features"].to_string();
         ensure!(kept.contains("CgroupLinkOrder"), "this kernel keeps no order: {kept}");
-        until(PATIENCE, "the order in the BpfNode", || {
+        wait_until(TIMEOUT, "the order in the BpfNode", || {
             let order = json(&["get", "bpfnodes", node])?["status"]["order"].clone();
             let root = order.as_array().into_iter().flatten().find(|one| one["cgroupPath"] == "/");
             let names = root.and_then(|one| one["programs"].as_array()).into_iter().flatten();

@@ -1,5 +1,6 @@
-//! The figures that need a cluster: how soon a BpfProgram is in effect on a node, and how soon its user sees that, beside
-//! the bare calls that are made for it: the operator's own writes by its own writer, none of its decisions, and libbpf's load.
+//! The figures that need a cluster: how soon a BpfProgram is in effect on a node, and how soon its user sees that,
+//! beside the bare calls that are made for it: the operator's own writes by its own writer, none of its decisions, and
+//! libbpf's load.
 
 use std::{
     fs,
@@ -48,7 +49,7 @@ const WARM_UP: usize = 3;
 const STARTS: usize = 3;
 /// The node that is selected.
 const NODE: &str = "node-1";
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the figures are taken with. KUBECONFIG names the local cluster.
 #[derive(clap::Args)]
@@ -163,7 +164,8 @@ impl Cluster {
         Ok(took)
     }
 
-    /// From the create until the node's cgroup lists one program more, and until its user sees it Ready. Takes it away again.
+    /// From the create until the node's cgroup lists one program more, and until its user sees it Ready. Takes it away
+    /// again.
     async fn create(&self, i: usize, cgroup: &Path) -> Result<(Duration, Duration)> {
         let (object, _) = program(i)?;
         let name = object.name_any();
@@ -176,13 +178,13 @@ impl Cluster {
         let start = Instant::now();
         let queries = thread::spawn(move || -> Result<Duration> {
             while attached(&cgroup)?.len() <= before {
-                ensure!(start.elapsed() < PATIENCE, "nothing came into effect");
+                ensure!(start.elapsed() < TIMEOUT, "nothing came into effect");
                 sleep(Duration::from_micros(200));
             }
             Ok(start.elapsed())
         });
         self.programs.create(&PostParams::default(), &object).await?;
-        let ready = tokio::time::timeout(PATIENCE, async {
+        let ready = tokio::time::timeout(TIMEOUT, async {
             while let Some(event) = seen.try_next().await? {
                 if let watcher::Event::Apply(object) = event
                     && is_ready(&object)
@@ -196,7 +198,7 @@ impl Cluster {
         let in_effect = queries.join().ok().context("the queries panicked")??;
 
         self.programs.delete(&name, &DeleteParams::default()).await?;
-        until("its end", async || Ok(self.programs.get_metadata_opt(&name).await?.is_none())).await?;
+        wait_until("its end", async || Ok(self.programs.get_metadata_opt(&name).await?.is_none())).await?;
         Ok((in_effect, ready))
     }
 
@@ -208,7 +210,7 @@ impl Cluster {
         api.patch("sockeye-operator", &PatchParams::default(), &Patch::Merge(patch)).await?;
         let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(self.client.clone(), RELEASE);
         let operators = kube::api::ListParams::default().labels("app.kubernetes.io/component=operator");
-        until("that many operators", async || {
+        wait_until("that many operators", async || {
             let there = pods.list_metadata(&operators).await?.items.len();
             let status = api.get("sockeye-operator").await?.status.unwrap_or_default();
             Ok(status.ready_replicas.unwrap_or(0) == replicas && usize::try_from(replicas)? == there)
@@ -226,7 +228,7 @@ impl Cluster {
         let old = pods.list(&here).await?.items.pop().context("no agent")?;
         let start = Instant::now();
         pods.delete(&old.name_any(), &DeleteParams::default()).await?;
-        until("another agent", async || {
+        wait_until("another agent", async || {
             let there = pods.list(&here).await?.items;
             Ok(there.iter().any(|pod| {
                 let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -239,10 +241,10 @@ impl Cluster {
     }
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> Result<bool>) -> Result<()> {
+async fn wait_until(what: &str, holds: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !holds().await? {
-        ensure!(start.elapsed() < PATIENCE, "{what} did not come about");
+        ensure!(start.elapsed() < TIMEOUT, "{what} did not come about");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())

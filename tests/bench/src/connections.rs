@@ -1,9 +1,9 @@
-//! The figures of connections: what attached counters cost those who connect, sockeye's beside the same object that bpftool
-//! loaded and attached. Needs no cluster.
+//! The figures of connections: what attached counters cost those who connect, sockeye's beside the same object that
+//! bpftool loaded and attached. Needs no cluster.
 //!
-//! Each side has a cgroup of its own, in which its counters stay throughout. The bench's process goes from one to the next
-//! and makes connections in each for a moment, round after round: what else the machine does falls on all sides alike, and
-//! ratios are taken within a round.
+//! Each side has a cgroup of its own, in which its counters stay throughout. The bench's process goes from one to the
+//! next and makes connections in each for a moment, round after round: what else the machine does falls on all sides
+//! alike, and ratios are taken within a round.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use anyhow::{Result, ensure};
 use rustix::net::sockopt::set_socket_linger;
 use serde_json::Value;
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
-use sockeye_tests::{program::Applied, run};
+use sockeye_tests::{program::TestProgram, run};
 
 use crate::{
     place::Place,
@@ -152,7 +152,7 @@ impl Side {
         let there = attached(&File::open(cgroup)?)?.len();
         ensure!(there == maps.len(), "{name}: {there} counters are attached, not {}", maps.len());
         for map in maps {
-            let event = Applied::ACTIVE.to_string();
+            let event = TestProgram::ACTIVE.to_string();
             let found = bpftool(&["--json", "map", "lookup", "pinned", map, "key", &event, "0", "0", "0"])?;
             let counted = &serde_json::from_str::<Value>(&found)?["formatted"]["value"];
             ensure!(counted == made, "{name}: {counted} connections were counted, {made} made");

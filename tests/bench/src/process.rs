@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sockeye_crds::{BpfNode, BpfNodeStatus};
-use sockeye_tests::operator::end;
+use sockeye_tests::operator::terminate;
 
 /// The process; it is killed when this is dropped.
 pub struct Process {
@@ -69,7 +69,8 @@ impl Process {
         memory(self.child.id())
     }
 
-    /// The processor time that its threads have had. /proc/PID/stat has it too, in ticks, which are too coarse for a start.
+    /// The processor time that its threads have had. /proc/PID/stat has it too, in ticks, which are too coarse for a
+    /// start.
     pub fn cpu(&self) -> Result<Duration> {
         let mut nanoseconds = 0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -101,7 +102,7 @@ impl Process {
 
     /// Ends it as a node does; nothing is detached.
     pub fn stop(mut self) -> Result<()> {
-        end(&mut self.child).with_context(|| self.log())
+        terminate(&mut self.child).with_context(|| self.log())
     }
 
     fn log(&self) -> String {

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_is_of_the_value_or_of_the_ratio() {
+    fn a_bound_limits_the_value_or_the_ratio() {
         let figure = Figure::alone("a", "load", 3.0, "ms").against(2.0);
         assert_eq!(figure.verdict(), Verdict::Told);
         assert_eq!(figure.clone().at_most(Bound::Ratio(1.5)).verdict(), Verdict::Kept);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn about_one_is_missed_either_way() {
+    fn a_ratio_outside_its_tolerance_misses_either_way() {
         let verdict = |value| Figure::alone("a", "rate", value, "/s").against(100.0).within(0.05).verdict();
         assert_eq!([94.0, 96.0, 104.0, 106.0].map(verdict), {
             use Verdict::{Kept, Missed};
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up() {
+    fn columns_are_aligned() {
         let figures = [
             Figure::alone("a", "load", 0.25, "ms").against(0.2).at_most(Bound::Ratio(1.5)),
             Figure::alone("b", "µ", 12.0, "MiB"),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_one_and_one_near_the_end() {
+    fn median_and_percentile_of_sorted_values() {
         assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
         let hundred = (0..100).map(f64::from).collect::<Vec<_>>();
         assert_eq!((percentile(hundred.clone(), 99), percentile(hundred, 50)), (99.0, 50.0));

@@ -1,4 +1,5 @@
-//! The bench of many nodes, with few of them, on a real API server: what it counts keeps its bounds. Times are the bench's.
+//! The bench of many nodes, with few of them, on a real API server: what it counts keeps its bounds. Times are the
+//! bench's.
 //!
 //! KUBECONFIG says where, and helm and kubectl are on PATH (tests/run.sh api).
 #![allow(missing_docs)]
@@ -11,7 +12,7 @@ use serde_json::Value;
 const BENCH: &str = env!("CARGO_BIN_EXE_sockeye-bench");
 
 #[test]
-fn what_many_nodes_cost_the_api_server_is_bounded() -> Result<()> {
+fn api_server_requests_of_many_nodes_are_bounded() -> Result<()> {
     let operator = Path::new(BENCH).with_file_name("sockeye-operator");
     ensure!(operator.exists(), "no {}: cargo build -p sockeye-operator", operator.display());
     let work = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! `Load`: connections that are made steadily within a cgroup, and counted by who makes them.
+//! `Load`: a process that connects steadily within a cgroup, and counts its connections.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,16 +12,17 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-/// How often one is made.
+/// The time between two connections.
 const PACE: Duration = Duration::from_millis(10);
-/// What the child is told by: it makes connections until its input ends.
+/// The variable that tells a child to connect until its input ends.
 const STEADY: &str = "SOCKEYE_STEADY_LOAD";
 
-/// A process that makes connections; it ends with the test, however that ends.
+/// The process; it ends with the test, even if that fails.
 pub struct Load(Child);
 
 impl Load {
-    /// Begins, both ends within the cgroup: a socket belongs to the cgroup that created it.
+    /// Starts the process. Both ends of its connections are in the cgroup: a socket belongs to the cgroup that created
+    /// it.
     pub fn start(cgroup: &Path) -> Result<Self> {
         let script =
             format!("echo $$ >{}/cgroup.procs && exec \"$0\" --exact load::steady --nocapture", cgroup.display());
@@ -30,7 +31,7 @@ impl Load {
         Ok(Self(child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?))
     }
 
-    /// Ends it, and says how many were made.
+    /// Ends the process, and returns the number of connections.
     pub fn stop(mut self) -> Result<u64> {
         drop(self.0.stdin.take());
         let mut said = String::new();
@@ -48,7 +49,7 @@ impl Drop for Load {
     }
 }
 
-/// What runs in the cgroup; one connection where nobody asks for more.
+/// Runs in the cgroup. As a test of its own it makes one connection.
 #[test]
 fn steady() {
     static DONE: AtomicBool = AtomicBool::new(false);

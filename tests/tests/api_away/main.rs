@@ -1,8 +1,9 @@
-//! The API server away, or the way to it bad: no reload, no detach, no storm, and statuses that are right again in time.
+//! Outages of the API server, and faults on the way to it: no reload, no detach, no request storm, and statuses that
+//! are right again in time.
 //!
-//! The operator is its binary, the real node's agent is its binary on this machine's kernel, and the others are the agent's
-//! own code; each group has a way of its own to a real API server, which can be told to misbehave and counts requests.
-//! KUBECONFIG says where; helm and kubectl are on PATH (tests/run.sh api). Needs root.
+//! Operator and real agent are their binaries, the other agents are the agent's own code on fake kernels. Each group
+//! has its own proxy before a real API server, which injects faults and records requests. KUBECONFIG names the API
+//! server; helm and kubectl are on PATH (tests/run.sh api). Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod load;
@@ -19,40 +20,35 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use hyper::StatusCode;
 use sockeye_tests::{
-    chart, cluster,
+    chart, cluster, is_long,
     proxy::{Fault, Which},
     traffic::Traffic,
 };
 use tokio::time::sleep;
 use world::{CHANGING, KEPT, NODE, World};
 
-/// Statuses are right so soon after the API server is back, and requests are counted for so long at most.
+/// The time within which statuses have to be right once the API server is back, and in which requests are counted.
 const RIGHT: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What one client asks when it starts: an agent lists and watches four kinds, fetches an object and writes its report; the
-/// operator lists and watches six, and makes eight requests for a BpfProgram that changed.
+/// The requests of a client that starts. An agent lists and watches four kinds, fetches an object and writes its
+/// report; the operator lists and watches six, and makes eight requests for a BpfProgram that changed.
 const AGENT_STARTS: usize = 4 + 4 + 1 + 1;
 const OPERATOR_STARTS: usize = 6 + 6 + 8;
 
-/// A fault lasts so long.
+/// The duration of a fault.
 const FAULT: Duration = Duration::from_secs(4);
 
-/// As few agents as show how many would behave.
+/// The number of agents on fake kernels.
 const OTHERS: usize = 30;
 
-/// Whether this is the long form.
-fn is_long() -> bool {
-    std::env::var_os("SOCKEYE_CHAOS").is_some()
-}
-
-/// How long the API server is stopped.
+/// Returns how long the API server is stopped, in each round.
 fn outages() -> impl Iterator<Item = Duration> {
     let seconds: &[u32] = if is_long() { &[20, 120, 600] } else { &[20] };
     seconds.iter().map(|seconds| SECOND * *seconds)
 }
 
-/// What the way to the API server meets; the short form has the first few.
+/// Returns the faults by name; the short form has the first four.
 fn faults() -> impl Iterator<Item = (&'static str, Fault)> {
     let all = |code, retry_after| Fault::Answered(Which::All, code, retry_after);
     let faults = [
@@ -73,17 +69,17 @@ fn faults() -> impl Iterator<Item = (&'static str, Fault)> {
     faults.into_iter().take(count)
 }
 
-/// What came to pass while something was wrong, and once it was not any more.
-struct Passed {
+/// The requests during a fault and after it, and how soon statuses were right.
+struct Outcome {
     right: Duration,
     lasted: Duration,
     during: [Traffic; 3],
     after: [Traffic; 3],
 }
 
-impl Passed {
-    fn note(world: &World, start: Instant, back: Instant, right: Duration) -> Self {
-        let (during, after) = (world.ways.during(start, back - start), world.ways.during(back, RIGHT));
+impl Outcome {
+    fn of(world: &World, start: Instant, back: Instant, right: Duration) -> Self {
+        let (during, after) = (world.proxies.during(start, back - start), world.proxies.during(back, RIGHT));
         Self { right, lasted: back - start, during, after }
     }
 
@@ -98,8 +94,8 @@ impl Passed {
         );
     }
 
-    /// In the first ten seconds after, no client may ask more than if it were started twice; while something is wrong, three
-    /// times, for lists that lead to nothing are made again, and one thing a second more.
+    /// Fails if statuses were late or a client made too many requests: within ten seconds after the fault as many as in
+    /// two starts, during it as in three, since failed lists are repeated, and one a second.
     fn judge(&self, what: &str) -> Result<()> {
         let seconds = usize::try_from(self.lasted.as_secs())?;
         for (traffic, starts, more) in [(&self.during, 3, seconds), (&self.after, 2, 0)] {
@@ -118,7 +114,7 @@ impl Passed {
     }
 }
 
-/// The operator's, the most by one agent, and the most in one second by all of the swarm.
+/// Prints the operator's requests, the most of one agent, and the most within one second of all agents.
 fn row([operator, agent, swarm]: &[Traffic; 3]) -> String {
     let by_one = agent.most_by_one().max(swarm.most_by_one()).max(swarm.count().div_ceil(OTHERS));
     format!(" {} | {by_one} | {} of {} |", operator.count(), swarm.busiest_second(), swarm.count())
@@ -127,49 +123,53 @@ fn row([operator, agent, swarm]: &[Traffic; 3]) -> String {
 fn heading() {
     println!(
         "| fault | lasts | right after | operator's requests | an agent's, at most | swarm's busiest second \
-         | operator's after | an agent's after, at most | swarm's busiest second after |\n|---|---|---|---|---|---|---|---|---|"
+         | operator's after | an agent's after, at most | swarm's busiest second after |\n\
+         |---|---|---|---|---|---|---|---|---|"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_are_sat_out() -> Result<()> {
+async fn statuses_are_right_within_ten_seconds_after_each_fault() -> Result<()> {
     let mut world = World::new(OTHERS).await?;
-    let said = world.said().await?;
+    let said = world.status_of_kept().await?;
     heading();
     for (what, fault) in faults() {
         let start = Instant::now();
-        world.ways.set(&fault);
+        world.proxies.set(&fault);
         let generation = world.edit().await?;
         sleep(FAULT).await;
-        world.ways.set(&Fault::None);
+        world.proxies.set(&Fault::None);
         let back = Instant::now();
         world.ready(CHANGING, generation).await?;
         let right = back.elapsed();
         sleep(RIGHT.saturating_sub(right)).await;
-        let passed = Passed::note(&world, start, back, right);
-        passed.print(what);
-        passed.judge(what)?;
-        world.untouched()?;
+        let outcome = Outcome::of(&world, start, back, right);
+        outcome.print(what);
+        outcome.judge(what)?;
+        world.ensure_untouched()?;
     }
-    ensure!(world.said().await? == said, "something was said of a program that nothing happened to: {said:#}");
+    ensure!(
+        world.status_of_kept().await? == said,
+        "the status of a BpfProgram that did not change was written: {said:#}"
+    );
     world.end().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_api_server_and_etcd_stopped() -> Result<()> {
+async fn an_outage_of_the_api_server_detaches_and_reloads_nothing() -> Result<()> {
     let kubeconfig = PathBuf::from(std::env::var_os("KUBECONFIG").context("no KUBECONFIG")?);
     let home = kubeconfig.parent().context("no directory")?.display().to_string();
     let mut world = World::new(OTHERS).await?;
-    let said = world.said().await?;
+    let said = world.status_of_kept().await?;
     heading();
     for lasts in outages() {
         let start = Instant::now();
         cluster(&["api-stop", &home])?;
         world.drift().await?;
-        world.untouched()?;
+        world.ensure_untouched()?;
         world.restart_agent();
         sleep(lasts.saturating_sub(start.elapsed())).await;
-        world.untouched()?;
+        world.ensure_untouched()?;
         let starting = std::thread::spawn({
             let home = home.clone();
             move || cluster(&["api-start", &home])
@@ -182,17 +182,20 @@ async fn the_api_server_and_etcd_stopped() -> Result<()> {
         let right = back.elapsed();
         starting.join().expect("a thread")?;
         sleep(RIGHT.saturating_sub(back.elapsed())).await;
-        let passed = Passed::note(&world, start, back, right);
-        passed.print("API server and etcd stopped");
-        passed.judge("API server and etcd stopped")?;
-        world.untouched()?;
-        ensure!(world.said().await? == said, "something was said of a program that nothing happened to: {said:#}");
+        let outcome = Outcome::of(&world, start, back, right);
+        outcome.print("API server and etcd stopped");
+        outcome.judge("API server and etcd stopped")?;
+        world.ensure_untouched()?;
+        ensure!(
+            world.status_of_kept().await? == said,
+            "the status of a BpfProgram that did not change was written: {said:#}"
+        );
     }
     world.end().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_removed_on_a_guess() -> Result<()> {
+async fn failed_lists_and_a_missing_crd_remove_nothing() -> Result<()> {
     let mut world = World::new(0).await?;
     for (what, fault) in [
         ("403 to lists and watches", Fault::Answered(Which::Views, StatusCode::FORBIDDEN, None)),
@@ -200,53 +203,53 @@ async fn nothing_is_removed_on_a_guess() -> Result<()> {
         ("404 to BpfNodes", Fault::Answered(Which::Resource("bpfnodes"), StatusCode::NOT_FOUND, None)),
         ("lists cut in the middle", Fault::Halved),
     ] {
-        world.ways.agent.set(fault.clone());
-        world.ways.operator.set(fault);
+        world.proxies.agent.set(fault.clone());
+        world.proxies.operator.set(fault);
         sleep(SECOND).await;
-        world.untouched()?;
+        world.ensure_untouched()?;
         world.restart_agent();
         world.restart_operator().await?;
         sleep(SECOND).await;
-        world.untouched()?;
+        world.ensure_untouched()?;
         let generation = world.edit().await?;
-        world.ways.agent.set(Fault::None);
-        world.ways.operator.set(Fault::None);
+        world.proxies.agent.set(Fault::None);
+        world.proxies.operator.set(Fault::None);
         let back = Instant::now();
         world.ready(CHANGING, generation).await?;
         println!("{what}: right after {:.1?}", back.elapsed());
         ensure!(back.elapsed() < RIGHT, "{what}: right only after {:?}", back.elapsed());
-        world.untouched()?;
+        world.ensure_untouched()?;
     }
     chart::kubectl(&["delete", "crd", "bpfnodes.sockeye.dev"], "")?;
     sleep(SECOND).await;
-    world.untouched()?;
+    world.ensure_untouched()?;
     world.restart_agent();
     sleep(SECOND).await;
-    world.untouched()?;
-    chart::definitions()?;
+    world.ensure_untouched()?;
+    chart::apply_crds()?;
     let back = Instant::now();
     world.reported().await?;
     println!("the BpfNodes' definition deleted: right after {:.1?}", back.elapsed());
     ensure!(back.elapsed() < RIGHT, "right only after {:?}", back.elapsed());
-    world.untouched()?;
+    world.ensure_untouched()?;
     world.end().await
 }
 
-/// Who deletes a definition deletes all that it defines: agents can't tell that from the operator's word.
+/// Deleting a CRD deletes its objects: agents cannot tell that from a deletion by the operator.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_with_the_revisions_definition_comes_back_with_it() -> Result<()> {
+async fn programs_that_went_with_the_revisions_crd_return_with_it() -> Result<()> {
     let world = World::new(0).await?;
     chart::kubectl(&["delete", "crd", "bpfrevisions.sockeye.dev"], "")?;
     let gone = Instant::now();
     while [KEPT, CHANGING].iter().any(|name| !world.node.pins(name).is_empty()) {
-        ensure!(gone.elapsed() < RIGHT, "it stays attached:\n{}", world.node.log());
+        ensure!(gone.elapsed() < RIGHT, "the programs stay attached:\n{}", world.node.log());
         sleep(SECOND / 10).await;
     }
-    chart::definitions()?;
+    chart::apply_crds()?;
     let back = Instant::now();
     while [KEPT, CHANGING].iter().any(|name| world.node.pins(name).len() != 3) {
-        // The operator may just have begun to wait for longer.
-        ensure!(back.elapsed() < RIGHT * 3, "it does not come back:\n{}", world.node.log());
+        // The operator's backoff may just have grown.
+        ensure!(back.elapsed() < RIGHT * 3, "the programs do not come back:\n{}", world.node.log());
         sleep(SECOND / 10).await;
     }
     println!("the BpfRevisions' definition deleted: attached again after {:.1?}", back.elapsed());
@@ -254,9 +257,9 @@ async fn what_goes_with_the_revisions_definition_comes_back_with_it() -> Result<
     world.take_down().await
 }
 
-/// An agent that is rolled back finds its BpfNode as the newer one has left it.
+/// An agent that is rolled back finds the status that a newer one wrote.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_status_in_words_of_a_newer_agent_is_written_anew() -> Result<()> {
+async fn an_agent_overwrites_the_status_of_a_newer_agent() -> Result<()> {
     let mut world = World::new(0).await?;
     world.node.stop("KILL");
     let state =
@@ -266,19 +269,19 @@ async fn a_status_in_words_of_a_newer_agent_is_written_anew() -> Result<()> {
     let newer = r#"[{"op": "replace", "path": "/status/programs/0/state", "value": "AsNeverBefore"}]"#;
     let say = || chart::kubectl(&["patch", "bpfnode", NODE, "--subresource=status", "--type=json", "-p", newer], "");
     let start = Instant::now();
-    // The definition as it is now takes a moment.
+    // The changed CRD takes effect within a moment.
     while say().is_err() {
-        ensure!(start.elapsed() < RIGHT, "it can't be said");
+        ensure!(start.elapsed() < RIGHT, "the newer status cannot be written");
         sleep(SECOND / 10).await;
     }
-    ensure!(world.reported().await.is_err(), "it can be read");
+    ensure!(world.reported().await.is_err(), "the newer status can be read");
     world.start_agent();
     let back = Instant::now();
     while let Err(error) = world.reported().await {
         ensure!(back.elapsed() < RIGHT, "{error:#}:\n{}", world.node.log());
         sleep(SECOND / 10).await;
     }
-    chart::definitions()?;
-    world.untouched()?;
+    chart::apply_crds()?;
+    world.ensure_untouched()?;
     world.end().await
 }

@@ -1,5 +1,5 @@
-//! `World`: an operator, one real agent over this machine's kernel and many over kernels that are values, each group with a
-//! way of its own to the API server, and a user, whose own way is always good.
+//! `World`: an operator, one real agent on this machine's kernel, and many agents on fake kernels. Each of the three
+//! reaches the API server by a proxy of its own; the user's own connection never fails.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,44 +34,44 @@ use tokio::time::sleep;
 
 use crate::{load::Load, node::Node};
 
-/// The real agent's node.
+/// The node of the real agent.
 pub const NODE: &str = "away-real";
-/// The program that nothing is to happen to.
+/// The BpfProgram that must not change.
 pub const KEPT: &str = "kept";
-/// The program whose spec changes.
+/// The BpfProgram whose spec is edited.
 pub const CHANGING: &str = "changing";
-/// How long anything may take that no bound is set for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time within which everything without a bound of its own has to happen.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// All of it. Dropping it ends the processes and deletes nothing from the API server.
+/// The processes and their proxies. Dropping it ends the processes and deletes nothing from the API server.
 pub struct World {
     pub admin: Client,
-    /// Within the node's cgroup, which goes only once it is empty.
+    /// Is dropped before the node, whose cgroup can only be removed once it is empty.
     load: Option<Load>,
     pub node: Node,
-    pub ways: Ways,
-    /// How many nodes there are.
+    pub proxies: Proxies,
+    /// The number of nodes.
     pub nodes: usize,
     operator: Option<Operator>,
     swarm: Child,
-    /// Who the real agent is, and where its way begins.
+    /// The real agent's kubeconfig.
     agent: PathBuf,
     kept: BTreeMap<String, Value>,
     edits: usize,
     work: TempDir,
 }
 
-/// The ways to the API server.
-pub struct Ways {
+/// The proxies before the API server.
+pub struct Proxies {
     pub operator: Proxy,
     pub agent: Proxy,
     pub swarm: Proxy,
 }
 
-impl Ways {
+impl Proxies {
     pub fn set(&self, fault: &Fault) {
-        for way in self.all() {
-            way.set(fault.clone());
+        for proxy in self.all() {
+            proxy.set(fault.clone());
         }
     }
 
@@ -79,13 +79,13 @@ impl Ways {
         [&self.operator, &self.agent, &self.swarm]
     }
 
-    /// What came along each in that time.
+    /// Returns the requests that each recorded in that time.
     pub fn during(&self, from: Instant, length: Duration) -> [Traffic; 3] {
-        self.all().map(|way| way.traffic().during(from, length))
+        self.all().map(|proxy| proxy.traffic().during(from, length))
     }
 }
 
-/// A binary that was built beside this test.
+/// Returns the path of a binary that was built with this test.
 fn binary(name: &str) -> Result<PathBuf> {
     let path = std::env::current_exe()?.ancestors().nth(2).context("no target directory")?.join(name);
     ensure!(path.exists(), "no {}: cargo build -p {name}", path.display());
@@ -93,21 +93,22 @@ fn binary(name: &str) -> Result<PathBuf> {
 }
 
 impl World {
-    /// One real node, and so many others, all with both programs in effect.
+    /// Starts one real node and so many others, and waits until both BpfPrograms are in effect on all.
     pub async fn new(others: usize) -> Result<Self> {
         let work = tempfile::tempdir()?;
         chart::install()?;
         let admin = admin().await?;
-        // What a killed run left.
-        nodes::clear(&admin).await?;
-        let ways = Ways { operator: Proxy::start().await?, agent: Proxy::start().await?, swarm: Proxy::start().await? };
-        let (_, token) = nodes::one(&admin, NODE.to_owned()).await?;
+        // A killed run may have left some.
+        nodes::delete_all(&admin).await?;
+        let proxies =
+            Proxies { operator: Proxy::start().await?, agent: Proxy::start().await?, swarm: Proxy::start().await? };
+        let (_, token) = nodes::create_one(&admin, NODE.to_owned()).await?;
         let mut node = Node::new("away");
-        let agent = kubeconfig(&token, Some(&ways.agent.url()), &work.path().join("agent.kubeconfig"))?;
+        let agent = kubeconfig(&token, Some(&proxies.agent.url()), &work.path().join("agent.kubeconfig"))?;
         node.start_in_cluster(&agent, NODE);
         let tokens = work.path().join("tokens.json");
-        std::fs::write(&tokens, serde_json::to_vec(&nodes::make(&admin, others).await?)?)?;
-        let swarms = kubeconfig("none", Some(&ways.swarm.url()), &work.path().join("swarm.kubeconfig"))?;
+        std::fs::write(&tokens, serde_json::to_vec(&nodes::create(&admin, others).await?)?)?;
+        let swarms = kubeconfig("none", Some(&proxies.swarm.url()), &work.path().join("swarm.kubeconfig"))?;
         let mut swarm = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(binary("sockeye-bench")?)
@@ -120,19 +121,19 @@ impl World {
         let mut told = String::new();
         BufReader::new(swarm.stdout.as_mut().context("no output")?).read_line(&mut told)?;
         let (nodes, load, kept) = (others + 1, None, BTreeMap::new());
-        let mut world = Self { admin, node, ways, nodes, operator: None, swarm, agent, load, kept, edits: 0, work };
+        let mut world = Self { admin, node, proxies, nodes, operator: None, swarm, agent, load, kept, edits: 0, work };
         world.restart_operator().await?;
         for name in [KEPT, CHANGING] {
             let generation = world.apply(name, TCP_EVENTS_BTF).await?;
             world.ready(name, generation).await?;
         }
-        world.kept = world.held(KEPT);
+        world.kept = world.pinned(KEPT);
         ensure!(world.kept.len() == 3, "a program, a map and a link: {:?}", world.kept);
         world.load = Some(Load::start(world.node.cgroup())?);
         Ok(world)
     }
 
-    /// Waits until the API server says that it is ready.
+    /// Waits until the API server is ready.
     pub async fn answers(&self) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -140,49 +141,51 @@ impl World {
             if matches!(tokio::time::timeout(Duration::from_secs(1), asked).await, Ok(Ok(_))) {
                 return Ok(());
             }
-            ensure!(start.elapsed() < PATIENCE, "the API server does not come back");
+            ensure!(start.elapsed() < TIMEOUT, "the API server does not come back");
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// The real agent is killed, and another started.
+    /// Kills the real agent, and starts another.
     pub fn restart_agent(&mut self) {
         self.node.stop("KILL");
         self.start_agent();
     }
 
-    /// An agent is started where none runs.
+    /// Starts the real agent.
     pub fn start_agent(&mut self) {
         self.node.start_in_cluster(&self.agent, NODE);
     }
 
-    /// The operator is killed, if there was one, and another started.
+    /// Kills the operator, if one runs, and starts another.
     pub async fn restart_operator(&mut self) -> Result<()> {
         self.operator = None;
-        let (binary, way) = (binary("sockeye-operator")?, self.ways.operator.url());
+        let (binary, way) = (binary("sockeye-operator")?, self.proxies.operator.url());
         self.operator = Some(Operator::start(&self.admin, &binary, Some(&way), self.work.path()).await?);
         Ok(())
     }
 
-    /// The user writes a spec; its generation.
+    /// Applies a spec as the user, and returns its generation.
     pub async fn apply(&self, name: &str, object: &[u8]) -> Result<i64> {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
         let spec = json!({
             "bytecode": {"inline": STANDARD.encode(object)},
             "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
         });
-        let kind = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": name}, "spec": spec});
-        let written = self.programs().patch(name, &PatchParams::apply("user").force(), &Patch::Apply(kind)).await?;
+        let object = json!({
+            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": name}, "spec": spec,
+        });
+        let written = self.programs().patch(name, &PatchParams::apply("user").force(), &Patch::Apply(object)).await?;
         written.metadata.generation.context("no generation")
     }
 
-    /// The user gives the changing program other bytes; its generation.
+    /// Edits the bytes of CHANGING as the user, and returns the generation.
     pub async fn edit(&mut self) -> Result<i64> {
         self.edits += 1;
         self.apply(CHANGING, if self.edits % 2 == 1 { fixtures::TWICE } else { TCP_EVENTS_BTF }).await
     }
 
-    /// Waits until a generation is in effect on every node, as far as its user can tell.
+    /// Waits until the status says that a generation is in effect on every node.
     pub async fn ready(&self, name: &str, generation: i64) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -190,7 +193,7 @@ impl World {
             if self.is_ready(&program, generation) {
                 return Ok(());
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TIMEOUT {
                 bail!("{name} did not get Ready: {:#?}\nagent:\n{}", program.status, self.node.log());
             }
             sleep(Duration::from_millis(50)).await;
@@ -209,9 +212,9 @@ impl World {
         Api::all(self.admin.clone())
     }
 
-    /// Waits until the real node's BpfNode has the IDs that the kernel has for the changing program.
+    /// Waits until the real node's BpfNode has the IDs that the kernel has for CHANGING.
     pub async fn reported(&self) -> Result<()> {
-        let held = self.held(CHANGING);
+        let held = self.pinned(CHANGING);
         let ids: BTreeSet<i64> = held.values().filter_map(|held| held[0].as_i64()).collect();
         let start = Instant::now();
         loop {
@@ -229,34 +232,34 @@ impl World {
             if said.as_ref() == Some(&ids) {
                 return Ok(());
             }
-            ensure!(start.elapsed() < PATIENCE, "{said:?} is said, {held:#?} is there:\n{}", self.node.log());
+            ensure!(start.elapsed() < TIMEOUT, "{said:?} is reported, {held:#?} is pinned:\n{}", self.node.log());
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Somebody detaches the changing program's link; returns once the agent has made another.
+    /// Detaches the link of CHANGING, and waits until the agent has made another.
     pub async fn drift(&self) -> Result<()> {
         let links = || -> Vec<(String, Value)> {
-            self.held(CHANGING).into_iter().filter(|(pin, _)| pin.starts_with("links/")).collect()
+            self.pinned(CHANGING).into_iter().filter(|(pin, _)| pin.starts_with("links/")).collect()
         };
         let before = links();
         let id = before.first().context("no link")?.1[0].clone();
         self.node.run("bpftool", &["link", "detach", "id", &id.to_string()]);
         let start = Instant::now();
         while links().first().is_none_or(|link| link.1[0] == id) {
-            ensure!(start.elapsed() < PATIENCE, "it stays detached:\n{}", self.node.log());
+            ensure!(start.elapsed() < TIMEOUT, "it stays detached:\n{}", self.node.log());
             sleep(Duration::from_millis(200)).await;
         }
         Ok(())
     }
 
-    /// What is said of the program that is kept; unchanged where nothing happened to it.
-    pub async fn said(&self) -> Result<Value> {
+    /// Returns the status of KEPT.
+    pub async fn status_of_kept(&self) -> Result<Value> {
         Ok(serde_json::to_value(self.programs().get(KEPT).await?.status)?)
     }
 
-    /// What the kernel has for a program of the real node, by its pins: IDs, times, and what they hang on.
-    pub fn held(&self, name: &str) -> BTreeMap<String, Value> {
+    /// Returns what the real node's kernel has for a BpfProgram, by pin: IDs, load times, and references.
+    pub fn pinned(&self, name: &str) -> BTreeMap<String, Value> {
         let held = |pin: String| {
             let (kind, path) = (pin.split('s').next().unwrap_or_default(), format!("{}/{pin}", self.node.home(name)));
             let kind = if kind == "program" { "prog" } else { kind };
@@ -267,14 +270,14 @@ impl World {
         self.node.pins(name).into_iter().map(held).collect()
     }
 
-    /// Nothing has happened to the program that is kept.
-    pub fn untouched(&self) -> Result<()> {
-        let held = self.held(KEPT);
-        ensure!(held == self.kept, "it was {:#?}, it is {held:#?}\nagent:\n{}", self.kept, self.node.log());
+    /// Fails if anything of KEPT changed.
+    pub fn ensure_untouched(&self) -> Result<()> {
+        let held = self.pinned(KEPT);
+        ensure!(held == self.kept, "{KEPT} was {:#?} and is {held:#?}\nagent:\n{}", self.kept, self.node.log());
         Ok(())
     }
 
-    /// Every connection that was made was counted, once at each end; then all is taken down, and nothing is left.
+    /// Fails unless every connection was counted once at each end. Then removes everything.
     pub async fn end(mut self) -> Result<()> {
         let made = self.load.take().context("no load")?.stop()?;
         let counted = self.node.events(KEPT);
@@ -284,7 +287,7 @@ impl World {
         self.take_down().await
     }
 
-    /// Deletes both programs; nothing is left.
+    /// Deletes both BpfPrograms, and fails if anything of them is left.
     pub async fn take_down(mut self) -> Result<()> {
         self.load = None;
         for name in [KEPT, CHANGING] {
@@ -292,11 +295,11 @@ impl World {
         }
         let start = Instant::now();
         while !self.programs().list_metadata(&ListParams::default()).await?.items.is_empty() {
-            ensure!(start.elapsed() < PATIENCE, "the BpfPrograms do not go");
+            ensure!(start.elapsed() < TIMEOUT, "the BpfPrograms do not go");
             sleep(Duration::from_millis(50)).await;
         }
         self.node.nothing_left();
-        nodes::clear(&self.admin).await
+        nodes::delete_all(&self.admin).await
     }
 }
 

@@ -139,7 +139,8 @@ async fn the_crd_job_may_touch_only_the_three_crds() -> Result<()> {
     by_name("sockeye-crds", &definitions, &ours, "others.example.com").await
 }
 
-/// Agents get any ConfigMap of the release namespace by its name, for bytes, and watch the one that suspends everything.
+/// Agents get any ConfigMap of the release namespace by its name, for bytes, and watch the one that suspends
+/// everything.
 #[tokio::test]
 async fn agents_may_watch_only_the_suspend_config_map() -> Result<()> {
     let suspend = need("", "configmaps", RELEASE, &["get", "list", "watch"]);
@@ -148,7 +149,8 @@ async fn agents_may_watch_only_the_suspend_config_map() -> Result<()> {
     by_name("sockeye-agent", &others, &["another"], "").await
 }
 
-/// Fails unless an identity may do with the objects `ours` what it needs and nothing else, and nothing with `other` if named.
+/// Fails unless an identity may do with the objects `ours` what it needs and nothing else, and nothing with `other` if
+/// named.
 async fn by_name(identity: &str, needs: &Need, ours: &[&str], other: &str) -> Result<()> {
     install()?;
     let client = admin().await?;

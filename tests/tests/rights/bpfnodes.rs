@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use sockeye_crds::BpfNode;
-use sockeye_tests::identity::{RELEASE, admin, made, token, with_token};
+use sockeye_tests::identity::{RELEASE, admin, get_or_create, token, with_token};
 
 use crate::{
     chart::install,
@@ -181,14 +181,17 @@ async fn the_policy_ignores_other_identities() -> Result<()> {
     policy().await?;
     // An admin, and a service account of the agent's name and rights in another namespace.
     let client = admin().await?;
-    made(&Api::<ServiceAccount>::namespaced(client.clone(), "default"), json!({"metadata": {"name": "sockeye-agent"}}))
-        .await?;
+    get_or_create(
+        &Api::<ServiceAccount>::namespaced(client.clone(), "default"),
+        json!({"metadata": {"name": "sockeye-agent"}}),
+    )
+    .await?;
     let binding = json!({
         "metadata": {"name": "rights-other"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "sockeye-agent"},
         "subjects": [{"kind": "ServiceAccount", "name": "sockeye-agent", "namespace": "default"}],
     });
-    made(&Api::<ClusterRoleBinding>::all(client.clone()), binding).await?;
+    get_or_create(&Api::<ClusterRoleBinding>::all(client.clone()), binding).await?;
     let namesake = with_token(&token(&client, "default", "sockeye-agent", None).await?).await?;
     for other in [client, namesake] {
         let any = Writes::of(&other, THEIRS);

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, Config};
 use serde_json::json;
-use sockeye_tests::identity::{RELEASE, admin, agent_pod, made, token, with_token};
+use sockeye_tests::identity::{RELEASE, admin, agent_pod, get_or_create, token, with_token};
 
 /// Returns a client with a token of a service account, bound to no pod.
 pub async fn speaking_for(service_account: &str) -> Result<Client> {
@@ -25,8 +25,8 @@ pub async fn as_master(user: &str, extra: HashMap<String, Vec<String>>) -> Resul
 /// Returns a client with the token that the kubelet on a node would get for its agent's pod.
 pub async fn agent_on(node: &str) -> Result<Client> {
     let client = admin().await?;
-    made(&Api::<Node>::all(client.clone()), json!({"metadata": {"name": node}})).await?;
-    let pod = made(&Api::<Pod>::namespaced(client.clone(), RELEASE), agent_pod(node)).await?;
+    get_or_create(&Api::<Node>::all(client.clone()), json!({"metadata": {"name": node}})).await?;
+    let pod = get_or_create(&Api::<Pod>::namespaced(client.clone(), RELEASE), agent_pod(node)).await?;
     with_token(&token(&client, RELEASE, "sockeye-agent", Some(&pod)).await?).await
 }
 

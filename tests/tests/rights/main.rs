@@ -1,8 +1,8 @@
-//! Rights, on a real API server: the chart's identities have the rights they need and no others, and an agent writes for its
-//! own node only.
+//! Rights, on a real API server: the chart's identities have the rights they need and no others, and an agent writes
+//! for its own node only.
 //!
-//! KUBECONFIG names the API server (tests/run.sh starts one: `tests/cluster/cluster.sh api-up DIR`). Helm renders the chart,
-//! which is installed as it is. Nothing runs there: the tests speak as agents and operator with real tokens.
+//! KUBECONFIG names the API server (tests/run.sh starts one: `tests/cluster/cluster.sh api-up DIR`). Helm renders the
+//! chart, which is installed as it is. Nothing runs there: the tests speak as agents and operator with real tokens.
 #![allow(missing_docs)]
 
 mod access;

@@ -24,7 +24,8 @@ pub const fn need(
 }
 
 const SOCKEYE: &str = "sockeye.dev";
-/// The rights that each identity needs, written by hand from what its code asks the API server for. A new right is a new line.
+/// The rights that each identity needs, written by hand from what its code asks the API server for. A new right is a
+/// new line.
 pub const NEEDS: [(&str, &[Need]); 4] = [
     (
         "sockeye-agent",
@@ -73,7 +74,8 @@ pub const EVERYBODY: [Need; 4] = [
     need("authorization.k8s.io", "selfsubjectrulesreviews", "", &["create"]),
 ];
 
-/// The verbs of requests, those that authorizers and admission ask about, and the wildcard, which only a wildcard grants.
+/// The verbs of requests, those that authorizers and admission ask about, and the wildcard, which only a wildcard
+/// grants.
 pub const VERBS: [&str; 16] = [
     "get",
     "list",

@@ -17,8 +17,8 @@ use crate::{
     clients::{as_master, in_effect, refused, speaking_for},
 };
 
-/// The API server here has OwnerReferencesPermissionEnforcement: who sets blockOwnerDeletion needs the right to update the
-/// owner's finalizers, which the operator lacks. Its revisions do not block the deletion of their BpfProgram.
+/// The API server here has OwnerReferencesPermissionEnforcement: who sets blockOwnerDeletion needs the right to update
+/// the owner's finalizers, which the operator lacks. Its revisions do not block the deletion of their BpfProgram.
 #[tokio::test]
 async fn the_operator_may_create_revisions_owned_by_a_bpfprogram() -> Result<()> {
     install()?;
@@ -66,7 +66,8 @@ async fn dispatch(revisions: &Api<BpfRevision>, name: &str) -> kube::Result<BpfR
         "metadata": {"name": name, "labels": {LABEL_LIVE: "true"}, "ownerReferences": [controller]},
         "spec": {
             "program": {"name": "rights", "uid": "1"}, "generation": 1, "sequence": 1,
-            "digest": format!("sha256:{}", "0".repeat(64)), "object": {"programs": [], "maps": [], "license": "GPL", "btf": true},
+            "digest": format!("sha256:{}", "0".repeat(64)),
+            "object": {"programs": [], "maps": [], "license": "GPL", "btf": true},
             "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
         },
     });

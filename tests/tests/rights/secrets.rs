@@ -4,7 +4,7 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, api::ListParams};
 use serde_json::json;
-use sockeye_tests::identity::{RELEASE, admin, made};
+use sockeye_tests::identity::{RELEASE, admin, get_or_create};
 
 use crate::{
     bpfnodes::OURS,
@@ -16,7 +16,7 @@ use crate::{
 async fn neither_agents_nor_operator_may_read_secrets() -> Result<()> {
     install()?;
     let secrets = Api::<Secret>::namespaced(admin().await?, RELEASE);
-    made(&secrets, json!({"metadata": {"name": "regcred"}, "stringData": {"a": "b"}})).await?;
+    get_or_create(&secrets, json!({"metadata": {"name": "regcred"}, "stringData": {"a": "b"}})).await?;
     for client in [agent_on(OURS).await?, speaking_for("sockeye-operator").await?] {
         let secrets = Api::<Secret>::namespaced(client.clone(), RELEASE);
         refused(secrets.get("regcred").await.map(drop), "cannot get resource \"secrets\"")?;

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_of_ours_are_counted() {
+    fn only_writes_of_sockeyes_resources_are_counted() {
         let text = r#"
 # TYPE apiserver_request_total counter
 apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodes",subresource="status",verb="APPLY",version="v1alpha1"} 3

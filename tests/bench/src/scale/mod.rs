@@ -46,9 +46,10 @@ const QUIET: Duration = Duration::from_secs(3);
 /// What each agent lists.
 const LISTED: [&str; 4] = ["bpfnodes", "bpfrevisions", "configmaps", "nodes"];
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What the figures are taken with. KUBECONFIG names an API server that nothing else uses; helm and kubectl are on PATH.
+/// What the figures are taken with. KUBECONFIG names an API server that nothing else uses; helm and kubectl are on
+/// PATH.
 #[derive(clap::Args)]
 pub struct Bench {
     /// The operator's binary.
@@ -79,7 +80,7 @@ impl Bench {
         println!("the chart, {nodes} Nodes, their agents' pods and tokens");
         chart::install()?;
         let client = admin().await?;
-        let tokens = nodes::make(&client, nodes).await?;
+        let tokens = nodes::create(&client, nodes).await?;
         let story = Story { nodes, meter: Meter(client.clone()), api: Api::all(client.clone()) };
 
         println!("{nodes} agents and the operator; {programs} BpfPrograms at once");
@@ -224,7 +225,7 @@ impl Story {
             }
             anyhow::Ok(())
         };
-        tokio::time::timeout(PATIENCE, waiting).await.context("not in effect everywhere in time")?
+        tokio::time::timeout(TIMEOUT, waiting).await.context("not in effect everywhere in time")?
     }
 
     fn everywhere(&self, object: &BpfProgram, generation: i64) -> bool {
@@ -243,7 +244,7 @@ impl Story {
         swarm.tell("run")?;
         while lists(&swarm.tell("count")?.told).iter().zip(before).any(|(now, before)| now - before < self.nodes as u64)
         {
-            ensure!(start.elapsed() < PATIENCE, "not all agents get their lists");
+            ensure!(start.elapsed() < TIMEOUT, "not all agents get their lists");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         self.quiet(swarm).await
@@ -259,7 +260,7 @@ impl Story {
             if now == last {
                 return Ok(());
             }
-            ensure!(start.elapsed() < PATIENCE, "it never gets quiet: {:?}, {:?}", now.0 - last.0, now.1);
+            ensure!(start.elapsed() < TIMEOUT, "it never gets quiet: {:?}, {:?}", now.0 - last.0, now.1);
             last = now;
         }
     }
@@ -269,7 +270,7 @@ impl Story {
         let start = Instant::now();
         self.api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         while !self.api.list_metadata(&ListParams::default()).await?.items.is_empty() {
-            ensure!(start.elapsed() < PATIENCE, "not gone in time");
+            ensure!(start.elapsed() < TIMEOUT, "not gone in time");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(start.elapsed().as_secs_f64())
