@@ -1,6 +1,5 @@
-//! The figures that need a cluster: how soon a BpfProgram is in effect on a node, and how soon its user sees that,
-//! beside the bare calls that are made for it: the operator's own writes by its own writer, none of its decisions, and
-//! libbpf's load.
+//! The figures that need a cluster: how soon a BpfProgram is in effect on a node, and how soon its user sees that. They
+//! are compared with the bare calls: the operator's own writes without its decisions, and libbpf's load.
 
 use std::{
     fs,
@@ -41,20 +40,20 @@ use crate::{
     table::{Bound, Figure, median, milliseconds},
 };
 
-/// How often a BpfProgram is created.
+/// The number of BpfPrograms that are created and measured.
 const REPEATS: usize = 30;
-/// So many more come first and are not counted.
+/// The number of BpfPrograms before these, which are not measured.
 const WARM_UP: usize = 3;
-/// How often an agent is started.
+/// The number of agent starts.
 const STARTS: usize = 3;
 /// The node that is selected.
 const NODE: &str = "node-1";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the figures are taken with. KUBECONFIG names the local cluster.
+/// The bench's options. KUBECONFIG names the local cluster.
 #[derive(clap::Args)]
 pub struct Bench {
-    /// libbpf.c, built.
+    /// The binary of libbpf.c.
     #[arg(long)]
     libbpf: PathBuf,
     #[command(flatten)]
@@ -65,7 +64,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// All of them.
+    /// Measures all figures.
     pub fn run(&self) -> Result<Vec<Figure>> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(self.measure())
     }
@@ -134,7 +133,7 @@ impl Cluster {
         Self { programs: Api::all(client.clone()), writer, client }
     }
 
-    /// The calls that are made between a user's create and the load on a node, in their order, one after the other.
+    /// Makes the calls between a user's create and the load on a node, one after the other, and returns their duration.
     async fn bare(&self, i: usize) -> Result<Duration> {
         let (mut object, bytes) = program(i)?;
         // As a user's object that the operator has not seen yet; it is not running.
@@ -164,8 +163,8 @@ impl Cluster {
         Ok(took)
     }
 
-    /// From the create until the node's cgroup lists one program more, and until its user sees it Ready. Takes it away
-    /// again.
+    /// Creates and deletes a BpfProgram. Returns the time until the node's cgroup lists one program more, and until a
+    /// client's watch has it Ready.
     async fn create(&self, i: usize, cgroup: &Path) -> Result<(Duration, Duration)> {
         let (object, _) = program(i)?;
         let name = object.name_any();
@@ -202,7 +201,7 @@ impl Cluster {
         Ok((in_effect, ready))
     }
 
-    /// Starts so many operators, and waits until there are as many.
+    /// Scales the operator, and waits until so many run.
     async fn operator(&self, replicas: i32) -> Result<()> {
         use k8s_openapi::api::apps::v1::Deployment;
         let api = Api::<Deployment>::namespaced(self.client.clone(), RELEASE);
@@ -219,7 +218,7 @@ impl Cluster {
         .map(drop)
     }
 
-    /// Deletes the agent's pod on the node; how long until the next one is Ready.
+    /// Deletes the agent's pod on the node, and returns the time until the next one is Ready.
     async fn agent_anew(&self) -> Result<Duration> {
         let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(self.client.clone(), RELEASE);
         let here = kube::api::ListParams::default()
@@ -250,7 +249,8 @@ async fn wait_until(what: &str, holds: impl AsyncFn() -> Result<bool>) -> Result
     Ok(())
 }
 
-/// The seed's program for one node, and its bytes: each time others, so that nothing is stored already.
+/// Returns a BpfProgram for one node, and its bytes. The bytes are new each time, so that the operator has to store
+/// them.
 fn program(i: usize) -> Result<(BpfProgram, Vec<u8>)> {
     let mut bytes = TCP_EVENTS_BTF.to_vec();
     bytes.extend(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos().to_le_bytes());

@@ -1,9 +1,9 @@
-//! The figures of connections: what attached counters cost those who connect, sockeye's beside the same object that
-//! bpftool loaded and attached. Needs no cluster.
+//! The figures of connections: the cost of attached counters for processes that connect, sockeye's compared with the
+//! same object loaded and attached by bpftool. Needs no cluster.
 //!
-//! Each side has a cgroup of its own, in which its counters stay throughout. The bench's process goes from one to the
-//! next and makes connections in each for a moment, round after round: what else the machine does falls on all sides
-//! alike, and ratios are taken within a round.
+//! Each side has a cgroup of its own, in which its counters stay throughout. In each round, the bench's process
+//! connects for a moment in every cgroup: other load on the machine falls on all sides alike, and ratios are taken
+//! within a round.
 
 use std::{
     fs::{self, File},
@@ -26,21 +26,21 @@ use crate::{
     table::{Figure, median},
 };
 
-/// How often each side has its turn.
+/// The number of turns of each side.
 const ROUNDS: usize = 50;
-/// How long a turn is.
+/// The length of a turn.
 const TURN: Duration = Duration::from_millis(100);
-/// So many counters at one cgroup.
+/// The numbers of counters at one cgroup.
 const FEW: usize = 1;
 const MANY: usize = 5;
-/// None, few and many, sockeye's and bpftool's, and the same again for all but sockeye's.
+/// None, few and many, by sockeye and by bpftool, and all but sockeye's a second time.
 const SIDES: usize = 8;
-/// A ratio is one if it is no further off than this, or than the run's own noise.
+/// A ratio counts as one if it is off by no more than this, or than the run's own noise.
 const TOLERANCE: f64 = 0.05;
-/// With so much noise nothing can be told.
+/// With more noise than this the run fails.
 const TOO_NOISY: f64 = 0.25;
 
-/// What the figures are taken with.
+/// The bench's options.
 #[derive(clap::Args)]
 pub struct Bench {
     /// The agent's binary, as its image has it.
@@ -51,7 +51,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// All of them.
+    /// Measures all figures.
     pub fn run(&self) -> Result<Vec<Figure>> {
         let manifests = self.place.work.join("manifests");
         fs::create_dir(&manifests)?;
@@ -70,7 +70,7 @@ impl Bench {
         ];
         println!("connections through no counter, {FEW} and {MANY}, {ROUNDS} times");
         for round in 0..ROUNDS {
-            // Another one begins each time, so that nothing a round does to its first or last falls on the same side.
+            // Another side begins each round, so that effects on the first and the last fall on all alike.
             let (later, first) = sides.split_at_mut(round % SIDES);
             first.iter_mut().chain(later).try_for_each(Side::connect)?;
         }
@@ -79,7 +79,7 @@ impl Bench {
         figures(&sides)
     }
 
-    /// A side whose counters the agent attaches, once it is started with these manifests.
+    /// Makes a side whose counters the agent attaches once it is started with these manifests.
     fn by_sockeye(&self, count: usize, manifests: &Path) -> Result<Side> {
         let mut side = Side::start(&self.place.cgroup, &format!("sockeye-{count}"))?;
         for i in 0..count {
@@ -91,7 +91,7 @@ impl Bench {
         Ok(side)
     }
 
-    /// A side whose counters bpftool has attached.
+    /// Makes a side whose counters bpftool attaches.
     fn by_bpftool(&self, count: usize, name: &str) -> Result<Side> {
         let mut side = Side::start(&self.place.cgroup, name)?;
         let paths = [&self.place.object()?, &side.cgroup, &self.place.bpffs];
@@ -106,27 +106,27 @@ impl Bench {
     }
 }
 
-/// One way of being attached to, or of not being.
+/// One cgroup with its counters, or with none.
 struct Side {
     name: String,
     cgroup: PathBuf,
     /// The pins of its counters' maps.
     maps: Vec<String>,
-    /// The connections that were made from here.
+    /// The number of connections so far.
     made: u64,
-    /// In a second, by rounds.
+    /// Connections per second, by round.
     rates: Vec<f64>,
 }
 
 impl Side {
-    /// With a cgroup of its own, and no counter yet.
+    /// Makes a side without counters, in a cgroup of its own.
     fn start(root: &Path, name: &str) -> Result<Self> {
         let cgroup = root.join(name);
         fs::create_dir(&cgroup)?;
         Ok(Self { name: name.to_owned(), cgroup, maps: Vec::new(), made: 0, rates: Vec::new() })
     }
 
-    /// Its turn: connects and hangs up. Both ends are in its cgroup, since that is where they are created.
+    /// Takes a turn: connects and hangs up. Both ends are created in the side's cgroup, and so belong to it.
     fn connect(&mut self) -> Result<()> {
         fs::write(self.cgroup.join("cgroup.procs"), "0")?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -136,7 +136,7 @@ impl Side {
         while start.elapsed() < TURN {
             let client = TcpStream::connect(address)?;
             let (server, _) = listener.accept()?;
-            // Hangs up by RST: a port that waits for a minute after each connection would soon leave none.
+            // RST, since TIME_WAIT would soon use up all ports.
             set_socket_linger(&client, Some(Duration::ZERO))?;
             drop((client, server));
             made += 1;
@@ -146,7 +146,7 @@ impl Side {
         Ok(())
     }
 
-    /// Fails unless each counter has seen every connection, and nothing is attached beside them.
+    /// Fails unless each counter counted every connection and nothing else is attached.
     fn has_counted(&self) -> Result<()> {
         let Self { name, cgroup, maps, made, .. } = self;
         let there = attached(&File::open(cgroup)?)?.len();
@@ -160,7 +160,7 @@ impl Side {
         Ok(())
     }
 
-    /// The ratios of its rates to another side's, by rounds.
+    /// Returns the ratios of this side's rates to another's, by round.
     fn beside(&self, other: &Self) -> Vec<f64> {
         self.rates.iter().zip(&other.rates).map(|(own, other)| own / other).collect()
     }
@@ -173,7 +173,7 @@ fn bpftool(args: &[&str]) -> Result<String> {
 fn figures(sides: &[Side; SIDES]) -> Result<Vec<Figure>> {
     let [none, none_again, few, few_bpftool, few_again, many, many_bpftool, many_again] = sides;
     let noise = noise(&[(none, none_again), (few_bpftool, few_again), (many_bpftool, many_again)]);
-    ensure!(noise < TOO_NOISY, "the machine is too busy: the same beside itself is off by {noise:.2}");
+    ensure!(noise < TOO_NOISY, "the machine is too busy: two equal sides differ by {noise:.2}");
     let beside = |what: String, side: &Side, other: &Side| {
         let [rate, reference] = [side, other].map(|side| median(side.rates.clone()));
         let figure = Figure::alone("connections", what, rate, "/s").against(reference);
@@ -193,7 +193,8 @@ fn figures(sides: &[Side; SIDES]) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// How far the same beside itself is from one, in the half of the rounds and the pair in which that is most.
+/// Returns the noise: how far the ratio of two equal sides is from one, in the worst half of the rounds of the worst
+/// pair.
 fn noise(same: &[(&Side, &Side)]) -> f64 {
     let off = |half: &[f64]| (median(half.to_vec()) - 1.0).abs();
     let halves = same.iter().flat_map(|(side, again)| {

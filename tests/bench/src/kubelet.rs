@@ -1,5 +1,5 @@
-//! `Kubelet`: stands in for a node's kubelet and API server as far as an agent sees them of pods: the pods' cgroups, named
-//! as the cgroupfs driver names them, and a list of the pods. A pod may be listed before its cgroup is there.
+//! `Kubelet`: stands in for a node's kubelet and API server. It makes pods' cgroups, named as the cgroupfs driver names
+//! them, and a list of the pods. A pod may be listed before its cgroup exists.
 
 use std::{
     fs::{self, File},
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 
 /// One node's pods, all with the same label.
 pub struct Kubelet {
-    /// Where the pods' cgroups come and go.
+    /// The parent of the pods' cgroups.
     class: PathBuf,
     list: PathBuf,
 }
 
 impl Kubelet {
-    /// Starts with no pod, and with a list of so many in a folder. `root` is made: the node's cgroup root.
+    /// Creates the node's cgroup root `root` without pods, and writes a list of so many pods into a folder.
     pub fn start(root: &Path, folder: &Path, listed: usize) -> Result<Self> {
         let (class, list) = (root.join("kubepods/burstable"), folder.join("pods.json"));
         fs::create_dir_all(&class)?;
@@ -26,22 +26,22 @@ impl Kubelet {
         Ok(Self { class, list })
     }
 
-    /// The list.
+    /// Returns the path of the list.
     pub fn list(&self) -> &Path {
         &self.list
     }
 
-    /// The target that picks all of them, each by itself.
+    /// Returns a target that selects every pod by itself.
     pub fn target() -> Value {
         json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}})
     }
 
-    /// A pod's cgroup.
+    /// Returns the path of a pod's cgroup.
     pub fn directory(&self, n: usize) -> PathBuf {
         self.class.join(format!("pod{}", uid(n)))
     }
 
-    /// Makes a pod's cgroup.
+    /// Creates a pod's cgroup.
     pub fn make(&self, n: usize) -> Result<File> {
         let directory = self.directory(n);
         fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
@@ -53,7 +53,7 @@ fn uid(n: usize) -> String {
     format!("{n:08x}-0000-4000-8000-000000000000")
 }
 
-/// As much of a pod as targets are worked out with.
+/// Returns as much of a pod as the agent reads.
 fn pod(n: usize) -> Value {
     json!({
         "kind": "Pod",

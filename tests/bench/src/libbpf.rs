@@ -1,4 +1,4 @@
-//! The measure: libbpf.c, which does with libbpf what the agent does, in a process of its own.
+//! The reference: libbpf.c, a process that does with libbpf what the agent does.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -22,7 +22,7 @@ pub struct Libbpf {
 }
 
 impl Libbpf {
-    /// Starts it, with the counter's BTF form and a directory on bpffs that it makes.
+    /// Starts the process with the counter's BTF form and a directory on bpffs, which the process creates.
     pub fn start(binary: &Path, place: &Place, directory: &str) -> Result<Self> {
         let mut child = Command::new(binary)
             .args([place.object()?, place.bpffs.join(directory)])
@@ -34,7 +34,7 @@ impl Libbpf {
         Ok(Self { child, input, output: BufReader::new(output) })
     }
 
-    /// Open, load, attach, pin, read back, for each in one go without a pause; how long each took, by its own clock.
+    /// Opens, loads, attaches, pins and reads back each program, and returns how long each took by the process's clock.
     pub fn apply(&mut self, all: &[Placed]) -> Result<Vec<Duration>> {
         let line = |(name, cgroups): &Placed| {
             let cgroups: Vec<String> = cgroups.iter().map(|cgroup| cgroup.display().to_string()).collect();
@@ -43,13 +43,13 @@ impl Libbpf {
         self.ask(&all.iter().map(line).collect::<Vec<_>>())
     }
 
-    /// Undoes it.
+    /// Detaches and unpins the programs.
     pub fn undo(&mut self, all: &[Placed]) -> Result<()> {
         let lines: Vec<String> = all.iter().map(|(name, _)| format!("- {name}")).collect();
         self.ask(&lines).map(drop)
     }
 
-    /// Gives all lines, then reads all answers: these are short, and fit into the pipe.
+    /// Writes all lines, then reads all answers: they are short and fit into the pipe.
     fn ask(&mut self, lines: &[String]) -> Result<Vec<Duration>> {
         self.input.write_all((lines.join("\n") + "\n").as_bytes())?;
         let answer = |line: &String| {

@@ -1,17 +1,17 @@
-//! What sockeye costs, each figure beside what it is measured by, of the same run: tests/bench/run.sh starts it.
+//! Measures the cost of sockeye, each figure together with its reference in the same run. tests/bench/run.sh starts it.
 //!
 //! | module | noun |
 //! |---|---|
-//! | [`place`] | where a bench has what it makes |
-//! | [`table`] | a figure, its bound and its verdict; all of them as a table and as JSON |
+//! | [`place`] | a bpffs, a cgroup and a folder of the bench's own |
+//! | [`table`] | figures with their bounds, as a table and as JSON |
 //! | [`programs`] | the BpfPrograms that are run, and the cgroups for them |
-//! | [`libbpf`] | the measure: a C program that does the same |
+//! | [`libbpf`] | the reference: a C program that does the same |
 //! | [`own`] | the agent's own path, in this process |
-//! | [`process`] | the agent as a process of its own |
+//! | [`process`] | the agent as a process |
 //! | [`kubelet`] | pods without a kubelet: their cgroups, and the list of them |
 //! | [`node`] | one node's agent |
-//! | [`pods`] | links at many pods, and at one that comes |
-//! | [`connections`] | what attached programs cost those who connect |
+//! | [`pods`] | links at many pods, and at a new one |
+//! | [`connections`] | the cost of attached programs for processes that connect |
 //! | [`cluster`] | the figures that need a cluster |
 //! | [`scale`] | many nodes on one API server |
 
@@ -38,7 +38,7 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     what: What,
-    /// Where the figures go as JSON.
+    /// The file for the figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every bound is kept.
+/// Runs a bench, and tells whether every bound was kept.
 fn run(cli: Cli) -> Result<bool> {
     let Cli { what, json } = cli;
     let figures = match what {

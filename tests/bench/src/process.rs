@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use sockeye_crds::{BpfNode, BpfNodeStatus};
 use sockeye_tests::operator::terminate;
 
-/// The process; it is killed when this is dropped.
+/// The agent's process; it is killed when this is dropped.
 pub struct Process {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -27,12 +27,12 @@ pub struct Memory {
     pub resident: f64,
     /// `Pss`: pages shared with others are shared out.
     pub proportional: f64,
-    /// `VmHWM`: the most it ever was.
+    /// `VmHWM`: the most that was ever resident.
     pub peak: f64,
 }
 
 impl Process {
-    /// Starts it on a folder of manifests, and with a list of the node's pods where there are any.
+    /// Starts the agent on a folder of manifests, and with a list of the node's pods if one is named.
     pub fn start(binary: &Path, manifests: &Path, bpffs: &Path, cgroup: &Path, pods: Option<&Path>) -> Result<Self> {
         let pods = pods.map(|list| ["--pods".as_ref(), list.as_os_str()]);
         let mut child = Command::new(binary)
@@ -47,8 +47,8 @@ impl Process {
         Ok(Self { child, output: BufReader::new(output), manifests: manifests.to_owned() })
     }
 
-    /// Waits until the agent has written its report, which ends with the table of so many BpfPrograms, and fails unless
-    /// all of them are in effect; gives the report.
+    /// Waits for the agent's report, which ends with the table of so many BpfPrograms, and fails unless all are in
+    /// effect.
     pub fn reported(&mut self, count: usize) -> Result<BpfNodeStatus> {
         for _ in 0..=count {
             let mut line = String::new();
@@ -64,13 +64,12 @@ impl Process {
         Ok(status)
     }
 
-    /// What it holds now.
+    /// Returns the memory that the agent uses now.
     pub fn memory(&self) -> Result<Memory> {
         memory(self.child.id())
     }
 
-    /// The processor time that its threads have had. /proc/PID/stat has it too, in ticks, which are too coarse for a
-    /// start.
+    /// Returns the processor time of all threads. The ticks in /proc/PID/stat are too coarse for a start.
     pub fn cpu(&self) -> Result<Duration> {
         let mut nanoseconds = 0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -81,7 +80,7 @@ impl Process {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// Waits until it has nothing to do: until it has had no processor time for a while.
+    /// Waits until the agent is idle: until it used no processor time for 20 ms.
     pub fn rests(&self) -> Result<()> {
         let mut before = self.cpu()?;
         for _ in 0..500 {
@@ -95,12 +94,12 @@ impl Process {
         bail!("the agent is always busy: {}", self.log())
     }
 
-    /// Kills it, as the kernel does where memory is short; nothing is detached.
+    /// Kills the agent, as the kernel does when memory is short; nothing is detached.
     pub fn kill(self) {
         drop(self);
     }
 
-    /// Ends it as a node does; nothing is detached.
+    /// Ends the agent with SIGTERM, as a kubelet does; nothing is detached.
     pub fn stop(mut self) -> Result<()> {
         terminate(&mut self.child).with_context(|| self.log())
     }
@@ -119,7 +118,7 @@ impl Drop for Process {
     }
 }
 
-/// What a process holds now.
+/// Returns the memory that a process uses now.
 pub fn memory(pid: u32) -> Result<Memory> {
     let field = |file: &str, key: &str| {
         let path = format!("/proc/{pid}/{file}");

@@ -1,41 +1,41 @@
-//! `Figure`: one thing measured, what it is compared with, and the bound it has to keep. Pure.
+//! `Figure`: a measured value, its reference, and its bound. Pure.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// What a figure has to keep: at most so much, or about as much.
+/// The limit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Bound {
-    /// Of itself, in its own unit.
+    /// The value is at most this, in the figure's unit.
     Value(f64),
-    /// Of its ratio to the reference.
+    /// The ratio to the reference is at most this.
     Ratio(f64),
-    /// Its ratio to the reference is one, give or take so much.
+    /// The ratio to the reference is one, plus or minus this.
     Within(f64),
 }
 
-/// One thing measured.
+/// A measured value.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// The group it belongs to.
+    /// The bench that measured it.
     pub group: &'static str,
-    /// What it is.
+    /// Its name.
     pub what: String,
-    /// How much it is.
+    /// The value.
     pub value: f64,
-    /// In what.
+    /// The unit of the value and of the reference.
     pub unit: &'static str,
-    /// What the measure took in the same run, in the same unit.
+    /// The value of the reference in the same run.
     pub reference: Option<f64>,
-    /// The ratio to it: of medians, unless it was taken otherwise.
+    /// The ratio of the value to the reference. It is of medians unless the bench says otherwise.
     pub ratio: Option<f64>,
-    /// What it has to keep; figures without one are told only.
+    /// The limit; a figure without one is only reported.
     pub bound: Option<Bound>,
 }
 
-/// What became of the bound.
+/// The outcome of a figure's bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
@@ -43,35 +43,35 @@ pub enum Verdict {
     Kept,
     /// Missed.
     Missed,
-    /// There is none.
-    Told,
+    /// There is no bound.
+    Reported,
 }
 
 impl Figure {
-    /// A figure by itself.
+    /// Makes a figure without reference and bound.
     pub fn alone(group: &'static str, what: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { group, what: what.into(), value, unit, reference: None, ratio: None, bound: None }
     }
 
-    /// Compares it.
+    /// Adds a reference.
     pub fn against(self, reference: f64) -> Self {
         Self { reference: Some(reference), ratio: Some(self.value / reference), ..self }
     }
 
-    /// Bounds it.
+    /// Adds a bound.
     pub fn at_most(self, bound: Bound) -> Self {
         Self { bound: Some(bound), ..self }
     }
 
-    /// Bounds its ratio to about one.
+    /// Adds a bound: a ratio of one within a tolerance.
     pub fn within(self, tolerance: f64) -> Self {
         Self { bound: Some(Bound::Within(tolerance)), ..self }
     }
 
-    /// What became of its bound; a ratio that was not taken misses it.
+    /// Compares the figure with its bound. A bound on a ratio is missed if there is no ratio.
     pub fn verdict(&self) -> Verdict {
         let kept = match (self.bound, self.ratio) {
-            (None, _) => return Verdict::Told,
+            (None, _) => return Verdict::Reported,
             (Some(Bound::Value(most)), _) => self.value <= most,
             (Some(Bound::Ratio(most)), ratio) => ratio.is_some_and(|ratio| ratio <= most),
             (Some(Bound::Within(tolerance)), ratio) => ratio.is_some_and(|ratio| (ratio - 1.0).abs() <= tolerance),
@@ -80,23 +80,23 @@ impl Figure {
     }
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median(values: Vec<f64>) -> f64 {
     percentile(values, 50)
 }
 
-/// The one that so many of a hundred are smaller than.
+/// Returns a percentile.
 pub fn percentile(mut values: Vec<f64>, of_hundred: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() * of_hundred / 100).copied().unwrap_or(f64::NAN)
 }
 
-/// In milliseconds.
+/// Returns a duration in milliseconds.
 pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The table.
+/// Prints figures as a table.
 pub fn render(figures: &[Figure]) -> String {
     let headings = ["", "figure", "value", "reference", "ratio", "bound", "verdict"].map(str::to_owned);
     let lines: Vec<[String; 7]> = [headings].into_iter().chain(figures.iter().map(cells)).collect();
@@ -131,12 +131,12 @@ fn cells(figure: &Figure) -> [String; 7] {
         match figure.verdict() {
             Verdict::Kept => "ok".to_owned(),
             Verdict::Missed => "MISSED".to_owned(),
-            Verdict::Told => String::new(),
+            Verdict::Reported => String::new(),
         },
     ]
 }
 
-/// The same as JSON.
+/// Prints figures as JSON.
 pub fn json(figures: &[Figure]) -> serde_json::Result<String> {
     let figure = |figure: &Figure| {
         let Figure { group, what, value, unit, reference, ratio, bound } = figure;
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_bound_limits_the_value_or_the_ratio() {
         let figure = Figure::alone("a", "load", 3.0, "ms").against(2.0);
-        assert_eq!(figure.verdict(), Verdict::Told);
+        assert_eq!(figure.verdict(), Verdict::Reported);
         assert_eq!(figure.clone().at_most(Bound::Ratio(1.5)).verdict(), Verdict::Kept);
         assert_eq!(figure.clone().at_most(Bound::Value(2.9)).verdict(), Verdict::Missed);
         assert_eq!(Figure { ratio: None, ..figure.at_most(Bound::Ratio(1.5)) }.verdict(), Verdict::Missed);

@@ -1,7 +1,6 @@
-//! The bench of many nodes, with few of them, on a real API server: what it counts keeps its bounds. Times are the
-//! bench's.
+//! The bench `scale` with few nodes, on a real API server: counts keep their bounds. Times are left to `make bench`.
 //!
-//! KUBECONFIG says where, and helm and kubectl are on PATH (tests/run.sh api).
+//! KUBECONFIG names the API server; helm and kubectl are on PATH (tests/run.sh api).
 #![allow(missing_docs)]
 
 use std::{path::Path, process::Command};
@@ -19,7 +18,7 @@ fn api_server_requests_of_many_nodes_are_bounded() -> Result<()> {
     let json = work.path().join("scale.json");
     let mut bench = Command::new(BENCH);
     bench.arg("--json").arg(&json).args(["scale", "--nodes", "30", "--programs", "5", "--processes", "2"]);
-    // It exits with 1 where a bound is missed, of a time perhaps.
+    // It exits with 1 if any bound is missed, bounds of times included.
     let status = bench.arg("--operator").arg(&operator).arg("--work").arg(work.path()).status()?;
     ensure!(matches!(status.code(), Some(0 | 1)), "{status}");
     let figures: Vec<Value> = serde_json::from_slice(&std::fs::read(&json)?)?;

@@ -1,4 +1,4 @@
-//! What the API server counts of itself, at /metrics: the writes of our kinds.
+//! The API server's own counters, at /metrics: writes of the kinds that sockeye writes.
 
 use std::ops::Sub;
 
@@ -8,7 +8,7 @@ use kube::Client;
 /// Reads an API server's counters.
 pub struct Meter(pub Client);
 
-/// Counters, or what was added to them.
+/// Counters, or the difference between two readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Counts {
     /// Writes of ConfigMaps.
@@ -46,7 +46,7 @@ impl Sub for Counts {
 }
 
 impl Meter {
-    /// What they say now.
+    /// Reads the counters.
     pub async fn read(&self) -> Result<Counts> {
         let request = http::Request::get("/metrics").body(Vec::new())?;
         Ok(count(&self.0.request_text(request).await?))
@@ -92,9 +92,9 @@ mod tests {
     fn only_writes_of_sockeyes_resources_are_counted() {
         let text = r#"
 # TYPE apiserver_request_total counter
-apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodes",subresource="status",verb="APPLY",version="v1alpha1"} 3
-apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodes",subresource="",verb="LIST",version="v1alpha1"} 9
-apiserver_request_total{code="201",group="sockeye.dev",resource="bpfrevisions",subresource="",verb="APPLY",version="v1alpha1"} 1e+03
+apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodes",subresource="status",verb="APPLY"} 3
+apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodes",subresource="",verb="LIST"} 9
+apiserver_request_total{code="201",group="sockeye.dev",resource="bpfrevisions",subresource="",verb="APPLY"} 1e+03
 workqueue_depth{name="bpfrevisions"} 7
 "#;
         let expected = Counts { node_statuses: 3.0, revisions: 1000.0, ..Counts::default() };

@@ -1,9 +1,9 @@
-//! Many nodes: the agent's own code over fake kernels, a thousand times, and the operator itself, on a real API server.
+//! Many nodes: a thousand agents on fake kernels, and the operator itself, on a real API server.
 //!
 //! | module | noun |
 //! |---|---|
 //! | [`swarm`] | the agents, in a few processes |
-//! | [`meter`] | what the API server counts of itself |
+//! | [`meter`] | the API server's own counters |
 
 mod meter;
 pub mod swarm;
@@ -37,40 +37,39 @@ use crate::{
 use meter::{Counts, Meter};
 use swarm::Swarm;
 
-/// How often the API server's own rate is taken; an even number, for every other write takes back the one before.
+/// The number of measurements of the API server's own rate: even, since every other write undoes the one before.
 const ROUNDS: usize = 4;
-/// How often a program is changed.
+/// The number of changes of a BpfProgram.
 const CHANGES: usize = 3;
-/// Nothing was written for so long: it is quiet.
+/// The time without a write after which the API server counts as quiet.
 const QUIET: Duration = Duration::from_secs(3);
-/// What each agent lists.
+/// The resources that each agent lists.
 const LISTED: [&str; 4] = ["bpfnodes", "bpfrevisions", "configmaps", "nodes"];
-/// How long anything may take.
+/// The time within which everything has to happen.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What the figures are taken with. KUBECONFIG names an API server that nothing else uses; helm and kubectl are on
-/// PATH.
+/// The bench's options. KUBECONFIG names an API server that nothing else uses; helm and kubectl are on PATH.
 #[derive(clap::Args)]
 pub struct Bench {
     /// The operator's binary.
     #[arg(long)]
     operator: PathBuf,
-    /// How many nodes.
+    /// The number of nodes.
     #[arg(long, default_value_t = 1000)]
     nodes: usize,
-    /// How many BpfPrograms there are before one is changed.
+    /// The number of BpfPrograms, of which one is changed.
     #[arg(long, default_value_t = 20)]
     programs: usize,
-    /// How many processes the agents run in.
+    /// The number of processes in which the agents run.
     #[arg(long, default_value_t = 2)]
     processes: usize,
-    /// An empty folder for what is passing.
+    /// An empty folder for temporary files.
     #[arg(long)]
     work: PathBuf,
 }
 
 impl Bench {
-    /// All of them.
+    /// Measures all figures.
     pub fn run(&self) -> Result<Vec<Figure>> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(self.measure())
     }
@@ -81,14 +80,14 @@ impl Bench {
         chart::install()?;
         let client = admin().await?;
         let tokens = nodes::create(&client, nodes).await?;
-        let story = Story { nodes, meter: Meter(client.clone()), api: Api::all(client.clone()) };
+        let scenario = Scenario { nodes, meter: Meter(client.clone()), api: Api::all(client.clone()) };
 
         println!("{nodes} agents and the operator; {programs} BpfPrograms at once");
         let mut swarm = Swarm::start(self.processes, &tokens, &self.work)?;
         let operator = Operator::start(&client, &self.operator, None, &self.work).await?;
-        story.run(&mut swarm).await?;
+        scenario.run(&mut swarm).await?;
         let all: Vec<String> = (0..programs).map(program).collect();
-        let from_nothing = story.apply(&mut swarm, &all, TCP_EVENTS).await?;
+        let from_nothing = scenario.apply(&mut swarm, &all, TCP_EVENTS).await?;
 
         println!("the API server alone: {nodes} status writes, {ROUNDS} times");
         swarm.tell("stop")?;
@@ -100,24 +99,24 @@ impl Bench {
 
         println!("the agents and the operator again, all at once");
         let operator = Operator::start(&client, &self.operator, None, &self.work).await?;
-        let before = story.meter.read().await?;
-        story.run(&mut swarm).await?;
-        let restart = story.meter.read().await? - before;
+        let before = scenario.meter.read().await?;
+        scenario.run(&mut swarm).await?;
+        let restart = scenario.meter.read().await? - before;
 
         println!("one BpfProgram of {programs} changed, {CHANGES} times");
         let one = [program(0)];
         let mut changes = Vec::new();
         for object in [TCP_EVENTS_BTF, TCP_EVENTS].into_iter().cycle().take(CHANGES) {
-            let change = story.apply(&mut swarm, &one, object).await?;
+            let change = scenario.apply(&mut swarm, &one, object).await?;
             println!("told an agent: {:.1?}", change.told);
             changes.push(change);
         }
         println!("nothing, for {} s", QUIET.as_secs());
-        let before = story.meter.read().await?;
+        let before = scenario.meter.read().await?;
         tokio::time::sleep(QUIET).await;
-        let idle = story.meter.read().await? - before;
+        let idle = scenario.meter.read().await? - before;
         println!("all BpfPrograms deleted");
-        let deletion = story.delete().await?;
+        let deletion = scenario.delete().await?;
         let memory = memory(operator.pid())?;
         operator.stop()?;
 
@@ -161,35 +160,35 @@ impl Bench {
     }
 }
 
-/// How often the operator folds what so many nodes say.
+/// Returns the operator's interval between status writes for so many nodes.
 fn interval(nodes: usize) -> Duration {
     Duration::from_millis(2 * nodes as u64).max(Duration::from_secs(1))
 }
 
 /// One change, from its write to the folded status that its user sees.
 struct Change {
-    /// Seconds.
+    /// The seconds that it took.
     took: f64,
-    /// What watches told, by agent.
+    /// The watch events per agent, by kind and type.
     told: BTreeMap<String, f64>,
     counts: Counts,
 }
 
 impl Change {
-    /// How many things an agent was told.
+    /// Returns the number of watch events per agent.
     fn told(&self) -> f64 {
         self.told.values().sum()
     }
 }
 
-struct Story {
+struct Scenario {
     nodes: usize,
     meter: Meter,
     api: Api<BpfProgram>,
 }
 
-impl Story {
-    /// Applies them, all at once, waits until each is in effect on every node, and then until nothing is written.
+impl Scenario {
+    /// Applies BpfPrograms all at once, waits until each is in effect on every node, and then until nothing is written.
     async fn apply(&self, swarm: &mut Swarm, names: &[String], object: &[u8]) -> Result<Change> {
         let objects: Vec<Value> = names.iter().map(|name| manifest(name, object)).collect::<Result<_>>()?;
         let (before, told_before) = (self.meter.read().await?, swarm.tell("count")?.told);
@@ -212,7 +211,7 @@ impl Story {
         Ok(Change { took, told, counts: self.meter.read().await? - before })
     }
 
-    /// Waits until the status of each says that this generation is in effect on every node.
+    /// Waits until each status says that its generation is in effect on every node.
     async fn ready(&self, mut waited: Vec<(String, i64)>) -> Result<()> {
         let waiting = async {
             let mut events = std::pin::pin!(watcher(self.api.clone(), watcher::Config::default()));
@@ -250,7 +249,7 @@ impl Story {
         self.quiet(swarm).await
     }
 
-    /// Waits until nothing is written any more and no agent is told anything.
+    /// Waits until nothing is written and no agent gets a watch event.
     async fn quiet(&self, swarm: &mut Swarm) -> Result<()> {
         let start = Instant::now();
         let mut last = (self.meter.read().await?, swarm.tell("count")?.told);
@@ -265,7 +264,7 @@ impl Story {
         }
     }
 
-    /// Deletes all, and says how many seconds it took until they were gone.
+    /// Deletes all BpfPrograms, and returns the seconds until they were gone.
     async fn delete(&self) -> Result<f64> {
         let start = Instant::now();
         self.api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
