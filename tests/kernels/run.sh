@@ -15,10 +15,10 @@ source "$repo/tests/cargo.sh"
 # shellcheck source=tests/kernels/kernels.sh
 source "$here/kernels.sh"
 
+# shellcheck source=tests/kernels/tests.sh
+source "$here/tests.sh"
+
 series=(6.1 6.12)
-# What is run where no test is named: what kernels differ in. SOCKEYE_CHAOS=1 runs all that emulation has time for.
-differ=(examples:: types:: maps_attached:: kinds:: builtins:: order:: shared::both probe:: the_seeds_program a_restarted_agent
-    pods_are_picked)
 work=$repo/target/kernels
 # A guest that takes longer than so many seconds is ended.
 limit=900
@@ -58,8 +58,9 @@ root() {
         *) install_tool "$path" /kernel-tests ;;
         esac
     done
-    (($#)) || [[ ${SOCKEYE_CHAOS-} ]] || set -- "${differ[@]}"
-    echo "$*" >"$work/root/tests"
+    # SOCKEYE_CHAOS=1 runs all that emulation has time for.
+    (($#)) || [[ ${SOCKEYE_CHAOS-} ]] || set -- "${kernel_dependent[@]}"
+    echo "$*" "${too_slow[@]/#/--skip=}" >"$work/root/tests"
 }
 
 # guest SERIES: boots it, and waits until it has powered off.

@@ -89,7 +89,7 @@ need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev shellcheck:shel
 check "formatting" cargo fmt --check
 check "lines of 120 columns" long_lines
 check "layers" layers
-check "names in the documentation" /usr/bin/python3 tests/lint/docs.py
+check "names in documentation and guests" /usr/bin/python3 tests/lint/docs.py
 check "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 check "fuzz target" cargo check --locked --quiet --manifest-path ebpf/fuzz/Cargo.toml --target-dir target/fuzz/check
 check "committed CRDs" cargo test --locked --quiet -p sockeye-crds --test definitions
