@@ -1,4 +1,4 @@
-# The commands of this repository. Each installs what it needs that is not there, says what, and is safe to run twice.
+# The commands of this repository. Each says and installs what is missing, and is safe to run twice.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,20 +15,20 @@ help: ## list these commands
 demo: ## no cluster: run the agent alone on this machine, count real TCP connections, leave nothing behind
 	@tests/demo.sh
 
-test: ## everything that can be tested here; ends with "N passed, N failed"
+test: ## all tests; ends with "N passed, N failed"
 	@tests/run.sh
 
-chaos: ## the same tests in their long form, what takes too long for them, and half an hour of fuzzing
+chaos: ## all tests in their long form, and half an hour of fuzzing
 	@SOCKEYE_CHAOS=1 tests/run.sh
 	@tests/fuzz.sh 1800
 
-bench: ## what sockeye costs beside libbpf, as ratios in one run: a table, and target/bench/*.json
+bench: ## measure the cost of sockeye as ratios to libbpf: a table, and target/bench/*.json
 	@tests/bench/run.sh
 
-cluster-up: ## a Kubernetes of two nodes on this machine, with sockeye installed on it by Helm
+cluster-up: ## a Kubernetes of two nodes on this machine, with sockeye installed by Helm; again after a change
 	@tests/cluster/up.sh
 
-cluster-down: ## stop it and leave nothing behind
+cluster-down: ## stop the cluster and leave nothing behind
 	@tests/cluster/down.sh
 
 images: ## build localhost/sockeye-operator:dev and localhost/sockeye-agent:dev
@@ -37,10 +37,10 @@ images: ## build localhost/sockeye-operator:dev and localhost/sockeye-agent:dev
 package: ## package the chart, with its SBOM, into target/chart
 	@deploy/package.sh
 
-sbom: ## what images and chart are made of, as CycloneDX: target/sbom/{operator,agent,chart}.json
+sbom: ## write CycloneDX SBOMs of images and chart: target/sbom/{operator,agent,chart}.json
 	@deploy/sbom.sh
 
-lint: ## formatting, clippy, dependencies' policy, chart, shell scripts, generated files
+lint: ## check formatting, layout, clippy, dependencies, chart, shell scripts, names in docs, generated files
 	@tests/lint/run.sh
 
 crds: ## regenerate the chart's CustomResourceDefinitions from crds/src

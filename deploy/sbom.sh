@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Writes what the images and the chart are made of, as CycloneDX: target/sbom/{operator,agent,chart}.json.
+# Writes the SBOMs of images and chart as CycloneDX: target/sbom/{operator,agent,chart}.json.
 #
-# The crates are told by cargo-cyclonedx, CycloneDX's own tool for cargo, from Cargo.lock; deploy/sbom.py adds what cargo does
-# not know of. The same sources give the same bytes: images are made anew only where something changed.
+# cargo-cyclonedx lists the crates of Cargo.lock, and deploy/sbom.py adds what cargo does not know. The same sources give the
+# same bytes, so that images are rebuilt only after a change.
 set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=tests/packages.sh
 source "$repo/tests/packages.sh"
 out=$repo/target/sbom
-# The mark of files that this makes beside Cargo.toml, where cargo-cyclonedx puts them; .gitignore knows it too.
+# The name of the files that cargo-cyclonedx writes beside each Cargo.toml; .gitignore has it too.
 mark=sbom.cdx
 
 tool=$(cargo_tool cargo-cyclonedx 0.5.9)
 target=$(rustc -vV | awk '$1 == "host:" {print $2}')
-# A serial number and the time of day would differ every time.
+# With this, cargo-cyclonedx writes no serial number and a fixed time.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$repo" log -1 --format=%ct -- Cargo.lock 2>/dev/null || true)}
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 trap 'rm -f "$repo"/*/"$mark.json"' EXIT

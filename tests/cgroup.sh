@@ -1,4 +1,4 @@
 # shellcheck shell=bash
-# Sourced: where cgroup v2 is mounted on this machine; nothing where it is not.
+# Sourced: finds the mount point of cgroup v2; prints nothing if there is none.
 
 cgroup2_mount() { awk '$3 == "cgroup2" {print $2; exit}' /proc/self/mounts; }

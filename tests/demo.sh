@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The agent alone, without a cluster: runs deploy/examples/bpfprogram.yaml on this machine, makes real TCP connections,
-# and compares what the agent says with what the kernel says (tests/demo.py). Exits non-zero if they disagree.
+# Runs the agent alone, without a cluster: it attaches deploy/examples/bpfprogram.yaml on this machine, connects over TCP, and
+# compares the agent's report with bpftool's (tests/demo.py). Fails if they differ.
 #
-# Nothing stays: bpffs is mounted in a mount namespace of the demo's own, so pins end with it, and the node's cgroup is
-# one directory, removed at the end. Other programs' connections are outside it and are not counted.
+# Nothing stays: bpffs is mounted in the demo's own mount namespace, with which the pins end, and the node's cgroup is one
+# directory, removed at the end. Other programs' connections are outside that cgroup, and are not counted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/packages.sh
@@ -11,7 +11,7 @@ source tests/packages.sh
 # shellcheck source=tests/cgroup.sh
 source tests/cgroup.sh
 
-# In the mount namespace: bpffs, a cgroup, the demo, and all of it undone.
+# Runs in the mount namespace: mounts bpffs, makes a cgroup, runs the demo, and removes the cgroup.
 inside() {
     local mount
     mount -t bpf bpf /sys/fs/bpf

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# tests/fuzz.sh SECONDS: the coverage-guided fuzz target of the reader (ebpf/fuzz), for so long. Ends badly if bytes are found
-# that end the process, take more than a second, or ask for more than 64 MiB at once; they are in target/fuzz/artifacts.
+# tests/fuzz.sh SECONDS: fuzzes the ELF reader, guided by coverage (ebpf/fuzz). Fails if an input ends the process, takes more
+# than a second, or allocates more than 64 MiB at once; such inputs are in target/fuzz/artifacts.
 #
-# cargo-fuzz is not needed: its flags are here. AddressSanitizer is on, for the unsafe code of aya-obj; it asks rustc for a
-# flag that is not stable. SOCKEYE_FUZZ_SANITIZER=none does without, and is faster.
+# The flags are cargo-fuzz's, which is not needed. AddressSanitizer watches the unsafe code of aya-obj, by an unstable flag of
+# rustc. SOCKEYE_FUZZ_SANITIZER=none does without, and is faster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/packages.sh
@@ -28,7 +28,7 @@ if ! RUSTFLAGS=$flags cargo build --locked --release --manifest-path ebpf/fuzz/C
 fi
 
 mkdir -p target/fuzz/corpus target/fuzz/artifacts
-# What is found is added to the first folder; the committed corpus is only read.
+# New inputs go to the first folder; the committed corpus is only read.
 export ASAN_OPTIONS=quarantine_size_mb=8:detect_leaks=0
 bounds=(-timeout=1 -malloc_limit_mb=64 -rss_limit_mb=1024)
 object=target/fuzz/$sanitizer/$target/release/object
@@ -38,7 +38,7 @@ while left=$((end - SECONDS)) && ((left > 0)); do
     "$object" -max_total_time="$left" "${bounds[@]}" -max_len=65536 -print_final_stats=1 -verbosity=1 \
         -artifact_prefix=target/fuzz/artifacts/ target/fuzz/corpus ebpf/fuzz/corpus/object "${@:2}" || code=$?
     ((code == 70)) || exit "$code"
-    # libFuzzer's clock is the wall's: where the machine stood still, what was just tried takes no time when it is tried alone.
+    # libFuzzer measures wall-clock time, which a machine that stood still inflates: only inputs that are slow again count.
     for slow in target/fuzz/artifacts/timeout-*; do
         "$object" "${bounds[@]}" "$slow"
         rm "$slow"

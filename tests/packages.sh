@@ -1,10 +1,9 @@
 # shellcheck shell=bash
-# Sourced: what is needed and not there, on demand: Debian packages, and tools for cargo.
+# Sourced: installs missing Debian packages and cargo tools on demand.
 
 PATH=$PATH:/usr/sbin:/sbin
 
-# need THING:PACKAGE...: installs the packages whose THING (a command, or a file when it begins with /) is not there,
-# and says which.
+# need THING:PACKAGE...: prints and installs the packages whose THING is missing: a command, or a file if it begins with /.
 need() {
     local pair missing=()
     for pair; do
@@ -23,18 +22,18 @@ need() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# as_root COMMAND...: through sudo where that is needed.
+# as_root COMMAND...: runs a command as root, by sudo if needed.
 as_root() {
     if ((EUID == 0)); then "$@"; else sudo --preserve-env "$@"; fi
 }
 
-# cargo_tool NAME VERSION: the path of a subcommand of cargo, built once where PATH does not have it.
+# cargo_tool NAME VERSION: prints the path of a subcommand of cargo, and builds it once if PATH does not have it.
 cargo_tool() {
     local name=$1 version=$2 cache=${SOCKEYE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockeye}/cargo tool
     tool=$(command -v "$name" || echo "$cache/bin/$name")
     if [[ ! -x $tool ]]; then
         echo "building $name $version (a few minutes, once)" >&2
-        # Not the workspace's target directory: what it builds there would only take space.
+        # The build is deleted afterwards, so that it takes no space in the workspace's target directory.
         CARGO_TARGET_DIR=$cache/build RUSTFLAGS='' cargo install --quiet --locked --root "$cache" "$name@$version" || return
         rm -rf "$cache/build"
     fi

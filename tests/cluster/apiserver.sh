@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
-# An API server alone, on loopback, for tests of schemas and rights: no nodes, nothing that needs root.
+# An API server alone on loopback, without nodes and without root, for tests of schemas and rights.
 
 free_port() {
   local port
@@ -9,7 +9,7 @@ free_port() {
   die "no free port on loopback"
 }
 
-# api_up DIR
+# api_up DIR: starts a new one; DIR/kubeconfig names it.
 api_up() {
   local dir port
   mkdir -p "$1"
@@ -25,7 +25,7 @@ api_up() {
   api_start "$dir"
 }
 
-# api_start DIR: as it was stopped, on the same ports.
+# api_start DIR: starts it with the same data, on the same ports.
 api_start() {
   local dir port etcd_port peer_port
   dir=$(cd "$1" && pwd)
@@ -48,7 +48,7 @@ api_start() {
   out=$dir wait_for 60 "the API server" env KUBECONFIG="$dir/kubeconfig" kubectl get --raw /readyz
 }
 
-# api_stop DIR: at once, as a crash does it.
+# api_stop DIR: kills it, as a crash does.
 api_stop() {
   local name pid
   for name in kube-apiserver etcd; do
@@ -59,7 +59,7 @@ api_stop() {
   done
 }
 
-# api_down DIR
+# api_down DIR: kills it, and deletes its data.
 api_down() {
   api_stop "$1"
   rm -rf "$1/etcd"

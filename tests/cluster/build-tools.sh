@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the tools that the local cluster is made of, from Go modules at pinned versions, once: they are kept by the content
-# of what they are made from, and a fresh clone finds them again.
+# Builds the tools of the local cluster from Go modules at pinned versions, once: they are cached by the content of their
+# sources, so that a fresh clone finds them.
 #
-#   build-tools.sh [TOOL...]      all that a cluster needs where none is named; lib.sh's tools_path says where they are
+#   build-tools.sh [TOOL...]      builds these tools, or all that a cluster needs; tools_path in lib.sh finds them
 #
-# What KUBEBUILDER_ASSETS gives, or PATH in the pinned series, is not built.
+# A tool that KUBEBUILDER_ASSETS has, or PATH in the pinned series, is not built.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/cluster/lib.sh
@@ -28,7 +28,7 @@ for tool in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kub
 done
 
 [ $# -gt 0 ] || set -- "${!module_of[@]}"
-# Only a test of the chart needs it, and names it.
+# Only a test needs helm3, and names it.
 module_of[helm3]=helm3
 declare -A asked=()
 for tool; do asked[${module_of[$tool]:?unknown tool $tool}]+="$tool "; done

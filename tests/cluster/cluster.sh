@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The local cluster: a real Kubernetes on this machine, in a network namespace of its own, each node in a mount namespace
-# of its own. See usage below.
+# The local cluster: a real Kubernetes on this machine, in its own network namespace, with each node in its own mount
+# namespace. See usage below.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/cluster/lib.sh
@@ -10,7 +10,7 @@ for part in net pki helpers control-plane node images sweep apiserver; do
   . "$here/$part.sh"
 done
 
-# Another checkout's cluster is left alone.
+# Fails if the cluster of another checkout runs.
 own() {
   local owner
   owner=$(cat "$run/owner" 2>/dev/null) || return 0
@@ -40,8 +40,8 @@ cluster.sh api-down DIR            stop it, and forget what it held
 USAGE
 }
 
-# One cluster a machine: of two that go up or down, the second waits for the first. The lock is on a directory that is
-# there anyway, and is held by flock, not by the daemons: it goes with this script, however that ends.
+# Runs this script under a lock, since there is one cluster a machine: of two that go up or down, the second waits. flock
+# holds the lock, not the daemons, so that it ends with this script.
 alone() {
   [ "${SOCKEYE_CLUSTER_ALONE:-}" != 1 ] || return 0
   flock --nonblock /run/lock true || say "another cluster.sh is at work on this machine: waiting for it"

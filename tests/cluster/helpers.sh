@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
-# The helpers in target/cluster: each enters the right namespaces and runs one tool.
+# The helpers in target/cluster: each enters the cluster's or a node's namespaces and runs one tool.
 
 # helper NAME SCRIPT
 helper() {
@@ -19,7 +19,7 @@ helpers_up() {
   # shellcheck disable=SC2016
   local node='node=$1; shift; pid=$(cat '$run'/nodes/"$node"/holder.pid) || { echo "no node $node; there are: $(ls '$run'/nodes)" >&2; exit 1; }'
   helper exec "$node; PATH='$tools':\"\$PATH\" exec nsenter --mount=/proc/\$pid/ns/mnt --net=/run/netns/$netns -- \"\$@\""
-  # Not this helper itself, where its directory is in PATH.
+  # PATH may have target/cluster, and so this helper itself.
   helper bpftool "node=\$1; shift; exec '$out/exec' \"\$node\" '$(PATH=${PATH//"$out"/} command -v bpftool)' \"\$@\""
   helper ctr "node=\$1; shift; exec '$out/exec' \"\$node\" ctr --namespace k8s.io \"\$@\""
 }

@@ -1,16 +1,16 @@
 # shellcheck shell=bash disable=SC2034 # what is set here is for those who source it
-# What the scripts of the local cluster share: where things are, and how they speak.
+# Sourced: paths and functions that the scripts of the local cluster share.
 
 cluster_src=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$cluster_src/../.." && pwd)
 # shellcheck source=tests/cgroup.sh
 . "$repo/tests/cgroup.sh"
 cache=${SOCKEYE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockeye}
-# What users and tests find: kubeconfig, helpers, logs.
+# For users and tests: kubeconfig, helpers, logs.
 out=$repo/target/cluster
-# What runs, and where its processes meet: one cluster a machine.
+# For the processes: one cluster a machine.
 run=/run/sockeye-cluster
-# Every process of the cluster carries this in its environment, so that none of another's is ever ended.
+# Every process of the cluster has this in its environment, so that the scripts end no other process.
 mark=SOCKEYE_LOCAL_CLUSTER
 
 netns=sockeye
@@ -21,10 +21,10 @@ service_ip=198.19.0.1
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-# The version of a module as its go.mod pins it: pinned kubernetes k8s.io/kubernetes
+# pinned DIRECTORY MODULE: prints the version of a Go module that a go.mod pins.
 pinned() { awk -v m="$2" '$1 == "require" && $2 == m {print $3; exit} $1 == m && $2 ~ /^v/ {print $2; exit}' "$cluster_src/tools/$1/go.mod"; }
 
-# The version that a module of tools is pinned at.
+# version_of MODULE: prints the pinned version of a module of tools.
 version_of() {
   case $1 in
     kubernetes) pinned kubernetes k8s.io/kubernetes ;;
@@ -35,7 +35,7 @@ version_of() {
   esac
 }
 
-# Versions are told to the binaries by the linker, as their own builds do it.
+# flags_of MODULE: prints linker flags that set the version in the binaries, as their own builds do.
 flags_of() {
   local version package minor
   version=$(version_of "$1")
@@ -51,10 +51,10 @@ flags_of() {
     containerd) printf -- '-X github.com/containerd/containerd/v2/version.Version=%s' "$version" ;;
   esac
 }
-# Containerd leaves btrfs out, which wants C; the others do not know the tag.
+# Without btrfs, containerd needs no C; the other tools ignore the tag.
 build_flags=(-trimpath -buildvcs=false -tags no_btrfs)
 
-# The directory of a module's built tools, named by all that they are made from.
+# tools_dir MODULE: prints the directory of a module's tools, named by the content of their sources.
 tools_dir() {
   local key
   key=$({ cat "$cluster_src/tools/$1/go.mod" "$cluster_src/tools/$1/go.sum"; echo "${build_flags[@]}" "$(flags_of "$1")"; go version; } | sha256sum | cut -c1-16)
@@ -67,8 +67,7 @@ tools_path() {
   printf '%s' "$path$PATH"
 }
 
-# Whether a tool need not be built: KUBEBUILDER_ASSETS gives it, or PATH does, in the series of its module's pinned version:
-# given TOOL MODULE
+# given TOOL MODULE: tells whether a tool need not be built: KUBEBUILDER_ASSETS has it, or PATH has it in the pinned series.
 given() {
   local series says
   if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; then return 0; fi
@@ -89,7 +88,7 @@ given() {
 
 in_netns() { nsenter --net="/run/netns/$netns" -- "$@"; }
 
-# Starts a daemon of the cluster's, by name, in the cluster's network: daemon NAME CMD...
+# daemon NAME CMD...: starts a daemon of the cluster.
 daemon() {
   local name=$1
   shift
@@ -98,7 +97,7 @@ daemon() {
   echo $! >"$run/$name.pid"
 }
 
-# Whether the process of that PID is the cluster's, or, by its mark, an API server's alone: is_ours PID [MARK]
+# is_ours PID [MARK]: tells whether a process is the cluster's, or, with the mark `api`, a lone API server's.
 is_ours() { tr '\0' '\n' 2>/dev/null <"/proc/$1/environ" | grep -qx "$mark=${2:-1}"; }
 
 our_pids() {
@@ -110,7 +109,7 @@ our_pids() {
   done
 }
 
-# Waits until a command succeeds: wait_for SECONDS WHAT CMD...
+# wait_for SECONDS WHAT CMD...: waits until a command succeeds.
 wait_for() {
   local deadline=$((SECONDS + $1)) what=$2
   shift 2
@@ -120,7 +119,7 @@ wait_for() {
   done
 }
 
-# Where cgroup v1 hierarchies are mounted, and where a node has its cgroups: in these, then in cgroup v2.
+# Prints the mount points of cgroup v1 hierarchies; and a node's cgroups, in these and then in cgroup v2.
 v1_mounts() { awk '$3 == "cgroup" {print $2}' /proc/self/mounts; }
 cgroup_dirs() {
   local mount

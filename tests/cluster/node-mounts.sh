@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Runs in a node's new mount namespace, lays out its mounts, and stays to keep it: node-mounts.sh DIR CGROUP
+# node-mounts.sh DIR CGROUP: runs in a node's new mount namespace, makes its mounts, and stays to hold it.
 set -euo pipefail
 dir=$1 cgroup=$2
 for at in /var/lib /var/log; do mount -t tmpfs -o mode=755 node "$at"; done
-# The cluster's own directory and the network namespaces stay to be seen through the node's fresh /run.
+# The node has a new /run, with the cluster's directory and the network namespaces mounted in it.
 mount -t tmpfs -o mode=755 node /mnt
 mkdir -p /mnt/sockeye-cluster /mnt/mount
 mount --rbind /run/sockeye-cluster /mnt/sockeye-cluster
 mount --move /mnt /run
 mkdir -p /run/netns /run/sockeye/cgroup /run/lock
-# An agent is confined to its node's part of the tree that all nodes of this machine share.
+# All nodes share this machine's cgroup tree: an agent sees its node's part of it.
 mount --bind "$cgroup" /run/sockeye/cgroup
 if mountpoint -q /sys/fs/bpf; then umount /sys/fs/bpf; fi
 mount -t bpf bpf /sys/fs/bpf
-# Pods with HostToContainer mounts follow what is mounted here from now on.
+# Pods with HostToContainer mounts see later mounts.
 mount --make-rshared /
 touch "$dir/mounted"
 exec sleep infinity

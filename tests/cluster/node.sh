@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
-# A node: containerd and a kubelet in a mount namespace of their own, with a bpffs of their own at /sys/fs/bpf and a cgroup
-# of their own as the kubelet's root. What they keep is on tmpfs in that namespace: it goes with the last process in it.
+# A node: containerd and a kubelet in a mount namespace of their own, with their own bpffs at /sys/fs/bpf and their own cgroup
+# as the kubelet's root. Their data is on tmpfs in that namespace, and goes with its last process.
 
 node_ip() { printf '198.18.0.%d' $((10 + $1)); }
 
-# The process that keeps a node's mount namespace.
+# node_pid NAME: prints the process that holds a node's mount namespace.
 node_pid() { cat "$run/nodes/$1/holder.pid"; }
 
 in_node() {
@@ -36,7 +36,7 @@ node_up() {
 
 kubelet_up() {
   local name=$1 dir=$run/nodes/$1
-  # Images first, so that no pod has to wait for the pause image.
+  # No pod can start without the pause image.
   images_import "$name"
   daemon "$name-kubelet" nsenter --mount="/proc/$(node_pid "$name")/ns/mnt" --net="/run/netns/$netns" -- \
     kubelet --config "$dir/kubelet.yaml" --kubeconfig "$pki/$name.kubeconfig" --hostname-override "$name" \
@@ -47,7 +47,7 @@ node_ready() {
   wait_for 60 "Node $1" "$out/kubectl" wait --for=condition=Ready --timeout=1s "node/$1"
 }
 
-# The kubelet's cgroup root, in every hierarchy.
+# Makes the kubelet's cgroup root in every hierarchy.
 node_cgroups() {
   local cgroup parent
   while read -r cgroup; do

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
-# Certificates and kubeconfigs, made anew for every cluster, valid for a week.
+# Certificates and kubeconfigs, new for every cluster and valid for a week.
 
 pki=$out/pki
 
@@ -28,7 +28,7 @@ contexts:
 YAML
 }
 
-# The authority, the API server's certificate and the administrator's: pki_base SANS
+# pki_base SANS: makes the authority, and certificates of the API server and the administrator.
 pki_base() {
   rm -rf "$pki"
   mkdir -p "$pki"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # out, run, netns and the like are from lib.sh, which cluster.sh sources first
-# Leaves nothing behind: processes, mounts, cgroups, the network namespace with its links and rules; also what a killed run left.
+# Removes everything of the cluster, also what a killed run left: processes, mounts, cgroups, the network namespace.
 
 kill_cgroup() {
   local procs pid
@@ -31,7 +31,7 @@ sweep() {
   rm -rf "$run"
 }
 
-# Says what of the cluster is still on the machine; succeeds where nothing is.
+# Prints what of the cluster is still on the machine; succeeds if nothing is.
 residue() {
   local found
   found=$(
