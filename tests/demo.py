@@ -1,4 +1,4 @@
-"""Drives the standalone agent through the life of one BpfProgram, and asks the kernel whether what it says is so.
+"""Drives a standalone agent through the life of one BpfProgram, and compares its report with the kernel's.
 
 Started by tests/demo.sh, which prepares the mount namespace and the cgroup.
 """
@@ -17,7 +17,7 @@ import yaml
 
 CONNECTIONS = 100
 PINS = pathlib.Path("/sys/fs/bpf/sockeye")
-# enum { BPF_SOCK_OPS_VOID, ... } of linux/bpf.h: what my_prog counts, by the map's index.
+# enum { BPF_SOCK_OPS_VOID, ... } of linux/bpf.h: the events that my_prog counts, by the index in its map.
 EVENTS = [
     "VOID",
     "TIMEOUT_INIT",
@@ -33,7 +33,7 @@ EVENTS = [
 
 
 class Disagreement(Exception):
-    """Something is not as it should be; the demo has failed."""
+    """The agent and the kernel disagree, and the demo fails."""
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
     try:
         demo(args, log)
     except Disagreement as why:
-        print(f"\nThe demo failed: {why}\nThe agent's last words:", file=sys.stderr)
+        print(f"\nThe demo failed: {why}\nThe agent's last lines:", file=sys.stderr)
         print("\n".join(log.read_text().splitlines()[-20:]), file=sys.stderr)
         return 1
     return 0
@@ -110,7 +110,7 @@ def say(what, *command):
 
 
 def until(what, agent, attempt, seconds=30):
-    """What `attempt` returns, as soon as that is something."""
+    """Calls `attempt` until it returns something, and returns that."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         result = attempt()
@@ -138,7 +138,7 @@ def ready(path):
 
 
 def connect(cgroup):
-    """Makes the connections from a process in the cgroup: a socket belongs to the cgroup that created it."""
+    """Connects from a process in the cgroup: a socket belongs to the cgroup that created it."""
     child = os.fork()
     if child == 0:
         (cgroup / "cgroup.procs").write_text(str(os.getpid()))
@@ -156,14 +156,14 @@ def bpftool(*args):
 
 
 def pinned(kind, pins):
-    """What bpftool shows of each pin of that kind, by the pin's path."""
+    """Returns what bpftool prints of each pin of that kind, by path."""
     folder = {"prog": "programs", "map": "maps", "link": "links"}[kind]
     paths = sorted(p for p in (pins / folder).rglob("*") if p.is_file())
     return {str(path): json.loads(bpftool("-j", kind, "show", "pinned", path)) for path in paths}
 
 
 def dump(pin):
-    """The values of an array of longs."""
+    """Returns the values of an array of longs."""
     entries = json.loads(bpftool("-j", "map", "dump", "pinned", pin))
 
     def number(octets):
@@ -182,7 +182,7 @@ def last_table(output):
 
 
 def compare(status, node, table, kernel):
-    """The table, BpfProgram.status and BpfNode.status against the kernel."""
+    """Compares the table, BpfProgram.status and BpfNode.status with the kernel."""
     ids = {kind: sorted(o["id"] for o in objects.values()) for kind, objects in kernel.items()}
 
     columns = dict(zip(table[0].split(), table[1].split()))
@@ -197,8 +197,8 @@ def compare(status, node, table, kernel):
 
     (details,) = node["details"]
     for kind, reported in (("prog", "programs"), ("map", "maps"), ("link", "links")):
-        told = {o["pinPath"]: o["id"] for o in details[reported]}
-        check(f"pins and IDs of {reported}", told, {path: o["id"] for path, o in kernel[kind].items()})
+        ids_by_pin = {o["pinPath"]: o["id"] for o in details[reported]}
+        check(f"pins and IDs of {reported}", ids_by_pin, {path: o["id"] for path, o in kernel[kind].items()})
     for program in details["programs"]:
         found = kernel["prog"][program["pinPath"]]
         check("tag", program["tag"], found["tag"])
@@ -208,9 +208,9 @@ def compare(status, node, table, kernel):
         check("in effect", link["inEffect"], True)
 
 
-def check(what, told, found):
-    if told != found:
-        raise Disagreement(f"{what}: the agent says {told}, the kernel {found}")
+def check(what, reported, found):
+    if reported != found:
+        raise Disagreement(f"{what}: the agent says {reported}, the kernel {found}")
 
 
 def joined(ids):
@@ -218,7 +218,7 @@ def joined(ids):
 
 
 def gone(pins, kernel):
-    """Whether neither pin nor object is left."""
+    """Tells whether neither pins nor objects are left."""
     alive = (
         subprocess.run(["bpftool", kind, "show", "id", str(o["id"])], capture_output=True).returncode == 0
         for kind, objects in kernel.items()

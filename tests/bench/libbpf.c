@@ -1,14 +1,14 @@
 /*
- * The measure of tests/bench: does with libbpf what the agent does for one program, and says how long that took.
+ * The reference of tests/bench: does with libbpf what the agent does for one program, and prints how long that took.
  *
  *   libbpf OBJECT DIRECTORY
  *
- * Reads lines: "+ NAME CGROUP..." opens and loads OBJECT, attaches its program to each CGROUP, pins program, map and links
- * below DIRECTORY/NAME on bpffs, in the directories in which the agent pins them, reads back from the pins what the agent
- * reports of them, and answers with the nanoseconds; "- NAME" undoes it. Ends with its input, or with an error.
+ * Reads lines. "+ NAME CGROUP..." opens and loads OBJECT, attaches its program to each CGROUP, pins program, map and links
+ * below DIRECTORY/NAME on bpffs as the agent pins them, reads from the pins what the agent reports, and prints the
+ * nanoseconds. "- NAME" undoes it. Ends with its input, or with an error.
  *
- * What the agent does beside that is not measured by anything: it looks what is there, checks the object's digest, and
- * notes what must survive a kill.
+ * The agent does more, which has no reference: it observes what is pinned, checks the object's digest, and notes what must
+ * survive a kill.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>

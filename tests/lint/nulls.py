@@ -1,4 +1,4 @@
-"""Prints, for each of the chart's own values, what sets it to null: PATH=null, a line each."""
+"""Prints a Helm setting PATH=null for each of the chart's own values."""
 
 import json
 import sys

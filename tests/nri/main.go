@@ -1,6 +1,6 @@
-// The runtime's own half of NRI, without a runtime around it: github.com/containerd/nri's adaptation, which containerd links,
-// on a socket of one's choice. It reads what happens to pods and containers from stdin, one JSON object a line, tells the
-// plugins of it as containerd does, and prints what came of it: how long it was held, and the error, if any.
+// The runtime's half of NRI without a runtime: github.com/containerd/nri's adaptation, which containerd links, on any socket.
+// It reads events of pods and containers from stdin, one JSON object a line, passes them to the plugins as containerd does, and
+// prints for each how long it was held, and the error, if any.
 package main
 
 import (

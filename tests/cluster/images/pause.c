@@ -1,4 +1,4 @@
-/* The process that holds a pod's namespaces: sleeps, reaps what is left to it, and ends when told. */
+/* Holds a pod's namespaces: sleeps, reaps orphans, and ends on SIGINT or SIGTERM. */
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>

@@ -1,0 +1,147 @@
+//! Pod targets, on a real Kubernetes of two nodes: selection, how soon links follow, and that no connection is missed.
+#![allow(missing_docs)]
+
+mod links;
+mod objects;
+mod strict;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use links::{SOON, at, counted, linked, links_are};
+use objects::{Objects, Static, completed, connecting, container, pod, running};
+use serde_json::json;
+use sockeye_ebpf::programs::TCP_EVENTS_BTF;
+use sockeye_tests::{
+    NODES, TIMEOUT, helper, is_long, kubectl,
+    load::Server,
+    process::{Usage, agents},
+    program::TestProgram,
+    wait_until,
+};
+
+#[test]
+fn links_follow_labels_namespaces_and_containers() -> Result<()> {
+    const TEST: &str = "picked";
+    let web = TestProgram::apply(
+        "web",
+        TCP_EVENTS_BTF,
+        at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}})),
+    )?;
+    let team = TestProgram::apply(
+        "team",
+        TCP_EVENTS_BTF,
+        at(json!({
+            "scope": "Pods", "namespaceSelector": {"matchLabels": {"team": "shop"}}, "containers": ["main", "first"],
+        })),
+    )?;
+    web.ready_on("2/2")?;
+    team.ready_on("2/2")?;
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "shop", "labels": {"test": TEST, "team": "shop"}},
+    });
+    let init = json!({"initContainers": [container("first", &["/bin/sleep", "3"])]});
+    let host = json!({"hostNetwork": true});
+    let objects = Objects::apply(
+        TEST,
+        vec![
+            namespace,
+            pod(TEST, "shop/one", "node-1", "web", init),
+            pod(TEST, "shop/two", "node-1", "db", json!({})),
+            pod(TEST, "default/three", "node-2", "web", host),
+        ],
+    )?;
+    links_are("node-1", "web", TIMEOUT, &["shop/one"])?;
+    wait_until(TIMEOUT, "the init container's link", || {
+        Ok(linked("node-1", "team")?.contains(&"shop/one first".to_owned()))
+    })?;
+    for (namespace, name) in [("shop", "one"), ("shop", "two"), ("default", "three")] {
+        running(namespace, name)?;
+    }
+    links_are("node-1", "team", TIMEOUT, &["shop/one main", "shop/two main"])?;
+    links_are("node-2", "web", SOON, &["default/three"])?;
+    let placed = web.get()?;
+    ensure!(placed["status"]["placements"][0]["pods"] == json!(["shop/one"]), "{:#}", placed["status"]["placements"]);
+
+    kubectl(&["label", "-n", "shop", "pod/two", "app=web", "--overwrite"])?;
+    links_are("node-1", "web", SOON, &["shop/one", "shop/two"])?;
+    kubectl(&["label", "namespace/shop", "team=bank", "--overwrite"])?;
+    links_are("node-1", "team", SOON, &[])?;
+    kubectl(&["label", "namespace/shop", "team=shop", "--overwrite"])?;
+    links_are("node-1", "team", SOON, &["shop/one main", "shop/two main"])?;
+    kubectl(&["delete", "-n", "shop", "pod/one", "--wait", "--grace-period=0", "--force"])?;
+    links_are("node-1", "web", TIMEOUT, &["shop/two"])?;
+    links_are("node-1", "team", SOON, &["shop/two main"])?;
+    web.ready_on("2/2")?;
+    drop(objects);
+    for (node, program) in [("node-1", "web"), ("node-2", "web"), ("node-1", "team")] {
+        links_are(node, program, TIMEOUT, &[])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn sidecars_and_ephemeral_containers_are_selected_by_name() -> Result<()> {
+    const TEST: &str = "beside";
+    let beside =
+        TestProgram::apply("beside", TCP_EVENTS_BTF, at(json!({"scope": "Pods", "containers": ["side", "debugger"]})))?;
+    beside.ready_on("2/2")?;
+    let mut side = container("side", &["/bin/sleep", "1000"]);
+    side["restartPolicy"] = json!("Always");
+    let _objects =
+        Objects::apply(TEST, vec![pod(TEST, "default/four", "node-1", "any", json!({"initContainers": [side]}))])?;
+    running("default", "four")?;
+    links_are("node-1", "beside", TIMEOUT, &["default/four side"])?;
+    let debug = ["debug", "pod/four", "--container=debugger", "--image=localhost/sockeye-toolbox:dev"];
+    kubectl(&[&debug[..], &["--image-pull-policy=Never", "--profile=general", "--", "/bin/sleep", "1000"]].concat())?;
+    links_are("node-1", "beside", TIMEOUT, &["default/four debugger", "default/four side"])
+}
+
+#[test]
+fn a_static_pod_is_selected_by_the_labels_of_its_mirror_pod() -> Result<()> {
+    let fixed = TestProgram::apply(
+        "fixed",
+        TCP_EVENTS_BTF,
+        at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "fixed"}}})),
+    )?;
+    fixed.ready_on("2/2")?;
+    let manifest = Static(PathBuf::from("/run/sockeye-cluster/nodes/node-1/static/fixed.json"));
+    std::fs::write(
+        &manifest.0,
+        pod("static", "default/fixed", "node-1", "fixed", json!({"restartPolicy": "Always"})).to_string(),
+    )?;
+    links_are("node-1", "fixed", TIMEOUT * 2, &["default/fixed-node-1"])?;
+    drop(manifest);
+    links_are("node-1", "fixed", TIMEOUT * 2, &[])
+}
+
+#[test]
+fn the_first_connection_of_each_pod_is_counted() -> Result<()> {
+    const TEST: &str = "first";
+    let _server = Server::start()?;
+    let pods = if is_long() { 1000 } else { 30 };
+    let first = TestProgram::apply(
+        "first",
+        TCP_EVENTS_BTF,
+        at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "first"}}})),
+    )?;
+    first.ready_on("2/2")?;
+    let descriptors = || agents()?.iter().map(|pid| Ok(Usage::of(pid)?.descriptors)).collect::<Result<Vec<_>>>();
+    let before = descriptors()?;
+    let objects = Objects::apply(TEST, vec![connecting(TEST, "first", pods)])?;
+    completed("first-first", pods)?;
+    let seen = counted(&first)?;
+    println!("{seen} of {pods} first connections were seen");
+    ensure!(seen == pods as u64, "{seen} of {pods} first connections were seen");
+    drop(objects);
+    for node in NODES {
+        links_are(node, "first", TIMEOUT, &[])?;
+        let left = helper("exec", &[node, "find", &format!("{}/links", first.home()), "-mindepth", "2"])?;
+        ensure!(left.is_empty(), "{left:?}");
+    }
+    let after = descriptors()?;
+    println!("descriptors of the agents: {before:?}, and {after:?} after {pods} pods");
+    ensure!(before.iter().zip(&after).all(|(before, after)| after <= before), "{before:?} {after:?}");
+    Ok(())
+}
