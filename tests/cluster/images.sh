@@ -24,9 +24,13 @@ nodes_running() { ls "$run/nodes"; }
 
 # sockeye_install KIND: with images of that kind.
 sockeye_install() {
-  local name version
+  local name version import imports=()
   images_build "$1"
-  for name in $(nodes_running); do images_import "$name"; done
+  for name in $(nodes_running); do
+    images_import "$name" &
+    imports+=($!)
+  done
+  for import in "${imports[@]}"; do wait "$import"; done
   say "images are on the nodes"
   # A rebuilt image keeps its tag: its content in an annotation makes the pods follow it.
   version=$(cat "$repo"/target/images/{operator,agent}.tar | sha256sum | cut -c1-16)
