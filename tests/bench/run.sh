@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# tests/bench/run.sh [STAGE...]: what sockeye costs, each figure beside what it is measured by, of the same run.
-# Prints tables, and writes the same as JSON to target/bench/*.json. Exits non-zero if a bound is missed or something could
-# not be measured, after all of them. docs/performance.md says what each figure is and how it is made.
+# tests/bench/run.sh [STAGE...]: measures the cost of sockeye, each figure together with its reference in the same run. Prints
+# tables, and writes the same as JSON to target/bench/*.json. Fails, after all stages, if a bound is missed or something could
+# not be measured. docs/performance.md says what each figure is and how it is measured.
 #
-#   node          one node's agent beside libbpf; no cluster
-#   pods          links at many pods, and at one that comes; no cluster
-#   connections   what attached counters cost those who connect, beside bpftool's; no cluster
-#   cluster       how soon a BpfProgram is in effect and Ready, on the local cluster, which this brings up and takes down
-#   scale         a thousand agents over fake kernels on one API server; SOCKEYE_BENCH_NODES and _PROCESSES say how many
+#   node          one node's agent compared with libbpf; no cluster
+#   pods          links at many pods, and at a new one; no cluster
+#   connections   the cost of attached counters for processes that connect, compared with bpftool's; no cluster
+#   cluster       how soon a BpfProgram is in effect and Ready, on the local cluster, which this starts and stops
+#   scale         a thousand agents on fake kernels and one API server; SOCKEYE_BENCH_NODES and _PROCESSES say how many
 #
-# Nothing stays, however it ends: bpffs, and a tmpfs so that no disk is in the figures, are mounted in a mount namespace of the bench's own, its processes end with it, and
-# its cgroup is removed at the end, or by the next run if this one is killed.
+# Nothing stays: bpffs, and a tmpfs that keeps disks out of the figures, are mounted in the bench's own mount namespace. Its
+# processes end with it, and its cgroup is removed at the end, or by the next run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/packages.sh
@@ -24,7 +24,7 @@ bench=$(static_dir release)/sockeye-bench
 
 remove_cgroup() { find "$1" -depth -type d -exec rmdir {} \;; }
 
-# own NAME ENTER... -- OPTION...: the bench with a bpffs, a cgroup and a folder of its own. Needs root.
+# own NAME ENTER... -- OPTION...: runs the bench with a bpffs, a cgroup and a folder of its own. Needs root.
 own() {
     local name=$1 mount left enter=()
     shift
@@ -48,7 +48,7 @@ own() {
         "$bench" --json "$out/$name.json" "$name" --bpffs /sys/fs/bpf --cgroup "$cgroup" --work "$work" "$@"
 }
 
-# alone NAME OPTION...: the same without a cluster, with the agent that the image has; all processes end with the bench.
+# alone NAME OPTION...: runs it without a cluster, with the image's agent; all processes end with the bench.
 alone() {
     local name=$1
     shift
@@ -89,11 +89,11 @@ all=(node pods connections cluster scale)
 for what; do
     declare -F "bench_$what" >/dev/null || { echo "no bench $what; there are: ${all[*]}" >&2; exit 2; }
 done
-need clang-16:clang-16 /usr/include/bpf/libbpf.h:libbpf-dev gcc:gcc /usr/include/stdlib.h:libc6-dev pkg-config:pkg-config \
-    buildah:buildah unshare:util-linux bpftool:bpftool
+need clang-16:clang-16 /usr/include/bpf/libbpf.h:libbpf-dev gcc:gcc /usr/include/stdlib.h:libc6-dev \
+    pkg-config:pkg-config buildah:buildah unshare:util-linux bpftool:bpftool
 echo "building the images and the bench (some minutes the first time)"
 deploy/images/build.sh
-# As the images' binaries are: what is measured in the bench's own process is then the code that ships.
+# Built like the images' binaries, since some figures are measured in the bench's own process.
 build_static release -p sockeye-bench
 mkdir -p "$out"
 # shellcheck disable=SC2046 # words
