@@ -30,7 +30,7 @@ fi
 
 need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev bpftool:bpftool /usr/bin/python3:python3-minimal \
     /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml
-echo "building the agent (some minutes the first time)"
+echo "building the agent (some minutes, the first time)"
 cargo build --locked --profile quick -p sockeye-agent
 as_root unshare --mount --propagation private -- \
     "$BASH" tests/demo.sh --inside "${CARGO_TARGET_DIR:-target}/quick/sockeye-agent"
