@@ -1,61 +1,28 @@
 //! sockeye's agent: runs BpfRevisions on one node.
 //!
-//! One rhythm: reads, then pure decisions on values, then one interpreter of the steps, then a report.
+//! The rooms, from the ground up; each uses only those above it in this table:
 //!
-//! | step | module | IO | gives |
-//! |---|---|---|---|
-//! | fetch | [`fetch`] | API server, or a folder | the revisions that this node is to run, and objects' bytes |
-//! | observe | [`observe`] | bpffs, kernel; reads only | [`held::Held`] |
-//! | | [`wanted`] | none | [`wanted::Wanted`] |
-//! | | [`around`] | none | [`around::Around`]: the cgroups, maps and places that others leave it |
-//! | plan | [`mod@plan`] | none | `Vec<`[`plan::Step`]`>` |
-//! | execute | [`execute`] | bpffs, kernel | |
-//! | report | [`mod@report`] | none | `BpfNode.status` |
-//! | | [`tell`] | API server | |
+//! | room | what it holds | IO |
+//! |---|---|---|
+//! | [`model`] | the values that all rooms share: what is desired, what is observed, pods, trials | none |
+//! | [`kernel`] | the only door to bpf(2), bpffs and cgroups, and the only `unsafe` | system calls |
+//! | [`plan`] | the steps from what is observed to what is desired | none |
+//! | [`node`] | one node's side effects: observe, execute, watch, behind the trait [`node::Node`] | system calls |
+//! | [`control`] | the agent's decisions over time, a state machine: events in, effects out | its thread's |
+//! | [`admission`] | container starts, which the runtime asks about (NRI) | one socket |
+//! | [`cluster`] | run by an API server: watches, bytecode, the node's status | API server |
+//! | [`standalone`] | run by a folder of manifests | files |
+//! | [`commands`] | commands that need no running agent | bpffs |
 //!
-//! | between these | |
-//! |---|---|
-//! | [`drive`] | when a pass is due: what changed, [`watch`] and the clock; [`agent`] takes it |
-//! | [`track`] | what is remembered of a BpfProgram from pass to pass: what was tried, and what came of it |
-//! | [`drift`], [`beside`] | what others did to it, and what they attached beside it |
-//! | [`probation`] | whether what can cut the node off has stood its trial |
-//! | [`policy`] | what the node gives |
-//! | [`gate`], [`nri`] | containers' starts, held until what is strict is attached to them |
-//! | [`switch`] | nothing attached, because somebody said so on the node |
-//! | [`layout`] | where things stand on bpffs |
-//! | [`audit`] | a command beside all that |
-//!
-//! [`host`] is the seam to the node: behind it observe and execute, and [`kernel`], the only door to bpf(2).
+//! One BpfProgram's way through them: [`cluster`] or [`standalone`] sends an assignment; [`control`] has [`node`] observe,
+//! [`plan`]s, and has [`node`] execute; then it reports a status, which [`cluster`] or [`standalone`] writes.
 
-pub mod agent;
-pub mod around;
-pub mod audit;
-pub mod beside;
-pub mod drift;
-pub mod drive;
-pub mod execute;
-pub mod failure;
-pub mod fetch;
-pub mod gate;
-pub mod held;
-pub mod host;
-pub mod kept;
+pub mod admission;
+pub mod cluster;
+pub mod commands;
+pub mod control;
 pub mod kernel;
-pub mod kubelet;
-pub mod layout;
-pub mod nri;
-pub mod observe;
-pub mod on_map;
-pub mod order;
+pub mod model;
+pub mod node;
 pub mod plan;
-pub mod pods;
-pub mod policy;
-pub mod probation;
-pub mod report;
-pub mod shape;
-pub mod switch;
-pub mod table;
-pub mod tell;
-pub mod track;
-pub mod wanted;
-pub mod watch;
+pub mod standalone;

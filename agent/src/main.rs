@@ -1,25 +1,24 @@
 //! sockeye-agent: one node's agent, in a cluster or alone.
 
-use std::{convert::Infallible, future::pending, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use sockeye_agent::{
-    agent::{Agent, Places},
-    audit, drive,
-    fetch::{folder::Folder, listed::Listed},
-    gate::Gate,
+    admission::Admission,
+    cluster::Cluster,
+    commands::{audit, detach},
+    control::{Controller, controller::Settings},
     kernel::facts,
-    nri::{self, Hooked},
-    policy::{self, Policy},
-    switch,
+    node::{
+        KernelNode,
+        open::{NodePaths, Opened},
+    },
+    plan::quota::{self, MapQuota},
+    standalone::{self, folder::Folder, pod_list::PodList},
 };
 use sockeye_client::{Readiness, probes};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Loads and attaches the BpfPrograms of one node. Ending it detaches nothing.
@@ -36,24 +35,24 @@ enum Command {
     Run(Run),
     /// Run the manifests in a folder, without a cluster; status is written beside them.
     Standalone(Standalone),
-    /// Detach everything that sockeye holds on this node, and keep it so: an agent that runs here attaches nothing until
+    /// Detach everything that sockeye attached on this node, and keep it so: an agent that runs here attaches nothing until
     /// `attach --all`, or until the node boots. Programs stay loaded, and maps keep their content. Needs no cluster.
     Detach(Detach),
-    /// Take `detach --all` back: the agent that runs here attaches again what is wanted.
+    /// Undo `detach --all`: the agent that runs here attaches again what is desired.
     Attach(Attach),
-    /// Print what the builtin connect-audit tells of this node, one line of JSON for each event, until ended. An event is
-    /// told once: of two that read, each sees a part.
+    /// Print the events of the builtin connect-audit on this node, one line of JSON each, until ended. Each event is read once:
+    /// two readers see a part of them each.
     Audit(Audit),
 }
 
 #[derive(Args)]
 struct Detach {
     #[command(flatten)]
-    places: PlaceArgs,
+    paths: PathArgs,
     /// Everything; there is no other choice yet.
     #[arg(long, required = true)]
     all: bool,
-    /// Why; it is shown in the status of every BpfProgram.
+    /// The reason; every BpfProgram's status shows it.
     #[arg(long, default_value = "no reason given")]
     reason: String,
 }
@@ -61,7 +60,7 @@ struct Detach {
 #[derive(Args)]
 struct Attach {
     #[command(flatten)]
-    places: PlaceArgs,
+    paths: PathArgs,
     /// Everything; there is no other choice yet.
     #[arg(long, required = true)]
     all: bool,
@@ -69,7 +68,7 @@ struct Attach {
 
 #[derive(Args)]
 struct Audit {
-    /// Where bpffs is mounted.
+    /// The mount point of bpffs.
     #[arg(long, default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
     /// The name of the BpfProgram.
@@ -80,19 +79,20 @@ struct Audit {
 #[derive(Args)]
 struct Run {
     #[command(flatten)]
-    places: PlaceArgs,
+    paths: PathArgs,
     #[command(flatten)]
-    policy: PolicyArgs,
+    quota: QuotaArgs,
     /// This node's name.
     #[arg(long, env = "NODE_NAME")]
     node_name: String,
-    /// The namespace that sockeye is installed in: objects' bytes are there.
+    /// The namespace that sockeye is installed in: the ELF objects are there.
     #[arg(long, env = "POD_NAMESPACE")]
     namespace: String,
-    /// Where to answer /healthz and /readyz.
+    /// The port that answers /healthz and /readyz.
     #[arg(long, default_value_t = 8081)]
     health_port: u16,
-    /// The container runtime's NRI socket: it then asks before it starts a container. Absent means it does not.
+    /// The container runtime's NRI socket: the runtime then asks the agent before it starts a container. Absent means that it
+    /// does not ask.
     #[arg(long)]
     nri_socket: Option<PathBuf>,
 }
@@ -100,17 +100,17 @@ struct Run {
 #[derive(Args)]
 struct Standalone {
     #[command(flatten)]
-    places: PlaceArgs,
+    paths: PathArgs,
     #[command(flatten)]
-    policy: PolicyArgs,
-    /// The folder: X.yaml holds a BpfProgram, X.status.yaml gets its status.
+    quota: QuotaArgs,
+    /// The folder: X.yaml holds a BpfProgram, and its status is written to X.status.yaml.
     #[arg(long)]
     manifests: PathBuf,
-    /// A file with a list of this node's pods and of namespaces, as `kubectl get pods,namespaces -A -o yaml` prints it or the
-    /// kubelet's /pods: targets that pick pods are worked out with it. It is read again whenever it changes.
+    /// A file that lists this node's pods and namespaces, as `kubectl get pods,namespaces -A -o yaml` or the kubelet's /pods
+    /// prints them: targets that select pods need it. It is read again whenever it changes.
     #[arg(long)]
     pods: Option<PathBuf>,
-    /// Take one pass and end: well, where everything is as the manifests say.
+    /// Reconcile once and exit: with 0 if everything is as the manifests say.
     #[arg(long)]
     once: bool,
     /// The name under which this node is reported.
@@ -119,11 +119,11 @@ struct Standalone {
 }
 
 #[derive(Args)]
-struct PlaceArgs {
-    /// Where bpffs is mounted.
+struct PathArgs {
+    /// The mount point of bpffs.
     #[arg(long, default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
-    /// Where the host has it mounted, for the paths in reports; absent means the same place.
+    /// The host's mount point of bpffs, for the paths in statuses; absent means the same.
     #[arg(long)]
     host_bpffs: Option<PathBuf>,
     /// The node's cgroup root; absent means the cgroup2 mount with the outermost root.
@@ -134,25 +134,25 @@ struct PlaceArgs {
     kubelet_cgroup_root: String,
 }
 
-impl From<PlaceArgs> for Places {
-    fn from(PlaceArgs { bpffs, host_bpffs, cgroup_root, kubelet_cgroup_root: kubelet_root }: PlaceArgs) -> Self {
+impl From<PathArgs> for NodePaths {
+    fn from(PathArgs { bpffs, host_bpffs, cgroup_root, kubelet_cgroup_root: kubelet_root }: PathArgs) -> Self {
         let host_bpffs = host_bpffs.unwrap_or_else(|| bpffs.clone());
         Self { host_bpffs, bpffs, cgroup_root, kubelet_root, has_api: false }
     }
 }
 
 #[derive(Args)]
-struct PolicyArgs {
-    /// The bytes that the maps of one BpfProgram may hold, e.g. 256Mi; absent means no bound.
-    #[arg(long, value_parser = policy::bytes)]
+struct QuotaArgs {
+    /// The bytes that the maps of one BpfProgram may hold, e.g. 256Mi; absent means no limit.
+    #[arg(long, value_parser = quota::bytes)]
     map_bytes_per_program: Option<u64>,
-    /// The bytes that the maps of all BpfPrograms on this node may hold; absent means no bound.
-    #[arg(long, value_parser = policy::bytes)]
+    /// The bytes that the maps of all BpfPrograms on this node may hold; absent means no limit.
+    #[arg(long, value_parser = quota::bytes)]
     map_bytes_per_node: Option<u64>,
 }
 
-impl From<PolicyArgs> for Policy {
-    fn from(PolicyArgs { map_bytes_per_program, map_bytes_per_node }: PolicyArgs) -> Self {
+impl From<QuotaArgs> for MapQuota {
+    fn from(QuotaArgs { map_bytes_per_program, map_bytes_per_node }: QuotaArgs) -> Self {
         Self { map_bytes_per_program, map_bytes_per_node }
     }
 }
@@ -174,62 +174,60 @@ fn start(command: Command) -> Result<()> {
     if let Err(error) = facts::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    // Two workers: a pass blocks one in system calls, and the probes and watches go on on the other.
+    // Two workers, so that container starts and probes are answered while one decodes a long list.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let work = async {
-            match command {
-                Command::Run(run) => in_cluster(run).await,
-                Command::Standalone(standalone) => alone(standalone).await,
-                Command::Detach(Detach { places, all: _, reason }) => switch::detach_all(places.into(), &reason),
-                Command::Attach(Attach { places, all: _ }) => switch::attach_all(&places.into()),
-                Command::Audit(Audit { bpffs, program }) => audit::follow(&bpffs, &program).await,
-            }
-        };
-        tokio::select! {
-            ended = work => ended,
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+        match command {
+            Command::Run(run) => in_cluster(run).await,
+            Command::Standalone(standalone) => until_signal(alone(standalone)).await,
+            Command::Detach(Detach { paths, all: _, reason }) => detach::detach_all(paths.into(), &reason),
+            Command::Attach(Attach { paths, all: _ }) => detach::attach_all(&paths.into()),
+            Command::Audit(Audit { bpffs, program }) => until_signal(audit::follow(&bpffs, &program)).await,
         }
     })
 }
 
-async fn in_cluster(run: Run) -> Result<()> {
-    let Run { places, policy, node_name, namespace, health_port, nri_socket } = run;
-    let ready = Readiness::default();
-    let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
-    let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
-    let agent = Agent::start(Places { has_api: true, ..places.into() }, policy.into())?;
-    // A task of its own, so that probes are answered while a pass blocks.
-    let mut health = tokio::spawn(probes::serve(health_port, ready.clone()));
-    let (gate, mut hook) = hook(nri_socket);
+/// Runs something until it ends or the process is asked to end, which is no failure.
+async fn until_signal(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        ended = drive::cluster(agent, client, Some(config), &node_name, &namespace, ready, gate) => ended,
-        ended = &mut health => match ended?? {},
-        ended = &mut hook => match ended? {},
+        ended = work => ended,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
     }
 }
 
-/// The gate at which the runtime at that socket waits, and a task of its own, so that the runtime is answered in time.
-fn hook(socket: Option<PathBuf>) -> (Gate, JoinHandle<Infallible>) {
-    let Some(socket) = socket else {
-        let none = "the agent was given no socket of the container runtime's (the chart's agent.nri.enabled)";
-        return (Gate::none(none), tokio::spawn(pending()));
-    };
-    let (starting, starts) = mpsc::channel(16);
-    let (status, hooked) = watch::channel(Hooked::No { why: "the runtime has not been reached yet".to_owned() });
-    let served = tokio::spawn(async move { nri::serve(&socket, starting, status).await });
-    (Gate::new(starts, hooked), served)
+async fn in_cluster(run: Run) -> Result<()> {
+    let Run { paths, quota, node_name, namespace, health_port, nri_socket } = run;
+    let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
+    let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
+    let controller = controller(NodePaths { has_api: true, ..paths.into() }, quota.into())?;
+    let readiness = Readiness::default();
+    let mut admission = Admission::new(nri_socket);
+    let cluster = Cluster { client, config: Some(config), node_name, namespace, readiness: readiness.clone() };
+    let ended = until_signal(async {
+        tokio::select! {
+            ended = cluster.run(controller, &mut admission) => match ended? {},
+            ended = probes::serve(health_port, readiness) => match ended? {},
+        }
+    })
+    .await;
+    admission.stop().await;
+    ended
 }
 
 async fn alone(standalone: Standalone) -> Result<()> {
-    let Standalone { places, policy, manifests, pods, once, node_name } = standalone;
+    let Standalone { paths, quota, manifests, pods, once, node_name } = standalone;
     let named = || manifests.display().to_string();
-    // Before anything else: until the agent has looked, nobody knows what of an earlier boot's statuses holds.
+    // Before anything else: until the agent has observed the node, nobody knows which statuses of an earlier boot are true.
     let folder = Folder::open(&manifests, &node_name, &facts::boot_id()?).with_context(named)?;
-    let folder = folder.with_pods(pods.map(Listed::new));
-    let agent = Agent::start(places.into(), policy.into())?;
-    drive::folder(agent, folder, once).await.with_context(named)
+    let folder = folder.with_pods(pods.map(PodList::new));
+    let controller = controller(paths.into(), quota.into())?;
+    standalone::run(controller, folder, once).await.with_context(named)
+}
+
+/// Returns the controller of this very node.
+fn controller(paths: NodePaths, quota: MapQuota) -> Result<Controller<KernelNode>> {
+    let Opened { node, layout, facts } = paths.open()?;
+    Ok(Controller::new(node, Settings { layout, quota, facts }, Instant::now()))
 }

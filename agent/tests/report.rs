@@ -1,34 +1,29 @@
 //! What a node reports of very many BpfPrograms: bounded, and its list of them whole.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use serde_json::json;
 use sockeye_agent::{
-    agent::{Agent, Bytes, Missing, Wants},
-    layout::Layout,
-    policy::Policy,
+    control::{Controller, controller::Settings, event::Event},
+    model::assignment::Assignment,
+    node::layout::Layout,
+    plan::quota::MapQuota,
 };
 use sockeye_crds::{
     BpfNodeStatus, BpfRevision,
     names::digest,
     node::{NodeFacts, State},
 };
-use sockeye_fake::FakeNode;
+use sockeye_fake::{FakeNode, settle};
 
-struct Object;
-
-impl Bytes for Object {
-    async fn get(&self, _: &str) -> Result<Vec<u8>, Missing> {
-        Ok(b"object".to_vec())
-    }
-}
+const OBJECT: &[u8] = b"object";
 
 /// A revision of a BpfProgram, named as they are by default.
 fn revision(name: &str) -> BpfRevision {
     let spec = json!({
         "program": {"name": name, "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"}, "generation": 1, "sequence": 1,
-        "digest": digest(b"object"), "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+        "digest": digest(OBJECT), "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
         "object": {"programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}], "license": "GPL", "btf": true,
             "maps": [{"name": "my_map", "type": "Array", "keySize": 4, "valueSize": 8, "maxEntries": 10, "flags": 0,
                 "definition": "Btf", "usedBy": ["my_prog"]}]},
@@ -37,17 +32,18 @@ fn revision(name: &str) -> BpfRevision {
 }
 
 fn reported(names: impl Iterator<Item = String>) -> BpfNodeStatus {
-    let run: BTreeMap<_, _> = names.map(|name| (name.clone(), Arc::new(revision(&name)))).collect();
-    let wants = Wants { run, complete: true, ..Wants::default() };
+    let revisions = names.map(|name| (name.clone(), Arc::new(revision(&name)))).collect();
+    let objects = [(digest(OBJECT), OBJECT.into())].into();
+    let assignment = Assignment { revisions, objects, complete: true, ..Assignment::default() };
     let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
-    let mut agent = Agent::new(FakeNode::default(), layout, Policy::default(), NodeFacts::default());
-    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
-    runtime.block_on(agent.pass(&wants, &Object, true));
-    agent.report()
+    let settings = Settings { layout, quota: MapQuota::default(), facts: NodeFacts::default() };
+    let mut controller = Controller::new(FakeNode::default(), settings, Instant::now());
+    settle(&mut controller, [Event::AssignmentChanged(Arc::new(assignment))]);
+    controller.status()
 }
 
 #[test]
-fn a_thousand_programs_fit_and_none_is_left_out() {
+fn a_status_of_a_thousand_programs_fits_and_lists_all_of_them() {
     for (what, name) in [("short", "p"), ("longer", "connect-audit-of-team-billing"), ("longest", &"x".repeat(58))] {
         let status = reported((0..1000).map(|n| format!("{name}-{n:04}")));
         let bytes = serde_json::to_vec(&status).unwrap().len();
@@ -62,7 +58,7 @@ fn a_thousand_programs_fit_and_none_is_left_out() {
 }
 
 #[test]
-fn a_few_are_told_in_full() {
+fn a_status_of_few_programs_is_whole() {
     let status = reported((0..20).map(|n| format!("p-{n}")));
     assert_eq!((status.truncated, status.details.len()), (None, 20));
     assert!(status.details.iter().all(|d| d.links.len() == 1 && d.maps.len() == 1));

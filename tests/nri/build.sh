@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the runtime's half of NRI from main.go, once: it is kept by the content of what it is made from. Prints where it is.
+# Builds the runtime's half of NRI from main.go, and prints the binary's path. Builds it once for each content of its
+# sources.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 cache=${SOCKEYE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockeye}

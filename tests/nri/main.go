@@ -1,6 +1,6 @@
-// The runtime's half of NRI without a runtime: github.com/containerd/nri's adaptation, which containerd links, on any socket.
-// It reads events of pods and containers from stdin, one JSON object a line, passes them to the plugins as containerd does, and
-// prints for each how long it was held, and the error, if any.
+// The runtime's own half of NRI, without a runtime around it: github.com/containerd/nri's adaptation, which containerd
+// links, on a given socket. It reads commands from stdin, one JSON object a line: what happens to a pod or a container.
+// It calls the plugins as containerd does, and prints a report: how long they took, and their error, if any.
 package main
 
 import (
@@ -20,47 +20,47 @@ import (
 	validator "github.com/containerd/nri/plugins/default-validator"
 )
 
-// What is asked on stdin.
-type order struct {
+// A command on stdin.
+type command struct {
 	// sandbox, create, start, post or stop, as containerd's CRI service relays them.
-	Do        string
+	Action    string
 	Pod       *adaptation.PodSandbox
 	Container *adaptation.Container
 }
 
-// What is said on stdout.
-type line struct {
+// A report on stdout: the result of a command, or the number of plugins.
+type report struct {
 	Plugins *int   `json:"plugins,omitempty"`
-	Did     string `json:"did,omitempty"`
+	Action  string `json:"action,omitempty"`
 	Pod     string `json:"pod,omitempty"`
 	HeldMs  int64  `json:"heldMs"`
 	Error   string `json:"error,omitempty"`
 }
 
-var out sync.Mutex
+var stdout sync.Mutex
 
-func say(l line) {
-	out.Lock()
-	defer out.Unlock()
-	if err := json.NewEncoder(os.Stdout).Encode(l); err != nil {
+func (r report) print() {
+	stdout.Lock()
+	defer stdout.Unlock()
+	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// Tells how many plugins there are, whenever the adaptation counts them.
+// Reports the number of plugins whenever the adaptation counts them.
 type metrics struct{}
 
 func (metrics) RecordPluginInvocation(string, string, error)      {}
 func (metrics) RecordPluginLatency(string, string, time.Duration) {}
 func (metrics) RecordPluginAdjustments(string, string, *adaptation.ContainerAdjustment, int, int) {
 }
-func (metrics) UpdatePluginCount(count int) { say(line{Plugins: &count}) }
+func (metrics) UpdatePluginCount(count int) { report{Plugins: &count}.print() }
 
 func main() {
-	socket := flag.String("socket", "", "where plugins connect")
-	timeout := flag.Duration("timeout", adaptation.DefaultPluginRequestTimeout, "how long a plugin may take to answer")
+	socket := flag.String("socket", "", "the socket that plugins connect to")
+	timeout := flag.Duration("timeout", adaptation.DefaultPluginRequestTimeout, "the time that a plugin has to answer")
 	required := flag.String("required", "", "a plugin without which no container is created")
-	running := flag.Int("running", 0, "so many pods of one container run already")
+	running := flag.Int("running", 0, "the number of pods, of one container each, that run already")
 	flag.Parse()
 
 	// As `default_validator` in containerd's configuration.
@@ -80,52 +80,53 @@ func main() {
 	if err := runtime.Start(); err != nil {
 		log.Fatal(err)
 	}
-	say(line{Did: "listen"})
-	// Orders run side by side, as the kubelet's requests do; that they wait for one another is the adaptation's doing.
-	var orders sync.WaitGroup
+	report{Action: "listen"}.print()
+	// Commands run concurrently, as the kubelet's requests do. The adaptation makes them wait for each other.
+	var commands sync.WaitGroup
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		var o order
-		if err := json.Unmarshal(lines.Bytes(), &o); err != nil {
+		var c command
+		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
 			log.Fatal(err)
 		}
-		orders.Add(1)
+		commands.Add(1)
 		go func() {
-			defer orders.Done()
+			defer commands.Done()
 			started := time.Now()
-			err := obey(runtime, o)
-			l := line{Did: o.Do, Pod: o.Pod.GetName(), HeldMs: time.Since(started).Milliseconds()}
+			err := c.run(runtime)
+			r := report{Action: c.Action, Pod: c.Pod.GetName(), HeldMs: time.Since(started).Milliseconds()}
 			if err != nil {
-				l.Error = err.Error()
+				r.Error = err.Error()
 			}
-			say(l)
+			r.print()
 		}()
 	}
-	orders.Wait()
+	commands.Wait()
 	runtime.Stop()
 }
 
-func obey(runtime *adaptation.Adaptation, o order) error {
-	// While one of these runs, no plugin is synchronized: internal/cri/server does the same.
+func (c command) run(runtime *adaptation.Adaptation) error {
+	// No plugin is synchronized while one of these runs: internal/cri/server does the same.
 	defer runtime.BlockPluginSync().Unblock()
 	ctx := context.Background()
-	switch o.Do {
+	switch c.Action {
 	case "sandbox":
-		return runtime.RunPodSandbox(ctx, &adaptation.RunPodSandboxRequest{Pod: o.Pod})
+		return runtime.RunPodSandbox(ctx, &adaptation.RunPodSandboxRequest{Pod: c.Pod})
 	case "create":
-		_, err := runtime.CreateContainer(ctx, &adaptation.CreateContainerRequest{Pod: o.Pod, Container: o.Container})
+		_, err := runtime.CreateContainer(ctx, &adaptation.CreateContainerRequest{Pod: c.Pod, Container: c.Container})
 		return err
 	case "start":
-		return runtime.StartContainer(ctx, &adaptation.StartContainerRequest{Pod: o.Pod, Container: o.Container})
+		return runtime.StartContainer(ctx, &adaptation.StartContainerRequest{Pod: c.Pod, Container: c.Container})
 	case "post":
-		return runtime.PostStartContainer(ctx, &adaptation.PostStartContainerRequest{Pod: o.Pod, Container: o.Container})
+		return runtime.PostStartContainer(ctx, &adaptation.PostStartContainerRequest{Pod: c.Pod, Container: c.Container})
 	case "stop":
-		_, err := runtime.StopContainer(ctx, &adaptation.StopContainerRequest{Pod: o.Pod, Container: o.Container})
+		_, err := runtime.StopContainer(ctx, &adaptation.StopContainerRequest{Pod: c.Pod, Container: c.Container})
 		return err
 	}
-	return fmt.Errorf("no such order: %q", o.Do)
+	return fmt.Errorf("no such action: %q", c.Action)
 }
 
-// What runs already. Each pod has some kilobytes, as annotated pods do: beyond a thousand the adaptation has to split them.
+// Synchronizes plugins with pods that run already. Each has some kilobytes, as annotated pods do: the adaptation has to
+// split more than a thousand of them into several messages.
 func synchronize(running int) adaptation.SyncFn {
 	return func(ctx context.Context, sync adaptation.SyncCB) error {
 		var pods []*adaptation.PodSandbox

@@ -1,4 +1,5 @@
-//! bpffs: directories, pins and symlinks; nothing else can stand there, and no name may hold a dot.
+//! bpffs: the file system of pins. It holds directories, pins and symlinks and nothing else, and no name in it contains
+//! a dot.
 
 use std::{
     borrow::Cow,
@@ -20,20 +21,20 @@ const MAGIC: u64 = 0xcafe_4a11;
 /// `ST_RDONLY`
 const READ_ONLY: u64 = 1;
 
-/// What a directory is on.
+/// The file system that a directory is on.
 #[derive(Debug)]
 pub enum Mount {
-    /// bpffs, as it must be, by its device number.
+    /// bpffs, with its device number and the opened directory.
     Bpffs(u64, Dir),
-    /// bpffs that can't be written: links can't even be opened there.
+    /// A read-only bpffs, where the kernel refuses even to open links.
     ReadOnly,
-    /// Some other file system: pins can't be made there.
+    /// Another file system, which can't hold pins.
     Other,
 }
 
-/// Looks what a directory is on.
+/// Tells which file system a directory is on.
 pub fn mount(path: &Path) -> Result<Mount, SysError> {
-    let named = || format!("look at {}", path.display());
+    let named = || format!("statfs of {}", path.display());
     let fd = open(path).call(named)?;
     let stat = rustix::fs::fstatfs(&fd).call(named)?;
     if stat.f_type as u64 & 0xffff_ffff != MAGIC {
@@ -50,22 +51,22 @@ fn open(directory: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// A directory of bpffs, from which things are named.
+/// An opened directory of bpffs. All names are relative to it.
 ///
-/// Open, because the way to it leads through sysfs, where each name of a path is checked anew under locks
-/// (`kernfs_dop_revalidate`): with the whole path a call takes three times as long. Not for longer than a look or a plan:
-/// meanwhile its bpffs can't be unmounted.
+/// A whole path leads through sysfs, where the kernel revalidates each name under locks (`kernfs_dop_revalidate`): a
+/// call then takes three times as long. Keep a `Dir` no longer than one observation or one plan, because while it is
+/// open nobody can unmount the bpffs.
 #[derive(Debug)]
 pub struct Dir {
     path: PathBuf,
     fd: Option<OwnedFd>,
 }
 
-/// No directory: things are named by their whole paths.
-pub const ANYWHERE: Dir = Dir { path: PathBuf::new(), fd: None };
+/// No directory: each name is a whole path.
+pub const WHOLE_PATHS: Dir = Dir { path: PathBuf::new(), fd: None };
 
 impl Dir {
-    /// The directory at that path, opened where there is one. That it can't be opened does not say that there is none.
+    /// Opens the directory at a path, if it exists. Fails if it may exist and can't be opened.
     pub fn at(path: &Path) -> Result<Self, SysError> {
         let fd = match open(path) {
             Err(Errno::NOENT) => None,
@@ -74,12 +75,12 @@ impl Dir {
         Ok(Self { path: path.to_owned(), fd })
     }
 
-    /// Whether there was one.
-    pub const fn is_there(&self) -> bool {
+    /// Tells whether the directory existed when it was opened.
+    pub const fn exists(&self) -> bool {
         self.fd.is_some()
     }
 
-    /// Where the walk to a name begins, and what is left of it.
+    /// The descriptor from which the kernel walks to a name, and the path from there.
     fn walk<'a>(&'a self, name: &'a Path) -> (BorrowedFd<'a>, Cow<'a, Path>) {
         match &self.fd {
             Some(fd) => (fd.as_fd(), name.into()),
@@ -87,20 +88,20 @@ impl Dir {
         }
     }
 
-    /// As errors tell it.
-    fn show(&self, call: &str, name: &Path) -> String {
+    /// The call and the whole path, for errors.
+    fn describe(&self, call: &str, name: &Path) -> String {
         format!("{call} {}", self.path.join(name).display())
     }
 
-    /// The names in a directory, sorted; none where there is no directory.
+    /// The names in a directory, sorted; none if the directory does not exist.
     pub fn list(&self, name: &Path) -> Result<Vec<String>, SysError> {
-        let named = || self.show("read of", name);
+        let named = || self.describe("list of", name);
         let (from, rest) = self.walk(name);
         let fd = match rustix::fs::openat(from, &*rest, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(Vec::new()),
             fd => fd.call(named)?,
         };
-        // Directories here are small and read often: std's reader takes 32 KiB and one more call for each.
+        // These directories are small and often read: std's reader allocates 32 KiB and makes one more call for each.
         let mut buffer = [MaybeUninit::uninit(); 2048];
         let mut entries = RawDir::new(fd, &mut buffer);
         let mut names = Vec::new();
@@ -114,7 +115,7 @@ impl Dir {
         Ok(names)
     }
 
-    /// Makes a directory and those above it; says whether it was not there.
+    /// Creates a directory and its parents; returns whether it is new.
     pub fn make_dir(&self, name: &Path) -> Result<bool, SysError> {
         let (from, rest) = self.walk(name);
         let made = fault::point(|| "mkdir").and_then(|()| Ok(rustix::fs::mkdirat(from, &*rest, Mode::from(0o777))?));
@@ -123,48 +124,58 @@ impl Dir {
             Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(self.path.join(name)),
             made => made,
         };
-        made.map(|()| true).call(|| self.show("mkdir of", name))
+        made.map(|()| true).call(|| self.describe("mkdir of", name))
     }
 
-    /// What a symlink says; nothing where there is none.
+    /// Reads the target of a symlink; `None` if there is none.
     pub fn read_note(&self, name: &Path) -> Result<Option<String>, SysError> {
         let (from, rest) = self.walk(name);
         match rustix::fs::readlinkat(from, &*rest, Vec::new()) {
             Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
             Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e).call(|| self.show("readlink of", name)),
+            Err(e) => Err(e).call(|| self.describe("readlink of", name)),
         }
     }
 
-    /// Makes a symlink whose target is the text.
+    /// Reports whether something has that name.
+    pub fn contains(&self, name: &Path) -> Result<bool, SysError> {
+        let (from, rest) = self.walk(name);
+        match rustix::fs::statat(from, &*rest, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e).call(|| self.describe("stat of", name)),
+        }
+    }
+
+    /// Creates a symlink whose target is the text.
     pub fn make_note(&self, name: &Path, text: &str) -> Result<(), SysError> {
         let (from, rest) = self.walk(name);
         let made = fault::point(|| "symlink").and_then(|()| Ok(rustix::fs::symlinkat(text, from, &*rest)?));
-        made.call(|| self.show("symlink at", name))
+        made.call(|| self.describe("symlink at", name))
     }
 
     /// Pins an object.
     pub fn pin(&self, name: &Path, object: BorrowedFd<'_>) -> Result<(), SysError> {
-        let (from, rest) = self.walk_of_bpf(name);
-        bpf::obj_pin(object, from, &rest).call(|| self.show("BPF_OBJ_PIN at", name))
+        let (from, rest) = self.walk_for_bpf(name);
+        bpf::obj_pin(object, from, &rest).call(|| self.describe("BPF_OBJ_PIN at", name))
     }
 
-    /// Opens what is pinned.
+    /// Opens a pinned object.
     pub fn get(&self, name: &Path) -> Result<Fd, SysError> {
-        let (from, rest) = self.walk_of_bpf(name);
-        bpf::obj_get(from, &rest).map(Fd::from).call(|| self.show("BPF_OBJ_GET of", name))
+        let (from, rest) = self.walk_for_bpf(name);
+        bpf::obj_get(from, &rest).map(Fd::from).call(|| self.describe("BPF_OBJ_GET of", name))
     }
 
-    /// bpf(2) takes a directory to begin from since 6.5.
-    fn walk_of_bpf<'a>(&'a self, name: &'a Path) -> (Option<BorrowedFd<'a>>, Cow<'a, Path>) {
+    /// The same as [`walk`](Self::walk) for bpf(2), which accepts a directory since 6.5.
+    fn walk_for_bpf<'a>(&'a self, name: &'a Path) -> (Option<BorrowedFd<'a>>, Cow<'a, Path>) {
         match &self.fd {
             Some(fd) if bpf::takes_directories() => (Some(fd.as_fd()), name.into()),
             _ => (None, self.path.join(name).into()),
         }
     }
 
-    /// Makes something where something is, in one step: whoever looks finds the old or the new. It is made at `staging`, on the
-    /// same bpffs, and renamed over the old.
+    /// Replaces a pin or a symlink atomically: `make` makes the new one at `staging`, on the same bpffs, and a rename
+    /// puts it in place.
     pub fn replace(
         &self,
         name: &Path,
@@ -175,24 +186,32 @@ impl Dir {
         make(staging)?;
         let ((from, old), (to, new)) = (self.walk(staging), self.walk(name));
         let renamed = fault::point(|| "rename").and_then(|()| Ok(rustix::fs::renameat(from, &*old, to, &*new)?));
-        renamed.call(|| self.show("rename to", name))
+        renamed.call(|| self.describe("rename to", name))
     }
 
-    /// Removes a pin or a symlink; it is well where there is none.
+    /// Removes a pin or a symlink. A missing one is no error.
     pub fn remove(&self, name: &Path) -> Result<(), SysError> {
         self.unlink("unlink", name, AtFlags::empty())
     }
 
-    /// Removes an empty directory; it is well where there is none.
+    /// Removes an empty directory. A missing one is no error.
     pub fn remove_dir(&self, name: &Path) -> Result<(), SysError> {
         self.unlink("rmdir", name, AtFlags::REMOVEDIR)
+    }
+
+    /// Removes a directory unless something is in it. A missing one is no error.
+    pub fn remove_dir_if_empty(&self, name: &Path) -> Result<(), SysError> {
+        match self.remove_dir(name) {
+            Err(error) if error.errno() == Some(libc::ENOTEMPTY) => Ok(()),
+            removed => removed,
+        }
     }
 
     fn unlink(&self, call: &str, name: &Path, flags: AtFlags) -> Result<(), SysError> {
         let (from, rest) = self.walk(name);
         match fault::point(|| call).and_then(|()| Ok(rustix::fs::unlinkat(from, &*rest, flags)?)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            answer => answer.call(|| self.show(&format!("{call} of"), name)),
+            answer => answer.call(|| self.describe(&format!("{call} of"), name)),
         }
     }
 }
@@ -202,12 +221,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_not_be_opened_is_not_taken_for_absent() {
+    fn a_directory_that_can_not_be_opened_is_not_taken_for_missing() {
         let made = tempfile::tempdir().unwrap();
         let path = |name: &str| made.path().join(name);
         fs::write(path("file"), "").unwrap();
-        assert!(Dir::at(made.path()).unwrap().is_there());
-        assert!(!Dir::at(&path("absent")).unwrap().is_there());
+        assert!(Dir::at(made.path()).unwrap().exists());
+        assert!(!Dir::at(&path("missing")).unwrap().exists());
         assert!(Dir::at(&path("file")).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_removed_only_if_nothing_is_in_it() {
+        let made = tempfile::tempdir().unwrap();
+        let (dir, inner) = (Dir::at(made.path()).unwrap(), Path::new("inner"));
+        dir.make_dir(inner).unwrap();
+        dir.make_note(&inner.join("note"), "text").unwrap();
+        dir.remove_dir_if_empty(inner).unwrap();
+        assert!(dir.contains(&inner.join("note")).unwrap());
+        dir.remove(&inner.join("note")).unwrap();
+        dir.remove_dir_if_empty(inner).unwrap();
+        assert!(!dir.contains(inner).unwrap());
+        dir.remove_dir_if_empty(inner).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Cgroups: the cgroup v2 root that is this node's, and the cgroups below it.
+//! Cgroups: the node's cgroup v2 root, and the cgroups below it.
 
 use std::{
     fs, io,
@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use sockeye_crds::node::CgroupMode;
 
 use super::{Call as _, Fd, SysError};
+use crate::model::kernel::Cgroup;
 
 /// `CGROUP2_SUPER_MAGIC`
 const MAGIC: u64 = 0x6367_7270;
@@ -17,23 +18,14 @@ const MAGIC: u64 = 0x6367_7270;
 /// The node's cgroup root.
 #[derive(Clone, Debug)]
 pub struct Root {
-    /// Where it is in this process's mount namespace.
+    /// Its path in this process's mount namespace.
     pub path: PathBuf,
-    /// Whether v1 controllers stand beside it.
+    /// Whether cgroup v1 controllers are mounted too.
     pub mode: CgroupMode,
-    /// From it cgroups are named: see [`Dir`](super::bpffs::Dir) for what the way to it would cost each call.
+    /// The opened root, to which cgroups' paths are relative: [`Dir`](super::bpffs::Dir) says what whole paths cost.
     fd: Fd,
-    /// Its file system: what lies below the root is a cgroup v2 directory where it is on that one.
+    /// The device of its file system. A directory on another device is no cgroup v2 directory.
     device: u64,
-}
-
-/// A cgroup that exists.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cgroup {
-    /// Its ID: the inode number of its directory, as `bpf_get_current_cgroup_id` and links have it.
-    pub id: u64,
-    /// Its path below the root, "/" for the root itself.
-    pub path: String,
 }
 
 /// Why no cgroup root was found.
@@ -42,20 +34,23 @@ pub enum RootError {
     /// mountinfo can't be read.
     #[error(transparent)]
     Sys(#[from] SysError),
-    /// Nothing of the sort is mounted there.
+    /// There is no cgroup v2 mount at or below the given path.
     #[error(
-        "no cgroup v2 is mounted at or below {0}: mount it there (type cgroup2), or name another place with --cgroup-root"
+        "no cgroup v2 is mounted at or below {0}: mount it there (type cgroup2), or name another path with \
+         --cgroup-root"
     )]
     NotCgroup2(PathBuf),
-    /// Nothing of the sort is mounted at all.
-    #[error("no cgroup v2 is mounted on this machine: mount it (type cgroup2), or name a place with --cgroup-root")]
+    /// The machine has no cgroup v2 mount.
+    #[error("no cgroup v2 is mounted on this machine: mount it (type cgroup2), or name a path with --cgroup-root")]
     NotMounted,
 }
 
 impl Root {
-    /// Finds it. `given` is taken where it is a cgroup v2 directory, or else the cgroup v2 mount below it (on a hybrid host
-    /// /sys/fs/cgroup holds v1 controllers and the v2 tree beside them). Where nothing is given, it is the cgroup2 mount
-    /// with the outermost root: a container sees its own cgroup mounted as "/" and, if at all, the host's as "/../..".
+    /// Finds the node's cgroup root.
+    ///
+    /// If `given` is a cgroup v2 directory, it is the root; otherwise the cgroup v2 mount below it is (on a hybrid host
+    /// /sys/fs/cgroup holds v1 controllers and the v2 tree). Without `given` the root is the cgroup2 mount with the
+    /// outermost root: a container sees its own cgroup mounted as "/" and the host's, if at all, as "/../..".
     pub fn find(given: Option<&Path>) -> Result<Self, RootError> {
         let text = fs::read_to_string("/proc/self/mountinfo").call(|| "read of /proc/self/mountinfo")?;
         let mounts: Vec<MountLine<'_>> = text.lines().filter_map(MountLine::parse).collect();
@@ -83,7 +78,7 @@ impl Root {
         self.path.join(path.trim_start_matches('/'))
     }
 
-    /// Looks up a cgroup by its path below the root. `InvalidInput` means that the directory is no cgroup v2 one.
+    /// Looks up a cgroup by its path below the root. The error `InvalidInput` means that it is no cgroup v2 directory.
     pub fn cgroup(&self, path: &str) -> Result<Cgroup, SysError> {
         let named = || format!("stat of {}", self.join(path).display());
         let stat = rustix::fs::statat(&*self.fd, relative(path), AtFlags::empty()).call(named)?;
@@ -93,14 +88,14 @@ impl Root {
         Ok(Cgroup { id: stat.st_ino, path: path.to_owned() })
     }
 
-    /// The names of the cgroups right below one; none where it is not there (any more).
+    /// The names of a cgroup's children; none if the cgroup does not exist (any more).
     pub fn children(&self, path: &str) -> Result<Vec<String>, SysError> {
         let dir = self.join(path);
         let read = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
             for entry in fs::read_dir(&dir)? {
                 let entry = entry?;
-                // cgroupfs tells kinds without a further call.
+                // cgroupfs returns file types with the names, without a further call.
                 if entry.file_type()?.is_dir() {
                     names.extend(entry.file_name().into_string());
                 }
@@ -113,7 +108,7 @@ impl Root {
         }
     }
 
-    /// The paths of a cgroup and of all below it; what goes meanwhile is left out.
+    /// The paths of a cgroup and of all cgroups below it. Cgroups that are removed during the walk are left out.
     pub fn below(&self, path: &str) -> Vec<String> {
         let mut found = vec![path.to_owned()];
         let mut next = 0;
@@ -125,7 +120,7 @@ impl Root {
         found
     }
 
-    /// Opens a cgroup, to attach to it or query it.
+    /// Opens a cgroup, to attach to it or to query it.
     pub fn open(&self, path: &str) -> Result<OwnedFd, SysError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&*self.fd, relative(path), flags, Mode::empty());
@@ -133,7 +128,7 @@ impl Root {
     }
 }
 
-/// As the kernel walks from the root to a path below it.
+/// The path as the kernel walks it from the opened root.
 fn relative(path: &str) -> &str {
     match path.trim_start_matches('/') {
         "" => ".",
@@ -151,7 +146,7 @@ fn is_cgroup2(dir: &Path) -> Result<bool, SysError> {
     Ok(stat.f_type as u64 & 0xffff_ffff == MAGIC)
 }
 
-/// More steps up are further out; "/" beats a path below it.
+/// The sort key of a mount's root: more steps up are further out, and "/" is further out than a path below it.
 fn outermost(root: &str) -> (usize, std::cmp::Reverse<usize>) {
     let up = root.split('/').filter(|part| *part == "..").count();
     (up, std::cmp::Reverse(root.len()))
@@ -172,7 +167,7 @@ impl<'a> MountLine<'a> {
     }
 }
 
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
+/// Decodes the octal escapes of mountinfo: space, tab, newline and backslash.
 fn unescape(field: &str) -> String {
     field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
@@ -182,14 +177,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_outermost_root_wins() {
+    fn the_mount_with_the_outermost_root_is_chosen() {
         let mut roots = ["/", "/../../..", "/kubepods/pod1", "/.."];
         roots.sort_by_key(|root| outermost(root));
         assert_eq!(roots, ["/kubepods/pod1", "/", "/..", "/../../.."]);
     }
 
     #[test]
-    fn a_line_of_mountinfo() {
+    fn a_mountinfo_line_is_parsed() {
         let line = "35 24 0:30 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
         let mount = MountLine::parse(line).unwrap();
         assert_eq!((mount.root, mount.mount_point, mount.fs_type), ("/", "/sys/fs/cgroup/unified", "cgroup2"));
@@ -197,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_a_root() {
+    fn the_root_of_this_machine_is_found() {
         let root = Root::find(None).unwrap();
         let top = root.cgroup("/").unwrap();
         assert!(top.id > 0);

@@ -1,11 +1,12 @@
-//! An ELF object made into programs and maps in the kernel, in libbpf's order: create the maps, relocate, load the programs.
+//! Loads an ELF object into the kernel in libbpf's order: create the maps, relocate, load the programs.
 //!
-//! Nothing here is visible to others or outlives its descriptors: [`Loaded`] holds them all, and dropping it before
-//! anything is pinned undoes the load. Maps that no program uses are created too; only a pin will keep those.
+//! The load makes nothing visible and leaves nothing that outlives its descriptors: [`Loaded`] holds them all, and
+//! dropping it before anything is pinned undoes the load. Maps that no program uses are created too; only a pin keeps
+//! those.
 //!
-//! Parsing and relocation are aya-obj's, behind our own reader ([`Loadable`]); the bpf(2) calls are our own. aya's
-//! `EbpfLoader` parses the kernel's BTF on construction, even for objects that need none, and joins names that an ELF asks
-//! to have pinned to /sys/fs/bpf.
+//! aya-obj parses and relocates, behind our own reader ([`Loadable`]); the bpf(2) calls are our own. aya's `EbpfLoader`
+//! parses the kernel's BTF on construction, even for objects that need none, and pins below /sys/fs/bpf what an ELF
+//! asks to pin.
 
 use std::{
     cell::OnceCell,
@@ -27,36 +28,29 @@ use super::{
     map,
     probe::{self, Answer},
 };
+use crate::model::kernel::ProgramKind;
 
-/// The verifier's log is read up to so many bytes; kernels before 6.4 keep its start, later ones its end.
+/// The most bytes of the verifier's log that are read. Kernels before 6.4 keep the start of a longer one, later ones
+/// the end.
 const MAX_LOG: usize = 1 << 20;
 
-/// What to load of an object.
+/// The parts of an object to load.
 #[derive(Debug, Default)]
 pub struct Request<'a> {
-    /// The functions to load, and how each is to be verified.
+    /// The functions to load, each with the kind that the kernel verifies it for.
     pub programs: BTreeMap<&'a str, ProgramKind>,
-    /// Every map of the object.
+    /// The source of every map of the object.
     pub maps: BTreeMap<&'a str, MapSource>,
-    /// Values of global variables, and what maps begin with that are created.
+    /// Values of global variables, and the first content of the maps that are created.
     pub settings: Settings,
 }
 
-/// How a program is to be verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ProgramKind {
-    /// `enum bpf_prog_type`
-    pub prog_type: u32,
-    /// `enum bpf_attach_type`
-    pub attach_type: u32,
-}
-
-/// Where a map comes from.
+/// The source of a map.
 #[derive(Debug)]
 pub enum MapSource {
-    /// A map that is already there, of the same shape.
+    /// An existing map of the same shape.
     Reuse(Fd),
-    /// A new one, with sizes settled.
+    /// A new map with its final sizes.
     Create {
         /// Bytes.
         value_size: u32,
@@ -65,7 +59,7 @@ pub enum MapSource {
     },
 }
 
-/// What a load gave: descriptors, nothing else.
+/// The descriptors that a load returns.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// By the function's name.
@@ -74,16 +68,16 @@ pub struct Loaded {
     pub maps: BTreeMap<String, Fd>,
 }
 
-/// Why an object did not load.
+/// The reason why an object did not load.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The bytes are no object that can be relocated.
+    /// The bytes are not an object that can be relocated.
     #[error("the object can't be read: {0}")]
     Object(#[from] LinkError),
-    /// The object needs the kernel's BTF.
+    /// The object needs the kernel's BTF, which can't be read.
     #[error("the object holds CO-RE relocations, and the kernel's BTF can't be read: {0}")]
     NoKernelBtf(String),
-    /// A map was not created.
+    /// The kernel refused to create a map.
     #[error("map {name}: {source}")]
     Map {
         /// The map's name in the ELF.
@@ -91,34 +85,34 @@ pub enum LoadError {
         /// The kernel's answer.
         source: SysError,
     },
-    /// A map does not take what the object puts into it.
-    #[error("map {map} does not take {held} into its slot {slot}: {source}")]
+    /// The kernel refused a map or program that the object puts into a map.
+    #[error("map {map} does not take {entry} into its slot {slot}: {source}")]
     Slot {
         /// The map's name in the ELF.
         map: String,
         /// The index.
         slot: u32,
         /// The map or program.
-        held: String,
+        entry: String,
         /// The kernel's answer.
         source: SysError,
     },
-    /// The object lacks what was asked for.
+    /// The object lacks a map or program that the request names, or the request lacks a map.
     #[error("the object holds no {0}")]
     Missing(String),
-    /// A program was refused.
+    /// The kernel refused a program.
     #[error("program {name}: BPF_PROG_LOAD: {source}")]
     Program {
         /// The function's name.
         name: String,
         /// The kernel's answer.
         source: io::Error,
-        /// The verifier's words; empty where it had none.
+        /// The verifier's log; empty if it wrote none.
         log: String,
     },
 }
 
-/// The kernel's BTF, parsed when the first object needs it, and then shared by all loads that are given the same one.
+/// The kernel's BTF. It is parsed when the first object needs it, and shared by all loads that get the same value.
 #[derive(Default)]
 pub struct KernelBtf(OnceCell<Result<Btf, String>>);
 
@@ -130,15 +124,15 @@ impl KernelBtf {
             .map_err(|e| LoadError::NoKernelBtf(e.clone()))
     }
 
-    /// Whether it has been parsed.
+    /// Tells whether it has been parsed.
     pub fn is_parsed(&self) -> bool {
         self.0.get().is_some()
     }
 }
 
-/// Loads what `request` names.
+/// Loads the maps and programs that the request names.
 pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Result<Loaded, LoadError> {
-    let Request { programs, maps: mut sources, settings } = request;
+    let Request { programs, maps: sources, settings } = request;
     let mut object = Loadable::read(bytes)?;
     object.set_globals(&settings.globals);
     let btf = object_btf(&mut object)?;
@@ -146,34 +140,11 @@ pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Resul
         object.relocate_types(kernel_btf.get()?)?;
     }
 
-    let mut maps = BTreeMap::new();
-    let mut definitions = Vec::new();
-    let mut created = BTreeSet::new();
-    for (name, mut definition) in object.take_maps() {
-        let source = sources.remove(name.as_str()).ok_or_else(|| LoadError::Missing(format!("plan for map {name}")))?;
-        let fd = match source {
-            MapSource::Reuse(fd) => fd,
-            MapSource::Create { value_size, max_entries } => {
-                definition.set_value_size(value_size);
-                definition.set_max_entries(max_entries);
-                let entries = settings.initial.get(&name).map(Vec::as_slice).unwrap_or_default();
-                created.insert(name.clone());
-                map::create(&name, &definition, entries, btf.as_ref().map(|fd| fd.as_fd()))
-                    .map_err(|source| LoadError::Map { name: name.clone(), source })?
-                    .into()
-            }
-        };
-        maps.insert(name.clone(), fd);
-        definitions.push((name, definition));
-    }
-    if let Some(name) = sources.into_keys().next() {
-        return Err(LoadError::Missing(format!("map {name}")));
-    }
+    let Maps { fds, definitions, created } = open_maps(&mut object, sources, &settings, btf.as_ref())?;
+    let raw = definitions.iter().filter_map(|(name, map)| fds.get(name).map(|fd| (name.as_str(), fd.as_raw_fd(), map)));
+    object.link(raw, aya::features())?;
 
-    let fds = definitions.iter().filter_map(|(name, d)| maps.get(name).map(|fd| (name.as_str(), fd.as_raw_fd(), d)));
-    object.link(fds, aya::features())?;
-
-    let mut loaded = Loaded { programs: BTreeMap::new(), maps };
+    let mut loaded = Loaded { programs: BTreeMap::new(), maps: fds };
     for (name, kind) in programs {
         let fd = load_program(&object, name, kind, btf.as_ref())?;
         loaded.programs.insert(name.to_owned(), fd.into());
@@ -184,29 +155,71 @@ pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Resul
     Ok(loaded)
 }
 
-/// Puts into a map what the object says it holds: maps or programs.
+/// The maps of an object, by the names that it has for them.
+#[derive(Default)]
+struct Maps {
+    fds: BTreeMap<String, Fd>,
+    definitions: Vec<(String, Map)>,
+    /// The names of those that this load created.
+    created: BTreeSet<String>,
+}
+
+/// Takes each map from its source: an existing one, or a new one.
+fn open_maps(
+    object: &mut Loadable,
+    mut sources: BTreeMap<&str, MapSource>,
+    settings: &Settings,
+    btf: Option<&OwnedFd>,
+) -> Result<Maps, LoadError> {
+    let mut maps = Maps::default();
+    for (name, mut definition) in object.take_maps() {
+        let source = sources.remove(name.as_str()).ok_or_else(|| LoadError::Missing(format!("plan for map {name}")))?;
+        let fd = match source {
+            MapSource::Reuse(fd) => fd,
+            MapSource::Create { value_size, max_entries } => {
+                definition.set_value_size(value_size);
+                definition.set_max_entries(max_entries);
+                let entries = settings.initial.get(&name).map(Vec::as_slice).unwrap_or_default();
+                maps.created.insert(name.clone());
+                map::create(&name, &definition, entries, btf.map(|fd| fd.as_fd()))
+                    .map_err(|source| LoadError::Map { name: name.clone(), source })?
+                    .into()
+            }
+        };
+        maps.fds.insert(name.clone(), fd);
+        maps.definitions.push((name, definition));
+    }
+    match sources.into_keys().next() {
+        Some(name) => Err(LoadError::Missing(format!("map {name}"))),
+        None => Ok(maps),
+    }
+}
+
+/// Fills the slots of a new map with the maps or programs that the object names.
 fn fill_slots(object: &Loadable, name: &str, definition: &Map, loaded: &Loaded) -> Result<(), LoadError> {
     let missing = || LoadError::Missing(format!("map {name}"));
-    for (slot, held) in object.slots().get(name).into_iter().flatten() {
+    for (slot, entry) in object.slots().get(name).into_iter().flatten() {
         let map = loaded.maps.get(name).ok_or_else(missing)?;
-        let fd = loaded.programs.get(held).or_else(|| loaded.maps.get(held));
-        let fd = fd.ok_or_else(|| LoadError::Missing(format!("{held} for map {name}")))?;
+        let fd = loaded.programs.get(entry).or_else(|| loaded.maps.get(entry));
+        let fd = fd.ok_or_else(|| LoadError::Missing(format!("{entry} for map {name}")))?;
         map::put(name, definition, map.as_fd(), *slot, fd.as_fd()).map_err(|source| LoadError::Slot {
             map: name.to_owned(),
             slot: *slot,
-            held: held.clone(),
+            entry: entry.clone(),
             source,
         })?;
     }
     Ok(())
 }
 
-/// The object's own BTF in the kernel: for map and function types that tools print. An object loads without it, so that
+/// Loads the object's own BTF, from which tools print the types of maps and functions. An object loads without it, so
 /// an old kernel's refusal is no error.
 fn object_btf(object: &mut Loadable) -> Result<Option<OwnedFd>, LoadError> {
     let Some(features) = aya::features().btf() else { return Ok(None) };
     let bytes = object.btf(features)?;
-    Ok(bytes.and_then(|bytes| bpf::btf_load(&bytes).inspect_err(|error| tracing::debug!(%error, "no BTF")).ok()))
+    Ok(bytes.and_then(|bytes| {
+        bpf::btf_load(&bytes).inspect_err(|error| tracing::debug!(%error, "the kernel refused the object's BTF")).ok()
+    }))
 }
 
 fn load_program(object: &Loadable, name: &str, kind: ProgramKind, btf: Option<&OwnedFd>) -> Result<OwnedFd, LoadError> {
@@ -225,27 +238,32 @@ fn load_program(object: &Loadable, name: &str, kind: ProgramKind, btf: Option<&O
             lines: (&lines, function.line_info.len()),
         }),
     };
-    // A log costs the verifier time: it is asked for only when the program was refused.
-    let refused = match bpf::prog_load(&attr, &mut []) {
-        Ok(fd) => return Ok(fd),
-        Err(error) => error,
-    };
+    // The log costs the verifier time: the first attempt does without.
+    match bpf::prog_load(&attr, &mut []) {
+        Ok(fd) => Ok(fd),
+        Err(source) => match load_with_log(&attr) {
+            Ok(fd) => Ok(fd),
+            Err(log) => Err(LoadError::Program { name: name.to_owned(), source, log }),
+        },
+    }
+}
+
+/// Loads a refused program once more, with a log. Returns the verifier's log if the kernel refuses it again.
+fn load_with_log(attr: &ProgAttr<'_>) -> Result<OwnedFd, String> {
     let mut log = vec![0; 64 << 10];
-    let cut = loop {
-        match bpf::prog_load(&attr, &mut log) {
+    let is_cut = loop {
+        match bpf::prog_load(attr, &mut log) {
             Ok(fd) => return Ok(fd),
-            // The log did not fit; kernels since 6.4 keep its end, those before its beginning.
+            // The log does not fit. Kernels since 6.4 keep its end, older ones its start.
             Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && log.len() < MAX_LOG => log = vec![0; log.len() * 4],
             Err(e) => break e.raw_os_error() == Some(libc::ENOSPC),
         }
     };
     let end = log.iter().position(|&b| b == 0).unwrap_or(log.len());
-    // It quotes the object's lines of source.
+    // The log quotes lines of the object's source, which may hold control characters.
     let mut log = names::lines(String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim());
-    if cut && probe::verifier_log_end() != Answer::Has {
-        log += &format!(
-            "\n(its log has more than {MAX_LOG} bytes, of which this kernel, being older than 6.4, keeps the first)"
-        );
+    if is_cut && probe::verifier_log_end() != Answer::Has {
+        log += &format!("\n(the log has more than {MAX_LOG} bytes; this kernel, older than 6.4, keeps only its start)");
     }
-    Err(LoadError::Program { name: name.to_owned(), source: refused, log })
+    Err(log)
 }

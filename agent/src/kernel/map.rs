@@ -1,4 +1,4 @@
-//! A map's creation: from the object's definition and the settled size to `BPF_MAP_CREATE`, then its first content.
+//! Creates a map from the object's definition and its final sizes, and writes its first content.
 
 use std::{
     io,
@@ -13,10 +13,10 @@ use super::{
     bpf::{self, MapAttr},
 };
 
-/// Creates the map that the object defines, with the settled sizes, fills it, and freezes it where it is read-only data.
+/// Creates the map that the object defines and fills it. Freezes it if it is read-only data.
 pub fn create(name: &str, map: &Map, entries: &[Encoded], btf: Option<BorrowedFd<'_>>) -> Result<OwnedFd, SysError> {
     let inner = match map.inner() {
-        // The kernel wants a map of the inner shape to take the shape from; it keeps no reference to it.
+        // The kernel copies the shape of the inner maps from an example and keeps no reference to it.
         Some(inner) => Some(bpf::map_create(&attr(name, &inner, btf, None))?),
         None => None,
     };
@@ -33,26 +33,27 @@ pub fn create(name: &str, map: &Map, entries: &[Encoded], btf: Option<BorrowedFd
     Ok(fd)
 }
 
-/// Puts a descriptor into a slot of a map that holds maps or programs.
-pub fn put(name: &str, map: &Map, fd: BorrowedFd<'_>, slot: u32, held: BorrowedFd<'_>) -> Result<(), SysError> {
+/// Puts a map or program into a slot of a map that holds maps or programs.
+pub fn put(name: &str, map: &Map, fd: BorrowedFd<'_>, slot: u32, entry: BorrowedFd<'_>) -> Result<(), SysError> {
     // Descriptors are never negative.
-    update(name, map, fd, &slot.to_le_bytes(), &held.as_raw_fd().to_le_bytes())
+    update(name, map, fd, &slot.to_le_bytes(), &entry.as_raw_fd().to_le_bytes())
 }
 
-/// Writes an entry; an empty key is none. The kernel reads as many bytes as the map's keys and values have.
+/// Writes an entry; an empty key means none. The kernel reads as many bytes as the map's keys and values have, so the
+/// lengths are checked here.
 fn update(name: &str, map: &Map, fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<(), SysError> {
     if key.len() != map.key_size() as usize || value.len() != map.value_size() as usize {
-        let call = format!("filling of map {name}, whose keys or values are not as long as what is to be put there");
+        let call = format!("filling of map {name}: the entry's key or value is not as long as the map's");
         return Err(SysError { call, source: io::ErrorKind::InvalidInput.into() });
     }
-    let each;
+    let values;
     let value = if is_per_cpu(map) {
-        // One value for each processor there may be, each padded to eight bytes.
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).call(|| "read of the possible processors")?;
+        // The kernel reads one value per possible CPU, each padded to eight bytes.
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).call(|| "read of the possible CPUs")?;
         let mut padded = value.to_vec();
         padded.resize(value.len().next_multiple_of(8), 0);
-        each = padded.repeat(cpus);
-        &each
+        values = padded.repeat(cpus);
+        &values
     } else {
         value
     };
@@ -79,8 +80,8 @@ fn attr<'a>(name: &'a str, map: &Map, btf: Option<BorrowedFd<'a>>, inner: Option
     }
 }
 
-/// The BTF types of key and value, where the kernel takes them for that type of map: many types refuse them
-/// (libbpf's `bpf_object__create_map`, `map_is_btf_capable` in the kernel).
+/// The BTF types of key and value, if the kernel accepts them for that type of map. Many types refuse them (libbpf's
+/// `bpf_object__create_map`, `map_is_btf_capable` in the kernel).
 fn btf_types(map: &Map) -> Option<(u32, u32)> {
     use bpf_map_type::*;
     let Map::Btf(btf) = map else { return None };
@@ -102,7 +103,7 @@ fn btf_types(map: &Map) -> Option<(u32, u32)> {
             | BPF_MAP_TYPE_RINGBUF,
         ) => None,
         Ok(BPF_MAP_TYPE_BLOOM_FILTER) => Some((0, btf.def.btf_value_type_id)),
-        // The kernel takes both or neither.
+        // The kernel accepts both or neither.
         _ => Some((btf.def.btf_key_type_id, btf.def.btf_value_type_id)).filter(|(key, value)| *key != 0 && *value != 0),
     }
 }

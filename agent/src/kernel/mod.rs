@@ -1,21 +1,22 @@
-//! The only door to the kernel: bpf(2), bpffs and cgroups. Everything unsafe is here, and everything here does IO.
+//! The only door to the kernel: bpf(2), bpffs, cgroups and inotify. All `unsafe` code of the agent is here. Everything
+//! here does IO.
 //!
 //! | file | noun |
 //! |---|---|
-//! | [`bpf`] | one function per bpf(2) command that the agent makes |
-//! | [`info`] | what the kernel says of a program, a map or a link, through the agent's own descriptor |
-//! | [`load`] | an ELF object made into programs and maps in the kernel |
-//! | [`map`] | a map made and filled |
+//! | [`bpf`] | one function per bpf(2) command that the agent uses |
+//! | [`info`] | a program, map or link as the kernel describes it, through the agent's own descriptor |
+//! | [`load`] | loads the programs and maps of an ELF object |
+//! | [`map`] | creates a map and fills it |
 //! | [`cgroup`] | the cgroup root and the cgroups below it |
 //! | [`bpffs`] | the file system that holds the pins |
-//! | [`inotify`] | told when pins come and go |
+//! | [`inotify`] | reports which directories change |
 //! | [`facts`] | the node and its kernel |
 //! | [`ring`] | a ring buffer that programs fill |
-//! | [`probe`] | what of what programs need this kernel has |
-//! | `fault` | where tests let the agent die or a call fail |
+//! | [`probe`] | the BPF features that this kernel has |
+//! | `fault` | kills the agent or fails a call where a test asks for it |
 //!
-//! With CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON the kernel lets the agent do all of this. It refuses walking IDs
-//! (`*_GET_NEXT_ID`) and opening an object by its ID (`*_GET_FD_BY_ID`), so nothing here does.
+//! CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON suffice for all of this. With these alone the kernel refuses to walk IDs
+//! (`*_GET_NEXT_ID`) and to open an object by its ID (`*_GET_FD_BY_ID`), so nothing here does either.
 
 pub mod bpf;
 pub mod bpffs;
@@ -31,39 +32,39 @@ pub mod ring;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
-/// A descriptor that several hold; it is closed with the last of them.
+/// A file descriptor with several owners; the last one closes it.
 pub type Fd = Arc<OwnedFd>;
 
-/// A system call that the kernel refused.
+/// A system call that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{call}: {source}")]
 pub struct SysError {
-    /// The call, e.g. `BPF_LINK_CREATE`, and on what.
+    /// The call and its object, e.g. `BPF_LINK_CREATE`.
     pub call: String,
     /// The kernel's answer.
     pub source: io::Error,
 }
 
 impl SysError {
-    /// The errno, where there is one.
+    /// The errno, if the kernel gave one.
     pub fn errno(&self) -> Option<i32> {
         self.source.raw_os_error()
     }
 
-    /// Whether the thing was not there.
+    /// Tells whether the object does not exist (ENOENT).
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
-    /// Whether something was there already.
-    pub fn is_there(&self) -> bool {
+    /// Tells whether an object of that name exists already (EEXIST).
+    pub fn already_exists(&self) -> bool {
         self.source.kind() == io::ErrorKind::AlreadyExists
     }
 }
 
-/// Names the call that failed.
+/// Adds the name of the failed system call to an error.
 pub trait Call<T> {
-    /// Names the call, lazily.
+    /// Adds the name of the call; `call` runs only if there is an error.
     fn call<S: Into<String>>(self, call: impl FnOnce() -> S) -> Result<T, SysError>;
 }
 

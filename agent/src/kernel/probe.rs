@@ -1,13 +1,14 @@
-//! `Probe`: what this kernel has of what sockeye's programs need, found by asking it. Its version would say less:
-//! distributions carry features back, and leave some out.
+//! `Probe`: the BPF features that this kernel has, found by asking it. Its version would say less: distributions
+//! backport features, and leave some out.
 //!
-//! Made once, at start. Programs of two instructions are loaded and small maps made, and dropped at once; nothing is attached.
-//! What the kernel will not tell, for want of a capability or of memory, is not known, and keeps nothing from being tried.
+//! The agent probes once, at start. The probe loads programs of two instructions and creates small maps, drops them at
+//! once, and attaches nothing. A feature stays unknown if the kernel does not tell, for lack of a capability or of
+//! memory; the agent then tries to use it.
 
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya_obj::generated::bpf_insn;
@@ -19,68 +20,59 @@ use sockeye_ebpf::kinds::{
 use super::{
     bpf::{self, F_BEFORE, MapAttr, ProgAttr},
     info,
-    load::ProgramKind,
 };
+use crate::model::kernel::{MissingFeatures, ProgramKind};
 
-/// What was found.
+/// The features that were found and missed.
 #[derive(Clone, Debug, Default)]
 pub struct Probe {
-    /// What the kernel has, by name.
+    /// The features that the kernel has, by name.
     pub has: BTreeSet<String>,
-    /// What it lacks, by name.
+    /// The features that it lacks, by name.
     pub lacks: BTreeSet<String>,
-    /// What it lacks of what a revision may ask for.
-    pub lacking: Lacking,
-}
-
-/// What a revision may ask for and the kernel was found to lack.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lacking {
-    /// Attach types, each with its program type.
-    pub programs: BTreeSet<ProgramKind>,
-    /// Map types (`enum bpf_map_type`).
-    pub maps: BTreeSet<u32>,
-    /// An order among programs on one cgroup.
-    pub order: bool,
+    /// The features that it lacks and a revision may ask for.
+    pub missing_features: MissingFeatures,
 }
 
 /// A map type that not every kernel has, or that a kernel's configuration can leave out.
 #[derive(Clone, Copy, Debug)]
-pub struct MapRow {
+struct MapProbe {
     /// `enum bpf_map_type`
-    pub map_type: u32,
-    /// The first kernel that has it.
-    pub least_kernel: (u16, u16),
-    /// A small one.
-    small: Small,
+    map_type: u32,
+    /// The first kernel release that has it.
+    least_kernel: (u16, u16),
+    /// The map that the probe creates.
+    sample: Sample,
 }
 
+/// A small map of some type.
 #[derive(Clone, Copy, Debug)]
-enum Small {
-    /// Of these sizes of key and value, with so many entries.
+enum Sample {
+    /// A map with these sizes of key and value and so many entries.
     Map(u32, u32, u32),
-    /// Of one page.
+    /// A ring buffer of one page.
     Ring,
-    /// It would need BTF of its own. One with a value that is too large is refused for that (E2BIG) where the type is known.
+    /// A local storage with a value that is too large. A valid one needs BTF of its own; a kernel that knows the type
+    /// refuses this one for its size (E2BIG).
     Storage,
 }
 
-/// The map types.
+/// The map types to probe.
 #[rustfmt::skip]
-pub const MAPS: [MapRow; 9] = {
-    const fn row(map_type: u32, least_kernel: (u16, u16), small: Small) -> MapRow {
-        MapRow { map_type, least_kernel, small }
+const MAPS: [MapProbe; 9] = {
+    const fn row(map_type: u32, least_kernel: (u16, u16), sample: Sample) -> MapProbe {
+        MapProbe { map_type, least_kernel, sample }
     }
     [
-        row(15, (4, 14), Small::Map(4, 4, 1)), // Sockmap
-        row(18, (4, 18), Small::Map(4, 4, 1)), // Sockhash
-        row(19, (4, 19), Small::Map(8, 4, 0)), // CgroupStorage
-        row(21, (4, 20), Small::Map(8, 4, 0)), // PercpuCgroupStorage
-        row(24, (5, 2),  Small::Storage),      // SkStorage
-        row(27, (5, 8),  Small::Ring),         // RingBuf
-        row(30, (5, 16), Small::Map(0, 4, 1)), // BloomFilter
-        row(31, (6, 1),  Small::Ring),         // UserRingBuf
-        row(32, (6, 2),  Small::Storage),      // CgrpStorage
+        row(15, (4, 14), Sample::Map(4, 4, 1)), // Sockmap
+        row(18, (4, 18), Sample::Map(4, 4, 1)), // Sockhash
+        row(19, (4, 19), Sample::Map(8, 4, 0)), // CgroupStorage
+        row(21, (4, 20), Sample::Map(8, 4, 0)), // PercpuCgroupStorage
+        row(24, (5, 2),  Sample::Storage),      // SkStorage
+        row(27, (5, 8),  Sample::Ring),         // RingBuf
+        row(30, (5, 16), Sample::Map(0, 4, 1)), // BloomFilter
+        row(31, (6, 1),  Sample::Ring),         // UserRingBuf
+        row(32, (6, 2),  Sample::Storage),      // CgrpStorage
     ]
 };
 
@@ -91,12 +83,12 @@ const ARRAY: u32 = 2;
 /// `BPF_F_NO_PREALLOC`
 const F_NO_PREALLOC: u32 = 1;
 
-/// What the kernel answered.
+/// The kernel's answer to one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Has,
     Lacks,
-    /// It would not tell.
+    /// The kernel does not tell.
     Unknown,
 }
 
@@ -105,7 +97,7 @@ impl Answer {
         if has { Self::Has } else { Self::Lacks }
     }
 
-    /// EINVAL is what the kernel says of all that it does not know.
+    /// The answer by an errno: the kernel refuses by EINVAL whatever it does not know.
     const fn refused(errno: Option<i32>) -> Self {
         match errno {
             Some(libc::EINVAL) => Self::Lacks,
@@ -113,8 +105,8 @@ impl Answer {
         }
     }
 
-    /// Of a call that names no descriptor: a kernel that knows it misses the descriptor.
-    fn missed(error: &io::Error) -> Self {
+    /// The answer by the error of a call without a valid descriptor: a kernel that knows the call says EBADF.
+    fn by_bad_fd(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EBADF) => Self::Has,
             errno => Self::refused(errno),
@@ -123,13 +115,13 @@ impl Answer {
 }
 
 impl Probe {
-    /// Asks the kernel.
+    /// Asks the kernel for each feature.
     pub fn ask() -> Self {
         let mut probe = Self::default();
         probe.note("KernelBtf", Answer::is(fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)));
         let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
         probe.note("Jit", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
-        probe.note("LinkUpdate", Answer::missed(&bpf::link_update_nothing()));
+        probe.note("LinkUpdate", Answer::by_bad_fd(&bpf::link_update_nothing()));
         probe.note("VerifierLogEnd", verifier_log_end());
         probe.note("MapMemory", map_memory());
         for section in SECTIONS {
@@ -138,7 +130,7 @@ impl Probe {
         for row in &MAPS {
             let answer = map(row);
             if answer == Answer::Lacks {
-                probe.lacking.maps.insert(row.map_type);
+                probe.missing_features.maps.insert(row.map_type, row.least_kernel);
             }
             probe.note(&format!("Map{}", map_type::name(row.map_type)), answer);
         }
@@ -153,49 +145,56 @@ impl Probe {
         }
     }
 
-    /// Whether a section's programs load and, where they attach to a cgroup, whether the kernel knows links of their type.
+    /// Probes whether programs of a section load and, if they attach to a cgroup, whether the kernel has links of their
+    /// type.
     fn section(&mut self, section: &Section) {
         let kind = ProgramKind { prog_type: section.prog_type, attach_type: section.attach_type };
         let answer = match load(kind) {
+            Ok(program) => self.link(section, program.as_fd()),
             Err(refusal) => refusal,
-            Ok(program) => {
-                let link = |flags| Answer::missed(&bpf::link_create_nowhere(program.as_fd(), kind.attach_type, flags));
-                match section.name {
-                    "sockops" => {
-                        self.note("CgroupLink", link(0));
-                        let order = link(F_BEFORE);
-                        self.lacking.order = order == Answer::Lacks;
-                        self.note("CgroupLinkOrder", order);
-                    }
-                    "sk_msg" => {
-                        self.note("SockmapLink", link(0));
-                        self.note("SockmapQuery", Answer::missed(&bpf::prog_query_nowhere(kind.attach_type)));
-                    }
-                    _ => {}
-                }
-                if section.target == Target::Cgroup { link(0) } else { Answer::Has }
-            }
         };
         if answer == Answer::Lacks {
-            self.lacking.programs.insert(kind);
+            self.missing_features.programs.insert(kind);
         }
         self.note(&camel(section.attach_name), answer);
     }
+
+    /// Probes whether the kernel has links for a section's program, and notes the features of links that some sections
+    /// stand for.
+    fn link(&mut self, section: &Section, program: BorrowedFd<'_>) -> Answer {
+        let attach_type = section.attach_type;
+        let link = |flags| Answer::by_bad_fd(&bpf::link_create_nowhere(program, attach_type, flags));
+        match section.name {
+            "sockops" => {
+                self.note("CgroupLink", link(0));
+                let order = link(F_BEFORE);
+                self.missing_features.order = order == Answer::Lacks;
+                self.note("CgroupLinkOrder", order);
+            }
+            "sk_msg" => {
+                self.note("SockmapLink", link(0));
+                self.note("SockmapQuery", Answer::by_bad_fd(&bpf::prog_query_nowhere(attach_type)));
+            }
+            _ => {}
+        }
+        // A map without links holds its program itself.
+        if section.target == Target::Cgroup { link(0) } else { Answer::Has }
+    }
 }
 
-/// Loads a program that does nothing.
+/// Loads a program that only returns.
 fn load(kind: ProgramKind) -> Result<OwnedFd, Answer> {
     prog_load(kind, &[MOV, EXIT], &mut []).map_err(|error| Answer::refused(error.raw_os_error()))
 }
 
-/// `r0 = 1`: the one answer that every type's programs may give.
+/// `r0 = 1`: a return value that programs of every type may have.
 const MOV: (u8, u8, i32) = (0xb7, 0, 1);
-/// `r0 = r2`, which holds nothing at a program's start
+/// `r0 = r2`, which is uninitialized at a program's start
 const MOV_UNSET: (u8, u8, i32) = (0xbf, 2, 0);
 /// `exit`
 const EXIT: (u8, u8, i32) = (0x95, 0, 0);
 
-/// Loads instructions, each an operation, a source register and a constant.
+/// Loads a program from instructions: operation, source register and constant.
 fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8]) -> io::Result<OwnedFd> {
     let instruction = |&(code, source, imm): &(u8, u8, i32)| bpf_insn {
         code,
@@ -217,7 +216,7 @@ fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8]) -> io::R
     bpf::prog_load(&attr, log)
 }
 
-/// Whether a verifier's log that is too long for its buffer keeps its end, where the refusal is.
+/// Probes whether a verifier log that is too long for its buffer keeps its end, where the refusal is.
 pub(super) fn verifier_log_end() -> Answer {
     let mut log = [0; 128];
     let code = [MOV, MOV, MOV, MOV, MOV, MOV, MOV, MOV, MOV_UNSET, EXIT];
@@ -229,7 +228,8 @@ pub(super) fn verifier_log_end() -> Answer {
     }
 }
 
-/// Whether the kernel says what memory a map holds; before, it said whole pages, worked out from sizes.
+/// Probes whether the kernel reports the memory that a map uses. Older ones report whole pages, computed from its
+/// sizes.
 fn map_memory() -> Answer {
     let made = bpf::map_create(&attr(ARRAY, 4, 4, 1));
     let page = rustix::param::page_size() as u64;
@@ -239,22 +239,22 @@ fn map_memory() -> Answer {
     }
 }
 
-fn map(row: &MapRow) -> Answer {
-    let any = io::stdin();
+/// Probes whether the kernel creates maps of a type.
+fn map(row: &MapProbe) -> Answer {
+    let no_btf = io::stdin();
     let page = u32::try_from(rustix::param::page_size()).unwrap_or_default();
-    let attr = match row.small {
-        Small::Map(key, value, entries) => attr(row.map_type, key, value, entries),
-        Small::Ring => attr(row.map_type, 0, 0, page),
-        Small::Storage => MapAttr {
+    let attr = match row.sample {
+        Sample::Map(key, value, entries) => attr(row.map_type, key, value, entries),
+        Sample::Ring => attr(row.map_type, 0, 0, page),
+        Sample::Storage => MapAttr {
             flags: F_NO_PREALLOC,
-            // Types there must be; in which BTF is asked later.
-            btf: Some((any.as_fd(), 1, 1)),
+            // The kernel asks for type IDs before it looks for their BTF.
+            btf: Some((no_btf.as_fd(), 1, 1)),
             ..attr(row.map_type, 4, u32::MAX, 0)
         },
     };
     match bpf::map_create(&attr).map_err(|error| error.errno()) {
-        Ok(_) => Answer::Has,
-        Err(Some(libc::E2BIG)) => Answer::Has,
+        Ok(_) | Err(Some(libc::E2BIG)) => Answer::Has,
         Err(errno) => Answer::refused(errno),
     }
 }
@@ -273,7 +273,7 @@ const fn attr<'a>(map_type: u32, key_size: u32, value_size: u32, max_entries: u3
     }
 }
 
-/// A name of bpftool's as the API writes names: `cgroup_inet4_bind` is `CgroupInet4Bind`.
+/// Converts a name of bpftool's into the API's style: `cgroup_inet4_bind` becomes `CgroupInet4Bind`.
 fn camel(name: &str) -> String {
     let word = |word: &str| word.get(..1).unwrap_or_default().to_uppercase() + word.get(1..).unwrap_or_default();
     name.split('_').map(word).collect()

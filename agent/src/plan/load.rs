@@ -1,123 +1,123 @@
-//! What is loaded, and what stays pinned of it: maps that are carried over, another's, or made anew.
+//! The load of the object: whether it is needed, and which of its maps are carried over, shared or created. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{Reason, program::MapRef};
 
-use super::Step;
-use crate::{
-    around::Around,
-    held::{Held, HeldMap},
-    shape::Shape,
-    wanted::{Refusal, Wanted, WantedMap},
+use super::{context::PlanContext, step::Step};
+use crate::model::{
+    desired::{Desired, DesiredMap},
+    map_shape::MapShape,
+    observed::{Observed, ObservedMap},
+    refusal::Refusal,
 };
 
-/// Whether the wanted functions and maps are not there, or not from the wanted load.
-pub(super) fn needs_load(wanted: &Wanted, held: &Held, around: &Around) -> bool {
-    let loaded =
-        |function: &String| held.functions.get(function).is_some_and(|f| f.load_key.as_ref() == Some(&wanted.load_key));
-    let pinned = |map: &WantedMap| match held.maps.get(&map.pin_name) {
-        Some(pinned) => is_the(map, pinned, around) && (!map.pin || is_used(map, pinned, held)),
-        None => !map.pin,
-    };
-    !wanted.functions.keys().all(loaded) || !wanted.maps.values().all(pinned)
+/// Returns the steps that load the object and pin its maps and programs; none if everything desired is loaded and
+/// pinned.
+pub(super) fn load(desired: &Desired, observed: &Observed, context: &PlanContext) -> Result<Vec<Step>, Refusal> {
+    if is_loaded(desired, observed, context) {
+        return Ok(Vec::new());
+    }
+    let (mut reuse, mut shared, mut pin_maps) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
+    for (name, map) in &desired.maps {
+        match source(name, map, observed, context)? {
+            MapSource::Pinned => drop(reuse.insert(map.pin_name.clone())),
+            MapSource::Shared(from) => {
+                shared.insert(name.clone(), from.clone());
+                pin_maps.push(Step::ShareMap { name: name.clone(), from: from.clone() });
+            }
+            MapSource::New => pin_maps.extend(map.pin.then(|| Step::PinMap(name.clone()))),
+        }
+    }
+    let mut steps = vec![Step::Load { reuse, shared }];
+    // An agent killed between these steps leaves programs that use other maps than the pinned ones.
+    let known = observed.functions.iter().filter(|(_, program)| program.load_key.is_some() && !pin_maps.is_empty());
+    steps.extend(known.map(|(function, _)| Step::ForgetLoad(function.clone())));
+    steps.extend(pin_maps);
+    steps.extend(desired.functions.keys().cloned().map(Step::PinProgram));
+    Ok(steps)
 }
 
-/// Whether what is pinned is what is wanted: this BpfProgram's own, or the very map of another. Where that other one is not
-/// there any more, its map is the one that it left.
-fn is_the(map: &WantedMap, pinned: &HeldMap, around: &Around) -> bool {
-    let other = map.from.as_ref().and_then(|from| around.maps.get(from));
+/// Returns true if all desired programs come from the desired load, and all desired pins are the right maps.
+fn is_loaded(desired: &Desired, observed: &Observed, context: &PlanContext) -> bool {
+    let has_load_key = |function: &String| {
+        let program = observed.functions.get(function);
+        program.is_some_and(|program| program.load_key.as_ref() == Some(&desired.load_key))
+    };
+    let is_pinned = |map: &DesiredMap| match observed.maps.get(&map.pin_name) {
+        Some(pinned) => is_right_map(map, pinned, context) && (!map.pin || is_used(map, pinned, observed)),
+        None => !map.pin,
+    };
+    desired.functions.keys().all(has_load_key) && desired.maps.values().all(is_pinned)
+}
+
+/// Returns true if the pinned map has the desired origin: this BpfProgram's own map, or the current map of another. If
+/// the other one no longer has the map, the pinned one is what it left.
+fn is_right_map(map: &DesiredMap, pinned: &ObservedMap, context: &PlanContext) -> bool {
+    let other = map.from.as_ref().and_then(|from| context.maps.get(from));
     pinned.from == map.from && other.is_none_or(|other| other.id == pinned.info.id)
 }
 
-/// Whether the functions use what is pinned: someone may have put another map there, and a program that was gone back to has its
-/// own.
-fn is_used(map: &WantedMap, pinned: &HeldMap, held: &Held) -> bool {
-    let mut functions = map.used_by.iter().filter_map(|function| held.functions.get(function));
+/// Returns true if the programs use the pinned map. They do not if someone pinned another one, or after a revert, since
+/// the restored programs use their own maps.
+fn is_used(map: &DesiredMap, pinned: &ObservedMap, observed: &Observed) -> bool {
+    let mut functions = map.used_by.iter().filter_map(|function| observed.functions.get(function));
     functions.all(|function| function.info.map_ids.contains(&pinned.info.id))
 }
 
-pub(super) fn load(wanted: &Wanted, held: &Held, around: &Around) -> Result<Vec<Step>, Refusal> {
-    let (mut reuse, mut shared) = (BTreeSet::new(), BTreeMap::new());
-    let mut pins = Vec::new();
-    for (name, map) in &wanted.maps {
-        let pinned = held.maps.get(&map.pin_name).filter(|pinned| is_the(map, pinned, around));
-        if let Some(from) = &map.from {
-            if pinned.is_some_and(|pinned| pinned.shape() == map.shape) {
-                reuse.insert(map.pin_name.clone());
-            } else {
-                share(name, map, from, around)?;
-                shared.insert(name.clone(), from.clone());
-                pins.push(Step::ShareMap { name: name.clone(), from: from.clone() });
-            }
-            continue;
-        }
-        match pinned.filter(|_| !map.of_load && map.pin) {
-            Some(pinned) if pinned.shape() == map.shape => drop(reuse.insert(map.pin_name.clone())),
-            Some(_) if map.recreate => pins.push(Step::PinMap(name.clone())),
-            Some(pinned) => {
-                return Err(Refusal {
-                    reason: Reason::MapShapeChanged,
-                    message: format!(
-                        "map {name}: the pinned map is {}, the object wants {}; its content can't be carried over: \
-                         rename the map, or set its onShapeChange to Recreate, which loses the content",
-                        pinned.shape(),
-                        map.shape
-                    ),
-                });
-            }
-            None if map.pin => pins.push(Step::PinMap(name.clone())),
-            None => {}
-        }
-    }
-    // An agent that is killed among these leaves programs that use other maps than those pinned.
-    let known = held.functions.iter().filter(|(_, f)| f.load_key.is_some() && !pins.is_empty());
-    let forget: Vec<Step> = known.map(|(function, _)| Step::ForgetLoad(function.clone())).collect();
-    let programs = wanted.functions.keys().cloned().map(Step::PinProgram);
-    Ok([Step::Load { reuse, shared }].into_iter().chain(forget).chain(pins).chain(programs).collect())
+/// The source of a map for a load.
+enum MapSource<'a> {
+    /// The pinned map, with its content.
+    Pinned,
+    /// The map of another BpfProgram.
+    Shared(&'a MapRef),
+    /// A new map.
+    New,
 }
 
-/// Whether another's map can be taken.
-fn share(name: &str, map: &WantedMap, from: &MapRef, around: &Around) -> Result<(), Refusal> {
-    let Some(other) = around.maps.get(from) else {
-        let why = around.absent.get(from).map_or("it is not there", String::as_str);
+/// Decides where a map comes from.
+fn source<'a>(
+    name: &str,
+    map: &'a DesiredMap,
+    observed: &Observed,
+    context: &PlanContext,
+) -> Result<MapSource<'a>, Refusal> {
+    let pinned = observed.maps.get(&map.pin_name).filter(|pinned| is_right_map(map, pinned, context));
+    let has_shape = pinned.is_some_and(|pinned| pinned.shape() == map.shape);
+    match (&map.from, pinned) {
+        (Some(_), _) if has_shape => Ok(MapSource::Pinned),
+        (Some(from), _) => check_shared(name, map, from, context).map(|()| MapSource::Shared(from)),
+        (None, _) if map.of_load || !map.pin => Ok(MapSource::New),
+        (None, Some(_)) if has_shape => Ok(MapSource::Pinned),
+        (None, Some(pinned)) if !map.recreate => Err(shape_changed(name, map, pinned)),
+        (None, _) => Ok(MapSource::New),
+    }
+}
+
+/// Refuses to share a map that does not exist or has another shape.
+fn check_shared(name: &str, map: &DesiredMap, from: &MapRef, context: &PlanContext) -> Result<(), Refusal> {
+    let Some(other) = context.maps.get(from) else {
+        let why = context.absent.get(from).map_or("it is not there", String::as_str);
         return Err(Refusal { reason: Reason::SharedMapMissing, message: format!("map {name}: {from}: {why}") });
     };
-    let other = Shape::of(other);
-    if other != map.shape {
-        let message = format!(
-            "map {name}: {from} is {other}, wanted is {}: both objects must define it alike; where only max_entries differs, \
-             give the other's as maxEntries beside from",
-            map.shape
-        );
-        return Err(Refusal { reason: Reason::MapShapeChanged, message });
+    let other = MapShape::of(other);
+    if other == map.shape {
+        return Ok(());
     }
-    Ok(())
+    let message = format!(
+        "map {name}: {from} is {other}, the object wants {}: both objects must define the map alike; if only \
+         max_entries differs, set maxEntries beside from to the other's",
+        map.shape
+    );
+    Err(Refusal { reason: Reason::MapShapeChanged, message })
 }
 
-/// Maps and programs that the agent alone still holds. Before a load, which takes maps from their pins.
-pub(super) fn repin(wanted: &Wanted, held: &Held) -> Vec<Step> {
-    let maps = held.maps.iter().filter(|(pin, map)| !map.pinned && keeps(wanted, held, pin));
-    let programs = held.functions.iter().filter(|(name, f)| !f.pinned && wanted.functions.contains_key(*name));
-    // What a map holds is told by this pin, or by the function's, which a load replaces.
-    let links = held.links.iter().filter(|(_, link)| !link.is_link() && link.in_effect && !link.pinned);
-    let maps = maps.map(|(pin, _)| Step::RepinMap(pin.clone()));
-    let programs = programs.map(|(name, _)| Step::RepinProgram(name.clone()));
-    maps.chain(programs).chain(links.map(|(key, _)| Step::RepinLink(key.clone()))).collect()
-}
-
-/// Whether a map's pin is to stay.
-pub(super) fn keeps(wanted: &Wanted, held: &Held, pin: &str) -> bool {
-    wanted.map_by_pin(pin).is_some_and(|(_, map)| map.pin) || held.retained.contains(pin)
-}
-
-pub(super) fn retention(wanted: &Wanted, held: &Held) -> impl Iterator<Item = Step> {
-    let wants = |pin: &String| wanted.map_by_pin(pin).is_none_or(|(_, map)| map.retain && map.pin);
-    let retain = wanted.maps.values().filter(|map| map.retain && map.pin && !held.retained.contains(&map.pin_name));
-    let release = held.retained.iter().filter(|pin| !wants(pin)).cloned();
-    retain
-        .map(|map| Step::Retain(map.pin_name.clone()))
-        .chain(release.map(Step::Release))
-        .collect::<Vec<_>>()
-        .into_iter()
+fn shape_changed(name: &str, map: &DesiredMap, pinned: &ObservedMap) -> Refusal {
+    let message = format!(
+        "map {name}: the pinned map is {}, the object wants {}; its content can't be carried over: rename the map, or \
+         set its onShapeChange to Recreate, which loses the content",
+        pinned.shape(),
+        map.shape
+    );
+    Refusal { reason: Reason::MapShapeChanged, message }
 }

@@ -4,13 +4,13 @@ use std::fs;
 
 use serde_json::json;
 use sockeye_agent::{
-    failure::Failure,
     kernel::{
-        facts::Machine,
+        facts,
         load::{KernelBtf, MapSource, Request, load},
     },
-    policy::Policy,
-    wanted::{Here, Wanted},
+    model::{desired::Desired, node_context::NodeContext},
+    node::failure::Failure,
+    plan::quota::MapQuota,
 };
 use sockeye_crds::{BpfRevision, Reason, Refusal, names::lines, revision::ProgramRef};
 use sockeye_ebpf::{
@@ -45,13 +45,13 @@ fn mutants_are_loaded_or_refused_for_a_reason() {
 #[test]
 #[ignore = "run by mutants_are_loaded_or_refused_for_a_reason, in a process of its own"]
 fn mutants() {
-    let machine = Machine::read().unwrap();
-    let here = Here {
+    let machine = facts::machine().unwrap();
+    let here = NodeContext {
         machine,
         features: Vec::new(),
         pods_root: "/".into(),
         pods: Default::default(),
-        lacking: Default::default(),
+        missing_features: Default::default(),
         has_api: false,
     };
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
@@ -75,12 +75,12 @@ fn mutants() {
 }
 
 /// What an agent does with a BpfProgram up to its first pin, and at which step it ended.
-fn attempt(mutant: &Mutant, here: &Here, kernel_btf: &KernelBtf) -> Result<(), (usize, Failure)> {
+fn attempt(mutant: &Mutant, here: &NodeContext, kernel_btf: &KernelBtf) -> Result<(), (usize, Failure)> {
     let Mutant { seed, bytes } = mutant;
     let accepted = check(&spec(seed.programs), bytes).map_err(|refusal| (1, refusal_of(refusal)))?;
     let revision = BpfRevision::named(accepted.into_revision_spec(ProgramRef::default(), 1, 1));
-    let wanted = Wanted::new(&revision, here).map_err(|refusal| (3, refusal.into()))?;
-    let policy = Policy { map_bytes_per_program: Some(16 << 20), map_bytes_per_node: None };
+    let wanted = Desired::new(&revision, here).map_err(|refusal| (3, refusal.into()))?;
+    let policy = MapQuota { map_bytes_per_program: Some(16 << 20), map_bytes_per_node: None };
     policy.admit(&wanted, || 0, &here.machine).map_err(|refusal| (3, refusal.into()))?;
     let mut request = Request::default();
     request.programs.extend(wanted.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
@@ -106,12 +106,12 @@ fn a_log_holds_nothing_that_steers_a_terminal() {
     let mut bytes = fixtures::REFUSED.to_vec();
     let at = bytes.windows(source.len()).position(|window| window == source).unwrap();
     bytes[at..at + 4].copy_from_slice(b"\x1b[2J");
-    let here = Here {
-        machine: Machine::read().unwrap(),
+    let here = NodeContext {
+        machine: facts::machine().unwrap(),
         features: Vec::new(),
         pods_root: "/".into(),
         pods: Default::default(),
-        lacking: Default::default(),
+        missing_features: Default::default(),
         has_api: false,
     };
     let seed = Seed { name: "refused", bytes: fixtures::REFUSED, programs: &["my_prog"] };
@@ -132,7 +132,7 @@ fn an_agent_says_of_each_mutant_what_became_of_it() {
     let before = node.details("neighbour");
     let idle = node.peak_kib();
 
-    // Beside each other, and each round in the place of the one before it; a cgroup takes 64 programs of a type.
+    // AttachmentMonitor each other, and each round in the place of the one before it; a cgroup takes 64 programs of a type.
     let rounds: u64 = if std::env::var_os("SOCKEYE_CHAOS").is_some() { 100 } else { 5 };
     let names: Vec<String> = (0..50).map(|place| format!("mutant-{place}")).collect();
     for round in 0..rounds {

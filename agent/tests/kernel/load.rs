@@ -4,13 +4,11 @@ use std::os::fd::AsFd as _;
 
 use sockeye_agent::{
     kernel::{
-        bpf,
-        facts::Machine,
-        info,
-        load::{KernelBtf, LoadError, MapSource, ProgramKind, Request, load},
+        bpf, facts, info,
+        load::{KernelBtf, LoadError, MapSource, Request, load},
         probe::Probe,
     },
-    shape::Shape,
+    model::{kernel::ProgramKind, map_shape::MapShape},
 };
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
@@ -72,7 +70,7 @@ fn what_an_object_lacks_is_named() {
 /// whole pages instead, from the sizes of entries alone.
 #[test]
 fn the_bytes_of_a_map_are_what_the_kernel_charges() {
-    let machine = Machine::read().unwrap();
+    let machine = facts::machine().unwrap();
     let told = Probe::ask().has.contains("MapMemory");
     for (name, map_type, key_size, value_size, max_entries) in [
         ("hash", 1, 4, 8, 10_000),
@@ -83,7 +81,7 @@ fn the_bytes_of_a_map_are_what_the_kernel_charges() {
         ("lru-hash", 9, 16, 32, 10_000),
         ("ringbuf", 27, 0, 0, 1 << 20),
     ] {
-        let shape = Shape { map_type, key_size, value_size, max_entries, flags: 0 };
+        let shape = MapShape { map_type, key_size, value_size, max_entries, flags: 0 };
         let attr = bpf::MapAttr {
             name,
             map_type,

@@ -128,7 +128,7 @@ impl Node {
     fn standalone(&self, privileges: &[&str]) -> Command {
         let mut command = self.command(privileges, "standalone");
         // Each attempt is said, so that tests can count them.
-        command.env("RUST_LOG", "info,sockeye_agent::agent=debug");
+        command.env("RUST_LOG", "info,sockeye_agent::control=debug");
         command.arg("--manifests").arg(&self.folder).args(["--node-name", "test"]);
         command
     }

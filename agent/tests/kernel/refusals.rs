@@ -3,7 +3,10 @@
 use std::{fs::File, os::fd::AsFd as _};
 
 use serde_json::{Value, json};
-use sockeye_agent::kernel::{bpf, load};
+use sockeye_agent::{
+    kernel::{bpf, load},
+    model::kernel::ProgramKind,
+};
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::node::Node;
@@ -74,7 +77,7 @@ fn the_65th_program_on_a_cgroup() {
     let here = Neighbourhood::new("full", &[]);
     here.node.make_cgroup("full");
     let cgroup = File::open(here.node.cgroup().join("full")).unwrap();
-    let kind = load::ProgramKind { prog_type: 13, attach_type: 3 };
+    let kind = ProgramKind { prog_type: 13, attach_type: 3 };
     let mut request = load::Request::default();
     request.programs.insert("my_prog", kind);
     request.maps.insert("my_map", load::MapSource::Create { value_size: 8, max_entries: 10 });

@@ -17,7 +17,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use sockeye_agent::{fetch::folder::Folder, kernel::facts};
+use sockeye_agent::{kernel::facts, standalone::folder::Folder};
 use sockeye_crds::names::{LABEL_LIVE, OBJECT_KEY, digest, object_config_map};
 
 use crate::node::Node;
@@ -173,5 +173,5 @@ pub fn revisions(node: &Node) -> BTreeMap<String, Value> {
         ]);
         (program, revision)
     };
-    folder.wants().run.into_iter().map(revision).collect()
+    folder.assignment().revisions.into_iter().map(revision).collect()
 }

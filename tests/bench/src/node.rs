@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use sockeye_agent::agent::Wants;
+use sockeye_agent::model::assignment::Assignment;
 use sockeye_crds::BpfRevision;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
 use tracing_subscriber::EnvFilter;
@@ -20,7 +20,7 @@ use crate::{
     own::{Own, settle},
     place::Place,
     process::Process,
-    programs::{Cgroups, Fetched, Nothing, attached, manifest, program, revision, wants},
+    programs::{Cgroups, assignment, attached, manifest, program, revision, with_object},
     table::{Bound, Figure, median, milliseconds},
 };
 
@@ -106,7 +106,7 @@ impl Bench {
     fn many(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
         let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "many-libbpf")?;
         let all: Vec<_> = (0..MANY).map(|i| revision(i, TCP_EVENTS)).collect::<Result<_>>()?;
-        let wanted = wants(all);
+        let desired = assignment(all);
         let places: Vec<_> = (0..MANY).map(|i| (program(i), vec![cgroups.directory(i)])).collect();
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
@@ -116,13 +116,13 @@ impl Bench {
 
             let directory = self.directory("many")?;
             let mut first = Own::start(&directory, &self.place.cgroup)?;
-            let from_nothing = first.pass(&wanted, &Fetched(TCP_EVENTS), true);
+            let from_nothing = first.reconcile(&with_object(&desired, TCP_EVENTS));
             let ids = first.in_effect(MANY)?;
             drop(first);
             let mut second = Own::start(&directory, &self.place.cgroup)?;
-            let found_again = second.pass(&wanted, &Nothing, true);
+            let found_again = second.reconcile(&desired);
             ensure!(second.in_effect(MANY)? == ids, "the programs found are not those that were loaded");
-            second.pass(&wants([]), &Nothing, true);
+            second.reconcile(&assignment([]));
             second.in_effect(0)?;
             settle();
             let turn = [loop_of_libbpf, from_nothing, found_again];
@@ -238,8 +238,7 @@ impl Bench {
 /// The agent's side where programs are added one by one.
 struct Side {
     own: Own,
-    wants: Wants,
-    object: &'static [u8],
+    desired: Assignment,
     /// What the operator would dispatch: checked before anything is timed.
     revisions: IntoIter<Arc<BpfRevision>>,
 }
@@ -248,15 +247,16 @@ impl Side {
     fn start(bench: &Bench, name: &str, object: &'static [u8], count: usize) -> Result<Self> {
         let own = Own::start(&bench.directory(name)?, &bench.place.cgroup)?;
         let revisions: Vec<_> = (0..count).map(|i| revision(i, object)).collect::<Result<_>>()?;
-        Ok(Self { own, wants: wants([]), object, revisions: revisions.into_iter() })
+        let desired = with_object(&assignment([]), object);
+        Ok(Self { own, desired, revisions: revisions.into_iter() })
     }
 
     /// So many more, in a pass each; how long each took.
     fn add(&mut self, count: usize) -> Vec<Duration> {
-        let Self { own, wants, object, revisions } = self;
+        let Self { own, desired, revisions } = self;
         let add = |revision: Arc<BpfRevision>| {
-            wants.run.insert(revision.spec.program.name.clone(), revision);
-            own.pass(wants, &Fetched(object), false)
+            desired.revisions.insert(revision.spec.program.name.clone(), revision);
+            own.reconcile(desired)
         };
         revisions.take(count).map(add).collect()
     }
@@ -264,8 +264,8 @@ impl Side {
     /// Fails unless all are in effect, and removes them.
     fn finish(mut self, count: usize) -> Result<()> {
         self.own.in_effect(count)?;
-        self.wants.run.clear();
-        self.own.pass(&self.wants, &Nothing, true);
+        self.desired.revisions.clear();
+        self.own.reconcile(&self.desired);
         self.own.in_effect(0).map(drop)
     }
 }

@@ -1,69 +1,77 @@
-//! The agent's own path, in this process: the very calls that the running agent makes for a change, on the same runtime.
+//! The agent's own path, in this process: the controller that the running agent has, and the steps that it takes for a change.
 
 use std::{
     path::Path,
+    sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
 use sockeye_agent::{
-    agent::{Agent, Bytes, Places, Wants},
-    host::Kernel,
-    policy::Policy,
+    control::{Controller, controller::Settings, event::Event},
+    model::assignment::Assignment,
+    node::{
+        KernelNode,
+        open::{NodePaths, Opened},
+    },
+    plan::quota::MapQuota,
 };
-use tokio::runtime::Runtime;
 
-use crate::programs::{Nothing, wants};
+use crate::programs::assignment;
 
 /// An agent in this process.
-pub struct Own {
-    runtime: Runtime,
-    agent: Agent<Kernel>,
-}
+pub struct Own(Controller<KernelNode>);
 
 impl Own {
-    /// Starts one; it finds what another has left.
+    /// Starts an agent; it finds what another has left.
     pub fn start(bpffs: &Path, cgroup: &Path) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let bpffs = bpffs.to_owned();
-        let kubelet_root = "/".to_owned();
-        // As the chart has it.
-        let policy = Policy { map_bytes_per_program: Some(512 << 20), map_bytes_per_node: Some(2 << 30) };
-        let places = Places {
-            host_bpffs: bpffs.clone(),
-            bpffs,
+        let paths = NodePaths {
+            bpffs: bpffs.to_owned(),
+            host_bpffs: bpffs.to_owned(),
             cgroup_root: Some(cgroup.to_owned()),
-            kubelet_root,
+            kubelet_root: "/".to_owned(),
             has_api: false,
         };
-        Ok(Self { runtime, agent: Agent::start(places, policy)? })
+        let Opened { node, layout, facts } = paths.open()?;
+        // As the chart has it.
+        let quota = MapQuota { map_bytes_per_program: Some(512 << 20), map_bytes_per_node: Some(2 << 30) };
+        Ok(Self(Controller::new(node, Settings { layout, quota, facts }, Instant::now())))
     }
 
     /// Removes whatever an agent left on a bpffs.
     pub fn clear(bpffs: &Path, cgroup: &Path) -> Result<()> {
         let mut agent = Self::start(bpffs, cgroup)?;
-        agent.pass(&wants([]), &Nothing, true);
+        agent.reconcile(&assignment([]));
         agent.in_effect(0).map(drop)
     }
 
-    /// One pass; how long it took.
-    pub fn pass(&mut self, wants: &Wants, bytes: &impl Bytes, sweep: bool) -> Duration {
+    /// Reconciles the node with an assignment; returns how long it took until all of it was tried. The status is made after
+    /// that, and not counted.
+    pub fn reconcile(&mut self, assignment: &Assignment) -> Duration {
+        let event = Event::AssignmentChanged(Arc::new(assignment.clone()));
         let start = Instant::now();
-        self.runtime.block_on(self.agent.pass(wants, bytes, sweep));
-        start.elapsed()
+        let mut result = self.0.step(start, [event]);
+        while self.0.is_working() {
+            result = self.0.step(Instant::now(), []);
+        }
+        let took = start.elapsed();
+        while result.wake <= Instant::now() {
+            result = self.0.step(Instant::now(), []);
+        }
+        took
     }
 
-    /// Fails unless so many BpfPrograms are in effect, and no other is here; gives the kernel's IDs of their programs.
+    /// Fails unless this many BpfPrograms are in effect, and no other is here; returns the kernel's IDs of their programs.
     pub fn in_effect(&self, count: usize) -> Result<Vec<i64>> {
-        let report = self.agent.report();
-        let (here, failed) = (report.programs.len(), report.counts.failed);
-        ensure!(here == count && failed == 0, "{here} BpfPrograms are here, {failed} failed; {count} are wanted");
-        Ok(report.programs.into_iter().flat_map(|program| program.program_ids).collect())
+        let status = self.0.status();
+        let (here, failed) = (status.programs.len(), status.counts.failed);
+        ensure!(here == count && failed == 0, "{here} BpfPrograms are here, {failed} failed; {count} are desired");
+        Ok(status.programs.into_iter().flat_map(|program| program.program_ids).collect())
     }
 }
 
-/// The kernel frees what is undone in its own time.
+/// Waits while the kernel frees, in its own time, what was undone.
 pub fn settle() {
     sleep(Duration::from_millis(500));
 }

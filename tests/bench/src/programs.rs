@@ -10,11 +10,8 @@ use std::{
 use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use sockeye_agent::{
-    agent::{Bytes, Missing, Wants},
-    kernel::bpf,
-};
-use sockeye_crds::{BpfProgramSpec, BpfRevision, revision::ProgramRef};
+use sockeye_agent::{kernel::bpf, model::assignment::Assignment};
+use sockeye_crds::{BpfProgramSpec, BpfRevision, names::digest, revision::ProgramRef};
 use sockeye_ebpf::check::check;
 
 /// `BPF_CGROUP_SOCK_OPS`
@@ -91,31 +88,18 @@ pub fn revision(i: usize, object: &[u8]) -> Result<Arc<BpfRevision>> {
     Ok(Arc::new(BpfRevision::named(spec)))
 }
 
-/// What a node is told to run, where nothing else is to be there.
-pub fn wants(revisions: impl IntoIterator<Item = Arc<BpfRevision>>) -> Wants {
-    let run = revisions.into_iter().map(|revision| (revision.spec.program.name.clone(), revision));
-    Wants { run: run.collect(), complete: true, ..Wants::default() }
+/// The assignment of these revisions, where nothing else is to be there and no object is at hand.
+pub fn assignment(revisions: impl IntoIterator<Item = Arc<BpfRevision>>) -> Assignment {
+    let revisions = revisions.into_iter().map(|revision| (revision.spec.program.name.clone(), revision));
+    Assignment { revisions: revisions.collect(), complete: true, ..Assignment::default() }
+}
+
+/// The same with an object at hand.
+pub fn with_object(assignment: &Assignment, object: &[u8]) -> Assignment {
+    Assignment { objects: [(digest(object), object.into())].into(), ..assignment.clone() }
 }
 
 /// The IDs of the programs of this kind that are attached to a cgroup, by its own query.
 pub fn attached(cgroup: &File) -> Result<Vec<u32>> {
     Ok(bpf::prog_query(cgroup.as_fd(), SOCK_OPS)?.programs)
-}
-
-/// Bytes that are already fetched.
-pub struct Fetched(pub &'static [u8]);
-
-impl Bytes for Fetched {
-    async fn get(&self, _digest: &str) -> Result<Vec<u8>, Missing> {
-        Ok(self.0.to_vec())
-    }
-}
-
-/// No bytes: whoever has these can't load anything.
-pub struct Nothing;
-
-impl Bytes for Nothing {
-    async fn get(&self, digest: &str) -> Result<Vec<u8>, Missing> {
-        Err(Missing::Refused(format!("a load of {digest}, where nothing should be loaded")))
-    }
 }

@@ -1,4 +1,4 @@
-//! What runs where: links, attachments without one, and the kernel's answer to who is attached.
+//! Attachments: links, programs that a map holds without a link, and the kernel's query of what is attached.
 
 use std::{
     io,
@@ -7,24 +7,24 @@ use std::{
 
 use aya_obj::generated::bpf_cmd;
 
-use super::{bpf, bpf_fd, raw, zeroed};
+use super::call::{bpf, bpf_fd, raw, zeroed};
 use crate::kernel::{Call as _, SysError, fault};
 
-/// `BPF_F_REPLACE`: a link update names the program that it expects to replace.
+/// `BPF_F_REPLACE`: the link update names the program that it expects to replace.
 const F_REPLACE: u32 = 1 << 2;
-/// `BPF_F_ALLOW_MULTI`: an attachment that others may stand beside.
+/// `BPF_F_ALLOW_MULTI`: the attachment lets others be attached to the same cgroup.
 const F_ALLOW_MULTI: u32 = 1 << 1;
-/// `BPF_F_BEFORE`: a place in the order in which programs run.
+/// `BPF_F_BEFORE`: the program runs right before a given one.
 pub const F_BEFORE: u32 = 1 << 3;
-/// `BPF_F_LINK`: which is told by a link.
+/// `BPF_F_LINK`: the given one is named by its link.
 const F_LINK: u32 = 1 << 13;
-/// No descriptor: -1, in the kernel's attribute.
+/// No descriptor: -1 in the kernel's attribute.
 const NO_FD: u32 = u32::MAX;
-/// At most so many programs per cgroup and attach type (`BPF_CGROUP_MAX_PROGS`).
+/// The most programs per cgroup and attach type (`BPF_CGROUP_MAX_PROGS`).
 pub const MAX_PROGRAMS_PER_CGROUP: usize = 64;
 
-/// `BPF_LINK_CREATE` on a cgroup or a map. A cgroup link is always "multi": it stands beside other links, after all of them or
-/// right before a given one.
+/// `BPF_LINK_CREATE` on a cgroup or a map. A cgroup link always allows others on the cgroup. It runs after all of them,
+/// or right before a given one.
 pub fn link_create(
     program: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
@@ -36,7 +36,7 @@ pub fn link_create(
     let create = unsafe { &mut attr.link_create };
     if let Some(link) = before {
         create.flags = F_BEFORE | F_LINK;
-        // A cgroup's relative link stands where that of tcx does.
+        // For a cgroup the relative link has the same place in the attribute as for tcx.
         create.__bindgen_anon_3.tcx.__bindgen_anon_1.relative_fd = raw(link);
     }
     create.__bindgen_anon_1.prog_fd = raw(program);
@@ -45,7 +45,8 @@ pub fn link_create(
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr).call(|| "BPF_LINK_CREATE")
 }
 
-/// The answer to `BPF_LINK_CREATE` that names no cgroup or map: it tells what the kernel knows, and attaches nothing.
+/// `BPF_LINK_CREATE` without a cgroup or map. It attaches nothing; the error tells whether the kernel knows the attach
+/// type.
 pub fn link_create_nowhere(program: BorrowedFd<'_>, attach_type: u32, flags: u32) -> io::Error {
     let mut attr = zeroed();
     // SAFETY: as above.
@@ -57,7 +58,7 @@ pub fn link_create_nowhere(program: BorrowedFd<'_>, attach_type: u32, flags: u32
     refusal(bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr))
 }
 
-/// The answer to `BPF_LINK_UPDATE` that names no link.
+/// `BPF_LINK_UPDATE` without a link. The error tells whether the kernel knows the command.
 pub fn link_update_nothing() -> io::Error {
     let mut attr = zeroed();
     // SAFETY: as above.
@@ -67,12 +68,12 @@ pub fn link_update_nothing() -> io::Error {
     refusal(bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr))
 }
 
-/// Why a call was refused that can only be refused.
+/// The error of a call that can only fail.
 fn refusal(answer: io::Result<i64>) -> io::Error {
     answer.err().unwrap_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// `BPF_LINK_UPDATE`: the link runs `new` from now on, with no moment in between; refused (EPERM) unless it ran `expected`.
+/// `BPF_LINK_UPDATE`: the link atomically switches to `new`. The kernel refuses (EPERM) unless the link ran `expected`.
 pub fn link_update(
     link: BorrowedFd<'_>,
     new: BorrowedFd<'_>,
@@ -90,34 +91,33 @@ pub fn link_update(
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop).call(|| "BPF_LINK_UPDATE")
 }
 
-/// `BPF_LINK_DETACH`: the link runs nothing any more, whoever else holds it.
+/// `BPF_LINK_DETACH`: the link runs nothing any more, even if others hold it too.
 pub fn link_detach(link: BorrowedFd<'_>) -> Result<(), SysError> {
     let mut attr = zeroed();
     attr.link_detach.link_fd = raw(link);
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop).call(|| "BPF_LINK_DETACH")
 }
 
-/// `BPF_LINK_CREATE` on a map; nothing where the kernel has no links for maps.
+/// `BPF_LINK_CREATE` on a map; `None` if the kernel has no links for maps.
 pub fn map_link(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> Result<Option<OwnedFd>, SysError> {
-    let made = fault::point(|| "sockmap link").call(|| "BPF_LINK_CREATE");
-    known(made.and_then(|()| link_create(program, map, attach_type, None)))
+    let fault = fault::point(|| "sockmap link").call(|| "BPF_LINK_CREATE");
+    if_supported(fault.and_then(|()| link_create(program, map, attach_type, None)))
 }
 
-/// `BPF_PROG_ATTACH` to a map: in place of what was attached there, with no moment in between. The map's descriptors and pins
-/// hold it.
+/// `BPF_PROG_ATTACH` to a map: atomically replaces what was attached there. The map holds the program.
 pub fn map_attach(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> Result<(), SysError> {
-    on_map(bpf_cmd::BPF_PROG_ATTACH, program, map, attach_type).call(|| "BPF_PROG_ATTACH")
+    map_command(bpf_cmd::BPF_PROG_ATTACH, program, map, attach_type).call(|| "BPF_PROG_ATTACH")
 }
 
-/// `BPF_PROG_DETACH` from a map of that very program; says whether it was attached, and without a link.
+/// `BPF_PROG_DETACH` of that very program from a map; returns whether the map held it without a link.
 pub fn map_detach(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> Result<bool, SysError> {
-    match on_map(bpf_cmd::BPF_PROG_DETACH, program, map, attach_type) {
+    match map_command(bpf_cmd::BPF_PROG_DETACH, program, map, attach_type) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EBUSY)) => Ok(false),
         done => done.map(|()| true).call(|| "BPF_PROG_DETACH"),
     }
 }
 
-fn on_map(cmd: bpf_cmd, program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> io::Result<()> {
+fn map_command(cmd: bpf_cmd, program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> io::Result<()> {
     let mut attr = zeroed();
     // SAFETY: as above.
     let attach = unsafe { &mut attr.__bindgen_anon_5 };
@@ -127,44 +127,45 @@ fn on_map(cmd: bpf_cmd, program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_typ
     bpf(cmd, &mut attr).map(drop)
 }
 
-/// The answer of a call that a kernel which does not know it refuses with EINVAL: then nothing.
-fn known<T>(answer: Result<T, SysError>) -> Result<Option<T>, SysError> {
+/// Turns EINVAL, by which a kernel refuses a call that it does not know, into `None`.
+fn if_supported<T>(answer: Result<T, SysError>) -> Result<Option<T>, SysError> {
     match answer {
         Err(error) if error.errno() == Some(libc::EINVAL) => Ok(None),
         answer => answer.map(Some),
     }
 }
 
-/// What is attached at a cgroup.
+/// The programs attached to a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attachments {
-    /// Program IDs, in the order they run.
+    /// Program IDs, in the order in which they run.
     pub programs: Vec<u32>,
-    /// Whether they let others stand beside them. Links do; `BPF_PROG_ATTACH` only with `BPF_F_ALLOW_MULTI`.
-    pub shared: bool,
+    /// Whether others may be attached to the cgroup too. Links allow it; `BPF_PROG_ATTACH` only with
+    /// `BPF_F_ALLOW_MULTI`.
+    pub allows_others: bool,
 }
 
-/// `BPF_PROG_QUERY` of a map: the program that runs for sockets which enter it; nothing known where the kernel does not tell.
+/// `BPF_PROG_QUERY` of a map: the program that runs for sockets that enter it; `None` if the kernel does not tell.
 pub fn map_query(map: BorrowedFd<'_>, attach_type: u32) -> Result<Option<Vec<u32>>, SysError> {
-    let may = fault::point(|| "sockmap query").call(|| "BPF_PROG_QUERY");
-    match may.and_then(|()| prog_query(map, attach_type)) {
-        // Of both verdicts on what is received a map has one at most: it has the other.
+    let fault = fault::point(|| "sockmap query").call(|| "BPF_PROG_QUERY");
+    match fault.and_then(|()| prog_query(map, attach_type)) {
+        // A map has at most one of the two verdicts on received data: this one has the other.
         Err(error) if error.errno() == Some(libc::EBUSY) => Ok(Some(Vec::new())),
-        answer => known(answer.map(|found| found.programs)),
+        answer => if_supported(answer.map(|found| found.programs)),
     }
 }
 
-/// The answer to `BPF_PROG_QUERY` that names no cgroup or map.
+/// `BPF_PROG_QUERY` without a cgroup or map. The error tells whether the kernel can query that attach type.
 pub fn prog_query_nowhere(attach_type: u32) -> io::Error {
     let mut attr = zeroed();
-    // SAFETY: as above; there is nothing to be written to.
+    // SAFETY: as above; the attribute names no memory to write to.
     let query = unsafe { &mut attr.query };
     query.__bindgen_anon_1.target_fd = NO_FD;
     query.attach_type = attach_type;
     refusal(bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr))
 }
 
-/// `BPF_PROG_QUERY`: what is attached at that very cgroup.
+/// `BPF_PROG_QUERY`: the programs attached to that very cgroup, without those above it.
 pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32) -> Result<Attachments, SysError> {
     let mut ids = [0u32; MAX_PROGRAMS_PER_CGROUP];
     let mut attr = zeroed();
@@ -175,7 +176,7 @@ pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32) -> Result<Attachment
     query.prog_ids = ids.as_mut_ptr() as u64;
     query.__bindgen_anon_2.count = ids.len() as u32;
     bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr).call(|| "BPF_PROG_QUERY")?;
-    // SAFETY: the kernel wrote the member that we gave it.
+    // SAFETY: the kernel wrote the member of the union that was set above.
     let (count, flags) = unsafe { (attr.query.__bindgen_anon_2.count as usize, attr.query.attach_flags) };
-    Ok(Attachments { programs: ids.into_iter().take(count).collect(), shared: flags & F_ALLOW_MULTI != 0 })
+    Ok(Attachments { programs: ids.into_iter().take(count).collect(), allows_others: flags & F_ALLOW_MULTI != 0 })
 }

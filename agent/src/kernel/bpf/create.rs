@@ -1,4 +1,4 @@
-//! What is made: maps, BTF, programs.
+//! Commands that create maps, BTF and programs, and that fill maps.
 
 use std::{
     ffi::CStr,
@@ -8,10 +8,11 @@ use std::{
 
 use aya_obj::generated::bpf_cmd;
 
-use super::{bpf, bpf_fd, raw, zeroed};
+use super::call::{bpf, bpf_fd, raw, zeroed};
 use crate::kernel::{Call as _, SysError};
 
-/// The kernel keeps 15 characters of a name (`BPF_OBJ_NAME_LEN` is 16, with the NUL), letters, digits, `_` and `.`.
+/// The name as the kernel accepts it: 15 characters (`BPF_OBJ_NAME_LEN` is 16, with the NUL) of letters, digits, `_`
+/// and `.`.
 fn kernel_name(name: &str) -> [libc::c_char; 16] {
     let mut out = [0; 16];
     for (slot, byte) in out.iter_mut().zip(name.bytes().take(15)) {
@@ -21,7 +22,7 @@ fn kernel_name(name: &str) -> [libc::c_char; 16] {
     out
 }
 
-/// What `BPF_MAP_CREATE` is given.
+/// The arguments of `BPF_MAP_CREATE`.
 #[derive(Clone, Debug)]
 pub struct MapAttr<'a> {
     /// The map's name.
@@ -36,11 +37,11 @@ pub struct MapAttr<'a> {
     pub max_entries: u32,
     /// `BPF_F_*`.
     pub flags: u32,
-    /// Per-type extra.
+    /// `map_extra`, whose meaning depends on the type.
     pub extra: u64,
     /// The object's BTF, and the types of key and value in it.
     pub btf: Option<(BorrowedFd<'a>, u32, u32)>,
-    /// For a map of maps: a map of the inner shape.
+    /// For a map of maps: a map with the shape of the inner ones.
     pub inner: Option<BorrowedFd<'a>>,
 }
 
@@ -68,8 +69,8 @@ pub fn map_create(map: &MapAttr<'_>) -> Result<OwnedFd, SysError> {
     bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr).call(|| format!("BPF_MAP_CREATE of map {name}"))
 }
 
-/// `BPF_MAP_UPDATE_ELEM`; without a key it pushes. Both must have as many bytes as the kernel reads for this map: see
-/// [`map`](crate::kernel::map).
+/// `BPF_MAP_UPDATE_ELEM`; without a key it pushes. Key and value must have as many bytes as the kernel reads for this
+/// map: [`map`](crate::kernel::map) checks that.
 pub fn map_update(map: BorrowedFd<'_>, key: Option<&[u8]>, value: &[u8]) -> Result<(), SysError> {
     let mut attr = zeroed();
     // SAFETY: as above.
@@ -80,7 +81,7 @@ pub fn map_update(map: BorrowedFd<'_>, key: Option<&[u8]>, value: &[u8]) -> Resu
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop).call(|| "BPF_MAP_UPDATE_ELEM")
 }
 
-/// `BPF_MAP_FREEZE`: user space can no longer write the map, so the verifier can take its content as constant.
+/// `BPF_MAP_FREEZE`: user space can no longer write the map, so the verifier may treat its content as constant.
 pub fn map_freeze(map: BorrowedFd<'_>) -> Result<(), SysError> {
     let mut attr = zeroed();
     attr.__bindgen_anon_2.map_fd = raw(map);
@@ -97,13 +98,13 @@ pub fn btf_load(btf: &[u8]) -> Result<OwnedFd, SysError> {
     bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr).call(|| "BPF_BTF_LOAD")
 }
 
-/// What `BPF_PROG_LOAD` is given.
+/// The arguments of `BPF_PROG_LOAD`.
 pub struct ProgAttr<'a> {
     /// The function's name.
     pub name: &'a str,
     /// `enum bpf_prog_type`.
     pub prog_type: u32,
-    /// `enum bpf_attach_type` the program is verified for; 0 where its type has none.
+    /// The `enum bpf_attach_type` that the program is verified for; 0 if its type has none.
     pub expected_attach_type: u32,
     /// The instructions.
     pub instructions: &'a [aya_obj::generated::bpf_insn],
@@ -123,7 +124,7 @@ pub struct ProgBtf<'a> {
     pub lines: (&'a [u8], usize),
 }
 
-/// `BPF_PROG_LOAD`; with a log buffer, the verifier writes into it. `log` empty means that no log is wanted.
+/// `BPF_PROG_LOAD`. The verifier writes its log into `log`; an empty buffer asks for none.
 pub fn prog_load(prog: &ProgAttr<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     let mut attr = zeroed();
     let ProgAttr { name, prog_type, expected_attach_type, instructions, license, btf } = prog;
@@ -149,7 +150,7 @@ pub fn prog_load(prog: &ProgAttr<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
         }
     }
     if !log.is_empty() {
-        // 1: the path to the instruction that was refused, as libbpf asks for it.
+        // Level 1 logs the path to the refused instruction; libbpf asks for the same.
         load.log_level = 1;
         load.log_buf = log.as_mut_ptr() as u64;
         load.log_size = u32::try_from(log.len()).unwrap_or(u32::MAX);

@@ -14,7 +14,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
 use kube::{Api, Client};
-use sockeye_agent::{agent::Agent, drive, gate::Gate, layout::Layout, policy::Policy, tell};
+use sockeye_agent::{
+    admission::Admission,
+    cluster::{Cluster, status_writer::write_status},
+    control::{Controller, controller::Settings},
+    node::layout::Layout,
+    plan::quota::MapQuota,
+};
 use sockeye_client::Readiness;
 use sockeye_crds::{
     BpfNode, BpfNodeStatus,
@@ -115,7 +121,7 @@ pub struct Process {
 impl Process {
     /// Until its input ends.
     pub fn run(&self) -> Result<()> {
-        // The agents' passes are polled by this thread, as in an agent's own process: there blocking calls only block it.
+        // Each controller has a thread of its own, as in an agent's own process.
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(self.serve())
     }
 
@@ -167,7 +173,7 @@ impl Heard {
 
 impl<S: Subscriber> Layer<S> for Heard {
     fn enabled(&self, metadata: &Metadata<'_>, _: layer::Context<'_, S>) -> bool {
-        metadata.target() == "sockeye_agent::fetch::cluster" && *metadata.level() == Level::DEBUG
+        metadata.target() == "sockeye_agent::cluster::watches" && *metadata.level() == Level::DEBUG
     }
 
     fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
@@ -217,13 +223,17 @@ impl Member {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let bpffs = Path::new("/sys/fs/bpf");
-        let agent = Agent::new(node.clone(), Layout::new(bpffs, bpffs), Policy::default(), facts);
-        let (client, name) = (client.clone(), name.clone());
-        async move {
-            drive::cluster(agent, client, None, &name, RELEASE, Readiness::default(), Gate::none("there is no runtime"))
-                .await
-        }
-        .boxed_local()
+        let settings = Settings { layout: Layout::new(bpffs, bpffs), quota: MapQuota::default(), facts };
+        let controller = Controller::new(node.clone(), settings, Instant::now());
+        let cluster = Cluster {
+            client: client.clone(),
+            config: None,
+            node_name: name.clone(),
+            namespace: RELEASE.to_owned(),
+            readiness: Readiness::default(),
+        };
+        async move { cluster.run(controller, &mut Admission::new(None)).await.map(|never| match never {}) }
+            .boxed_local()
     }
 
     async fn look(&mut self) -> Result<()> {
@@ -236,7 +246,7 @@ impl Member {
         let status = self.last.as_mut().context("no report to change")?;
         let message = &mut status.details.first_mut().context("a report without a BpfProgram")?.message;
         *message = if message.is_none() { Some("a word more".to_owned()) } else { None };
-        tell::write_status(&Api::all(self.bare.clone()), &self.name, status).await?;
+        write_status(&Api::all(self.bare.clone()), &self.name, status).await?;
         Ok(())
     }
 }

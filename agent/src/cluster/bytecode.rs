@@ -1,0 +1,59 @@
+//! Objects, fetched by digest from the ConfigMaps in which the operator stores them. Does IO: requests.
+//!
+//! They are fetched one after the other, and tried again with the process's [`Backoff`] while the API server is away. One that
+//! fails again and again does not hold up the others.
+
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use sockeye_client::{Backoff, backoff::with_jitter, is_transient};
+use sockeye_crds::names::{OBJECT_KEY, object_config_map};
+use tokio::sync::mpsc;
+
+use crate::control::objects::Refused;
+
+/// An object that can't be had is asked for again after this long, or a tenth of it: all nodes are refused the same at the same
+/// time, so jitter spreads when they ask again.
+const REFUSED: Duration = Duration::from_secs(20);
+
+/// Fetches every digest that comes, and calls `fetched` with each outcome.
+pub(super) async fn fetch(
+    api: Api<ConfigMap>,
+    backoff: Arc<Backoff>,
+    mut digests: mpsc::UnboundedReceiver<String>,
+    fetched: impl Fn(String, Result<Arc<[u8]>, Refused>) + Send + 'static,
+) -> Result<Infallible> {
+    let mut failing = None;
+    let mut queue = VecDeque::new();
+    loop {
+        while let Ok(digest) = digests.try_recv() {
+            queue.push_back(digest);
+        }
+        let Some(digest) = queue.pop_front() else {
+            queue.push_back(digests.recv().await.context("nobody asks for objects any more")?);
+            continue;
+        };
+        let name = object_config_map(&digest);
+        let outcome = match api.get(&name).await {
+            Ok(map) => match map.binary_data.and_then(|mut data| data.remove(OBJECT_KEY)) {
+                Some(bytes) => Ok(bytes.0.into()),
+                None => Err(refused(format!("ConfigMap {name} has no binaryData.{OBJECT_KEY}"))),
+            },
+            Err(error) if is_transient(&error) => {
+                tracing::debug!(name, %error, "trying again");
+                queue.push_back(digest);
+                failing = Some(backoff.wait().await);
+                continue;
+            }
+            Err(error) => Err(refused(format!("ConfigMap {name}: {error}"))),
+        };
+        failing.take().into_iter().for_each(|retry| backoff.answered(retry));
+        fetched(digest, outcome);
+    }
+}
+
+fn refused(why: String) -> Refused {
+    Refused { why, retry_after: with_jitter(REFUSED) }
+}

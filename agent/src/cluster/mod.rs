@@ -1,0 +1,112 @@
+//! A node of a cluster: the API server says what the node is to run, and is told what it holds.
+//!
+//! | file | noun |
+//! |---|---|
+//! | this one | the tasks around a [`Controller`], which read the API server and write to it |
+//! | [`watches`] | the objects that are watched, in stores |
+//! | [`view`] | the [`Assignment`](crate::model::assignment::Assignment) that follows from the stores |
+//! | `context` | what the tasks share |
+//! | [`pods`] | the watches of pods and namespaces |
+//! | [`bytecode`] | objects, fetched by digest |
+//! | [`probe`] | whether the API server can be reached |
+//! | [`status_writer`] | the node's status, written to its BpfNode; [`throttle`] says what of it waits |
+//!
+//! Guarantees:
+//! - nothing is assigned before every list is complete; a watch that fails, a 403 or a missing CRD leaves the last assignment;
+//! - a revision that this agent can't read freezes its BpfProgram; a BpfNode that it can't read is written anew;
+//! - bytes are fetched only when a load needs them.
+
+pub mod bytecode;
+mod context;
+pub mod pods;
+pub mod probe;
+pub mod status_writer;
+pub mod throttle;
+pub mod view;
+pub mod watches;
+
+use std::{convert::Infallible, sync::Arc};
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client, Config};
+use sockeye_client::Readiness;
+use tokio::sync::{mpsc, watch};
+
+use self::{
+    context::{Tasks, WatchContext},
+    status_writer::StatusWriter,
+    view::View,
+    watches::Watches,
+};
+use crate::{
+    admission::Admission,
+    control::{
+        Controller,
+        event::{Effect, Event},
+        run,
+    },
+    node::Node,
+};
+
+/// The cluster that a node belongs to.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Makes all requests but probes.
+    pub client: Client,
+    /// Makes connections of their own, for probes; absent means that the client probes too.
+    pub config: Option<Config>,
+    /// The node's name.
+    pub node_name: String,
+    /// The namespace that sockeye is installed in: objects and the suspension are there.
+    pub namespace: String,
+    /// Ready once the lists are complete and the status is written.
+    pub readiness: Readiness,
+}
+
+impl Cluster {
+    /// Runs a controller for the node, and lets it answer the container runtime, until a task ends, which none does well.
+    ///
+    /// # Errors
+    /// Always: what ended, and why.
+    pub async fn run<N>(self, controller: Controller<N>, admission: &mut Admission) -> Result<Infallible>
+    where
+        N: Node + Send + 'static,
+    {
+        let Self { client, config, node_name, namespace, readiness } = self;
+        let mut tasks = Tasks::new();
+        let context = WatchContext { readiness, ..WatchContext::default() };
+        let watches = Watches::start(&client, &node_name, &namespace, &context, &mut tasks);
+        let pods = pods::PodWatches::start(&client, &node_name, &context, &mut tasks);
+
+        let (report, reports) = watch::channel(None);
+        let (fetch, fetches) = mpsc::unbounded_channel();
+        let (probe, probes) = mpsc::unbounded_channel();
+        let answers = admission.answers();
+        let (events, mut controlling) = run::run(controller, move |effect| match effect {
+            Effect::WriteStatus(newest) => drop(report.send_replace(Some(newest))),
+            Effect::AnswerStart(id, decision) => answers.answer(id, decision),
+            Effect::FetchBytes(digest) => drop(fetch.send(digest)),
+            Effect::ProbeApiServer => drop(probe.send(())),
+            // Carried out by the controller's thread.
+            Effect::WatchHomes { .. } | Effect::WatchPods(_) => {}
+        })?;
+
+        let config_maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+        let answer_fetch = events.clone();
+        let fetched = move |digest, bytes| answer_fetch.send(Event::BytesArrived { digest, bytes });
+        tasks.spawn(bytecode::fetch(config_maps, Arc::clone(&context.backoff), fetches, fetched));
+        tasks.spawn(probe::answer(client.clone(), config, probes, events.clone()));
+        let writer = StatusWriter::new(client, node_name, watches.node.clone(), watches.bpf_node.clone());
+        tasks.spawn(writer.run(reports, context.readiness.clone(), Arc::clone(&context.backoff)));
+        let view = View::new(watches, pods, namespace);
+        tasks.spawn(view.follow(Arc::clone(&context.changed), events.clone()));
+        admission.connect(events);
+
+        tokio::select! {
+            ended = controlling.ended() => ended,
+            ended = admission.ended() => ended,
+            Some(ended) = tasks.join_next() => ended?,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `PodWatches`: this node's pods and the labels of namespaces, each watched from when anything needs it. Does IO: requests.
+//!
+//! Of a pod only what targets are worked out with is kept: nothing else that changes in it is news.
+
+use std::{collections::BTreeMap, fmt::Debug, mem, sync::Arc};
+
+use k8s_openapi::api::core::v1::{self as core, Namespace};
+use kube::{Api, Client, Resource, ResourceExt as _, core::PartialObjectMeta, runtime::watcher::Event};
+use serde::de::DeserializeOwned;
+use sockeye_client::{Selection, watch};
+use tokio::sync::watch as latest;
+
+use super::context::{Tasks, WatchContext};
+use crate::model::pods::{Labels, Pod, RequiredInputs};
+
+/// Objects of one kind, reduced to what is read of them; absent before the first list was complete.
+type Listed<V> = Option<Arc<BTreeMap<String, V>>>;
+
+/// Pods and namespaces, as they were listed last.
+pub struct PodWatches {
+    required: latest::Sender<RequiredInputs>,
+    pods: latest::Receiver<Listed<Pod>>,
+    namespaces: latest::Receiver<Listed<Labels>>,
+}
+
+impl PodWatches {
+    /// Starts the watches as tasks, which do nothing until something is required.
+    pub(super) fn start(client: &Client, node_name: &str, context: &WatchContext, tasks: &mut Tasks) -> Self {
+        let (required, requirement) = latest::channel(RequiredInputs::default());
+        let mut starter = Starter { requirement, context, tasks };
+        let of_node = Selection { fields: Some(format!("spec.nodeName={node_name}")), ..Selection::default() };
+        let pod = |pod: &core::Pod| (pod.uid().unwrap_or_default(), Pod::read(pod));
+        let namespace = |namespace: &PartialObjectMeta<Namespace>| (namespace.name_any(), namespace.labels().clone());
+        let all = Selection::default();
+        Self {
+            required,
+            pods: starter.start(Api::all(client.clone()), of_node, |required| required.pods, pod),
+            namespaces: starter.start(Api::all(client.clone()), all, |required| required.namespaces, namespace),
+        }
+    }
+
+    /// Has everything watched that is required. What was required once is watched from then on.
+    pub fn require(&self, inputs: RequiredInputs) {
+        self.required.send_if_modified(|all| {
+            let more = all.and(inputs);
+            mem::replace(all, more) != more
+        });
+    }
+
+    /// Returns the node's pods.
+    pub fn pods(&self) -> Option<Arc<Vec<Pod>>> {
+        self.pods.borrow().as_ref().map(|pods| Arc::new(pods.values().cloned().collect()))
+    }
+
+    /// Returns the labels of namespaces, by name.
+    pub fn namespaces(&self) -> Option<Arc<BTreeMap<String, Labels>>> {
+        self.namespaces.borrow().clone()
+    }
+}
+
+struct Starter<'a> {
+    requirement: latest::Receiver<RequiredInputs>,
+    context: &'a WatchContext,
+    tasks: &'a mut Tasks,
+}
+
+impl Starter<'_> {
+    /// Runs one watch from when it is required, and notifies whenever what is `read` of any object, by its key, changed.
+    fn start<K, V>(
+        &mut self,
+        api: Api<K>,
+        selection: Selection,
+        is_required: fn(&RequiredInputs) -> bool,
+        read: impl Fn(&K) -> (String, V) + Send + 'static,
+    ) -> latest::Receiver<Listed<V>>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        V: Clone + PartialEq + Send + Sync + 'static,
+    {
+        let (newest, receiver) = latest::channel(None);
+        let WatchContext { changed, backoff, readiness } = self.context.clone();
+        let mut requirement = self.requirement.clone();
+        let (mut listing, mut all) = (BTreeMap::new(), BTreeMap::new());
+        let on_event = move |event: Event<K>| {
+            match event {
+                Event::Init => return listing.clear(),
+                Event::InitApply(object) => return listing.extend([read(&object)]),
+                Event::InitDone => all = mem::take(&mut listing),
+                Event::Apply(object) => all.extend([read(&object)]),
+                Event::Delete(object) => drop(all.remove(&read(&object).0)),
+            }
+            let is_news = newest.borrow().as_deref() != Some(&all);
+            if is_news {
+                newest.send_replace(Some(Arc::new(all.clone())));
+                changed.notify_one();
+            }
+        };
+        self.tasks.spawn(async move {
+            requirement.wait_for(is_required).await?;
+            Ok(watch(api, &selection, &backoff, on_event, |rejected| readiness.watch_rejected(rejected)).await)
+        });
+        receiver
+    }
+}

@@ -1,0 +1,110 @@
+//! `View`: the node's assignment as it follows from the watched objects. Does no IO of its own.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+
+use anyhow::Result;
+use kube::ResourceExt as _;
+use sockeye_crds::{
+    BpfRevision,
+    names::{LABEL_PROGRAM, SUSPENSION, SUSPENSION_REASON},
+    revision,
+};
+use tokio::sync::Notify;
+
+use super::{pods::PodWatches, watches::Watches};
+use crate::{
+    control::{event::Event, run::Events},
+    model::assignment::Assignment,
+};
+
+/// What the API server says of this node.
+pub struct View {
+    watches: Watches,
+    pods: PodWatches,
+    namespace: String,
+    /// The revisions that were assigned last, by BpfProgram: those that have not changed are the same values again.
+    assigned: BTreeMap<String, Arc<BpfRevision>>,
+}
+
+impl View {
+    /// Returns the view of these watches; the suspension is in `namespace`.
+    pub const fn new(watches: Watches, pods: PodWatches, namespace: String) -> Self {
+        Self { watches, pods, namespace, assigned: BTreeMap::new() }
+    }
+
+    /// Sends an event whenever the assignment or the suspension may have changed. The suspension is sent even before all lists
+    /// are complete.
+    pub(super) async fn follow(mut self, changed: Arc<Notify>, events: Events) -> Result<Infallible> {
+        let mut complete = false;
+        let (mut suspended, mut was_assigned) = (None, false);
+        loop {
+            let now = self.suspended();
+            if now != suspended {
+                suspended.clone_from(&now);
+                events.send(Event::SuspendChanged(now));
+            }
+            if complete {
+                let assignment = self.assignment();
+                let is_assigned = assignment.is_some();
+                match assignment {
+                    Some(assignment) => events.send(Event::AssignmentChanged(Arc::new(assignment))),
+                    None if was_assigned => events.send(Event::AssignmentLost),
+                    None => {}
+                }
+                was_assigned = is_assigned;
+            }
+            tokio::select! {
+                () = changed.notified() => {}
+                ready = self.watches.ready(), if !complete => {
+                    ready?;
+                    complete = true;
+                }
+            }
+        }
+    }
+
+    /// Returns what this node is to run; nothing while its Node object is gone, for its labels are unknown then.
+    fn assignment(&mut self) -> Option<Assignment> {
+        let node = self.watches.node.state().into_iter().next()?;
+        let revisions = self.watches.revisions.state();
+        let (mut unreadable, mut complete) = (BTreeMap::new(), true);
+        let mut readable = Vec::new();
+        for guard in &revisions {
+            match &guard.0 {
+                Ok(revision) => readable.push(revision),
+                Err(error) => {
+                    let program = error.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_PROGRAM));
+                    let name = error.metadata.name.as_deref().unwrap_or_default();
+                    let why = format!("BpfRevision {name} can't be read: {}", error.error);
+                    match program {
+                        Some(program) => drop(unreadable.insert(program.clone(), why)),
+                        // It may be any BpfProgram's, so that none may be removed.
+                        None => complete = false,
+                    }
+                }
+            }
+        }
+        let same = |known: &BpfRevision, revision: &BpfRevision| {
+            (&known.metadata.uid, &known.metadata.resource_version)
+                == (&revision.metadata.uid, &revision.metadata.resource_version)
+        };
+        let assign = |(name, revision): (&str, &BpfRevision)| match self.assigned.get(name) {
+            Some(known) if same(known, revision) => (name.to_owned(), Arc::clone(known)),
+            _ => (name.to_owned(), Arc::new(revision.clone())),
+        };
+        self.assigned = revision::desired(readable, node.labels()).into_iter().map(assign).collect();
+        let revisions = self.assigned.clone();
+        let mut assignment = Assignment { revisions, unreadable, complete, ..Assignment::default() };
+        self.pods.require(assignment.required_inputs());
+        (assignment.pods, assignment.namespaces) = (self.pods.pods(), self.pods.namespaces());
+        Some(assignment)
+    }
+
+    /// Returns why nothing at all is to be attached, where someone suspended the whole cluster.
+    fn suspended(&self) -> Option<String> {
+        let suspension = self.watches.suspension.state().into_iter().next()?;
+        let reason = suspension.data.as_ref().and_then(|data| data.get(SUSPENSION_REASON));
+        let reason = reason.map_or("no reason given", |reason| reason.trim());
+        Some(format!("ConfigMap {}/{SUSPENSION}: {reason}", self.namespace))
+    }
+}

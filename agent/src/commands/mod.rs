@@ -1,0 +1,4 @@
+//! Commands that need no running agent.
+
+pub mod audit;
+pub mod detach;

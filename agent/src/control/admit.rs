@@ -1,0 +1,168 @@
+//! Whether a pod or a container may start: not before every strict target that selects it is attached to it.
+
+use std::mem;
+
+use sockeye_crds::{BpfRevision, Reason, target::CgroupTarget};
+
+use super::{Controller, event::Effect, program::ProgramState, starts::Waiting};
+use crate::{
+    model::{
+        assignment::Assignment,
+        cgroup_path::is_within,
+        observed::ObservedLink,
+        start::{Decision, Start, StartId},
+    },
+    node::{Node, failure::Failure},
+};
+
+/// Why something may not start yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NotYet {
+    why: String,
+    /// Whether the cause can pass by itself at any moment, so that it is worth the wait.
+    passes: bool,
+}
+
+impl<N: Node> Controller<N> {
+    /// Answers the starts that need not wait any longer. A start is refused only once all work is done: until then, and while
+    /// the cause can pass, it waits, and the admission task refuses it in time.
+    pub(super) fn decide_starts(&mut self) {
+        for (id, mut waiting) in mem::take(&mut self.starts.waiting) {
+            match self.decide(&waiting) {
+                Ok(decision) => self.effects.push(Effect::AnswerStart(id, decision)),
+                Err(why) => {
+                    if why != waiting.logged {
+                        log(id, &waiting.start, &why);
+                        waiting.logged = why;
+                    }
+                    self.starts.waiting.insert(id, waiting);
+                }
+            }
+        }
+    }
+
+    /// Returns the decision on a start, or why it waits.
+    fn decide(&self, Waiting { start, surveyed, logged }: &Waiting) -> Result<Decision, String> {
+        let Some(assignment) = &self.inputs.assignment else {
+            let unknown = "the API server has not said yet what this node is to run";
+            return if start.is_exempt() { Ok(Ok(())) } else { Err(unknown.to_owned()) };
+        };
+        if !surveyed {
+            return Err(logged.clone());
+        }
+        match self.may_start(assignment, start) {
+            Ok(()) => Ok(Ok(())),
+            Err(NotYet { why, passes: false }) if self.is_idle() => Ok(Err(why)),
+            Err(NotYet { why, .. }) => Err(why),
+        }
+    }
+
+    fn may_start(&self, assignment: &Assignment, start: &Start) -> Result<(), NotYet> {
+        for (name, revision) in &assignment.revisions {
+            let Some(program) = self.programs.get(name) else { continue };
+            if !program.is_strict() || program.suspended.is_some() || self.survey.suspended.is_some() {
+                continue;
+            }
+            for function in &revision.spec.programs {
+                let targets = function.attach.iter().filter_map(|attach| attach.cgroup.as_ref());
+                for target in targets.filter(|target| target.strict) {
+                    self.is_attached(program, &function.name, target, start).map_err(|NotYet { why, passes }| {
+                        NotYet {
+                            why: format!("BpfProgram {name}: program {} {why}", function.name),
+                            passes: passes || assignment.unknown_inputs(program.required()).is_some(),
+                        }
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a function is attached to what is about to start, if its target selects that.
+    fn is_attached(
+        &self,
+        program: &ProgramState,
+        function: &str,
+        target: &CgroupTarget,
+        Start { pod, container }: &Start,
+    ) -> Result<(), NotYet> {
+        let pods = &self.survey.pods;
+        if !target.is_selective() {
+            return self.is_in_effect_at(&self.survey.pods_root, program, function);
+        }
+        if pods.lacks_namespace(target, &pod.namespace) {
+            let why = format!("may select it: the labels of namespace {} are not known yet", pod.namespace);
+            return Err(NotYet { why, passes: true });
+        }
+        // A pod without a cgroup is not among those that are known.
+        let known = pods.pods.iter().find(|known| known.uid == pod.uid);
+        if !pods.selects(target, known.unwrap_or(pod)) {
+            return Ok(());
+        }
+        // By the kubelet's and the runtime's names, as everything that is attached to is found: the runtime's own paths begin
+        // at its root, which need not be ours.
+        let cgroups = pods.cgroups.get(&pod.uid);
+        let cgroup = match container {
+            // A program for containers can't be attached before there are any; but a known failure is better reported now.
+            None if !target.containers.is_empty() => {
+                let failure = program.failure.as_ref().filter(|failure| !failure.partial);
+                return failure.map_or(Ok(()), |failure| Err(not_attached(Some(failure))));
+            }
+            Some(container) if !target.containers.is_empty() => match target.containers.contains(&container.name) {
+                true => cgroups.and_then(|cgroups| cgroups.containers.get(&container.id)),
+                false => return Ok(()),
+            },
+            _ => cgroups.map(|cgroups| &cgroups.path),
+        };
+        let nowhere = || "is strict, and its cgroup is not where the kubelet puts it".to_owned();
+        self.is_in_effect_at(cgroup.ok_or_else(|| NotYet { why: nowhere(), passes: false })?, program, function)
+    }
+
+    /// Reports whether all work is done that is known of.
+    fn is_idle(&self) -> bool {
+        self.pass.is_none() && !self.timer.pass_due
+    }
+
+    /// Checks that a function is in effect at a cgroup or above it.
+    fn is_in_effect_at(&self, cgroup: &str, program: &ProgramState, function: &str) -> Result<(), NotYet> {
+        // The last observation says nothing about what happened since, nor about another revision.
+        if !self.is_idle() && (program.pending.changed || program.pending.dirty) {
+            return Err(not_attached(program.failure.as_ref()));
+        }
+        let desired = program.desired.as_ref().and_then(|desired| desired.functions.get(function));
+        let is_it = |link: &ObservedLink| {
+            link.in_effect && desired.is_none_or(|desired| desired.kind.attach_type == link.info.attach_type)
+        };
+        let links = program.observed.links.iter().filter(|(key, link)| key.function == function && is_it(link));
+        let mut paths = links.filter_map(|(_, link)| link.path.as_deref());
+        match paths.any(|path| is_within(cgroup, path)) {
+            true => Ok(()),
+            false => Err(not_attached(program.failure.as_ref())),
+        }
+    }
+
+    /// Fails where a strict revision is in effect, and the container runtime does not ask before it starts containers.
+    pub(super) fn check_runtime_asks(&self, revision: Option<&BpfRevision>) -> Result<(), Failure> {
+        let strict = revision.is_some_and(|revision| revision.spec.cgroup_targets().any(|target| target.strict));
+        match self.inputs.runtime_gap.as_ref().filter(|_| strict) {
+            Some(why) => {
+                let message = format!(
+                    "strict is not kept: containers here start without waiting for what is attached, because {why}"
+                );
+                Err(Failure { partial: true, ..Failure::new(Reason::RuntimeNotHooked, message) })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn not_attached(failure: Option<&Failure>) -> NotYet {
+    let why = failure.map_or("it is being attached", |failure| failure.message.as_str());
+    let passes = failure.is_none_or(|failure| failure.awaits);
+    NotYet { why: format!("is strict, and not attached to it: {why}"), passes }
+}
+
+fn log(StartId(id): StartId, Start { pod, container }: &Start, why: &str) {
+    let container = container.as_ref().map(|container| container.name.as_str());
+    tracing::warn!(id, namespace = pod.namespace, pod = pod.name, container, why, "a start waits");
+}

@@ -1,0 +1,151 @@
+//! `Controller`: all that the agent knows between two steps. Level-triggered: what it knows of the node comes from bpffs and
+//! the kernel, and what is lost with it is only what has been tried and when to try again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
+
+use super::{
+    attachments::AttachmentMonitor,
+    connectivity::Trials,
+    event::Effect,
+    objects::Objects,
+    program::ProgramState,
+    report::{Reported, report},
+    starts::Starts,
+    timer::Timer,
+    work::WorkList,
+};
+use crate::{
+    kernel::load::KernelBtf,
+    model::{assignment::Assignment, node_context::NodeContext, pods::Pods},
+    node::{failure::Failure, layout::Layout},
+    plan::quota::MapQuota,
+};
+
+/// The controller of one node.
+pub struct Controller<N> {
+    pub(super) node: N,
+    pub(super) settings: Settings,
+    pub(super) inputs: Inputs,
+    pub(super) survey: Survey,
+    pub(super) programs: BTreeMap<String, ProgramState>,
+    pub(super) monitor: AttachmentMonitor,
+    pub(super) trials: Trials,
+    pub(super) starts: Starts,
+    pub(super) objects: Objects,
+    pub(super) timer: Timer,
+    /// The pass that is going on.
+    pub(super) pass: Option<Pass>,
+    /// The BpfPrograms that were observed since the last report.
+    pub(super) touched: BTreeSet<String>,
+    /// The effects of this step so far.
+    pub(super) effects: Vec<Effect>,
+}
+
+/// The facts and limits that do not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where pins are, and how the host names them.
+    pub layout: Layout,
+    /// The memory that maps may hold.
+    pub quota: MapQuota,
+    /// The node and its kernel.
+    pub facts: NodeFacts,
+}
+
+/// The newest words of those outside.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    /// Absent while it is unknown what the node is to run.
+    pub assignment: Option<Arc<Assignment>>,
+    /// The reason why everything is suspended in the whole cluster, if it is.
+    pub suspended: Option<String>,
+    /// The reason why the container runtime starts containers without asking, if it does.
+    pub runtime_gap: Option<String>,
+    /// A probe of the API server has not been answered yet.
+    pub probing: bool,
+}
+
+/// The findings of the last survey of the node.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// The device of the bpffs; absent within where there was none, absent itself before the first survey.
+    pub bpffs: Option<Option<u64>>,
+    /// The node's own suspension note was there.
+    pub marked: bool,
+    /// The reason why nothing is to be attached on this node, if so.
+    pub suspended: Option<String>,
+    /// Priorities differ, and the kernel keeps an attach order.
+    pub ordered: bool,
+    /// A map of some BpfProgram is to be another's.
+    pub sharing: bool,
+    /// The node's pods.
+    pub pods: Pods,
+    /// The cgroup that holds all pods, where any target asks for it.
+    pub pods_root: String,
+}
+
+/// A pass over the BpfPrograms.
+pub(super) struct Pass {
+    /// The context in which revisions are worked out; or the reason why the node can't be surveyed.
+    pub context: Result<NodeContext, Failure>,
+    /// The kernel's BTF, parsed at most once in a pass.
+    pub kernel_btf: KernelBtf,
+    /// It comes to all BpfPrograms.
+    pub sweep: bool,
+    /// The tasks that are left.
+    pub work: WorkList,
+    /// The rounds in which BpfPrograms gave each other more to do.
+    pub rounds: usize,
+}
+
+impl<N> Controller<N> {
+    /// Returns a controller that knows nothing yet.
+    pub fn new(node: N, settings: Settings, now: Instant) -> Self {
+        Self {
+            node,
+            settings,
+            inputs: Inputs::default(),
+            survey: Survey::default(),
+            programs: BTreeMap::new(),
+            monitor: AttachmentMonitor::default(),
+            trials: Trials::default(),
+            starts: Starts::default(),
+            objects: Objects::default(),
+            timer: Timer::new(now),
+            pass: None,
+            touched: BTreeSet::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Reports whether a pass is going on: its work is not all done.
+    pub fn is_working(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| !pass.work.is_empty())
+    }
+
+    /// Returns the node's status.
+    pub fn status(&self) -> BpfNodeStatus {
+        let Settings { layout, quota: _, facts } = &self.settings;
+        report(&Reported {
+            facts,
+            layout,
+            programs: &self.programs,
+            monitor: &self.monitor,
+            suspended: self.survey.suspended.as_deref(),
+        })
+    }
+
+    /// Returns the state of a BpfProgram that is about to be observed.
+    pub(super) fn touch(&mut self, name: &str) -> &mut ProgramState {
+        if !self.touched.contains(name) {
+            self.touched.insert(name.to_owned());
+        }
+        self.programs.entry(name.to_owned()).or_default()
+    }
+}

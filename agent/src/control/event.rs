@@ -1,0 +1,88 @@
+//! `Event` and `Effect`: all that the controller is told, and all that it asks of the tasks around it. Values.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
+
+use sockeye_crds::BpfNodeStatus;
+
+use super::objects::Refused;
+use crate::{
+    model::{
+        assignment::Assignment,
+        start::{Decision, Start, StartId},
+    },
+    node::watch::Change,
+};
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The node is to run this.
+    AssignmentChanged(Arc<Assignment>),
+    /// It is no longer known what the node is to run, because its Node object is gone. What it has stays.
+    AssignmentLost,
+    /// Someone suspended everything in the whole cluster, for this reason, or ended that.
+    SuspendChanged(Option<String>),
+    /// Something came or went in a watched directory of bpffs.
+    HomesChanged(Change),
+    /// A pod's or a container's cgroup came or went.
+    PodsChanged,
+    /// Some changes of the node go unreported, or none does any more.
+    BlindChanged(bool),
+    /// The container runtime starts containers without asking, for this reason; it asks where there is none.
+    RuntimeChanged(Option<String>),
+    /// The container runtime asks whether something may start.
+    StartRequested(StartId, Start),
+    /// The container runtime no longer waits for a decision.
+    StartWithdrawn(StartId),
+    /// The answer to [`Effect::ProbeApiServer`]: whether the API server was reached.
+    ProbeAnswered(bool),
+    /// The answer to [`Effect::FetchBytes`]: the object, or why it can't be had.
+    BytesArrived {
+        /// The object's digest.
+        digest: String,
+        /// Not checked against the digest yet.
+        bytes: Result<Arc<[u8]>, Refused>,
+    },
+}
+
+/// Something to do outside of the controller. None of it is waited for.
+#[derive(Debug)]
+pub enum Effect {
+    /// Report the node's status.
+    WriteStatus(Box<Report>),
+    /// Answer a start.
+    AnswerStart(StartId, Decision),
+    /// Fetch an object, and send [`Event::BytesArrived`].
+    FetchBytes(String),
+    /// Try to reach the API server on a new connection, and send [`Event::ProbeAnswered`].
+    ProbeApiServer,
+    /// Watch directories of bpffs, each with its BpfProgram, and send [`Event::HomesChanged`].
+    WatchHomes {
+        /// The device of the bpffs: on another one nothing is watched yet.
+        bpffs: Option<u64>,
+        /// The directories that may be new.
+        directories: Vec<(PathBuf, String)>,
+        /// Whether these are all directories to watch.
+        all: bool,
+    },
+    /// Watch directories of cgroups, and send [`Event::PodsChanged`], also where any of them was not watched before.
+    WatchPods(Vec<PathBuf>),
+}
+
+/// The node's status, and what of it is about to change.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The status.
+    pub status: BpfNodeStatus,
+    /// The BpfPrograms whose only failure is that their object is being fetched.
+    pub awaiting: BTreeSet<String>,
+}
+
+/// All effects of one step, and when the next one is due at the latest.
+#[derive(Debug)]
+pub struct StepResult {
+    /// In the order in which they are to be carried out.
+    pub effects: Vec<Effect>,
+    /// The next step's time, if no event comes before. In the past: at once, after the events that have come meanwhile.
+    pub wake: Instant,
+}

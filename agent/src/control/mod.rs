@@ -1,0 +1,48 @@
+//! The agent's decisions over time: a state machine that does no waiting of its own.
+//!
+//! [`Controller::step`] takes the events that have come, does a bounded amount of work on the node, and returns effects for
+//! the tasks around it. The node's own calls (bpf(2), bpffs) are synchronous and behind the [`Node`](crate::node::Node) trait;
+//! everything else that takes time (the API server, bytes, container starts) is an event one way and an effect the other way.
+//! [`run`](run::run) puts a controller on a thread of its own.
+//!
+//! | file | noun |
+//! |---|---|
+//! | [`event`] | events and effects |
+//! | [`controller`] | all that the controller knows |
+//! | `step` | one step: events in, work, effects out |
+//! | `pass` | a pass: survey the node, list the work, do it in steps, report |
+//! | `work` | the tasks of a pass |
+//! | `reconcile` | one BpfProgram: observe, plan, execute, observe again |
+//! | [`objects`] | the ELF objects that loads wait for |
+//! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
+//! | `dependencies` | what of other BpfPrograms one depends on |
+//! | `suspend` | what is to be attached nowhere |
+//! | `admit` | whether a container may start; [`starts`] are those that wait |
+//! | [`connectivity`] | whether a program has cut the node off from the API server |
+//! | [`attachments`] | the poll of what is attached |
+//! | [`drift`] | external changes |
+//! | [`timer`] | when passes and polls are due |
+//! | [`report`] | the node's status |
+//! | [`run`] | the controller's thread |
+
+mod admit;
+pub mod attachments;
+pub mod connectivity;
+pub mod controller;
+mod dependencies;
+pub mod drift;
+pub mod event;
+pub mod objects;
+mod pass;
+pub mod program;
+mod reconcile;
+pub mod report;
+pub mod retry;
+pub mod run;
+pub mod starts;
+mod step;
+mod suspend;
+pub mod timer;
+mod work;
+
+pub use self::controller::Controller;

@@ -1,0 +1,148 @@
+//! `Objects`: the ELF objects that loads wait for. Each is fetched once, few at a time, and kept until those that wait for it
+//! have used it. No IO.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// At most this many objects are being fetched: each may have a mebibyte.
+const MAX_FETCHES: usize = 4;
+
+/// The objects that loads wait for, by digest.
+#[derive(Debug, Default)]
+pub struct Objects {
+    states: BTreeMap<String, State>,
+    queue: VecDeque<String>,
+    fetching: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    Queued,
+    Fetching,
+    Here { bytes: Arc<[u8]>, users: usize },
+    Refused { why: String, until: Instant },
+}
+
+/// Why an object can't be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// In words.
+    pub why: String,
+    /// How long not to ask again.
+    pub retry_after: Duration,
+}
+
+/// Why an object is not at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is being fetched.
+    Awaited,
+    /// It can't be had, for this reason.
+    Refused(String),
+}
+
+impl Objects {
+    /// Returns an object for one of those that wait for it. One that is not there is queued.
+    pub(super) fn get(&mut self, digest: &str, now: Instant) -> Result<Arc<[u8]>, Missing> {
+        match self.states.get_mut(digest) {
+            Some(State::Here { bytes, users }) => {
+                let bytes = Arc::clone(bytes);
+                *users -= 1;
+                if *users == 0 {
+                    self.states.remove(digest);
+                }
+                return Ok(bytes);
+            }
+            Some(State::Refused { why, until }) if *until > now => return Err(Missing::Refused(why.clone())),
+            Some(State::Queued | State::Fetching) => return Err(Missing::Awaited),
+            Some(State::Refused { .. }) | None => {}
+        }
+        self.states.insert(digest.to_owned(), State::Queued);
+        self.queue.push_back(digest.to_owned());
+        Err(Missing::Awaited)
+    }
+
+    /// Takes the answer to a fetch; `users` BpfPrograms wait for it.
+    pub(super) fn arrived(&mut self, digest: String, bytes: Result<Arc<[u8]>, Refused>, users: usize, now: Instant) {
+        if !matches!(self.states.get(&digest), Some(State::Fetching)) {
+            return;
+        }
+        self.fetching -= 1;
+        match bytes {
+            Ok(_) if users == 0 => drop(self.states.remove(&digest)),
+            Ok(bytes) => drop(self.states.insert(digest, State::Here { bytes, users })),
+            Err(Refused { why, retry_after }) => {
+                self.states.insert(digest, State::Refused { why, until: now + retry_after });
+            }
+        }
+    }
+
+    /// Returns the digests to fetch now.
+    pub(super) fn next_fetches(&mut self) -> Vec<String> {
+        let free = MAX_FETCHES.saturating_sub(self.fetching).min(self.queue.len());
+        let next: Vec<String> = self.queue.drain(..free).collect();
+        for digest in &next {
+            self.states.insert(digest.clone(), State::Fetching);
+        }
+        self.fetching += next.len();
+        next
+    }
+
+    /// Forgets the objects that are here, since nobody waits for them any more, and refusals that are over.
+    pub(super) fn forget_unused(&mut self, now: Instant) {
+        self.states.retain(|_, state| match state {
+            State::Queued | State::Fetching => true,
+            State::Here { .. } => false,
+            State::Refused { until, .. } => *until > now,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes() -> Arc<[u8]> {
+        Arc::from(&b"object"[..])
+    }
+
+    #[test]
+    fn an_object_is_fetched_once_and_kept_for_all_that_wait() {
+        let (mut objects, now) = (Objects::default(), Instant::now());
+        assert_eq!(objects.get("a", now), Err(Missing::Awaited));
+        assert_eq!(objects.get("a", now), Err(Missing::Awaited));
+        assert_eq!(objects.next_fetches(), ["a"]);
+        assert!(objects.next_fetches().is_empty());
+        objects.arrived("a".into(), Ok(bytes()), 2, now);
+        assert_eq!(objects.get("a", now), Ok(bytes()));
+        assert_eq!(objects.get("a", now), Ok(bytes()));
+        assert_eq!(objects.get("a", now), Err(Missing::Awaited), "it was kept for two");
+    }
+
+    #[test]
+    fn few_objects_are_fetched_at_a_time() {
+        let (mut objects, now) = (Objects::default(), Instant::now());
+        let digests: Vec<String> = (0..=MAX_FETCHES).map(|n| n.to_string()).collect();
+        digests.iter().for_each(|digest| drop(objects.get(digest, now)));
+        assert_eq!(objects.next_fetches(), digests[..MAX_FETCHES]);
+        objects.arrived(digests[0].clone(), Ok(bytes()), 0, now);
+        assert_eq!(objects.next_fetches(), digests[MAX_FETCHES..]);
+    }
+
+    #[test]
+    fn a_refused_object_is_asked_for_again_after_a_while() {
+        let (mut objects, now) = (Objects::default(), Instant::now());
+        let retry_after = Duration::from_secs(20);
+        drop(objects.get("a", now));
+        objects.next_fetches();
+        objects.arrived("a".into(), Err(Refused { why: "gone".into(), retry_after }), 1, now);
+        objects.forget_unused(now);
+        assert_eq!(objects.get("a", now), Err(Missing::Refused("gone".into())));
+        assert!(objects.next_fetches().is_empty());
+        assert_eq!(objects.get("a", now + retry_after), Err(Missing::Awaited));
+        assert_eq!(objects.next_fetches(), ["a"]);
+    }
+}

@@ -1,0 +1,212 @@
+//! A pass: survey the node, list the work, do it in steps, report. A pass that is overtaken by events begins anew: what it had
+//! not come to is still pending.
+
+use std::{
+    collections::BTreeMap,
+    mem,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use sockeye_crds::names;
+
+use super::{
+    Controller,
+    controller::Pass,
+    event::{Effect, Report},
+    program::ProgramState,
+    reconcile::Attempt,
+    work::{Observation, Requirements, Task, assign, work_list},
+};
+use crate::{
+    model::{
+        assignment::Assignment,
+        node_context::NodeContext,
+        pods::{self, Pods, RequiredInputs},
+    },
+    node::{
+        Node,
+        failure::Failure,
+        observe::{Bpffs, ObserveError},
+    },
+};
+
+/// A step begins no further task after this long.
+const STEP: Duration = Duration::from_millis(5);
+/// BpfPrograms that gave each other more to do are taken again at once, this many times in one pass.
+const ROUNDS: usize = 4;
+
+impl<N: Node> Controller<N> {
+    /// Begins a pass over the BpfPrograms that are pending, or, in a sweep, over all.
+    pub(super) fn begin_pass(&mut self, assignment: &Assignment, now: Instant) {
+        let sweep = self.timer.begin_pass(now);
+        let requirements = assign(&mut self.programs, assignment);
+        // Without bpffs nothing can be said of what is there, and nothing kept: every attempt fails with that.
+        let context = self.survey(assignment, requirements, sweep).map_err(Failure::from);
+        // Whatever the survey found: what can be said of these starts is known now.
+        self.starts.waiting.values_mut().for_each(|waiting| waiting.surveyed = true);
+        if sweep {
+            self.programs.values_mut().for_each(|program| program.pending.sweep = true);
+        }
+        let kernel_btf = self.pass.take().map(|pass| pass.kernel_btf).unwrap_or_default();
+        let work = work_list(&mut self.programs, assignment, requirements.inputs, now);
+        self.pass = Some(Pass { context, kernel_btf, sweep, work, rounds: 0 });
+    }
+
+    /// Continues the pass, if there is one: works until a program was loaded or some milliseconds are over; or, once all
+    /// work is done, ends it.
+    pub(super) fn continue_pass(&mut self, assignment: &Assignment, now: Instant) {
+        let Some(mut pass) = self.pass.take() else { return };
+        if pass.work.is_empty() && pass.rounds > 0 {
+            return self.end_pass(assignment, pass.sweep, now);
+        }
+        let start = Instant::now();
+        while let Some((name, task)) = pass.work.pop_front() {
+            let loaded = self.run(&name, task, assignment, &pass);
+            if loaded || start.elapsed() >= STEP {
+                break;
+            }
+        }
+        if pass.work.is_empty() {
+            pass.rounds += 1;
+            let stale = if pass.context.is_ok() && pass.rounds < ROUNDS { self.stale() } else { Default::default() };
+            pass.work.extend(stale.into_iter().map(|name| (name, Task::Attempt(Observation::Fresh))));
+        }
+        if self.timer.takes_suspend_check(now) {
+            let suspended = self.survey.suspended.is_none() && self.is_marked();
+            self.timer.pass_due |= suspended;
+            self.timer.restart_due |= suspended;
+        }
+        self.pass = Some(pass);
+    }
+
+    /// Runs a task; reports whether it loaded a program.
+    fn run(&mut self, name: &str, task: Task, assignment: &Assignment, pass: &Pass) -> bool {
+        if matches!(task, Task::Attempt(_)) {
+            tracing::debug!(program = name, "attempt");
+        }
+        match (task, &pass.context) {
+            (Task::Freeze(why), Ok(_)) => self.freeze(name, why),
+            (Task::Observe, Ok(_)) => self.observe(name),
+            (Task::KeepKnownGood(observation), Ok(_)) => {
+                return self.keep_known_good(name, observation, assignment, pass);
+            }
+            (Task::Attempt(observation), Ok(context)) => {
+                let revision = assignment.revisions.get(name).map(AsRef::as_ref);
+                let attempt = Attempt { revision, observation, context, assignment, kernel_btf: &pass.kernel_btf };
+                let (loaded, outcome) = self.attempt(name, &attempt);
+                self.finish_attempt(name, outcome);
+                return self.keep_known_good(name, Observation::Cached, assignment, pass) || loaded;
+            }
+            (Task::Attempt(_), Err(failure)) => {
+                self.touch(name).pending = Default::default();
+                self.finish_attempt(name, Err(failure.clone()));
+            }
+            (_, Err(_)) => {}
+        }
+        false
+    }
+
+    /// Ends a pass: forgets what is gone, asks for watches of what is there, and reports.
+    fn end_pass(&mut self, assignment: &Assignment, sweep: bool, now: Instant) {
+        self.objects.forget_unused(now);
+        self.programs.retain(|_, p| p.is_desired() || !p.observed.is_empty() || p.failure.is_some());
+        let touched = mem::take(&mut self.touched);
+        if !touched.is_empty() {
+            // The report is of what runs now, and what others attach from here on is drift.
+            self.timer.pass_due |= self.monitor.poll(&self.node, &mut self.programs);
+        }
+        let directories = touched.into_iter().flat_map(|name| self.watched_directories(name)).collect();
+        self.effects.push(Effect::WatchHomes { bpffs: self.survey.bpffs.flatten(), directories, all: sweep });
+        if let RequiredInputs { pods: true, containers, .. } = assignment.required_inputs() {
+            match self.node.pod_directories(containers) {
+                Ok(directories) => self.effects.push(Effect::WatchPods(directories)),
+                Err(error) => tracing::warn!(%error, "the pods' cgroups can't be watched: sweeps find them"),
+            }
+        }
+        let awaits = |(_, program): &(&String, &ProgramState)| program.is_awaiting();
+        let awaiting = self.programs.iter().filter(awaits).map(|(name, _)| name.clone()).collect();
+        self.effects.push(Effect::WriteStatus(Box::new(Report { status: self.status(), awaiting })));
+    }
+
+    /// Returns the directories in which an external change to a BpfProgram shows.
+    fn watched_directories(&self, name: String) -> Vec<(PathBuf, String)> {
+        let observed = self.programs.get(&name).map(|program| &program.observed).filter(|there| !there.is_empty());
+        let directories = observed.map(|observed| self.node.directories(&name, observed)).unwrap_or_default();
+        directories.into_iter().map(|directory| (directory, name.clone())).collect()
+    }
+
+    /// Looks at the node as a whole: whether bpffs is there and the same as before, the homes that nobody desires (in a
+    /// sweep), the suspension, and what revisions are worked out with.
+    fn survey(
+        &mut self,
+        assignment: &Assignment,
+        requirements: Requirements,
+        sweep: bool,
+    ) -> Result<NodeContext, ObserveError> {
+        let bpffs = self.node.bpffs();
+        let before = self.survey.bpffs.replace(bpffs.as_ref().ok().map(|bpffs| bpffs.device));
+        let Bpffs { device, suspended: mark } = bpffs?;
+        let mounted_anew = before.is_some_and(|before| before != Some(device));
+        if mounted_anew {
+            tracing::warn!("bpffs was mounted anew: everything is pinned again");
+        }
+        if sweep || mounted_anew {
+            for name in self.node.homes()? {
+                self.programs.entry(name).or_default();
+            }
+        }
+        self.survey.marked = mark.is_some();
+        let turned = self.set_suspended(mark);
+        if turned || mounted_anew {
+            self.programs.values_mut().for_each(ProgramState::forget_failures);
+        }
+        let mut context = self.node.node_context(requirements.inputs)?;
+        self.survey.ordered = requirements.ordered && !context.missing_features.order;
+        self.survey.sharing = requirements.shares;
+        context.pods = self.survey_pods(assignment, requirements.inputs)?;
+        self.survey.pods_root.clone_from(&context.pods_root);
+        Ok(context)
+    }
+
+    /// Takes why nothing is to be attached on this node; reports whether that began or ended.
+    fn set_suspended(&mut self, mark: Option<String>) -> bool {
+        let by_node = || mark.map(|why| format!("detach --all on this node: {why}"));
+        // A user chose the words.
+        let suspended = self.inputs.suspended.clone().or_else(by_node).map(|why| names::line(&why, 512));
+        let turned = suspended.is_some() != self.survey.suspended.is_some();
+        if turned {
+            let what = if suspended.is_some() { "suspended: detaching everything" } else { "no longer suspended" };
+            tracing::warn!(why = suspended, "{what}");
+        }
+        self.survey.suspended = suspended;
+        turned
+    }
+
+    /// Finds the pods' cgroups, where any target asks for pods, and marks the BpfPrograms to which a change of pods matters.
+    fn survey_pods(&mut self, assignment: &Assignment, inputs: RequiredInputs) -> Result<Pods, ObserveError> {
+        let mut pods = Pods::default();
+        if inputs.pods {
+            let cgroups = self.node.pod_cgroups(inputs.containers)?;
+            let announced = &mut self.starts.announced;
+            announced.retain(|uid, _| cgroups.contains_key(uid));
+            pods = Pods {
+                pods: pods::joined(&assignment.pods.clone().unwrap_or_default(), announced),
+                namespaces: assignment.namespaces.clone().unwrap_or_default(),
+                cgroups,
+            };
+        } else {
+            self.starts.announced = BTreeMap::new();
+        }
+        if pods != self.survey.pods {
+            self.programs.values_mut().for_each(|program| program.pending.pods = true);
+            self.survey.pods = pods.clone();
+        }
+        Ok(pods)
+    }
+
+    /// Reports whether someone suspended everything on this node since the pass began.
+    fn is_marked(&self) -> bool {
+        self.node.bpffs().is_ok_and(|bpffs| bpffs.suspended.is_some())
+    }
+}

@@ -1,0 +1,354 @@
+//! One BpfProgram: observe, plan, execute, observe again. What a failed attempt left is observed too, and is what is reported.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+    time::Instant,
+};
+
+use sockeye_crds::{BpfRevision, Reason, names};
+
+use super::{
+    Controller,
+    controller::Pass,
+    drift::{self, Change},
+    objects::Missing,
+    program::{self, MapBytes, ProgramState},
+    work::Observation,
+};
+use crate::{
+    kernel::{SysError, load::KernelBtf},
+    model::{
+        assignment::Assignment,
+        desired::Desired,
+        kernel::{Cgroup, Machine},
+        node_context::NodeContext,
+        observed::Observed,
+    },
+    node::{
+        Node,
+        execute::{Executed, Execution},
+        failure::Failure,
+    },
+    plan::{self, Step, context::PlanContext, plan},
+};
+
+/// `BPF_CGROUP_DEVICE`
+const CGROUP_DEVICE: u32 = 6;
+
+/// A plan that something came in between of, as the death of a cgroup, is made anew at once, this many times in all.
+const ROUNDS: usize = 4;
+
+/// The inputs of an attempt.
+pub(super) struct Attempt<'a> {
+    /// The revision to bring into effect; absent where all of the BpfProgram goes.
+    pub revision: Option<&'a BpfRevision>,
+    /// The observation that it starts from.
+    pub observation: Observation,
+    /// The context in which the revision is worked out.
+    pub context: &'a NodeContext,
+    /// The objects at hand.
+    pub assignment: &'a Assignment,
+    /// Shared by all loads of a pass.
+    pub kernel_btf: &'a KernelBtf,
+}
+
+/// The outcome of one round of an attempt.
+struct Round {
+    /// An object was loaded.
+    loaded: bool,
+    /// The observed state is the desired one.
+    converged: bool,
+}
+
+impl<N: Node> Controller<N> {
+    /// Makes one attempt; returns whether an object was loaded, and the outcome.
+    pub(super) fn attempt(&mut self, name: &str, attempt: &Attempt<'_>) -> (bool, Result<(), Failure>) {
+        let mut loaded = false;
+        let outcome = self.try_attempt(name, attempt, &mut loaded);
+        (loaded, outcome)
+    }
+
+    fn try_attempt(&mut self, name: &str, attempt: &Attempt<'_>, loaded: &mut bool) -> Result<(), Failure> {
+        let Attempt { revision, observation, context, .. } = *attempt;
+        self.touch(name).pending = Default::default();
+        let desired = revision.map(|revision| Desired::new(revision, context).map(Arc::new)).transpose();
+        let mut found = Some(self.take_observation(name, desired.as_ref().ok().cloned().flatten(), observation)?);
+        if revision.is_some() && self.is_suspended(name)? {
+            return Ok(());
+        }
+        if let Some(revision) = revision {
+            self.remove_stale(name, &revision.spec.program.uid)?;
+        }
+        let desired = desired?;
+        for _ in 0..ROUNDS {
+            let cgroups = found.take().map_or_else(|| self.cgroups(desired.as_deref()), Ok)?;
+            let plan_context = self.plan_context(desired.as_deref(), cgroups)?;
+            let round = self.round(name, desired.as_deref(), &plan_context, attempt)?;
+            *loaded |= round.loaded;
+            if round.converged {
+                self.find_foreign_devices(name);
+                if let Some(refusal) = desired.and_then(|desired| plan::missing_cgroup(&desired, &plan_context.cgroups))
+                {
+                    return Err(Failure { partial: true, ..refusal.into() });
+                }
+                return self.check_runtime_asks(revision);
+            }
+        }
+        Err(Failure::new(Reason::NotInEffect, "what was done did not stay in effect"))
+    }
+
+    /// Where a revision failed that is to replace another, keeps that one running as it was asked for: it is attached to new
+    /// pods, and external changes to it are repaired. Reports whether an object was loaded.
+    pub(super) fn keep_known_good(
+        &mut self,
+        name: &str,
+        observation: Observation,
+        assignment: &Assignment,
+        pass: &Pass,
+    ) -> bool {
+        let (Ok(context), Some(program)) = (&pass.context, self.programs.get_mut(name)) else { return false };
+        program.pending.pods = false;
+        let Some((good, required)) = program.kept_known_good() else { return false };
+        // Without its pods it would seem to have no place at all.
+        if assignment.unknown_inputs(required).is_some() {
+            return false;
+        }
+        let failure = program.failure.clone();
+        let attempt = Attempt { revision: Some(&good), observation, context, assignment, kernel_btf: &pass.kernel_btf };
+        let (loaded, outcome) = self.attempt(name, &attempt);
+        if let Err(error) = outcome {
+            let revision = good.metadata.name.as_deref();
+            tracing::warn!(program = name, revision, %error, "the known good revision can't be kept whole");
+        }
+        self.touch(name).failure = failure;
+        loaded
+    }
+
+    /// Removes what a deleted BpfProgram of the same name left behind, even if the new one then fails.
+    fn remove_stale(&mut self, name: &str, uid: &str) -> Result<(), Failure> {
+        let observed = &self.touch(name).observed;
+        if observed.uid.as_ref().is_none_or(|owner| owner == uid) {
+            return Ok(());
+        }
+        let steps = plan(None, observed, &PlanContext::default())?;
+        if steps.is_empty() { Ok(()) } else { self.execute_steps(name, &steps) }
+    }
+
+    /// Observes, takes what is desired, and records external changes; returns the desired cgroups that exist. Cgroups are
+    /// looked up after the observation: the cgroup of a link that died with it must not be seen any more.
+    fn take_observation(
+        &mut self,
+        name: &str,
+        desired: Option<Arc<Desired>>,
+        observation: Observation,
+    ) -> Result<BTreeMap<String, Cgroup>, Failure> {
+        let observed = match observation {
+            Observation::Fresh => Some(self.node.observe(name)?),
+            Observation::Cached => None,
+        };
+        let by_spec =
+            desired.as_ref().is_some_and(|desired| desired.suspended).then(|| "spec.suspend is true".to_owned());
+        let suspended = self.survey.suspended.clone().or(by_spec);
+        let detaching = self.survey.suspended.is_some();
+        self.touch(name).suspended = suspended;
+        let cgroups = self.cgroups(desired.as_deref())?;
+        let program = self.touch(name);
+        let keeps_known_good = program.keeps_known_good();
+        let changes = match &observed {
+            // A known good revision that is kept is as the last attempt left it, which ended with an observation.
+            Some(observed) if (program.converged || keeps_known_good) && !detaching => {
+                self.drift(name, observed, desired.as_deref(), &cgroups)?
+            }
+            _ => Vec::new(),
+        };
+        let program = self.touch(name);
+        let is_assigned = desired.as_ref().is_none_or(|desired| Some(desired.revision.as_str()) == program.revision());
+        program.desire(desired);
+        if let Some(observed) = observed {
+            program.observe(observed);
+            let repair = program.record_drift(changes, Instant::now());
+            // Where a known good revision is kept, it is repaired later, and the assigned one is tried all the same.
+            if !(keeps_known_good && is_assigned) {
+                repair?;
+            }
+        }
+        Ok(cgroups)
+    }
+
+    /// Returns the external changes to what was desired until now; `cgroups` are those of what is desired now.
+    fn drift(
+        &self,
+        name: &str,
+        observed: &Observed,
+        desired: Option<&Desired>,
+        cgroups: &BTreeMap<String, Cgroup>,
+    ) -> Result<Vec<Change>, SysError> {
+        let Some(program) = self.programs.get(name) else { return Ok(Vec::new()) };
+        let before = program.desired.as_deref();
+        if before.map(|before| &before.revision) == desired.map(|desired| &desired.revision) {
+            return Ok(drift::since(&program.observed, observed, cgroups));
+        }
+        Ok(drift::since(&program.observed, observed, &self.cgroups(before)?))
+    }
+
+    /// Plans, executes, and observes again.
+    fn round(
+        &mut self,
+        name: &str,
+        desired: Option<&Desired>,
+        context: &PlanContext,
+        attempt: &Attempt<'_>,
+    ) -> Result<Round, Failure> {
+        let program = self.touch(name);
+        let mut steps = plan(desired, &program.observed, context)?;
+        // A known good revision that is kept has passed its trial: it leaves the note on the assigned one's alone.
+        let revision = desired.map(|desired| desired.revision.as_str());
+        let noted = program.observed.trial.as_ref().map(|trial| trial.revision.as_str());
+        let sets_trial = revision == program.revision() || noted.is_none() || noted == revision;
+        steps.retain(|step| sets_trial || !matches!(step, Step::SetTrial(_)));
+        program.converged = steps.is_empty();
+        if program.converged {
+            return Ok(Round { loaded: false, converged: true });
+        }
+        let loads = steps.iter().any(|step| matches!(step, Step::Load { .. }));
+        let object = match desired.filter(|_| loads) {
+            Some(desired) => {
+                let (quota, machine) = (self.settings.quota, &attempt.context.machine);
+                quota.admit(desired, || self.map_bytes_besides(name, machine), machine)?;
+                Some(self.object(&desired.digest, attempt.assignment)?)
+            }
+            None => None,
+        };
+        let execution = Execution { steps: &steps, desired, bytes: object.as_deref(), kernel_btf: attempt.kernel_btf };
+        let Executed { unpinned, refused, moved, left } = self.execute(name, &execution)?;
+        let program = self.touch(name);
+        program.moved += moved;
+        if loads {
+            program.loaded(unpinned);
+        }
+        if !refused.is_empty() {
+            return Err(Failure::at_pods(refused));
+        }
+        if let Some(failure) = left {
+            return Err(failure);
+        }
+        // A link that was moved is looked up again where it is now.
+        program.converged = plan(desired, &program.observed, context)?.is_empty();
+        let (revision, converged) = (program.revision(), program.converged);
+        tracing::info!(program = name, revision, steps = steps.len(), converged, "plan executed");
+        Ok(Round { loaded: loads, converged })
+    }
+
+    /// Returns an object that is at hand; has it fetched if it is not.
+    fn object(&mut self, digest: &str, assignment: &Assignment) -> Result<Arc<[u8]>, Failure> {
+        let at_hand = assignment.objects.get(digest).cloned();
+        let bytes = at_hand.map_or_else(|| self.objects.get(digest, Instant::now()), Ok).map_err(|missing| {
+            let (why, awaits) = match missing {
+                Missing::Awaited => ("the API server has not given it yet".to_owned(), true),
+                Missing::Refused(why) => (why, false),
+            };
+            let message = format!("the object {digest} can't be had: {why}");
+            Failure { awaits, ..Failure::new(Reason::BytecodeUnavailable, message) }
+        })?;
+        match names::digest(&bytes) {
+            found if found == digest => Ok(bytes),
+            found => {
+                let message = format!("what is stored as {digest} has digest {found}");
+                Err(Failure::new(Reason::InvalidObject, message))
+            }
+        }
+    }
+
+    /// Executes a plan, and takes what is there then, whatever the outcome.
+    pub(super) fn execute(&mut self, name: &str, execution: &Execution<'_>) -> Result<Executed, Failure> {
+        let before = mem::take(&mut self.touch(name).observed);
+        let (executed, observed) = match self.node.execute(name, &before, execution) {
+            Ok((executed, observed)) => (Ok(executed), Ok(observed)),
+            Err(failure) => (Err(failure), self.node.observe(name)),
+        };
+        let program = self.touch(name);
+        program.observed = before;
+        program.observe(observed?);
+        executed
+    }
+
+    /// Observes a BpfProgram, and changes nothing.
+    pub(super) fn observe(&mut self, name: &str) {
+        match self.node.observe(name) {
+            Ok(observed) => self.touch(name).observe(observed),
+            Err(error) => tracing::warn!(program = name, %error, "can't be observed"),
+        }
+    }
+
+    /// Observes a BpfProgram and leaves it as it is; but where this node is suspended, it is detached too.
+    pub(super) fn freeze(&mut self, name: &str, why: String) {
+        match self.node.observe(name) {
+            Ok(observed) => self.touch(name).freeze(observed, why),
+            Err(error) => tracing::warn!(program = name, %error, "can't be observed"),
+        }
+        if let Err(failure) = self.detach_where_suspended(name) {
+            tracing::warn!(program = name, %failure, "can't be detached");
+        }
+    }
+
+    /// Takes the outcome of an attempt, and logs what is new in it.
+    pub(super) fn finish_attempt(&mut self, name: &str, outcome: Result<(), Failure>) {
+        let Some(program) = self.programs.get_mut(name) else { return };
+        match &outcome {
+            Err(failure) if failure.awaits => tracing::debug!(program = name, %failure),
+            Err(failure) if program.failure.as_ref() != Some(failure) => {
+                tracing::warn!(program = name, revision = program.revision(), %failure, "not in effect");
+            }
+            Ok(()) if program.is_desired() && program.failure.as_ref().is_some_and(|failure| !failure.awaits) => {
+                tracing::info!(program = name, "in effect again");
+            }
+            _ => {}
+        }
+        program.finish_attempt(outcome, Instant::now());
+    }
+
+    /// Finds device programs of others at or below a BpfProgram's: container runtimes have theirs. They are reported, and left
+    /// alone.
+    fn find_foreign_devices(&mut self, name: &str) {
+        let desired = self.programs.get(name).and_then(|program| program.desired.as_ref());
+        let functions = desired.into_iter().flat_map(|desired| desired.functions.values());
+        let devices = functions.filter(|function| function.kind.attach_type == CGROUP_DEVICE);
+        let paths: BTreeSet<&String> = devices.flat_map(|function| function.paths.keys()).collect();
+        // Hardly any BpfProgram has one, and to know which are ours takes a walk over all of them.
+        let found = match paths.is_empty() {
+            true => BTreeMap::new(),
+            false => {
+                let links = self.programs.values().flat_map(|program| program.observed.links.values());
+                let ours: BTreeSet<u32> = links.map(|link| link.info.program_id).collect();
+                let foreign = |path: &String| Some((path.clone(), self.node.stranger(path, CGROUP_DEVICE, &ours)?));
+                paths.into_iter().filter_map(foreign).collect()
+            }
+        };
+        self.touch(name).foreign_devices = found;
+    }
+
+    /// Returns the bytes that the maps of all other BpfPrograms may hold. A shared map counts with its owner.
+    fn map_bytes_besides(&mut self, name: &str, machine: &Machine) -> u64 {
+        // An agent that has just started has not come to all of them yet.
+        let unseen = self.programs.iter().filter(|(_, program)| !program.was_observed);
+        let unseen: Vec<String> = unseen.map(|(other, _)| other.clone()).collect();
+        unseen.iter().for_each(|other| self.observe(other));
+        let (mut sum, mut sharing) = (0_u64, Vec::new());
+        for (other, program) in &mut self.programs {
+            let MapBytes { own, shares } = program.map_bytes(machine);
+            sum = sum.saturating_add(own);
+            sharing.extend(shares.then(|| other.clone()));
+        }
+        sum = sum.saturating_sub(self.touch(name).map_bytes(machine).own);
+        let sharing = sharing.iter().filter(|other| *other != name).filter_map(|other| self.programs.get(other));
+        let maps = sharing.flat_map(|program: &ProgramState| program.observed.maps.values());
+        let orphans = maps.filter(|map| map.from.is_some() && program::owned(&self.programs, map).is_none());
+        orphans.map(|map| map.shape().bytes(machine)).fold(sum, u64::saturating_add)
+    }
+
+    fn cgroups(&self, desired: Option<&Desired>) -> Result<BTreeMap<String, Cgroup>, SysError> {
+        desired.map_or_else(|| Ok(BTreeMap::new()), |desired| self.node.cgroups(desired))
+    }
+}

@@ -1,0 +1,113 @@
+//! Notes: what is to be known of a BpfProgram on a node beside what the kernel says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sockeye_crds::{names::clip, program::MapRef};
+
+use crate::{
+    control::program::{self, ProgramState},
+    model::{
+        kernel::MapInfo,
+        observed::{Observed, ObservedMap},
+    },
+};
+
+/// All of them; `unpinned_ids` are the maps that its programs use and that are not pinned.
+pub(super) fn notes(
+    program: &ProgramState,
+    unpinned_ids: &BTreeSet<u32>,
+    programs: &BTreeMap<String, ProgramState>,
+) -> Vec<String> {
+    let notes = unpinned_notes(&program.unpinned, unpinned_ids)
+        .into_iter()
+        .chain(map_notes(program))
+        .chain(device_notes(&program.foreign_devices))
+        .chain(order_notes(program))
+        .chain(shared_notes(&program.observed, programs));
+    notes.map(|note| clip(&note, 512)).take(16).collect()
+}
+
+/// What is to be known of maps that are not pinned.
+fn unpinned_notes(unpinned: &BTreeMap<String, MapInfo>, used: &BTreeSet<u32>) -> Vec<String> {
+    let gone = unpinned.iter().filter(|(_, info)| !used.contains(&info.id)).map(|(name, _)| {
+        format!("map {name} is not pinned, and no program uses it: it went when the load was done, as maps do that nobody holds")
+    });
+    let known: BTreeSet<u32> = unpinned.values().map(|info| info.id).collect();
+    let unknown: Vec<String> = used.difference(&known).map(u32::to_string).collect();
+    let unknown = (!unknown.is_empty()).then(|| {
+        format!(
+            "maps {} are used and not pinned here: they live as long as the program, and only their IDs are known since the \
+             agent was started anew",
+            unknown.join(", ")
+        )
+    });
+    gone.chain(unknown).collect()
+}
+
+/// What is to be known of device programs: runtimes have theirs too.
+fn device_notes(devices: &BTreeMap<String, (String, u32)>) -> Vec<String> {
+    let note = |(path, (at, id)): (&String, &(String, u32))| {
+        format!(
+            "others have device programs at or below cgroup {path}, as container runtimes do: program {id} at {at}; an access \
+             needs the yes of each"
+        )
+    };
+    devices.iter().map(note).collect()
+}
+
+/// What is to be known of others' maps.
+fn shared_notes(observed: &Observed, programs: &BTreeMap<String, ProgramState>) -> Vec<String> {
+    let is_left = |map: &&ObservedMap| program::owned(programs, map).is_none();
+    let left =
+        observed.maps.iter().filter(|(_, map)| is_left(map)).filter_map(|(pin, map)| Some((pin, map.from.as_ref()?)));
+    let note = |(pin, from): (&String, &MapRef)| {
+        format!("map {pin} was {from}, which has it no longer: it is kept as it is until that one is there again")
+    };
+    left.map(note).collect()
+}
+
+/// What is to be known of a place among others.
+fn order_notes(ProgramState { desired, moved, .. }: &ProgramState) -> Vec<String> {
+    let unordered = desired.as_ref().is_some_and(|desired| desired.unordered).then(|| {
+        "this kernel keeps no order among programs on a cgroup (Linux does from 6.17 on): they run in the order in which they \
+         were attached, whatever their priority"
+            .to_owned()
+    });
+    let moved = (*moved > 0).then(|| {
+        format!(
+            "its priority had {moved} of its links attached anew, elsewhere among others, since the agent started: each ran twice \
+             for the moment that took"
+        )
+    });
+    unordered.into_iter().chain(moved).collect()
+}
+
+/// What is to be known of programs that are attached to maps, or were.
+fn map_notes(program: &ProgramState) -> Vec<String> {
+    let ProgramState { observed, desired, .. } = program;
+    let attaches = desired.as_ref().is_some_and(|desired| desired.attaches_to_maps);
+    let on_maps = || observed.links.iter().filter(|(key, _)| key.map().is_some()).map(|(_, link)| link);
+    let mut notes = Vec::new();
+    if attaches || on_maps().next().is_some() {
+        notes.push(
+            "sockets that are in a map keep the programs they came in with, also once these are replaced or detached: until \
+             they are closed, or leave the map"
+                .to_owned(),
+        );
+    }
+    if on_maps().any(|link| !link.is_link()) {
+        notes.push(
+            "this kernel has no links for maps (Linux has from 6.10 on): the pinned map holds what is attached to it, and whoever \
+             may write the map can attach another program in its place"
+                .to_owned(),
+        );
+    }
+    if on_maps().any(|link| link.believed) {
+        notes.push(
+            "this kernel does not say what is attached to a map (Linux does from 5.17 on): in effect is what the agent has \
+             attached itself"
+                .to_owned(),
+        );
+    }
+    notes
+}

@@ -1,0 +1,183 @@
+//! One step of the controller: it takes the events, does a bounded amount of work, and returns the effects.
+
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Controller,
+    event::{Effect, Event, StepResult},
+};
+use crate::{
+    model::{assignment::Assignment, trial::TrialState},
+    node::{Node, watch::Change},
+    plan,
+};
+
+/// While it is not known what the node is to run, and nothing is on trial, the node is looked at again after this long.
+const UNASSIGNED: Duration = Duration::from_secs(300);
+
+impl<N: Node> Controller<N> {
+    /// Takes the events, works for some milliseconds or until one program is loaded, and returns what is to be done outside.
+    /// A step never waits for anything but the node's own system calls.
+    pub fn step(&mut self, now: Instant, events: impl IntoIterator<Item = Event>) -> StepResult {
+        for event in events {
+            self.take(event, now);
+        }
+        if self.timer.takes_poll(now) {
+            self.timer.pass_due |= self.poll();
+        }
+        let wake = match self.inputs.assignment.clone() {
+            Some(assignment) => {
+                self.work(&assignment, now);
+                self.wake(now)
+            }
+            None => self.stand_by(now),
+        };
+        self.decide_starts();
+        self.effects.extend(self.objects.next_fetches().into_iter().map(Effect::FetchBytes));
+        let probe = self.probe(now);
+        let wake = probe.map_or(wake, |probe| wake.min(probe));
+        StepResult { effects: mem::take(&mut self.effects), wake }
+    }
+
+    fn take(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::AssignmentChanged(assignment) => self.inputs.assignment = Some(assignment),
+            Event::AssignmentLost => {
+                self.inputs.assignment = None;
+                self.pass = None;
+            }
+            Event::SuspendChanged(why) => self.inputs.suspended = why,
+            Event::HomesChanged(change) => return self.take_change(&change),
+            Event::PodsChanged => {}
+            Event::BlindChanged(blind) => {
+                return self.timer.set_blind(blind, now);
+            }
+            Event::RuntimeChanged(gap) => {
+                if gap.is_some() != self.inputs.runtime_gap.is_some() {
+                    self.programs.values_mut().for_each(|program| program.forget_failures());
+                }
+                self.inputs.runtime_gap = gap;
+            }
+            Event::StartRequested(id, start) => self.starts.request(id, start),
+            Event::StartWithdrawn(id) => return self.starts.withdraw(id),
+            Event::ProbeAnswered(reached) => return self.take_probe(reached, now),
+            Event::BytesArrived { digest, bytes } => {
+                let users = self.programs.values_mut().filter_map(|p| p.object_arrived(&digest).then_some(())).count();
+                self.objects.arrived(digest, bytes, users, now);
+            }
+        }
+        (self.timer.pass_due, self.timer.restart_due) = (true, true);
+    }
+
+    /// Marks what changed on bpffs for the next pass: the one that is going on has mostly caused it itself.
+    fn take_change(&mut self, change: &Change) {
+        let is_changed = |name: &String| match change {
+            Change::Homes(names) => names.contains(name),
+            Change::Anything => true,
+        };
+        for (_, program) in self.programs.iter_mut().filter(|(name, _)| is_changed(name)) {
+            program.pending.dirty = true;
+        }
+        self.timer.pass_due = true;
+    }
+
+    /// Polls what is attached, and looks for what a pass would see. Reports whether there is anything for one to do.
+    fn poll(&mut self) -> bool {
+        let Self { node, programs, monitor, survey, .. } = self;
+        let found = node.bpffs();
+        let mounted_anew = Some(found.as_ref().ok().map(|bpffs| bpffs.device)) != survey.bpffs;
+        let marked = found.is_ok_and(|bpffs| bpffs.suspended.is_some() != survey.marked);
+        let mut has_cgroup = false;
+        for program in programs.values_mut().filter(|program| program.waits_for_cgroup()) {
+            let Some(desired) = program.desired.clone() else { continue };
+            if node.cgroups(&desired).is_ok_and(|there| plan::missing_cgroup(&desired, &there).is_none()) {
+                program.forget_failures();
+                has_cgroup = true;
+            }
+        }
+        monitor.poll(node, programs) || mounted_anew || marked || has_cgroup
+    }
+
+    /// Continues the pass, or begins one that is due.
+    fn work(&mut self, assignment: &Assignment, now: Instant) {
+        let begins = match &self.pass {
+            Some(_) => self.timer.restart_due,
+            None => self.timer.is_pass_due(self.next_retry(), now),
+        };
+        if begins {
+            self.begin_pass(assignment, now);
+        }
+        self.continue_pass(assignment, now);
+    }
+
+    /// Returns when the next step is due at the latest.
+    fn wake(&self, now: Instant) -> Instant {
+        if self.pass.is_some() { now } else { self.timer.wake(self.next_retry(), now) }
+    }
+
+    fn next_retry(&self) -> Option<Instant> {
+        self.programs.values().filter_map(|program| program.retry.due_at()).min()
+    }
+
+    /// Does what must be done while it is not known what the node is to run: it detaches everything where someone suspended
+    /// everything, and follows the trials that an earlier agent left, for a program on trial may be the very reason.
+    /// Returns when to look again.
+    fn stand_by(&mut self, now: Instant) -> Instant {
+        if self.inputs.suspended.is_some()
+            && let Err(error) = self.detach_all()
+        {
+            tracing::error!(%error, "everything is suspended, and the programs on this node can't be listed");
+        }
+        match self.load_trials() {
+            Ok(()) => now + UNASSIGNED,
+            Err(error) => {
+                tracing::debug!(%error, "the trials on this node can't be read");
+                self.timer.wake_unassigned()
+            }
+        }
+    }
+
+    /// Asks for a probe of the API server if one is due; returns when the next one is.
+    fn probe(&mut self, now: Instant) -> Option<Instant> {
+        let undecided = self.undecided();
+        self.trials.follow(undecided, now);
+        if self.inputs.probing {
+            return None;
+        }
+        let next = self.trials.next()?;
+        if next > now {
+            return Some(next);
+        }
+        self.inputs.probing = true;
+        self.effects.push(Effect::ProbeApiServer);
+        None
+    }
+
+    fn take_probe(&mut self, reached: bool, now: Instant) {
+        self.inputs.probing = false;
+        let states = self.trials.probed(reached, now);
+        for (program, state) in &states {
+            log(program, *state, reached);
+        }
+        self.judge(&states);
+        self.timer.pass_due |= !states.is_empty();
+    }
+}
+
+fn log(program: &str, state: TrialState, reached: bool) {
+    match state {
+        TrialState::Suspected | TrialState::Reverted if !reached => {
+            tracing::error!(program, "the API server can't be reached since this was attached: reverting it");
+        }
+        TrialState::Reverted => {
+            tracing::warn!(program, "the API server is reached again: this program had cut the node off");
+        }
+        TrialState::Reprieved => {
+            tracing::warn!(program, "the API server is reached again, and late: this is attached once more, on trial");
+        }
+        TrialState::Open | TrialState::Suspected | TrialState::Reopened | TrialState::Passed => {}
+    }
+}

@@ -1,0 +1,28 @@
+//! The values that every other room works with. No IO, no call to the kernel, no import from another room.
+//!
+//! Start reading at [`desired`] and [`observed`]: `plan` computes the steps from one to the other.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `assignment` | what this node is assigned to run |
+//! | `desired`, `resolve/` | the state that a BpfProgram should have here, and its computation from a BpfRevision |
+//! | `observed`, `pin_names` | the state that a BpfProgram has here, and the names of its pins |
+//! | `node_context` | the facts about this node that `resolve/` uses |
+//! | `pods`, `cgroup_path` | this node's pods and their cgroups |
+//! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
+//! | `trial` | the connectivity trial of a revision |
+//! | `refusal` | the reason why a revision can't run here |
+
+pub mod assignment;
+pub mod cgroup_path;
+pub mod desired;
+pub mod kernel;
+pub mod map_shape;
+pub mod node_context;
+pub mod observed;
+pub mod pin_names;
+pub mod pods;
+pub mod refusal;
+mod resolve;
+pub mod start;
+pub mod trial;

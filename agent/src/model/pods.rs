@@ -1,0 +1,346 @@
+//! `Pods`: this node's pods, their cgroups, and the cgroups that a target's selectors pick. Pure.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::LabelSelector};
+use kube::ResourceExt as _;
+use sockeye_crds::{
+    selector::selects,
+    target::{CgroupTarget, Scope},
+};
+
+/// The label that the API server sets on every namespace, to its name.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+/// The annotation of a mirror pod that holds the UID of its static pod. The API server lets nobody add or change it
+/// later (`ValidatePodUpdate` in k8s.io/kubernetes/pkg/apis/core/validation).
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The labels of one object.
+pub type Labels = BTreeMap<String, String>;
+
+/// A pod on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// The UID in the name of its cgroup.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// The names of its containers, by ID: regular, init, sidecar and ephemeral ones.
+    pub containers: BTreeMap<String, String>,
+}
+
+impl Pod {
+    /// Reads a pod of the API server.
+    pub fn read(pod: &core::Pod) -> Self {
+        let status = pod.status.as_ref();
+        let lists =
+            status.map(|s| [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses]);
+        let containers = lists.into_iter().flatten().flatten().flatten();
+        let id = |status: &core::ContainerStatus| {
+            let id = status.container_id.as_deref()?.rsplit_once("://")?.1;
+            Some((id.to_owned(), status.name.clone()))
+        };
+        // Only the UID of a static pod is a hash, without hyphens: a forged annotation can't name another pod.
+        let mirrored = pod.annotations().get(CONFIG_MIRROR).filter(|uid| !uid.contains('-'));
+        let uid = mirrored.cloned().or_else(|| pod.uid());
+        Self {
+            uid: uid.unwrap_or_default(),
+            namespace: pod.namespace().unwrap_or_default(),
+            name: pod.name_any(),
+            labels: pod.labels().clone(),
+            containers: containers.filter_map(id).collect(),
+        }
+    }
+}
+
+/// The cgroups of one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodCgroup {
+    /// The pod's own cgroup, as a path below the cgroup root.
+    pub path: String,
+    /// The cgroups of its containers, by container ID.
+    pub containers: BTreeMap<String, String>,
+}
+
+/// The known pods of this node and their cgroups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pods {
+    /// The pods.
+    pub pods: Arc<Vec<Pod>>,
+    /// The labels of namespaces, by name; empty unless a selector uses more of them than the name.
+    pub namespaces: Arc<BTreeMap<String, Labels>>,
+    /// The pods' cgroups, by pod UID.
+    pub cgroups: BTreeMap<String, PodCgroup>,
+}
+
+/// The pod or container that owns a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CgroupOwner {
+    /// The pod, as `namespace/name`.
+    pub pod: String,
+    /// The container's name, if the cgroup is a container's.
+    pub container: Option<String>,
+}
+
+impl Pods {
+    /// Returns the cgroups that a target picks, with their owners.
+    pub fn pick<'a>(&'a self, target: &'a CgroupTarget) -> impl Iterator<Item = (String, CgroupOwner)> + 'a {
+        let picked = self.pods.iter().filter(move |pod| self.selects(target, pod));
+        picked.flat_map(move |pod| self.cgroups_of(pod, &target.containers))
+    }
+
+    /// Returns true if a target selects a pod or containers of it.
+    pub fn selects(&self, target: &CgroupTarget, pod: &Pod) -> bool {
+        let CgroupTarget { pod_selector, namespace_selector, .. } = target;
+        selects(pod_selector.as_ref(), &pod.labels)
+            && namespace_selector.as_ref().is_none_or(|selector| self.selects_namespace(selector, &pod.namespace))
+    }
+
+    /// Returns true if a target's selector uses labels of a namespace that are not known.
+    pub fn lacks_namespace(&self, target: &CgroupTarget, namespace: &str) -> bool {
+        target.namespace_selector.as_ref().is_some_and(uses_other_labels) && !self.namespaces.contains_key(namespace)
+    }
+
+    fn selects_namespace(&self, selector: &LabelSelector, namespace: &str) -> bool {
+        let name = (NAMESPACE_NAME.to_owned(), namespace.to_owned());
+        match self.namespaces.get(namespace) {
+            Some(labels) => selects(Some(selector), labels),
+            None => !uses_other_labels(selector) && selects(Some(selector), &[name].into()),
+        }
+    }
+
+    /// Returns the cgroup of a pod, or those of its containers with these names.
+    fn cgroups_of(&self, pod: &Pod, names: &[String]) -> Vec<(String, CgroupOwner)> {
+        let Some(cgroup) = self.cgroups.get(&pod.uid) else { return Vec::new() };
+        let owner = |container: Option<&String>| CgroupOwner {
+            pod: format!("{}/{}", pod.namespace, pod.name),
+            container: container.cloned(),
+        };
+        if names.is_empty() {
+            return vec![(cgroup.path.clone(), owner(None))];
+        }
+        let containers = cgroup.containers.iter().filter_map(|(id, path)| Some((path, pod.containers.get(id)?)));
+        let named = containers.filter(|(_, name)| names.contains(name));
+        named.map(|(path, name)| (path.clone(), owner(Some(name)))).collect()
+    }
+}
+
+/// Returns true if a selector uses labels of a namespace other than its name.
+fn uses_other_labels(selector: &LabelSelector) -> bool {
+    let LabelSelector { match_labels, match_expressions } = selector;
+    let labels = match_labels.iter().flatten().map(|(key, _)| key);
+    let mut keys = labels.chain(match_expressions.iter().flatten().map(|expression| &expression.key));
+    keys.any(|key| key != NAMESPACE_NAME)
+}
+
+/// The inputs that are needed to resolve targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequiredInputs {
+    /// The cgroup that holds all pods.
+    pub root: bool,
+    /// The pods.
+    pub pods: bool,
+    /// The labels of namespaces.
+    pub namespaces: bool,
+    /// The cgroups of containers.
+    pub containers: bool,
+}
+
+impl RequiredInputs {
+    /// Returns the inputs that either of two needs.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            root: self.root || other.root,
+            pods: self.pods || other.pods,
+            namespaces: self.namespaces || other.namespaces,
+            containers: self.containers || other.containers,
+        }
+    }
+
+    /// Returns the inputs that targets need.
+    pub fn of<'a>(targets: impl IntoIterator<Item = &'a CgroupTarget>) -> Self {
+        let of = |target: &CgroupTarget| Self {
+            root: target.scope == Scope::Pods && !target.is_selective(),
+            pods: target.is_selective(),
+            namespaces: target.namespace_selector.as_ref().is_some_and(uses_other_labels),
+            containers: !target.containers.is_empty(),
+        };
+        targets.into_iter().map(of).fold(Self::default(), Self::and)
+    }
+}
+
+/// Joins the pods of the API server with those that the container runtime reported, by UID.
+///
+/// Of a pod that both have, the API server's labels count, and the containers of both.
+pub fn joined(pods: &Arc<Vec<Pod>>, reported: &BTreeMap<String, Pod>) -> Arc<Vec<Pod>> {
+    if reported.is_empty() {
+        return Arc::clone(pods);
+    }
+    let mut reported = reported.clone();
+    let mut all: Vec<Pod> = pods.to_vec();
+    for pod in &mut all {
+        pod.containers.extend(reported.remove(&pod.uid).into_iter().flat_map(|same| same.containers));
+    }
+    all.extend(reported.into_values());
+    Arc::new(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sockeye_crds::target::Scope;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn selector(pairs: &[(&str, &str)]) -> Option<LabelSelector> {
+        Some(LabelSelector { match_labels: Some(labels(pairs)), match_expressions: None })
+    }
+
+    /// Four pods, of which u4 has no cgroup; the labels of namespace bank are not known.
+    fn pods() -> Pods {
+        let pod = |uid: &str, namespace: &str, app: &str| Pod {
+            uid: uid.into(),
+            namespace: namespace.into(),
+            name: format!("{app}-{uid}"),
+            labels: labels(&[("app", app)]),
+            containers: labels(&[(&format!("{uid}-1"), "app"), (&format!("{uid}-2"), "proxy")]),
+        };
+        let cgroup = |uid: &str| {
+            let containers = ["1", "2", "sandbox"].map(|id| (format!("{uid}-{id}"), format!("/pods/{uid}/{uid}-{id}")));
+            (uid.to_owned(), PodCgroup { path: format!("/pods/{uid}"), containers: containers.into() })
+        };
+        Pods {
+            pods: Arc::new(vec![
+                pod("u1", "shop", "web"),
+                pod("u2", "shop", "db"),
+                pod("u3", "bank", "web"),
+                pod("u4", "shop", "web"),
+            ]),
+            namespaces: Arc::new([("shop".to_owned(), labels(&[(NAMESPACE_NAME, "shop"), ("team", "a")]))].into()),
+            cgroups: ["u1", "u2", "u3"].map(cgroup).into(),
+        }
+    }
+
+    fn picked(edit: impl FnOnce(&mut CgroupTarget)) -> Vec<String> {
+        let mut target = CgroupTarget::whole(Scope::Pods);
+        edit(&mut target);
+        let pods = pods();
+        pods.pick(&target).map(|(path, CgroupOwner { pod, container })| format!("{path} {pod} {container:?}")).collect()
+    }
+
+    #[test]
+    fn pod_selectors_pick_pods_that_have_a_cgroup() {
+        assert_eq!(
+            picked(|t| t.pod_selector = selector(&[("app", "web")])),
+            ["/pods/u1 shop/web-u1 None", "/pods/u3 bank/web-u3 None"]
+        );
+        assert_eq!(picked(|t| t.pod_selector = Some(LabelSelector::default())).len(), 3, "an empty selector means all");
+    }
+
+    #[test]
+    fn namespace_selectors_pick_by_label_and_by_name() {
+        assert_eq!(picked(|t| t.namespace_selector = selector(&[("team", "a")])).len(), 2);
+        assert_eq!(
+            picked(|t| t.namespace_selector = selector(&[(NAMESPACE_NAME, "bank")])),
+            ["/pods/u3 bank/web-u3 None"]
+        );
+        assert_eq!(picked(|t| t.namespace_selector = selector(&[("team", "b")])).len(), 0);
+        let not_in = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement {
+            key: "team".into(),
+            operator: "DoesNotExist".into(),
+            values: None,
+        };
+        let absent = Some(LabelSelector { match_labels: None, match_expressions: Some(vec![not_in]) });
+        assert_eq!(picked(|t| t.namespace_selector = absent).len(), 0, "an unknown label does not count as absent");
+    }
+
+    #[test]
+    fn container_names_pick_containers_and_never_the_sandbox() {
+        assert_eq!(
+            picked(|t| {
+                t.pod_selector = selector(&[("app", "db")]);
+                t.containers = vec!["app".into(), "other".into()];
+            }),
+            ["/pods/u2/u2-1 shop/db-u2 Some(\"app\")"]
+        );
+    }
+
+    #[test]
+    fn required_inputs_follow_from_the_targets() {
+        let target = |edit: fn(&mut CgroupTarget)| {
+            let mut target = CgroupTarget::whole(Scope::Pods);
+            edit(&mut target);
+            RequiredInputs::of([&target])
+        };
+        assert_eq!(target(|_| ()), RequiredInputs { root: true, ..RequiredInputs::default() });
+        assert_eq!(
+            target(|t| t.pod_selector = selector(&[])),
+            RequiredInputs { pods: true, ..RequiredInputs::default() }
+        );
+        assert_eq!(
+            target(|t| t.namespace_selector = selector(&[(NAMESPACE_NAME, "x")])),
+            RequiredInputs { pods: true, ..RequiredInputs::default() }
+        );
+        assert!(target(|t| t.namespace_selector = selector(&[("team", "x")])).namespaces);
+        assert!(target(|t| t.containers = vec!["a".into()]).containers);
+    }
+
+    #[test]
+    fn a_mirror_pod_gets_the_uid_of_its_static_pod() {
+        let status = |name: &str, id: Option<&str>| {
+            let ready = id.is_some();
+            serde_json::json!({
+                "name": name, "containerID": id, "image": "", "imageID": "", "ready": ready, "restartCount": 0,
+            })
+        };
+        let pod = serde_json::json!({
+            "metadata": {
+                "name": "p", "namespace": "n", "uid": "u",
+                "labels": {"a": "b"}, "annotations": {CONFIG_MIRROR: "h"},
+            },
+            "status": {
+                "containerStatuses": [
+                    status("app", Some("containerd://1")),
+                    status("waits", None),
+                ],
+                "initContainerStatuses": [
+                    status("init", Some("containerd://2")),
+                ],
+            },
+        });
+        let read = |pod: &serde_json::Value| Pod::read(&serde_json::from_value(pod.clone()).unwrap());
+        for annotations in [
+            serde_json::json!({"kubernetes.io/config.hash": "h"}),
+            serde_json::json!({CONFIG_MIRROR: "0b5c1f9e-5d7a-4a44-9f0e-0e1d2c3b4a59"}),
+        ] {
+            let mut forged = pod.clone();
+            forged["metadata"]["annotations"] = annotations;
+            assert_eq!(read(&forged).uid, "u", "no forged UID counts: {forged}");
+        }
+        let pod = read(&pod);
+        assert_eq!((pod.uid.as_str(), &pod.labels), ("h", &labels(&[("a", "b")])));
+        assert_eq!(pod.containers, labels(&[("1", "app"), ("2", "init")]));
+    }
+
+    #[test]
+    fn joined_pods_take_labels_from_the_api_server_and_containers_from_both() {
+        let pods = pods();
+        let reported = |uid: &str| Pod {
+            uid: uid.into(),
+            labels: labels(&[("app", "new")]),
+            containers: labels(&[("9", "late")]),
+            ..Pod::default()
+        };
+        let joined = joined(&pods.pods, &["u1", "u9"].map(|uid| (uid.to_owned(), reported(uid))).into());
+        let of = |uid: &str| joined.iter().find(|pod| pod.uid == uid).unwrap();
+        assert_eq!((of("u1").labels["app"].as_str(), of("u1").containers.len()), ("web", 3));
+        assert_eq!((of("u9").labels["app"].as_str(), joined.len()), ("new", 5));
+    }
+}

@@ -1,0 +1,80 @@
+//! Resolution of maps: pin names, shapes, and the spec's settings. Pure.
+
+use std::collections::BTreeMap;
+
+use sockeye_crds::{
+    BpfRevisionSpec, MapInfo, Reason,
+    names::{is_dns_label, is_pin_name, pin_name},
+    program::{MapRef, OnDelete, OnShapeChange},
+};
+
+use crate::model::{
+    desired::DesiredMap,
+    map_shape::MapShape,
+    node_context::NodeContext,
+    refusal::{Refusal, kernel_unsupported, unsupported},
+};
+
+/// Resolves every map of the object.
+pub(super) fn resolve(
+    spec: &BpfRevisionSpec,
+    node_context: &NodeContext,
+) -> Result<BTreeMap<String, DesiredMap>, Refusal> {
+    spec.object.maps.iter().map(|info| Ok((info.name.clone(), map(spec, info, node_context)?))).collect()
+}
+
+fn map(spec: &BpfRevisionSpec, info: &MapInfo, node_context: &NodeContext) -> Result<DesiredMap, Refusal> {
+    let MapInfo { name, map_type, key_size, value_size, max_entries, flags, definition, used_by, holds: _ } = info;
+    let settings = spec.map(name);
+    let map_type = supported_type(name, map_type, node_context)?;
+    let pin_name = checked_pin_name(name)?;
+    let word = |n: i64| u32::try_from(n).map_err(|_| unsupported(format!("map {name}: {n} is out of bounds")));
+    let declared = MapShape {
+        map_type,
+        key_size: word(*key_size)?,
+        value_size: word(*value_size)?,
+        max_entries: word(settings.and_then(|settings| settings.max_entries).unwrap_or(*max_entries))?,
+        flags: word(*flags)?,
+    };
+    let from = settings.and_then(|settings| settings.from.as_ref());
+    Ok(DesiredMap {
+        pin_name,
+        pin: settings.is_none_or(|settings| settings.pin),
+        retain: settings.is_some_and(|settings| settings.on_delete == OnDelete::Retain),
+        definition: *definition,
+        of_load: info.is_of_load(),
+        shape: declared.normalized(&node_context.machine),
+        recreate: settings.is_some_and(|settings| settings.on_shape_change == OnShapeChange::Recreate),
+        from: from.map(|from| checked_source(spec, name, from)).transpose()?,
+        used_by: used_by.clone(),
+    })
+}
+
+/// Returns the number of a map type, and refuses one that this agent does not support or this kernel lacks.
+fn supported_type(name: &str, map_type: &str, node_context: &NodeContext) -> Result<u32, Refusal> {
+    let number = sockeye_ebpf::kinds::map_type::number(map_type)
+        .ok_or_else(|| unsupported(format!("map {name}: this agent does not support map type {map_type}")))?;
+    match node_context.missing_features.maps.get(&number) {
+        Some(release) => Err(kernel_unsupported(&format!("map {name}"), &format!("map type {map_type}"), *release)),
+        None => Ok(number),
+    }
+}
+
+/// Returns a map's pin name, and refuses one that must not become part of a path.
+fn checked_pin_name(name: &str) -> Result<String, Refusal> {
+    let pin = pin_name(name);
+    if !is_pin_name(&pin) {
+        let message = format!("map {name:?} has a name that can't be pinned");
+        return Err(Refusal { reason: Reason::InvalidObject, message });
+    }
+    Ok(pin)
+}
+
+/// Returns the map that a map is shared from, and refuses names that must not become part of a path.
+fn checked_source(spec: &BpfRevisionSpec, name: &str, from: &MapRef) -> Result<MapRef, Refusal> {
+    if from.program == spec.program.name || !is_dns_label(&from.program) || !is_pin_name(&from.map) {
+        let message = format!("map {name}: {from} is no map of another BpfProgram");
+        return Err(Refusal { reason: Reason::InvalidSpec, message });
+    }
+    Ok(from.clone())
+}

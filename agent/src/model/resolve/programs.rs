@@ -1,0 +1,79 @@
+//! Resolution of functions: the kind of each program, and where it attaches. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sockeye_crds::{BpfRevisionSpec, names::is_pin_name, program::ProgramSpec};
+use sockeye_ebpf::kinds::section::{self, Section, Target};
+
+use super::targets;
+use crate::model::{
+    cgroup_path::highest,
+    desired::DesiredProgram,
+    kernel::ProgramKind,
+    node_context::NodeContext,
+    refusal::{Refusal, kernel_unsupported, unsupported},
+};
+
+/// Resolves the spec's programs, and the functions that program arrays hold, which are loaded and attached nowhere.
+pub(super) fn resolve(
+    spec: &BpfRevisionSpec,
+    node_context: &NodeContext,
+) -> Result<BTreeMap<String, DesiredProgram>, Refusal> {
+    let mut functions = BTreeMap::new();
+    for program in &spec.programs {
+        functions.insert(program.name.clone(), attached(spec, program, node_context)?);
+    }
+    let program_arrays = spec.object.maps.iter().filter(|map| map.map_type == "ProgArray");
+    for name in program_arrays.flat_map(|map| &map.holds) {
+        if !functions.contains_key(name) {
+            functions.insert(name.clone(), unattached(spec, name, node_context)?);
+        }
+    }
+    Ok(functions)
+}
+
+/// Resolves one of the spec's programs with its attach targets, of which a suspended spec has none.
+fn attached(
+    spec: &BpfRevisionSpec,
+    program: &ProgramSpec,
+    node_context: &NodeContext,
+) -> Result<DesiredProgram, Refusal> {
+    let ProgramSpec { name, program_type: _, attach } = program;
+    let (section, kind) = section_and_kind(spec, name, node_context)?;
+    let (mut paths, mut maps) = (BTreeMap::new(), BTreeSet::new());
+    for attach in attach.iter().filter(|_| !spec.suspend) {
+        match section.target {
+            Target::Cgroup => targets::add_cgroups(attach, node_context, &mut paths)?,
+            Target::Map => drop(maps.insert(targets::map_pin(spec, name, attach)?)),
+        }
+    }
+    let can_cut_off = node_context.has_api && section.can_deny();
+    Ok(DesiredProgram { kind, paths: highest(&paths), maps, can_cut_off })
+}
+
+/// Resolves a function that is loaded and attached nowhere.
+fn unattached(spec: &BpfRevisionSpec, name: &str, node_context: &NodeContext) -> Result<DesiredProgram, Refusal> {
+    let (_, kind) = section_and_kind(spec, name, node_context)?;
+    Ok(DesiredProgram { kind, paths: BTreeMap::new(), maps: BTreeSet::new(), can_cut_off: false })
+}
+
+/// Looks up the ELF section of a function and the program kind that the section stands for.
+fn section_and_kind(
+    spec: &BpfRevisionSpec,
+    name: &str,
+    node_context: &NodeContext,
+) -> Result<(&'static Section, ProgramKind), Refusal> {
+    let info = spec.object.programs.iter().find(|program| program.name == name);
+    let section_name = info.map(|program| program.section.as_str()).unwrap_or_default();
+    let section = section::find(section_name)
+        .ok_or_else(|| unsupported(format!("program {name}: this agent does not support section {section_name:?}")))?;
+    if !is_pin_name(name) {
+        return Err(unsupported(format!("program {name:?} has a name that can't be pinned")));
+    }
+    let kind = ProgramKind { prog_type: section.prog_type, attach_type: section.attach_type };
+    if node_context.missing_features.programs.contains(&kind) {
+        let feature = format!("attach type {}", section.attach_name);
+        return Err(kernel_unsupported(&format!("program {name}"), &feature, section.least_kernel));
+    }
+    Ok((section, kind))
+}

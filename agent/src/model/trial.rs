@@ -1,0 +1,88 @@
+//! `Trial`: a revision that may cut this node off from the API server, and what its trial has shown so far. Values.
+
+/// The connectivity trial of one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// The revision.
+    pub revision: String,
+    /// The state of its trial.
+    pub verdict: TrialState,
+}
+
+/// The state of a trial. The table in `control/connectivity.rs` gives the transitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialState {
+    /// The revision was attached recently: not decided yet.
+    Open,
+    /// The API server became unreachable and the revision was reverted; not known yet whether that restored the
+    /// connection.
+    Suspected,
+    /// The connection came back too long after the revert to blame the revision: the agent is to attach it again.
+    Reprieved,
+    /// The revision was attached again after a reprieve: not decided yet.
+    Reopened,
+    /// The API server was reached with the revision attached.
+    Passed,
+    /// The revision cut the node off and was reverted. It is not attached again.
+    Reverted,
+}
+
+impl TrialState {
+    /// All states.
+    pub const ALL: [Self; 6] =
+        [Self::Open, Self::Suspected, Self::Reprieved, Self::Reopened, Self::Passed, Self::Reverted];
+
+    /// Returns true if the revision is attached and on trial.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Reopened)
+    }
+
+    /// Returns true if the trial waits for the next probes of the API server.
+    pub const fn is_undecided(self) -> bool {
+        self.is_open() || matches!(self, Self::Suspected)
+    }
+
+    /// Returns true if the revision was reverted and is not attached now.
+    pub const fn is_taken_back(self) -> bool {
+        matches!(self, Self::Suspected | Self::Reprieved | Self::Reverted)
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Suspected => "suspected",
+            Self::Reprieved => "reprieved",
+            Self::Reopened => "reopened",
+            Self::Passed => "passed",
+            Self::Reverted => "reverted",
+        }
+    }
+}
+
+impl Trial {
+    /// Formats the trial as the note on bpffs, `STATE.REVISION`: the name of a revision holds no dot.
+    pub fn note(&self) -> String {
+        format!("{}.{}", self.verdict.word(), self.revision)
+    }
+
+    /// Parses a note; `None` if its state is unknown, as one from a newer agent may be.
+    pub fn parse(note: &str) -> Option<Self> {
+        let (word, revision) = note.split_once('.')?;
+        let verdict = TrialState::ALL.into_iter().find(|state| state.word() == word)?;
+        Some(Self { revision: revision.to_owned(), verdict })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_parses_to_the_trial_it_was_formatted_from() {
+        for verdict in TrialState::ALL {
+            let trial = Trial { revision: "guard-7c9f2".to_owned(), verdict };
+            assert_eq!(Trial::parse(&trial.note()), Some(trial));
+        }
+        assert_eq!(Trial::parse("pardoned.guard-7c9f2"), None, "a newer agent's word");
+    }
+}

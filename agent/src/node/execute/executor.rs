@@ -1,0 +1,30 @@
+//! `Executor`: executes one plan on one home. The other files here add its methods.
+
+use super::execution::Execution;
+use crate::{
+    kernel::{SysError, bpffs, cgroup::Root},
+    node::{layout::Home, open_home::OpenHome},
+    plan::Step,
+};
+
+/// Executes one plan.
+pub struct Executor<'a> {
+    pub(super) home: OpenHome<'a>,
+    /// Whether the home was created for this plan.
+    pub(super) is_new: bool,
+    pub(super) execution: &'a Execution<'a>,
+}
+
+impl<'a> Executor<'a> {
+    /// Opens a BpfProgram's home for a plan. Creates a missing home if the plan claims it.
+    pub fn new(home: &'a Home, root: &'a Root, execution: &'a Execution<'a>) -> Result<Self, SysError> {
+        let claims = execution.steps.iter().any(|step| matches!(step, Step::Claim { .. }));
+        let is_new = claims && bpffs::WHOLE_PATHS.make_dir(home.directory())?;
+        Ok(Self { home: OpenHome::open(home, root)?, is_new, execution })
+    }
+
+    /// The opened home.
+    pub const fn home(&self) -> &OpenHome<'a> {
+        &self.home
+    }
+}

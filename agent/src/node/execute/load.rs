@@ -1,0 +1,110 @@
+//! Loads the object, and pins its maps and programs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd as _,
+};
+
+use sockeye_crds::program::MapRef;
+use sockeye_ebpf::values::settings::Settings;
+
+use super::{
+    executor::Executor,
+    progress::{Progress, Undo},
+};
+use crate::{
+    kernel::{
+        Fd, info,
+        load::{self, MapSource, Request},
+    },
+    node::{
+        failure::Failure,
+        handles::ProgramHandle,
+        layout::{self, Origin},
+    },
+};
+
+impl Executor<'_> {
+    /// Loads the object, with the pinned maps `reuse` and other BpfPrograms' maps `shared`; makes nothing visible.
+    pub(super) fn load(
+        &self,
+        reuse: &BTreeSet<String>,
+        shared: &BTreeMap<String, MapRef>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
+        let (Some(desired), Some(bytes)) = (self.execution.desired, self.execution.bytes) else {
+            return Err(Failure::internal("a load was planned without an object to load"));
+        };
+        let settings = Settings::read(bytes, &desired.globals, &desired.settings)
+            .map_err(|error| Failure::new(error.reason(), error.to_string()))?;
+        let mut request = Request { settings, ..Request::default() };
+        for (name, map) in &desired.maps {
+            let source = if let Some(MapRef { program, map }) = shared.get(name) {
+                MapSource::Reuse(self.home.dir.get(&layout::in_home_of(program, &layout::map(map)))?)
+            } else if reuse.contains(&map.pin_name) {
+                MapSource::Reuse(self.home.dir.get(&layout::map(&map.pin_name))?)
+            } else {
+                MapSource::Create { value_size: map.shape.value_size, max_entries: map.shape.max_entries }
+            };
+            request.maps.insert(name, source);
+        }
+        request.programs.extend(desired.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
+        let loaded = load::load(bytes, request, self.execution.kernel_btf)?;
+        for (name, fd) in &loaded.maps {
+            if desired.maps.get(name).is_some_and(|map| !map.pin) {
+                progress.executed.unpinned.insert(name.clone(), info::map(fd.as_fd())?);
+            }
+        }
+        progress.loaded = loaded;
+        Ok(())
+    }
+
+    /// Pins a map: this BpfProgram's own, or the one that `from` names. The note of its owner is there whenever another
+    /// BpfProgram's map may be pinned.
+    pub(super) fn pin_map(
+        &self,
+        name: &str,
+        from: Option<&MapRef>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Failure> {
+        let missing = || Failure::internal(format!("map {name} was not loaded"));
+        let fd = progress.loaded.maps.get(name).ok_or_else(missing)?;
+        let pin = sockeye_crds::names::pin_name(name);
+        if let Some(from) = from {
+            self.set_note(layout::source(&pin), &layout::source_note(from), &mut progress.undo)?;
+        }
+        let replaced = self.pin(fd, &layout::map(&pin))?;
+        progress.pinned.maps.insert(pin.clone(), Fd::clone(fd));
+        progress.undo.push(match replaced {
+            Some(fd) => Undo::RepinMap(pin.clone(), fd),
+            None => Undo::UnpinMap(pin.clone()),
+        });
+        if from.is_none() && !self.is_new {
+            self.remove_note(layout::source(&pin), &mut progress.undo)?;
+        }
+        Ok(())
+    }
+
+    /// Pins a loaded program, with the note of the load that it came from.
+    pub(super) fn pin_program(&self, function: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let missing = || Failure::internal(format!("program {function} was not loaded"));
+        let fd = Fd::clone(progress.loaded.programs.get(function).ok_or_else(missing)?);
+        let load_key = self.execution.desired.map(|desired| desired.load_key.clone()).ok_or_else(missing)?;
+        // The note first: it names the program's ID, so that until the pin follows it counts for no program.
+        let origin = Origin { load_key, program_id: info::program_id(fd.as_fd())? };
+        self.set_note(layout::origin(function), &origin.note(), &mut progress.undo)?;
+        match self.pin(&fd, &layout::program(function))? {
+            Some(former) => {
+                progress.undo.push(Undo::RepinProgram(function.to_owned(), Fd::clone(&former)));
+                let id = info::program_id(former.as_fd())?;
+                let known = progress.handles.programs.get(function).filter(|handle| handle.id == id);
+                let load_key = known.and_then(|handle| handle.load_key.clone());
+                progress.replaced_programs.insert(function.to_owned(), ProgramHandle { fd: former, id, load_key });
+            }
+            None => progress.undo.push(Undo::UnpinProgram(function.to_owned())),
+        }
+        let handle = ProgramHandle { fd, id: origin.program_id, load_key: Some(origin.load_key) };
+        progress.pinned.programs.insert(function.to_owned(), handle);
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! `KernelNode`: the node that the agent runs on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use sockeye_crds::revision::Feature;
+
+use super::{
+    Node,
+    execute::{Executed, Execution, Executor},
+    failure::Failure,
+    handles::Handles,
+    layout::Layout,
+    observe::{self, Bpffs, ExecutedPlan, ObserveError, Query},
+};
+use crate::{
+    kernel::{SysError, cgroup::Root},
+    model::{
+        desired::Desired,
+        kernel::{Cgroup, Machine, MissingFeatures},
+        node_context::NodeContext,
+        observed::Observed,
+        pods::{PodCgroup, Pods, RequiredInputs},
+        trial::Trial,
+    },
+};
+
+/// The node that the agent runs on.
+pub struct KernelNode {
+    layout: Layout,
+    root: Root,
+    kubelet_root: String,
+    properties: NodeProperties,
+    handles: BTreeMap<String, Handles>,
+}
+
+/// The properties of a node and its agent that do not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct NodeProperties {
+    /// The page size and the CPUs, which determine the memory of maps.
+    pub machine: Machine,
+    /// The features that the kernel lacks.
+    pub missing_features: MissingFeatures,
+    /// Whether there is an API server that the agent must be able to reach.
+    pub has_api: bool,
+}
+
+impl KernelNode {
+    /// The node with its pins at `layout`, its cgroups below `root`, and the kubelet's cgroups at the path
+    /// `kubelet_root` below that.
+    pub const fn new(layout: Layout, root: Root, kubelet_root: String, properties: NodeProperties) -> Self {
+        Self { layout, root, kubelet_root, properties, handles: BTreeMap::new() }
+    }
+
+    /// The path of the cgroup of all pods.
+    fn pods_root(&self) -> Result<String, SysError> {
+        observe::pods_root(&self.root, &self.kubelet_root)
+    }
+
+    /// Does some work with the descriptors of a home, and forgets the home if none are left.
+    fn with_handles<T>(&mut self, name: &str, work: impl FnOnce(&Self, &mut Handles) -> T) -> T {
+        let mut handles = self.handles.remove(name).unwrap_or_default();
+        let result = work(self, &mut handles);
+        if !handles.is_empty() {
+            self.handles.insert(name.to_owned(), handles);
+        }
+        result
+    }
+}
+
+impl Node for KernelNode {
+    fn bpffs(&self) -> Result<Bpffs, ObserveError> {
+        observe::bpffs(&self.layout)
+    }
+
+    fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
+        observe::homes(&self.layout)
+    }
+
+    fn trials(&self) -> Result<BTreeMap<String, Trial>, ObserveError> {
+        observe::trials(&self.layout)
+    }
+
+    fn node_context(&self, needs: RequiredInputs) -> Result<NodeContext, SysError> {
+        let pods_root = if needs.root { self.pods_root()? } else { String::new() };
+        let NodeProperties { machine, missing_features, has_api } = self.properties.clone();
+        Ok(NodeContext { machine, features: features(), missing_features, pods_root, pods: Pods::default(), has_api })
+    }
+
+    fn pod_cgroups(&self, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError> {
+        observe::pod_cgroups(&self.root, &self.pods_root()?, containers)
+    }
+
+    fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError> {
+        observe::pod_directories(&self.root, &self.pods_root()?, containers)
+    }
+
+    fn observe(&mut self, name: &str) -> Result<Observed, SysError> {
+        self.with_handles(name, |node, handles| observe::home(&node.layout.home(name), &node.root, handles))
+    }
+
+    fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
+        observe::attached(&self.root, path, attach_type)
+    }
+
+    fn attached_to_map(&self, name: &str, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
+        observe::attached_to_map(&self.layout.home(name), pin, attach_type)
+    }
+
+    fn stranger(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)> {
+        observe::stranger(&self.root, path, attach_type, ours)
+    }
+
+    fn directories(&self, name: &str, observed: &Observed) -> Vec<PathBuf> {
+        observe::directories(&self.layout.home(name), observed)
+    }
+
+    fn cgroups(&self, desired: &Desired) -> Result<BTreeMap<String, Cgroup>, SysError> {
+        observe::cgroups(&self.root, desired)
+    }
+
+    fn execute(
+        &mut self,
+        name: &str,
+        before: &Observed,
+        execution: &Execution<'_>,
+    ) -> Result<(Executed, Observed), Failure> {
+        self.with_handles(name, |node, handles| {
+            let home = node.layout.home(name);
+            let executor = Executor::new(&home, &node.root, execution)?;
+            let (executed, pinned) = executor.execute(handles)?;
+            let observed = match executed.left {
+                None => {
+                    let plan = ExecutedPlan { before, steps: execution.steps, pinned };
+                    observe::after(executor.home(), plan, handles)?
+                }
+                Some(_) => observe::home(&home, &node.root, handles)?,
+            };
+            Ok((executed, observed))
+        })
+    }
+}
+
+/// The features that a revision may require and this agent knows.
+pub fn features() -> Vec<String> {
+    // Tests of version skew build an agent that pretends to be older.
+    let known = if cfg!(feature = "older") { &[][..] } else { &Feature::ALL[..] };
+    known.iter().map(|feature| feature.as_str()).collect()
+}

@@ -1,0 +1,229 @@
+//! Paths on bpffs, computed from checked names. No IO.
+//!
+//! ```text
+//! <bpffs>/sockeye/_suspend                               -> why nothing is to be attached on this node
+//! <bpffs>/sockeye/<BpfProgram>/maps/<map>                 stable across updates
+//!                             /programs/<function>        what is live
+//!                             /links/<function>/<where>   where: the cgroup's ID, or map-<map>. A link; if the kernel
+//!                                                         has none for maps, the program that the map holds
+//!                             /_meta/uid                  -> the BpfProgram's UID
+//!                                   /revision             -> the BpfRevision in effect
+//!                                   /program~<function>   -> <load key>.<program ID>: the load that the pin came from
+//!                                   /retain~<map>         -> Retain: the map outlives its BpfProgram
+//!                                   /from~<map>           -> <BpfProgram>/<map>: its owner, if that is another one
+//!                                   /cgroup~<ID>          -> the cgroup's path below the root
+//!                                   /trial                -> <state>.<BpfRevision>: whether it cut the node off
+//!                                   /~new                 a new pin or note, before it is renamed over the old one
+//! ```
+//! The notes in `_meta` are the targets of symlinks, since bpffs has no files. All notes are in one directory, so that
+//! one listing finds them.
+
+use std::path::{Path, PathBuf};
+
+use sockeye_crds::program::MapRef;
+
+/// The directory that holds everything of sockeye's.
+pub const DIRECTORY: &str = "sockeye";
+
+/// The name of the staging place. No note and no pin has it.
+pub const STAGING: &str = "~new";
+
+/// The prefix of the notes on maps to retain. Pins' names contain no `~`.
+const RETAIN: &str = "retain~";
+
+/// The prefix of the notes on maps of other BpfPrograms.
+const FROM: &str = "from~";
+
+/// sockeye's directory on bpffs.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    directory: PathBuf,
+    host_directory: PathBuf,
+}
+
+impl Layout {
+    /// `bpffs` is the path of the bpffs for this process, `host_bpffs` its path on the host.
+    pub fn new(bpffs: &Path, host_bpffs: &Path) -> Self {
+        Self { directory: bpffs.join(DIRECTORY), host_directory: host_bpffs.join(DIRECTORY) }
+    }
+
+    /// The path of the directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The path of the bpffs that the directory is on.
+    pub fn root(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
+    }
+
+    /// The path of that bpffs on the host.
+    pub fn host_root(&self) -> &Path {
+        self.host_directory.parent().unwrap_or(&self.host_directory)
+    }
+
+    /// The home of a BpfProgram.
+    pub fn home(&self, program: &str) -> Home {
+        Home { directory: self.directory.join(program), host_directory: self.host_directory.join(program) }
+    }
+}
+
+/// The directory of one BpfProgram.
+#[derive(Clone, Debug)]
+pub struct Home {
+    directory: PathBuf,
+    host_directory: PathBuf,
+}
+
+impl Home {
+    /// The path of the directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The path on the host of something in the home.
+    pub fn host(&self, path: &Path) -> String {
+        self.host_directory.join(path).to_string_lossy().into_owned()
+    }
+}
+
+/// The note that suspends the node and says why, relative to the bpffs' root. No BpfProgram has its name.
+pub fn suspension() -> PathBuf {
+    Path::new(DIRECTORY).join("_suspend")
+}
+
+/// The staging place of that note.
+pub fn suspension_staging() -> PathBuf {
+    Path::new(DIRECTORY).join("_suspend~new")
+}
+
+/// A path in another BpfProgram's home. As all paths below, it is relative to this one's home.
+pub fn in_home_of(program: &str, path: &Path) -> PathBuf {
+    Path::new("..").join(program).join(path)
+}
+
+/// The directory of the maps' pins.
+pub fn maps() -> PathBuf {
+    "maps".into()
+}
+
+/// A map's pin, by its pin name.
+pub fn map(pin: &str) -> PathBuf {
+    maps().join(pin)
+}
+
+/// The directory of the programs' pins.
+pub fn programs() -> PathBuf {
+    "programs".into()
+}
+
+/// A program's pin.
+pub fn program(function: &str) -> PathBuf {
+    programs().join(function)
+}
+
+/// The directory of the links' pins.
+pub fn links() -> PathBuf {
+    "links".into()
+}
+
+/// The directory of one function's links.
+pub fn links_of(function: &str) -> PathBuf {
+    links().join(function)
+}
+
+/// A link's pin.
+pub fn link(function: &str, place: &str) -> PathBuf {
+    links_of(function).join(place)
+}
+
+/// The directory of the notes.
+pub fn meta() -> PathBuf {
+    "_meta".into()
+}
+
+/// The staging place, where a pin or a note is made that replaces another. Only a killed agent leaves something there.
+pub fn staging() -> PathBuf {
+    meta().join(STAGING)
+}
+
+/// The note of the BpfProgram's UID.
+pub fn uid() -> PathBuf {
+    meta().join("uid")
+}
+
+/// The note of the revision in effect.
+pub fn revision() -> PathBuf {
+    meta().join("revision")
+}
+
+/// The note of a trial: whether a revision cut the node off.
+pub fn trial() -> PathBuf {
+    meta().join("trial")
+}
+
+/// The note of the load that a program's pin came from.
+pub fn origin(function: &str) -> PathBuf {
+    meta().join(format!("program~{function}"))
+}
+
+/// The note that a map is to be retained.
+pub fn retention(pin: &str) -> PathBuf {
+    meta().join(format!("{RETAIN}{pin}"))
+}
+
+/// The note of a map's owner.
+pub fn source(pin: &str) -> PathBuf {
+    meta().join(format!("{FROM}{pin}"))
+}
+
+/// The note of a cgroup's path.
+pub fn cgroup(place: &str) -> PathBuf {
+    meta().join(format!("cgroup~{place}"))
+}
+
+/// The pin name of the map that a note retains, if the note of that name does so.
+pub fn retained(note: &str) -> Option<&str> {
+    note.strip_prefix(RETAIN)
+}
+
+/// The pin name of the map whose owner a note names, if the note of that name does so.
+pub fn shared(note: &str) -> Option<&str> {
+    note.strip_prefix(FROM)
+}
+
+/// The text of the note of a map's owner.
+pub fn source_note(MapRef { program, map }: &MapRef) -> String {
+    format!("{program}/{map}")
+}
+
+/// Reads the note of a map's owner.
+pub fn parse_source(note: &str) -> Option<MapRef> {
+    let (program, map) = note.split_once('/')?;
+    Some(MapRef { program: program.to_owned(), map: map.to_owned() })
+}
+
+/// The load that a program came from.
+///
+/// The ID shows whether the note belongs to the pin: an agent that is killed between the two leaves a note for a pin
+/// that was never made. IDs are unique within a boot, and a bpffs does not outlive one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The revision's load key.
+    pub load_key: String,
+    /// The kernel's ID of the program.
+    pub program_id: u32,
+}
+
+impl Origin {
+    /// The text of the note.
+    pub fn note(&self) -> String {
+        format!("{}.{}", self.load_key, self.program_id)
+    }
+
+    /// Reads the note.
+    pub fn parse(note: &str) -> Option<Self> {
+        let (load_key, id) = note.rsplit_once('.')?;
+        Some(Self { load_key: load_key.to_owned(), program_id: id.parse().ok()? })
+    }
+}

@@ -1,0 +1,94 @@
+//! One node's side effects: reads and changes what bpffs and the kernel hold, one BpfProgram at a time.
+//!
+//! Start at the trait [`Node`]: it is all that the agent's decisions need of a node. [`KernelNode`] implements it.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `kernel_node` | the node itself |
+//! | [`layout`] | paths on bpffs |
+//! | [`observe`] | reads what a node has |
+//! | [`execute`] | executes the steps of a plan |
+//! | [`handles`] | the agent's own descriptors of what is pinned |
+//! | [`map_attachment`] | a function's attachment to a map |
+//! | [`failure`] | the reason why a revision is not in effect |
+//! | [`attach_failure`], `load_failure` | failures made of the kernel's answers |
+//! | [`open`] | finds the cgroup root, and asks the kernel what it has |
+//! | [`open_home`] | a BpfProgram's opened home |
+//! | [`kubelet`] | names of pods' cgroups |
+//! | [`watch`] | tells where something happened, by inotify |
+
+pub mod attach_failure;
+pub mod execute;
+pub mod failure;
+pub mod handles;
+mod kernel_node;
+pub mod kubelet;
+pub mod layout;
+mod load_failure;
+pub mod map_attachment;
+pub mod observe;
+pub mod open;
+pub mod open_home;
+pub mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+pub use self::kernel_node::{KernelNode, NodeProperties, features};
+use self::{
+    execute::{Executed, Execution},
+    failure::Failure,
+    observe::{Bpffs, ObserveError, Query},
+};
+use crate::{
+    kernel::SysError,
+    model::{
+        desired::Desired,
+        kernel::Cgroup,
+        node_context::NodeContext,
+        observed::Observed,
+        pods::{PodCgroup, RequiredInputs},
+        trial::Trial,
+    },
+};
+
+/// A node as the agent sees and changes it. Calls may block.
+///
+/// `name` is always a BpfProgram's. Paths of cgroups start at the node's cgroup root.
+pub trait Node {
+    /// The bpffs that holds the pins.
+    fn bpffs(&self) -> Result<Bpffs, ObserveError>;
+    /// The names of the BpfPrograms that have a home on the node.
+    fn homes(&self) -> Result<BTreeSet<String>, ObserveError>;
+    /// The trials that are noted on the node, by BpfProgram.
+    fn trials(&self) -> Result<BTreeMap<String, Trial>, ObserveError>;
+    /// The inputs from which [`Desired`] is made of a revision, except single pods.
+    fn node_context(&self, needs: RequiredInputs) -> Result<NodeContext, SysError>;
+    /// The pods' cgroups, by the pods' UIDs; with their containers' if `containers`.
+    fn pod_cgroups(&self, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError>;
+    /// The directories in which pods' cgroups come and go; also those in which their containers' do if `containers`.
+    fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError>;
+    /// Reads what a BpfProgram has on the node.
+    fn observe(&mut self, name: &str) -> Result<Observed, SysError>;
+    /// The programs attached to the cgroup at a path; `None` if there is no such cgroup.
+    fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError>;
+    /// The program that runs for sockets that enter a BpfProgram's map; `None` if there is no such map or the kernel
+    /// does not tell. `pin` is the map's pin name.
+    fn attached_to_map(&self, name: &str, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError>;
+    /// Finds a program at a cgroup or below it that is not one of `ours`; returns the cgroup's path and the program's
+    /// ID.
+    fn stranger(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)>;
+    /// The directories in which something happens if somebody changes a BpfProgram's pins or notes.
+    fn directories(&self, name: &str, observed: &Observed) -> Vec<PathBuf>;
+    /// The desired cgroups that exist, by path.
+    fn cgroups(&self, desired: &Desired) -> Result<BTreeMap<String, Cgroup>, SysError>;
+    /// Executes a plan that was made for `before`, and returns what the BpfProgram has afterwards.
+    fn execute(
+        &mut self,
+        name: &str,
+        before: &Observed,
+        execution: &Execution<'_>,
+    ) -> Result<(Executed, Observed), Failure>;
+}

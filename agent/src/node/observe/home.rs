@@ -1,0 +1,116 @@
+//! Reads everything that one BpfProgram has: its home on bpffs, and what only the agent's own descriptors still hold.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use super::reader::Reader;
+use crate::{
+    kernel::{SysError, bpffs::Dir, cgroup::Root},
+    model::{
+        observed::{AttachTarget, LinkKey, Observed},
+        pin_names::PinNames,
+        trial::Trial,
+    },
+    node::{
+        handles::Handles,
+        layout::{self, Home, STAGING},
+        open_home::OpenHome,
+    },
+    plan::Step,
+};
+
+/// How often a home is listed and read before a pin that vanishes in between counts as an error.
+const ATTEMPTS: usize = 4;
+
+/// Reads one home, and what only the agent still holds. If others remove pins between the listing and the read, the
+/// home is listed again.
+pub fn home(home: &Home, root: &Root, handles: &mut Handles) -> Result<Observed, SysError> {
+    for _ in 1..ATTEMPTS {
+        match list_and_read(home, root, handles) {
+            Err(error) if error.is_not_found() => {}
+            observed => return observed,
+        }
+    }
+    list_and_read(home, root, handles)
+}
+
+fn list_and_read(home: &Home, root: &Root, handles: &mut Handles) -> Result<Observed, SysError> {
+    let home = OpenHome::open(home, root)?;
+    let names = list(&home.dir)?;
+    if names.is_none() && handles.is_empty() {
+        return Ok(Observed::default());
+    }
+    Reader::new(&home, handles).read(&names.unwrap_or_default())
+}
+
+/// A plan whose steps were all executed.
+#[derive(Debug)]
+pub struct ExecutedPlan<'a> {
+    /// What there was before it.
+    pub before: &'a Observed,
+    /// The steps.
+    pub steps: &'a [Step],
+    /// The descriptors of what the steps created and pinned.
+    pub pinned: Handles,
+}
+
+/// Reads one home after a plan, without listing directories: the plan tells which pins there are. If the steps only
+/// attach to cgroups and detach from them, only these links are read. If an expected pin is missing, everything is
+/// listed and read. The next full observation finds whatever else came meanwhile.
+pub fn after(home: &OpenHome<'_>, plan: ExecutedPlan<'_>, handles: &mut Handles) -> Result<Observed, SysError> {
+    let ExecutedPlan { before, steps, pinned } = plan;
+    let mut reader = Reader::new(home, handles).with_pinned(pinned);
+    let read = match links_alone(steps) {
+        Some(links) => reader.reread_links(before, links),
+        None => reader.read(&PinNames::of(before).after(steps)),
+    };
+    match read {
+        Err(error) if error.is_not_found() => self::home(home.paths, home.root, handles),
+        observed => observed,
+    }
+}
+
+/// The links to cgroups that steps attach (`true`) or detach (`false`); `None` if the steps do anything else.
+fn links_alone(steps: &[Step]) -> Option<Vec<(LinkKey, bool)>> {
+    let link = |step: &Step| match step {
+        Step::Attach { function, site: target @ AttachTarget::Cgroup(_), .. } => {
+            Some((LinkKey::to(function, target), true))
+        }
+        Step::Detach(key) if key.map().is_none() => Some((key.clone(), false)),
+        _ => None,
+    };
+    steps.iter().map(link).collect()
+}
+
+/// Lists the notes and pins of a home; `None` if there is no home.
+fn list(dir: &Dir) -> Result<Option<PinNames>, SysError> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let notes = dir.list(&layout::meta())?;
+    let mut links = BTreeSet::new();
+    for function in dir.list(&layout::links())? {
+        let places = dir.list(&layout::links_of(&function))?;
+        links.extend(places.into_iter().map(|place| LinkKey { function: function.clone(), place }));
+    }
+    let names = PinNames {
+        uid: dir.read_note(&layout::uid())?,
+        revision: dir.read_note(&layout::revision())?,
+        trial: dir.read_note(&layout::trial())?.as_deref().and_then(Trial::parse),
+        functions: dir.list(&layout::programs())?.into_iter().collect(),
+        maps: dir.list(&layout::maps())?.into_iter().collect(),
+        links,
+        retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
+        shared: notes.iter().filter_map(|note| layout::shared(note)).map(str::to_owned).collect(),
+        stray: notes.iter().any(|name| name == STAGING),
+    };
+    // Only an agent that was killed leaves something at the staging place, or an empty home.
+    let stray = names.stray || names == PinNames::default();
+    Ok(Some(PinNames { stray, ..names }))
+}
+
+/// The directories in which something happens if somebody changes a home.
+pub fn directories(home: &Home, observed: &Observed) -> Vec<PathBuf> {
+    let functions = observed.links.keys().map(|key| layout::links_of(&key.function));
+    let all = [layout::meta(), layout::maps(), layout::programs()].into_iter().chain(functions);
+    all.map(|directory| home.directory().join(directory)).collect()
+}

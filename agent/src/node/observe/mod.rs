@@ -1,0 +1,113 @@
+//! Observe: reads what this node has from bpffs and the kernel. Reads only; changes nothing.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | the bpffs, the homes and trials on it, and the desired cgroups |
+//! | `home` | everything that one BpfProgram has |
+//! | `reader` | single programs, maps and links of a home |
+//! | `attached` | what is attached to a cgroup or map, by anybody |
+//! | `pods` | the pods' cgroups |
+
+mod attached;
+mod home;
+mod pods;
+mod reader;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+};
+
+use crate::{
+    kernel::{
+        SysError,
+        bpffs::{self, Dir, Mount},
+        cgroup::Root,
+    },
+    model::{desired::Desired, kernel::Cgroup, trial::Trial},
+    node::layout::{self, DIRECTORY, Layout},
+};
+pub use attached::{ExclusiveAttachment, Query, attached, attached_to_map, exclusive_attachment, stranger};
+pub use home::{ExecutedPlan, after, directories, home};
+pub use pods::{pod_cgroups, pod_directories, pods_root};
+
+/// The reason why nothing can be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The path is on no bpffs: pins would fail, or vanish with this process's mount namespace.
+    #[error("there is no bpffs at {0}: mount one there (mount -t bpf bpf {0}), which the agent notices")]
+    NotBpffs(String),
+    /// The bpffs is read-only: nothing can be pinned or unpinned, and the kernel opens no link.
+    #[error("the bpffs at {0} is read-only: mount it writable (mount -o remount,rw {0}), which the agent notices")]
+    ReadOnly(String),
+    /// The kernel refused a call.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}
+
+/// The bpffs that holds the pins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bpffs {
+    /// Its device number. A bpffs that is mounted anew has another one.
+    pub device: u64,
+    /// Why nothing is to be attached on this node, if a note on the node says so.
+    pub suspended: Option<String>,
+}
+
+/// Reads the bpffs that holds the pins.
+pub fn bpffs(layout: &Layout) -> Result<Bpffs, ObserveError> {
+    let (device, root) = open_bpffs(layout)?;
+    Ok(Bpffs { device, suspended: root.read_note(&layout::suspension())? })
+}
+
+/// Reads the names of the BpfPrograms that have a home on this node.
+pub fn homes(layout: &Layout) -> Result<BTreeSet<String>, ObserveError> {
+    let names = open_bpffs(layout)?.1.list(Path::new(DIRECTORY))?;
+    Ok(names.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
+}
+
+/// Reads the trials that are noted on this node, by BpfProgram, and nothing else of their homes. One that can't be read
+/// is logged and left out.
+pub fn trials(layout: &Layout) -> Result<BTreeMap<String, Trial>, ObserveError> {
+    let read = |name: &String| Dir::at(layout.home(name).directory())?.read_note(&layout::trial());
+    let mut trials = BTreeMap::new();
+    for name in homes(layout)? {
+        match read(&name) {
+            Ok(note) => trials.extend(note.as_deref().and_then(Trial::parse).map(|trial| (name, trial))),
+            Err(error) => tracing::warn!(program = name, %error, "can't read whether the program is on trial"),
+        }
+    }
+    Ok(trials)
+}
+
+/// Opens the bpffs; returns its device number and its root.
+fn open_bpffs(layout: &Layout) -> Result<(u64, Dir), ObserveError> {
+    let path = || layout.host_root().display().to_string();
+    match bpffs::mount(layout.root()) {
+        Ok(Mount::Bpffs(device, root)) => Ok((device, root)),
+        Ok(Mount::ReadOnly) => Err(ObserveError::ReadOnly(path())),
+        Ok(Mount::Other) => Err(ObserveError::NotBpffs(path())),
+        Err(error) if error.is_not_found() => Err(ObserveError::NotBpffs(path())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Finds the desired cgroups that exist, by path.
+pub fn cgroups(root: &Root, desired: &Desired) -> Result<BTreeMap<String, Cgroup>, SysError> {
+    let mut found = BTreeMap::new();
+    for path in desired.paths() {
+        match root.cgroup(path) {
+            Ok(cgroup) => drop(found.insert(path.to_owned(), cgroup)),
+            Err(error) if is_no_cgroup(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Tells whether an error means that a path is no cgroup's.
+fn is_no_cgroup(error: &SysError) -> bool {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    matches!(error.source.kind(), NotFound | InvalidInput | NotADirectory | InvalidFilename)
+}

@@ -1,0 +1,53 @@
+//! Finds the pods' cgroups.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    kernel::{SysError, cgroup::Root},
+    model::pods::PodCgroup,
+    node::kubelet,
+};
+
+/// The path of the cgroup of all pods: the existing one of the two paths that the kubelet's cgroup drivers give it. A
+/// kubelet whose driver was changed leaves the other driver's cgroup behind, empty.
+pub fn pods_root(root: &Root, kubelet_root: &str) -> Result<String, SysError> {
+    let exists = |path: &str| match root.cgroup(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    };
+    let holds_pods = |path: &str| pod_cgroups(root, path, false).map(|pods| !pods.is_empty());
+    let [systemd, cgroupfs] = kubelet::pods_cgroups(kubelet_root);
+    let by_cgroupfs = !exists(&systemd)? || exists(&cgroupfs)? && !holds_pods(&systemd)? && holds_pods(&cgroupfs)?;
+    Ok(if by_cgroupfs { cgroupfs } else { systemd })
+}
+
+/// The pods' cgroups below the cgroup of all pods, by the pods' UIDs. With `containers` also their containers' cgroups,
+/// which costs one more directory listing for each pod.
+pub fn pod_cgroups(root: &Root, pods: &str, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError> {
+    let mut found = BTreeMap::new();
+    for class in kubelet::classes(pods) {
+        for name in root.children(&class)? {
+            let Some(uid) = kubelet::pod_uid(&name) else { continue };
+            let path = format!("{class}/{name}");
+            let children = if containers { root.children(&path)? } else { Vec::new() };
+            let container = |name: &String| Some((kubelet::container_id(name)?.to_owned(), format!("{path}/{name}")));
+            let containers = children.iter().filter_map(container).collect();
+            found.insert(uid, PodCgroup { path, containers });
+        }
+    }
+    Ok(found)
+}
+
+/// The directories in which pods' cgroups come and go, and the one in which the cgroup of all pods does. With
+/// `containers` also those in which containers' cgroups do.
+pub fn pod_directories(root: &Root, pods: &str, containers: bool) -> Result<Vec<PathBuf>, SysError> {
+    let parent = Path::new(pods).parent().map(|parent| root.join(&parent.to_string_lossy()));
+    let classes = kubelet::classes(pods).map(|class| root.join(&class));
+    let each = if containers { pod_cgroups(root, pods, false)? } else { BTreeMap::new() };
+    let each = each.into_values().map(|pod| root.join(&pod.path));
+    Ok(parent.into_iter().chain(classes).chain(each).collect())
+}

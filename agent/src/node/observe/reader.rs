@@ -1,0 +1,210 @@
+//! `Reader`: reads single programs, maps and links of a home, by their pins or by the agent's own descriptors.
+
+use std::{io, os::fd::AsFd as _};
+
+use super::attached::QueryCache;
+use crate::{
+    kernel::{Fd, SysError, bpffs::Dir, info},
+    model::{
+        kernel::LinkInfo,
+        observed::{LinkKey, Observed, ObservedLink, ObservedMap, ObservedProgram},
+        pin_names::PinNames,
+    },
+    node::{
+        handles::{Handles, LinkHandle, PredecessorHandles, ProgramHandle},
+        layout::{self, Origin},
+        map_attachment::MapAttachment,
+        open_home::OpenHome,
+    },
+};
+
+/// Reads what pins name and what only the agent's descriptors hold, and updates these descriptors.
+pub(super) struct Reader<'a> {
+    dir: &'a Dir,
+    queries: QueryCache<'a>,
+    /// Descriptors of what was just pinned: their pins need not be opened.
+    pinned: Handles,
+    handles: &'a mut Handles,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(home: &'a OpenHome<'_>, handles: &'a mut Handles) -> Self {
+        Self { dir: &home.dir, queries: QueryCache::new(home.root), pinned: Handles::default(), handles }
+    }
+
+    pub(super) fn with_pinned(self, pinned: Handles) -> Self {
+        Self { pinned, ..self }
+    }
+
+    /// Reads links that were attached (`true`) or detached (`false`); everything else is as it was before.
+    pub(super) fn reread_links(
+        &mut self,
+        before: &Observed,
+        links: Vec<(LinkKey, bool)>,
+    ) -> Result<Observed, SysError> {
+        let mut observed = before.clone();
+        for (key, is_attached) in links {
+            if is_attached {
+                observed.links.insert(key.clone(), self.pinned_link(&key)?);
+            } else {
+                observed.links.remove(&key);
+            }
+        }
+        Ok(observed)
+    }
+
+    /// Reads everything: the pins of these names, and what is orphaned.
+    pub(super) fn read(&mut self, names: &PinNames) -> Result<Observed, SysError> {
+        let mut observed = Observed {
+            uid: names.uid.clone(),
+            revision: names.revision.clone(),
+            trial: names.trial.clone(),
+            previous: self.handles.previous.as_ref().map(PredecessorHandles::observed),
+            retained: names.retained.clone(),
+            stray: names.stray,
+            ..Observed::default()
+        };
+        for function in &names.functions {
+            observed.functions.insert(function.clone(), self.pinned_program(function)?);
+        }
+        for pin in &names.maps {
+            observed.maps.insert(pin.clone(), self.pinned_map(pin)?);
+        }
+        for key in &names.links {
+            observed.links.insert(key.clone(), self.pinned_link(key)?);
+        }
+        let PinNames { functions, maps, links, .. } = self.handles.orphaned(names);
+        for function in functions {
+            observed.functions.extend(self.orphaned_program(&function)?.map(|program| (function, program)));
+        }
+        for pin in maps {
+            observed.maps.extend(self.orphaned_map(&pin)?.map(|map| (pin, map)));
+        }
+        for pin in &names.shared {
+            self.read_source(pin, &mut observed)?;
+        }
+        for key in links {
+            observed.links.extend(self.orphaned_link(&key)?.map(|link| (key, link)));
+        }
+        Ok(observed)
+    }
+
+    fn pinned_program(&mut self, function: &str) -> Result<ObservedProgram, SysError> {
+        let programs = &mut self.handles.programs;
+        if let Some(handle) = self.pinned.programs.remove(function) {
+            let (info, load_key) = (info::program(handle.fd.as_fd())?, handle.load_key.clone());
+            programs.insert(function.to_owned(), handle);
+            return Ok(ObservedProgram { info, load_key, pinned: true });
+        }
+        let fd = self.dir.get(&layout::program(function))?;
+        let info = info::program(fd.as_fd())?;
+        let origin = self.dir.read_note(&layout::origin(function))?.as_deref().and_then(Origin::parse);
+        let noted = origin.filter(|origin| origin.program_id == info.id).map(|origin| origin.load_key);
+        let known = programs.remove(function).filter(|handle| handle.id == info.id).and_then(|handle| handle.load_key);
+        let pinned = noted.is_some() || known.is_none();
+        let load_key = noted.or(known);
+        let handle = ProgramHandle { fd, id: info.id, load_key: load_key.clone() };
+        programs.insert(function.to_owned(), handle);
+        Ok(ObservedProgram { info, load_key, pinned })
+    }
+
+    fn orphaned_program(&self, function: &str) -> Result<Option<ObservedProgram>, SysError> {
+        let Some(ProgramHandle { fd, id: _, load_key }) = self.handles.programs.get(function) else { return Ok(None) };
+        Ok(Some(ObservedProgram { info: info::program(fd.as_fd())?, load_key: load_key.clone(), pinned: false }))
+    }
+
+    fn pinned_map(&mut self, pin: &str) -> Result<ObservedMap, SysError> {
+        let fd = match self.pinned.maps.remove(pin) {
+            Some(fd) => fd,
+            None => self.dir.get(&layout::map(pin))?,
+        };
+        let info = info::map(fd.as_fd())?;
+        self.handles.maps.insert(pin.to_owned(), fd);
+        Ok(ObservedMap { info, pinned: true, from: None })
+    }
+
+    fn orphaned_map(&self, pin: &str) -> Result<Option<ObservedMap>, SysError> {
+        let Some(fd) = self.handles.maps.get(pin) else { return Ok(None) };
+        Ok(Some(ObservedMap { info: info::map(fd.as_fd())?, pinned: false, from: None }))
+    }
+
+    /// Reads the note of a map's owner.
+    fn read_source(&self, pin: &str, observed: &mut Observed) -> Result<(), SysError> {
+        if let Some(map) = observed.maps.get_mut(pin) {
+            map.from = self.dir.read_note(&layout::source(pin))?.as_deref().and_then(layout::parse_source);
+        }
+        Ok(())
+    }
+
+    fn pinned_link(&mut self, key: &LinkKey) -> Result<ObservedLink, SysError> {
+        if let Some(handle) = self.pinned.links.remove(key) {
+            let (info, path) = (info::made_link(handle.fd.as_fd())?, handle.path.clone());
+            self.handles.links.insert(key.clone(), LinkHandle { id: info.id, ..handle });
+            return self.cgroup_link(info, path, true);
+        }
+        let fd = self.dir.get(&layout::link(&key.function, &key.place))?;
+        if let Some(pin) = key.map() {
+            return self.pinned_map_link(key, pin, fd);
+        }
+        let info = info::link(fd.as_fd())?;
+        let noted = self.dir.read_note(&layout::cgroup(&key.place))?;
+        let known = self.handles.links.remove(key).filter(|handle| handle.id == info.id).and_then(|handle| handle.path);
+        let pinned = noted.is_some() || known.is_none();
+        let path = noted.or(known);
+        self.handles.links.insert(key.clone(), LinkHandle::to_cgroup(fd, info.id, path.clone()));
+        self.cgroup_link(info, path, pinned)
+    }
+
+    fn orphaned_link(&mut self, key: &LinkKey) -> Result<Option<ObservedLink>, SysError> {
+        let Some(LinkHandle { fd, path, .. }) = self.handles.links.get(key) else { return Ok(None) };
+        if let Some(pin) = key.map() {
+            return self.map_link(key, pin, false).map(Some);
+        }
+        let (info, path) = (info::link(fd.as_fd())?, path.clone());
+        self.cgroup_link(info, path, false).map(Some)
+    }
+
+    fn cgroup_link(&mut self, info: LinkInfo, path: Option<String>, pinned: bool) -> Result<ObservedLink, SysError> {
+        let in_effect = match &path {
+            Some(path) => self.queries.lists(&info, path)?,
+            None => false,
+        };
+        Ok(ObservedLink { info, path, in_effect, believed: false, pinned })
+    }
+
+    fn pinned_map_link(&mut self, key: &LinkKey, pin: &str, fd: Fd) -> Result<ObservedLink, SysError> {
+        // The attach type is known only of the very program that this agent attached.
+        let known = match self.handles.links.remove(key) {
+            Some(LinkHandle { fd: known, map_attach_type: Some(attach_type), .. })
+                if info::is_program(fd.as_fd())?
+                    && info::program_id(fd.as_fd())? == info::program_id(known.as_fd())? =>
+            {
+                Some(attach_type)
+            }
+            _ => None,
+        };
+        self.handles.links.insert(key.clone(), LinkHandle::to_map(fd, known));
+        self.map_link(key, pin, true)
+    }
+
+    /// Reads a function's attachment to a map, by the descriptor of the link or of the program in its place.
+    fn map_link(&mut self, key: &LinkKey, pin: &str, pinned: bool) -> Result<ObservedLink, SysError> {
+        let Handles { programs, maps, links, .. } = &mut *self.handles;
+        let handle = links.get_mut(key).ok_or_else(|| no_handle(key))?;
+        let own = programs.get(&key.function).map(|program| &program.fd);
+        let map = maps.get(pin).map(|map| map.as_fd());
+        let MapAttachment { info, in_effect, believed } = MapAttachment::read(map, handle, own.map(|fd| fd.as_fd()))?;
+        let mut observed = ObservedLink { info, path: None, in_effect, believed, pinned };
+        if in_effect && !observed.is_link() && info::program_id(handle.fd.as_fd())? != observed.info.program_id {
+            // The pin is of the function's former program: the attached one is still to be pinned.
+            let own = own.ok_or_else(|| no_handle(key))?;
+            handle.fd = Fd::clone(own);
+            observed.pinned = false;
+        }
+        Ok(observed)
+    }
+}
+
+fn no_handle(key: &LinkKey) -> SysError {
+    SysError { call: format!("read of {}/{}", key.function, key.place), source: io::ErrorKind::InvalidInput.into() }
+}

@@ -1,0 +1,114 @@
+//! The attach order: the order in which BpfPrograms run at one cgroup and attach type. Pure.
+//!
+//! The kernel runs the programs of a cgroup in the order of its list, in which an attachment may name its position
+//! (`BPF_F_BEFORE`, Linux 6.17). Lower priorities run first, and equal ones in the order of attachment. A link keeps
+//! its position when its program is replaced, and gets another only by being attached anew. So as few links as possible
+//! move: those of one longest sequence that is in order stay.
+
+use std::collections::BTreeSet;
+
+use crate::model::observed::LinkKey;
+
+/// A link of any BpfProgram at a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The BpfProgram.
+    pub program: String,
+    /// The link.
+    pub key: LinkKey,
+    /// The BpfProgram's priority: lower ones run first.
+    pub priority: i64,
+}
+
+/// Returns the indices of the links that are to move.
+pub fn misplaced(attach_order: &[Neighbour]) -> BTreeSet<usize> {
+    // The longest sequence in order, in quadratic time: a cgroup holds at most 64 programs of a type. `best[i]` is the
+    // length of the longest sequence that ends with `i`, and the index before `i` in it.
+    let mut best: Vec<(usize, Option<usize>)> = Vec::with_capacity(attach_order.len());
+    for (i, link) in attach_order.iter().enumerate() {
+        let before = (0..i).filter(|&j| attach_order[j].priority <= link.priority).max_by_key(|&j| best[j].0);
+        best.push((before.map_or(0, |j| best[j].0) + 1, before));
+    }
+    let mut misplaced: BTreeSet<usize> = (0..attach_order.len()).collect();
+    let mut next = (0..attach_order.len()).max_by_key(|&i| best[i].0);
+    while let Some(i) = next {
+        misplaced.remove(&i);
+        next = best[i].1;
+    }
+    misplaced
+}
+
+/// Returns true if a link is to move.
+pub fn is_misplaced(attach_order: &[Neighbour], program: &str, key: &LinkKey) -> bool {
+    let own = attach_order.iter().position(|link| link.program == program && link.key == *key);
+    own.is_some_and(|own| misplaced(attach_order).contains(&own))
+}
+
+/// Returns the link before which a link with this priority is to be attached; `None` means last.
+pub fn successor<'a>(
+    attach_order: &'a [Neighbour],
+    program: &str,
+    key: &LinkKey,
+    priority: i64,
+) -> Option<&'a Neighbour> {
+    let misplaced = misplaced(attach_order);
+    let staying = attach_order.iter().enumerate().filter(|(i, _)| !misplaced.contains(i)).map(|(_, link)| link);
+    let mut others = staying.filter(|link| link.program != program || link.key != *key);
+    others.find(|link| link.priority > priority)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attach_order(priorities: &[i64]) -> Vec<Neighbour> {
+        let key = || LinkKey { function: "f".into(), place: "1".into() };
+        let link = |(i, &priority): (usize, &i64)| Neighbour { program: format!("p{i}"), key: key(), priority };
+        priorities.iter().enumerate().map(link).collect()
+    }
+
+    #[test]
+    fn links_in_order_are_not_misplaced() {
+        assert!(misplaced(&attach_order(&[])).is_empty());
+        assert!(misplaced(&attach_order(&[1, 1, 500, 500, 1000])).is_empty());
+        assert_eq!(misplaced(&attach_order(&[500, 500, 100, 500])), [2].into());
+        assert_eq!(misplaced(&attach_order(&[900, 100, 200, 300])), [0].into());
+    }
+
+    #[test]
+    fn a_new_link_goes_before_the_first_link_of_higher_priority_value() {
+        let key = LinkKey { function: "g".into(), place: "1".into() };
+        let before = |priorities: &[i64], priority| {
+            successor(&attach_order(priorities), "new", &key, priority).map(|link| link.program.clone())
+        };
+        assert_eq!(before(&[], 500), None);
+        assert_eq!(before(&[100, 500, 900], 500), Some("p2".into()));
+        assert_eq!(before(&[100, 500, 900], 50), Some("p0".into()));
+        assert_eq!(before(&[100, 500, 900], 900), None);
+    }
+
+    proptest! {
+        /// From any order, one move of each misplaced link puts all links in order.
+        #[test]
+        fn moving_each_misplaced_link_once_puts_all_in_order(
+            priorities in prop::collection::vec(0..4i64, 0..12),
+            pick in any::<usize>(),
+        ) {
+            let mut attach_order = attach_order(&priorities);
+            for left in (0..misplaced(&attach_order).len()).rev() {
+                let movable: Vec<usize> = misplaced(&attach_order).into_iter().collect();
+                let moved = movable[pick % movable.len()];
+                let moving = attach_order[moved].clone();
+                let before = successor(&attach_order, &moving.program, &moving.key, moving.priority).cloned();
+                attach_order.remove(moved);
+                let index = |link: &Neighbour| attach_order.iter().position(|other| other == link).unwrap();
+                let at = before.as_ref().map_or(attach_order.len(), index);
+                attach_order.insert(at, moving);
+                prop_assert_eq!(misplaced(&attach_order).len(), left);
+            }
+            prop_assert!(attach_order.is_sorted_by_key(|link| link.priority), "{attach_order:?}");
+        }
+    }
+}

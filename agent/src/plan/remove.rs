@@ -1,0 +1,51 @@
+//! The steps that remove links and pins: those that a revision does not need, all links, or everything. Pure.
+
+use std::collections::BTreeSet;
+
+use super::{attachment::detach_order, pins::keeps_map, step::Step};
+use crate::model::{
+    desired::Desired,
+    observed::{LinkKey, Observed},
+};
+
+/// Removes what the desired state lacks, links first, so that nothing runs half removed. `keys` are the desired links;
+/// earlier steps detach `detached`.
+pub(super) fn remove_stale(
+    desired: &Desired,
+    observed: &Observed,
+    keys: &BTreeSet<LinkKey>,
+    detached: &BTreeSet<LinkKey>,
+) -> Vec<Step> {
+    let links = detach_order(observed).filter(|key| !keys.contains(key) && !detached.contains(key));
+    let functions = observed.functions.keys().filter(|function| !desired.functions.contains_key(*function));
+    let maps = observed.maps.keys().filter(|pin| !keeps_map(desired, observed, pin));
+    let detach = links.cloned().map(Step::Detach);
+    let unpin_programs = functions.cloned().map(Step::UnpinProgram);
+    let unpin_maps = maps.cloned().map(Step::UnpinMap);
+    detach.chain(unpin_programs).chain(unpin_maps).collect()
+}
+
+/// Returns the steps that detach all links and change nothing else.
+pub fn detach(observed: &Observed) -> Vec<Step> {
+    detach_order(observed).cloned().map(Step::Detach).collect()
+}
+
+/// Removes everything but the maps to retain, whose pins it restores.
+pub(super) fn remove_all(observed: &Observed) -> Vec<Step> {
+    let Observed { uid: _, revision, trial, previous: _, functions, maps, links: _, retained, stray } = observed;
+    let unpinned = maps.iter().filter(|(pin, map)| retained.contains(*pin) && !map.pinned);
+    let mut steps: Vec<Step> = unpinned.map(|(pin, _)| Step::RepinMap(pin.clone())).collect();
+    if observed.is_empty() || observed.is_retained_only() {
+        return steps;
+    }
+    steps.extend(stray.then_some(Step::RemoveStray));
+    steps.extend(detach(observed));
+    steps.extend(functions.keys().cloned().map(Step::UnpinProgram));
+    steps.extend(maps.keys().filter(|pin| !retained.contains(*pin)).cloned().map(Step::UnpinMap));
+    if maps.keys().any(|pin| retained.contains(pin)) {
+        steps.extend((revision.is_some() || trial.is_some()).then_some(Step::SetRevision(None)));
+    } else {
+        steps.push(Step::Leave);
+    }
+    steps
+}

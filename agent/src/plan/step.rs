@@ -1,0 +1,89 @@
+//! `Step`: one change to a node. Values; `node/execute` executes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sockeye_crds::program::MapRef;
+
+use super::order::Neighbour;
+use crate::model::{
+    kernel::Cgroup,
+    observed::{AttachTarget, LinkKey},
+    trial::Trial,
+};
+
+/// One change to what a BpfProgram has on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Remove the half-made pins that a killed agent left.
+    RemoveStray,
+    /// Create the home and note its BpfProgram.
+    Claim {
+        /// The BpfProgram's UID.
+        uid: String,
+    },
+    /// Load the object with these maps, and create the others.
+    Load {
+        /// The pin names of the maps that are carried over.
+        reuse: BTreeSet<String>,
+        /// The maps of other BpfPrograms, by their names in the ELF.
+        shared: BTreeMap<String, MapRef>,
+    },
+    /// Forget which load a pinned program comes from, because maps of another load are about to be pinned.
+    ForgetLoad(String),
+    /// Note that a map, by pin name, is retained after the BpfProgram is deleted.
+    Retain(String),
+    /// Remove the note that a map, by pin name, is retained.
+    Release(String),
+    /// Pin a loaded map, by its name in the ELF, in place of any other.
+    PinMap(String),
+    /// Note that a map is shared from another BpfProgram, and pin it here too, in place of any other.
+    ShareMap {
+        /// Its name in the ELF.
+        name: String,
+        /// The BpfProgram and map that it is shared from.
+        from: MapRef,
+    },
+    /// Note which load a program comes from, and pin the program in place of any other.
+    PinProgram(String),
+    /// Attach the pinned program, and pin the link in place of any other. A program that a map holds without a link is
+    /// replaced.
+    Attach {
+        /// The function.
+        function: String,
+        /// The cgroup or map.
+        site: AttachTarget,
+        /// The link before which it is to run; `None` means last.
+        before: Option<Neighbour>,
+    },
+    /// Attach a link anew at another position on its cgroup, then detach the old one.
+    Move {
+        /// The link.
+        key: LinkKey,
+        /// Its cgroup.
+        cgroup: Cgroup,
+        /// The link before which it is to run; `None` means last.
+        before: Option<Neighbour>,
+    },
+    /// Replace the program of a link, or of a map without one, by the pinned program, atomically.
+    Update(LinkKey),
+    /// Note the state of a connectivity trial.
+    SetTrial(Trial),
+    /// Pin the program of a function again that ran before the revision on trial.
+    Restore(String),
+    /// Restore the pin of a program.
+    RepinProgram(String),
+    /// Restore the pin of a map.
+    RepinMap(String),
+    /// Restore the pin of a link.
+    RepinLink(LinkKey),
+    /// Note the revision that is now in effect; `None` also ends a trial.
+    SetRevision(Option<String>),
+    /// Detach and unpin a link.
+    Detach(LinkKey),
+    /// Unpin a program and forget which load it comes from.
+    UnpinProgram(String),
+    /// Unpin a map.
+    UnpinMap(String),
+    /// Remove the home, in which only notes and empty directories are left.
+    Leave,
+}

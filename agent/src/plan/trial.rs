@@ -1,0 +1,106 @@
+//! The connectivity trial in a plan: a trial begins before a risky attachment, and a reverted revision is refused.
+//! Pure.
+
+use std::collections::BTreeSet;
+
+use sockeye_crds::Reason;
+
+use super::{attachment::detach_order, remove::detach, step::Step};
+use crate::model::{
+    desired::Desired,
+    observed::{LinkKey, Observed, Predecessor},
+    refusal::Refusal,
+    trial::{Trial, TrialState},
+};
+
+/// Refuses a revision that was reverted and must not be attached again, or not yet.
+pub(super) fn check(desired: &Desired, observed: &Observed) -> Result<(), Refusal> {
+    let lost = || format!("revision {} was attached, this node then lost the API server", desired.revision);
+    match state(desired, observed) {
+        Some(TrialState::Reverted) => Err(Refusal {
+            reason: Reason::Reverted,
+            message: format!(
+                "{} until the revision was detached: correct the program; the next revision gets a new trial",
+                lost()
+            ),
+        }),
+        Some(TrialState::Suspected) => Err(Refusal {
+            reason: Reason::NotInEffect,
+            message: format!(
+                "{}, and the revision was reverted: it is not known yet whether the revision is to blame",
+                lost()
+            ),
+        }),
+        None | Some(TrialState::Open | TrialState::Reprieved | TrialState::Reopened | TrialState::Passed) => Ok(()),
+    }
+}
+
+/// Begins a trial if the steps of `attach` may cut the node off; before these, so that a restarted agent finds the
+/// trial.
+///
+/// An open trial of another revision goes on with this one, if this one may cut the node off too.
+pub(super) fn begin(desired: &Desired, observed: &Observed, attach: &[Step]) -> Option<Step> {
+    let next = match state(desired, observed) {
+        None => TrialState::Open,
+        // Detached everywhere since it passed, by a suspension for instance: what it denies may have changed meanwhile.
+        // A repair, or the attachment to another pod, needs no new trial.
+        Some(TrialState::Passed) if observed.links.is_empty() => TrialState::Open,
+        Some(TrialState::Reprieved) => TrialState::Reopened,
+        Some(_) => return None,
+    };
+    let goes_on = another_is_open(desired, observed) && is_risky(desired);
+    let begins = goes_on || attach.iter().any(|step| may_cut_off(desired, step));
+    begins.then(|| set_trial(desired, next))
+}
+
+/// Ends the open trial of another revision if this one can't cut the node off.
+pub(super) fn end(desired: &Desired, observed: &Observed) -> Option<Step> {
+    let ends = another_is_open(desired, observed) && !is_risky(desired);
+    ends.then(|| set_trial(desired, TrialState::Passed))
+}
+
+/// Returns the steps that revert the revision on trial: its predecessor's programs run again, and all other links are
+/// detached.
+///
+/// The predecessor counts as in effect again only if all its links are there.
+pub fn revert(observed: &Observed) -> Vec<Step> {
+    let Some(Predecessor { revision, functions, links }) = &observed.previous else { return detach(observed) };
+    let (former, new): (Vec<&LinkKey>, Vec<&LinkKey>) = detach_order(observed).partition(|key| links.contains(key));
+    let replaced: Vec<&LinkKey> = former.into_iter().filter(|key| functions.contains(&key.function)).collect();
+    let restored: BTreeSet<&String> = replaced.iter().map(|key| &key.function).collect();
+    let is_whole = links.iter().all(|key| observed.links.contains_key(key));
+    let detach = new.into_iter().cloned().map(Step::Detach);
+    let restore = restored.into_iter().cloned().map(Step::Restore);
+    let update = replaced.into_iter().cloned().map(Step::Update);
+    let revision = revision.clone().filter(|_| is_whole).map(|revision| Step::SetRevision(Some(revision)));
+    detach.chain(restore).chain(update).chain(revision).collect()
+}
+
+/// Returns the state of this revision's own trial.
+fn state(desired: &Desired, observed: &Observed) -> Option<TrialState> {
+    observed.trial.as_ref().filter(|trial| trial.revision == desired.revision).map(|trial| trial.verdict)
+}
+
+/// Returns true if the trial of another revision is open.
+fn another_is_open(desired: &Desired, observed: &Observed) -> bool {
+    observed.trial.as_ref().is_some_and(|trial| trial.revision != desired.revision && trial.verdict.is_open())
+}
+
+/// Returns true if any program of the revision can cut the node off.
+fn is_risky(desired: &Desired) -> bool {
+    desired.functions.values().any(|function| function.can_cut_off)
+}
+
+/// Returns true if a step runs a program anew that can cut the node off.
+fn may_cut_off(desired: &Desired, step: &Step) -> bool {
+    let function = match step {
+        Step::Attach { function, .. } => function,
+        Step::Update(key) | Step::Move { key, .. } => &key.function,
+        _ => return false,
+    };
+    desired.functions.get(function).is_some_and(|function| function.can_cut_off)
+}
+
+fn set_trial(desired: &Desired, state: TrialState) -> Step {
+    Step::SetTrial(Trial { revision: desired.revision.clone(), verdict: state })
+}

@@ -1,0 +1,163 @@
+//! `Manifest`: one BpfProgram in a file, read as the API server reads it and validated as the operator does. Does IO: reads
+//! files.
+
+use std::{fs, path::Path, sync::Arc, time::SystemTime};
+
+use kube::Resource as _;
+use serde_json::Value;
+use sockeye_crds::{
+    BpfProgram, BpfProgramStatus, BpfRevision, Reason, Refusal, names, revision::ProgramRef, summary::Acceptance,
+};
+use sockeye_ebpf::check::{check, embedded_bytes};
+
+/// The UID of all BpfPrograms of a folder: their names tell them apart, and a manifest put back is the same object.
+const UID: &str = "standalone";
+
+/// What changes when a file is written: its time and its length.
+pub type Stamp = (SystemTime, u64);
+
+/// One manifest, as last read.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Of the file, when it was read.
+    pub stamp: Stamp,
+    /// The BpfProgram, without `inline` if it was accepted: `dispatched` has the bytes, which are most of what is kept.
+    pub program: Result<Box<BpfProgram>, String>,
+    /// Whether it is run, and if not, why.
+    pub acceptance: Acceptance,
+    /// The acceptance apart from namesakes.
+    own_acceptance: Acceptance,
+    /// What was accepted last.
+    pub dispatched: Option<Dispatched>,
+    /// As last written.
+    pub status: BpfProgramStatus,
+    /// Whether the written status is about this manifest, not about its predecessor.
+    pub reported: bool,
+    is_namesake: bool,
+}
+
+/// An accepted manifest.
+#[derive(Clone, Debug)]
+pub struct Dispatched {
+    /// The revision to run.
+    pub revision: Arc<BpfRevision>,
+    /// Its object.
+    pub bytes: Arc<[u8]>,
+}
+
+impl Manifest {
+    /// Reads and validates a manifest. What was accepted before stays dispatched until something else is accepted.
+    pub fn read(path: &Path, stamp: Stamp, previous: Option<Self>) -> Self {
+        let (before, status) = previous.map(|previous| (previous.dispatched, previous.status)).unwrap_or_default();
+        let mut parsed = parse(path);
+        let accepted = match &mut parsed {
+            Ok(program) => accept(program).inspect(|_| program.spec.bytecode.inline = None),
+            Err(message) => Err(Refusal { reason: Reason::InvalidSpec, message: message.clone() }),
+        };
+        let (acceptance, dispatched) = match accepted {
+            Ok((dispatched, notes)) => (Acceptance::Accepted { notes }, Some(dispatched)),
+            Err(Refusal { reason, message }) => (Acceptance::Refused { reason, message }, before),
+        };
+        let own_acceptance = acceptance.clone();
+        let program = parsed.map(Box::new);
+        Self { stamp, program, acceptance, own_acceptance, dispatched, status, reported: false, is_namesake: false }
+    }
+
+    /// Returns the BpfProgram's name, if the manifest can be read.
+    pub fn name(&self) -> Option<&str> {
+        self.program.as_ref().ok()?.metadata.name.as_deref()
+    }
+
+    /// Returns the name of the BpfProgram that the manifest has, or had when it was accepted last.
+    pub fn claimed_name(&self) -> Option<&str> {
+        let dispatched = || Some(self.dispatched.as_ref()?.revision.spec.program.name.as_str());
+        self.name().or_else(dispatched)
+    }
+
+    /// Reports whether another manifest has the same name and is run instead.
+    pub const fn is_namesake(&self) -> bool {
+        self.is_namesake
+    }
+
+    /// Returns what is run of the manifest.
+    pub fn running(&self) -> Option<&Dispatched> {
+        self.dispatched.as_ref().filter(|_| !self.is_namesake)
+    }
+
+    /// Refuses the manifest because another file has a BpfProgram of the same name.
+    pub fn refuse_as_namesake(&mut self, other: &str) {
+        let name = self.claimed_name().unwrap_or_default();
+        let message = format!("metadata.name: {other} has a BpfProgram {name} too, and is run: rename one of them");
+        if !self.is_namesake {
+            tracing::warn!("{message}");
+        }
+        self.acceptance = Acceptance::Refused { reason: Reason::InvalidSpec, message };
+        self.is_namesake = true;
+    }
+
+    /// Judges the manifest by itself: no other has its name.
+    pub fn accept_as_only_one(&mut self) {
+        if std::mem::take(&mut self.is_namesake) {
+            self.acceptance = self.own_acceptance.clone();
+        }
+    }
+}
+
+/// Reports whether a file is the status of a BpfProgram, as the agent writes it.
+pub fn is_status(path: &Path) -> bool {
+    let value = fs::read_to_string(path).ok().and_then(|text| serde_saphyr::from_str::<Value>(&text).ok());
+    value.is_some_and(|value| is_bpf_program(&value) && value.get("status").is_some())
+}
+
+/// Returns the reference to a manifest's BpfProgram.
+pub fn reference(program: &BpfProgram) -> ProgramRef {
+    ProgramRef { name: program.metadata.name.clone().unwrap_or_default(), uid: UID.to_owned() }
+}
+
+fn is_bpf_program(value: &Value) -> bool {
+    value["apiVersion"] == BpfProgram::api_version(&()).as_ref() && value["kind"] == BpfProgram::kind(&()).as_ref()
+}
+
+/// Reads a manifest as the API server does it under strict validation.
+fn parse(path: &Path) -> Result<BpfProgram, String> {
+    let wrong = |what: String| format!("{}: {what}", path.display());
+    let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let value: Value = serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    if !is_bpf_program(&value) {
+        return Err(wrong(format!("it is no {} of {}", BpfProgram::kind(&()), BpfProgram::api_version(&()))));
+    }
+    let mut unknown = Vec::new();
+    let note = |path: serde_ignored::Path<'_>| unknown.push(field(&path.to_string()));
+    let program: BpfProgram = serde_ignored::deserialize(value, note).map_err(|e| wrong(e.to_string()))?;
+    // These two are checked above, and no field of the type.
+    unknown.retain(|field| !matches!(field.as_str(), "apiVersion" | "kind"));
+    if !unknown.is_empty() {
+        return Err(wrong(format!("unknown field {}", unknown.join(", "))));
+    }
+    let name = program.metadata.name.as_deref().unwrap_or_default();
+    if !names::is_dns_label(name) {
+        return Err(wrong(format!("metadata.name {name:?} is no DNS label: it names a directory on bpffs")));
+    }
+    Ok(program)
+}
+
+/// Names a field as the API server does: `programs[0].cgroup.path`, where serde_ignored has `programs.0.cgroup.?.path`.
+fn field(path: &str) -> String {
+    path.split('.').filter(|part| *part != "?").fold(String::new(), |at, part| match part.parse::<usize>() {
+        Ok(index) => format!("{at}[{index}]"),
+        Err(_) if at.is_empty() => part.to_owned(),
+        Err(_) => format!("{at}.{part}"),
+    })
+}
+
+/// Validates a BpfProgram as the operator does; returns what is run of it, and notes for its user.
+fn accept(program: &BpfProgram) -> Result<(Dispatched, Vec<String>), Refusal> {
+    let bytes = embedded_bytes(&program.spec.bytecode)?.ok_or_else(|| Refusal {
+        reason: Reason::BytecodeUnavailable,
+        message: "spec.bytecode: without a cluster only inline and builtin can be used".to_owned(),
+    })?;
+    let accepted = check(&program.spec, &bytes)?;
+    let notes = accepted.notes.clone();
+    let spec = accepted.into_revision_spec(reference(program), 1, 1);
+    Ok((Dispatched { revision: Arc::new(BpfRevision::named(spec)), bytes: bytes.into_owned().into() }, notes))
+}

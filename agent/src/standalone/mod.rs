@@ -1,0 +1,79 @@
+//! A node without a cluster: BpfPrograms are manifests in a folder, as the kubelet reads static pods, and their statuses are
+//! written beside them.
+//!
+//! | file | noun |
+//! |---|---|
+//! | this one | the loop that reads the folder and writes to it |
+//! | [`folder`] | the folder: its manifests, the assignment that follows from them, their statuses |
+//! | [`manifest`] | one manifest: read, validated as the operator does it |
+//! | [`pod_list`] | a file that lists the node's pods |
+//! | [`table`] | the statuses, as `kubectl get bpfprograms` prints them |
+
+pub mod folder;
+pub mod manifest;
+pub mod pod_list;
+pub mod table;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Result, ensure};
+use k8s_openapi::jiff::Timestamp;
+use tokio::{sync::watch, time::sleep};
+
+use self::folder::Folder;
+use crate::{
+    control::{
+        Controller,
+        event::{Effect, Event, Report},
+        run,
+    },
+    node::{Node, watch::Watch},
+};
+
+/// The folder is scanned at this interval, whether or not anything is reported of it.
+const SCAN: Duration = Duration::from_secs(2);
+
+/// Runs the manifests of a folder, and prints their table whenever it changes. `once`: ends after the first pass.
+///
+/// # Errors
+/// Fails where the folder can't be read or written; and, once, where anything is not in effect as its manifest says.
+pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder: Folder, once: bool) -> Result<()> {
+    let (report, mut reports) = watch::channel::<Option<Box<Report>>>(None);
+    let (events, mut controlling) = run::run(controller, move |effect| {
+        // All objects are in the manifests, nothing is on trial, and nobody asks before container starts.
+        if let Effect::WriteStatus(newest) = effect {
+            report.send_replace(Some(newest));
+        }
+    })?;
+    let gap = "an agent without a cluster does not hook into the container runtime";
+    events.send(Event::RuntimeChanged(Some(gap.to_owned())));
+    let (mut watch, mut happenings) = Watch::new();
+    let directories = folder.directories().map(|directory| (directory.to_owned(), String::new()));
+    watch.cover(directories.collect::<Vec<_>>());
+    let mut changed = true;
+    loop {
+        if folder.scan()? || changed {
+            events.send(Event::AssignmentChanged(Arc::new(folder.assignment())));
+        }
+        changed = false;
+        tokio::select! {
+            ended = controlling.ended() => match ended? {},
+            newest = reports.changed() => {
+                newest?;
+                let Some(report) = reports.borrow_and_update().clone() else { continue };
+                if let Some(table) = folder.write(&report.status, Timestamp::now())? {
+                    print!("{table}");
+                }
+                if once {
+                    let unready = folder.unready();
+                    ensure!(unready.is_empty(), "not as its manifest says: {}", unready.join(", "));
+                    return Ok(());
+                }
+            }
+            // Read or not: what happened is found by the scan.
+            Ok(_) = happenings.next() => {}
+            // What inotify does not report, as where the machine gives no more of it.
+            () = sleep(SCAN) => {}
+        }
+    }
+}

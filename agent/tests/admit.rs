@@ -1,0 +1,198 @@
+//! What may start: nothing that a strict target selects, before the BpfProgram is attached to it; everything else at once.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use sockeye_agent::{
+    control::{
+        Controller,
+        controller::Settings,
+        event::{Effect, Event},
+        objects::Refused,
+    },
+    model::{
+        assignment::Assignment,
+        pods::Pod,
+        start::{Decision, Start, StartId},
+    },
+    node::layout::Layout,
+    plan::quota::MapQuota,
+};
+use sockeye_crds::{BpfRevision, names::digest, node::NodeFacts};
+use sockeye_fake::{FakeNode, settle};
+
+const OBJECT: &[u8] = b"object";
+
+fn revision(name: &str, target: &Value) -> Arc<BpfRevision> {
+    let spec = json!({
+        "program": {"name": name, "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"}, "generation": 1, "sequence": 1,
+        "digest": digest(OBJECT), "programs": [{"name": "my_prog", "attach": [{"cgroup": target}]}],
+        "object": {"programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}]},
+    });
+    Arc::new(BpfRevision::named(serde_json::from_value(spec).unwrap()))
+}
+
+fn assignment(target: &Value) -> Assignment {
+    let revisions = [("guard".to_owned(), revision("guard", target))].into();
+    Assignment { revisions, complete: true, ..Assignment::default() }
+}
+
+fn at_hand(assignment: Assignment) -> Assignment {
+    Assignment { objects: [(digest(OBJECT), OBJECT.into())].into(), ..assignment }
+}
+
+fn all_pods() -> Value {
+    json!({"scope": "Pods", "strict": true})
+}
+
+fn web_pods() -> Value {
+    json!({"scope": "Pods", "strict": true, "podSelector": {"matchLabels": {"app": "web"}}})
+}
+
+fn pod() -> Pod {
+    Pod {
+        uid: "7c9e6679-7425-40de-944b-e07fc1f90ae7".into(),
+        namespace: "shop".into(),
+        name: "web".into(),
+        labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        containers: BTreeMap::new(),
+    }
+}
+
+fn controller(node: FakeNode) -> Controller<FakeNode> {
+    let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
+    let settings = Settings { layout, quota: MapQuota::default(), facts: NodeFacts::default() };
+    Controller::new(node, settings, Instant::now())
+}
+
+fn assigned(assignment: Assignment) -> Event {
+    Event::AssignmentChanged(Arc::new(assignment))
+}
+
+fn requested(id: u64, pod: Pod) -> Event {
+    Event::StartRequested(StartId(id), Start { pod, container: None })
+}
+
+fn arrived(bytes: Result<Arc<[u8]>, Refused>) -> Event {
+    Event::BytesArrived { digest: digest(OBJECT), bytes }
+}
+
+fn refused() -> Event {
+    arrived(Err(Refused { why: "gone".into(), retry_after: Duration::from_secs(20) }))
+}
+
+fn decisions(effects: &[Effect]) -> Vec<(u64, Decision)> {
+    let decision = |effect: &Effect| match effect {
+        Effect::AnswerStart(StartId(id), decision) => Some((*id, decision.clone())),
+        _ => None,
+    };
+    effects.iter().filter_map(decision).collect()
+}
+
+#[test]
+fn all_pods_wait_for_a_program_that_is_attached_to_all_of_them() {
+    // While its object is being fetched, starts wait.
+    let mut controller = controller(FakeNode::default());
+    let effects = settle(&mut controller, [assigned(assignment(&all_pods())), requested(1, pod())]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::FetchBytes(_))), "{effects:?}");
+    assert_eq!(decisions(&effects), []);
+    // Once it can't be had, they are refused with the reason.
+    let effects = settle(&mut controller, [refused()]);
+    let [(1, Err(why))] = &decisions(&effects)[..] else { panic!("{effects:?}") };
+    assert!(why.contains("BpfProgram guard") && why.contains("gone"), "{why}");
+    // Where it is attached, they are allowed.
+    let mut controller = self::controller(FakeNode::default());
+    let effects = settle(&mut controller, [assigned(at_hand(assignment(&all_pods()))), requested(2, pod())]);
+    assert_eq!(decisions(&effects), [(2, Ok(()))]);
+}
+
+#[test]
+fn a_start_waits_while_its_pods_are_unknown_and_is_refused_once_its_program_fails() {
+    let node = FakeNode::default();
+    node.make_pod(&pod().uid);
+    let mut controller = controller(node);
+    // Which pods there are is not known yet.
+    let unknown = assignment(&web_pods());
+    let effects = settle(&mut controller, [assigned(unknown.clone()), requested(1, pod())]);
+    assert_eq!(decisions(&effects), []);
+    // Now it is, and the object does not come at all.
+    let known = Assignment { pods: Some(Arc::default()), ..unknown };
+    assert_eq!(decisions(&settle(&mut controller, [assigned(known)])), []);
+    let effects = settle(&mut controller, [refused()]);
+    assert!(matches!(decisions(&effects)[..], [(1, Err(_))]), "{effects:?}");
+}
+
+#[test]
+fn a_pod_whose_cgroup_is_not_found_does_not_start() {
+    let mut controller = controller(FakeNode::default());
+    let assignment = Assignment { pods: Some(Arc::default()), ..at_hand(assignment(&web_pods())) };
+    let effects = settle(&mut controller, [assigned(assignment), requested(1, pod())]);
+    let [(1, Err(why))] = &decisions(&effects)[..] else { panic!("{effects:?}") };
+    assert!(why.contains("its cgroup is not where the kubelet puts it"), "{why}");
+    let other = Pod { labels: BTreeMap::new(), ..pod() };
+    assert_eq!(decisions(&settle(&mut controller, [requested(2, other)])), [(2, Ok(()))]);
+}
+
+#[test]
+fn while_the_assignment_is_unknown_only_exempt_pods_start() {
+    let mut controller = controller(FakeNode::default());
+    let static_pod = Pod { uid: "6f1d0b6a3c2e4a55".into(), ..pod() };
+    let of_the_cluster = Pod { namespace: "kube-system".into(), ..pod() };
+    let all = || [requested(1, static_pod.clone()), requested(2, of_the_cluster.clone()), requested(3, pod())];
+    assert_eq!(decisions(&settle(&mut controller, all())), [(1, Ok(())), (2, Ok(()))]);
+    // With nothing assigned all of them may start.
+    let empty = || Assignment { complete: true, ..Assignment::default() };
+    assert_eq!(decisions(&settle(&mut controller, [assigned(empty())])), [(3, Ok(()))]);
+    // The same again once the Node object is gone.
+    assert_eq!(decisions(&settle(&mut controller, [Event::AssignmentLost])), []);
+    assert_eq!(decisions(&settle(&mut controller, all())), [(1, Ok(())), (2, Ok(()))]);
+    // A start for whose decision nobody waits any more gets none.
+    let withdrawn = [Event::StartWithdrawn(StartId(3)), assigned(empty())];
+    assert_eq!(decisions(&settle(&mut controller, withdrawn)), []);
+}
+
+/// A step loads one program, then takes events: starts that need not wait are answered in the midst of a pass over a thousand.
+#[test]
+fn a_start_that_needs_no_wait_is_answered_during_a_pass_over_a_thousand_programs() {
+    let mut controller = controller(FakeNode::default());
+    let guard = at_hand(assignment(&all_pods()));
+    settle(&mut controller, [assigned(guard.clone())]);
+    let everywhere = json!({"scope": "Node"});
+    let many = (0..1000).map(|n| format!("p-{n}")).map(|name| (name.clone(), revision(&name, &everywhere)));
+    let revisions = guard.revisions.clone().into_iter().chain(many).collect();
+    let mut result = controller.step(Instant::now(), [assigned(Assignment { revisions, ..guard })]);
+    let (mut steps, mut answered) = (0, Vec::new());
+    while result.wake <= Instant::now() {
+        let request = (steps == 10).then(|| requested(1, pod()));
+        result = controller.step(Instant::now(), request);
+        if !decisions(&result.effects).is_empty() {
+            answered.push((steps, controller.is_working()));
+        }
+        steps += 1;
+    }
+    assert_eq!(answered, [(10, true)], "in the very step that took the request, with work left");
+    assert!(steps >= 1000, "one load a step: {steps} steps");
+}
+
+/// What is held back for one program does not wait for a thousand others.
+#[test]
+fn a_strict_program_is_loaded_before_those_that_nobody_waits_for() {
+    let mut controller = controller(FakeNode::default());
+    let everywhere = json!({"scope": "Node"});
+    let many = (0..1000).map(|n| format!("a-{n}")).map(|name| (name.clone(), revision(&name, &everywhere)));
+    let guard = at_hand(assignment(&all_pods()));
+    let revisions = guard.revisions.clone().into_iter().chain(many).collect();
+    let events = [assigned(Assignment { revisions, ..guard }), requested(1, pod())];
+    let mut effects = controller.step(Instant::now(), events).effects;
+    for _ in 0..3 {
+        effects.extend(controller.step(Instant::now(), []).effects);
+    }
+    assert_eq!(decisions(&effects), [(1, Ok(()))]);
+    assert!(controller.is_working());
+}

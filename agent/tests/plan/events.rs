@@ -1,0 +1,248 @@
+//! Random desired states, and the events that happen to a node between two plans.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use sockeye_agent::{
+    model::{
+        desired::{Desired, DesiredMap, DesiredProgram},
+        kernel::{MapInfo, ProgramKind},
+        map_shape::MapShape,
+        observed::Observed,
+        pods::CgroupOwner,
+        trial::TrialState,
+    },
+    plan::plan,
+};
+use sockeye_crds::{MapDefinition, names::pin_name, program::MapRef, revision::ProgramRef};
+use sockeye_ebpf::kinds::section::{STREAM_PARSER, STREAM_VERDICT, VERDICT, exclude_each_other};
+use sockeye_fake::{Fake, Ids};
+
+use crate::{PATHS, context};
+
+const FUNCTIONS: [&str; 3] = ["f", "g", "h"];
+/// The object fills `slots` itself.
+const MAPS: [&str; 5] = ["m", "n", "slots", ".rodata", ".bss"];
+
+/// Two kinds for cgroups; a stream parser, two verdicts on received data, and one on sent data.
+const KINDS: [ProgramKind; 6] = {
+    const fn kind(prog_type: u32, attach_type: u32) -> ProgramKind {
+        ProgramKind { prog_type, attach_type }
+    }
+    [kind(13, 1), kind(13, 2), kind(14, STREAM_PARSER), kind(14, STREAM_VERDICT), kind(14, VERDICT), kind(16, 7)]
+};
+
+/// A map of another BpfProgram.
+pub(crate) fn shared_map(which: u8) -> MapRef {
+    MapRef { program: format!("other-{which}"), map: "m".into() }
+}
+
+pub(crate) fn info(id: u32, entries: u32) -> MapInfo {
+    let MapShape { map_type, key_size, value_size, max_entries, flags } = shape(entries);
+    MapInfo { id, map_type, key_size, value_size, max_entries, flags, ..MapInfo::default() }
+}
+
+pub(crate) fn shape(entries: u32) -> MapShape {
+    MapShape { map_type: 2, key_size: 4, value_size: 8, max_entries: entries, flags: 0 }
+}
+
+prop_compose! {
+    pub(crate) fn any_desired()(
+        uid in 0..2u8,
+        load in 0..3u8,
+        functions in prop::collection::btree_map(prop::sample::select(&FUNCTIONS[..]),
+            (0..6usize, prop::collection::btree_set(prop::sample::select(&PATHS[..]), 1..3),
+                prop::collection::btree_set(prop::sample::select(&MAPS[..2]), 0..3)), 1..4),
+        maps in prop::collection::btree_map(prop::sample::select(&MAPS[..]), (any::<bool>(), any::<bool>(), 10..12u32,
+            prop::option::weighted(0.3, 0..2u8)), 0..4),
+        suspended in prop::bool::weighted(0.2),
+        can_cut_off in any::<bool>(),
+    ) -> Desired {
+        // Another test covers the refusal of a changed shape.
+        let recreate = true;
+        let map = |(name, (pin, retain, entries, from)): (&str, (bool, bool, u32, Option<u8>))| {
+            let definition = if name.starts_with('.') { MapDefinition::Data } else { MapDefinition::Btf };
+            let of_load = definition.is_data() || name == "slots";
+            let from = from.filter(|_| !of_load).map(shared_map);
+            let (pin, entries) = if from.is_some() { (true, 10) } else { (pin, entries) };
+            let retain = retain && pin && !of_load && from.is_none();
+            let shape = shape(entries);
+            let (pin_name, used_by) = (pin_name(name), FUNCTIONS.map(str::to_owned).to_vec());
+            let map =
+                DesiredMap { pin_name, pin, retain, definition, of_load, shape, recreate, from, used_by };
+            (name.to_owned(), map)
+        };
+        let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
+        // As in a validated spec: only pinned maps are targets, and each of them of one program of a kind.
+        let mut taken: Vec<(String, u32)> = Vec::new();
+        let function = |(name, (kind, paths, to)): (&str, (usize, BTreeSet<&str>, BTreeSet<&str>))| {
+            let kind = KINDS[kind];
+            let mut paths: BTreeMap<String, Option<CgroupOwner>> =
+                paths.into_iter().map(|path| (path.to_owned(), None)).collect();
+            let mut to: BTreeSet<String> = to.into_iter().map(str::to_owned).collect();
+            if suspended { paths.clear(); to.clear() }
+            if kind.prog_type == 13 { to.clear() } else { paths.clear() }
+            to.retain(|pin| maps.get(pin).is_some_and(|map: &DesiredMap| map.pin)
+                && !taken.iter().any(|(at, other)| at == pin && exclude_each_other(*other, kind.attach_type)));
+            taken.extend(to.iter().map(|pin| (pin.clone(), kind.attach_type)));
+            (name.to_owned(), DesiredProgram { kind, paths, maps: to, can_cut_off })
+        };
+        let functions: BTreeMap<_, _> = functions.into_iter().map(function).collect();
+        // As in a load key: other functions, pins or sizes are another load. So is another program, which alone decides
+        // if the revision can cut the node off.
+        let options: Vec<_> =
+            maps.iter().map(|(name, map)| (name, map.pin, map.shape.max_entries, &map.from)).collect();
+        let kinds: Vec<_> = functions.iter().map(|(name, f)| (name, f.kind)).collect();
+        let load_key = format!("{load}-{kinds:?}-{options:?}-{can_cut_off}");
+        Desired {
+            program: ProgramRef { name: "p".into(), uid: format!("uid-{uid}") },
+            revision: format!("p-{load_key}-{suspended}"),
+            load_key,
+            digest: "sha256:0".into(),
+            functions,
+            maps,
+            attaches_to_maps: false,
+            globals: BTreeMap::new(),
+            settings: Vec::new(),
+            priority: 500,
+            unordered: false,
+            suspended,
+        }
+    }
+}
+
+/// An event that happens to a node between two plans. A number picks the object that it happens to.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A revision is desired, or none.
+    Desire(Box<Option<Desired>>),
+    /// The agent is killed after so many steps towards another revision; then the previous one is desired again.
+    TurnBack(Box<Desired>, usize),
+    /// The agent is killed after so many steps of the next plan, and started again.
+    KilledAfter(usize),
+    /// Someone removes a link's pin while no agent runs (true), or its cgroup or map dies.
+    LinkLost(usize, bool),
+    /// Someone removes a map's pin, while an agent runs (true) and keeps the map, or while none does.
+    MapLost(usize, bool),
+    /// Someone pins another map in a map's place, which no program uses.
+    MapReplaced(usize),
+    /// Someone removes a program's pin, while an agent runs (true) and keeps the program, or while none does.
+    ProgramLost(usize, bool),
+    /// Someone removes a link's pin while an agent runs.
+    LinkUnpinned(usize),
+    /// Another BpfProgram creates its map anew (true) or removes it.
+    Shared(u8, bool),
+    /// A trial changes its state.
+    TrialBecomes(TrialState),
+    /// A killed agent leaves a half-made pin.
+    Stray,
+}
+
+pub(crate) fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => any_desired().prop_map(|desired| Event::Desire(Box::new(Some(desired)))),
+        1 => Just(Event::Desire(Box::new(None))),
+        2 => (any_desired(), 0..12usize).prop_map(|(desired, steps)| Event::TurnBack(Box::new(desired), steps)),
+        3 => (0..12usize).prop_map(Event::KilledAfter),
+        1 => (0..4usize, any::<bool>()).prop_map(|(i, unpinned)| Event::LinkLost(i, unpinned)),
+        1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::MapLost(i, runs)),
+        1 => (0..4usize).prop_map(Event::MapReplaced),
+        1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::ProgramLost(i, runs)),
+        1 => (0..4usize).prop_map(Event::LinkUnpinned),
+        2 => (0..2u8, prop::bool::weighted(0.7)).prop_map(|(which, exists)| Event::Shared(which, exists)),
+        1 => prop::sample::select(&[TrialState::Passed, TrialState::Reprieved][..]).prop_map(Event::TrialBecomes),
+        1 => Just(Event::Stray),
+    ]
+}
+
+/// A fake node, and the desired state of the BpfProgram on it.
+#[derive(Default)]
+pub(crate) struct Scene {
+    pub fake: Fake,
+    pub ids: Ids,
+    pub desired: Option<Desired>,
+    /// The number of maps that others have made.
+    made: u32,
+}
+
+impl Scene {
+    /// Lets an event happen. Returns the number of steps of the next plan after which the agent is killed.
+    pub(crate) fn happen(&mut self, event: Event) -> usize {
+        let Self { fake, ids, desired, made } = self;
+        match event {
+            Event::Desire(next) => *desired = *next,
+            Event::TurnBack(other, killed) => {
+                if let Ok(steps) = plan(Some(&other), &fake.observed, &context(&fake.others)) {
+                    fake.execute(ids, Some(&other), &steps[..steps.len().min(killed)]);
+                }
+            }
+            Event::KilledAfter(steps) => return steps,
+            Event::LinkLost(i, unpinned) => {
+                let key = fake.observed.links.keys().nth(i).cloned();
+                if let Some(key) = key {
+                    if unpinned {
+                        fake.observed.links.remove(&key);
+                    } else {
+                        let link = fake.observed.links.get_mut(&key).unwrap();
+                        link.in_effect = false;
+                        link.info.cgroup_id = 0;
+                        link.info.map_id = 0;
+                    }
+                }
+            }
+            Event::MapLost(i, true) => {
+                if let Some(map) = fake.observed.maps.values_mut().nth(i) {
+                    map.pinned = false;
+                }
+            }
+            Event::MapLost(i, false) => {
+                let pin = fake.observed.maps.keys().nth(i).cloned();
+                if let Some(pin) = pin {
+                    fake.observed.maps.remove(&pin);
+                    detach_from(&mut fake.observed, &pin);
+                }
+            }
+            Event::MapReplaced(i) => {
+                let map = fake.observed.maps.iter_mut().nth(i).filter(|(_, map)| map.pinned);
+                if let Some((pin, map)) = map {
+                    *made += 1;
+                    map.info.id = 2_000_000 + *made;
+                    let pin = pin.clone();
+                    detach_from(&mut fake.observed, &pin);
+                }
+            }
+            Event::ProgramLost(i, true) => {
+                if let Some(program) = fake.observed.functions.values_mut().nth(i) {
+                    program.pinned = false;
+                }
+            }
+            Event::ProgramLost(i, false) => {
+                let function = fake.observed.functions.keys().nth(i).cloned();
+                function.map(|function| fake.observed.functions.remove(&function));
+            }
+            Event::LinkUnpinned(i) => {
+                if let Some(link) = fake.observed.links.values_mut().nth(i) {
+                    link.pinned = false;
+                }
+            }
+            Event::Shared(which, true) => {
+                *made += 1;
+                fake.others.insert(shared_map(which), info(1_000_000 + *made, 10));
+            }
+            Event::Shared(which, false) => drop(fake.others.remove(&shared_map(which))),
+            Event::TrialBecomes(state) => {
+                if let Some(trial) = &mut fake.observed.trial {
+                    trial.verdict = state;
+                }
+            }
+            Event::Stray => fake.observed.stray = true,
+        }
+        usize::MAX
+    }
+}
+
+/// Marks all links to a map as not in effect.
+fn detach_from(observed: &mut Observed, pin: &str) {
+    let links = observed.links.iter_mut().filter(|(key, _)| key.map() == Some(pin));
+    links.for_each(|(_, link)| link.in_effect = false);
+}
