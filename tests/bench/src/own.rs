@@ -9,8 +9,16 @@ use std::{
 
 use anyhow::{Result, ensure};
 use sockeye_agent::{
-    control::{Controller, controller::Settings, event::Event},
-    model::assignment::Assignment,
+    control::{
+        Controller,
+        controller::Settings,
+        event::{Effect, Event},
+    },
+    model::{
+        assignment::Assignment,
+        pods::Pod,
+        start::{Start, StartId},
+    },
     node::{
         KernelNode,
         open::{NodePaths, Opened},
@@ -60,6 +68,26 @@ impl Own {
             result = self.0.step(Instant::now(), []);
         }
         took
+    }
+
+    /// Reconciles the node with an assignment while a container start, which needs no wait, is requested with every step.
+    /// Returns the longest time until one of them was answered.
+    pub fn longest_start(&mut self, assignment: &Assignment) -> Result<Duration> {
+        let mut events = vec![Event::AssignmentChanged(Arc::new(assignment.clone()))];
+        let (mut requests, mut longest) = (0, Duration::ZERO);
+        loop {
+            requests += 1;
+            let pod = Pod { uid: format!("pod-{requests}"), namespace: "bench".to_owned(), ..Pod::default() };
+            events.push(Event::StartRequested(StartId(requests), Start { pod, container: None }));
+            let start = Instant::now();
+            let result = self.0.step(start, events.drain(..));
+            longest = longest.max(start.elapsed());
+            let answered = |effect: &Effect| matches!(effect, Effect::AnswerStart(id, Ok(())) if id.0 == requests);
+            ensure!(result.effects.iter().any(answered), "start {requests} was not answered in its step");
+            if !self.0.is_working() {
+                return Ok(longest);
+            }
+        }
     }
 
     /// Fails unless this many BpfPrograms are in effect, and no other is here; returns the kernel's IDs of their programs.
