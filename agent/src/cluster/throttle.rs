@@ -15,7 +15,7 @@ use sockeye_crds::{
 
 use crate::control::{
     event::Report,
-    report::{bound::bound, counts},
+    report::{bound::bound, counts::counts},
 };
 
 /// A fetch that lasts this long is reported; the next time after twice as long, and so on.

@@ -1,4 +1,4 @@
-//! `bound`: a status that fits, and says what was left out. Pure.
+//! Bounds the size of a status and counts the items left out. Pure.
 
 use serde::Serialize;
 use sockeye_crds::{
@@ -6,88 +6,102 @@ use sockeye_crds::{
     node::{Details, HeldProgram, Truncated},
 };
 
-use super::count;
+use super::{
+    counts::{count, excess},
+    limits::MAX_RETAINED,
+};
 
-/// A BpfNode's status may have so many bytes as JSON; details beyond are cut, and counted.
+/// The size of a status in bytes of JSON beyond which details are left out.
 const MAX_BYTES: usize = 240 << 10;
-/// What is in the list of BpfPrograms may fill it up to this.
-const MOST_BYTES: usize = 256 << 10;
-/// So many maps of deleted BpfPrograms are shown.
-const MAX_RETAINED: usize = 1024;
+/// The size beyond which the IDs in the list of BpfPrograms are left out.
+const MAX_BYTES_WITHOUT_DETAILS: usize = 256 << 10;
 
-/// Cuts what is shown until the status fits: orders and links in steps, so that the first of each stay as long as may be; then
-/// logs, then details from the end, of which what others did last is kept where there is room; then retained maps, then IDs.
-/// The list of BpfPrograms is whole, always. `cut` is what was left out before.
+/// Leaves items out of a status until it fits. `cut` counts those left out before.
+///
+/// Items go in this order: run orders and links, in steps, so that the first of each stay longest; verifier logs;
+/// details, from the last BpfProgram on, except their latest drift if there is room for it; retained maps; IDs. The list
+/// of BpfPrograms stays whole.
 pub fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
     cut.retained += shorten(&mut status.retained, MAX_RETAINED);
-    for most in [16, 4, 0] {
+    for max in [16, 4, 0] {
         if bytes(&status) <= MAX_BYTES {
             break;
         }
-        cut.order += shorten(&mut status.order, most);
-        cut.links += status.details.iter_mut().map(|details| shorten(&mut details.links, most)).sum::<i64>();
+        cut.order += shorten(&mut status.order, max);
+        cut.links += status.details.iter_mut().map(|details| shorten(&mut details.links, max)).sum::<i64>();
     }
     if bytes(&status) > MAX_BYTES {
         cut.logs += count(status.details.iter_mut().filter_map(|details| details.verifier_log.take()).count());
     }
     let mut over = bytes(&status).saturating_sub(MAX_BYTES);
-    for at in (0..status.details.len()).rev() {
-        if over == 0 {
-            break;
-        }
-        let details = status.details.remove(at);
-        let mut freed = bytes(&details);
-        cut.details += 1;
-        let Details { name, mut drift, .. } = details;
-        if let Some(last) = drift.pop() {
-            let left = Details { name, drift: vec![last], ..Details::default() };
-            freed = freed.saturating_sub(bytes(&left));
-            status.details.insert(at, left);
-        }
-        over = over.saturating_sub(freed);
-    }
+    cut.details += leave_out_details(&mut status.details, &mut over);
     while over > 0
-        && let Some(left) = status.details.pop()
+        && let Some(map) = status.retained.pop()
     {
-        over = over.saturating_sub(bytes(&left));
-    }
-    while over > 0
-        && let Some(left) = status.retained.pop()
-    {
-        over = over.saturating_sub(bytes(&left));
+        over = over.saturating_sub(bytes(&map));
         cut.retained += 1;
     }
-    let mut over = bytes(&status).saturating_sub(MOST_BYTES);
-    cut.maps += strip(&mut status.programs, |program| &mut program.map_ids, &mut over);
-    cut.functions += strip(&mut status.programs, |program| &mut program.program_ids, &mut over);
+    let mut over = bytes(&status).saturating_sub(MAX_BYTES_WITHOUT_DETAILS);
+    cut.maps += leave_out_ids(&mut status.programs, |program| &mut program.map_ids, &mut over);
+    cut.functions += leave_out_ids(&mut status.programs, |program| &mut program.program_ids, &mut over);
     status.truncated = (cut != Truncated::default()).then_some(cut);
     status
 }
 
-/// Takes IDs from programs, the last first, until so many bytes are gone; how many went.
-fn strip(programs: &mut [HeldProgram], ids: impl Fn(&mut HeldProgram) -> &mut Vec<i64>, over: &mut usize) -> i64 {
-    let mut gone = 0;
+/// Leaves out details, the last first, until `over` bytes are gone, and returns how many. Their latest drift goes last.
+fn leave_out_details(all: &mut Vec<Details>, over: &mut usize) -> i64 {
+    let mut removed = 0;
+    for at in (0..all.len()).rev() {
+        if *over == 0 {
+            break;
+        }
+        let details = all.remove(at);
+        let mut freed = bytes(&details);
+        removed += 1;
+        let Details { name, mut drift, .. } = details;
+        if let Some(latest) = drift.pop() {
+            let rest = Details { name, drift: vec![latest], ..Details::default() };
+            freed = freed.saturating_sub(bytes(&rest));
+            all.insert(at, rest);
+        }
+        *over = over.saturating_sub(freed);
+    }
+    while *over > 0
+        && let Some(rest) = all.pop()
+    {
+        *over = over.saturating_sub(bytes(&rest));
+    }
+    removed
+}
+
+/// Leaves out the IDs of programs, the last first, until `over` bytes are gone, and returns how many.
+fn leave_out_ids(
+    programs: &mut [HeldProgram],
+    ids: impl Fn(&mut HeldProgram) -> &mut Vec<i64>,
+    over: &mut usize,
+) -> i64 {
+    let mut removed = 0;
     for program in programs.iter_mut().rev() {
         if *over == 0 {
             break;
         }
         let taken = std::mem::take(ids(program));
         *over = over.saturating_sub(bytes(&taken));
-        gone += count(taken.len());
+        removed += count(taken.len());
     }
-    gone
+    removed
 }
 
-/// How long something is as JSON.
-fn bytes(of: &impl Serialize) -> usize {
-    serde_json::to_vec(of).map_or(0, |json| json.len())
+/// Returns the size of a value as JSON.
+fn bytes(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(0, |json| json.len())
 }
 
-/// Cuts a list at its end; how many went.
-fn shorten<T>(list: &mut Vec<T>, most: usize) -> i64 {
-    let gone = list.len().saturating_sub(most);
-    list.truncate(most);
-    count(gone)
+/// Cuts a list at its end, and returns the number of items that went.
+fn shorten<T>(list: &mut Vec<T>, max: usize) -> i64 {
+    let excess = excess(list.len(), max);
+    list.truncate(max);
+    excess
 }
 
 #[cfg(test)]
@@ -97,7 +111,7 @@ mod tests {
         node::{AttachedLink, Drift, DriftKind, RetainedMap, State},
     };
 
-    use super::{super::MAX_LINKS, *};
+    use super::{super::limits::MAX_LINKS, *};
 
     fn details(name: &str, links: usize) -> Details {
         let link = |n: usize| AttachedLink {
@@ -119,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_keeps_the_first_links_and_what_others_did() {
+    fn a_status_that_is_too_large_keeps_the_first_links_and_the_latest_drift() {
         let twenty: Vec<Details> = (10..30).map(|n| details(&format!("p-{n}"), MAX_LINKS)).collect();
         let drift = Drift { seen_at: String::new(), kind: DriftKind::LinkDetached, message: "m".into(), count: 1 };
         let status = bound(BpfNodeStatus { details: twenty, ..BpfNodeStatus::default() }, Truncated::default());
@@ -137,12 +151,12 @@ mod tests {
         assert!(status.details.len() == 200 && status.details.iter().all(|details| details.drift == [drift.clone()]));
         assert!(status.truncated.unwrap().details > 0 && status.details[0].message.is_some());
 
-        // Someone who removes all pins at once, of as many as a node may have, with long names and all the maps one may have.
-        let everywhere = (0..1000).map(|n| Details {
+        // All pins of 1000 BpfPrograms with the longest names and the most maps were removed at once.
+        let all_drifted = (0..1000).map(|n| Details {
             drift: vec![Drift { message: "m".repeat(500), ..drift.clone() }; 8],
             ..details(&format!("{n:063}"), 1)
         });
-        let whole = (0..1000).map(|n| HeldProgram {
+        let programs = (0..1000).map(|n| HeldProgram {
             name: format!("{n:063}"),
             uid: "u".repeat(36),
             revision: Some(format!("{n:063}-0123456789")),
@@ -152,7 +166,7 @@ mod tests {
             map_ids: vec![1_000_000; 128],
         });
         let status =
-            BpfNodeStatus { details: everywhere.collect(), programs: whole.collect(), ..BpfNodeStatus::default() };
+            BpfNodeStatus { details: all_drifted.collect(), programs: programs.collect(), ..BpfNodeStatus::default() };
         let status = bound(status, Truncated::default());
         assert!(serde_json::to_vec(&status).unwrap().len() <= 256 << 10);
         assert_eq!(status.programs.len(), 1000);

@@ -1,9 +1,10 @@
-//! Notes: what is to be known of a BpfProgram on a node beside what the kernel says.
+//! Notes: facts on a BpfProgram on a node that the kernel's information does not show. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{names::clip, program::MapRef};
 
+use super::limits::MAX_NOTES;
 use crate::{
     control::program::{self, ProgramState},
     model::{
@@ -12,7 +13,7 @@ use crate::{
     },
 };
 
-/// All of them; `unpinned_ids` are the maps that its programs use and that are not pinned.
+/// Returns all notes on a BpfProgram. `unpinned_ids` are the maps that its programs use and that are not pinned.
 pub(super) fn notes(
     program: &ProgramState,
     unpinned_ids: &BTreeSet<u32>,
@@ -24,10 +25,10 @@ pub(super) fn notes(
         .chain(device_notes(&program.foreign_devices))
         .chain(order_notes(program))
         .chain(shared_notes(&program.observed, programs));
-    notes.map(|note| clip(&note, 512)).take(16).collect()
+    notes.map(|note| clip(&note, 512)).take(MAX_NOTES).collect()
 }
 
-/// What is to be known of maps that are not pinned.
+/// Returns the notes on maps that are not pinned.
 fn unpinned_notes(unpinned: &BTreeMap<String, MapInfo>, used: &BTreeSet<u32>) -> Vec<String> {
     let gone = unpinned.iter().filter(|(_, info)| !used.contains(&info.id)).map(|(name, _)| {
         format!("map {name} is not pinned, and no program uses it: it went when the load was done, as maps do that nobody holds")
@@ -44,7 +45,7 @@ fn unpinned_notes(unpinned: &BTreeMap<String, MapInfo>, used: &BTreeSet<u32>) ->
     gone.chain(unknown).collect()
 }
 
-/// What is to be known of device programs: runtimes have theirs too.
+/// Returns the notes on device programs of others, such as container runtimes.
 fn device_notes(devices: &BTreeMap<String, (String, u32)>) -> Vec<String> {
     let note = |(path, (at, id)): (&String, &(String, u32))| {
         format!(
@@ -55,18 +56,18 @@ fn device_notes(devices: &BTreeMap<String, (String, u32)>) -> Vec<String> {
     devices.iter().map(note).collect()
 }
 
-/// What is to be known of others' maps.
+/// Returns the notes on shared maps that their owners no longer have.
 fn shared_notes(observed: &Observed, programs: &BTreeMap<String, ProgramState>) -> Vec<String> {
-    let is_left = |map: &&ObservedMap| program::owned(programs, map).is_none();
-    let left =
-        observed.maps.iter().filter(|(_, map)| is_left(map)).filter_map(|(pin, map)| Some((pin, map.from.as_ref()?)));
+    let is_orphaned = |map: &&ObservedMap| program::owned(programs, map).is_none();
+    let orphaned = observed.maps.iter().filter(|(_, map)| is_orphaned(map));
+    let orphaned = orphaned.filter_map(|(pin, map)| Some((pin, map.from.as_ref()?)));
     let note = |(pin, from): (&String, &MapRef)| {
         format!("map {pin} was {from}, which has it no longer: it is kept as it is until that one is there again")
     };
-    left.map(note).collect()
+    orphaned.map(note).collect()
 }
 
-/// What is to be known of a place among others.
+/// Returns the notes on the attach order.
 fn order_notes(ProgramState { desired, moved, .. }: &ProgramState) -> Vec<String> {
     let unordered = desired.as_ref().is_some_and(|desired| desired.unordered).then(|| {
         "this kernel keeps no order among programs on a cgroup (Linux does from 6.17 on): they run in the order in which they \
@@ -82,7 +83,7 @@ fn order_notes(ProgramState { desired, moved, .. }: &ProgramState) -> Vec<String
     unordered.into_iter().chain(moved).collect()
 }
 
-/// What is to be known of programs that are attached to maps, or were.
+/// Returns the notes on attachments to maps.
 fn map_notes(program: &ProgramState) -> Vec<String> {
     let ProgramState { observed, desired, .. } = program;
     let attaches = desired.as_ref().is_some_and(|desired| desired.attaches_to_maps);

@@ -1,0 +1,19 @@
+//! The counts of a status. Pure.
+
+use sockeye_crds::node::{HeldCounts, HeldProgram, State};
+
+/// Returns the counts of a status.
+pub fn counts(programs: &[HeldProgram], links: i64) -> HeldCounts {
+    let failed = programs.iter().filter(|p| !matches!(p.state, State::Attached | State::Suspended)).count();
+    HeldCounts { programs: count(programs.len()), failed: count(failed), links }
+}
+
+/// Returns a number as the API's integers are.
+pub(super) fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Returns how many items of so many a list of at most `max` leaves out.
+pub(super) fn excess(items: usize, max: usize) -> i64 {
+    count(items.saturating_sub(max))
+}

@@ -1,0 +1,175 @@
+//! The entry of one BpfProgram under `details`: the kernel's information about its programs, maps and links. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sockeye_crds::{
+    names::{clip, pin_name},
+    node::{AttachedLink, Details, LoadedMap, LoadedProgram},
+};
+use sockeye_ebpf::kinds::{map_type, section};
+
+use super::{
+    contents::Contents,
+    counts::count,
+    limits::{MAX_FUNCTIONS, MAX_LINKS, MAX_MAPS, MAX_USERS},
+    notes::notes,
+};
+use crate::{
+    control::program::ProgramState,
+    model::{
+        desired::Desired,
+        kernel::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, MapInfo},
+        observed::{LinkKey, Observed, ObservedLink, ObservedMap, ObservedProgram},
+    },
+    node::layout::{self, Home},
+};
+
+/// Returns the details of a BpfProgram.
+pub(super) fn details(
+    name: &str,
+    program: &ProgramState,
+    programs: &BTreeMap<String, ProgramState>,
+    contents: &Contents<'_>,
+    home: &Home,
+) -> Details {
+    let ProgramState { observed, failure, suspended, drift, .. } = program;
+    let message = failure.as_ref().map(|failure| &failure.message).or(suspended.as_ref());
+    let lists = Lists { program, contents, home };
+    Details {
+        name: name.to_owned(),
+        wanted: program.revision().map(str::to_owned),
+        message: message.map(|message| clip(message, 2048)),
+        verifier_log: failure.as_ref().and_then(|failure| failure.verifier_log.clone()),
+        notes: notes(program, &contents.unpinned, programs),
+        drift: drift.clone(),
+        programs: lists.programs(),
+        maps: lists.maps(),
+        cgroups: count(cgroups(observed)),
+        links: lists.links(),
+    }
+}
+
+/// Returns the number of cgroups at which something is in effect.
+fn cgroups(observed: &Observed) -> usize {
+    let at_cgroups = observed.links.iter().filter(|(key, link)| key.map().is_none() && link.in_effect);
+    at_cgroups.map(|(key, _)| &key.place).collect::<BTreeSet<_>>().len()
+}
+
+/// The inputs of the lists of one BpfProgram's objects.
+struct Lists<'a> {
+    program: &'a ProgramState,
+    contents: &'a Contents<'a>,
+    home: &'a Home,
+}
+
+impl Lists<'_> {
+    fn programs(&self) -> Vec<LoadedProgram> {
+        let functions = self.contents.functions.iter().take(MAX_FUNCTIONS);
+        functions.filter_map(|(name, function)| self.loaded_program(name, function)).collect()
+    }
+
+    /// Returns the pinned maps, then the others whose names are known.
+    fn maps(&self) -> Vec<LoadedMap> {
+        let pinned = self.contents.maps.iter().map(|(name, map)| self.pinned_map(name, map));
+        let unpinned = self.program.unpinned.iter().filter(|(_, info)| self.contents.unpinned.contains(&info.id));
+        pinned.chain(unpinned.map(|(name, info)| self.loaded_map(name, info))).take(MAX_MAPS).collect()
+    }
+
+    fn links(&self) -> Vec<AttachedLink> {
+        let links = self.program.observed.links.iter().take(MAX_LINKS);
+        links.map(|(key, link)| self.attached_link(key, link)).collect()
+    }
+
+    /// Returns `None` for a program of a type that sockeye does not know.
+    fn loaded_program(&self, function: &str, program: &ObservedProgram) -> Option<LoadedProgram> {
+        let info = &program.info;
+        let links = self.program.observed.links.values();
+        let links = links.filter(|link| link.in_effect && link.info.program_id == info.id);
+        Some(LoadedProgram {
+            name: function.to_owned(),
+            kernel_name: info.kernel_name.clone(),
+            id: info.id.into(),
+            program_type: section::program_type(info.prog_type)?,
+            tag: info.tag.clone(),
+            gpl_compatible: info.gpl_compatible,
+            loaded_at: info.loaded_at.clone(),
+            uid: info.uid.into(),
+            xlated_bytes: info.xlated_bytes.into(),
+            jited_bytes: info.jited_bytes.into(),
+            memlock_bytes: info.memlock_bytes.cast_signed(),
+            map_ids: info.map_ids.iter().take(MAX_MAPS).map(|&id| id.into()).collect(),
+            btf_id: info.btf_id.map(i64::from),
+            links: Some(count(links.count())),
+            pin_path: self.home.host(&layout::program(function)),
+        })
+    }
+
+    fn pinned_map(&self, name: &str, observed: &ObservedMap) -> LoadedMap {
+        let pin = pin_name(name);
+        let users = self.contents.users.and_then(|users| users.get(pin.as_str())).into_iter().flatten();
+        LoadedMap {
+            from: observed.from.clone(),
+            shared_by: users.take(MAX_USERS).map(|user| (*user).to_owned()).collect(),
+            pin_path: Some(self.home.host(&layout::map(&pin))),
+            ..self.loaded_map(name, &observed.info)
+        }
+    }
+
+    /// Returns the entry of a map that is not pinned.
+    fn loaded_map(&self, name: &str, info: &MapInfo) -> LoadedMap {
+        let desired = self.desired().and_then(|desired| desired.maps.get(name));
+        LoadedMap {
+            name: name.to_owned(),
+            kernel_name: info.kernel_name.clone(),
+            id: info.id.into(),
+            map_type: map_type::name(info.map_type).into_owned(),
+            flags: info.flags.into(),
+            key_size: info.key_size.into(),
+            value_size: info.value_size.into(),
+            max_entries: info.max_entries.into(),
+            memlock_bytes: info.memlock_bytes.cast_signed(),
+            frozen: info.frozen,
+            btf_id: info.btf_id.map(i64::from),
+            definition: desired.map(|map| map.definition),
+            from: None,
+            shared_by: Vec::new(),
+            used: self.contents.used.contains(&info.id),
+            pin_path: None,
+        }
+    }
+
+    fn attached_link(&self, key: &LinkKey, link: &ObservedLink) -> AttachedLink {
+        let info = &link.info;
+        let function = self.desired().and_then(|desired| desired.functions.get(&key.function));
+        let paths = function.map(|function| &function.paths);
+        let owner = paths.and_then(|paths| paths.get(link.path.as_ref()?)).and_then(Option::as_ref);
+        AttachedLink {
+            program: key.function.clone(),
+            id: info.id.into(),
+            link_type: link_type(info.link_type).to_owned(),
+            program_id: info.program_id.into(),
+            attach_type: section::attach_type_name(info.attach_type).into_owned(),
+            cgroup_id: key.map().is_none().then(|| info.cgroup_id.cast_signed()),
+            cgroup_path: link.path.as_deref().map(|path| clip(path, 1024)),
+            pod: owner.map(|owner| owner.pod.clone()),
+            container: owner.and_then(|owner| owner.container.clone()),
+            map: key.map().map(str::to_owned),
+            map_id: key.map().map(|_| info.map_id.into()),
+            in_effect: link.in_effect,
+            pin_path: self.home.host(&layout::link(&key.function, &key.place)),
+        }
+    }
+
+    fn desired(&self) -> Option<&Desired> {
+        self.program.desired.as_deref()
+    }
+}
+
+/// Returns bpftool's name of a link type.
+const fn link_type(number: u32) -> &'static str {
+    match number {
+        LINK_TYPE_CGROUP => "cgroup",
+        LINK_TYPE_SOCKMAP => "sockmap",
+        _ => "none",
+    }
+}

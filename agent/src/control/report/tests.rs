@@ -1,0 +1,208 @@
+//! The largest report against the schema of BpfNode, which the API server enforces.
+
+use std::path::Path;
+
+use serde_json::Value;
+use sockeye_crds::{
+    definitions::definitions,
+    node::{Drift, DriftKind},
+};
+
+use super::{
+    limits::{MAX_NOTES, MAX_ORDERED, MAX_ORDERS, MAX_RETAINED, MAX_USERS},
+    *,
+};
+use crate::{
+    control::drift::{self, Change},
+    model::{
+        kernel::{LINK_TYPE_CGROUP, LinkInfo, MapInfo, ProgramInfo},
+        observed::{LinkKey, ObservedLink, ObservedProgram},
+    },
+    node::failure::Failure,
+};
+
+/// More of each than a report lists.
+const MANY: u32 = 200;
+
+/// A name of the longest kind, in the order of the numbers.
+fn long_name(n: u32, length: usize) -> String {
+    format!("{n:0length$}")
+}
+
+fn map(id: u32, from: Option<MapRef>) -> ObservedMap {
+    let kernel_name = "k".repeat(15);
+    ObservedMap { info: MapInfo { id, map_type: 2, kernel_name, ..MapInfo::default() }, pinned: true, from }
+}
+
+/// A BpfProgram with many objects: functions of earlier revisions that could not be detached, and maps that were retained.
+fn largest() -> ProgramState {
+    let function = |n: u32| {
+        let map_ids = (0..2 * MANY).map(|map| 1000 + map).collect();
+        let info = ProgramInfo {
+            id: 1 + n,
+            prog_type: 13,
+            kernel_name: "k".repeat(15),
+            tag: "0123456789abcdef".to_owned(),
+            loaded_at: "2026-01-01T00:00:00Z".to_owned(),
+            map_ids,
+            ..ProgramInfo::default()
+        };
+        (long_name(n, 128), ObservedProgram { info, load_key: None, pinned: true })
+    };
+    let link = |n: u32| {
+        let info = LinkInfo { id: 5000 + n, link_type: LINK_TYPE_CGROUP, program_id: 1, ..LinkInfo::default() };
+        let key = LinkKey { function: long_name(n % 2, 128), place: (1_000_000 + n).to_string() };
+        let path = Some(format!("/{}", "p".repeat(if n == 0 { 2000 } else { 50 })));
+        (key, ObservedLink { info, path, in_effect: true, believed: false, pinned: true })
+    };
+    let observed = Observed {
+        functions: (0..MANY).map(function).collect(),
+        maps: (0..MANY).map(|n| (long_name(n, 128), map(1000 + n, None))).collect(),
+        links: (0..MANY).map(link).collect(),
+        ..Observed::default()
+    };
+    let mut failure = Failure::new(Reason::AttachRefused, "m".repeat(5000));
+    failure.verifier_log = Some("v".repeat(8192));
+    let change = |n: u32| Change { kind: DriftKind::PinRemoved, message: format!("{n}{}", "d".repeat(2000)) };
+    let mut drifts: Vec<Drift> = Vec::new();
+    for n in 0..MANY {
+        drift::remember(&mut drifts, change(n), k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
+    }
+    let unpinned = (0..MANY).map(|n| (long_name(n, 120), MapInfo { id: 90_000 + n, ..MapInfo::default() })).collect();
+    let mut program = ProgramState::default();
+    (program.failure, program.drift, program.unpinned) = (Some(failure), drifts, unpinned);
+    program.observe(observed);
+    program
+}
+
+/// A BpfProgram that has a map of another one, and retained maps.
+fn user(n: u32, owner: &str) -> ProgramState {
+    let from = MapRef { program: owner.to_owned(), map: long_name(0, 128) };
+    let mut maps: BTreeMap<String, ObservedMap> = [("shared".to_owned(), map(1000, Some(from)))].into();
+    maps.extend((0..2).map(|m| (format!("kept-{m}"), map(70_000 + 2 * n + m, None))));
+    let retained = maps.keys().filter(|pin| pin.starts_with("kept")).cloned().collect();
+    let mut program = ProgramState::default();
+    program.observe(Observed { maps, retained, ..Observed::default() });
+    program
+}
+
+fn status(programs: &BTreeMap<String, ProgramState>) -> BpfNodeStatus {
+    let bpffs = Path::new("/sys/fs/bpf");
+    report(&Reported {
+        facts: &NodeFacts::default(),
+        layout: &Layout::new(bpffs, bpffs),
+        programs,
+        monitor: &AttachmentMonitor::default(),
+        suspended: None,
+    })
+}
+
+/// The schema of a BpfNode's status, as the API server enforces it.
+fn schema() -> Value {
+    let definitions = serde_json::to_value(definitions()).unwrap();
+    let node = definitions.as_array().unwrap().iter().find(|crd| crd["spec"]["names"]["kind"] == "BpfNode").unwrap();
+    let schema = node["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"].clone();
+    assert!(schema["properties"]["details"]["maxItems"].is_u64(), "{schema}");
+    schema
+}
+
+/// Adds the places at which a value is longer than the schema allows, or is not in the schema.
+fn violations(value: &Value, schema: &Value, path: &str, found: &mut Vec<String>) {
+    let is_beyond = |length: usize, limit: &str| schema[limit].as_u64().is_some_and(|max| length as u64 > max);
+    match value {
+        Value::Array(items) => {
+            if is_beyond(items.len(), "maxItems") {
+                found.push(format!("{path}: {} items", items.len()));
+            }
+            items.iter().for_each(|item| violations(item, &schema["items"], &format!("{path}[]"), found));
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let schema = &schema["properties"][name];
+                if schema.is_null() {
+                    found.push(format!("{path}.{name}: not in the schema"));
+                }
+                violations(field, schema, &format!("{path}.{name}"), found);
+            }
+        }
+        Value::String(text) if is_beyond(text.chars().count(), "maxLength") => {
+            found.push(format!("{path}: {} characters", text.chars().count()));
+        }
+        _ => {}
+    }
+}
+
+fn assert_valid(status: &BpfNodeStatus) {
+    let mut found = Vec::new();
+    violations(&serde_json::to_value(status).unwrap(), &schema(), "status", &mut found);
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn forty_functions_pinned_after_failed_detaches_fit_into_the_schema() {
+    let mut forty = largest();
+    forty.observed.functions = forty.observed.functions.into_iter().take(40).collect();
+    let status = status(&[("p".to_owned(), forty)].into());
+    assert_valid(&status);
+    assert_eq!((status.programs[0].program_ids.len(), status.details[0].programs.len()), (32, 32));
+    assert_eq!(status.truncated.unwrap().functions, 8, "the others are counted");
+}
+
+#[test]
+fn every_list_of_the_largest_report_fits_into_the_schema_and_what_is_cut_is_counted() {
+    let owner = long_name(0, 63);
+    let users = (1..=700).map(|n| (long_name(n, 63), user(n, &owner)));
+    let programs = users.chain([(owner.clone(), largest())]).collect();
+    let all = status(&programs);
+    assert_valid(&all);
+    assert!(all.retained.len() <= MAX_RETAINED && all.truncated.unwrap().retained >= 1400 - MAX_RETAINED as i64);
+
+    // With fewer users, nothing is left out for the size of the status.
+    let few = programs.into_iter().take(1 + 2 * MAX_USERS).collect();
+    let status = status(&few);
+    assert_valid(&status);
+    let details = &status.details[0];
+    let lengths = (details.programs.len(), details.maps.len(), details.links.len(), details.notes.len());
+    assert_eq!(lengths, (MAX_FUNCTIONS, MAX_MAPS, MAX_LINKS, MAX_NOTES));
+    assert_eq!((details.programs[0].map_ids.len(), details.maps[0].shared_by.len()), (MAX_MAPS, MAX_USERS));
+    let held = &status.programs[0];
+    assert_eq!((held.program_ids.len(), held.map_ids.len()), (MAX_FUNCTIONS, MAX_MAPS));
+    let cut = status.truncated.unwrap();
+    let many = i64::from(MANY);
+    assert_eq!((cut.functions, cut.maps, cut.links), (many - 32, 2 * many - 128, many - 64));
+}
+
+#[test]
+fn run_orders_fit_into_the_schema() {
+    let ids: Vec<u32> = (0..MANY).collect();
+    let path = format!("/{}", "p".repeat(2000));
+    let orders = || std::iter::repeat_n((path.as_str(), 3, ids.as_slice()), 2 * MAX_ORDERS);
+    let (order, beyond) = run_orders(&[(long_name(0, 63), largest())].into(), orders);
+    assert_eq!((order.len(), order[0].programs.len(), beyond), (MAX_ORDERS, MAX_ORDERED, 64));
+    assert_valid(&BpfNodeStatus { order, ..BpfNodeStatus::default() });
+}
+
+/// The schema takes more links than a report lists. Every other limit is the schema's own.
+#[test]
+fn limits_are_those_of_the_schema() {
+    let schema = schema();
+    for (list, limit) in [
+        ("programs.programIDs", MAX_FUNCTIONS),
+        ("programs.mapIDs", MAX_MAPS),
+        ("details.programs", MAX_FUNCTIONS),
+        ("details.programs.mapIds", MAX_MAPS),
+        ("details.maps", MAX_MAPS),
+        ("details.maps.sharedBy", MAX_USERS),
+        ("details.notes", MAX_NOTES),
+        ("details.links", 16 * MAX_LINKS),
+        ("order", MAX_ORDERS),
+        ("order.programs", MAX_ORDERED),
+        ("retained", MAX_RETAINED),
+    ] {
+        let (first, rest) = list.split_once('.').unwrap_or((list, ""));
+        let step = |schema: &Value, name: &str| schema["properties"][name].clone();
+        let found = rest.split('.').filter(|name| !name.is_empty());
+        let found = found.fold(step(&schema, first), |list, name| step(&list["items"], name));
+        assert_eq!(found["maxItems"], limit, "{list}");
+    }
+}
