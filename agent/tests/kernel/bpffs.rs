@@ -6,12 +6,12 @@ use k8s_openapi::jiff::Timestamp;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
-    node::{Node, patience},
+    node::{Node, timeout},
     seed,
 };
 
 #[test]
-fn mounted_anew_under_a_running_agent_it_is_filled_again() {
+fn a_new_bpffs_under_a_running_agent_is_filled_again() {
     let mut node = Node::new("anew");
     node.start();
     for (name, object) in [("legacy", TCP_EVENTS), ("btf", TCP_EVENTS_BTF)] {
@@ -35,13 +35,13 @@ fn mounted_anew_under_a_running_agent_it_is_filled_again() {
         }
         assert_eq!(node.events(name)[4], 6, "no connection was missed");
     }
-    assert!(start.elapsed() < patience() / 4, "a glance sees it: {:?}", start.elapsed());
+    assert!(start.elapsed() < timeout() / 4, "a glance sees it: {:?}", start.elapsed());
     // What happens on the new one is seen.
     let map = format!("{}/maps/my_map", node.home("btf"));
     let start = Instant::now();
     node.run("rm", &[&map]);
     node.until("the map's pin", |node| node.exists(&map));
-    assert!(start.elapsed() < patience() / 4, "it is watched: {:?}", start.elapsed());
+    assert!(start.elapsed() < timeout() / 4, "it is watched: {:?}", start.elapsed());
     node.run("umount", &["/mnt"]);
     for name in ["legacy", "btf"] {
         node.remove(name);
@@ -50,7 +50,7 @@ fn mounted_anew_under_a_running_agent_it_is_filled_again() {
 }
 
 #[test]
-fn read_only_it_is_named_and_waited_for() {
+fn a_read_only_bpffs_is_reported_and_waited_for() {
     let mut node = Node::new("read-only");
     node.start();
     for name in ["changed", "removed"] {

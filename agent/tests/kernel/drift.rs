@@ -42,7 +42,7 @@ fn ids(details: &Value) -> [Value; 3] {
 }
 
 #[test]
-fn a_pin_that_is_removed_takes_nothing_away() {
+fn a_removed_pin_is_restored_and_no_connection_is_missed() {
     let mut node = Node::new("unpinning");
     node.start();
     let before = counter(&node);
@@ -74,7 +74,7 @@ fn a_pin_that_is_removed_takes_nothing_away() {
 }
 
 #[test]
-fn a_pin_that_is_removed_while_no_agent_runs_is_made_anew() {
+fn a_link_whose_pin_is_removed_while_no_agent_runs_is_replaced() {
     let mut node = Node::new("absent");
     node.start();
     let before = counter(&node);
@@ -92,7 +92,7 @@ fn a_pin_that_is_removed_while_no_agent_runs_is_made_anew() {
 }
 
 #[test]
-fn a_link_that_is_detached_is_attached_again() {
+fn a_detached_link_is_attached_again() {
     let mut node = Node::new("detached");
     node.start();
     let before = counter(&node);
@@ -107,7 +107,7 @@ fn a_link_that_is_detached_is_attached_again() {
 }
 
 #[test]
-fn what_is_undone_again_and_again_is_repaired_ever_later() {
+fn repairs_back_off_if_a_link_is_detached_again_and_again() {
     let mut node = Node::new("flapping");
     node.start();
     counter(&node);
@@ -140,7 +140,7 @@ fn what_is_undone_again_and_again_is_repaired_ever_later() {
 }
 
 #[test]
-fn a_program_that_others_attach_beside_is_told_and_left_alone() {
+fn a_foreign_program_attached_beside_is_reported_and_left_alone() {
     let mut node = Node::new("beside");
     node.start();
     let ours = counter(&node);
@@ -164,7 +164,7 @@ fn a_program_that_others_attach_beside_is_told_and_left_alone() {
 }
 
 #[test]
-fn a_cgroup_that_dies_takes_its_link_along_and_a_new_one_gets_a_new_link() {
+fn a_removed_cgroup_loses_its_link_and_a_new_one_gets_a_new_link() {
     let mut node = Node::new("dying");
     node.make_cgroup("inner");
     node.start();

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     node::Node,
-    types::{PODS, example},
+    program_types::{PODS, example},
 };
 
 macro_rules! examples {
@@ -21,7 +21,7 @@ const ALL: &[(&str, &str)] = examples!(
 );
 
 #[test]
-fn each_is_in_effect_or_refused_by_what_is_missing() {
+fn every_example_is_in_effect_or_refused_for_a_missing_kernel_feature() {
     let mut node = Node::new("examples");
     node.make_cgroup(PODS);
     let pods = node.folder().join("pods.json");

@@ -101,7 +101,7 @@ fn refusal_of(refusal: Refusal) -> Failure {
 
 /// The verifier quotes lines of source, which the object brings.
 #[test]
-fn a_log_holds_nothing_that_steers_a_terminal() {
+fn a_verifier_log_contains_no_terminal_control_characters() {
     let source = b"return *value != 0;";
     let mut bytes = fixtures::REFUSED.to_vec();
     let at = bytes.windows(source.len()).position(|window| window == source).unwrap();
@@ -123,7 +123,7 @@ fn a_log_holds_nothing_that_steers_a_terminal() {
 
 /// A running agent, with a BpfProgram that works beside them.
 #[test]
-fn an_agent_says_of_each_mutant_what_became_of_it() {
+fn an_agent_reports_the_outcome_of_each_mutant() {
     let mut node = Node::new("hostile");
     node.start_with(&["--map-bytes-per-program", "16Mi"]);
     let attach = json!([{"cgroup": {"scope": "Node"}}]);

@@ -94,7 +94,7 @@ fn expected(globals: u64) -> [(&'static str, u64); 21] {
 }
 
 #[test]
-fn programs_find_what_the_spec_put_into_maps_and_variables() {
+fn programs_find_the_initial_values_of_maps_and_variables() {
     let mut node = Node::new("kinds");
     node.start();
     node.apply_spec("kinds", KINDS, json!({"programs": programs(), "maps": maps(), "globals": globals()}));
@@ -132,7 +132,7 @@ fn programs_find_what_the_spec_put_into_maps_and_variables() {
 }
 
 #[test]
-fn only_new_maps_are_filled_and_only_those_of_the_object_itself_are_made_anew() {
+fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() {
     let mut node = Node::new("carried");
     node.start();
     let apply = |node: &Node, globals: Value, maps: Value| {
@@ -200,7 +200,7 @@ fn only_new_maps_are_filled_and_only_those_of_the_object_itself_are_made_anew() 
 }
 
 #[test]
-fn a_mistake_is_refused_before_anything_is_loaded() {
+fn an_invalid_value_is_refused_and_nothing_is_loaded() {
     let mut node = Node::new("mistaken");
     node.start();
     let spec = |globals: Value, maps: Value| json!({"programs": programs(), "maps": maps, "globals": globals});
@@ -235,7 +235,7 @@ fn a_mistake_is_refused_before_anything_is_loaded() {
 }
 
 #[test]
-fn storage_that_goes_with_cgroups_works_where_the_kernel_has_it() {
+fn cgroup_storage_works_if_the_kernel_has_it() {
     let mut node = Node::new("cgrp");
     node.start();
     let attach = json!([{"cgroup": {"scope": "Node"}}]);

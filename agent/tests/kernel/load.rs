@@ -23,7 +23,7 @@ fn request<'a>(program: &'a str, map: &'a str, value_size: u32, max_entries: u32
 }
 
 #[test]
-fn the_kernels_btf_is_parsed_only_for_an_object_that_needs_it_and_once() {
+fn the_kernel_btf_is_parsed_once_and_only_for_an_object_that_needs_it() {
     let btf = KernelBtf::default();
     for _ in 0..2 {
         let loaded = load(TCP_EVENTS_BTF, request("my_prog", "my_map", 8, 10), &btf).unwrap();
@@ -41,7 +41,7 @@ fn the_kernels_btf_is_parsed_only_for_an_object_that_needs_it_and_once() {
 }
 
 #[test]
-fn a_reused_map_is_the_very_one() {
+fn a_load_uses_the_map_that_it_is_given() {
     let btf = KernelBtf::default();
     let mut first = load(TCP_EVENTS_BTF, request("my_prog", "my_map", 8, 10), &btf).unwrap();
     let map = first.maps.remove("my_map").unwrap();
@@ -54,7 +54,7 @@ fn a_reused_map_is_the_very_one() {
 }
 
 #[test]
-fn what_an_object_lacks_is_named() {
+fn a_load_error_names_the_missing_or_refused_program() {
     let btf = KernelBtf::default();
     let missing = load(TCP_EVENTS_BTF, request("other", "my_map", 8, 10), &btf).unwrap_err();
     assert!(matches!(&missing, LoadError::Missing(what) if what == "program other"), "{missing}");
@@ -69,7 +69,7 @@ fn what_an_object_lacks_is_named() {
 /// What the policy counts before a map is made is what the kernel counts once it is there. A kernel without `MapMemory` gives
 /// whole pages instead, from the sizes of entries alone.
 #[test]
-fn the_bytes_of_a_map_are_what_the_kernel_charges() {
+fn the_computed_size_of_a_map_is_close_to_what_the_kernel_charges() {
     let machine = facts::machine().unwrap();
     let told = Probe::ask().has.contains("MapMemory");
     for (name, map_type, key_size, value_size, max_entries) in [

@@ -4,30 +4,30 @@
 //! the test, also with a killed one.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod api_server;
 mod bpffs;
 mod builtins;
+mod connectivity;
 mod drift;
 mod examples;
 mod hostile;
 mod killed;
 mod kinds;
+mod link_update;
 mod load;
+mod map_attachment;
 mod maps;
-mod maps_attached;
 mod node;
 mod objects;
 mod order;
 mod pods;
-mod probation;
 mod probe;
+mod program_types;
 mod reboot;
 mod refusals;
-mod replaced;
-mod server;
 mod shared;
 mod soak;
 mod suspend;
-mod types;
 
 use node::Node;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ fn seed(node: &Node, name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn the_seeds_program_is_what_bpftool_says_it_is() {
+fn the_status_agrees_with_bpftool() {
     let mut node = Node::new("seed");
     node.start();
     seed(&node, "tcp-events", TCP_EVENTS);
@@ -119,7 +119,7 @@ fn a_restarted_agent_finds_everything_and_loads_nothing() {
 }
 
 #[test]
-fn every_map_is_pinned_also_one_that_no_program_uses() {
+fn every_map_is_pinned_even_if_no_program_uses_it() {
     let mut node = Node::new("maps");
     node.start();
     let attach = json!([{"cgroup": {"scope": "Node"}}]);
@@ -159,7 +159,7 @@ fn every_map_is_pinned_also_one_that_no_program_uses() {
 
 /// The refusal is the last of what the verifier says. Kernels before 6.4 keep the first of it, and that is said.
 #[test]
-fn of_a_log_that_is_too_long_the_end_is_kept() {
+fn a_long_verifier_log_keeps_its_end() {
     let mut node = Node::new("wordy");
     node.start();
     seed(&node, "counter", fixtures::WORDY);
@@ -177,7 +177,7 @@ fn of_a_log_that_is_too_long_the_end_is_kept() {
 }
 
 #[test]
-fn a_program_that_does_not_load_leaves_nothing_and_the_last_good_one_stays() {
+fn a_failed_load_leaves_nothing_behind_and_keeps_the_known_good_revision() {
     let mut node = Node::new("refused");
     node.start_with(&["--map-bytes-per-program", "1Mi"]);
     seed(&node, "counter", fixtures::REFUSED);
@@ -232,7 +232,7 @@ fn a_program_that_does_not_load_leaves_nothing_and_the_last_good_one_stays() {
 
 /// A BpfProgram was deleted while no agent ran, and made again under its name with what can't run.
 #[test]
-fn what_one_of_the_same_name_has_left_goes_whatever_keeps_the_new_one_from_running() {
+fn the_remains_of_a_deleted_namesake_are_removed_even_if_the_new_revision_fails() {
     let mut node = Node::new("namesake");
     for (place, bad) in [("/nowhere", TCP_EVENTS_BTF), ("/", fixtures::REFUSED)] {
         node.start();
@@ -252,7 +252,7 @@ fn what_one_of_the_same_name_has_left_goes_whatever_keeps_the_new_one_from_runni
 }
 
 #[test]
-fn a_map_that_is_retained_outlives_its_program_and_is_found_again() {
+fn a_retained_map_outlives_its_program_and_is_reused() {
     let mut node = Node::new("retain");
     node.start();
     let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
@@ -275,7 +275,7 @@ fn a_map_that_is_retained_outlives_its_program_and_is_found_again() {
 }
 
 #[test]
-fn a_path_is_attached_and_one_that_is_not_there_is_named() {
+fn a_cgroup_path_is_attached_once_it_exists() {
     let mut node = Node::new("path");
     node.start();
     let attach = |path: &str| json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": path}}]}]);
@@ -312,7 +312,7 @@ fn a_path_is_attached_and_one_that_is_not_there_is_named() {
 }
 
 #[test]
-fn what_is_refused_before_it_is_loaded() {
+fn invalid_objects_and_specs_are_refused_before_a_load() {
     let mut node = Node::new("invalid");
     node.start();
     let attach = json!([{"cgroup": {"scope": "Node"}}]);
@@ -345,7 +345,7 @@ fn what_is_refused_before_it_is_loaded() {
 }
 
 #[test]
-fn a_table_is_printed_as_kubectl_prints_it() {
+fn the_agent_prints_a_table_as_kubectl_does() {
     let mut node = Node::new("table");
     node.start();
     seed(&node, "tcp-events", TCP_EVENTS);

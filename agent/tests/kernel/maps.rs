@@ -18,7 +18,7 @@ fn map(details: &Value, name: &str) -> Value {
 }
 
 #[test]
-fn content_is_carried_over_or_given_up_as_the_spec_says() {
+fn map_content_is_carried_over_unless_the_spec_recreates_the_map() {
     let mut node = Node::new("shapes");
     node.start();
     let apply = |node: &Node, object: &[u8], settings: Value| {
@@ -63,7 +63,7 @@ fn content_is_carried_over_or_given_up_as_the_spec_says() {
 }
 
 #[test]
-fn a_map_that_the_object_no_longer_has_goes_unless_it_is_retained() {
+fn a_map_that_the_object_drops_is_removed_unless_retained() {
     let mut node = Node::new("dropped");
     node.start();
     let apply = |node: &Node, object: &[u8], names: &[&str], maps: Value| {
@@ -98,7 +98,7 @@ fn a_map_that_the_object_no_longer_has_goes_unless_it_is_retained() {
 
 /// As `bpftool prog load` does it: the map lives while a program uses it.
 #[test]
-fn an_unpinned_map_lives_with_the_program_that_uses_it() {
+fn an_unpinned_map_lives_as_long_as_its_program() {
     let mut node = Node::new("unpinned");
     node.start();
     node.apply("seed", TCP_EVENTS, programs(&["my_prog"]), json!([{"name": "my_map", "pin": false}]));
@@ -129,7 +129,7 @@ fn an_unpinned_map_lives_with_the_program_that_uses_it() {
 }
 
 #[test]
-fn an_unpinned_map_that_no_program_uses_goes_with_the_loader() {
+fn an_unused_unpinned_map_is_freed_after_the_load() {
     let mut node = Node::new("unused");
     node.start();
     let both = programs(&["on_connect", "on_create"]);

@@ -41,7 +41,7 @@ fn notes(node: &Node, name: &str) -> String {
 }
 
 #[test]
-fn lower_priorities_run_first_whenever_they_come() {
+fn lower_priorities_run_first_in_any_order_of_arrival() {
     let mut node = Node::new("order");
     node.start();
     let names = ["last", "first", "middle", "second"];
@@ -112,7 +112,7 @@ fn lower_priorities_run_first_whenever_they_come() {
 
 /// An agent that was away while priorities changed finds them in any order.
 #[test]
-fn what_stands_in_the_wrong_order_is_put_right() {
+fn one_pass_corrects_a_wrong_order() {
     let mut node = Node::new("reorder");
     node.start();
     if !node.has(FEATURE) {

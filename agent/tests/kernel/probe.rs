@@ -16,7 +16,7 @@ fn documented(series: &str) -> Option<BTreeMap<String, bool>> {
 }
 
 #[test]
-fn what_the_kernel_has_is_what_docs_say_was_seen() {
+fn the_probed_features_are_those_in_the_documentation() {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let series = release.split('.').take(2).collect::<Vec<_>>().join(".");
     let Probe { has, lacks, missing_features: _ } = Probe::ask();

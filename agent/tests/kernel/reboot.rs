@@ -55,7 +55,7 @@ fn comes_back(node: &mut Node, boot_before: &str, boot_now: &str) {
 
 /// What can be had of a reboot without one.
 #[test]
-fn all_comes_back_in_another_boot() {
+fn everything_is_restored_in_another_boot() {
     let mut node = Node::new("boot");
     settled(&mut node);
     node.stop("KILL");
@@ -72,7 +72,7 @@ fn all_comes_back_in_another_boot() {
 /// its second half where it finds the first one's notes.
 #[test]
 #[ignore = "wants the machine reset between its halves: tests/run.sh kernels runs it in a guest"]
-fn all_comes_back_after_a_reboot() {
+fn everything_is_restored_after_a_reboot() {
     let state =
         PathBuf::from(env::var_os("SOCKEYE_REBOOT").expect("SOCKEYE_REBOOT names a folder that outlives a reset"));
     let (notes, manifests) = (state.join("boot_id"), state.join("manifests"));

@@ -73,7 +73,7 @@ fn says(message: &str, words: &[&str]) {
 }
 
 #[test]
-fn the_65th_program_on_a_cgroup() {
+fn the_65th_program_on_a_cgroup_is_refused() {
     let here = Neighbourhood::new("full", &[]);
     here.node.make_cgroup("full");
     let cgroup = File::open(here.node.cgroup().join("full")).unwrap();
@@ -93,7 +93,7 @@ fn the_65th_program_on_a_cgroup() {
 }
 
 #[test]
-fn a_foreign_attachment_that_keeps_others_out() {
+fn an_exclusive_foreign_attachment_is_named() {
     let here = Neighbourhood::new("exclusive", &[]);
     for cgroup in ["held", "held/below"] {
         here.node.make_cgroup(cgroup);
@@ -113,7 +113,7 @@ fn a_foreign_attachment_that_keeps_others_out() {
 }
 
 #[test]
-fn a_capability_that_is_missing() {
+fn a_missing_capability_is_named() {
     let mut node = Node::new("capability");
     node.start_as(&["--bounding-set", "-all,+bpf,+perfmon"], &[]);
     node.apply("refused", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
@@ -126,7 +126,7 @@ fn a_capability_that_is_missing() {
 }
 
 #[test]
-fn paths_that_name_no_cgroup_v2_directory() {
+fn a_path_without_cgroup_v2_directory_is_refused() {
     let here = Neighbourhood::new("paths", &[]);
     let message = here.refused(at(&[path("/nowhere")]), json!([]), "CgroupNotFound");
     says(&message, &["/nowhere", "create it"]);
@@ -141,7 +141,7 @@ fn paths_that_name_no_cgroup_v2_directory() {
 }
 
 #[test]
-fn maps_that_are_too_large() {
+fn a_map_too_large_for_memory_is_refused() {
     let here = Neighbourhood::new("memory", &[]);
     let node = at(&[json!({"scope": "Node"})]);
     let largest = json!([{"name": "my_map", "maxEntries": u32::MAX}]);
@@ -152,7 +152,7 @@ fn maps_that_are_too_large() {
 }
 
 #[test]
-fn maps_beyond_the_policy() {
+fn maps_beyond_the_policy_are_refused() {
     let here = Neighbourhood::new("policy", &["--map-bytes-per-program", "1Mi", "--map-bytes-per-node", "1Mi"]);
     let node = at(&[json!({"scope": "Node"})]);
     let of = |entries: u32| json!([{"name": "my_map", "maxEntries": entries}]);
@@ -166,7 +166,7 @@ fn maps_beyond_the_policy() {
 
 /// Also by one that a new agent comes to before it has come to what holds them.
 #[test]
-fn maps_beyond_the_policy_after_a_restart() {
+fn maps_beyond_the_policy_are_refused_after_a_restart() {
     let mut node = Node::new("policy-again");
     let bounds = ["--map-bytes-per-node", "1Mi"];
     let of = |entries: u32| json!([{"name": "my_map", "maxEntries": entries}]);
@@ -193,7 +193,7 @@ fn maps_beyond_the_policy_after_a_restart() {
 
 /// Which kernels have the map's type, docs/kernels.md says, and probe.rs holds it to that.
 #[test]
-fn a_map_type_that_the_kernel_lacks() {
+fn a_map_type_that_the_kernel_lacks_is_refused() {
     let here = Neighbourhood::new("storage", &[]);
     let node = at(&[json!({"scope": "Node"})]);
     if here.node.has("MapCgrpStorage") {
@@ -211,7 +211,7 @@ fn a_map_type_that_the_kernel_lacks() {
 }
 
 #[test]
-fn bpffs_that_is_not_there() {
+fn a_missing_bpffs_is_reported_and_waited_for() {
     let mut node = Node::new("bpffs");
     node.run("umount", &["/sys/fs/bpf"]);
     node.start();
@@ -231,7 +231,7 @@ fn bpffs_that_is_not_there() {
 }
 
 #[test]
-fn a_field_that_is_not_known() {
+fn an_unknown_field_is_refused() {
     let mut node = Node::new("strict");
     node.start();
     let attach = json!([{"cgroup": {"scope": "Node"}}]);

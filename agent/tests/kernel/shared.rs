@@ -5,9 +5,9 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
     killed::asked,
-    maps_attached::{self, KERNELS, attached_to},
+    map_attachment::{self, KERNELS, attached_to},
     node::{Node, text},
-    types::object,
+    program_types::object,
 };
 
 fn spec(from: Option<&str>) -> Value {
@@ -36,7 +36,7 @@ fn is_one(node: &Node, one: &str, other: &str) -> Value {
 }
 
 #[test]
-fn both_count_in_one_map() {
+fn both_programs_count_in_one_shared_map() {
     let mut node = Node::new("shared");
     node.start();
     // Whoever comes first: it says what it waits for, and does not wait longer than that is missing.
@@ -98,7 +98,7 @@ fn both_count_in_one_map() {
 
 /// What no waiting would change is said.
 #[test]
-fn a_map_that_is_never_there_is_told_from_one_that_is_awaited() {
+fn the_status_says_why_a_shared_map_is_missing() {
     let mut node = Node::new("absent");
     node.start();
     let says = |node: &Node, name: &str, words: &str| {
@@ -132,9 +132,9 @@ fn a_map_that_is_never_there_is_told_from_one_that_is_awaited() {
 
 /// Attached to another's map, and then to one of its own under the same name: the other's runs nothing of it any more.
 #[test]
-fn what_was_attached_to_a_shared_map_leaves_it() {
+fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
-        let node = maps_attached::node(&format!("leaves-{letter}"), kernel);
+        let node = map_attachment::node(&format!("leaves-{letter}"), kernel);
         let remember = json!({"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]});
         let redirect = json!({"name": "redirect", "attach": [{"map": "sockets"}]});
         let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
@@ -159,9 +159,9 @@ fn what_was_attached_to_a_shared_map_leaves_it() {
 
 /// A map runs one program of a kind, whoever's: also where the kernel would let another take its place.
 #[test]
-fn a_shared_map_is_not_taken_from_who_is_attached_to_it() {
+fn a_program_attached_to_a_shared_map_is_not_replaced_by_another_user() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
-        let node = maps_attached::node(&format!("taken-{letter}"), kernel);
+        let node = map_attachment::node(&format!("taken-{letter}"), kernel);
         let attach = json!([{"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]}, {"name": "redirect", "attach": [{"map": "sockets"}]}]);
         let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
         node.apply_spec("first", object("sk-msg"), json!({"programs": attach, "maps": []}));
@@ -192,7 +192,7 @@ fn a_shared_map_is_not_taken_from_who_is_attached_to_it() {
 }
 
 #[test]
-fn what_the_owner_leaves_lives_on_with_those_that_use_it() {
+fn a_shared_map_outlives_its_owner() {
     let mut node = Node::new("left");
     node.start();
     node.apply_spec("writer", TCP_EVENTS_BTF, spec(None));
@@ -237,7 +237,7 @@ fn what_the_owner_leaves_lives_on_with_those_that_use_it() {
 
 /// Killed before any call while it takes another's map, or gives it back.
 #[test]
-fn killed_before_any_call() {
+fn a_map_is_shared_or_given_back_after_a_kill_before_any_call() {
     let node = Node::new("shared-killed");
     let settle = |what: &str| {
         let done = node.once(None);

@@ -7,8 +7,8 @@ use sockeye_crds::names::SUSPENSION;
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
 use crate::{
-    node::{Node, patience},
-    server::{Server, free, kubeconfig},
+    node::{Node, timeout},
+    api_server::{Server, free, kubeconfig},
 };
 
 fn apply(node: &Node, name: &str, object: &[u8], suspend: bool) {
@@ -65,7 +65,7 @@ fn a_suspended_program_is_loaded_and_attached_nowhere() {
 
 /// Suspended together with an edit that fails: what ran must be detached all the same.
 #[test]
-fn what_is_suspended_is_detached_whatever_else_fails() {
+fn a_suspended_program_is_detached_even_if_its_new_object_fails() {
     let mut node = Node::new("suspend-bad");
     node.start();
     apply(&node, "counter", TCP_EVENTS_BTF, false);
@@ -153,7 +153,7 @@ fn detach_all_needs_no_agent() {
 
 /// By an agent that does not know yet what is wanted, and by one whose Node is not there.
 #[test]
-fn the_switch_needs_nothing_but_itself() {
+fn the_cluster_wide_suspension_needs_no_other_object() {
     let mut node = Node::new("switch");
     let switch = || {
         vec![
@@ -173,7 +173,7 @@ fn the_switch_needs_nothing_but_itself() {
         let start = Instant::now();
         node.start_in_cluster(&kubeconfig(&node, at), "node");
         node.until("nothing is attached", |node| node.attached().is_empty());
-        assert!(start.elapsed() < patience() / 4, "{:?}", start.elapsed());
+        assert!(start.elapsed() < timeout() / 4, "{:?}", start.elapsed());
         assert_eq!(node.pins("counter"), ["maps/my_map", "programs/my_prog"], "and nothing else is done");
         node.stop("KILL");
         server.set(false);

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod load;
-#[path = "../../../agent/tests/kernel/node.rs"]
+#[path = "../../../agent/tests/kernel/node/mod.rs"]
 #[allow(dead_code)]
 mod node;
 mod world;

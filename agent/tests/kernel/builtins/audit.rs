@@ -9,7 +9,7 @@ use super::{apply, cgroup_id, echo, on_node, reach_from};
 use crate::node::Node;
 
 #[test]
-fn who_connects_where_is_told_by_the_agents_command() {
+fn the_audit_command_prints_every_connection() {
     let mut node = Node::new("audit");
     node.make_cgroup("inner");
     node.start();

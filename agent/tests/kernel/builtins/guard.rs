@@ -49,7 +49,7 @@ fn decisions(node: &Node) -> Value {
 }
 
 #[test]
-fn only_what_is_on_the_list_is_reached() {
+fn only_listed_destinations_are_reached() {
     let mut node = Node::new("guard");
     node.make_cgroup("inner");
     node.start();

@@ -121,7 +121,7 @@ fn cgroup_id(node: &Node, cgroup: &str) -> u64 {
 
 /// Every builtin is loaded as it ships, with all its programs that attach to cgroups, and tcp-events counts.
 #[test]
-fn each_is_named_in_the_spec_and_loads() {
+fn every_builtin_loads_by_its_name() {
     let mut node = Node::new("builtin");
     node.start();
     for name in Builtin::ALL {

@@ -67,7 +67,7 @@ fn sends() {
 }
 
 #[test]
-fn bytes_between_local_ends_go_straight() {
+fn bytes_between_local_sockets_bypass_tcp() {
     let mut node = Node::new("redirect");
     node.start();
     apply(&node);
@@ -122,7 +122,7 @@ fn measures() {
 
 /// With and without, in turn; the figures of docs/programs/sock-redirect.md come from its long form.
 #[test]
-fn it_is_measured_against_without() {
+fn the_cost_is_measured_with_and_without_redirection() {
     let mut node = Node::new("redirect-cost");
     node.start();
     let measure = |node: &Node| {

@@ -4,10 +4,10 @@
 use serde_json::{Value, json};
 
 use crate::{
-    maps_attached::{KERNELS, attached_to},
+    map_attachment::{KERNELS, attached_to},
     node::{Node, long, text},
     objects::replace,
-    types::{PODS, object},
+    program_types::{PODS, object},
 };
 
 const NAME: &str = "killed";
@@ -69,7 +69,7 @@ impl Scene {
 }
 
 #[test]
-fn before_any_call() {
+fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
     // In the short form each kernel takes some of the calls, others than the next.
     let stride = if long() { 1 } else { 2 * KERNELS.len() };
     let mut asked = None;

@@ -13,7 +13,7 @@ use crate::node::{Node, long, text};
 const ENDS: [usize; 2] = [4, 5];
 
 #[test]
-fn every_connection_is_counted_once() {
+fn every_connection_is_counted_once_during_replacements() {
     let mut node = Node::new("replaced");
     node.make_cgroup("a");
     node.make_cgroup("b");
@@ -56,7 +56,7 @@ fn every_connection_is_counted_once() {
 /// Between the agent's look at a link and its update somebody else has the link run another program: that one is not replaced
 /// unseen, but told of. The next pass sees it, and takes the link back.
 #[test]
-fn a_link_that_others_update_meanwhile_is_not_updated_unseen() {
+fn a_link_updated_by_others_during_a_pass_is_reported() {
     let mut node = Node::new("moved");
     let at_root = || json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
     node.apply("counter", TCP_EVENTS, at_root(), json!([]));
@@ -92,7 +92,7 @@ fn a_link_that_others_update_meanwhile_is_not_updated_unseen() {
 /// The kernel says ENOLINK of a link whose cgroup has died since it was looked at: it is unpinned, and a link made where there is
 /// a cgroup.
 #[test]
-fn a_link_that_died_meanwhile_is_made_anew() {
+fn a_link_that_died_during_a_pass_is_replaced() {
     const ENOLINK: u32 = 67;
     let node = Node::new("enolink");
     let apply = |object: &[u8]| {

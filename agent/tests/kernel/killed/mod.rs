@@ -11,7 +11,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 use crate::{
     node::{Node, long, text},
     objects::{Names, entry, links},
-    types::{PODS, example},
+    program_types::{PODS, example},
 };
 
 /// What a BpfProgram is to be.
@@ -114,7 +114,7 @@ pub fn asked(ends: impl Fn(usize) -> bool) -> usize {
 
 /// From one state to the next, killed before the first, the second, the third call and so on, until there is none left.
 #[test]
-fn before_any_call() {
+fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
     let scene = Scene::new("killed", 'k');
     let keep = || json!(null);
     let root = ["/"];
@@ -206,7 +206,7 @@ fn before_any_call() {
 
 /// Any call is refused, the first, the second and so on: what ran runs on, or what is wanted does; and the next pass heals.
 #[test]
-fn any_call_fails() {
+fn a_failed_call_leaves_the_old_or_the_new_revision_whole() {
     const ENOMEM: i32 = 12;
     let scene = Scene::new("fails", 'f');
     let first = scene.want(TCP_EVENTS_BTF, &["/"], json!(null), json!({}));
@@ -262,7 +262,7 @@ fn any_call_fails() {
 
 /// Each of twelve attachments fails in turn: those made before it are undone, and nothing is left.
 #[test]
-fn a_part_that_fails_attaches_nothing_new() {
+fn a_failed_attachment_undoes_those_before_it() {
     const ENOMEM: i32 = 12;
     let (name, manifest) = example!("cgroup-sock-addr");
     let node = Node::new("partial");
@@ -292,7 +292,7 @@ fn a_part_that_fails_attaches_nothing_new() {
 
 /// bpffs has no room (which a real one never says), or is read-only: said so, tried again ever later, and healed by itself.
 #[test]
-fn bpffs_that_takes_no_pin() {
+fn a_full_or_read_only_bpffs_is_reported_and_recovered_from() {
     let mut scene = Scene::new("full", 'e');
     let first = scene.want(TCP_EVENTS_BTF, &["/"], json!(null), json!({}));
     let other = scene.want(fixtures::TWICE, &["/"], json!(null), json!({}));
@@ -330,7 +330,7 @@ fn next(state: &mut u64) -> u64 {
 
 /// While specs change, at moments nobody chose.
 #[test]
-fn at_random_moments() {
+fn an_agent_killed_at_random_moments_leaves_no_duplicates() {
     let mut scene = Scene::new("random", 'r');
     let keep = || json!(null);
     let wants = [
@@ -375,7 +375,7 @@ fn at_random_moments() {
 
 /// An agent that was killed as it made or left a home leaves directories with nothing in them.
 #[test]
-fn an_empty_home_goes() {
+fn an_empty_home_is_removed() {
     let node = Node::new("empty");
     for (home, below) in [("made", ""), ("left", "_meta"), ("claimed", "maps")] {
         node.run("mkdir", &["-p", &format!("{}/{below}", node.home(home))]);

@@ -3,20 +3,9 @@
 //!
 //! Whatever acts does so in a network namespace of its own, where there is nothing but loopback.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::unix::net::{UnixDatagram, UnixListener, UnixStream},
-    process::{Command, Stdio},
-    time::Duration,
-};
+pub mod act;
 
-use rustix::{
-    net::{AddressFamily, SocketType, ipproto, sockopt},
-    process::Uid,
-    thread::set_thread_res_uid,
-};
+use std::process::{Command, Stdio};
 
 use sockeye_agent::kernel::probe::Probe;
 use sockeye_ebpf::programs::types;
@@ -25,7 +14,7 @@ use crate::node::{Node, text};
 
 macro_rules! example {
     ($name:literal) => {
-        ($name, include_str!(concat!("../../../deploy/examples/types/", $name, ".yaml")))
+        ($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/types/", $name, ".yaml")))
     };
 }
 pub(crate) use example;
@@ -78,7 +67,7 @@ pub fn see(node: &Node, act: &str) -> String {
 pub fn actor(node: &Node, act: &str) -> Command {
     let procs = node.cgroup().join(PODS).join("cgroup.procs");
     let script =
-        format!("echo $$ >{} && ip link set lo up && exec \"$0\" --exact types::actor_of --nocapture", procs.display());
+        format!("echo $$ >{} && ip link set lo up && exec \"$0\" --exact program_types::act::actor --nocapture", procs.display());
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "unshare", "--net", "sh", "-c", &script])
@@ -86,48 +75,6 @@ pub fn actor(node: &Node, act: &str) -> Command {
     command.env("ACT", act).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
-
-/// Acts as ACT says, and prints what it saw: what [`actor`] runs. A test of nothing by itself.
-#[test]
-fn actor_of() {
-    let Ok(act) = std::env::var("ACT") else { return };
-    let (act, argument) = act.split_once(' ').unwrap_or((&act, ""));
-    let saw = match act {
-        "open" => File::open(argument).map(|_| "opened".to_owned()),
-        "write" => write_back(argument),
-        "ttl" => ttl(),
-        "buffer" => buffer(argument.parse().unwrap()),
-        "tos" => tos(),
-        "raw" => rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP))
-            .map(|_| "created".to_owned())
-            .map_err(io::Error::from),
-        "bind" => TcpListener::bind(argument).map(|_| "bound".to_owned()),
-        "connect" => connect(argument),
-        "query" => query(argument),
-        "listen" => listen(argument),
-        "discard" => datagram(argument),
-        "unix" => unix(argument),
-        "messages" => messages(),
-        "echo" => echo(),
-        "speak" => speak(),
-        "long" => crate::maps_attached::long(),
-        _ => panic!("{act}"),
-    };
-    println!("\nsaw {}", saw.unwrap_or_else(|error| word(&error)));
-}
-
-/// An error in one word.
-pub fn word(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "refused".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "unreachable".to_owned(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "silence".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-/// Long enough for what comes over loopback.
-const SHORT: Duration = Duration::from_millis(500);
 
 /// The table's column of capabilities, all types at once: without CAP_PERFMON, and without any other.
 #[test]
@@ -167,7 +114,7 @@ fn every_type_is_attached_with_two_capabilities() {
 }
 
 #[test]
-fn a_device_that_can_not_be_opened() {
+fn a_device_program_refuses_to_open_a_device() {
     let example = example!("cgroup-device");
     let acts = [("open /dev/full", "opened", "refused"), ("open /dev/zero", "opened", "opened")];
     let mut node = seen(example, &acts);
@@ -190,7 +137,7 @@ fn a_device_that_can_not_be_opened() {
 }
 
 #[test]
-fn a_sysctl_that_can_not_be_written() {
+fn a_sysctl_program_refuses_to_write_a_sysctl() {
     let example = example!("cgroup-sysctl");
     let acts = [
         ("write /proc/sys/net/ipv4/ip_forward", "written", "refused"),
@@ -199,14 +146,8 @@ fn a_sysctl_that_can_not_be_written() {
     unseen(&seen(example, &acts), example.0, &acts);
 }
 
-/// Writes what is there.
-fn write_back(path: &str) -> io::Result<String> {
-    let value = fs::read_to_string(path)?;
-    fs::write(path, value).map(|()| "written".to_owned())
-}
-
 #[test]
-fn socket_options_that_are_changed_refused_and_hidden() {
+fn a_sockopt_program_changes_refuses_and_hides_options() {
     let example = example!("cgroup-sockopt");
     let acts = [
         ("ttl", "7", "64"),
@@ -217,25 +158,8 @@ fn socket_options_that_are_changed_refused_and_hidden() {
     unseen(&seen(example, &acts), example.0, &acts);
 }
 
-fn ttl() -> io::Result<String> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.set_ttl(7)?;
-    Ok(socket.ttl()?.to_string())
-}
-
-fn buffer(bytes: usize) -> io::Result<String> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    Ok(sockopt::set_socket_recv_buffer_size(&socket, bytes).map(|()| "taken".to_owned())?)
-}
-
-fn tos() -> io::Result<String> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    sockopt::set_ip_tos(&socket, 16)?;
-    Ok(sockopt::ip_tos(&socket)?.to_string())
-}
-
 #[test]
-fn sockets_that_are_not_created_and_ports_that_are_not_given() {
+fn a_sock_program_refuses_sockets_and_ports() {
     let example = example!("cgroup-sock");
     let acts = [
         ("raw", "created", "refused"),
@@ -250,7 +174,7 @@ fn sockets_that_are_not_created_and_ports_that_are_not_given() {
 }
 
 #[test]
-fn addresses_that_are_led_elsewhere_and_back() {
+fn a_sock_addr_program_translates_addresses_both_ways() {
     let example = example!("cgroup-sock-addr");
     let acts = [
         ("connect 192.0.2.1:4210", "unreachable", "answered by 192.0.2.1:4210"),
@@ -266,50 +190,8 @@ fn addresses_that_are_led_elsewhere_and_back() {
     unseen(&seen(example, &acts), example.0, &acts);
 }
 
-/// The loopback address of the same kind, with the same port.
-fn loopback(service: SocketAddr) -> SocketAddr {
-    let ip = if service.is_ipv4() { "127.0.0.1" } else { "::1" };
-    SocketAddr::new(ip.parse().unwrap(), service.port())
-}
-
-/// Connects; where someone answers, the service does.
-fn connect(service: &str) -> io::Result<String> {
-    let service = service.parse().unwrap();
-    let listener = TcpListener::bind(loopback(service))?;
-    let mut client = TcpStream::connect(service)?;
-    let (mut server, _) = listener.accept()?;
-    server.write_all(b"x")?;
-    client.read_exact(&mut [0])?;
-    Ok(format!("answered by {}", client.peer_addr()?))
-}
-
-/// Asks by a datagram.
-fn query(service: &str) -> io::Result<String> {
-    let service: SocketAddr = service.parse().unwrap();
-    let here = loopback(service);
-    let server = UdpSocket::bind(here)?;
-    let client = UdpSocket::bind(SocketAddr::new(
-        if here.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { "::".parse().unwrap() },
-        0,
-    ))?;
-    client.set_read_timeout(Some(SHORT))?;
-    client.send_to(b"?", service)?;
-    let (_, from) = server.recv_from(&mut [0])?;
-    server.send_to(b"!", from)?;
-    let (_, by) = client.recv_from(&mut [0])?;
-    Ok(format!("answered by {by}"))
-}
-
-/// Binds a port: which it is told, and whether the next one is taken.
-fn listen(address: &str) -> io::Result<String> {
-    let listener = TcpListener::bind(address)?;
-    let next = SocketAddr::new(listener.local_addr()?.ip(), 4202);
-    let taken = if TcpListener::bind(next).is_ok() { "free" } else { "taken" };
-    Ok(format!("told {}, 4202 is {taken}", listener.local_addr()?.port()))
-}
-
 #[test]
-fn packets_that_are_counted_and_dropped() {
+fn a_skb_program_counts_and_drops_packets() {
     let example = example!("cgroup-skb");
     let acts = [("discard 127.0.0.1:9", "received", "silence"), ("discard 127.0.0.1:10", "received", "received")];
     let node = seen(example, &acts);
@@ -319,16 +201,9 @@ fn packets_that_are_counted_and_dropped() {
     unseen(&node, example.0, &acts);
 }
 
-fn datagram(to: &str) -> io::Result<String> {
-    let server = UdpSocket::bind(to)?;
-    server.set_read_timeout(Some(SHORT))?;
-    UdpSocket::bind("127.0.0.1:0")?.send_to(b"x", to)?;
-    server.recv_from(&mut [0]).map(|_| "received".to_owned())
-}
-
 /// On a kernel that has it; elsewhere it is refused by its name, and nothing is loaded.
 #[test]
-fn unix_sockets_that_nobody_reaches() {
+fn a_sock_addr_program_refuses_unix_sockets_to_nobody() {
     let example = example!("cgroup-sock-addr-unix");
     let acts = [
         ("unix root", "connected, sent, told", "connected, sent, told"),
@@ -352,32 +227,8 @@ fn unix_sockets_that_nobody_reaches() {
     unseen(&node, example.0, &acts);
 }
 
-fn unix(user: &str) -> io::Result<String> {
-    let folder = tempfile::tempdir()?;
-    let path = |name: &str| folder.path().join(name);
-    let (listener, receiver) = (UnixListener::bind(path("stream"))?, UnixDatagram::bind(path("datagram"))?);
-    let sender = UnixDatagram::bind(path("sender"))?;
-    for open in ["", "stream", "datagram"] {
-        fs::set_permissions(path(open), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
-    }
-    let uid = Uid::from_raw(if user == "nobody" { 65534 } else { 0 });
-    set_thread_res_uid(uid, uid, Uid::ROOT)?;
-    let stream = UnixStream::connect(path("stream"));
-    let sent = sender.send_to(b"x", path("datagram"));
-    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
-    // Whoever may send, the calls that tell addresses are made.
-    sender.connect(path("datagram"))?;
-    sender.send(b"y")?;
-    receiver.recv_from(&mut [0])?;
-    let peer = UnixStream::connect(listener.local_addr()?.as_pathname().unwrap())?;
-    let told = peer.peer_addr()?.as_pathname().is_some();
-    let did = |done: Result<&'static str, io::Error>| done.map_or_else(|error| word(&error), str::to_owned);
-    let (stream, sent) = (did(stream.map(|_| "connected")), did(sent.map(|_| "sent")));
-    Ok(format!("{stream}, {sent}, {}", if told { "told" } else { "untold" }))
-}
-
 #[test]
-fn messages_that_go_past_tcp() {
+fn an_sk_msg_program_redirects_messages_past_tcp() {
     let example = example!("sk-msg");
     let acts = [("speak", "heard 10 of 10", "heard 10 of 10")];
     let node = seen(example, &acts);
@@ -386,59 +237,12 @@ fn messages_that_go_past_tcp() {
     unseen(&node, example.0, &acts);
 }
 
-fn speak() -> io::Result<String> {
-    let (mut client, mut server) = pair(0)?;
-    let mut heard = 0;
-    for _ in 0..10 {
-        client.write_all(b"words")?;
-        let mut words = [0; 5];
-        server.read_exact(&mut words)?;
-        heard += i32::from(&words == b"words");
-    }
-    Ok(format!("heard {heard} of 10"))
-}
-
 #[test]
-fn streams_that_are_parsed_and_answered() {
+fn an_sk_skb_program_parses_and_answers_streams() {
     let example = example!("sk-skb");
     let acts = [("messages", "3abc2!x5hello", "3abc5hello"), ("echo", "silence", "hello")];
     let node = seen(example, &acts);
     let messages = node.counts(&["pinned", &format!("{}/maps/messages", node.home(example.0))]);
     assert_eq!(messages, [2, 1], "passed and dropped");
     unseen(&node, example.0, &acts);
-}
-
-/// Three messages, two of them in pieces.
-fn messages() -> io::Result<String> {
-    let (mut client, mut server) = pair(4203)?;
-    for piece in [&b"\x03a"[..], b"bc", b"\x02!x", b"\x05hel", b"lo"] {
-        client.write_all(piece)?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let mut text = String::new();
-    let mut bytes = [0; 64];
-    while let Ok(count @ 1..) = server.read(&mut bytes) {
-        let shown =
-            bytes[..count].iter().map(|byte| if *byte < 10 { char::from(b'0' + byte) } else { char::from(*byte) });
-        text.extend(shown);
-    }
-    Ok(text)
-}
-
-fn echo() -> io::Result<String> {
-    let (mut client, _server) = pair(4204)?;
-    client.write_all(b"hello")?;
-    let mut answer = [0; 5];
-    client.read_exact(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-/// Both ends of a connection over loopback; nobody waits on either for long.
-pub fn pair(port: u16) -> io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind(("127.0.0.1", port))?;
-    let client = TcpStream::connect(listener.local_addr()?)?;
-    let (server, _) = listener.accept()?;
-    client.set_read_timeout(Some(SHORT))?;
-    server.set_read_timeout(Some(SHORT))?;
-    Ok((client, server))
 }

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
 use crate::{
-    node::{Node, patience},
+    node::{Node, timeout},
     seed,
-    server::{Server, free, kubeconfig, name_of, revisions},
+    api_server::{Server, free, kubeconfig, name_of, revisions},
 };
 
 /// A node with a program that lets nothing connect, on trial since a moment ago, another that counts, and nobody who runs them.
@@ -85,13 +85,13 @@ fn trial(node: &Node) -> String {
 }
 
 #[test]
-fn an_agent_that_finds_a_trial_and_no_api_server_takes_it_back() {
+fn an_agent_without_api_server_reverts_a_revision_on_trial() {
     let mut left = Left::new("cut-off");
     let start = Instant::now();
     left.start();
     left.until_noted("suspected");
     println!("taken back after {:?}", start.elapsed());
-    assert!(start.elapsed() < patience() / 2, "{:?}", start.elapsed());
+    assert!(start.elapsed() < timeout() / 2, "{:?}", start.elapsed());
     left.only_the_counter_is_left();
 
     // It stays so as long as the server is away, whoever is killed.
@@ -107,7 +107,7 @@ fn an_agent_that_finds_a_trial_and_no_api_server_takes_it_back() {
 
 /// Killed before the program is detached, before that is noted, and in the middle of the note.
 #[test]
-fn an_agent_that_is_killed_as_it_takes_it_back_is_followed_by_one_that_does() {
+fn a_revert_of_a_killed_agent_is_completed_by_the_next_agent() {
     let faults = ["kill@BPF_LINK_DETACH", "kill@symlink", "kill@rename"];
     let mut all = faults.map(|fault| (Left::new(&fault.replace('@', "-")), fault));
     for (left, fault) in &mut all {
@@ -126,7 +126,7 @@ fn an_agent_that_is_killed_as_it_takes_it_back_is_followed_by_one_that_does() {
 }
 
 #[test]
-fn where_that_brings_the_api_server_back_it_was_to_blame() {
+fn a_revert_that_restores_the_connection_is_final() {
     let mut left = Left::new("to-blame");
     left.start();
     left.until_noted("suspected");
@@ -137,7 +137,7 @@ fn where_that_brings_the_api_server_back_it_was_to_blame() {
 
 /// The API server comes back long after it, for whatever reason, and goes away again once the program is attached again.
 #[test]
-fn what_was_taken_back_is_tried_once_more_if_the_server_comes_back_late() {
+fn a_reverted_revision_is_tried_once_more_if_the_api_server_returns_late() {
     let mut left = Left::new("once-more");
     left.start();
     left.until_noted("suspected");
@@ -159,7 +159,7 @@ fn what_was_taken_back_is_tried_once_more_if_the_server_comes_back_late() {
 
 /// Nor is it taken back where the server is there and does not tell what is wanted.
 #[test]
-fn where_the_api_server_is_there_a_trial_goes_on() {
+fn a_trial_continues_while_the_api_server_answers() {
     let mut left = Left::new("on-trial");
     let _server = Server::empty(left.server);
     left.start();
@@ -268,7 +268,7 @@ impl Guarded {
 /// Two revisions follow on one that has stood its trial, the second before the first has: it is gone back to what is known to be
 /// well, and what that did not have is detached.
 #[test]
-fn what_is_gone_back_to_has_stood_its_own_trial() {
+fn a_revert_restores_the_last_revision_that_passed_its_trial() {
     let guarded = Guarded::new("go-back", "passed");
     assert_eq!(guarded.well.len(), 1);
     for which in [1, 2] {
@@ -294,7 +294,7 @@ fn spec(paths: &[&str], step: u32) -> Value {
 /// Places that came with what is taken back have nothing to go back to, and those that went with it are not made up for: what
 /// stood its trial elsewhere has not stood it there.
 #[test]
-fn what_is_gone_back_to_is_where_it_ran() {
+fn a_revert_restores_only_the_links_of_the_predecessor() {
     let specs = || [spec(&["/a"], 1), spec(&["/a", "/b"], 1), spec(&["/"], 2)];
     let guarded = Guarded::of("places", "passed", specs());
     let well = guarded.attached();
@@ -316,7 +316,7 @@ fn what_is_gone_back_to_is_where_it_ran() {
 
 /// A revision on trial goes on while a newer one fails; taken back, it is attached again on trial only.
 #[test]
-fn what_goes_on_is_on_trial_like_any_other() {
+fn a_revision_kept_while_a_newer_one_fails_is_on_trial_too() {
     let specs = [spec(&["/a"], 1), spec(&["/b"], 1), spec(&["/nowhere"], 1)];
     let guarded = Guarded::of("goes-on-trial", "reverted", specs);
     guarded.dispatch(1);
@@ -337,7 +337,7 @@ fn what_goes_on_is_on_trial_like_any_other() {
 
 /// One that was to blame itself, and is still pinned.
 #[test]
-fn what_was_to_blame_is_nothing_to_go_back_to() {
+fn a_reverted_revision_is_not_restored_itself() {
     let guarded = Guarded::new("no-way-back", "reverted");
     guarded.dispatch(1);
     guarded.both();

@@ -13,7 +13,7 @@ use sockeye_agent::kernel::bpf;
 
 use crate::{
     node::Node,
-    types::{PODS, actor, object, pair, see},
+    program_types::{PODS, act::pair, actor, object, see},
 };
 
 /// Kernels, as the agent meets them: this one, one without links for maps, one that does not say what is attached to them either.
@@ -72,7 +72,7 @@ fn redirected(node: &Node) -> u64 {
 }
 
 #[test]
-fn what_is_said_of_a_map_is_what_the_kernel_says() {
+fn the_status_of_an_attachment_agrees_with_the_kernel() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let mut node = node(&format!("on-map-{letter}"), kernel);
         apply(&node, spec(json!([])));
@@ -157,7 +157,7 @@ impl Drop for Long {
 
 /// What the status says of it, and what suspension does and does not end.
 #[test]
-fn sockets_that_are_in_a_map_keep_the_program_they_came_in_with() {
+fn sockets_in_a_map_keep_the_program_they_entered_with() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let node = node(&format!("in-map-{letter}"), kernel);
         apply(&node, spec(json!([])));
@@ -190,7 +190,7 @@ fn sockets_that_are_in_a_map_keep_the_program_they_came_in_with() {
 
 /// By a link update, or by an attachment in the other's place: with no moment in which nothing is attached.
 #[test]
-fn another_program_takes_the_place_of_the_one_on_the_map() {
+fn an_attached_program_is_replaced_without_a_gap() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let node = node(&format!("replaced-map-{letter}"), kernel);
         let recreate = |sizes: &[(&str, u32)]| {
@@ -221,7 +221,7 @@ fn another_program_takes_the_place_of_the_one_on_the_map() {
 }
 
 #[test]
-fn what_others_do_to_a_map_is_seen_and_repaired() {
+fn external_changes_to_a_map_are_detected_and_repaired() {
     for (kernel, letter) in KERNELS.into_iter().take(2).zip(["a", "b"]) {
         let node = node(&format!("drift-map-{letter}"), kernel);
         apply(&node, spec(json!([])));
@@ -253,7 +253,7 @@ fn what_others_do_to_a_map_is_seen_and_repaired() {
 }
 
 #[test]
-fn a_map_that_is_retained_runs_nothing_any_more() {
+fn a_retained_map_runs_no_program() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let node = node(&format!("retained-map-{letter}"), kernel);
         apply(&node, spec(json!([{"name": "sockets", "onDelete": "Retain"}])));

@@ -1,0 +1,54 @@
+//! The kernel's own information about a node, by bpftool.
+
+use std::{fs, thread::sleep, time::Duration};
+
+use serde_json::Value;
+
+use super::{Node, text};
+
+impl Node {
+    pub fn bpftool(&self, args: &[&str]) -> Value {
+        let shown = self.inside("bpftool").arg("--json").args(args).output().unwrap();
+        assert!(shown.status.success(), "bpftool {args:?}: {}", text(&shown));
+        serde_json::from_slice(&shown.stdout).unwrap()
+    }
+
+    /// All objects of a kind on the machine. One that somebody is just making or ending has bpftool give up: it is asked again.
+    pub fn bpftool_of_all(&self, kind: &str) -> Value {
+        for _ in 0..50 {
+            let shown = self.inside("bpftool").args(["--json", kind, "show"]).output().unwrap();
+            if shown.status.success() {
+                return serde_json::from_slice(&shown.stdout).unwrap();
+            }
+            sleep(Duration::from_millis(20));
+        }
+        self.bpftool(&[kind, "show"])
+    }
+
+    /// Whether bpftool finds what it is asked for.
+    pub fn bpftool_succeeds(&self, args: &[&str]) -> bool {
+        self.inside("bpftool").args(args).output().unwrap().status.success()
+    }
+
+    /// The IDs of the programs that are attached to the node's cgroup.
+    pub fn attached(&self) -> Vec<Value> {
+        self.attached_below(".")
+    }
+
+    /// The same of a cgroup below.
+    pub fn attached_below(&self, path: &str) -> Vec<Value> {
+        let cgroup = self.cgroup.join(path);
+        let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(cgroup).output().unwrap();
+        let attached: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
+        attached.as_array().into_iter().flatten().map(|program| program["id"].clone()).collect()
+    }
+
+    /// Whatever the agent made is gone: pins, directories, links on the cgroup.
+    pub fn nothing_left(&self) {
+        self.until("an empty bpffs", |node| {
+            let directory = node.seen(&format!("{}/sockeye", node.bpffs()));
+            fs::read_dir(directory).map_or(true, |mut below| below.next().is_none())
+        });
+        assert_eq!(self.attached(), Vec::<Value>::new(), "still attached");
+    }
+}

@@ -1,0 +1,76 @@
+//! The statuses that the agent of a node writes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use super::Node;
+
+impl Node {
+    pub fn program(&self, name: &str) -> Value {
+        self.yaml(&self.status_file(name))
+    }
+
+    pub fn node_status(&self) -> Value {
+        self.yaml(&self.folder.join("node.status.yaml"))["status"].clone()
+    }
+
+    fn status_file(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.status.yaml"))
+    }
+
+    /// What a file says; parsed again only where it says something else, since it is asked many times.
+    fn yaml(&self, path: &Path) -> Value {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut read = self.read.borrow_mut();
+        let (before, value) = read.entry(path.to_owned()).or_default();
+        if *before != text {
+            *value = serde_saphyr::from_str(&text).unwrap_or_default();
+            *before = text;
+        }
+        value.clone()
+    }
+
+    pub fn details(&self, name: &str) -> Value {
+        let all = self.node_status()["details"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|details| details["name"] == name).unwrap_or_default()
+    }
+
+    pub fn condition(&self, name: &str, type_: &str) -> Value {
+        let all = self.program(name)["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default()
+    }
+
+    pub fn condition_is(&self, name: &str, type_: &str, status: &str) -> Value {
+        self.until(&format!("{type_}={status}"), |node| {
+            node.is_about(name) && node.condition(name, type_)["status"] == status
+        });
+        self.condition(name, type_)
+    }
+
+    pub fn ready(&self, name: &str) -> Value {
+        self.condition_is(name, "Ready", "True");
+        self.program(name)
+    }
+
+    /// Whether the agent says that the kernel has a feature.
+    pub fn has(&self, feature: &str) -> bool {
+        self.node_status()["node"]["features"].as_array().is_some_and(|all| all.iter().any(|name| name == feature))
+    }
+
+    /// What the kernel says of the pins must be what the agent says; gives that.
+    pub fn agrees(&self, name: &str) -> Value {
+        let details = self.details(name);
+        for (kind, ours) in [("prog", "programs"), ("map", "maps"), ("link", "links")] {
+            let told = details[ours].as_array().unwrap();
+            assert!(!told.is_empty(), "{details}");
+            for object in told {
+                assert_eq!(object["id"], self.bpftool(&[kind, "show", "pinned", &self.pin(object)])["id"], "{details}");
+            }
+        }
+        details
+    }
+}

@@ -1,0 +1,151 @@
+//! Pods: which cgroups a target picks, and how links follow as pods come and go. The pods' cgroups are made here as the
+//! kubelet and the runtime make them, and the agent is told of the pods by a file, as it is by the API server elsewhere.
+
+mod failures;
+mod selection;
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+use sockeye_ebpf::programs::TCP_EVENTS_BTF;
+
+use crate::node::{Node, timeout};
+
+/// A node with pods.
+struct Pods {
+    node: Node,
+    listed: RefCell<BTreeMap<String, Value>>,
+    namespaces: RefCell<Vec<Value>>,
+}
+
+fn uid(n: usize) -> String {
+    format!("{n:08x}-0000-4000-8000-000000000000")
+}
+
+fn container_id(pod: usize, container: &str) -> String {
+    format!("{:0>64}", format!("{pod:x}{}", container.bytes().map(|b| format!("{b:x}")).collect::<String>()))
+}
+
+/// How a kubelet's cgroup driver names things.
+#[derive(Clone, Copy)]
+enum Driver {
+    Cgroupfs,
+    Systemd,
+}
+
+impl Driver {
+    fn pod(self, n: usize) -> String {
+        match self {
+            Self::Cgroupfs => format!("/kubepods/burstable/pod{}", uid(n)),
+            Self::Systemd => {
+                let name = format!("kubepods-besteffort-pod{}.slice", uid(n).replace('-', "_"));
+                format!("/kubepods.slice/kubepods-besteffort.slice/{name}")
+            }
+        }
+    }
+
+    fn container(self, n: usize, name: &str) -> String {
+        let id = container_id(n, name);
+        match self {
+            Self::Cgroupfs => format!("{}/{id}", self.pod(n)),
+            Self::Systemd => format!("{}/cri-containerd-{id}.scope", self.pod(n)),
+        }
+    }
+}
+
+impl Pods {
+    fn new(name: &str) -> Self {
+        let mut node = Node::new(name);
+        let pods = node.folder().join("pods.json");
+        fs::write(&pods, r#"{"items": []}"#).unwrap();
+        node.start_with(&["--pods", &pods.display().to_string()]);
+        Self { node, listed: RefCell::default(), namespaces: RefCell::default() }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.node.cgroup().join(path.trim_start_matches('/'))
+    }
+
+    fn make(&self, path: &str) {
+        fs::create_dir_all(self.path(path)).unwrap();
+    }
+
+    fn unmake(&self, path: &str) {
+        fs::remove_dir(self.path(path)).unwrap();
+    }
+
+    /// Tells the agent of a pod, or of another one in its place.
+    fn list(&self, n: usize, namespace: &str, app: &str, containers: &[&str]) {
+        let status = |name: &&str| {
+            json!({
+                "name": name, "containerID": format!("containerd://{}", container_id(n, name)),
+                "image": "", "imageID": "", "ready": true, "restartCount": 0,
+            })
+        };
+        let pod = json!({
+            "kind": "Pod",
+            "metadata": {"name": format!("pod-{n}"), "namespace": namespace, "uid": uid(n), "labels": {"app": app}},
+            "status": {"containerStatuses": containers.iter().map(status).collect::<Vec<_>>()},
+        });
+        self.listed.borrow_mut().insert(uid(n), pod);
+    }
+
+    fn namespace(&self, name: &str, team: &str) {
+        let labels = json!({"team": team, "kubernetes.io/metadata.name": name});
+        self.namespaces.borrow_mut().push(json!({"kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
+    }
+
+    /// Makes a pod's cgroup, and tells the agent of it: one of shop's web.
+    fn come(&self, driver: Driver, n: usize) {
+        self.make(&driver.pod(n));
+        self.list(n, "shop", "web", &[]);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let items: Vec<Value> = self.listed.borrow().values().chain(self.namespaces.borrow().iter()).cloned().collect();
+        let staged = self.node.folder().join(".pods.json");
+        fs::write(&staged, json!({"items": items}).to_string()).unwrap();
+        fs::rename(staged, self.node.folder().join("pods.json")).unwrap();
+    }
+
+    fn apply(&self, name: &str, targets: &[Value]) {
+        let attach: Vec<Value> = targets.iter().map(|target| json!({"cgroup": target})).collect();
+        self.node.apply(name, TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": attach}]), json!([]));
+    }
+
+    /// Where a BpfProgram's links are, with whose cgroup that is.
+    fn links(&self, name: &str) -> Vec<(String, Value, Value)> {
+        let details = self.node.details(name);
+        let links = details["links"].as_array().cloned().unwrap_or_default();
+        let mut links: Vec<_> = links
+            .into_iter()
+            .filter(|link| link["inEffect"] == true)
+            .map(|link| {
+                (link["cgroupPath"].as_str().unwrap().to_owned(), link["pod"].clone(), link["container"].clone())
+            })
+            .collect();
+        links.sort_by(|a, b| a.0.cmp(&b.0));
+        links
+    }
+
+    /// Waits until the links are at these cgroups, and at no others.
+    fn linked(&self, name: &str, mut paths: Vec<String>) {
+        paths.sort();
+        let found = || self.links(name).into_iter().map(|(path, ..)| path).collect::<Vec<_>>();
+        self.node.until(&format!("links at {paths:?}"), |_| found() == paths);
+    }
+
+    /// The same, and soon.
+    fn follows(&self, name: &str, paths: Vec<String>) {
+        let start = Instant::now();
+        self.linked(name, paths);
+        assert!(start.elapsed() < timeout() / 20, "{:?}", start.elapsed());
+    }
+}
