@@ -1,4 +1,4 @@
-//! What a node reports of very many BpfPrograms: bounded, and its list of them whole.
+//! The size of the report of a node with very many BpfPrograms.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{path::Path, sync::Arc, time::Instant};
@@ -19,7 +19,7 @@ use sockeye_fake::{FakeNode, settle};
 
 const OBJECT: &[u8] = b"object";
 
-/// A revision of a BpfProgram, named as they are by default.
+/// Returns a revision of a BpfProgram, with the default name.
 fn revision(name: &str) -> BpfRevision {
     let spec = json!({
         "program": {"name": name, "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"}, "generation": 1, "sequence": 1,
@@ -53,7 +53,7 @@ fn a_status_of_a_thousand_programs_fits_and_lists_all_of_them() {
         assert_eq!(status.programs.len(), 1000);
         assert!(status.programs.iter().all(|p| p.state == State::Attached && p.program_ids.len() == 1));
         let cut = status.truncated.unwrap();
-        assert_eq!(cut.details, 1000 - i64::try_from(status.details.len()).unwrap(), "what is cut is counted");
+        assert_eq!(cut.details, 1000 - i64::try_from(status.details.len()).unwrap(), "details left out are counted");
     }
 }
 

@@ -1,5 +1,5 @@
-//! What stands in for an API server where a test needs one that goes away, or that lacks what an agent asks for: it answers
-//! lists and watches, one request a connection.
+//! A fake API server that a test can make unreachable, or that lacks what an agent requests. It answers lists and watches, one
+//! request per connection.
 
 use std::{
     collections::BTreeMap,
@@ -22,26 +22,26 @@ use sockeye_crds::names::{LABEL_LIVE, OBJECT_KEY, digest, object_config_map};
 
 use crate::node::Node;
 
-/// An API server that can go away and come back.
+/// An API server that can become unreachable and reachable again.
 pub struct Server {
-    is_there: AtomicBool,
-    /// What there is, by kind; of other kinds it knows nothing.
+    is_reachable: AtomicBool,
+    /// The objects, by kind. Lists of other kinds get 404.
     objects: BTreeMap<&'static str, Vec<Value>>,
-    /// The revisions that came since.
-    pub news: Mutex<Vec<Value>>,
-    /// The bytes of objects, as ConfigMaps.
+    /// The revisions that watches deliver.
+    pub new_revisions: Mutex<Vec<Value>>,
+    /// The ConfigMaps with the bytes of objects.
     stored: BTreeMap<String, Value>,
     /// The last status that was written.
-    pub told: Mutex<String>,
+    pub last_status: Mutex<String>,
 }
 
 impl Server {
-    /// One that has nothing of what it is asked for: no list is ever complete.
+    /// Returns a server without any kind: no list ever succeeds.
     pub fn empty(at: SocketAddr) -> Arc<Self> {
         Self::with(at, BTreeMap::new(), &[])
     }
 
-    /// One that has all that the node's agent asks for: these revisions, and these objects' bytes.
+    /// Returns a server with everything that the node's agent requests: these revisions, and these objects' bytes.
     pub fn of_node(at: SocketAddr, revisions: Vec<Value>, stored: &[&[u8]]) -> Arc<Self> {
         let node = json!({"metadata": {"name": "node", "uid": "n", "resourceVersion": "1"}});
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "node", "uid": "n"});
@@ -54,7 +54,7 @@ impl Server {
         Self::with(at, objects.into(), stored)
     }
 
-    /// One that has these objects, by kind; of other kinds no list is ever complete.
+    /// Returns a server with these objects, by kind. Lists of other kinds never succeed.
     pub fn with(at: SocketAddr, objects: BTreeMap<&'static str, Vec<Value>>, stored: &[&[u8]]) -> Arc<Self> {
         let config_map = |bytes: &&[u8]| {
             let name = object_config_map(&digest(bytes));
@@ -62,40 +62,40 @@ impl Server {
             (name, object)
         };
         let stored = stored.iter().map(config_map).collect();
-        let (is_there, news, told) = (AtomicBool::new(true), Mutex::default(), Mutex::default());
-        let server = Arc::new(Self { is_there, objects, news, stored, told });
+        let (is_reachable, new_revisions, last_status) = (AtomicBool::new(true), Mutex::default(), Mutex::default());
+        let server = Arc::new(Self { is_reachable, objects, new_revisions, stored, last_status });
         let (listener, all) = (TcpListener::bind(at).unwrap(), Arc::clone(&server));
         spawn(move || {
             for stream in listener.incoming().flatten() {
                 let one = Arc::clone(&all);
-                // Whoever asks may go away before the answer.
+                // The client may close the connection before the answer.
                 spawn(move || drop(one.answer(&stream)));
             }
         });
         server
     }
 
-    fn is_there(&self) -> bool {
-        self.is_there.load(Ordering::Relaxed)
+    fn is_reachable(&self) -> bool {
+        self.is_reachable.load(Ordering::Relaxed)
     }
 
-    /// Lets it go away, or come back.
-    pub fn set(&self, is_there: bool) {
-        self.is_there.store(is_there, Ordering::Relaxed);
+    /// Makes the server reachable or unreachable.
+    pub fn set_reachable(&self, is_reachable: bool) {
+        self.is_reachable.store(is_reachable, Ordering::Relaxed);
     }
 
-    /// One request a connection; none where it is away.
+    /// Answers one request, or none while the server is unreachable.
     fn answer(&self, mut stream: &TcpStream) -> io::Result<()> {
         let mut reader = BufReader::new(stream);
         let mut lines = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-        let asked = lines.next().unwrap_or_default();
+        let request = lines.next().unwrap_or_default();
         let length = lines.filter_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok()).last();
         let mut body = vec![0; length.unwrap_or(0)];
         reader.read_exact(&mut body)?;
-        if !self.is_there() {
+        if !self.is_reachable() {
             return Ok(());
         }
-        let target = asked.split(' ').nth(1).unwrap_or_default();
+        let target = request.split(' ').nth(1).unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let what = path.rsplit('/').next().unwrap_or_default();
         let (status, value) = match self.objects.get(what) {
@@ -105,13 +105,14 @@ impl Server {
                     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
                 )?;
                 let mut seen = 0;
-                while self.is_there() {
-                    let news = if what == "bpfrevisions" { self.news.lock().unwrap().clone() } else { Vec::new() };
-                    for object in &news[seen..] {
+                while self.is_reachable() {
+                    let new_revisions =
+                        if what == "bpfrevisions" { self.new_revisions.lock().unwrap().clone() } else { Vec::new() };
+                    for object in &new_revisions[seen..] {
                         let event = format!("{}\n", json!({"type": "ADDED", "object": object}));
                         write!(stream, "{:x}\r\n{event}\r\n", event.len())?;
                     }
-                    seen = news.len();
+                    seen = new_revisions.len();
                     sleep(Duration::from_millis(50));
                 }
                 return Ok(());
@@ -121,8 +122,8 @@ impl Server {
                 json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
             ),
             None if self.stored.contains_key(what) => ("200 OK", self.stored[what].clone()),
-            None if asked.starts_with("PATCH") && !self.objects.is_empty() => {
-                *self.told.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
+            None if request.starts_with("PATCH") && !self.objects.is_empty() => {
+                *self.last_status.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
                 ("200 OK", self.objects["bpfnodes"][0].clone())
             }
             None => {
@@ -136,12 +137,12 @@ impl Server {
     }
 }
 
-/// Where one can be: free for now, so that whoever asks there before is refused.
-pub fn free() -> SocketAddr {
+/// Returns an address without a listener, where connections are refused until a server starts.
+pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// How an API server there is asked.
+/// Writes a kubeconfig for the API server at an address.
 pub fn kubeconfig(node: &Node, server: SocketAddr) -> PathBuf {
     let path = node.folder().join("kubeconfig");
     let text = json!({
@@ -154,12 +155,12 @@ pub fn kubeconfig(node: &Node, server: SocketAddr) -> PathBuf {
     path
 }
 
-/// An object's name.
+/// Returns an object's name.
 pub fn name_of(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap()
 }
 
-/// What the manifests come to, as the operator would have dispatched it.
+/// Returns the revisions of the manifests, by BpfProgram, as the operator would dispatch them.
 pub fn revisions(node: &Node) -> BTreeMap<String, Value> {
     let mut folder = Folder::open(node.folder(), "test", &facts::boot_id().unwrap()).unwrap();
     folder.scan().unwrap();

@@ -1,4 +1,4 @@
-//! bpffs that is taken away under a running agent, or can't be written: said, waited for, and healed without help.
+//! A bpffs that is unmounted under a running agent, or is read-only: the agent reports it, waits, and recovers by itself.
 
 use std::time::Instant;
 
@@ -19,8 +19,8 @@ fn a_new_bpffs_under_a_running_agent_is_filled_again() {
         node.ready(name);
     }
     node.connect(5);
-    let before = ["legacy", "btf"].map(|name| node.agrees(name));
-    // Someone still holds the old one, so that the kernel does not say that it is gone.
+    let before = ["legacy", "btf"].map(|name| node.verified_details(name));
+    // Another mount keeps the old bpffs, so that the kernel sends no event.
     node.run("mount", &["--bind", "/sys/fs/bpf", "/mnt"]);
     node.run("umount", &["/sys/fs/bpf"]);
     node.run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]);
@@ -29,14 +29,14 @@ fn a_new_bpffs_under_a_running_agent_is_filled_again() {
     for (name, before) in ["legacy", "btf"].into_iter().zip(before) {
         node.until("its pins", |node| node.pins(name).len() == 3);
         node.ready(name);
-        let now = node.agrees(name);
+        let now = node.verified_details(name);
         for kind in ["programs", "maps", "links"] {
-            assert_eq!(now[kind][0]["id"], before[kind][0]["id"], "the agent held it all the time");
+            assert_eq!(now[kind][0]["id"], before[kind][0]["id"], "the agent kept a descriptor");
         }
         assert_eq!(node.events(name)[4], 6, "no connection was missed");
     }
-    assert!(start.elapsed() < timeout() / 4, "a glance sees it: {:?}", start.elapsed());
-    // What happens on the new one is seen.
+    assert!(start.elapsed() < timeout() / 4, "a poll detects it: {:?}", start.elapsed());
+    // Changes on the new bpffs are detected.
     let map = format!("{}/maps/my_map", node.home("btf"));
     let start = Instant::now();
     node.run("rm", &[&map]);
@@ -57,7 +57,7 @@ fn a_read_only_bpffs_is_reported_and_waited_for() {
         seed(&node, name, TCP_EVENTS_BTF);
         node.ready(name);
     }
-    let before = ["changed", "removed"].map(|name| node.agrees(name));
+    let before = ["changed", "removed"].map(|name| node.verified_details(name));
     node.run("mount", &["-o", "remount,ro", "/sys/fs/bpf"]);
     seed(&node, "new", TCP_EVENTS);
     seed(&node, "changed", fixtures::TWICE);
@@ -72,13 +72,13 @@ fn a_read_only_bpffs_is_reported_and_waited_for() {
         all.iter().any(|p| p["name"] == "removed" && p["state"] == "Removing" && p["reason"] == "BpffsUnusable")
     });
 
-    // What was attached is: the one whose successor can't be pinned, and the one that can't be removed.
+    // Both stay attached: the one whose new program can't be pinned, and the one that can't be removed.
     node.connect(2);
     for before in &before {
         assert_eq!(node.counts(&["id", &before["maps"][0]["id"].to_string()])[4], 2, "{before}");
     }
     for kind in ["programs", "maps", "links"] {
-        assert_eq!(node.details("changed")[kind], before[0][kind], "what is told of it changed");
+        assert_eq!(node.details("changed")[kind], before[0][kind], "its status changed");
     }
 
     let attempts = |node: &Node| -> Vec<Timestamp> {
@@ -94,8 +94,8 @@ fn a_read_only_bpffs_is_reported_and_waited_for() {
     node.run("mount", &["-o", "remount,rw", "/sys/fs/bpf"]);
     node.ready("new");
     node.ready("changed");
-    assert_ne!(node.agrees("changed")["programs"], before[0]["programs"]);
-    node.until("the end of what was removed", |node| !node.exists(&node.home("removed")));
+    assert_ne!(node.verified_details("changed")["programs"], before[0]["programs"]);
+    node.until("the removal", |node| !node.exists(&node.home("removed")));
     for name in ["new", "changed"] {
         node.remove(name);
     }

@@ -1,5 +1,4 @@
-//! An agent that finds a program on trial, and no API server: what may keep it from that is taken back, and all else is left as
-//! it is.
+//! Connectivity trials: an agent that loses the API server reverts the revision on trial, and changes nothing else.
 
 use std::{
     collections::BTreeMap,
@@ -15,23 +14,23 @@ use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
 use crate::{
+    api_server::{Server, free_address, kubeconfig, name_of, revisions},
     node::{Node, timeout},
     seed,
-    api_server::{Server, free, kubeconfig, name_of, revisions},
 };
 
-/// A node with a program that lets nothing connect, on trial since a moment ago, another that counts, and nobody who runs them.
-struct Left {
+/// A node without a running agent: one BpfProgram, on trial for a moment, lets nothing connect; another one counts.
+struct CutOffNode {
     node: Node,
     kubeconfig: PathBuf,
-    /// Where the API server would be.
+    /// The address of the API server.
     server: SocketAddr,
     counter: [Value; 2],
-    /// As the API server would have them, by BpfProgram.
+    /// The revisions that the API server has, by BpfProgram.
     revisions: BTreeMap<String, Value>,
 }
 
-impl Left {
+impl CutOffNode {
     fn new(name: &str) -> Self {
         let mut node = Node::new(name);
         node.start();
@@ -39,11 +38,11 @@ impl Left {
             seed(&node, name, object);
             node.ready(name);
         }
-        let counter = ["programs", "links"].map(|kind| node.agrees("counter")[kind][0].clone());
+        let counter = ["programs", "links"].map(|kind| node.verified_details("counter")[kind][0].clone());
         node.stop("KILL");
         let revisions = revisions(&node);
         node.run("ln", &["-s", &format!("open.{}", name_of(&revisions["shut"])), &trial(&node)]);
-        let server = free();
+        let server = free_address();
         let kubeconfig = kubeconfig(&node, server);
         Self { node, kubeconfig, server, counter, revisions }
     }
@@ -64,8 +63,8 @@ impl Left {
         self.node.until(verdict, |_| self.is_noted(verdict));
     }
 
-    /// What of everything else is there, and what of it is attached.
-    fn only_the_counter_is_left(&self) {
+    /// Asserts that the counter is undisturbed and the other program is detached.
+    fn assert_only_the_counter_is_attached(&self) {
         let Self { node, counter: [program, link], .. } = self;
         assert_eq!(node.attached(), [program["id"].clone()]);
         assert_eq!(node.bpftool(&["link", "show", "pinned", &node.pin(link)])["id"], link["id"]);
@@ -77,7 +76,7 @@ impl Left {
 }
 
 fn is_noted(node: &Node, trial: &str, what: &str) -> bool {
-    fs::read_link(node.seen(trial)).is_ok_and(|note| note.as_os_str() == what)
+    fs::read_link(node.outer_path(trial)).is_ok_and(|note| note.as_os_str() == what)
 }
 
 fn trial(node: &Node) -> String {
@@ -86,99 +85,100 @@ fn trial(node: &Node) -> String {
 
 #[test]
 fn an_agent_without_api_server_reverts_a_revision_on_trial() {
-    let mut left = Left::new("cut-off");
+    let mut cut_off = CutOffNode::new("cut-off");
     let start = Instant::now();
-    left.start();
-    left.until_noted("suspected");
-    println!("taken back after {:?}", start.elapsed());
+    cut_off.start();
+    cut_off.until_noted("suspected");
+    println!("reverted after {:?}", start.elapsed());
     assert!(start.elapsed() < timeout() / 2, "{:?}", start.elapsed());
-    left.only_the_counter_is_left();
+    cut_off.assert_only_the_counter_is_attached();
 
-    // It stays so as long as the server is away, whoever is killed.
-    left.node.stop("KILL");
-    left.start();
+    // Nothing changes while the server is unreachable, even with another agent.
+    cut_off.node.stop("KILL");
+    cut_off.start();
     sleep(Duration::from_secs(7));
-    assert!(left.is_noted("suspected"));
-    // That one does not know when that was: too late to tell. Nothing is attached before it is known what is wanted.
-    let _server = Server::empty(left.server);
-    left.until_noted("reprieved");
-    left.only_the_counter_is_left();
+    assert!(cut_off.is_noted("suspected"));
+    // The other agent does not know when the revert was, so the server's return proves nothing. Nothing is attached before the
+    // desired state is known.
+    let _server = Server::empty(cut_off.server);
+    cut_off.until_noted("reprieved");
+    cut_off.assert_only_the_counter_is_attached();
 }
 
-/// Killed before the program is detached, before that is noted, and in the middle of the note.
+/// The kill comes before the detachment, before its note, or during the note.
 #[test]
 fn a_revert_of_a_killed_agent_is_completed_by_the_next_agent() {
     let faults = ["kill@BPF_LINK_DETACH", "kill@symlink", "kill@rename"];
-    let mut all = faults.map(|fault| (Left::new(&fault.replace('@', "-")), fault));
-    for (left, fault) in &mut all {
-        left.start_faulty(fault);
+    let mut all = faults.map(|fault| (CutOffNode::new(&fault.replace('@', "-")), fault));
+    for (cut_off, fault) in &mut all {
+        cut_off.start_faulty(fault);
     }
-    for (left, fault) in &mut all {
-        left.node.until(fault, |node| node.has_ended());
-        left.node.stop("KILL");
-        assert!(left.is_noted("open"), "{fault}");
-        left.start();
+    for (cut_off, fault) in &mut all {
+        cut_off.node.until(fault, |node| node.has_ended());
+        cut_off.node.stop("KILL");
+        assert!(cut_off.is_noted("open"), "{fault}");
+        cut_off.start();
     }
-    for (left, fault) in &all {
-        left.node.until(fault, |node| node.attached().len() == 1);
-        left.only_the_counter_is_left();
+    for (cut_off, fault) in &all {
+        cut_off.node.until(fault, |node| node.attached().len() == 1);
+        cut_off.assert_only_the_counter_is_attached();
     }
 }
 
 #[test]
 fn a_revert_that_restores_the_connection_is_final() {
-    let mut left = Left::new("to-blame");
-    left.start();
-    left.until_noted("suspected");
-    let _server = Server::empty(left.server);
-    left.until_noted("reverted");
-    left.only_the_counter_is_left();
+    let mut cut_off = CutOffNode::new("to-blame");
+    cut_off.start();
+    cut_off.until_noted("suspected");
+    let _server = Server::empty(cut_off.server);
+    cut_off.until_noted("reverted");
+    cut_off.assert_only_the_counter_is_attached();
 }
 
-/// The API server comes back long after it, for whatever reason, and goes away again once the program is attached again.
+/// The API server becomes reachable long after the revert, and unreachable once the program is attached again.
 #[test]
 fn a_reverted_revision_is_tried_once_more_if_the_api_server_returns_late() {
-    let mut left = Left::new("once-more");
-    left.start();
-    left.until_noted("suspected");
+    let mut cut_off = CutOffNode::new("once-more");
+    cut_off.start();
+    cut_off.until_noted("suspected");
     sleep(Duration::from_secs(16));
-    left.only_the_counter_is_left();
-    let server = Server::of_node(left.server, left.revisions.values().cloned().collect(), &[]);
-    left.until_noted("reopened");
-    left.node.until("it is attached", |node| node.attached().len() == 2);
-    server.set(false);
-    left.until_noted("reverted");
-    left.only_the_counter_is_left();
-    server.set(true);
-    left.node.until("that it is told", |_| {
-        let told = server.told.lock().unwrap();
-        told.contains(r#""reason":"Reverted""#) && told.contains("this node then lost the API server")
+    cut_off.assert_only_the_counter_is_attached();
+    let server = Server::of_node(cut_off.server, cut_off.revisions.values().cloned().collect(), &[]);
+    cut_off.until_noted("reopened");
+    cut_off.node.until("it is attached", |node| node.attached().len() == 2);
+    server.set_reachable(false);
+    cut_off.until_noted("reverted");
+    cut_off.assert_only_the_counter_is_attached();
+    server.set_reachable(true);
+    cut_off.node.until("the report", |_| {
+        let last_status = server.last_status.lock().unwrap();
+        last_status.contains(r#""reason":"Reverted""#) && last_status.contains("this node then lost the API server")
     });
-    left.only_the_counter_is_left();
+    cut_off.assert_only_the_counter_is_attached();
 }
 
-/// Nor is it taken back where the server is there and does not tell what is wanted.
+/// The server is reachable, and does not answer lists.
 #[test]
 fn a_trial_continues_while_the_api_server_answers() {
-    let mut left = Left::new("on-trial");
-    let _server = Server::empty(left.server);
-    left.start();
+    let mut cut_off = CutOffNode::new("on-trial");
+    let _server = Server::empty(cut_off.server);
+    cut_off.start();
     sleep(Duration::from_secs(10));
-    assert!(left.is_noted("open"));
-    assert_eq!(left.node.attached().len(), 2);
+    assert!(cut_off.is_noted("open"));
+    assert_eq!(cut_off.node.attached().len(), 2);
 }
 
 /// Cgroups below the node's.
-const PLACES: [&str; 2] = ["a", "b"];
+const CGROUPS: [&str; 2] = ["a", "b"];
 
-/// A node with a BpfProgram that is to follow an API server, and three revisions of it: the first, which runs and has come to that
-/// in its trial, has one function, the others two.
+/// A node with an API server and three revisions of one BpfProgram. The first one runs and has a trial with a given verdict;
+/// it has one function, the others have two.
 struct Guarded {
     node: Node,
     server: Arc<Server>,
     revisions: [Value; 3],
-    /// What of the first is attached.
-    well: Vec<Value>,
+    /// The attached programs of the first revision.
+    good: Vec<Value>,
 }
 
 impl Guarded {
@@ -196,11 +196,11 @@ impl Guarded {
 
     fn of(name: &str, verdict: &str, specs: [Value; 3]) -> Self {
         let mut node = Node::new(name);
-        PLACES.into_iter().for_each(|place| node.make_cgroup(place));
-        let mut wanted = [1, 2, 3].into_iter().zip(specs).collect::<Vec<_>>();
-        // The last of them stays in the folder, which is what runs first.
-        wanted.reverse();
-        let mut revisions = <[_; 3]>::try_from(wanted).unwrap().map(|(sequence, spec)| {
+        CGROUPS.into_iter().for_each(|cgroup| node.make_cgroup(cgroup));
+        let mut desired = [1, 2, 3].into_iter().zip(specs).collect::<Vec<_>>();
+        // The last one applied stays in the folder, and runs first.
+        desired.reverse();
+        let mut revisions = <[_; 3]>::try_from(desired).unwrap().map(|(sequence, spec)| {
             node.apply_spec("guard", fixtures::GLOBALS, spec);
             let mut revision = revisions(&node).remove("guard").unwrap();
             revision["spec"]["sequence"] = json!(sequence);
@@ -215,13 +215,13 @@ impl Guarded {
         node.run("ln", &["-s", &noted, &format!("{}/_meta/trial", node.home("guard"))]);
         if verdict != "passed" {
             node.run("rm", &["-r", &format!("{}/links/on_connect", node.home("guard"))]);
-            node.until("the end of the link", |node| node.attached().is_empty());
+            node.until("that the link is detached", |node| node.attached().is_empty());
         }
-        let well = node.attached();
-        let at = free();
+        let good = node.attached();
+        let at = free_address();
         let server = Server::of_node(at, vec![revisions[0].clone()], &[fixtures::GLOBALS]);
         node.start_in_cluster(&kubeconfig(&node, at), "node");
-        Self { node, server, revisions, well }
+        Self { node, server, revisions, good }
     }
 
     fn until_noted(&self, verdict: &str, which: usize) {
@@ -231,30 +231,30 @@ impl Guarded {
     }
 
     fn dispatch(&self, which: usize) {
-        self.server.news.lock().unwrap().push(self.revisions[which].clone());
+        self.server.new_revisions.lock().unwrap().push(self.revisions[which].clone());
         self.until_noted("open", which);
     }
 
-    fn both(&self) {
+    fn wait_for_both(&self) {
         self.node.until("both", |node| node.attached().len() == 2);
     }
 
-    /// What runs at each of the places.
+    /// Returns the programs attached to each of the cgroups.
     fn attached(&self) -> [Vec<Value>; 2] {
-        PLACES.map(|place| self.node.attached_below(place))
+        CGROUPS.map(|cgroup| self.node.attached_below(cgroup))
     }
 
-    /// The revision that is noted to be in effect.
+    /// Returns true if the note names this revision as the one in effect.
     fn is_in_effect(&self, which: usize) -> bool {
-        let note = self.node.seen(&format!("{}/_meta/revision", self.node.home("guard")));
+        let note = self.node.outer_path(&format!("{}/_meta/revision", self.node.home("guard")));
         fs::read_link(note).unwrap().to_str() == Some(name_of(&self.revisions[which]))
     }
 
-    /// The API server goes away: what is on trial is taken back, and this is left attached.
-    fn goes_back(&self, which: usize, left: &[Value]) {
-        self.server.set(false);
+    /// Makes the API server unreachable, and asserts that the revision on trial is reverted and which programs stay attached.
+    fn assert_reverts(&self, which: usize, attached: &[Value]) {
+        self.server.set_reachable(false);
         self.until_noted("suspected", which);
-        assert_eq!(self.node.attached(), left);
+        assert_eq!(self.node.attached(), attached);
     }
 
     fn end(mut self) {
@@ -265,23 +265,23 @@ impl Guarded {
     }
 }
 
-/// Two revisions follow on one that has stood its trial, the second before the first has: it is gone back to what is known to be
-/// well, and what that did not have is detached.
+/// Two revisions follow on one that passed its trial, the second before the trial of the first ends. Links that the revision
+/// which passed did not have are detached.
 #[test]
 fn a_revert_restores_the_last_revision_that_passed_its_trial() {
     let guarded = Guarded::new("go-back", "passed");
-    assert_eq!(guarded.well.len(), 1);
+    assert_eq!(guarded.good.len(), 1);
     for which in [1, 2] {
         guarded.dispatch(which);
-        guarded.both();
+        guarded.wait_for_both();
     }
-    assert!(!guarded.node.attached().contains(&guarded.well[0]), "another load");
-    guarded.goes_back(2, &guarded.well);
+    assert!(!guarded.node.attached().contains(&guarded.good[0]), "another load");
+    guarded.assert_reverts(2, &guarded.good);
     assert!(guarded.is_in_effect(0));
     guarded.end();
 }
 
-/// A spec of one program at some places, and a variable's value, which makes another load of it.
+/// Returns a spec of one program at some cgroups. Another value of `step` makes another load.
 fn spec(paths: &[&str], step: u32) -> Value {
     let at = |path: &&str| match *path {
         "/" => json!({"cgroup": {"scope": "Node"}}),
@@ -291,56 +291,60 @@ fn spec(paths: &[&str], step: u32) -> Value {
     json!({"programs": [{"name": "on_connect", "attach": attach}], "globals": {"step": step}})
 }
 
-/// Places that came with what is taken back have nothing to go back to, and those that went with it are not made up for: what
-/// stood its trial elsewhere has not stood it there.
+/// Links that the reverted revision added are detached, and links that it removed are not attached again: the predecessor
+/// passed its trial at its own cgroups only.
 #[test]
 fn a_revert_restores_only_the_links_of_the_predecessor() {
     let specs = || [spec(&["/a"], 1), spec(&["/a", "/b"], 1), spec(&["/"], 2)];
     let guarded = Guarded::of("places", "passed", specs());
-    let well = guarded.attached();
+    let good = guarded.attached();
     guarded.dispatch(1);
-    guarded.node.until("both places", |_| guarded.attached().iter().all(|at| at.len() == 1));
-    guarded.goes_back(1, &[]);
-    assert_eq!(guarded.attached(), well, "the place that it had before, and no other");
+    guarded.node.until("links at both cgroups", |_| guarded.attached().iter().all(|at| at.len() == 1));
+    guarded.assert_reverts(1, &[]);
+    assert_eq!(guarded.attached(), good, "the cgroup that it had before, and no other");
     assert!(guarded.is_in_effect(0));
     guarded.end();
 
     let guarded = Guarded::of("elsewhere", "passed", specs());
     guarded.dispatch(2);
-    guarded.node.until("the node", |node| node.attached().len() == 1 && guarded.attached().concat().is_empty());
-    guarded.goes_back(2, &[]);
+    guarded.node.until("a link at the node's cgroup", |node| {
+        node.attached().len() == 1 && guarded.attached().concat().is_empty()
+    });
+    guarded.assert_reverts(2, &[]);
     assert_eq!(guarded.attached().concat(), Vec::<Value>::new());
     assert!(!guarded.is_in_effect(0), "it is in effect nowhere");
     guarded.end();
 }
 
-/// A revision on trial goes on while a newer one fails; taken back, it is attached again on trial only.
+/// A revision on trial keeps running while a newer one fails. After a revert it is attached again on trial only.
 #[test]
 fn a_revision_kept_while_a_newer_one_fails_is_on_trial_too() {
     let specs = [spec(&["/a"], 1), spec(&["/b"], 1), spec(&["/nowhere"], 1)];
     let guarded = Guarded::of("goes-on-trial", "reverted", specs);
     guarded.dispatch(1);
     guarded.node.until("it is attached", |_| guarded.attached()[1].len() == 1);
-    guarded.server.news.lock().unwrap().push(guarded.revisions[2].clone());
-    guarded.node.until("the newer one fails", |_| guarded.server.told.lock().unwrap().contains("CgroupNotFound"));
-    guarded.goes_back(1, &[]);
+    guarded.server.new_revisions.lock().unwrap().push(guarded.revisions[2].clone());
+    guarded
+        .node
+        .until("the newer one fails", |_| guarded.server.last_status.lock().unwrap().contains("CgroupNotFound"));
+    guarded.assert_reverts(1, &[]);
     assert_eq!(guarded.attached().concat(), Vec::<Value>::new());
     sleep(Duration::from_secs(16));
-    guarded.server.set(true);
+    guarded.server.set_reachable(true);
     guarded.until_noted("reopened", 1);
     guarded.node.until("it is attached again", |_| guarded.attached()[1].len() == 1);
-    guarded.server.set(false);
+    guarded.server.set_reachable(false);
     guarded.until_noted("reverted", 1);
     assert_eq!(guarded.attached().concat(), Vec::<Value>::new());
     guarded.end();
 }
 
-/// One that was to blame itself, and is still pinned.
+/// The predecessor was reverted itself, and is still pinned.
 #[test]
 fn a_reverted_revision_is_not_restored_itself() {
     let guarded = Guarded::new("no-way-back", "reverted");
     guarded.dispatch(1);
-    guarded.both();
-    guarded.goes_back(1, &[]);
+    guarded.wait_for_both();
+    guarded.assert_reverts(1, &[]);
     guarded.end();
 }

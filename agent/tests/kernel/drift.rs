@@ -1,4 +1,4 @@
-//! What others do to what is ours: it is seen within seconds, repaired where it is ours, and theirs is left alone.
+//! External changes: the agent detects them within seconds, repairs its own objects, and leaves foreign ones alone.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 
 use crate::node::Node;
 
-/// Within which it must be seen.
-const SEEN: Duration = Duration::from_secs(5);
+/// The time within which a change must be detected.
+const DETECTED_WITHIN: Duration = Duration::from_secs(5);
 
 fn counter(node: &Node) -> Value {
     node.apply(
@@ -21,15 +21,16 @@ fn counter(node: &Node) -> Value {
     node.details("counter")
 }
 
-/// Waits until a drift of that kind is told whose message holds a word, and until all is well again; says how long it took.
-fn drifted(node: &Node, kind: &str, word: &str) -> Duration {
+/// Waits until a drift of a kind is reported whose message contains a word, and then until the BpfProgram is in effect
+/// again. Returns the time until the report.
+fn wait_for_drift(node: &Node, kind: &str, word: &str) -> Duration {
     let start = Instant::now();
     node.until(&format!("{kind} with {word:?}"), |node| {
         let drift = node.details("counter")["drift"].as_array().cloned().unwrap_or_default();
         drift.iter().any(|d| d["kind"] == kind && d["message"].as_str().is_some_and(|m| m.contains(word)))
     });
     let took = start.elapsed();
-    assert!(took < SEEN, "{kind} was seen after {took:?}");
+    assert!(took < DETECTED_WITHIN, "{kind} was detected after {took:?}");
     node.until("in effect again", |node| {
         node.condition("counter", "Ready")["status"] == "True"
             && node.details("counter")["links"][0]["inEffect"] == true
@@ -52,8 +53,8 @@ fn a_removed_pin_is_restored_and_no_connection_is_missed() {
         let pin = node.pin(&before[kind][0]);
         node.run("rm", &[&pin]);
         node.connect(1);
-        let took = drifted(&node, "PinRemoved", word);
-        println!("{kind}: seen after {took:?}");
+        let took = wait_for_drift(&node, "PinRemoved", word);
+        println!("{kind}: detected after {took:?}");
         assert!(node.exists(&pin), "{pin} is there again");
         assert_eq!(ids(&node.details("counter")), ids(&before), "{kind}: nothing was loaded, made or attached anew");
     }
@@ -64,7 +65,7 @@ fn a_removed_pin_is_restored_and_no_connection_is_missed() {
     assert_eq!(ids(&node.details("counter")), ids(&before));
     assert_eq!(node.events("counter")[4], 7, "every connection was counted, also while pins were away");
 
-    // Another agent finds all of it as it was.
+    // Another agent finds everything unchanged.
     node.stop("KILL");
     node.start();
     node.ready("counter");
@@ -97,8 +98,8 @@ fn a_detached_link_is_attached_again() {
     node.start();
     let before = counter(&node);
     node.run("bpftool", &["link", "detach", "pinned", &node.pin(&before["links"][0])]);
-    let took = drifted(&node, "LinkDetached", "cgroup /");
-    println!("seen after {took:?}");
+    let took = wait_for_drift(&node, "LinkDetached", "cgroup /");
+    println!("detected after {took:?}");
     let after = node.details("counter");
     assert_ne!(after["links"][0]["id"], before["links"][0]["id"]);
     assert_eq!((&after["programs"], &after["maps"][0]["id"]), (&before["programs"], &before["maps"][0]["id"]));
@@ -111,29 +112,29 @@ fn repairs_back_off_if_a_link_is_detached_again_and_again() {
     let mut node = Node::new("flapping");
     node.start();
     counter(&node);
-    let (mut repaired, mut fell) = (0, false);
+    let (mut repaired, mut was_reported) = (0, false);
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(if fell { 12 } else { 30 }) {
+    while start.elapsed() < Duration::from_secs(if was_reported { 12 } else { 30 }) {
         let attached = node.condition("counter", "Attached");
-        fell |= attached["status"] == "False" && attached["reason"] == "NotInEffect";
+        was_reported |= attached["status"] == "False" && attached["reason"] == "NotInEffect";
         let link = node.details("counter")["links"][0].clone();
         if link["inEffect"] == true {
             repaired += 1;
             node.run("bpftool", &["link", "detach", "pinned", &node.pin(&link)]);
-            node.until("told", |node| {
+            node.until("that the detachment is reported", |node| {
                 node.details("counter")["links"][0]["id"] != link["id"]
                     || node.details("counter")["links"][0]["inEffect"] == false
             });
         }
     }
     assert!((3..=6).contains(&repaired), "repaired {repaired} times in 12 s");
-    assert!(fell, "Attached was never said not to be, while the kernel did not list it");
+    assert!(was_reported, "Attached was never False, while the kernel did not list the program");
     let ready = node.condition("counter", "Ready");
     assert!(ready["status"] == "True" || ready["reason"] == "NotInEffect", "{ready}");
     assert_eq!(
         node.details("counter")["drift"].as_array().map(Vec::len),
         Some(1),
-        "the same again is counted, not listed"
+        "repeated changes are counted, not listed"
     );
     node.remove("counter");
     node.nothing_left();
@@ -149,13 +150,13 @@ fn a_foreign_program_attached_beside_is_reported_and_left_alone() {
     node.foreign_program(TCP_EVENTS_BTF, theirs);
     node.run("bpftool", &["cgroup", "attach", &cgroup, "sock_ops", "pinned", theirs, "multi"]);
     let id = node.bpftool(&["prog", "show", "pinned", theirs])["id"].clone();
-    let took = drifted(&node, "AttachedBeside", &format!("program {id} "));
-    println!("seen after {took:?}");
+    let took = wait_for_drift(&node, "AttachedBeside", &format!("program {id} "));
+    println!("detected after {took:?}");
     assert_eq!(ids(&node.details("counter")), ids(&ours));
-    // So is a second attachment of what is ours.
+    // A second attachment of our own program is reported as well.
     let pin = node.pin(&ours["programs"][0]);
     node.run("bpftool", &["cgroup", "attach", &cgroup, "sock_ops", "pinned", &pin, "multi"]);
-    drifted(&node, "AttachedBeside", &format!("program {} ", ours["programs"][0]["id"]));
+    wait_for_drift(&node, "AttachedBeside", &format!("program {} ", ours["programs"][0]["id"]));
     node.run("bpftool", &["cgroup", "detach", &cgroup, "sock_ops", "pinned", &pin]);
     node.remove("counter");
     assert_eq!(node.attached(), [id], "theirs is left alone");
@@ -175,7 +176,7 @@ fn a_removed_cgroup_loses_its_link_and_a_new_one_gets_a_new_link() {
     std::fs::remove_dir(node.cgroup().join("inner")).unwrap();
     let start = Instant::now();
     let gone = node.condition_is("inner", "Ready", "False");
-    assert!(start.elapsed() < SEEN, "{:?}", start.elapsed());
+    assert!(start.elapsed() < DETECTED_WITHIN, "{:?}", start.elapsed());
     assert_eq!(gone["reason"], "CgroupNotFound");
     assert_eq!(node.program("inner")["status"]["summary"]["nodes"], "0/1");
 
@@ -185,7 +186,7 @@ fn a_removed_cgroup_loses_its_link_and_a_new_one_gets_a_new_link() {
     assert_ne!(after["links"][0]["cgroupID"], before["links"][0]["cgroupID"]);
     assert_eq!(after["links"].as_array().unwrap().len(), 1, "the dead cgroup's link is gone");
     assert_eq!(after["maps"][0]["id"], before["maps"][0]["id"]);
-    assert_eq!(after["drift"], Value::Null, "a cgroup's end is nobody's meddling");
+    assert_eq!(after["drift"], Value::Null, "the end of a cgroup is no external change");
     node.remove("inner");
     node.nothing_left();
 }

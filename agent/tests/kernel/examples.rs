@@ -1,4 +1,4 @@
-//! The whole set of examples at once, each as it is: in effect, or refused by the name of what this kernel lacks.
+//! All examples at once, unchanged: each is in effect, or refused for a named feature that this kernel lacks.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ macro_rules! examples {
     };
 }
 
-/// But for `bpfprogram.yaml`, which is `tcp-events.yaml` with the object inline.
+/// All but `bpfprogram.yaml`, which is `tcp-events.yaml` with the object inline.
 const ALL: &[(&str, &str)] = examples!(
     "": "connect-audit" "egress-guard" "pods" "sock-redirect" "tcp-events" "tcp-rtt" "tcp-tune",
     "types/": "cgroup-device" "cgroup-skb" "cgroup-sock" "cgroup-sock-addr" "cgroup-sock-addr-unix" "cgroup-sockopt"
@@ -34,8 +34,8 @@ fn every_example_is_in_effect_or_refused_for_a_missing_kernel_feature() {
     }
     let mut refused = Vec::new();
     for name in ALL.iter().map(|(name, _)| *name).chain(["bpfprogram"]) {
-        node.until(&format!("{name} is looked at"), |node| {
-            node.is_about(name) && node.condition(name, "Ready")["reason"] != Value::Null
+        node.until(&format!("a status of {name}"), |node| {
+            node.is_status_current(name) && node.condition(name, "Ready")["reason"] != Value::Null
         });
         let ready = node.condition(name, "Ready");
         if ready["status"] != "True" {
@@ -45,8 +45,8 @@ fn every_example_is_in_effect_or_refused_for_a_missing_kernel_feature() {
             refused.push(name);
         }
     }
-    // What each needs is in docs/kernels.md.
-    let unix = if node.has("CgroupUnixConnect") { vec![] } else { vec!["cgroup-sock-addr-unix"] };
+    // docs/kernels.md lists what each example needs.
+    let unix = if node.has_feature("CgroupUnixConnect") { vec![] } else { vec!["cgroup-sock-addr-unix"] };
     assert_eq!(refused, unix);
     for name in ALL.iter().map(|(name, _)| *name).chain(["bpfprogram"]) {
         node.remove(name);

@@ -1,4 +1,4 @@
-//! Hostile bytes, as far as the kernel: mutants are loaded as the agent loads them, and given to an agent that runs.
+//! Hostile objects up to the kernel: mutants are loaded as the agent loads them, and are applied to a running agent.
 
 use std::fs;
 
@@ -25,10 +25,10 @@ use sockeye_ebpf_testing::{
 
 use crate::node::Node;
 
-/// How a case may end.
+/// The outcomes of a case.
 const NAMES: [&str; ENDS] = ["loaded", "refused by the check", "refused as an object", "refused by policy or kernel"];
 
-/// How many mutants meet the kernel: more in the long form of the tests.
+/// Returns the number of mutants to load: more in the long form of the tests.
 fn cases() -> u64 {
     if std::env::var_os("SOCKEYE_CHAOS").is_some() { 100_000 } else { 5_000 }
 }
@@ -38,15 +38,15 @@ fn mutants_are_loaded_or_refused_for_a_reason() {
     let tally = process::run("hostile::mutants", 0..cases(), NAMES);
     println!("{tally}");
     let [loaded, .., kernel] = tally.ends;
-    assert!(loaded > cases() / 50 && kernel > cases() / 50, "the kernel must be met: {tally}");
+    assert!(loaded > cases() / 50 && kernel > cases() / 50, "too few reach the kernel: {tally}");
 }
 
-/// The process of the mutants. Nothing is attached or pinned: what is loaded goes with its descriptors.
+/// The job of the mutants. Nothing is attached or pinned, so the kernel frees everything with its descriptors.
 #[test]
 #[ignore = "run by mutants_are_loaded_or_refused_for_a_reason, in a process of its own"]
 fn mutants() {
     let machine = facts::machine().unwrap();
-    let here = NodeContext {
+    let context = NodeContext {
         machine,
         features: Vec::new(),
         pods_root: "/".into(),
@@ -58,7 +58,7 @@ fn mutants() {
     let (kernel_btf, mut before) = (KernelBtf::default(), None);
     process::work(|case| {
         let before = *before.get_or_insert_with(descriptors);
-        let end = attempt(&mutant(case), &here, &kernel_btf);
+        let end = attempt(&mutant(case), &context, &kernel_btf);
         assert_eq!(descriptors(), before, "a descriptor is left");
         match end {
             Ok(()) => 0,
@@ -74,17 +74,17 @@ fn mutants() {
     });
 }
 
-/// What an agent does with a BpfProgram up to its first pin, and at which step it ended.
-fn attempt(mutant: &Mutant, here: &NodeContext, kernel_btf: &KernelBtf) -> Result<(), (usize, Failure)> {
+/// Does what an agent does with a BpfProgram up to its first pin. Returns the step at which that failed.
+fn attempt(mutant: &Mutant, context: &NodeContext, kernel_btf: &KernelBtf) -> Result<(), (usize, Failure)> {
     let Mutant { seed, bytes } = mutant;
     let accepted = check(&spec(seed.programs), bytes).map_err(|refusal| (1, refusal_of(refusal)))?;
     let revision = BpfRevision::named(accepted.into_revision_spec(ProgramRef::default(), 1, 1));
-    let wanted = Desired::new(&revision, here).map_err(|refusal| (3, refusal.into()))?;
+    let desired = Desired::new(&revision, context).map_err(|refusal| (3, refusal.into()))?;
     let policy = MapQuota { map_bytes_per_program: Some(16 << 20), map_bytes_per_node: None };
-    policy.admit(&wanted, || 0, &here.machine).map_err(|refusal| (3, refusal.into()))?;
+    policy.admit(&desired, || 0, &context.machine).map_err(|refusal| (3, refusal.into()))?;
     let mut request = Request::default();
-    request.programs.extend(wanted.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
-    for (name, map) in &wanted.maps {
+    request.programs.extend(desired.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
+    for (name, map) in &desired.maps {
         let (value_size, max_entries) = (map.shape.value_size, map.shape.max_entries);
         request.maps.insert(name, MapSource::Create { value_size, max_entries });
     }
@@ -99,14 +99,14 @@ fn refusal_of(refusal: Refusal) -> Failure {
     Failure::new(refusal.reason, refusal.message)
 }
 
-/// The verifier quotes lines of source, which the object brings.
+/// The verifier quotes lines of source from the object.
 #[test]
 fn a_verifier_log_contains_no_terminal_control_characters() {
     let source = b"return *value != 0;";
     let mut bytes = fixtures::REFUSED.to_vec();
     let at = bytes.windows(source.len()).position(|window| window == source).unwrap();
     bytes[at..at + 4].copy_from_slice(b"\x1b[2J");
-    let here = NodeContext {
+    let context = NodeContext {
         machine: facts::machine().unwrap(),
         features: Vec::new(),
         pods_root: "/".into(),
@@ -115,13 +115,13 @@ fn a_verifier_log_contains_no_terminal_control_characters() {
         has_api: false,
     };
     let seed = Seed { name: "refused", bytes: fixtures::REFUSED, programs: &["my_prog"] };
-    let (_, failure) = attempt(&Mutant { seed, bytes }, &here, &KernelBtf::default()).unwrap_err();
+    let (_, failure) = attempt(&Mutant { seed, bytes }, &context, &KernelBtf::default()).unwrap_err();
     assert_eq!(failure.reason, Reason::VerifierRefused, "{failure}");
     let log = failure.verifier_log.unwrap();
     assert!(log.contains("?[2Jrn *value") && log.contains('\n') && lines(&log) == log, "{log:?}");
 }
 
-/// A running agent, with a BpfProgram that works beside them.
+/// A BpfProgram that works runs beside the mutants, undisturbed.
 #[test]
 fn an_agent_reports_the_outcome_of_each_mutant() {
     let mut node = Node::new("hostile");
@@ -132,17 +132,17 @@ fn an_agent_reports_the_outcome_of_each_mutant() {
     let before = node.details("neighbour");
     let idle = node.peak_kib();
 
-    // AttachmentMonitor each other, and each round in the place of the one before it; a cgroup takes 64 programs of a type.
+    // All of a round side by side; the next round replaces them. A cgroup takes 64 programs of a type.
     let rounds: u64 = if std::env::var_os("SOCKEYE_CHAOS").is_some() { 100 } else { 5 };
     let names: Vec<String> = (0..50).map(|place| format!("mutant-{place}")).collect();
     for round in 0..rounds {
         let case = |place: usize| 50 * round + place as u64;
         let applied: Vec<u32> = names.iter().enumerate().map(|(place, name)| apply(&node, name, case(place))).collect();
         for (place, name) in names.iter().enumerate() {
-            node.until(&format!("what became of case {}", case(place)), |node| {
+            node.until(&format!("the outcome of case {}", case(place)), |node| {
                 let [accepted, ready] = ["Accepted", "Ready"].map(|type_| node.condition(name, type_));
-                let settled = accepted["status"] == "False" || !ready.is_null() && ready["reason"] != "Progressing";
-                node.is_about_number(name, applied[place]) && settled
+                let is_final = accepted["status"] == "False" || !ready.is_null() && ready["reason"] != "Progressing";
+                node.is_status_of(name, applied[place]) && is_final
             });
             for condition in ["Accepted", "Ready"].map(|type_| node.condition(name, type_)) {
                 let message = condition["message"].as_str().unwrap();
@@ -158,7 +158,7 @@ fn an_agent_reports_the_outcome_of_each_mutant() {
     let log = node.log();
     assert!(log.lines().all(|line| line.len() < 8192 && !line.chars().any(|c| c.is_control())), "{log:?}");
     assert!(!log.contains("backtrace") && !log.contains("panicked"), "{log}");
-    println!("{} mutants told of by a running agent; {:.1} MiB beyond idle", 50 * rounds, f64::from(grown) / 1024.0);
+    println!("{} mutants reported by a running agent; {:.1} MiB beyond idle", 50 * rounds, f64::from(grown) / 1024.0);
     names.iter().for_each(|name| node.remove(name));
     node.remove("neighbour");
     node.nothing_left();

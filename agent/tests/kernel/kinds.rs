@@ -1,4 +1,4 @@
-//! Maps of each type, what they begin with, and global variables: what the program finds, and what bpftool reads by BTF.
+//! Initial values of maps of each type and of global variables, as the program finds them and as bpftool reads them by BTF.
 
 use serde_json::{Value, json};
 use sockeye_agent::kernel::probe::Probe;
@@ -6,7 +6,7 @@ use sockeye_ebpf::programs::fixtures::{CGRP, KINDS};
 
 use crate::node::Node;
 
-/// As in the object.
+/// The slots of the map `seen`, in the order of the object.
 const KINDS_SEEN: [&str; 21] = [
     "array",
     "hash",
@@ -43,7 +43,7 @@ fn globals() -> Value {
     })
 }
 
-/// What the program makes of these.
+/// The sum that the program computes of these variables.
 const SUM: u64 = 10 + 1 + b'w' as u64 + 7 - 2 + 1000 + 50 + 443u16.swap_bytes() as u64 + 4;
 
 fn rule() -> Value {
@@ -77,7 +77,7 @@ fn seen(node: &Node) -> Vec<(&'static str, u64)> {
     KINDS_SEEN.into_iter().zip(counts).collect()
 }
 
-/// A map as bpftool reads it.
+/// Returns a map as bpftool dumps it.
 fn dump(node: &Node, name: &str) -> Value {
     node.bpftool(&["map", "dump", "pinned", &format!("{}/maps/{name}", node.home("kinds"))])
 }
@@ -102,14 +102,14 @@ fn programs_find_the_initial_values_of_maps_and_variables() {
     node.connect(1);
     assert_eq!(seen(&node), expected(SUM));
 
-    // What is called by tail is loaded and pinned with the others, and attached nowhere.
-    let details = node.agrees("kinds");
+    // The target of a tail call is loaded and pinned with the others, and attached nowhere.
+    let details = node.verified_details("kinds");
     let loaded: Vec<&str> =
         details["programs"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
     assert_eq!(loaded, ["on_connect", "on_tail_call", "on_tcp"]);
     assert_eq!(details["links"].as_array().map(Vec::len), Some(2));
 
-    // bpftool's own reading, by the BTF that the kernel has with the map.
+    // bpftool formats values by the BTF that the kernel keeps with the map.
     let formatted = dump(&node, "hash")[0]["formatted"].clone();
     let value = &formatted["value"];
     assert_eq!(formatted["key"]["port"], 7);
@@ -145,7 +145,7 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
     let program = |node: &Node| node.details("kinds")["programs"][0]["id"].clone();
     let loaded = program(&node);
 
-    // Other entries alone change nothing where the maps are there.
+    // Other initial entries alone do not change existing maps.
     let pin = format!("{}/maps/array", node.home("kinds"));
     let bytes =
         |n: u8, len: usize| (0..len).map(|i| if i == 0 { n.to_string() } else { "0".into() }).collect::<Vec<_>>();
@@ -162,7 +162,7 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
     apply(&node, globals(), other.clone());
     assert_eq!((program(&node), ids(&node)), (loaded.clone(), before.clone()));
 
-    // Other variables are another load, which carries over all but what belongs to the one before.
+    // Other variables are another load, which carries over all maps except those that belong to one load.
     let mut faster = globals();
     faster["rate"] = json!(20);
     apply(&node, faster.clone(), other.clone());
@@ -178,7 +178,7 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
     assert_eq!(found[14..16], [("queue", 32), ("stack", 41)]);
     assert_eq!((found[12], found[18]), (("array_of_maps", 51), ("tail_call", 1)));
 
-    // Another agent finds it, and what someone removes is pinned again, not made again.
+    // Another agent finds the maps, and pins one again whose pin is removed.
     node.stop("KILL");
     std::fs::remove_file(node.folder().join("node.status.yaml")).unwrap();
     node.start();
@@ -188,7 +188,7 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
     node.until("the pin again", |node| node.exists(&pin));
     assert_eq!(dump(&node, "array")[1]["formatted"]["value"], 99);
 
-    // Without an agent nobody holds it: it is made anew, and filled.
+    // Without an agent nothing holds the map: it is recreated and filled.
     node.stop("TERM");
     let unused = format!("{}/maps/second", node.home("kinds"));
     node.run("rm", &[&unused]);
@@ -207,8 +207,8 @@ fn an_invalid_value_is_refused_and_nothing_is_loaded() {
     node.apply_spec("kinds", KINDS, spec(json!({"rate": "fast"}), json!([])));
     let refused = node.condition_is("kinds", "Accepted", "False");
     assert_eq!(refused["reason"], "InvalidSpec");
-    let said = refused["message"].as_str().unwrap();
-    assert!(said.starts_with("spec.globals.rate: expected __u32") && said.ends_with("got \"fast\""), "{said}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.starts_with("spec.globals.rate: expected __u32") && message.ends_with("got \"fast\""), "{message}");
     assert_eq!(node.pins("kinds"), Vec::<String>::new());
 
     node.apply_spec("kinds", KINDS, spec(globals(), maps()));
@@ -218,17 +218,17 @@ fn an_invalid_value_is_refused_and_nothing_is_loaded() {
     wrong[1]["initial"][0]["value"]["limits"]["ports"] = json!([80, 70_000]);
     node.apply_spec("kinds", KINDS, spec(globals(), wrong));
     let refused = node.condition_is("kinds", "Accepted", "False");
-    let said = refused["message"].as_str().unwrap();
-    assert!(said.starts_with("spec.maps[1].initial[0].value.limits.ports[1]: expected __u16"), "{said}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.starts_with("spec.maps[1].initial[0].value.limits.ports[1]: expected __u16"), "{message}");
     assert_eq!(node.details("kinds")["programs"], loaded, "what was accepted last runs on");
 
-    // What only the kernel can tell: an inner map that is not as its outer one's definition says.
+    // Only the kernel detects an inner map that differs from its outer map's definition.
     node.remove("kinds");
     node.apply_spec("kinds", KINDS, spec(json!({}), json!([{"name": "first", "maxEntries": 2}])));
     let refused = node.condition_is("kinds", "Ready", "False");
     assert_eq!(refused["reason"], "MapRefused");
-    let said = refused["message"].as_str().unwrap();
-    assert!(said.contains("does not take first into its slot") && said.contains("max_entries"), "{said}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("does not take first into its slot") && message.contains("max_entries"), "{message}");
     assert_eq!(node.pins("kinds"), Vec::<String>::new());
     node.remove("kinds");
     node.nothing_left();

@@ -1,5 +1,5 @@
-//! Replaced with no gap: while connections come without a pause, another object takes the old one's place in its links again
-//! and again. Each connection is counted once, by the one or the other.
+//! Link updates: while clients connect without a pause, a new program replaces the old one in its links again and again. One
+//! of the two counts each connection, once.
 
 use std::{collections::BTreeSet, os::fd::AsFd as _};
 
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use sockeye_agent::kernel::bpf;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
 
-use crate::node::{Node, long, text};
+use crate::node::{Node, is_long_run, text};
 
-/// `BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB` and `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`: once each for a connection, at its ends.
+/// `BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB` and `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`: one each for the two ends of a connection.
 const ENDS: [usize; 2] = [4, 5];
 
 #[test]
@@ -18,7 +18,7 @@ fn every_connection_is_counted_once_during_replacements() {
     node.make_cgroup("a");
     node.make_cgroup("b");
     node.start();
-    // One at the node's own cgroup, which sees all; another at two cgroups below, which follow one another.
+    // One BpfProgram at the node's own cgroup counts all connections; another is at two cgroups below.
     let programs = |paths: &[&str]| -> Value {
         let attach: Vec<Value> = paths.iter().map(|p| json!({"cgroup": {"scope": "Path", "path": p}})).collect();
         json!([{"name": "my_prog", "attach": attach}])
@@ -31,7 +31,7 @@ fn every_connection_is_counted_once_during_replacements() {
         node.ready("both");
     };
     apply(&node, TCP_EVENTS_BTF);
-    let (replacements, least) = if long() { (1000, 40_000) } else { (100, 4_000) };
+    let (replacements, least) = if is_long_run() { (1000, 40_000) } else { (100, 4_000) };
     let before = ["counter", "both"].map(|name| node.events(name));
     let link = node.details("counter")["links"][0]["id"].clone();
     let mut ids = BTreeSet::new();
@@ -53,8 +53,8 @@ fn every_connection_is_counted_once_during_replacements() {
     node.nothing_left();
 }
 
-/// Between the agent's look at a link and its update somebody else has the link run another program: that one is not replaced
-/// unseen, but told of. The next pass sees it, and takes the link back.
+/// Somebody else updates a link between the agent's observation and its update. The agent reports that instead of replacing
+/// the other program; the next pass restores the link.
 #[test]
 fn a_link_updated_by_others_during_a_pass_is_reported() {
     let mut node = Node::new("moved");
@@ -65,22 +65,22 @@ fn a_link_updated_by_others_during_a_pass_is_reported() {
     let (foreign_pin, link_pin) = ("/sys/fs/bpf/foreign", node.pin(&before["links"][0]));
     node.foreign_program(TCP_EVENTS_BTF, foreign_pin);
     let foreign = node.bpftool(&["prog", "show", "pinned", foreign_pin])["id"].clone();
-    let open = |pin: &str| bpf::obj_get(None, &node.seen(pin)).unwrap();
+    let open = |pin: &str| bpf::obj_get(None, &node.outer_path(pin)).unwrap();
     let (link, theirs) = (open(&link_pin), open(foreign_pin));
 
     node.apply("counter", TCP_EVENTS_BTF, at_root(), json!([]));
-    // The first one asks the kernel whether it has such a call.
+    // The first call probes whether the kernel has link updates.
     node.start_faulty("stop@BPF_LINK_UPDATE#2");
-    node.until("the agent halts before the update", Node::is_stopped);
+    node.until("that the agent stops before the update", Node::is_stopped);
     bpf::link_update(link.as_fd(), theirs.as_fd(), None).unwrap();
     node.signal("CONT");
-    let word = "something else has updated the link meanwhile";
-    let told =
-        |node: &Node| node.condition("counter", "Ready")["message"].as_str().is_some_and(|said| said.contains(word));
-    node.until("the refusal is told", told);
+    let words = "something else has updated the link meanwhile";
+    let is_reported =
+        |node: &Node| node.condition("counter", "Ready")["message"].as_str().is_some_and(|said| said.contains(words));
+    node.until("the refusal is reported", is_reported);
 
     node.ready("counter");
-    let now = node.agrees("counter");
+    let now = node.verified_details("counter");
     assert_eq!(now["links"][0]["id"], before["links"][0]["id"], "it is the same link");
     assert_eq!(node.attached(), [now["programs"][0]["id"].clone()]);
     assert!(now["programs"][0]["id"] != before["programs"][0]["id"], "{now}");
@@ -89,8 +89,8 @@ fn a_link_updated_by_others_during_a_pass_is_reported() {
     node.nothing_left();
 }
 
-/// The kernel says ENOLINK of a link whose cgroup has died since it was looked at: it is unpinned, and a link made where there is
-/// a cgroup.
+/// The kernel answers ENOLINK for a link whose cgroup was removed after the observation. The link is unpinned, and a new one
+/// is attached if a cgroup exists.
 #[test]
 fn a_link_that_died_during_a_pass_is_replaced() {
     const ENOLINK: u32 = 67;
@@ -110,7 +110,7 @@ fn a_link_that_died_during_a_pass_is_replaced() {
     apply(TCP_EVENTS_BTF);
     let done = node.once(Some(&format!("{ENOLINK}@BPF_LINK_UPDATE")));
     assert!(done.status.success(), "{}", text(&done));
-    let now = node.agrees("counter");
+    let now = node.verified_details("counter");
     assert_eq!(now["links"].as_array().map(Vec::len), Some(1));
     assert_eq!(node.attached().len(), 1, "the old one is not left attached");
     assert!(now["links"][0]["id"] != link && now["maps"][0]["id"] == map, "{now}");

@@ -1,4 +1,4 @@
-//! The loader by itself: what it asks of the kernel.
+//! The loader alone, without an agent.
 
 use std::os::fd::AsFd as _;
 
@@ -66,12 +66,12 @@ fn a_load_error_names_the_missing_or_refused_program() {
     assert!(matches!(damaged, LoadError::Object(_)), "{damaged}");
 }
 
-/// What the policy counts before a map is made is what the kernel counts once it is there. A kernel without `MapMemory` gives
-/// whole pages instead, from the sizes of entries alone.
+/// The policy computes the size of a map before its creation. A kernel without `MapMemory` reports whole pages instead, from
+/// the sizes of entries alone.
 #[test]
 fn the_computed_size_of_a_map_is_close_to_what_the_kernel_charges() {
     let machine = facts::machine().unwrap();
-    let told = Probe::ask().has.contains("MapMemory");
+    let is_charged = Probe::ask().has.contains("MapMemory");
     for (name, map_type, key_size, value_size, max_entries) in [
         ("hash", 1, 4, 8, 10_000),
         ("array", 2, 4, 8, 100_000),
@@ -95,7 +95,7 @@ fn the_computed_size_of_a_map_is_close_to_what_the_kernel_charges() {
         };
         let fd = bpf::map_create(&attr).unwrap();
         let (charged, counted) = (info::map(fd.as_fd()).unwrap().memlock_bytes, shape.bytes(&machine));
-        if !told {
+        if !is_charged {
             let entries = u64::from(max_entries) * u64::from((key_size + value_size).next_multiple_of(8));
             assert_eq!(charged, entries.next_multiple_of(machine.page.into()), "{name}");
             continue;

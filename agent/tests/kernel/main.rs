@@ -1,7 +1,7 @@
-//! The agent, alone, on the real kernel: what it says is what bpftool says, and what it leaves is nothing.
+//! The agent alone, on the real kernel: its statuses agree with bpftool, and it leaves nothing behind.
 //!
-//! Needs root. Each test has a mount namespace of its own with a bpffs of its own, and a cgroup of its own; both go with
-//! the test, also with a killed one.
+//! Needs root. Each test has its own mount namespace with a bpffs, and its own cgroup. Both go with the test, even if it is
+//! killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod api_server;
@@ -113,7 +113,7 @@ fn a_restarted_agent_finds_everything_and_loads_nothing() {
         node.ready("tcp-events");
         assert_eq!(node.details("tcp-events"), before, "after SIG{signal}");
     }
-    assert_eq!(node.events("tcp-events")[4], counted[4] + 4, "it counts while there is no agent");
+    assert_eq!(node.events("tcp-events")[4], counted[4] + 4, "it counts while no agent runs");
     node.remove("tcp-events");
     node.nothing_left();
 }
@@ -148,16 +148,13 @@ fn every_map_is_pinned_even_if_no_program_uses_it() {
     let unused = node.bpftool(&["map", "show", "pinned", &path("unused")]);
     assert_eq!((unused["type"].as_str(), unused["max_entries"].as_i64()), (Some("ringbuf"), Some(8192)));
     let accepted = node.condition("globals", "Accepted");
-    assert!(
-        accepted["message"].as_str().unwrap().contains("shared"),
-        "the pinning that the ELF asks for is reported: {accepted}"
-    );
+    assert!(accepted["message"].as_str().unwrap().contains("shared"), "the pinning in the ELF is reported: {accepted}");
     assert!(!node.exists(&format!("{}/shared", node.bpffs())), "and ignored");
     node.remove("globals");
     node.nothing_left();
 }
 
-/// The refusal is the last of what the verifier says. Kernels before 6.4 keep the first of it, and that is said.
+/// The cause is at the end of the verifier's log. Kernels before 6.4 keep the beginning, and the message says so.
 #[test]
 fn a_long_verifier_log_keeps_its_end() {
     let mut node = Node::new("wordy");
@@ -167,7 +164,7 @@ fn a_long_verifier_log_keeps_its_end() {
     assert_eq!(ready["reason"], "VerifierRefused");
     let (message, details) = (ready["message"].as_str().unwrap(), node.details("counter"));
     let log = details["verifierLog"].as_str().unwrap();
-    let keeps = node.has("VerifierLogEnd");
+    let keeps = node.has_feature("VerifierLogEnd");
     assert_eq!(message.contains("invalid mem access 'map_value_or_null'"), keeps, "{message}");
     assert_eq!(log.contains("invalid mem access 'map_value_or_null'"), keeps, "{log}");
     assert_eq!(message.contains("older than 6.4"), !keeps, "{message}");
@@ -188,7 +185,7 @@ fn a_failed_load_leaves_nothing_behind_and_keeps_the_known_good_revision() {
     let details = node.details("counter");
     let log = details["verifierLog"].as_str().unwrap();
     assert!(log.contains("invalid mem access 'map_value_or_null'") && log.contains("return *value != 0"), "{log}");
-    assert_eq!(node.pins("counter"), Vec::<String>::new(), "nothing half-loaded");
+    assert_eq!(node.pins("counter"), Vec::<String>::new(), "nothing stays half-loaded");
 
     seed(&node, "counter", TCP_EVENTS_BTF);
     node.ready("counter");
@@ -214,13 +211,13 @@ fn a_failed_load_leaves_nothing_behind_and_keeps_the_known_good_revision() {
         );
     }
     node.connect(1);
-    assert_eq!(node.events("counter")[4], counted[4] + 1, "the last good one counts on");
+    assert_eq!(node.events("counter")[4], counted[4] + 1, "the known good program counts on");
 
     seed(&node, "counter", fixtures::TWICE);
     node.ready("counter");
     let new = node.details("counter");
     assert_ne!(new["programs"][0]["id"], good["programs"][0]["id"]);
-    assert_eq!(new["links"][0]["id"], good["links"][0]["id"], "the link is updated, not made anew");
+    assert_eq!(new["links"][0]["id"], good["links"][0]["id"], "the link is updated, not replaced");
     assert_eq!(new["links"][0]["programID"], new["programs"][0]["id"]);
     assert_eq!(new["maps"][0]["id"], good["maps"][0]["id"], "the map and its content are carried over");
     let before = node.events("counter");
@@ -230,7 +227,7 @@ fn a_failed_load_leaves_nothing_behind_and_keeps_the_known_good_revision() {
     node.nothing_left();
 }
 
-/// A BpfProgram was deleted while no agent ran, and made again under its name with what can't run.
+/// A BpfProgram was deleted while no agent ran, and created again under its name with an object that can't run.
 #[test]
 fn the_remains_of_a_deleted_namesake_are_removed_even_if_the_new_revision_fails() {
     let mut node = Node::new("namesake");
@@ -284,7 +281,7 @@ fn a_cgroup_path_is_attached_once_it_exists() {
     assert_eq!(ready["reason"], "CgroupNotFound");
     assert!(ready["message"].as_str().unwrap().contains("/inner"), "{ready}");
     assert_eq!(node.pins("path"), Vec::<String>::new());
-    // What no cgroup can be called, is as little there.
+    // A path that can't be a cgroup's is not found either.
     for path in ["/cgroup.procs/inner".to_owned(), format!("/{}", "long".repeat(100))] {
         node.apply("path", TCP_EVENTS_BTF, attach(&path), json!([]));
         assert_eq!(node.condition_is("path", "Ready", "False")["reason"], "CgroupNotFound");
@@ -298,7 +295,7 @@ fn a_cgroup_path_is_attached_once_it_exists() {
     node.connect(3);
     assert_eq!(node.events("path")[4], 0, "the node's other cgroups are not counted");
 
-    // Two entries, one below the other: one link, at the higher.
+    // Of two entries, one below the other, only the higher gets a link.
     let both = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": "/inner"}}, {"cgroup": {"scope": "Node"}}]}]);
     node.apply("path", TCP_EVENTS_BTF, both, json!([]));
     node.until("one link at the root", |node| {

@@ -1,5 +1,5 @@
-//! Programs attached to maps: by a link where the kernel has one, elsewhere held by the map; what is said of them is so, also
-//! after others have meddled. The kernels without links, and those that do not say what is attached, are made of this one.
+//! Programs attached to maps, by a link or, on a kernel without links for maps, held by the map itself. The status agrees
+//! with the kernel, also after external changes. Injected faults make this kernel behave like one without such links.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -13,21 +13,22 @@ use sockeye_agent::kernel::bpf;
 
 use crate::{
     node::Node,
-    program_types::{PODS, act::pair, actor, object, see},
+    program_types::{PODS, act::pair, actor, object, outcome},
 };
 
-/// Kernels, as the agent meets them: this one, one without links for maps, one that does not say what is attached to them either.
+/// Kernels by the fault that makes this one like them: this one, one without links for maps, and one that also can't be
+/// queried for what is attached to a map.
 pub const KERNELS: [Option<&str>; 3] = [None, Some("22@sockmap link"), Some("22@sockmap")];
 /// `BPF_SK_MSG_VERDICT`
 const SK_MSG: u32 = 7;
 
-/// The spec of sk-msg, with these settings of its maps.
+/// Returns the spec of sk-msg with these settings of its maps.
 fn spec(maps: Value) -> Value {
     let pods = json!([{"cgroup": {"scope": "Pods"}}]);
     json!({"programs": [{"name": "remember", "attach": pods}, {"name": "redirect", "attach": [{"map": "sockets"}]}], "maps": maps})
 }
 
-/// A node with a cgroup for its pods, and an agent that meets such a kernel.
+/// Returns a node with a cgroup for its pods and an agent on such a kernel.
 pub fn node(name: &str, kernel: Option<&str>) -> Node {
     let mut node = Node::new(name);
     node.make_cgroup(PODS);
@@ -46,7 +47,7 @@ fn apply(node: &Node, spec: Value) {
     node.apply_spec("sk-msg", object("sk-msg"), spec);
 }
 
-/// Of the status, what is attached to the map.
+/// Returns the status of the attachment to the map.
 fn attachment(node: &Node) -> Value {
     let links = node.details("sk-msg")["links"].as_array().cloned().unwrap_or_default();
     links.into_iter().find(|link| link["program"] == "redirect").unwrap_or_default()
@@ -57,14 +58,17 @@ fn named(node: &Node, kind: &str, name: &str) -> Value {
     all.into_iter().find(|one| one["name"] == name).unwrap_or_default()
 }
 
-/// What the kernel says of the pinned map, whatever the agent was told.
+/// Returns the programs attached to a pinned map. This process has no fault, so the kernel always answers.
 pub fn attached_to(map: &Path) -> Vec<u32> {
     let map = bpf::obj_get(None, map).unwrap();
-    bpf::map_query(map.as_fd(), SK_MSG).unwrap().expect("this kernel tells")
+    bpf::map_query(map.as_fd(), SK_MSG).unwrap().expect("this kernel can be queried")
 }
 
 fn runs(node: &Node) -> Vec<Value> {
-    attached_to(&node.seen(&format!("{}/maps/sockets", node.home("sk-msg")))).into_iter().map(Value::from).collect()
+    attached_to(&node.outer_path(&format!("{}/maps/sockets", node.home("sk-msg"))))
+        .into_iter()
+        .map(Value::from)
+        .collect()
 }
 
 fn redirected(node: &Node) -> u64 {
@@ -77,20 +81,20 @@ fn the_status_of_an_attachment_agrees_with_the_kernel() {
         let mut node = node(&format!("on-map-{letter}"), kernel);
         apply(&node, spec(json!([])));
         node.ready("sk-msg");
-        let (said, program, map) =
+        let (reported, program, map) =
             (attachment(&node), named(&node, "programs", "redirect"), named(&node, "maps", "sockets"));
-        let linked = kernel.is_none() && node.has("SockmapLink");
-        assert_eq!(said["type"], if linked { "sockmap" } else { "none" }, "{said}");
-        assert_eq!((&said["map"], &said["mapID"]), (&json!("sockets"), &map["id"]), "{said}");
-        assert_eq!((&said["programID"], &said["inEffect"]), (&program["id"], &json!(true)), "{said}");
-        assert_eq!((&said["attachType"], &said["cgroupID"]), (&json!("sk_msg_verdict"), &Value::Null));
+        let linked = kernel.is_none() && node.has_feature("SockmapLink");
+        assert_eq!(reported["type"], if linked { "sockmap" } else { "none" }, "{reported}");
+        assert_eq!((&reported["map"], &reported["mapID"]), (&json!("sockets"), &map["id"]), "{reported}");
+        assert_eq!((&reported["programID"], &reported["inEffect"]), (&program["id"], &json!(true)), "{reported}");
+        assert_eq!((&reported["attachType"], &reported["cgroupID"]), (&json!("sk_msg_verdict"), &Value::Null));
         assert_eq!(runs(&node), [program["id"].clone()]);
         if linked {
-            let shown = node.bpftool(&["link", "show", "pinned", &node.pin(&said)]);
-            assert_eq!((&said["id"], &said["programID"]), (&shown["id"], &shown["prog_id"]), "{shown}");
+            let shown = node.bpftool(&["link", "show", "pinned", &node.pin(&reported)]);
+            assert_eq!((&reported["id"], &reported["programID"]), (&shown["id"], &shown["prog_id"]), "{shown}");
         } else {
-            let shown = node.bpftool(&["prog", "show", "pinned", &node.pin(&said)]);
-            assert_eq!((&said["id"], &shown["id"]), (&json!(0), &program["id"]), "{shown}");
+            let shown = node.bpftool(&["prog", "show", "pinned", &node.pin(&reported)]);
+            assert_eq!((&reported["id"], &shown["id"]), (&json!(0), &program["id"]), "{shown}");
         }
         let notes = node.details("sk-msg")["notes"].to_string();
         assert!(notes.contains("keep the programs they came in with"), "{notes}");
@@ -102,19 +106,19 @@ fn the_status_of_an_attachment_agrees_with_the_kernel() {
         node.stop("KILL");
         start(&mut node, kernel);
         node.ready("sk-msg");
-        assert_eq!(attachment(&node), said, "another agent finds it as it was");
-        assert_eq!(see(&node, "speak"), "heard 10 of 10");
+        assert_eq!(attachment(&node), reported, "another agent finds it as it was");
+        assert_eq!(outcome(&node, "speak"), "heard 10 of 10");
         assert_eq!(redirected(&node), 10);
         node.remove("sk-msg");
         node.nothing_left();
     }
 }
 
-/// A process with a connection that speaks whenever it is told to.
-struct Long(Child);
+/// A process with one connection, which sends on demand.
+struct LongConnection(Child);
 
-/// What it does.
-pub fn long() -> io::Result<String> {
+/// The job of a [`LongConnection`].
+pub fn long_connection() -> io::Result<String> {
     let (mut client, mut server) = pair(0)?;
     println!("\nready");
     for _ in io::stdin().lines() {
@@ -125,45 +129,45 @@ pub fn long() -> io::Result<String> {
     Ok(String::new())
 }
 
-impl Long {
+impl LongConnection {
     fn start(node: &Node) -> Self {
-        let mut long = Self(actor(node, "long").spawn().unwrap());
-        long.hears("ready");
-        long
+        let mut connection = Self(actor(node, "long").spawn().unwrap());
+        connection.wait_for("ready");
+        connection
     }
 
-    fn hears(&mut self, word: &str) {
-        // By the byte: what is behind the line must stay for the next reader.
+    fn wait_for(&mut self, word: &str) {
+        // One byte at a time, so that what follows the line stays for the next reader.
         let mut out = BufReader::with_capacity(1, self.0.stdout.as_mut().unwrap());
         let mut line = String::new();
         while line.trim() != word {
             line.clear();
-            assert!(out.read_line(&mut line).unwrap() > 0, "it has ended");
+            assert!(out.read_line(&mut line).unwrap() > 0, "the process has exited");
         }
     }
 
-    fn speaks(&mut self) {
+    fn send(&mut self) {
         self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-        self.hears("spoke");
+        self.wait_for("spoke");
     }
 }
 
-impl Drop for Long {
+impl Drop for LongConnection {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }
 }
 
-/// What the status says of it, and what suspension does and does not end.
+/// Suspension detaches the program from the map, and not from the sockets in it.
 #[test]
 fn sockets_in_a_map_keep_the_program_they_entered_with() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let node = node(&format!("in-map-{letter}"), kernel);
         apply(&node, spec(json!([])));
         node.ready("sk-msg");
-        let mut old = Long::start(&node);
-        old.speaks();
+        let mut old = LongConnection::start(&node);
+        old.send();
         assert_eq!(redirected(&node), 1);
 
         let mut suspended = spec(json!([]));
@@ -173,14 +177,14 @@ fn sockets_in_a_map_keep_the_program_they_entered_with() {
         assert_eq!((runs(&node), attachment(&node)), (vec![], Value::Null), "nothing is attached");
         let notes = node.details("sk-msg")["notes"].to_string();
         assert!(notes.contains("also once these are replaced or detached"), "{notes}");
-        old.speaks();
+        old.send();
         assert_eq!(redirected(&node), 2, "it runs on for the socket that came in with it");
-        see(&node, "speak");
+        outcome(&node, "speak");
         assert_eq!(redirected(&node), 2, "and for none that came later");
 
         apply(&node, spec(json!([])));
         node.ready("sk-msg");
-        see(&node, "speak");
+        outcome(&node, "speak");
         assert_eq!(redirected(&node), 12);
         drop(old);
         node.remove("sk-msg");
@@ -188,7 +192,7 @@ fn sockets_in_a_map_keep_the_program_they_entered_with() {
     }
 }
 
-/// By a link update, or by an attachment in the other's place: with no moment in which nothing is attached.
+/// A link update, or an attachment in place of the old one, replaces the program.
 #[test]
 fn an_attached_program_is_replaced_without_a_gap() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
@@ -207,14 +211,14 @@ fn an_attached_program_is_replaced_without_a_gap() {
         assert_eq!((&after["id"], &after["mapID"]), (&before["id"], &before["mapID"]), "the same link, the same map");
         assert_eq!(runs(&node), [after["programID"].clone()]);
 
-        // The map itself is made anew: what was attached to the old one is attached to the new one.
+        // The map itself is recreated: the program is attached to the new one.
         apply(&node, recreate(&[("redirected", 2), ("sockets", 64)]));
         node.ready("sk-msg");
         let moved = attachment(&node);
         assert_ne!(moved["mapID"], before["mapID"]);
         assert_eq!(runs(&node), [moved["programID"].clone()]);
-        see(&node, "speak");
-        assert_eq!(redirected(&node), 10, "also counted: the map of counts was carried over");
+        outcome(&node, "speak");
+        assert_eq!(redirected(&node), 10, "the map of counts was carried over");
         node.remove("sk-msg");
         node.nothing_left();
     }
@@ -226,27 +230,27 @@ fn external_changes_to_a_map_are_detected_and_repaired() {
         let node = node(&format!("drift-map-{letter}"), kernel);
         apply(&node, spec(json!([])));
         node.ready("sk-msg");
-        let (said, map) = (attachment(&node), format!("{}/maps/sockets", node.home("sk-msg")));
-        let drifted = |kind: &str, word: &str| {
+        let (reported, map) = (attachment(&node), format!("{}/maps/sockets", node.home("sk-msg")));
+        let wait_for_drift = |kind: &str, word: &str| {
             node.until(&format!("{kind} with {word}"), |node| {
                 let drift = node.details("sk-msg")["drift"].as_array().cloned().unwrap_or_default();
-                let told = |d: &Value| d["kind"] == kind && d["message"].as_str().is_some_and(|m| m.contains(word));
-                drift.iter().any(told) && attachment(node)["inEffect"] == true && node.exists(&node.pin(&said))
+                let matches = |d: &Value| d["kind"] == kind && d["message"].as_str().is_some_and(|m| m.contains(word));
+                drift.iter().any(matches) && attachment(node)["inEffect"] == true && node.exists(&node.pin(&reported))
             });
         };
-        node.run("rm", &[&node.pin(&said)]);
-        drifted("PinRemoved", "map sockets");
-        assert_eq!(attachment(&node), said, "it never ceased to run");
+        node.run("rm", &[&node.pin(&reported)]);
+        wait_for_drift("PinRemoved", "map sockets");
+        assert_eq!(attachment(&node), reported, "it never ceased to run");
 
-        if said["type"] == "sockmap" {
-            node.run("bpftool", &["link", "detach", "pinned", &node.pin(&said)]);
+        if reported["type"] == "sockmap" {
+            node.run("bpftool", &["link", "detach", "pinned", &node.pin(&reported)]);
         } else {
             let program = format!("{}/programs/redirect", node.home("sk-msg"));
             node.run("bpftool", &["prog", "detach", "pinned", &program, "msg_verdict", "pinned", &map]);
         }
-        drifted("LinkDetached", "map sockets");
+        wait_for_drift("LinkDetached", "map sockets");
         assert_eq!(runs(&node), [attachment(&node)["programID"].clone()]);
-        assert_eq!(attachment(&node)["programID"], said["programID"]);
+        assert_eq!(attachment(&node)["programID"], reported["programID"]);
         node.remove("sk-msg");
         node.nothing_left();
     }

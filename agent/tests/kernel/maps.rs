@@ -1,4 +1,4 @@
-//! What becomes of maps when the object changes, and of those that are not pinned.
+//! Maps whose object changes, and maps that are not pinned.
 
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
@@ -31,7 +31,7 @@ fn map_content_is_carried_over_unless_the_spec_recreates_the_map() {
     node.connect(5);
     let first = map(&node.details("counter"), "my_map");
 
-    // The same shape, defined the legacy way.
+    // The same shape, in a legacy definition.
     apply(&node, TCP_EVENTS, json!({}));
     node.ready("counter");
     assert_eq!(map(&node.details("counter"), "my_map")["id"], first["id"]);
@@ -79,7 +79,7 @@ fn a_map_that_the_object_drops_is_removed_unless_retained() {
     };
     assert_eq!(maps(&node), of_all);
 
-    // Global data belongs to its revision: another load has another.
+    // Global data belongs to its revision: another load has global data of its own.
     apply(&node, fixtures::GLOBALS, &both[..1], json!([{"name": "unused", "onDelete": "Retain"}]));
     let after = node.details("changing");
     for (name, same) in [(".rodata", false), (".bss", false), ("shared", true), ("unused", true)] {
@@ -96,7 +96,7 @@ fn a_map_that_the_object_drops_is_removed_unless_retained() {
     node.nothing_left();
 }
 
-/// As `bpftool prog load` does it: the map lives while a program uses it.
+/// The kernel frees an unpinned map with its program, as after `bpftool prog load`.
 #[test]
 fn an_unpinned_map_lives_as_long_as_its_program() {
     let mut node = Node::new("unpinned");
@@ -112,19 +112,19 @@ fn an_unpinned_map_lives_as_long_as_its_program() {
     assert_eq!(said["status"]["summary"]["mapIDs"], id.to_string());
     assert_eq!(node.pins("seed").iter().filter(|pin| pin.starts_with("maps/")).count(), 0);
 
-    // Another agent knows the ID alone.
+    // Another agent knows only its ID.
     node.stop("KILL");
     node.start();
-    node.until("another agent's word", |node| {
+    node.until("another agent's note", |node| {
         node.details("seed")["notes"].to_string().contains("only their IDs are known")
     });
     let details = node.details("seed");
     assert!(details["notes"][0].as_str().unwrap().contains(&id.to_string()), "{details}");
     assert_eq!(node.program("seed")["status"]["summary"]["mapIDs"], id.to_string());
 
-    // It goes with its program.
+    // The kernel frees the map with its program.
     node.remove("seed");
-    node.until("the map's end", |node| !node.bpftool_succeeds(&["map", "show", "id", &id.to_string()]));
+    node.until("that the map is freed", |node| !node.bpftool_succeeds(&["map", "show", "id", &id.to_string()]));
     node.nothing_left();
 }
 

@@ -1,5 +1,5 @@
-//! Objects whose names are this test's own, and what of them there is in the kernel: leaks are told by these names, whatever
-//! else runs on the machine.
+//! Objects with names of one test's own, and their number in the kernel. Leaks are found by these names, whatever else runs on
+//! the machine.
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,28 @@ use serde_json::Value;
 
 use crate::node::Node;
 
-/// A program and a map name that nobody else has.
+/// A program name and a map name that nothing else uses.
 pub struct Names {
-    /// Instead of `my_prog`.
+    /// The name instead of `my_prog`.
     pub program: String,
-    /// Instead of `my_map`.
+    /// The name instead of `my_map`.
     pub map: String,
 }
 
 impl Names {
-    /// For a test, told apart by a letter.
+    /// Returns the names of the test with a letter of its own.
     pub fn new(letter: char) -> Self {
         let number = std::process::id() % 100_000;
         Self { program: format!("{letter}p{number:05}"), map: format!("{letter}{number:05}") }
     }
 
-    /// The object with these names instead of `my_prog` and `my_map`, which are as long.
+    /// Returns the object with these names instead of `my_prog` and `my_map`, which have the same lengths.
     pub fn in_object(&self, object: &[u8]) -> Vec<u8> {
         let replaced = replace(object, b"my_prog", self.program.as_bytes());
         replace(&replaced, b"my_map", self.map.as_bytes())
     }
 
-    /// How many programs and maps of these names the kernel has.
+    /// Returns the numbers of programs and maps with these names in the kernel.
     pub fn loaded(&self, node: &Node) -> (usize, usize) {
         let count = |kind: &str, name: &str| {
             let all = node.bpftool(&[kind, "show"]);
@@ -38,7 +38,7 @@ impl Names {
     }
 }
 
-/// The bytes with another name, as long, in place of one.
+/// Replaces a name in the bytes by another one of the same length.
 pub fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = bytes.to_vec();
@@ -50,7 +50,7 @@ pub fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The node's links, by the cgroup that each is on: those of this test, since its cgroups are its own.
+/// Returns the number of links on each of these cgroups, which belong to this test alone.
 pub fn links(node: &Node, cgroups: &[u64]) -> BTreeMap<u64, usize> {
     let all = node.bpftool_of_all("link");
     let mut links = BTreeMap::new();
@@ -62,7 +62,7 @@ pub fn links(node: &Node, cgroups: &[u64]) -> BTreeMap<u64, usize> {
     links
 }
 
-/// What a status says of one BpfProgram in one line, without what changes with every load.
+/// Returns the entry of one BpfProgram under `programs` in the node's status.
 pub fn entry(node: &Node, name: &str) -> Value {
     let status = node.node_status();
     let all = status["programs"].as_array().cloned().unwrap_or_default();

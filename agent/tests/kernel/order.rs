@@ -1,4 +1,4 @@
-//! The order in which BpfPrograms run at one cgroup, as the kernel's query has it.
+//! The order in which BpfPrograms run at one cgroup, by the kernel's query.
 
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
@@ -13,7 +13,7 @@ fn apply(node: &Node, name: &str, priority: Option<i64>) {
     node.ready(name);
 }
 
-/// What runs at the node's cgroup, in order, by the names of those whose it is; what is nobody's by its ID.
+/// Returns the programs attached to the node's cgroup, in order: the names of their BpfPrograms, or the IDs of foreign ones.
 fn runs(node: &Node, names: &[&str]) -> Vec<String> {
     let named = |id: &Value| {
         let own = names.iter().find(|name| node.details(name)["programs"][0]["id"] == *id);
@@ -22,8 +22,8 @@ fn runs(node: &Node, names: &[&str]) -> Vec<String> {
     node.attached().iter().map(named).collect()
 }
 
-/// The same, as the agent says it.
-fn said(node: &Node) -> Vec<String> {
+/// Returns the same as the agent reports it.
+fn reported(node: &Node) -> Vec<String> {
     let order = node.node_status()["order"][0].clone();
     assert_eq!((order["cgroupPath"].as_str(), order["attachType"].as_str()), (Some("/"), Some("cgroup_sock_ops")));
     let name = |runs: &Value| {
@@ -48,10 +48,10 @@ fn lower_priorities_run_first_in_any_order_of_arrival() {
     for (name, priority) in names.into_iter().zip([Some(900), Some(100), None, Some(200)]) {
         apply(&node, name, priority);
     }
-    if !node.has(FEATURE) {
+    if !node.has_feature(FEATURE) {
         assert_eq!(runs(&node, &names), names, "this kernel keeps the order of attachment");
         node.until("a note on that", |node| notes(node, "first").contains("order in which they were attached"));
-        assert!(!notes(&node, "middle").contains("order"), "it asked for none");
+        assert!(!notes(&node, "middle").contains("order"), "it has no priority of its own");
         for name in names {
             node.remove(name);
         }
@@ -59,9 +59,9 @@ fn lower_priorities_run_first_in_any_order_of_arrival() {
     }
     let expected = ["first", "second", "middle", "last"];
     assert_eq!(runs(&node, &names), expected);
-    node.until("the order in its BpfNode", |node| said(node) == expected);
+    node.until("the order in its BpfNode", |node| reported(node) == expected);
 
-    // Somebody else's has its place too, and keeps it: nobody knows better.
+    // A foreign program keeps its position.
     let pin = format!("{}/stranger", node.bpffs());
     node.foreign_program(TCP_EVENTS_BTF, &pin);
     let stranger = node.bpftool(&["prog", "show", "pinned", &pin])["id"].to_string();
@@ -71,9 +71,9 @@ fn lower_priorities_run_first_in_any_order_of_arrival() {
     let all = ["last", "first", "middle", "second", "very-last"];
     let expected = ["first", "second", "middle", "last", &stranger, "very-last"];
     assert_eq!(runs(&node, &all), expected);
-    node.until("the order in its BpfNode", |node| said(node) == expected);
+    node.until("the order in its BpfNode", |node| reported(node) == expected);
 
-    // A move is an attachment anew, of as few as possible, and is told.
+    // A move attaches as few links anew as possible, and is reported.
     let before = all.map(|name| link(&node, name));
     apply(&node, "first", Some(950));
     assert_eq!(runs(&node, &all), ["second", "middle", "last", &stranger, "first", "very-last"]);
@@ -84,7 +84,7 @@ fn lower_priorities_run_first_in_any_order_of_arrival() {
     node.connect(3);
     assert_eq!(node.events("first")[4], 3, "it counts where it is now");
 
-    // Another program in the same link stays in its place; and so does all with another agent.
+    // A new program in the same link keeps its position, and another agent keeps all positions.
     let twice = sockeye_ebpf::programs::fixtures::TWICE;
     let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
     node.apply_spec("middle", twice, json!({"programs": attach}));
@@ -97,10 +97,10 @@ fn lower_priorities_run_first_in_any_order_of_arrival() {
     assert_eq!(runs(&node, &all), ["second", "middle", "last", &stranger, "first", "very-last"]);
     assert_eq!(all.map(|name| link(&node, name)), after);
 
-    // What has gone is not told any more.
+    // A removed program is no longer reported.
     node.remove("middle");
     let expected = ["second", "last", &stranger, "first", "very-last"];
-    node.until("the order without it", |node| said(node) == expected);
+    node.until("the order without it", |node| reported(node) == expected);
 
     node.run("bpftool", &["cgroup", "detach", &cgroup, "sock_ops", "pinned", &pin]);
     node.run("rm", &[&pin]);
@@ -110,12 +110,12 @@ fn lower_priorities_run_first_in_any_order_of_arrival() {
     node.nothing_left();
 }
 
-/// An agent that was away while priorities changed finds them in any order.
+/// Priorities changed while no agent ran.
 #[test]
 fn one_pass_corrects_a_wrong_order() {
     let mut node = Node::new("reorder");
     node.start();
-    if !node.has(FEATURE) {
+    if !node.has_feature(FEATURE) {
         return;
     }
     let names = ["a", "b", "c", "d", "e"];
@@ -129,7 +129,7 @@ fn one_pass_corrects_a_wrong_order() {
         node.apply_spec(name, TCP_EVENTS_BTF, json!({"programs": attach, "priority": priority}));
     }
     let done = node.once(None);
-    assert!(done.status.success(), "one pass does it: {}", crate::node::text(&done));
+    assert!(done.status.success(), "one pass is enough: {}", crate::node::text(&done));
     assert_eq!(runs(&node, &names), ["e", "b", "d", "c", "a"]);
     node.start();
     for name in names {

@@ -1,4 +1,4 @@
-//! What the agent finds the kernel to have, against docs/kernels.md, which says what was seen where.
+//! The kernel features that the agent probes, compared with the table in docs/kernels.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use sockeye_agent::kernel::probe::Probe;
 
 const DOCS: &str = include_str!("../../../docs/kernels.md");
 
-/// The table's column for a series of kernels: which features it has; nothing where there is no such column.
+/// Returns the features in the table's column for a series of kernels, if there is such a column.
 fn documented(series: &str) -> Option<BTreeMap<String, bool>> {
     let cells = |line: &'static str| line.split('|').map(str::trim).collect::<Vec<_>>();
     let mut rows = DOCS.lines().skip_while(|line| !line.starts_with("| feature |")).map(cells);

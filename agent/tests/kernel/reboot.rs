@@ -1,5 +1,4 @@
-//! A reboot: bpffs comes up empty, the kernel counts its IDs anew, and the manifests and statuses of before are in their
-//! folder still.
+//! A reboot: bpffs is empty, the kernel assigns new IDs, and the folder still has the manifests and the old statuses.
 
 use std::{env, fs, path::PathBuf, thread::sleep, time::Duration};
 
@@ -10,8 +9,8 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
 
 const NAMES: [&str; 2] = ["legacy", "btf"];
 
-/// What there is before.
-fn settled(node: &mut Node) {
+/// Attaches two BpfPrograms before the reboot.
+fn set_up(node: &mut Node) {
     node.start();
     for (name, object) in NAMES.into_iter().zip([TCP_EVENTS, TCP_EVENTS_BTF]) {
         seed(node, name, object);
@@ -23,17 +22,17 @@ fn settled(node: &mut Node) {
     }
 }
 
-/// All of it is there again under the IDs that the kernel now has for it, and no status of before was shown meanwhile.
-fn comes_back(node: &mut Node, boot_before: &str, boot_now: &str) {
+/// Asserts that everything is attached again under new IDs, and that no old status was shown meanwhile.
+fn assert_restored(node: &mut Node, boot_before: &str, boot_now: &str) {
     let is_ready = |node: &Node, name: &str| node.condition(name, "Ready")["status"] == "True";
     assert_ne!(boot_before, boot_now);
     assert_eq!(node.node_status()["node"]["bootID"], boot_before);
-    assert!(NAMES.iter().all(|name| is_ready(node, name)), "the statuses of before are not there");
-    assert!(!node.exists(&format!("{}/sockeye", node.bpffs())), "pins of before are there");
+    assert!(NAMES.iter().all(|name| is_ready(node, name)), "the old statuses are missing");
+    assert!(!node.exists(&format!("{}/sockeye", node.bpffs())), "old pins exist");
 
     fs::remove_file(node.folder().join("agent.log")).unwrap();
     node.start();
-    node.until("the agent's first word", |node| node.log().contains(" started"));
+    node.until("that the agent has started", |node| node.log().contains(" started"));
     node.until("everything", |node| {
         let ready = NAMES.into_iter().filter(|name| is_ready(node, name));
         let pins = ready.map(|name| assert!(node.exists(&format!("{}/programs/my_prog", node.home(name))), "{name}"));
@@ -41,9 +40,9 @@ fn comes_back(node: &mut Node, boot_before: &str, boot_now: &str) {
     });
     assert_eq!(node.node_status()["node"]["bootID"], boot_now);
     for name in NAMES {
-        let details = node.agrees(name);
+        let details = node.verified_details(name);
         assert_eq!(details["links"][0]["inEffect"], true, "{details}");
-        assert_eq!(node.events(name)[4], 0, "a new map begins at nothing");
+        assert_eq!(node.events(name)[4], 0, "a new map starts at zero");
     }
     node.connect(3);
     for name in NAMES {
@@ -53,11 +52,11 @@ fn comes_back(node: &mut Node, boot_before: &str, boot_now: &str) {
     node.nothing_left();
 }
 
-/// What can be had of a reboot without one.
+/// An empty bpffs and another boot ID stand in for a reboot.
 #[test]
 fn everything_is_restored_in_another_boot() {
     let mut node = Node::new("boot");
-    settled(&mut node);
+    set_up(&mut node);
     node.stop("KILL");
     node.run("umount", &["/sys/fs/bpf"]);
     node.run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]);
@@ -65,13 +64,13 @@ fn everything_is_restored_in_another_boot() {
     let file = node.folder().join("boot_id");
     fs::write(&file, now).unwrap();
     node.run("mount", &["-o", "bind", &file.display().to_string(), "/proc/sys/kernel/random/boot_id"]);
-    comes_back(&mut node, &before, now);
+    assert_restored(&mut node, &before, now);
 }
 
-/// A real one, by whoever runs this twice: it asks for a reset at the end of its first half, with the agent running, and does
-/// its second half where it finds the first one's notes.
+/// A real reboot. The test runs twice: the first run requests a reset while the agent runs, and the second run finds the
+/// notes of the first.
 #[test]
-#[ignore = "wants the machine reset between its halves: tests/run.sh kernels runs it in a guest"]
+#[ignore = "needs a reset of the machine between its two runs: tests/run.sh kernels runs it in a guest"]
 fn everything_is_restored_after_a_reboot() {
     let state =
         PathBuf::from(env::var_os("SOCKEYE_REBOOT").expect("SOCKEYE_REBOOT names a folder that outlives a reset"));
@@ -79,9 +78,9 @@ fn everything_is_restored_after_a_reboot() {
     fs::create_dir_all(&manifests).unwrap();
     let mut node = Node::of_machine("reboot", &manifests);
     if let Ok(before) = fs::read_to_string(&notes) {
-        return comes_back(&mut node, &before, &facts::boot_id().unwrap());
+        return assert_restored(&mut node, &before, &facts::boot_id().unwrap());
     }
-    settled(&mut node);
+    set_up(&mut node);
     fs::write(notes, facts::boot_id().unwrap()).unwrap();
     fs::write(state.join("reset"), "").unwrap();
     sleep(Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! What a node refuses: said by its reason and with the words that help, with nothing half-made and no neighbour disturbed.
+//! Refusals on a node: each has a reason and a helpful message, leaves nothing half-made, and disturbs no other BpfProgram.
 
 use std::{fs::File, os::fd::AsFd as _};
 
@@ -11,7 +11,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::node::Node;
 
-/// A node with a BpfProgram that works, and what the kernel says of that one.
+/// A node with a BpfProgram that works, and the details of that one.
 struct Neighbourhood {
     node: Node,
     before: Value,
@@ -27,7 +27,7 @@ impl Neighbourhood {
         Self { node, before }
     }
 
-    /// Applies one that is refused on the node, and gives the message.
+    /// Applies a BpfProgram that is refused on the node, and returns the message.
     fn refused(&self, programs: Value, maps: Value, reason: &str) -> String {
         self.refused_object(TCP_EVENTS_BTF, programs, maps, reason)
     }
@@ -37,19 +37,19 @@ impl Neighbourhood {
         node.apply("refused", object, programs, maps);
         let attached = node.condition_is("refused", "Attached", "False");
         assert_eq!(attached["reason"], reason, "{attached}");
-        assert_eq!(node.pins("refused"), Vec::<String>::new(), "something is half-made");
+        assert_eq!(node.pins("refused"), Vec::<String>::new(), "something is left half-made");
         assert_eq!(node.details("neighbour"), self.before, "the neighbour was disturbed");
         attached["message"].as_str().unwrap().to_owned()
     }
 
-    /// The one that was refused heals without help, and all goes.
-    fn heals(self) {
+    /// Waits until the refused BpfProgram recovers by itself, and removes everything.
+    fn recovers(self) {
         self.node.ready("refused");
         assert_eq!(self.node.details("neighbour"), self.before);
-        self.ends();
+        self.remove_all();
     }
 
-    fn ends(self) {
+    fn remove_all(self) {
         self.node.remove("refused");
         self.node.remove("neighbour");
         self.node.nothing_left();
@@ -66,7 +66,7 @@ fn path(path: &str) -> Value {
 }
 
 #[track_caller]
-fn says(message: &str, words: &[&str]) {
+fn assert_contains(message: &str, words: &[&str]) {
     for word in words {
         assert!(message.contains(word), "nothing of {word:?} in: {message}");
     }
@@ -74,9 +74,9 @@ fn says(message: &str, words: &[&str]) {
 
 #[test]
 fn the_65th_program_on_a_cgroup_is_refused() {
-    let here = Neighbourhood::new("full", &[]);
-    here.node.make_cgroup("full");
-    let cgroup = File::open(here.node.cgroup().join("full")).unwrap();
+    let test = Neighbourhood::new("full", &[]);
+    test.node.make_cgroup("full");
+    let cgroup = File::open(test.node.cgroup().join("full")).unwrap();
     let kind = ProgramKind { prog_type: 13, attach_type: 3 };
     let mut request = load::Request::default();
     request.programs.insert("my_prog", kind);
@@ -86,30 +86,30 @@ fn the_65th_program_on_a_cgroup_is_refused() {
     let attach = |_| bpf::link_create(program, cgroup.as_fd(), kind.attach_type, None).unwrap();
     let links: Vec<_> = (0..bpf::MAX_PROGRAMS_PER_CGROUP).map(attach).collect();
 
-    let message = here.refused(at(&[path("/full")]), json!([]), "AttachRefused");
-    says(&message, &["my_prog", "/full", "64 programs", "remove some"]);
+    let message = test.refused(at(&[path("/full")]), json!([]), "AttachRefused");
+    assert_contains(&message, &["my_prog", "/full", "64 programs", "remove some"]);
     drop(links);
-    here.heals();
+    test.recovers();
 }
 
 #[test]
 fn an_exclusive_foreign_attachment_is_named() {
-    let here = Neighbourhood::new("exclusive", &[]);
-    for cgroup in ["held", "held/below"] {
-        here.node.make_cgroup(cgroup);
+    let test = Neighbourhood::new("exclusive", &[]);
+    for cgroup in ["exclusive", "exclusive/below"] {
+        test.node.make_cgroup(cgroup);
     }
-    let held = here.node.cgroup().join("held").display().to_string();
-    let program = format!("{}/programs/my_prog", here.node.home("neighbour"));
-    // Without `multi`: as a tool does it that thinks itself alone.
-    here.node.run("bpftool", &["cgroup", "attach", &held, "cgroup_sock_ops", "pinned", &program]);
-    let id = here.before["programs"][0]["id"].to_string();
+    let exclusive = test.node.cgroup().join("exclusive").display().to_string();
+    let program = format!("{}/programs/my_prog", test.node.home("neighbour"));
+    // Without `multi`, as by a tool that allows no other program.
+    test.node.run("bpftool", &["cgroup", "attach", &exclusive, "cgroup_sock_ops", "pinned", &program]);
+    let id = test.before["programs"][0]["id"].to_string();
 
-    let message = here.refused(at(&[path("/held/below")]), json!([]), "AttachRefused");
-    says(&message, &[&format!("program {id}, attached at cgroup /held "), "multi", "detach it"]);
-    let message = here.refused(at(&[path("/held")]), json!([]), "AttachRefused");
-    says(&message, &["attached at cgroup /held "]);
-    here.node.run("bpftool", &["cgroup", "detach", &held, "cgroup_sock_ops", "pinned", &program]);
-    here.heals();
+    let message = test.refused(at(&[path("/exclusive/below")]), json!([]), "AttachRefused");
+    assert_contains(&message, &[&format!("program {id}, attached at cgroup /exclusive "), "multi", "detach it"]);
+    let message = test.refused(at(&[path("/exclusive")]), json!([]), "AttachRefused");
+    assert_contains(&message, &["attached at cgroup /exclusive "]);
+    test.node.run("bpftool", &["cgroup", "detach", &exclusive, "cgroup_sock_ops", "pinned", &program]);
+    test.recovers();
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_missing_capability_is_named() {
     node.apply("refused", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
     let attached = node.condition_is("refused", "Attached", "False");
     assert_eq!(attached["reason"], "PermissionDenied", "{attached}");
-    says(attached["message"].as_str().unwrap(), &["my_prog", "CAP_NET_ADMIN"]);
+    assert_contains(attached["message"].as_str().unwrap(), &["my_prog", "CAP_NET_ADMIN"]);
     assert_eq!(node.pins("refused"), Vec::<String>::new());
     node.remove("refused");
     node.nothing_left();
@@ -127,44 +127,44 @@ fn a_missing_capability_is_named() {
 
 #[test]
 fn a_path_without_cgroup_v2_directory_is_refused() {
-    let here = Neighbourhood::new("paths", &[]);
-    let message = here.refused(at(&[path("/nowhere")]), json!([]), "CgroupNotFound");
-    says(&message, &["/nowhere", "create it"]);
-    let message = here.refused(at(&[path("/memory/system.slice")]), json!([]), "CgroupNotFound");
-    says(&message, &["cgroup v1", "cgroup v2"]);
-    let message = here.refused(at(&[path("/sys/fs/cgroup/system.slice")]), json!([]), "CgroupNotFound");
-    says(&message, &["leave out /sys/fs/cgroup"]);
-    let message = here.refused(at(&[json!({"scope": "Pods"})]), json!([]), "CgroupNotFound");
-    says(&message, &["/kubepods"]);
-    here.node.make_cgroup("kubepods");
-    here.heals();
+    let test = Neighbourhood::new("paths", &[]);
+    let message = test.refused(at(&[path("/nowhere")]), json!([]), "CgroupNotFound");
+    assert_contains(&message, &["/nowhere", "create it"]);
+    let message = test.refused(at(&[path("/memory/system.slice")]), json!([]), "CgroupNotFound");
+    assert_contains(&message, &["cgroup v1", "cgroup v2"]);
+    let message = test.refused(at(&[path("/sys/fs/cgroup/system.slice")]), json!([]), "CgroupNotFound");
+    assert_contains(&message, &["leave out /sys/fs/cgroup"]);
+    let message = test.refused(at(&[json!({"scope": "Pods"})]), json!([]), "CgroupNotFound");
+    assert_contains(&message, &["/kubepods"]);
+    test.node.make_cgroup("kubepods");
+    test.recovers();
 }
 
 #[test]
 fn a_map_too_large_for_memory_is_refused() {
-    let here = Neighbourhood::new("memory", &[]);
+    let test = Neighbourhood::new("memory", &[]);
     let node = at(&[json!({"scope": "Node"})]);
     let largest = json!([{"name": "my_map", "maxEntries": u32::MAX}]);
-    let message = here.refused(node.clone(), largest, "MapRefused");
-    says(&message, &["my_map", "not enough memory"]);
-    here.node.apply("refused", TCP_EVENTS_BTF, node, json!([]));
-    here.heals();
+    let message = test.refused(node.clone(), largest, "MapRefused");
+    assert_contains(&message, &["my_map", "not enough memory"]);
+    test.node.apply("refused", TCP_EVENTS_BTF, node, json!([]));
+    test.recovers();
 }
 
 #[test]
 fn maps_beyond_the_policy_are_refused() {
-    let here = Neighbourhood::new("policy", &["--map-bytes-per-program", "1Mi", "--map-bytes-per-node", "1Mi"]);
+    let test = Neighbourhood::new("policy", &["--map-bytes-per-program", "1Mi", "--map-bytes-per-node", "1Mi"]);
     let node = at(&[json!({"scope": "Node"})]);
     let of = |entries: u32| json!([{"name": "my_map", "maxEntries": entries}]);
-    let message = here.refused(node.clone(), of(1 << 20), "MapBytesExceeded");
-    says(&message, &["8388608", "1048576", "my_map", "policy.mapBytesPerProgram"]);
-    let message = here.refused(node.clone(), of(1 << 17), "MapBytesExceeded");
-    says(&message, &["1048656", "policy.mapBytesPerNode"]);
-    here.node.apply("refused", TCP_EVENTS_BTF, node, of((1 << 17) - 10));
-    here.heals();
+    let message = test.refused(node.clone(), of(1 << 20), "MapBytesExceeded");
+    assert_contains(&message, &["8388608", "1048576", "my_map", "policy.mapBytesPerProgram"]);
+    let message = test.refused(node.clone(), of(1 << 17), "MapBytesExceeded");
+    assert_contains(&message, &["1048656", "policy.mapBytesPerNode"]);
+    test.node.apply("refused", TCP_EVENTS_BTF, node, of((1 << 17) - 10));
+    test.recovers();
 }
 
-/// Also by one that a new agent comes to before it has come to what holds them.
+/// A new agent reconciles the refused BpfProgram before the one that has the maps.
 #[test]
 fn maps_beyond_the_policy_are_refused_after_a_restart() {
     let mut node = Node::new("policy-again");
@@ -191,23 +191,23 @@ fn maps_beyond_the_policy_are_refused_after_a_restart() {
     node.nothing_left();
 }
 
-/// Which kernels have the map's type, docs/kernels.md says, and probe.rs holds it to that.
+/// docs/kernels.md lists the kernels that have the type, and probe.rs checks that list.
 #[test]
 fn a_map_type_that_the_kernel_lacks_is_refused() {
-    let here = Neighbourhood::new("storage", &[]);
+    let test = Neighbourhood::new("storage", &[]);
     let node = at(&[json!({"scope": "Node"})]);
-    if here.node.has("MapCgrpStorage") {
-        here.node.apply("refused", fixtures::STORAGE, node, json!([]));
-        here.node.ready("refused");
-        let maps = here.node.agrees("refused")["maps"].clone();
+    if test.node.has_feature("MapCgrpStorage") {
+        test.node.apply("refused", fixtures::STORAGE, node, json!([]));
+        test.node.ready("refused");
+        let maps = test.node.verified_details("refused")["maps"].clone();
         assert!(maps.as_array().unwrap().iter().any(|map| map["type"] == "CgrpStorage"), "{maps}");
-        return here.ends();
+        return test.remove_all();
     }
-    let message = here.refused_object(fixtures::STORAGE, node.clone(), json!([]), "KernelUnsupported");
-    says(&message, &["per_cgroup", "CgrpStorage", "6.2", "spec.nodeSelector"]);
-    assert!(!here.node.log().contains("step refused"), "nothing was to be tried: {}", here.node.log());
-    here.node.apply("refused", TCP_EVENTS_BTF, node, json!([]));
-    here.heals();
+    let message = test.refused_object(fixtures::STORAGE, node.clone(), json!([]), "KernelUnsupported");
+    assert_contains(&message, &["per_cgroup", "CgrpStorage", "6.2", "spec.nodeSelector"]);
+    assert!(!test.node.log().contains("step refused"), "no load was to be attempted: {}", test.node.log());
+    test.node.apply("refused", TCP_EVENTS_BTF, node, json!([]));
+    test.recovers();
 }
 
 #[test]
@@ -218,8 +218,8 @@ fn a_missing_bpffs_is_reported_and_waited_for() {
     node.apply("waiting", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
     let attached = node.condition_is("waiting", "Attached", "False");
     assert_eq!(attached["reason"], "BpffsUnusable", "{attached}");
-    says(attached["message"].as_str().unwrap(), &["/sys/fs/bpf", "mount -t bpf"]);
-    // Something else there is no better.
+    assert_contains(attached["message"].as_str().unwrap(), &["/sys/fs/bpf", "mount -t bpf"]);
+    // Another file system is refused as well.
     node.run("mount", &["-t", "tmpfs", "none", "/sys/fs/bpf"]);
     node.apply("waiting", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
     assert_eq!(node.condition_is("waiting", "Attached", "False")["reason"], "BpffsUnusable");

@@ -1,10 +1,10 @@
-//! Maps that BpfPrograms share: one map in the kernel, whoever comes first or goes last.
+//! Maps that BpfPrograms share: one map in the kernel, in any order of arrival and removal.
 
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
-    killed::asked,
+    killed::calls_of_an_idle_pass,
     map_attachment::{self, KERNELS, attached_to},
     node::{Node, text},
     program_types::object,
@@ -20,8 +20,8 @@ fn map(node: &Node, name: &str) -> Value {
     node.details(name)["maps"][0].clone()
 }
 
-/// That both have one map, told by the kernel: by their pins, and by what their programs use.
-fn is_one(node: &Node, one: &str, other: &str) -> Value {
+/// Asserts that two BpfPrograms have one map, by their pins and by the programs' information, and returns its ID.
+fn assert_one_map(node: &Node, one: &str, other: &str) -> Value {
     let ids = [one, other].map(|name| {
         let details = node.details(name);
         let id = details["maps"][0]["id"].clone();
@@ -39,7 +39,7 @@ fn is_one(node: &Node, one: &str, other: &str) -> Value {
 fn both_programs_count_in_one_shared_map() {
     let mut node = Node::new("shared");
     node.start();
-    // Whoever comes first: it says what it waits for, and does not wait longer than that is missing.
+    // The reader comes first. It reports the missing map, and starts as soon as that exists.
     node.apply_spec("reader", TCP_EVENTS_BTF, spec(Some("writer")));
     let waits = node.condition_is("reader", "Ready", "False");
     assert_eq!(waits["reason"], "SharedMapMissing", "{waits}");
@@ -48,14 +48,14 @@ fn both_programs_count_in_one_shared_map() {
     node.apply_spec("writer", TCP_EVENTS, spec(None));
     node.ready("writer");
     node.ready("reader");
-    is_one(&node, "writer", "reader");
+    assert_one_map(&node, "writer", "reader");
     node.connect(5);
     assert_eq!((node.events("writer")[4], node.events("reader")[4]), (10, 10));
     let (theirs, own) = (map(&node, "writer"), map(&node, "reader"));
     assert_eq!(theirs["sharedBy"], json!(["reader"]));
     assert_eq!(own["from"], json!({"program": "writer", "map": "my_map"}));
 
-    // Another agent finds it so.
+    // Another agent finds the same.
     node.stop("KILL");
     node.start();
     for name in ["writer", "reader"] {
@@ -63,7 +63,7 @@ fn both_programs_count_in_one_shared_map() {
     }
     assert_eq!((map(&node, "writer"), map(&node, "reader")), (theirs, own));
 
-    // Made anew, it is another map, with both.
+    // After it is recreated, both use the new map.
     let recreate = json!([{"name": "my_map", "onShapeChange": "Recreate"}]);
     let mut larger = spec(None);
     larger["maps"] = json!([{"name": "my_map", "onShapeChange": "Recreate", "maxEntries": 11}]);
@@ -75,7 +75,7 @@ fn both_programs_count_in_one_shared_map() {
     assert!(said.contains("writer") && said.contains("max_entries 11") && said.contains("max_entries 10"), "{said}");
     node.connect(1);
     assert_eq!(node.events("reader")[4], 11, "the last good one counts on, in the map that it had");
-    // The same object again, whose size is said beside what it is of.
+    // The same object again, with the size of the shared map in the spec.
     let mut both = spec(Some("writer"));
     both["maps"][0]["maxEntries"] = json!(11);
     node.apply_spec("reader", TCP_EVENTS_BTF, both);
@@ -88,7 +88,7 @@ fn both_programs_count_in_one_shared_map() {
     node.ready("writer");
     node.until("the reader has that one", |node| map(node, "reader")["id"] == map(node, "writer")["id"]);
     node.ready("reader");
-    is_one(&node, "writer", "reader");
+    assert_one_map(&node, "writer", "reader");
 
     for name in ["reader", "writer"] {
         node.remove(name);
@@ -96,7 +96,7 @@ fn both_programs_count_in_one_shared_map() {
     node.nothing_left();
 }
 
-/// What no waiting would change is said.
+/// A wait that can't end by itself is reported with its cause.
 #[test]
 fn the_status_says_why_a_shared_map_is_missing() {
     let mut node = Node::new("absent");
@@ -118,19 +118,20 @@ fn the_status_says_why_a_shared_map_is_missing() {
     node.apply_spec("one", TCP_EVENTS_BTF, spec(Some("three")));
     node.apply_spec("three", TCP_EVENTS_BTF, spec(Some("one")));
     says(&node, "three", "in a circle");
-    // Which one of them ends.
+    // One of them breaks the circle.
     node.apply_spec("one", TCP_EVENTS_BTF, spec(None));
     for name in ["one", "two", "three"] {
         node.ready(name);
     }
-    is_one(&node, "one", "three");
+    assert_one_map(&node, "one", "three");
     for name in ["one", "two", "three"] {
         node.remove(name);
     }
     node.nothing_left();
 }
 
-/// Attached to another's map, and then to one of its own under the same name: the other's runs nothing of it any more.
+/// A program is attached to another's map, and then to a map of its own with the same name. The other's map runs nothing
+/// any more.
 #[test]
 fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
@@ -138,7 +139,7 @@ fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
         let remember = json!({"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]});
         let redirect = json!({"name": "redirect", "attach": [{"map": "sockets"}]});
         let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
-        let runs = |of: &str| attached_to(&node.seen(&format!("{}/maps/sockets", node.home(of))));
+        let runs = |of: &str| attached_to(&node.outer_path(&format!("{}/maps/sockets", node.home(of))));
         let second = |maps: &Value| {
             node.apply_spec("second", object("sk-msg"), json!({"programs": [remember, redirect], "maps": maps}));
             node.ready("second");
@@ -157,7 +158,7 @@ fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
     }
 }
 
-/// A map runs one program of a kind, whoever's: also where the kernel would let another take its place.
+/// A map runs one program of a kind, even if the kernel would let another one replace it.
 #[test]
 fn a_program_attached_to_a_shared_map_is_not_replaced_by_another_user() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
@@ -181,7 +182,7 @@ fn a_program_attached_to_a_shared_map_is_not_replaced_by_another_user() {
         now.remove("maps");
         let mut was = before.as_object().unwrap().clone();
         was.remove("maps");
-        assert_eq!(now, was, "nobody took anything from it");
+        assert_eq!(now, was, "the first one is unchanged");
         node.apply_spec("first", object("sk-msg"), json!({"programs": [attach[0]], "maps": []}));
         node.ready("second");
         for name in ["second", "first"] {
@@ -200,7 +201,7 @@ fn a_shared_map_outlives_its_owner() {
     for name in ["writer", "reader"] {
         node.ready(name);
     }
-    let id = is_one(&node, "writer", "reader");
+    let id = assert_one_map(&node, "writer", "reader");
     node.connect(2);
     node.remove("writer");
     assert_eq!(map(&node, "reader")["id"], id);
@@ -208,20 +209,20 @@ fn a_shared_map_outlives_its_owner() {
     node.connect(1);
     assert_eq!(node.events("reader")[4], 8, "2 * (1 + 2) + 2");
 
-    // Also through another load.
+    // Another load keeps the map.
     node.apply_spec("reader", TCP_EVENTS_BTF, spec(Some("writer")));
     node.ready("reader");
     assert_eq!(map(&node, "reader")["id"], id);
 
-    // Back again, the owner's is the one.
+    // The owner returns, and both use its new map.
     node.apply_spec("writer", TCP_EVENTS_BTF, spec(None));
     node.ready("writer");
     node.until("the reader has that one", |node| map(node, "reader")["id"] == map(node, "writer")["id"]);
     node.ready("reader");
-    let both = is_one(&node, "writer", "reader");
+    let both = assert_one_map(&node, "writer", "reader");
     assert_ne!(both, id);
 
-    // One's own is not the other's.
+    // A map of its own is another one.
     node.apply_spec("reader", TCP_EVENTS_BTF, spec(None));
     node.ready("reader");
     assert_ne!(map(&node, "reader")["id"], both);
@@ -235,21 +236,21 @@ fn a_shared_map_outlives_its_owner() {
     node.nothing_left();
 }
 
-/// Killed before any call while it takes another's map, or gives it back.
+/// The kills come while the map is shared, and while it is given up.
 #[test]
 fn a_map_is_shared_or_given_back_after_a_kill_before_any_call() {
     let node = Node::new("shared-killed");
-    let settle = |what: &str| {
+    let converge = |what: &str| {
         let done = node.once(None);
         assert!(done.status.success(), "{what}: {}", text(&done));
     };
     let set = |name: &str, from: Option<&str>| node.apply_spec(name, TCP_EVENTS_BTF, spec(from));
     set("writer", None);
     set("other", None);
-    settle("nothing to do");
-    let asked = asked(|call| node.once(Some(&format!("kill@*#{call}"))).status.success());
-    // In the short form each transition takes some of the calls, others than the next.
-    let stride = if crate::node::long() { 1 } else { 6 };
+    converge("nothing to do");
+    let idle_calls = calls_of_an_idle_pass(|call| node.once(Some(&format!("kill@*#{call}"))).status.success());
+    // In the short form each transition tests only some of the calls, different ones for each.
+    let stride = if crate::node::is_long_run() { 1 } else { 6 };
     let mut kills = 0;
     for (nth, (what, from, to)) in [
         ("shared", None, Some("writer")),
@@ -259,16 +260,16 @@ fn a_map_is_shared_or_given_back_after_a_kill_before_any_call() {
     .into_iter()
     .enumerate()
     {
-        for call in (asked + 2 * nth % stride..).step_by(stride) {
+        for call in (idle_calls + 2 * nth % stride..).step_by(stride) {
             assert!(call < 400, "{what} does not end");
             set("reader", from);
-            settle(what);
+            converge(what);
             set("reader", to);
             if node.once(Some(&format!("kill@*#{call}"))).status.success() {
                 break;
             }
             kills += 1;
-            settle(&format!("{what}, after a kill before call {call}"));
+            converge(&format!("{what}, after a kill before call {call}"));
             let ids = ["writer", "other", "reader"].map(|name| map(&node, name)["id"].clone());
             let expected = to.map(|to| if to == "writer" { &ids[0] } else { &ids[1] });
             match expected {
@@ -279,10 +280,10 @@ fn a_map_is_shared_or_given_back_after_a_kill_before_any_call() {
         }
     }
     println!("killed {kills} times");
-    assert!(kills > 10, "hardly ever");
+    assert!(kills > 10, "too few kills");
     for name in ["reader", "other", "writer"] {
         node.withdraw(name);
     }
-    settle("nothing");
+    converge("nothing");
     node.nothing_left();
 }

@@ -1,5 +1,5 @@
-//! Churn: specs change, cgroups and pins come and go, for a while; then all is gone, and the agent is what it was. Half an
-//! hour in the long form.
+//! Churn: for a while specs change, and cgroups and pins come and go. Then nothing is left, and the agent uses no more memory or
+//! descriptors than before. The long form takes half an hour.
 
 use std::{
     fs,
@@ -9,20 +9,20 @@ use std::{
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
-use crate::node::{Node, long};
+use crate::node::{Node, is_long_run};
 
-/// What the agent's process holds.
+/// The resources of the agent's process.
 #[derive(Clone, Copy, Debug)]
-struct Holds {
+struct Resources {
     descriptors: usize,
     resident_kb: u64,
 }
 
-fn holds(node: &Node) -> Holds {
+fn resources(node: &Node) -> Resources {
     let pid = node.process();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")).unwrap();
-    Holds {
+    Resources {
         descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
         resident_kb: resident.trim().parse().unwrap(),
     }
@@ -30,7 +30,7 @@ fn holds(node: &Node) -> Holds {
 
 const PROGRAMS: usize = 10;
 
-/// One turn: each BpfProgram gets another object, another place or another end.
+/// Runs one turn: each BpfProgram gets another object, another cgroup or another suspension.
 fn turn(node: &Node, turn: usize) {
     let name = |n: usize| format!("churn-{n}");
     node.make_cgroup("inner");
@@ -48,7 +48,7 @@ fn turn(node: &Node, turn: usize) {
                 "suspend": (n + turn).is_multiple_of(5), "maps": [{"name": "my_map", "onShapeChange": "Recreate"}]}),
         );
     }
-    node.until("every status about this turn", |node| (0..PROGRAMS).all(|n| node.is_about(&name(n))));
+    node.until("every status about this turn", |node| (0..PROGRAMS).all(|n| node.is_status_current(&name(n))));
     let links = format!("{}/links/my_prog", node.home(&name(turn % PROGRAMS)));
     node.run("sh", &["-c", &format!("rm -f {links}/*")]);
     fs::remove_dir(node.cgroup().join("inner")).unwrap();
@@ -62,19 +62,19 @@ fn turn(node: &Node, turn: usize) {
 fn churn_leaves_nothing_behind() {
     let mut node = Node::new("soak");
     node.start();
-    // What a process gets once and keeps.
+    // The process allocates some resources once.
     for warming in 0..4 {
         turn(&node, warming);
     }
-    let before = holds(&node);
-    let lasts = Duration::from_secs(if long() { 1800 } else { 15 });
+    let before = resources(&node);
+    let lasts = Duration::from_secs(if is_long_run() { 1800 } else { 15 });
     let (start, mut turns) = (Instant::now(), 4);
     while start.elapsed() < lasts {
         turn(&node, turns);
         turns += 1;
     }
     node.nothing_left();
-    let after = holds(&node);
+    let after = resources(&node);
     println!("{turns} turns of {PROGRAMS} BpfPrograms: {before:?}, then {after:?}");
     assert!(after.descriptors <= before.descriptors, "{before:?} {after:?}");
     assert!(after.resident_kb <= before.resident_kb + 4096, "{before:?} {after:?}");

@@ -1,4 +1,4 @@
-//! Suspended: detached, and everything else as it was. By the spec, or for the whole node.
+//! Suspension, by the spec, for the node, or for the cluster: everything is detached and stays loaded.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use sockeye_crds::names::SUSPENSION;
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
 use crate::{
+    api_server::{Server, free_address, kubeconfig},
     node::{Node, timeout},
-    api_server::{Server, free, kubeconfig},
 };
 
 fn apply(node: &Node, name: &str, object: &[u8], suspend: bool) {
@@ -38,14 +38,14 @@ fn a_suspended_program_is_loaded_and_attached_nowhere() {
     let ready = node.condition_is("counter", "Ready", "False");
     assert_eq!(ready["reason"], "Suspended", "{ready}");
     assert!(ready["message"].as_str().unwrap().contains("spec.suspend"), "{ready}");
-    assert_eq!(node.condition("counter", "Reconciling"), Value::Null, "nobody waits for anything");
+    assert_eq!(node.condition("counter", "Reconciling"), Value::Null, "nothing is in progress");
     let status = &node.program("counter")["status"];
     assert_eq!((&status["summary"]["nodes"], &status["nodes"]["suspended"]), (&json!("0/1"), &json!(1)));
     assert_eq!((links(&node, "counter"), ids(&node, "counter")), (0, before.clone()));
     node.connect(2);
     assert_eq!(node.events("counter")[4], 4);
 
-    // Also across a restart, and an object that does not load does not attach the old one again.
+    // It stays suspended across a restart, and if a new object does not load.
     node.stop("KILL");
     node.start();
     node.condition_is("counter", "Ready", "False");
@@ -63,7 +63,7 @@ fn a_suspended_program_is_loaded_and_attached_nowhere() {
     node.nothing_left();
 }
 
-/// Suspended together with an edit that fails: what ran must be detached all the same.
+/// One edit suspends the program and fails to load.
 #[test]
 fn a_suspended_program_is_detached_even_if_its_new_object_fails() {
     let mut node = Node::new("suspend-bad");
@@ -86,7 +86,7 @@ fn detach_all_holds_until_attach_all() {
         node.ready(name);
     }
     let before = ids(&node, "one");
-    node.verb("detach", &["--all", "--reason", "incident 42"]);
+    node.agent_command("detach", &["--all", "--reason", "incident 42"]);
     assert_eq!(node.attached().len(), 0, "detached when the command returns");
     for name in ["one", "two"] {
         let ready = node.condition_is(name, "Ready", "False");
@@ -94,17 +94,17 @@ fn detach_all_holds_until_attach_all() {
         assert!(ready["message"].as_str().unwrap().contains("incident 42"), "{ready}");
     }
     assert!(node.node_status()["suspended"].as_str().unwrap().contains("incident 42"));
-    // What is applied meanwhile waits, too; what is deleted goes.
+    // BpfPrograms applied meanwhile wait; deleted ones are removed.
     apply(&node, "three", TCP_EVENTS_BTF, false);
     assert_eq!(node.condition_is("three", "Ready", "False")["reason"], "Suspended");
     node.remove("two");
     node.stop("KILL");
     node.start();
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(node.attached().len(), 0, "another agent heeds it");
+    assert_eq!(node.attached().len(), 0, "another agent obeys it");
 
     let start = Instant::now();
-    node.verb("attach", &["--all"]);
+    node.agent_command("attach", &["--all"]);
     for name in ["one", "three"] {
         node.ready(name);
     }
@@ -123,26 +123,26 @@ fn detach_all_needs_no_agent() {
     apply(&node, "counter", TCP_EVENTS_BTF, false);
     node.ready("counter");
     node.stop("KILL");
-    node.verb("detach", &["--all"]);
+    node.agent_command("detach", &["--all"]);
     assert_eq!(node.attached().len(), 0);
-    node.verb("attach", &["--all"]);
+    node.agent_command("attach", &["--all"]);
     node.start();
     for name in ["a-first", "counter"] {
         apply(&node, name, TCP_EVENTS_BTF, false);
         node.ready(name);
     }
     node.stop("KILL");
-    // What can't be read in one home keeps nothing attached in the next.
+    // An unreadable home does not keep the next one attached.
     let stranger = format!("{}/links/my_prog/1", node.home("a-first"));
     let map = format!("{}/maps/my_map", node.home("a-first"));
     node.run("bpftool", &["map", "pin", "pinned", &map, &stranger]);
-    let said = node.refuses("detach", &["--all"]);
+    let said = node.failing_agent_command("detach", &["--all"]);
     assert!(said.contains("not detached: a-first"), "{said}");
     assert_eq!(node.attached().len(), 1);
     node.run("rm", &[&stranger]);
-    node.verb("detach", &["--all"]);
+    node.agent_command("detach", &["--all"]);
     assert_eq!(node.attached().len(), 0);
-    node.verb("attach", &["--all"]);
+    node.agent_command("attach", &["--all"]);
     node.start();
     for name in ["a-first", "counter"] {
         node.ready(name);
@@ -151,32 +151,32 @@ fn detach_all_needs_no_agent() {
     node.nothing_left();
 }
 
-/// By an agent that does not know yet what is wanted, and by one whose Node is not there.
+/// It works for an agent that does not know the desired state yet, and for one whose Node does not exist.
 #[test]
 fn the_cluster_wide_suspension_needs_no_other_object() {
-    let mut node = Node::new("switch");
-    let switch = || {
+    let mut node = Node::new("suspension");
+    let suspension = || {
         vec![
             json!({"metadata": {"name": SUSPENSION, "uid": "s", "resourceVersion": "1"}, "data": {"reason": "incident 42"}}),
         ]
     };
     let none = Vec::new;
-    let all = [("bpfrevisions", none()), ("nodes", none()), ("bpfnodes", none()), ("configmaps", switch())];
+    let all = [("bpfrevisions", none()), ("nodes", none()), ("bpfnodes", none()), ("configmaps", suspension())];
     node.start();
     apply(&node, "counter", TCP_EVENTS_BTF, false);
-    for objects in [vec![("configmaps", switch())], all.to_vec()] {
+    for objects in [vec![("configmaps", suspension())], all.to_vec()] {
         node.ready("counter");
         let before = ids(&node, "counter");
         node.stop("KILL");
-        let at = free();
+        let at = free_address();
         let server = Server::with(at, objects.into_iter().collect(), &[]);
         let start = Instant::now();
         node.start_in_cluster(&kubeconfig(&node, at), "node");
-        node.until("nothing is attached", |node| node.attached().is_empty());
+        node.until("that nothing is attached", |node| node.attached().is_empty());
         assert!(start.elapsed() < timeout() / 4, "{:?}", start.elapsed());
-        assert_eq!(node.pins("counter"), ["maps/my_map", "programs/my_prog"], "and nothing else is done");
+        assert_eq!(node.pins("counter"), ["maps/my_map", "programs/my_prog"], "nothing else changes");
         node.stop("KILL");
-        server.set(false);
+        server.set_reachable(false);
         node.start();
         node.ready("counter");
         assert_eq!(ids(&node, "counter"), before);

@@ -1,8 +1,9 @@
-//! A node's kernel and bpffs as values. [`Fake`] is what one BpfProgram has there, for the property tests of plans;
-//! [`FakeNode`] is a [`Node`], so that the agent's own code runs over it, thousands of times on one machine; [`settle`] has a
-//! controller work until there is nothing left to do.
+//! Fakes of a node's kernel and bpffs, as values.
 //!
-//! Steps are executed as the interpreter executes them. A step that can't be executed is a defect of the plan: it panics.
+//! [`Fake`] holds the state of one BpfProgram, for the property tests of plans. [`FakeNode`] is a [`Node`] on which the
+//! agent's own code runs, thousands of times on one machine. [`settle`] steps a controller until nothing is left to do.
+//!
+//! A fake executes steps as the interpreter does. A step that can't be executed is a defect of the plan, and panics.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
@@ -41,7 +42,7 @@ use sockeye_agent::{
 use sockeye_crds::{names::pin_name, program::MapRef};
 use sockeye_ebpf::kinds::section::exclude_each_other;
 
-/// The kernel's counter of IDs. It has one for each kind of object; one for all tells more mix-ups.
+/// A counter of IDs. The kernel has one for each kind of object; one for all kinds detects more mix-ups.
 #[derive(Debug, Default)]
 pub struct Ids(u32);
 
@@ -52,19 +53,19 @@ impl Ids {
     }
 }
 
-/// What one BpfProgram has on a node.
+/// The state of one BpfProgram on a node.
 #[derive(Debug, Default)]
 pub struct Fake {
-    /// As an observation gives it.
+    /// The state as an observation returns it.
     pub observed: Observed,
     /// Other BpfPrograms' maps.
     pub others: BTreeMap<MapRef, MapInfo>,
-    /// Whether the kernel has no links for maps.
+    /// True if the kernel has no links for maps.
     pub unlinked: bool,
 }
 
 impl Fake {
-    /// Takes the steps, in order.
+    /// Executes the steps in order.
     pub fn execute(&mut self, ids: &mut Ids, desired: Option<&Desired>, steps: &[Step]) {
         let mut loaded = false;
         for step in steps {
@@ -78,8 +79,8 @@ impl Fake {
             Step::RemoveStray => assert!(std::mem::take(&mut observed.stray)),
             Step::Claim { uid } => observed.uid = Some(uid.clone()),
             Step::Load { reuse, shared } => {
-                assert!(reuse.iter().all(|pin| observed.maps[pin].pinned), "reuses only what is there");
-                assert!(shared.values().all(|from| others.contains_key(from)), "shares only what is there");
+                assert!(reuse.iter().all(|pin| observed.maps[pin].pinned), "reuses only existing maps");
+                assert!(shared.values().all(|from| others.contains_key(from)), "shares only existing maps");
                 *loaded = true;
             }
             Step::Retain(pin) => assert!(observed.retained.insert(pin.clone())),
@@ -99,13 +100,13 @@ impl Fake {
                     ..MapInfo::default()
                 };
                 observed.maps.insert(pin_name(name), ObservedMap { info, pinned: true, from: None });
-                leaves(observed, &pin_name(name));
+                mark_links_dead(observed, &pin_name(name));
             }
             Step::ShareMap { name, from } => {
                 assert!(*loaded, "nothing is pinned before the load");
                 let (info, from) = (others[from].clone(), Some(from.clone()));
                 observed.maps.insert(pin_name(name), ObservedMap { info, pinned: true, from });
-                leaves(observed, &pin_name(name));
+                mark_links_dead(observed, &pin_name(name));
             }
             Step::PinProgram(function) => {
                 assert!(*loaded, "nothing is pinned before the load");
@@ -150,16 +151,16 @@ impl Fake {
                 let link = ObservedLink { info, path, in_effect: true, believed: false, pinned: true };
                 let before = observed.links.insert(key, link);
                 let replaced = |before: &ObservedLink| !before.in_effect || before.info.attach_type != attach_type;
-                assert!(before.is_none_or(|before| replaced(&before)), "a place has one link");
+                assert!(before.is_none_or(|before| replaced(&before)), "a target has one link");
             }
             Step::Update(key) => {
                 let link = observed.links.get_mut(key).unwrap();
-                assert!(link.in_effect, "what is dead runs nothing");
+                assert!(link.in_effect, "a dead link runs nothing");
                 link.info.program_id = observed.functions[&key.function].info.id;
             }
             Step::Move { key, .. } => {
                 let link = observed.links.get_mut(key).unwrap();
-                assert!(link.in_effect, "what is dead is nowhere");
+                assert!(link.in_effect, "a dead link has no position");
                 link.info.id = ids.next();
             }
             Step::SetRevision(revision) => {
@@ -167,10 +168,10 @@ impl Fake {
                 observed.trial = observed.trial.take().filter(|_| revision.is_some());
             }
             Step::SetTrial(trial) => observed.trial = Some(trial.clone()),
-            Step::Restore(_) => unreachable!("a fake has nothing to go back to"),
+            Step::Restore(_) => unreachable!("a fake keeps no replaced programs"),
             Step::ForgetLoad(function) => {
                 let known = observed.functions.get_mut(function).unwrap().load_key.take();
-                assert!(known.is_some(), "what is not known is not forgotten");
+                assert!(known.is_some(), "an unknown load is not forgotten");
             }
             Step::RepinProgram(function) => pin_again(&mut observed.functions.get_mut(function).unwrap().pinned),
             Step::RepinMap(pin) => pin_again(&mut observed.maps.get_mut(pin).unwrap().pinned),
@@ -178,7 +179,7 @@ impl Fake {
             Step::Detach(key) => drop(observed.links.remove(key).expect("a link to detach")),
             Step::UnpinProgram(function) => drop(observed.functions.remove(function).expect("a program to unpin")),
             Step::UnpinMap(pin) => {
-                assert!(!observed.links.keys().any(|key| key.map() == Some(pin)), "what is attached to it goes first");
+                assert!(!observed.links.keys().any(|key| key.map() == Some(pin)), "its attachments are removed first");
                 drop(observed.maps.remove(pin).expect("a map to unpin"));
             }
             Step::Leave => {
@@ -189,18 +190,18 @@ impl Fake {
     }
 }
 
-/// What was attached to a map is not attached to the one that is pinned in its place.
-fn leaves(observed: &mut Observed, pin: &str) {
+/// Marks links to a map as not in effect after another map was pinned in its place.
+fn mark_links_dead(observed: &mut Observed, pin: &str) {
     for (_, link) in observed.links.iter_mut().filter(|(key, _)| key.map() == Some(pin)) {
         link.in_effect = false;
     }
 }
 
 fn pin_again(pinned: &mut bool) {
-    assert!(!std::mem::replace(pinned, true), "what is pinned is not pinned again");
+    assert!(!std::mem::replace(pinned, true), "a pinned object is not pinned again");
 }
 
-/// A node whose every cgroup path exists and whose kernel refuses nothing; clones are the same node.
+/// A node on which every cgroup path exists and the kernel refuses nothing. Clones are the same node.
 #[derive(Clone, Debug, Default)]
 pub struct FakeNode(Arc<Mutex<State>>);
 
@@ -243,7 +244,7 @@ impl Node for FakeNode {
         Ok(NodeContext {
             machine,
             features: node::features(),
-            // Places among others are BpfPrograms' own business here: none knows of the others.
+            // A fake knows nothing of other BpfPrograms, so there is no order among them.
             missing_features: MissingFeatures { order: true, ..MissingFeatures::default() },
             pods_root: "/kubepods".to_owned(),
             pods: Pods::default(),
@@ -266,18 +267,18 @@ impl Node for FakeNode {
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
         let node = self.node();
         let links = node.programs.values().flat_map(|fake| fake.observed.links.values());
-        let node_context =
+        let links =
             links.filter(|l| l.path.as_deref() == Some(path) && l.info.attach_type == attach_type && l.in_effect);
-        Ok(Some(Query { target: inode(path), programs: node_context.map(|link| link.info.program_id).collect() }))
+        Ok(Some(Query { target: inode(path), programs: links.map(|link| link.info.program_id).collect() }))
     }
 
     fn attached_to_map(&self, name: &str, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
         let node = self.node();
         let Some(Fake { observed, .. }) = node.programs.get(name) else { return Ok(None) };
         let Some(map) = observed.maps.get(pin) else { return Ok(None) };
-        let node_context = observed.links.iter().filter(|(key, link)| key.map() == Some(pin) && link.in_effect);
-        let node_context = node_context.filter(|(_, link)| link.info.attach_type == attach_type);
-        let programs = node_context.map(|(_, link)| link.info.program_id).collect();
+        let links = observed.links.iter().filter(|(key, link)| key.map() == Some(pin) && link.in_effect);
+        let links = links.filter(|(_, link)| link.info.attach_type == attach_type);
+        let programs = links.map(|(_, link)| link.info.program_id).collect();
         Ok(Some(Query { target: map.info.id.into(), programs }))
     }
 
@@ -313,7 +314,7 @@ impl Node for FakeNode {
     }
 }
 
-/// What BpfPrograms can share.
+/// Returns the maps that BpfPrograms can share.
 fn maps(programs: &BTreeMap<String, Fake>) -> BTreeMap<MapRef, MapInfo> {
     let of = |(program, fake): (&String, &Fake)| {
         let map = |(pin, map): (&String, &ObservedMap)| {
@@ -324,7 +325,7 @@ fn maps(programs: &BTreeMap<String, Fake>) -> BTreeMap<MapRef, MapInfo> {
     programs.iter().flat_map(of).collect()
 }
 
-/// The same for the same path.
+/// Returns an inode number, the same for the same path.
 fn inode(path: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     path.hash(&mut hasher);

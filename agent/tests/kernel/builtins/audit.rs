@@ -1,4 +1,4 @@
-//! connect-audit: what `sockeye-agent audit` prints of connections that were made, refused, and not made.
+//! connect-audit: `sockeye-agent audit` prints connections that were established, refused, and not attempted.
 
 use std::io::{BufRead as _, BufReader};
 
@@ -29,17 +29,17 @@ fn the_audit_command_prints_every_connection() {
         ],
     );
     assert_eq!(made["results"], json!(["ok", "ConnectionRefused", "ok", "ok"]));
-    let told: Vec<Value> = (0..7).map(|_| serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()).collect();
+    let events: Vec<Value> = (0..7).map(|_| serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()).collect();
     audit.kill().unwrap();
     audit.wait().unwrap();
 
-    for event in &told {
+    for event in &events {
         assert_eq!((&event["pid"], &event["uid"]), (&made["pid"], &json!(0)), "{event}");
         assert_eq!(event["cgroup"], cgroup_id(&node, "inner"), "{event}");
         assert!(!event["comm"].as_str().unwrap().is_empty(), "{event}");
         assert_eq!(event["tookMicros"].is_u64(), event["what"] != "attempt", "{event}");
     }
-    let short: Vec<String> = told
+    let short: Vec<String> = events
         .iter()
         .map(|e| format!("{} {} {} {}", e["what"], e["protocol"], e["address"], e["port"]).replace('"', ""))
         .collect();
@@ -55,12 +55,12 @@ fn the_audit_command_prints_every_connection() {
             format!("attempt udp 127.0.0.1 {open}"),
         ]
     );
-    for pair in [&told[0..2], &told[2..4], &told[4..6]] {
+    for pair in [&events[0..2], &events[2..4], &events[4..6]] {
         assert_eq!(pair[0]["socket"], pair[1]["socket"]);
     }
     assert_eq!(node.entries("connect-audit", "lost")[0]["value"], 0);
 
-    // Nobody reads: what there is no room for is counted. Loopback may be left out.
+    // Without a reader, events beyond the buffer are counted as lost. Loopback can be excluded.
     for (globals, room) in [(json!({"loopback": false}), true), (json!({}), false)] {
         let small = json!([{"name": "events", "maxEntries": 4096, "onShapeChange": "Recreate"}]);
         let spec = json!({"programs": on_node(&["connect4"]), "maps": small, "globals": globals});

@@ -1,4 +1,4 @@
-//! egress-guard: what is not on the list is refused, or counted in a dry run; what was connected before goes on.
+//! egress-guard: destinations that are not listed are refused, or counted in a dry run. Existing connections continue.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,7 +13,7 @@ use crate::node::Node;
 
 const ALL: [&str; 4] = ["connect4", "connect6", "sendmsg4", "sendmsg6"];
 
-/// Connects to TO, and goes on with that connection when another would be refused.
+/// Connects to TO, and uses that connection while a new one would be refused.
 #[test]
 #[ignore = "a job of the tests here"]
 fn goes_on() {
@@ -30,7 +30,7 @@ fn apply(node: &Node, dry_run: bool) {
     apply_with(node, EgressGuard, &ALL, json!({"dry_run": dry_run, "allow_loopback": false}));
 }
 
-/// Puts a network into the list, with one port.
+/// Adds a network with one port to the list.
 fn allow(node: &Node, map: &str, prefix: u32, address: &[u8], port: u16) {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
     let pin = format!("{}/maps/{map}", node.home("egress-guard"));
@@ -62,7 +62,7 @@ fn only_listed_destinations_are_reached() {
         format!("send 127.0.0.1:{listed}"),
         format!("tcp [::1]:{listed6}"),
         format!("send [::1]:{other}"),
-        // IPv4 in an IPv6 socket is IPv4.
+        // IPv4-mapped addresses follow the rules for IPv4.
         format!("tcp [::ffff:127.0.0.1]:{listed}"),
         format!("send [::ffff:127.0.0.1]:{other}"),
     ];
@@ -74,7 +74,11 @@ fn only_listed_destinations_are_reached() {
     let refusals = node.entries("egress-guard", "refusals");
     let inner = cgroup_id(&node, "inner");
     let seen = refusals.iter().find(|entry| entry["key"]["port"] == listed && entry["key"]["protocol"] == 6).unwrap();
-    assert_eq!((&seen["key"]["cgroup"], &seen["value"]), (&json!(inner), &json!(2)), "both writings of it: {seen}");
+    assert_eq!(
+        (&seen["key"]["cgroup"], &seen["value"]),
+        (&json!(inner), &json!(2)),
+        "both forms of the address: {seen}"
+    );
 
     let job = node
         .job("inner", "builtins::guard::goes_on")
@@ -90,9 +94,9 @@ fn only_listed_destinations_are_reached() {
     assert_eq!(results(&node), json!(["ok", no, no, no, "ok", "ok", no, "ok", no]), "the list outlives the revision");
     assert_eq!(decisions(&node), json!({"allowed": 4, "refused": 5, "would_refuse": 10}));
     go(&node);
-    assert_eq!(said(job), no, "what was connected before goes on, and nothing new comes of it");
+    assert_eq!(said(job), no, "the existing connection continues, and a new one is refused");
 
-    // A longer prefix decides alone; a network without ports has them all.
+    // The longest prefix decides alone. A network without ports allows all of them.
     allow(&node, "allow4", 8, &[127, 0, 0, 0], 0);
     assert_eq!(results(&node)[1], no);
     assert_eq!(reach_from(&node, "inner", &[format!("send 127.0.0.2:{other}")])["results"], json!(["ok"]));

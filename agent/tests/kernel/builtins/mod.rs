@@ -1,4 +1,4 @@
-//! The programs that ship with sockeye, each by its effect on real connections.
+//! The programs that ship with sockeye, each with its effect on real connections.
 
 mod audit;
 mod guard;
@@ -20,7 +20,7 @@ use sockeye_ebpf::programs::builtin;
 
 use crate::node::{Node, text};
 
-/// `spec.programs`: these, on the node's cgroup.
+/// Returns `spec.programs` with these, attached to the node's cgroup.
 fn on_node(programs: &[&str]) -> Value {
     let attach = json!([{"cgroup": {"scope": "Node"}}]);
     json!(programs.iter().map(|name| json!({"name": name, "attach": attach})).collect::<Vec<_>>())
@@ -31,14 +31,14 @@ fn apply(node: &Node, name: Builtin, programs: &[&str]) {
     apply_with(node, name, programs, json!({}));
 }
 
-/// The same with other values of its globals.
+/// Applies a builtin with other values of its globals.
 fn apply_with(node: &Node, name: Builtin, programs: &[&str], globals: Value) {
     let spec = json!({"programs": on_node(programs), "globals": globals});
     node.apply_from(&name.to_string(), json!({"builtin": name}), spec);
     node.ready(&name.to_string());
 }
 
-/// What a job said; it must have ended well.
+/// Returns what a job printed. The job must succeed.
 fn said(job: Child) -> Value {
     let done = job.wait_with_output().unwrap();
     assert!(done.status.success(), "{}", text(&done));
@@ -47,17 +47,17 @@ fn said(job: Child) -> Value {
     serde_json::from_str(line).unwrap()
 }
 
-/// A job's last word.
+/// Prints the result of a job.
 fn say(value: &Value) {
     println!("\nsaid {value}");
 }
 
-/// Lets a job go on that waits for it.
+/// Lets a waiting job continue.
 fn go(node: &Node) {
     std::fs::write(node.folder().join("go"), "").unwrap();
 }
 
-/// A job's wait.
+/// Waits in a job until the test lets it continue.
 fn wait_for_go() {
     println!("\nwaiting");
     let file = PathBuf::from(std::env::var_os("FOLDER").unwrap()).join("go");
@@ -66,7 +66,7 @@ fn wait_for_go() {
     }
 }
 
-/// Accepts on a port of its own for as long as the test process lives, and sends back what it gets.
+/// Starts an echo server for as long as the test process lives, and returns its port.
 fn echo(address: &str) -> u16 {
     let listener = TcpListener::bind(address).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -82,7 +82,7 @@ fn echo(address: &str) -> u16 {
     port
 }
 
-/// What became of reaching for a destination: `tcp` connects, `udp` connects a socket, `send` sends without connecting one.
+/// Tries to reach a destination, and returns the outcome: `tcp` connects, `udp` connects a socket, `send` sends unconnected.
 fn reach(how: &str, to: SocketAddr) -> String {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let done = match how {
@@ -93,7 +93,7 @@ fn reach(how: &str, to: SocketAddr) -> String {
     done.map_or_else(|error| format!("{:?}", error.kind()), |()| "ok".to_owned())
 }
 
-/// Reaches for each destination in DESTINATIONS ("tcp 127.0.0.1:80, udp ..."), and says what became of it.
+/// Reaches for each destination in DESTINATIONS ("tcp 127.0.0.1:80, udp ..."), and prints the outcomes.
 #[test]
 #[ignore = "a job of the tests here"]
 fn reaches() {
@@ -108,12 +108,12 @@ fn reaches() {
     say(&json!({"pid": std::process::id(), "results": results}));
 }
 
-/// Runs that job in a cgroup below the node's.
+/// Runs [`reaches`] in a cgroup below the node's.
 fn reach_from(node: &Node, cgroup: &str, destinations: &[String]) -> Value {
     said(node.job(cgroup, "builtins::reaches").env("DESTINATIONS", destinations.join(", ")).spawn().unwrap())
 }
 
-/// The ID of a cgroup below the node's: the number of its directory.
+/// Returns the ID of a cgroup below the node's: the inode number of its directory.
 fn cgroup_id(node: &Node, cgroup: &str) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata(node.cgroup().join(cgroup)).unwrap().ino()
@@ -130,7 +130,7 @@ fn every_builtin_loads_by_its_name() {
         let programs: Vec<&str> = on_cgroups.map(|program| program.name.as_str()).collect();
         apply(&node, name, &programs);
         let status = node.program(&name.to_string());
-        assert_eq!(status["spec"]["bytecode"], json!({"builtin": name}), "as it was written");
+        assert_eq!(status["spec"]["bytecode"], json!({"builtin": name}), "the manifest's own field");
         assert_eq!(status["status"]["dispatch"]["digest"], sockeye_crds::names::digest(builtin(name)));
         if name == Builtin::TcpEvents {
             node.connect(3);

@@ -1,4 +1,4 @@
-//! sock-redirect: bytes that go straight from one end of a connection to the other arrive, in order, and are counted.
+//! sock-redirect: redirected bytes arrive in order at the other end of a connection, and are counted.
 
 use std::{
     io::{Read as _, Write as _},
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sockeye_crds::Builtin::SockRedirect;
 
 use super::{echo, said, say};
-use crate::node::{Node, long};
+use crate::node::{Node, is_long_run};
 
 fn apply(node: &Node) {
     let programs = json!([
@@ -32,7 +32,7 @@ fn pair(address: &str) -> (TcpStream, TcpStream) {
     (client, listener.accept().unwrap().0)
 }
 
-/// Sends numbers, a thousand bytes at a time, and reads them on the other side: every byte, in order.
+/// Sends numbered blocks of a thousand bytes, and asserts that every byte arrives in order.
 fn send(mut from: &TcpStream, mut to: &TcpStream) {
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -57,11 +57,11 @@ fn sends() {
         send(&client, &server);
         send(&server, &client);
         drop(client);
-        assert_eq!((&server).read(&mut [0]).unwrap(), 0, "an end is seen");
+        assert_eq!((&server).read(&mut [0]).unwrap(), 0, "the close arrives");
     }
     let to: SocketAddr = std::env::var("TO").unwrap().parse().unwrap();
     let stream = TcpStream::connect(to).unwrap();
-    // What is at the other end sends it all back.
+    // The other end echoes everything.
     send(&stream, &stream);
     say(&Value::Null);
 }
@@ -74,7 +74,7 @@ fn bytes_between_local_sockets_bypass_tcp() {
     let outside = format!("127.0.0.1:{}", echo("127.0.0.1:0"));
     said(node.job(".", "builtins::redirect::sends").env("TO", outside).spawn().unwrap());
     let expected = json!({
-        // Both ends of two connections, and the one end of the third that is in the cgroup.
+        // Both ends of two connections, and one end of the third, whose other end is outside the cgroup.
         "joined": 5, "redirected_sends": 400, "redirected_bytes": 400_000, "other_sends": 100, "other_bytes": 100_000,
     });
     assert_eq!(traffic(&node), expected);
@@ -82,11 +82,11 @@ fn bytes_between_local_sockets_bypass_tcp() {
     node.nothing_left();
 }
 
-/// Says how long small questions and answers take, and how fast large blocks go through, over one connection.
+/// Prints the time of small round trips and the throughput of large blocks over one connection.
 #[test]
 #[ignore = "a job of the tests here"]
 fn measures() {
-    let (turns, blocks) = if long() { (50_000, 40_000) } else { (1_000, 500) };
+    let (turns, blocks) = if is_long_run() { (50_000, 40_000) } else { (1_000, 500) };
     let (mut client, mut server) = pair("127.0.0.1:0");
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
@@ -120,7 +120,7 @@ fn measures() {
     say(&json!([turn.as_nanos() as u64, mib_per_s]));
 }
 
-/// With and without, in turn; the figures of docs/programs/sock-redirect.md come from its long form.
+/// Measures with and without the redirection in turn. The figures of docs/programs/sock-redirect.md come from the long form.
 #[test]
 fn the_cost_is_measured_with_and_without_redirection() {
     let mut node = Node::new("redirect-cost");
@@ -129,7 +129,7 @@ fn the_cost_is_measured_with_and_without_redirection() {
         let said = said(node.job(".", "builtins::redirect::measures").spawn().unwrap());
         (Duration::from_nanos(said[0].as_u64().unwrap()), said[1].as_f64().unwrap())
     };
-    for round in 1..=if long() { 3 } else { 1 } {
+    for round in 1..=if is_long_run() { 3 } else { 1 } {
         let without = measure(&node);
         apply(&node);
         let before = traffic(&node);

@@ -1,4 +1,4 @@
-//! tcp-rtt: histograms have entries, by cgroup, and losses are counted.
+//! tcp-rtt: round trips and losses are counted by cgroup.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,7 +13,7 @@ use sockeye_ebpf::programs::fixtures;
 use super::{apply, cgroup_id, go, on_node, said, say, wait_for_go};
 use crate::node::Node;
 
-/// Connects five times, to a listener that is older than what it waits for, and sends a large packet each way.
+/// Listens, waits for the test, then connects five times and sends a large packet each way.
 #[test]
 #[ignore = "a job of the tests here"]
 fn exchanges() {
@@ -35,7 +35,7 @@ fn exchanges() {
 
 fn job(node: &Node) -> Child {
     let mut job = node.job("inner", "builtins::rtt::exchanges").env("FOLDER", node.folder()).spawn().unwrap();
-    // It listens from here on.
+    // The job listens from here on.
     let mut said = std::io::BufReader::new(job.stdout.as_mut().unwrap());
     let mut line = String::new();
     while line != "waiting\n" {
@@ -66,7 +66,7 @@ fn round_trips_and_losses_are_counted_by_cgroup() {
     let job = job(&node);
     go(&node);
     said(job);
-    node.until("the ends of ten connections", |node| figures(node, inner)["closed"] == 10);
+    node.until("ten closed ends", |node| figures(node, inner)["closed"] == 10);
     let figures = figures(&node, inner);
     assert_eq!((&figures["connected"], &figures["accepted"], &figures["failed"]), (&json!(5), &json!(5), &json!(0)));
     assert!(sum(&figures["rtt_us"]) >= 10, "{figures}");

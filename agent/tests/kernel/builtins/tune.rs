@@ -1,4 +1,4 @@
-//! tcp-tune: what getsockopt says of both ends of a connection.
+//! tcp-tune: getsockopt returns the configured options at both ends of a connection.
 
 use std::net::{TcpListener, TcpStream};
 
@@ -22,7 +22,7 @@ fn options(socket: &TcpStream) -> Value {
     })
 }
 
-/// Says the options of both ends of a connection.
+/// Prints the options of both ends of a connection.
 #[test]
 #[ignore = "a job of the tests here"]
 fn connects() {
@@ -55,7 +55,7 @@ fn options_are_set_on_both_ends() {
     let results = node.entries("tcp-tune", "results");
     assert_eq!(results.len(), 8);
     for result in results {
-        // For the listener, the client, and the accepted end.
+        // One each for the listener, the client, and the accepted end.
         assert_eq!((&result["value"]["set"], &result["value"]["refused"]), (&json!(3), &json!(0)), "{result}");
     }
 

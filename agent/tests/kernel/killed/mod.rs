@@ -1,5 +1,5 @@
-//! Killed anywhere: by SIGKILL before any call that a plan makes, and at random moments while specs change. The next agent
-//! finds its way from what is there; nothing is loaded twice, nothing is left, no status was ever untrue.
+//! Kills of the agent: SIGKILL before any call of a plan, and at random moments while specs change. The next agent completes
+//! the work; nothing is loaded twice or left behind, and no status is ever false.
 
 mod maps;
 
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
-    node::{Node, long, text},
+    node::{Node, is_long_run, text},
     objects::{Names, entry, links},
     program_types::{PODS, example},
 };
 
-/// What a BpfProgram is to be.
-struct Want {
+/// The desired state of the BpfProgram.
+struct Desired {
     object: Vec<u8>,
     spec: Value,
 }
@@ -39,8 +39,8 @@ impl Scene {
         Self { names: Names::new(letter), cgroups, node }
     }
 
-    /// At some cgroups, with settings of the map, and other fields.
-    fn want(&self, object: &[u8], paths: &[&str], map: Value, other: Value) -> Want {
+    /// Returns a desired state: an object at some cgroups, with settings of the map and other fields of the spec.
+    fn desired(&self, object: &[u8], paths: &[&str], map: Value, other: Value) -> Desired {
         let attach = |path: &&str| match *path {
             "/" => json!({"cgroup": {"scope": "Node"}}),
             path => json!({"cgroup": {"scope": "Path", "path": path}}),
@@ -52,12 +52,12 @@ impl Scene {
             spec["maps"] = json!([map]);
         }
         spec.as_object_mut().unwrap().extend(other.as_object().cloned().unwrap_or_default());
-        Want { object: self.names.in_object(object), spec }
+        Desired { object: self.names.in_object(object), spec }
     }
 
-    fn set(&self, want: Option<&Want>) {
-        match want {
-            Some(Want { object, spec }) => {
+    fn set(&self, desired: Option<&Desired>) {
+        match desired {
+            Some(Desired { object, spec }) => {
                 self.node.apply_spec(NAME, object, spec.clone());
             }
             None => {
@@ -67,18 +67,18 @@ impl Scene {
         }
     }
 
-    /// What runs at each of the cgroups.
+    /// Returns the programs attached to each of the cgroups.
     fn attached(&self) -> [Vec<Value>; 3] {
         [".", "a", "b"].map(|path| self.node.attached_below(path))
     }
 
-    fn settle(&self, what: &str) {
+    fn converge(&self, what: &str) {
         let done = self.node.once(None);
         assert!(done.status.success(), "{what}: {}", text(&done));
     }
 
-    /// That the program which is reported is the pinned one, and uses the pinned map.
-    fn runs_what_is_pinned(&self, what: &str) {
+    /// Asserts that the reported program is the pinned one, and uses the pinned map.
+    fn assert_pinned_program_runs(&self, what: &str) {
         let (now, details) = (entry(&self.node, NAME), self.node.details(NAME));
         let ids = |kind: &str| -> Vec<Value> {
             details[kind].as_array().into_iter().flatten().map(|object| object["id"].clone()).collect()
@@ -92,7 +92,7 @@ impl Scene {
         }
     }
 
-    /// What there is: programs, maps, links by cgroup; in the end, since the kernel frees them a little later.
+    /// Waits for these numbers of programs and maps, and of links by cgroup. The kernel frees objects with a delay.
     fn holds(&self, what: &str, objects: (usize, usize), at: &[(usize, usize)]) {
         let expected = at.iter().map(|(cgroup, count)| (self.cgroups[*cgroup], *count)).collect();
         self.node.until(&format!("{what}: {objects:?} programs and maps, links {at:?}"), |node| {
@@ -101,9 +101,9 @@ impl Scene {
     }
 }
 
-/// The first call that a pass which has nothing to do does not make: those before it ask what the kernel has and what is there,
-/// and change nothing. `ends` tells whether a pass comes to its end that is to be killed before, or refused, a call.
-pub fn asked(ends: impl Fn(usize) -> bool) -> usize {
+/// Returns the number of the first call that a pass with nothing to do does not make. The calls before it only probe and
+/// observe. `ends` returns true if a pass completes with a kill or a failure set for a call.
+pub fn calls_of_an_idle_pass(ends: impl Fn(usize) -> bool) -> usize {
     let (mut made, mut not_made) = (0, 1000);
     while not_made - made > 1 {
         let call = usize::midpoint(made, not_made);
@@ -112,31 +112,31 @@ pub fn asked(ends: impl Fn(usize) -> bool) -> usize {
     not_made
 }
 
-/// From one state to the next, killed before the first, the second, the third call and so on, until there is none left.
+/// Each transition is repeated with a kill before the first call, the second, and so on, until there is none left.
 #[test]
 fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
     let scene = Scene::new("killed", 'k');
     let keep = || json!(null);
     let root = ["/"];
-    let first = scene.want(TCP_EVENTS_BTF, &root, keep(), json!({}));
-    let other = scene.want(fixtures::TWICE, &root, keep(), json!({}));
-    let apart = scene.want(TCP_EVENTS_BTF, &["/a", "/b"], keep(), json!({}));
-    let moved = scene.want(TCP_EVENTS, &["/a", "/b"], keep(), json!({}));
-    let smaller = scene.want(TCP_EVENTS_BTF, &root, json!({"onShapeChange": "Recreate"}), json!({}));
-    let larger = scene.want(fixtures::RESHAPED, &root, json!({"onShapeChange": "Recreate"}), json!({}));
-    let retained = scene.want(TCP_EVENTS_BTF, &root, json!({"onDelete": "Retain"}), json!({}));
-    let unpinned = scene.want(TCP_EVENTS_BTF, &root, json!({"pin": false}), json!({}));
-    let suspended = scene.want(TCP_EVENTS_BTF, &root, keep(), json!({"suspend": true}));
-    let filled = scene.want(
+    let first = scene.desired(TCP_EVENTS_BTF, &root, keep(), json!({}));
+    let other = scene.desired(fixtures::TWICE, &root, keep(), json!({}));
+    let apart = scene.desired(TCP_EVENTS_BTF, &["/a", "/b"], keep(), json!({}));
+    let moved = scene.desired(TCP_EVENTS, &["/a", "/b"], keep(), json!({}));
+    let smaller = scene.desired(TCP_EVENTS_BTF, &root, json!({"onShapeChange": "Recreate"}), json!({}));
+    let larger = scene.desired(fixtures::RESHAPED, &root, json!({"onShapeChange": "Recreate"}), json!({}));
+    let retained = scene.desired(TCP_EVENTS_BTF, &root, json!({"onDelete": "Retain"}), json!({}));
+    let unpinned = scene.desired(TCP_EVENTS_BTF, &root, json!({"pin": false}), json!({}));
+    let suspended = scene.desired(TCP_EVENTS_BTF, &root, keep(), json!({"suspend": true}));
+    let filled = scene.desired(
         TCP_EVENTS_BTF,
         &root,
         json!({"initial": [{"key": 0, "value": 7}, {"key": 9, "value": 8}]}),
         json!({}),
     );
-    let guard = scene.want(fixtures::SHUT, &root, keep(), json!({}));
+    let guard = scene.desired(fixtures::SHUT, &root, keep(), json!({}));
     let one = ((1, 1), &[(0, 1)][..]);
     let two = ((1, 1), &[(1, 1), (2, 1)][..]);
-    let asked = asked(|call| scene.node.once(Some(&format!("kill@*#{call}"))).status.success());
+    let idle_calls = calls_of_an_idle_pass(|call| scene.node.once(Some(&format!("kill@*#{call}"))).status.success());
     let mut calls = 0;
     for (what, from, to, (objects, at)) in [
         ("applied", None, Some(&first), one),
@@ -153,11 +153,11 @@ fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
         ("deleted", Some(&apart), None, ((0, 0), &[][..])),
         ("deleted but for its map", Some(&retained), None, ((0, 1), &[][..])),
     ] {
-        let begin = if what == "applied" { 1 } else { asked };
+        let begin = if what == "applied" { 1 } else { idle_calls };
         for call in begin.. {
             assert!(call < 200, "{what} does not end");
             scene.set(from);
-            scene.settle(what);
+            scene.converge(what);
             let said = entry(&scene.node, NAME);
 
             scene.set(to);
@@ -167,54 +167,50 @@ fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
                 calls += call - begin;
                 break;
             }
-            assert_eq!(
-                entry(&scene.node, NAME),
-                said,
-                "{what}: an agent that was killed in a pass has said nothing new"
-            );
-            // Some turn back instead, whatever has been done by then.
+            assert_eq!(entry(&scene.node, NAME), said, "{what}: an agent killed in a pass writes no status");
+            // Some go back to the previous state instead.
             let back = call % 4 == 0 && from.is_some();
             if back {
                 scene.set(from);
             }
             let what = format!("{what}, after a kill before call {call}, and {}", if back { "back" } else { "on" });
-            scene.settle(&what);
+            scene.converge(&what);
             if back || to.is_some() {
-                scene.runs_what_is_pinned(&what);
+                scene.assert_pinned_program_runs(&what);
             }
-            if long() && !back {
+            if is_long_run() && !back {
                 scene.holds(&what, objects, at);
             }
             if to.is_some_and(|to| std::ptr::eq(to, &raw const filled)) {
                 let map = format!("{}/maps/{}", scene.node.home(NAME), scene.names.map);
                 let counts = scene.node.counts(&["pinned", &map]);
-                assert_eq!((counts[0], counts[9]), (7, 8), "pinned only once it is filled: {call}");
+                assert_eq!((counts[0], counts[9]), (7, 8), "the map is filled before it is pinned: {call}");
             }
         }
         scene.holds(what, objects, at);
-        // A map that was retained or is larger goes once that is not wanted.
+        // A retained or larger map is removed once it is no longer desired.
         for next in [Some(&smaller), None] {
             scene.set(next);
-            scene.settle("nothing");
+            scene.converge("nothing");
         }
     }
     println!("killed before each of {calls} calls");
-    assert!(calls > 400, "hardly any of them");
+    assert!(calls > 400, "too few calls");
     scene.holds("nothing", (0, 0), &[]);
     scene.node.nothing_left();
 }
 
-/// Any call is refused, the first, the second and so on: what ran runs on, or what is wanted does; and the next pass heals.
+/// Each transition is repeated with a failure of the first call, the second, and so on. The next pass recovers.
 #[test]
 fn a_failed_call_leaves_the_old_or_the_new_revision_whole() {
     const ENOMEM: i32 = 12;
     let scene = Scene::new("fails", 'f');
-    let first = scene.want(TCP_EVENTS_BTF, &["/"], json!(null), json!({}));
-    let other = scene.want(fixtures::TWICE, &["/"], json!(null), json!({}));
-    let apart = scene.want(fixtures::TWICE, &["/a", "/b"], json!(null), json!({}));
-    let guard = scene.want(fixtures::SHUT, &["/"], json!(null), json!({}));
+    let first = scene.desired(TCP_EVENTS_BTF, &["/"], json!(null), json!({}));
+    let other = scene.desired(fixtures::TWICE, &["/"], json!(null), json!({}));
+    let apart = scene.desired(fixtures::TWICE, &["/a", "/b"], json!(null), json!({}));
+    let guard = scene.desired(fixtures::SHUT, &["/"], json!(null), json!({}));
     let refuse = |call: usize| scene.node.once(Some(&format!("{ENOMEM}@*#{call}")));
-    let asked = asked(|call| !text(&refuse(call)).contains("SOCKEYE_FAULT says so"));
+    let idle_calls = calls_of_an_idle_pass(|call| !text(&refuse(call)).contains("SOCKEYE_FAULT says so"));
     let mut calls = 0;
     let (one, two) = (&[(0, 1)][..], &[(1, 1), (2, 1)][..]);
     for (what, from, to, (maps, at)) in [
@@ -223,11 +219,11 @@ fn a_failed_call_leaves_the_old_or_the_new_revision_whole() {
         ("another object elsewhere", Some(&first), &apart, (1, two)),
         ("another attach type", Some(&first), &guard, (0, one)),
     ] {
-        let begin = if what == "applied" { 1 } else { asked };
+        let begin = if what == "applied" { 1 } else { idle_calls };
         for call in begin.. {
             assert!(call < 200, "{what} does not end");
             scene.set(from);
-            scene.settle(what);
+            scene.converge(what);
             let (ran, said) = (scene.attached(), entry(&scene.node, NAME));
             scene.set(Some(to));
             let failed = refuse(call);
@@ -235,7 +231,7 @@ fn a_failed_call_leaves_the_old_or_the_new_revision_whole() {
                 calls += call - begin;
                 break;
             }
-            // All of the one or all of the other, and whichever is said to be in effect is.
+            // All of one revision or all of the other runs, and the one that is reported to be in effect is.
             let (runs, now) = (scene.attached(), entry(&scene.node, NAME));
             let what = format!("{what}, call {call} refused: {}", text(&failed));
             let id = &now["programIDs"][0];
@@ -248,19 +244,19 @@ fn a_failed_call_leaves_the_old_or_the_new_revision_whole() {
                 if is_new { new } else { runs == ran || now["revision"].is_null() },
                 "{runs:?} runs, {now}: {what}"
             );
-            scene.settle(&what);
+            scene.converge(&what);
         }
         scene.holds(what, (1, maps), at);
     }
     println!("each of {calls} calls was refused");
-    assert!(calls > 150, "hardly any of them");
+    assert!(calls > 150, "too few calls");
     scene.set(None);
-    scene.settle("nothing");
+    scene.converge("nothing");
     scene.holds("nothing", (0, 0), &[]);
     scene.node.nothing_left();
 }
 
-/// Each of twelve attachments fails in turn: those made before it are undone, and nothing is left.
+/// Each of twelve attachments fails in turn.
 #[test]
 fn a_failed_attachment_undoes_those_before_it() {
     const ENOMEM: i32 = 12;
@@ -275,7 +271,7 @@ fn a_failed_attachment_undoes_those_before_it() {
         if !text(&done).contains("SOCKEYE_FAULT says so") {
             break;
         }
-        // The first of these calls only ask what the kernel has.
+        // The first of these calls only probe the kernel.
         if !done.status.success() {
             failed += 1;
             assert_eq!((node.attached_below(PODS), node.pins(name)), (vec![], vec![]), "call {nth}");
@@ -290,14 +286,14 @@ fn a_failed_attachment_undoes_those_before_it() {
     node.nothing_left();
 }
 
-/// bpffs has no room (which a real one never says), or is read-only: said so, tried again ever later, and healed by itself.
+/// Attempts are repeated with a growing delay. A real bpffs is never full.
 #[test]
 fn a_full_or_read_only_bpffs_is_reported_and_recovered_from() {
     let mut scene = Scene::new("full", 'e');
-    let first = scene.want(TCP_EVENTS_BTF, &["/"], json!(null), json!({}));
-    let other = scene.want(fixtures::TWICE, &["/"], json!(null), json!({}));
+    let first = scene.desired(TCP_EVENTS_BTF, &["/"], json!(null), json!({}));
+    let other = scene.desired(fixtures::TWICE, &["/"], json!(null), json!({}));
     scene.set(Some(&first));
-    scene.settle("before");
+    scene.converge("before");
     let ran = scene.node.attached();
     for (errno, word) in [(28, "full"), (30, "read-only")] {
         scene.node.start_faulty(&format!("{errno}@BPF_OBJ_PIN"));
@@ -305,14 +301,14 @@ fn a_full_or_read_only_bpffs_is_reported_and_recovered_from() {
         let ready = scene.node.condition_is(NAME, "Ready", "False");
         assert_eq!(ready["reason"], "BpffsUnusable", "{ready}");
         assert!(ready["message"].as_str().unwrap().contains(word), "{ready}");
-        assert_eq!(scene.node.attached(), ran, "the last good one stays");
+        assert_eq!(scene.node.attached(), ran, "the known good revision stays");
         sleep(Duration::from_secs(4));
         let attempts = scene.node.log().matches("step refused").count();
         assert!((2..=4).contains(&attempts), "{attempts} attempts in four seconds");
         scene.node.stop("KILL");
         scene.node.forget_log();
         scene.set(Some(&first));
-        scene.settle("between");
+        scene.converge("between");
     }
     scene.node.start();
     scene.set(Some(&other));
@@ -322,58 +318,58 @@ fn a_full_or_read_only_bpffs_is_reported_and_recovered_from() {
     scene.node.nothing_left();
 }
 
-/// A small generator, so that a run can be made again from its number.
+/// A small random generator, so that a run can be repeated from its seed.
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }
 
-/// While specs change, at moments nobody chose.
+/// Specs change while the agent is killed.
 #[test]
 fn an_agent_killed_at_random_moments_leaves_no_duplicates() {
     let mut scene = Scene::new("random", 'r');
     let keep = || json!(null);
-    let wants = [
-        Some(scene.want(TCP_EVENTS_BTF, &["/"], keep(), json!({}))),
-        Some(scene.want(fixtures::TWICE, &["/a", "/b"], keep(), json!({}))),
-        Some(scene.want(TCP_EVENTS, &["/a"], keep(), json!({}))),
-        Some(scene.want(TCP_EVENTS_BTF, &["/b"], json!({"pin": false}), json!({}))),
-        Some(scene.want(TCP_EVENTS_BTF, &["/"], keep(), json!({"suspend": true}))),
+    let all_desired = [
+        Some(scene.desired(TCP_EVENTS_BTF, &["/"], keep(), json!({}))),
+        Some(scene.desired(fixtures::TWICE, &["/a", "/b"], keep(), json!({}))),
+        Some(scene.desired(TCP_EVENTS, &["/a"], keep(), json!({}))),
+        Some(scene.desired(TCP_EVENTS_BTF, &["/b"], json!({"pin": false}), json!({}))),
+        Some(scene.desired(TCP_EVENTS_BTF, &["/"], keep(), json!({"suspend": true}))),
         None,
     ];
-    let kills = if long() { 1000 } else { 100 };
+    let kills = if is_long_run() { 1000 } else { 100 };
     let mut random = 42;
     let mut last = None;
     for kill in 0..kills {
         scene.node.start();
         for _ in 0..1 + next(&mut random) % 3 {
-            last = wants[(next(&mut random) % 6) as usize].as_ref();
+            last = all_desired[(next(&mut random) % 6) as usize].as_ref();
             scene.set(last);
             sleep(Duration::from_micros(next(&mut random) % 30_000));
         }
         scene.node.stop("KILL");
-        // What the next agent then says is what there is, and there is no more of it; most are followed by another like it.
+        // After most kills another agent starts at once; after these, the status and the objects are checked.
         if kill % 5 == 0 {
             let what = format!("after kill {kill}");
-            scene.settle(&what);
+            scene.converge(&what);
             if last.is_some() {
-                scene.runs_what_is_pinned(&what);
+                scene.assert_pinned_program_runs(&what);
             }
             let most = usize::from(last.is_some());
             scene.node.until(&what, |node| scene.names.loaded(node) == (most, most));
         }
     }
-    scene.set(wants[1].as_ref());
-    scene.settle("after all kills");
+    scene.set(all_desired[1].as_ref());
+    scene.converge("after all kills");
     scene.holds("after all kills", (1, 1), &[(1, 1), (2, 1)]);
     scene.set(None);
-    scene.settle("nothing");
+    scene.converge("nothing");
     scene.holds("nothing", (0, 0), &[]);
     scene.node.nothing_left();
     println!("killed {kills} times");
 }
 
-/// An agent that was killed as it made or left a home leaves directories with nothing in them.
+/// An agent killed while it makes or removes a home leaves empty directories behind.
 #[test]
 fn an_empty_home_is_removed() {
     let node = Node::new("empty");

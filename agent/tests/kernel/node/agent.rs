@@ -17,22 +17,22 @@ impl Node {
         self.start_as(&[], arguments);
     }
 
-    /// With a fault (see the agent's kernel/fault.rs).
+    /// Starts an agent with a fault (see the agent's kernel/fault.rs).
     pub fn start_faulty(&mut self, fault: &str) {
         self.spawn(self.standalone(&[]).env("SOCKEYE_FAULT", fault));
     }
 
-    /// With setpriv's own arguments before the agent's.
+    /// Starts an agent with these arguments of setpriv and of its own.
     pub fn start_as(&mut self, privileges: &[&str], arguments: &[&str]) {
         self.spawn(self.standalone(privileges).args(arguments));
     }
 
-    /// As in a cluster, on the node of that name; the API server and who it is there are in a file.
+    /// Starts an agent as in a cluster, on the node of that name. The kubeconfig names the API server and the user.
     pub fn start_in_cluster(&mut self, kubeconfig: &Path, node_name: &str) {
         self.start_in_cluster_faulty(kubeconfig, node_name, "");
     }
 
-    /// The same, with a fault.
+    /// Starts an agent as in a cluster, with a fault.
     pub fn start_in_cluster_faulty(&mut self, kubeconfig: &Path, node_name: &str, fault: &str) {
         let mut command = self.command(&[], "run");
         command.env("KUBECONFIG", kubeconfig).env("SOCKEYE_FAULT", fault).args(["--node-name", node_name]);
@@ -45,7 +45,7 @@ impl Node {
         self.agent = Some(command.stdout(out).stderr(log).spawn().unwrap());
     }
 
-    /// The agent's binary, in the node, with its places.
+    /// Returns a command that runs the agent's binary in the node.
     fn command(&self, privileges: &[&str], verb: &str) -> Command {
         let mut command = self.inside("setpriv");
         command.args(["--pdeathsig", "KILL"]).args(privileges).arg(agent_path()).arg(verb);
@@ -55,33 +55,33 @@ impl Node {
 
     fn standalone(&self, privileges: &[&str]) -> Command {
         let mut command = self.command(privileges, "standalone");
-        // Each attempt is said, so that tests can count them.
+        // At this level the agent logs each attempt, so that tests can count them.
         command.env("RUST_LOG", "info,sockeye_agent::control=debug");
         command.arg("--manifests").arg(&self.folder).args(["--node-name", "test"]);
         command
     }
 
-    /// Takes one pass in a process of its own, with a fault (see the agent's kernel/fault.rs) or without one.
+    /// Runs one pass in a process of its own, with or without a fault (see the agent's kernel/fault.rs).
     pub fn once(&self, fault: Option<&str>) -> Output {
         let mut command = self.standalone(&[]);
         command.arg("--once").envs(fault.map(|fault| ("SOCKEYE_FAULT", fault)));
         command.output().unwrap()
     }
 
-    /// Another verb of the agent's, which must succeed.
-    pub fn verb(&self, verb: &str, arguments: &[&str]) {
+    /// Runs a command of the agent's binary that must succeed.
+    pub fn agent_command(&self, verb: &str, arguments: &[&str]) {
         let done = self.command(&[], verb).args(arguments).output().unwrap();
         assert!(done.status.success(), "{verb}: {}", text(&done));
     }
 
-    /// One that must not; what it says.
-    pub fn refuses(&self, verb: &str, arguments: &[&str]) -> String {
+    /// Runs a command of the agent's binary that must fail, and returns its output.
+    pub fn failing_agent_command(&self, verb: &str, arguments: &[&str]) -> String {
         let done = self.command(&[], verb).args(arguments).output().unwrap();
         assert!(!done.status.success(), "{verb}: {}", text(&done));
         text(&done)
     }
 
-    /// `sockeye-agent audit`, whose output is piped.
+    /// Starts `sockeye-agent audit` with its output piped.
     pub fn audit(&self, program: &str) -> Child {
         let mut command = self.inside("setpriv");
         command
@@ -103,27 +103,27 @@ impl Node {
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
-    /// The agent's process, which must be there.
+    /// Returns the ID of the agent's process, which must run.
     pub fn process(&self) -> u32 {
         self.agent.as_ref().unwrap().id()
     }
 
-    /// Whether the agent has ended by itself.
+    /// Returns true if the agent has exited by itself.
     pub fn has_ended(&self) -> bool {
         self.is(") Z ")
     }
 
-    /// Whether a signal has stopped the agent.
+    /// Returns true if a signal has stopped the agent.
     pub fn is_stopped(&self) -> bool {
         self.is(") T ")
     }
 
-    /// Whether its process is in a state, as proc(5) writes it.
+    /// Returns true if its process is in a state, as proc(5) writes it.
     fn is(&self, state: &str) -> bool {
         fs::read_to_string(format!("/proc/{}/stat", self.process())).unwrap().contains(state)
     }
 
-    /// The most memory that the agent had so far.
+    /// Returns the peak of the agent's memory.
     pub fn peak_kib(&self) -> u32 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the agent has ended");
@@ -143,7 +143,7 @@ impl Node {
     }
 }
 
-/// The agent that was built beside the tests, whichever package's they are, wherever the two have been put since.
+/// Returns the path of the agent: the one in SOCKEYE_AGENT, or the one that was built beside the tests.
 fn agent_path() -> PathBuf {
     let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("sockeye-agent");
     std::env::var_os("SOCKEYE_AGENT").map_or_else(beside, PathBuf::from)

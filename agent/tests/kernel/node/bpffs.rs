@@ -1,4 +1,4 @@
-//! The bpffs of a node: what is pinned there, and the contents of pinned maps.
+//! The bpffs of a node: pins, notes, and the contents of pinned maps.
 
 use std::{
     fs,
@@ -24,18 +24,18 @@ impl Node {
     }
 
     pub fn exists(&self, path: &str) -> bool {
-        self.seen(path).exists()
+        self.outer_path(path).exists()
     }
 
-    /// A path of the node's as this process sees it: most of a test's time goes by with looking, and a look is no new process.
-    pub fn seen(&self, path: &str) -> PathBuf {
+    /// Returns a path of the node as this process sees it. Tests poll paths often, and this needs no new process.
+    pub fn outer_path(&self, path: &str) -> PathBuf {
         let holder = self.holder.as_ref().map_or_else(|| "self".to_owned(), |holder| holder.id().to_string());
         PathBuf::from(format!("/proc/{holder}/root{path}"))
     }
 
-    /// What is pinned below a BpfProgram's home, notes left out.
+    /// Returns the pins below a BpfProgram's home, without notes.
     pub fn pins(&self, name: &str) -> Vec<String> {
-        let home = self.seen(&self.home(name));
+        let home = self.outer_path(&self.home(name));
         let found = Command::new("find").arg(&home).args(["-type", "f"]).output().unwrap();
         let relative = |pin: &str| Path::new(pin).strip_prefix(&home).unwrap().display().to_string();
         let mut pins: Vec<String> = String::from_utf8_lossy(&found.stdout).lines().map(relative).collect();
@@ -43,25 +43,25 @@ impl Node {
         pins
     }
 
-    /// The notes below a BpfProgram's home.
+    /// Returns the notes below a BpfProgram's home.
     pub fn notes(&self, name: &str) -> Vec<String> {
-        let meta = self.seen(&format!("{}/_meta", self.home(name)));
+        let meta = self.outer_path(&format!("{}/_meta", self.home(name)));
         fs::read_dir(meta).into_iter().flatten().flatten().map(|e| e.file_name().into_string().unwrap()).collect()
     }
 
-    /// Pins the program of an object in the node, as somebody else would: nothing of it is the agent's.
+    /// Loads and pins the program of an object with bpftool, so that it is foreign to the agent.
     pub fn foreign_program(&self, object: &[u8], pin: &str) {
         let file = self.folder.join("foreign.o");
         fs::write(&file, object).unwrap();
         self.run("bpftool", &["prog", "load", &file.display().to_string(), pin]);
     }
 
-    /// The counts of `my_map`, by event.
+    /// Returns the counts of `my_map`, by event.
     pub fn events(&self, name: &str) -> Vec<u64> {
         self.counts(&["pinned", &format!("{}/maps/my_map", self.home(name))])
     }
 
-    /// Those of a map that bpftool finds so.
+    /// Returns the values of a map that bpftool finds by these arguments.
     pub fn counts(&self, map: &[&str]) -> Vec<u64> {
         let dump = self.bpftool(&[&["map", "dump"], map].concat());
         let number = |bytes: &Value| {
@@ -73,7 +73,7 @@ impl Node {
         dump.as_array().unwrap().iter().map(|entry| number(&entry["value"])).collect()
     }
 
-    /// The entries of a map, as bpftool shows them by their BTF types: `key` and `value` of each.
+    /// Returns the entries of a map as bpftool formats them by their BTF types: `key` and `value` of each.
     pub fn entries(&self, name: &str, map: &str) -> Vec<Value> {
         let dump = self.bpftool(&["map", "dump", "pinned", &format!("{}/maps/{map}", self.home(name))]);
         dump.as_array().unwrap().iter().map(|entry| entry["formatted"].clone()).collect()

@@ -17,8 +17,8 @@ impl Node {
         assert!(done.status.success(), "{}", text(&done));
     }
 
-    /// The same while something goes on, in some cgroups below the node's side by side, and at least so many in each; how many
-    /// there were.
+    /// Makes connections in several cgroups below the node's while `work` runs, at least `least` in each, and returns
+    /// their numbers.
     pub fn connect_during<const N: usize>(&self, cgroups: [&str; N], least: usize, work: impl FnOnce()) -> [u64; N] {
         let file = self.folder.join(".done");
         let connect = |cgroup| self.connector_in(cgroup, least).env("UNTIL", &file).spawn().unwrap();
@@ -37,7 +37,7 @@ impl Node {
         made
     }
 
-    /// Makes a cgroup below that one, moves a process there and connects at once, so often.
+    /// Makes `count` cgroups below another one, and in each moves a process there, which connects at once.
     pub fn connect_in_new_cgroups(&self, above: &Path, count: usize) {
         let done = self.connector(count).env("ABOVE", above).output().unwrap();
         assert!(done.status.success(), "{}", text(&done));
@@ -53,7 +53,8 @@ impl Node {
         command
     }
 
-    /// One of these tests, in a process of its own, in a cgroup below the node's: what it opens belongs there.
+    /// Returns a command that runs one of these tests in a process of its own, in a cgroup below the node's. Its sockets
+    /// belong to that cgroup.
     pub fn job(&self, cgroup: &str, test: &str) -> Command {
         let procs = self.cgroup.join(cgroup).join("cgroup.procs");
         let script =
@@ -65,8 +66,8 @@ impl Node {
     }
 }
 
-/// Makes as many connections as CONNECTIONS says, one where it says nothing, and goes on until UNTIL, if it names a file, is
-/// there: what [`Node::connect`] runs inside a cgroup. Where ABOVE names a cgroup, each is made from a new one below that.
+/// The job of [`Node::connect`]: makes as many connections as CONNECTIONS says (default: one), and more until the file that
+/// UNTIL names exists. If ABOVE names a cgroup, each connection is made from a new cgroup below it.
 #[test]
 fn connector() {
     let least: usize = std::env::var("CONNECTIONS").map_or(1, |count| count.parse().unwrap());

@@ -13,7 +13,7 @@ impl Node {
         serde_json::from_slice(&shown.stdout).unwrap()
     }
 
-    /// All objects of a kind on the machine. One that somebody is just making or ending has bpftool give up: it is asked again.
+    /// Returns all objects of a kind on the machine. bpftool fails if one is created or freed meanwhile, and is run again.
     pub fn bpftool_of_all(&self, kind: &str) -> Value {
         for _ in 0..50 {
             let shown = self.inside("bpftool").args(["--json", kind, "show"]).output().unwrap();
@@ -25,17 +25,17 @@ impl Node {
         self.bpftool(&[kind, "show"])
     }
 
-    /// Whether bpftool finds what it is asked for.
+    /// Returns true if bpftool succeeds.
     pub fn bpftool_succeeds(&self, args: &[&str]) -> bool {
         self.inside("bpftool").args(args).output().unwrap().status.success()
     }
 
-    /// The IDs of the programs that are attached to the node's cgroup.
+    /// Returns the IDs of the programs that are attached to the node's cgroup.
     pub fn attached(&self) -> Vec<Value> {
         self.attached_below(".")
     }
 
-    /// The same of a cgroup below.
+    /// Returns the IDs of the programs that are attached to a cgroup below the node's.
     pub fn attached_below(&self, path: &str) -> Vec<Value> {
         let cgroup = self.cgroup.join(path);
         let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(cgroup).output().unwrap();
@@ -43,10 +43,10 @@ impl Node {
         attached.as_array().into_iter().flatten().map(|program| program["id"].clone()).collect()
     }
 
-    /// Whatever the agent made is gone: pins, directories, links on the cgroup.
+    /// Waits until everything that the agent made is gone: pins, directories, links on the cgroup.
     pub fn nothing_left(&self) {
         self.until("an empty bpffs", |node| {
-            let directory = node.seen(&format!("{}/sockeye", node.bpffs()));
+            let directory = node.outer_path(&format!("{}/sockeye", node.bpffs()));
             fs::read_dir(directory).map_or(true, |mut below| below.next().is_none())
         });
         assert_eq!(self.attached(), Vec::<Value>::new(), "still attached");

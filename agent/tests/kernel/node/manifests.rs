@@ -8,23 +8,23 @@ use serde_json::{Value, json};
 use super::Node;
 
 impl Node {
-    /// Applies a manifest of deploy/examples, as it is.
+    /// Applies a manifest of deploy/examples, unchanged.
     pub fn apply_example(&self, name: &str, manifest: &str) -> u32 {
         let manifest: Value = serde_saphyr::from_str(manifest).unwrap();
         self.apply_from(name, manifest["spec"]["bytecode"].clone(), manifest["spec"].clone())
     }
 
-    /// Puts a manifest into the folder, in one step; gives its number.
+    /// Puts a manifest into the folder atomically, and returns its number.
     pub fn apply(&self, name: &str, object: &[u8], programs: Value, maps: Value) -> u32 {
         self.apply_spec(name, object, json!({"programs": programs, "maps": maps}))
     }
 
-    /// The same, with any fields of the spec but the bytecode.
+    /// Applies a manifest with these fields of the spec besides the bytecode.
     pub fn apply_spec(&self, name: &str, object: &[u8], spec: Value) -> u32 {
         self.apply_from(name, json!({"inline": STANDARD.encode(object)}), spec)
     }
 
-    /// The same, with any bytecode.
+    /// Applies a manifest with this bytecode.
     pub fn apply_from(&self, name: &str, bytecode: Value, mut spec: Value) -> u32 {
         let applied = {
             let mut all = self.applied.borrow_mut();
@@ -44,15 +44,15 @@ impl Node {
         applied
     }
 
-    /// Takes a manifest away.
+    /// Removes a manifest.
     pub fn withdraw(&self, name: &str) {
         fs::remove_file(self.manifest(name)).unwrap();
     }
 
-    /// Takes a manifest away, and waits until the agent has done with it.
+    /// Removes a manifest, and waits until the agent has removed the BpfProgram.
     pub fn remove(&self, name: &str) {
         self.withdraw(name);
-        self.until("its end", |node| {
+        self.until("its removal", |node| {
             let status = node.node_status();
             let named = status["programs"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == name));
             !named && !node.exists(&format!("{}/programs", node.home(name))) || node.is_retained(name)
@@ -68,14 +68,14 @@ impl Node {
         self.folder.join(format!("{name}.yaml"))
     }
 
-    /// Whether a status is about what was applied last.
-    pub fn is_about(&self, name: &str) -> bool {
+    /// Returns true if the status is of the manifest that was applied last.
+    pub fn is_status_current(&self, name: &str) -> bool {
         let number = self.applied.borrow()[name].to_string();
         self.program(name)["metadata"]["annotations"]["applied"] == number.as_str()
     }
 
-    /// Whether a manifest's status is about the one of that number.
-    pub fn is_about_number(&self, name: &str, number: u32) -> bool {
+    /// Returns true if the status is of the manifest with that number.
+    pub fn is_status_of(&self, name: &str, number: u32) -> bool {
         self.program(name)["metadata"]["annotations"]["applied"] == number.to_string().as_str()
     }
 }

@@ -23,20 +23,21 @@ use sockeye_agent::kernel::cgroup::Root;
 use tempfile::TempDir;
 
 pub struct Node {
-    /// Keeps the mount namespace; ends when its input does, so with the test. Absent where the node is the machine itself.
+    /// The process that holds the mount namespace. It exits when its input ends, so with the test. Absent if the node is
+    /// the machine itself.
     holder: Option<Child>,
     folder: PathBuf,
-    /// Removes the folder, where it was made for this test.
+    /// Removes the folder, if it was created for this test.
     _made: Option<TempDir>,
     cgroup: PathBuf,
     agent: Option<Child>,
-    /// How often each manifest was applied; it carries that number, and so does the status that is about it.
+    /// The number of times each manifest was applied. The manifest and its status carry it.
     applied: RefCell<BTreeMap<String, u32>>,
-    /// The statuses that were read, as text and what it means.
+    /// The statuses that were read, as text and parsed.
     read: RefCell<BTreeMap<PathBuf, (String, Value)>>,
 }
 
-/// How long something may take to come about; longer where a processor is emulated (tests/kernels).
+/// The time that a test waits for a state. SOCKEYE_TIMEOUT_FACTOR multiplies it on an emulated processor (tests/kernels).
 pub fn timeout() -> Duration {
     let factor = std::env::var("SOCKEYE_TIMEOUT_FACTOR").map_or(1, |factor| factor.parse().unwrap());
     Duration::from_secs(20) * factor
@@ -61,7 +62,7 @@ impl Node {
         node
     }
 
-    /// The machine itself, with its own bpffs, and a folder that was there before and stays.
+    /// Returns the machine itself as a node, with its own bpffs and a folder that outlives the test.
     pub fn of_machine(name: &str, folder: &Path) -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests load into the kernel: run them as root");
         let root = Root::find(None).unwrap().path;
@@ -115,8 +116,8 @@ impl Node {
     }
 }
 
-/// Whether tests are to take their long form (`make chaos`).
-pub fn long() -> bool {
+/// Returns true if tests run in their long form (`make chaos`).
+pub fn is_long_run() -> bool {
     std::env::var_os("SOCKEYE_CHAOS").is_some()
 }
 
@@ -134,7 +135,7 @@ impl Drop for Node {
     }
 }
 
-/// What a killed run left: cgroups named after processes that are no more.
+/// Removes what a killed run left behind: cgroups named after processes that have exited.
 fn sweep(root: &Path) {
     for entry in fs::read_dir(root).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

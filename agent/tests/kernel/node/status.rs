@@ -22,7 +22,7 @@ impl Node {
         self.folder.join(format!("{name}.status.yaml"))
     }
 
-    /// What a file says; parsed again only where it says something else, since it is asked many times.
+    /// Returns the contents of a file, which is parsed only if its text changed, since tests poll it.
     fn yaml(&self, path: &Path) -> Value {
         let text = fs::read_to_string(path).unwrap_or_default();
         let mut read = self.read.borrow_mut();
@@ -46,7 +46,7 @@ impl Node {
 
     pub fn condition_is(&self, name: &str, type_: &str, status: &str) -> Value {
         self.until(&format!("{type_}={status}"), |node| {
-            node.is_about(name) && node.condition(name, type_)["status"] == status
+            node.is_status_current(name) && node.condition(name, type_)["status"] == status
         });
         self.condition(name, type_)
     }
@@ -56,18 +56,18 @@ impl Node {
         self.program(name)
     }
 
-    /// Whether the agent says that the kernel has a feature.
-    pub fn has(&self, feature: &str) -> bool {
+    /// Returns true if the agent reports that the kernel has a feature.
+    pub fn has_feature(&self, feature: &str) -> bool {
         self.node_status()["node"]["features"].as_array().is_some_and(|all| all.iter().any(|name| name == feature))
     }
 
-    /// What the kernel says of the pins must be what the agent says; gives that.
-    pub fn agrees(&self, name: &str) -> Value {
+    /// Returns the details of a BpfProgram, whose IDs must be those of the pinned objects in the kernel.
+    pub fn verified_details(&self, name: &str) -> Value {
         let details = self.details(name);
         for (kind, ours) in [("prog", "programs"), ("map", "maps"), ("link", "links")] {
-            let told = details[ours].as_array().unwrap();
-            assert!(!told.is_empty(), "{details}");
-            for object in told {
+            let reported = details[ours].as_array().unwrap();
+            assert!(!reported.is_empty(), "{details}");
+            for object in reported {
                 assert_eq!(object["id"], self.bpftool(&[kind, "show", "pinned", &self.pin(object)])["id"], "{details}");
             }
         }

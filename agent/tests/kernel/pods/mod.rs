@@ -1,16 +1,11 @@
-//! Pods: which cgroups a target picks, and how links follow as pods come and go. The pods' cgroups are made here as the
-//! kubelet and the runtime make them, and the agent is told of the pods by a file, as it is by the API server elsewhere.
+//! Pods: the cgroups that a target selects, and links that follow as pods come and go.
+//!
+//! The tests make the pods' cgroups as the kubelet and the runtime do. The agent reads the list of pods from a file.
 
 mod failures;
 mod selection;
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    time::Instant,
-};
+use std::{cell::RefCell, collections::BTreeMap, fs, path::PathBuf, time::Instant};
 
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
@@ -32,7 +27,7 @@ fn container_id(pod: usize, container: &str) -> String {
     format!("{:0>64}", format!("{pod:x}{}", container.bytes().map(|b| format!("{b:x}")).collect::<String>()))
 }
 
-/// How a kubelet's cgroup driver names things.
+/// The cgroup driver of a kubelet, which names cgroups.
 #[derive(Clone, Copy)]
 enum Driver {
     Cgroupfs,
@@ -72,16 +67,16 @@ impl Pods {
         self.node.cgroup().join(path.trim_start_matches('/'))
     }
 
-    fn make(&self, path: &str) {
+    fn make_cgroup(&self, path: &str) {
         fs::create_dir_all(self.path(path)).unwrap();
     }
 
-    fn unmake(&self, path: &str) {
+    fn remove_cgroup(&self, path: &str) {
         fs::remove_dir(self.path(path)).unwrap();
     }
 
-    /// Tells the agent of a pod, or of another one in its place.
-    fn list(&self, n: usize, namespace: &str, app: &str, containers: &[&str]) {
+    /// Adds a pod to the list, or replaces it.
+    fn set_pod(&self, n: usize, namespace: &str, app: &str, containers: &[&str]) {
         let status = |name: &&str| {
             json!({
                 "name": name, "containerID": format!("containerd://{}", container_id(n, name)),
@@ -96,19 +91,19 @@ impl Pods {
         self.listed.borrow_mut().insert(uid(n), pod);
     }
 
-    fn namespace(&self, name: &str, team: &str) {
+    fn add_namespace(&self, name: &str, team: &str) {
         let labels = json!({"team": team, "kubernetes.io/metadata.name": name});
         self.namespaces.borrow_mut().push(json!({"kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
     }
 
-    /// Makes a pod's cgroup, and tells the agent of it: one of shop's web.
-    fn come(&self, driver: Driver, n: usize) {
-        self.make(&driver.pod(n));
-        self.list(n, "shop", "web", &[]);
-        self.tell();
+    /// Makes a pod's cgroup, and adds the pod to the list: app web in namespace shop.
+    fn add_pod(&self, driver: Driver, n: usize) {
+        self.make_cgroup(&driver.pod(n));
+        self.set_pod(n, "shop", "web", &[]);
+        self.write_list();
     }
 
-    fn tell(&self) {
+    fn write_list(&self) {
         let items: Vec<Value> = self.listed.borrow().values().chain(self.namespaces.borrow().iter()).cloned().collect();
         let staged = self.node.folder().join(".pods.json");
         fs::write(&staged, json!({"items": items}).to_string()).unwrap();
@@ -120,7 +115,7 @@ impl Pods {
         self.node.apply(name, TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": attach}]), json!([]));
     }
 
-    /// Where a BpfProgram's links are, with whose cgroup that is.
+    /// Returns the cgroup paths of a BpfProgram's links, with pod and container.
     fn links(&self, name: &str) -> Vec<(String, Value, Value)> {
         let details = self.node.details(name);
         let links = details["links"].as_array().cloned().unwrap_or_default();
@@ -135,17 +130,17 @@ impl Pods {
         links
     }
 
-    /// Waits until the links are at these cgroups, and at no others.
-    fn linked(&self, name: &str, mut paths: Vec<String>) {
+    /// Waits until the links are at these cgroups and no others.
+    fn wait_for_links(&self, name: &str, mut paths: Vec<String>) {
         paths.sort();
         let found = || self.links(name).into_iter().map(|(path, ..)| path).collect::<Vec<_>>();
         self.node.until(&format!("links at {paths:?}"), |_| found() == paths);
     }
 
-    /// The same, and soon.
-    fn follows(&self, name: &str, paths: Vec<String>) {
+    /// Waits for links, and asserts that they come soon.
+    fn wait_shortly_for_links(&self, name: &str, paths: Vec<String>) {
         let start = Instant::now();
-        self.linked(name, paths);
+        self.wait_for_links(name, paths);
         assert!(start.elapsed() < timeout() / 20, "{:?}", start.elapsed());
     }
 }

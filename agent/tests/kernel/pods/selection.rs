@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use serde_json::{Value, json};
 
 use super::{Driver, Pods};
-use crate::node::long;
+use crate::node::is_long_run;
 
 #[test]
 fn pods_are_selected_and_followed_under_both_cgroup_drivers() {
@@ -15,21 +15,21 @@ fn pods_are_selected_and_followed_under_both_cgroup_drivers() {
         let of_team =
             json!({"scope": "Pods", "namespaceSelector": {"matchLabels": {"team": "a"}}, "containers": ["app"]});
         pods.apply("team", &[of_team]);
-        // Attached where it can be: nothing is wrong on a node that has no such pod.
+        // A node without such a pod is ready.
         for name in ["web", "team"] {
             pods.node.ready(name);
             assert_eq!(pods.node.details(name)["links"], Value::Null);
         }
-        pods.namespace("shop", "a");
+        pods.add_namespace("shop", "a");
         for (n, namespace, app) in [(1, "shop", "web"), (2, "bank", "web"), (3, "shop", "db")] {
             for container in ["app", "proxy", "sandbox"] {
-                pods.make(&driver.container(n, container));
+                pods.make_cgroup(&driver.container(n, container));
             }
-            pods.list(n, namespace, app, &["app", "proxy"]);
+            pods.set_pod(n, namespace, app, &["app", "proxy"]);
         }
-        pods.tell();
-        pods.follows("web", vec![driver.pod(1), driver.pod(2)]);
-        pods.follows("team", vec![driver.container(1, "app"), driver.container(3, "app")]);
+        pods.write_list();
+        pods.wait_shortly_for_links("web", vec![driver.pod(1), driver.pod(2)]);
+        pods.wait_shortly_for_links("team", vec![driver.container(1, "app"), driver.container(3, "app")]);
         assert_eq!(pods.links("web")[0].1, "shop/pod-1");
         assert_eq!((&pods.links("team")[1].1, &pods.links("team")[1].2), (&json!("shop/pod-3"), &json!("app")));
         pods.node.until("its placement", |node| {
@@ -37,25 +37,25 @@ fn pods_are_selected_and_followed_under_both_cgroup_drivers() {
             placement["cgroups"] == 2 && placement["pods"] == json!(["bank/pod-2", "shop/pod-1"])
         });
 
-        // Labels change; a pod is evicted, cgroups first; a container is started again under another ID.
-        pods.list(3, "shop", "web", &["app", "proxy"]);
-        pods.tell();
-        pods.follows("web", vec![driver.pod(1), driver.pod(2), driver.pod(3)]);
+        // Labels change; a pod is evicted, its cgroups first; a container is restarted.
+        pods.set_pod(3, "shop", "web", &["app", "proxy"]);
+        pods.write_list();
+        pods.wait_shortly_for_links("web", vec![driver.pod(1), driver.pod(2), driver.pod(3)]);
         for container in ["app", "proxy", "sandbox"] {
-            pods.unmake(&driver.container(2, container));
+            pods.remove_cgroup(&driver.container(2, container));
         }
-        pods.unmake(&driver.pod(2));
-        pods.follows("web", vec![driver.pod(1), driver.pod(3)]);
-        pods.unmake(&driver.container(1, "app"));
-        pods.follows("team", vec![driver.container(3, "app")]);
-        pods.make(&driver.container(1, "app"));
-        pods.follows("team", vec![driver.container(1, "app"), driver.container(3, "app")]);
+        pods.remove_cgroup(&driver.pod(2));
+        pods.wait_shortly_for_links("web", vec![driver.pod(1), driver.pod(3)]);
+        pods.remove_cgroup(&driver.container(1, "app"));
+        pods.wait_shortly_for_links("team", vec![driver.container(3, "app")]);
+        pods.make_cgroup(&driver.container(1, "app"));
+        pods.wait_shortly_for_links("team", vec![driver.container(1, "app"), driver.container(3, "app")]);
         pods.node.ready("web");
-        pods.node.agrees("team");
+        pods.node.verified_details("team");
 
-        // The node's root holds all of them: one link, and nothing counts twice.
+        // The node's root covers all pods: one link, and nothing counts twice.
         pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}}), json!({"scope": "Node"})]);
-        pods.linked("web", vec!["/".to_owned()]);
+        pods.wait_for_links("web", vec!["/".to_owned()]);
         pods.node.connect(3);
         assert_eq!(pods.node.events("web")[4], 3);
         for name in ["web", "team"] {
@@ -68,12 +68,12 @@ fn pods_are_selected_and_followed_under_both_cgroup_drivers() {
 #[test]
 fn the_empty_root_of_a_former_cgroup_driver_is_ignored() {
     let pods = Pods::new("driver");
-    pods.make("/kubepods.slice/kubepods-besteffort.slice");
-    pods.come(Driver::Cgroupfs, 1);
+    pods.make_cgroup("/kubepods.slice/kubepods-besteffort.slice");
+    pods.add_pod(Driver::Cgroupfs, 1);
     pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}})]);
     pods.apply("all", &[json!({"scope": "Pods"})]);
-    pods.linked("web", vec![Driver::Cgroupfs.pod(1)]);
-    pods.linked("all", vec!["/kubepods".to_owned()]);
+    pods.wait_for_links("web", vec![Driver::Cgroupfs.pod(1)]);
+    pods.wait_for_links("all", vec!["/kubepods".to_owned()]);
     for name in ["web", "all"] {
         pods.node.remove(name);
     }
@@ -84,14 +84,14 @@ fn the_empty_root_of_a_former_cgroup_driver_is_ignored() {
 fn containers_of_an_attached_pod_are_counted_from_their_first_connection() {
     let pods = Pods::new("first");
     let pod = Driver::Cgroupfs.pod(1);
-    pods.make(&pod);
-    pods.list(1, "shop", "web", &[]);
-    pods.tell();
+    pods.make_cgroup(&pod);
+    pods.set_pod(1, "shop", "web", &[]);
+    pods.write_list();
     pods.apply("web", &[json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}})]);
-    pods.linked("web", vec![pod.clone()]);
-    let containers = if long() { 10_000 } else { 1000 };
+    pods.wait_for_links("web", vec![pod.clone()]);
+    let containers = if is_long_run() { 10_000 } else { 1000 };
     pods.node.connect_in_new_cgroups(&pods.path(&pod), containers);
-    // The listener is outside: it has no part in it.
+    // The listener is outside the pod, and is not counted.
     assert_eq!(pods.node.events("web")[4], containers as u64);
     pods.node.remove("web");
     pods.node.nothing_left();
@@ -101,7 +101,7 @@ fn containers_of_an_attached_pod_are_counted_from_their_first_connection() {
 fn a_thousand_pods_come_and_go_and_leave_nothing_behind() {
     let pods = Pods::new("thousand");
     let driver = Driver::Cgroupfs;
-    pods.make("/kubepods/burstable");
+    pods.make_cgroup("/kubepods/burstable");
     for (name, containers) in [("pods", json!([])), ("containers", json!(["app"]))] {
         pods.apply(
             name,
@@ -111,26 +111,26 @@ fn a_thousand_pods_come_and_go_and_leave_nothing_behind() {
     }
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", pods.node.process())).unwrap().count();
     let before = descriptors();
-    let (rounds, at_once) = (if long() { 200 } else { 20 }, 50);
+    let (rounds, at_once) = (if is_long_run() { 200 } else { 20 }, 50);
     for round in 0..rounds {
         let these = round * at_once..(round + 1) * at_once;
         for n in these.clone() {
-            pods.list(n, "shop", "web", &["app"]);
+            pods.set_pod(n, "shop", "web", &["app"]);
         }
-        pods.tell();
+        pods.write_list();
         for n in these.clone() {
-            pods.make(&driver.container(n, "app"));
+            pods.make_cgroup(&driver.container(n, "app"));
         }
         pods.node.until("all links", |node| {
             ["pods", "containers"].iter().all(|name| node.details(name)["cgroups"] == at_once)
         });
         for n in these.clone() {
-            pods.unmake(&driver.container(n, "app"));
-            pods.unmake(&driver.pod(n));
+            pods.remove_cgroup(&driver.container(n, "app"));
+            pods.remove_cgroup(&driver.pod(n));
         }
-        // Some of them go with the agent away: it finds dead links when it starts.
+        // The pods leave the list after their cgroups are gone.
         pods.listed.borrow_mut().clear();
-        pods.tell();
+        pods.write_list();
         pods.node.until("no link", |node| {
             ["pods", "containers"].iter().all(|name| node.details(name)["cgroups"] == Value::Null)
         });
@@ -154,30 +154,30 @@ fn links_of_cgroups_removed_while_no_agent_ran_are_removed_at_start() {
     let mut pods = Pods::new("collected");
     let driver = Driver::Cgroupfs;
     for n in 1..3 {
-        pods.come(driver, n);
+        pods.add_pod(driver, n);
     }
     pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}})]);
-    pods.linked("web", vec![driver.pod(1), driver.pod(2)]);
+    pods.wait_for_links("web", vec![driver.pod(1), driver.pod(2)]);
     pods.node.stop("KILL");
-    pods.unmake(&driver.pod(2));
+    pods.remove_cgroup(&driver.pod(2));
     let list = pods.node.folder().join("pods.json").display().to_string();
     pods.node.start_with(&["--pods", &list]);
-    pods.linked("web", vec![driver.pod(1)]);
+    pods.wait_for_links("web", vec![driver.pod(1)]);
     pods.node.until("one pin", |node| node.pins("web").iter().filter(|pin| pin.starts_with("links/")).count() == 1);
-    // What can't be listed any more keeps what is there.
+    // If pods can no longer be listed, links stay.
     fs::write(&list, "no list").unwrap();
     std::thread::sleep(Duration::from_secs(1));
-    pods.linked("web", vec![driver.pod(1)]);
+    pods.wait_for_links("web", vec![driver.pod(1)]);
     pods.node.stop("KILL");
     pods.node.start_with(&["--pods", &list]);
-    pods.node.until("its word", |node| {
+    pods.node.until("the message", |node| {
         node.details("web")["message"].as_str().is_some_and(|m| m.contains("can't be listed"))
     });
-    pods.linked("web", vec![driver.pod(1)]);
-    // And what can be listed again is followed again.
-    pods.make(&driver.pod(2));
-    pods.tell();
-    pods.follows("web", vec![driver.pod(1), driver.pod(2)]);
+    pods.wait_for_links("web", vec![driver.pod(1)]);
+    // Once pods can be listed again, links follow them again.
+    pods.make_cgroup(&driver.pod(2));
+    pods.write_list();
+    pods.wait_shortly_for_links("web", vec![driver.pod(1), driver.pod(2)]);
     pods.node.ready("web");
     pods.node.remove("web");
     pods.node.nothing_left();

@@ -1,5 +1,5 @@
-//! The acts whose outcomes show the effect of a program, such as to open a file or to connect. Each runs in a process of its
-//! own, in a pod's cgroup.
+//! Acts whose outcomes show the effect of a program, such as to open a file or to connect. Each runs in a process of its own,
+//! in a pod's cgroup.
 
 use std::{
     fs::{self, File},
@@ -15,12 +15,12 @@ use rustix::{
     thread::set_thread_res_uid,
 };
 
-/// Acts as ACT says, and prints what it saw: what [`actor`] runs. A test of nothing by itself.
+/// The job of [`super::actor`]: does the act that ACT names, and prints its outcome. No test by itself.
 #[test]
 fn actor() {
     let Ok(act) = std::env::var("ACT") else { return };
     let (act, argument) = act.split_once(' ').unwrap_or((&act, ""));
-    let saw = match act {
+    let outcome = match act {
         "open" => File::open(argument).map(|_| "opened".to_owned()),
         "write" => write_back(argument),
         "ttl" => ttl(),
@@ -38,14 +38,14 @@ fn actor() {
         "messages" => messages(),
         "echo" => echo(),
         "speak" => speak(),
-        "long" => crate::map_attachment::long(),
+        "long" => crate::map_attachment::long_connection(),
         _ => panic!("{act}"),
     };
-    println!("\nsaw {}", saw.unwrap_or_else(|error| word(&error)));
+    println!("\noutcome {}", outcome.unwrap_or_else(|error| error_word(&error)));
 }
 
-/// An error in one word.
-pub fn word(error: &io::Error) -> String {
+/// Returns an error in one word.
+pub fn error_word(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "refused".to_owned(),
         io::ErrorKind::NetworkUnreachable => "unreachable".to_owned(),
@@ -54,10 +54,10 @@ pub fn word(error: &io::Error) -> String {
     }
 }
 
-/// Long enough for what comes over loopback.
+/// A timeout that is long enough for loopback.
 const SHORT: Duration = Duration::from_millis(500);
 
-/// Writes what is there.
+/// Writes the current contents of a file back.
 fn write_back(path: &str) -> io::Result<String> {
     let value = fs::read_to_string(path)?;
     fs::write(path, value).map(|()| "written".to_owned())
@@ -80,13 +80,13 @@ fn tos() -> io::Result<String> {
     Ok(sockopt::ip_tos(&socket)?.to_string())
 }
 
-/// The loopback address of the same kind, with the same port.
+/// Returns the loopback address of the same family, with the same port.
 fn loopback(service: SocketAddr) -> SocketAddr {
     let ip = if service.is_ipv4() { "127.0.0.1" } else { "::1" };
     SocketAddr::new(ip.parse().unwrap(), service.port())
 }
 
-/// Connects; where someone answers, the service does.
+/// Connects to a service, for which a listener on loopback answers.
 fn connect(service: &str) -> io::Result<String> {
     let service = service.parse().unwrap();
     let listener = TcpListener::bind(loopback(service))?;
@@ -97,7 +97,7 @@ fn connect(service: &str) -> io::Result<String> {
     Ok(format!("answered by {}", client.peer_addr()?))
 }
 
-/// Asks by a datagram.
+/// Sends a datagram to a service, for which a socket on loopback answers.
 fn query(service: &str) -> io::Result<String> {
     let service: SocketAddr = service.parse().unwrap();
     let here = loopback(service);
@@ -114,7 +114,7 @@ fn query(service: &str) -> io::Result<String> {
     Ok(format!("answered by {by}"))
 }
 
-/// Binds a port: which it is told, and whether the next one is taken.
+/// Binds a port, and returns the port that getsockname reports and whether the next one is taken.
 fn listen(address: &str) -> io::Result<String> {
     let listener = TcpListener::bind(address)?;
     let next = SocketAddr::new(listener.local_addr()?.ip(), 4202);
@@ -142,13 +142,13 @@ fn unix(user: &str) -> io::Result<String> {
     let stream = UnixStream::connect(path("stream"));
     let sent = sender.send_to(b"x", path("datagram"));
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
-    // Whoever may send, the calls that tell addresses are made.
+    // The calls that return addresses are made for any user.
     sender.connect(path("datagram"))?;
     sender.send(b"y")?;
     receiver.recv_from(&mut [0])?;
     let peer = UnixStream::connect(listener.local_addr()?.as_pathname().unwrap())?;
     let told = peer.peer_addr()?.as_pathname().is_some();
-    let did = |done: Result<&'static str, io::Error>| done.map_or_else(|error| word(&error), str::to_owned);
+    let did = |done: Result<&'static str, io::Error>| done.map_or_else(|error| error_word(&error), str::to_owned);
     let (stream, sent) = (did(stream.map(|_| "connected")), did(sent.map(|_| "sent")));
     Ok(format!("{stream}, {sent}, {}", if told { "told" } else { "untold" }))
 }
@@ -165,7 +165,7 @@ fn speak() -> io::Result<String> {
     Ok(format!("heard {heard} of 10"))
 }
 
-/// Three messages, two of them in pieces.
+/// Sends three messages, two of them in pieces, and returns what arrives.
 fn messages() -> io::Result<String> {
     let (mut client, mut server) = pair(4203)?;
     for piece in [&b"\x03a"[..], b"bc", b"\x02!x", b"\x05hel", b"lo"] {
@@ -190,7 +190,7 @@ fn echo() -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Both ends of a connection over loopback; nobody waits on either for long.
+/// Returns both ends of a connection over loopback, with short timeouts.
 pub fn pair(port: u16) -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     let client = TcpStream::connect(listener.local_addr()?)?;

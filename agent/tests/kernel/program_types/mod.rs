@@ -1,7 +1,7 @@
-//! One example for each program type, from deploy/examples/types, applied as it is: what it does is seen from a pod's cgroup,
-//! before it is applied, while it is attached, and once it is removed.
+//! One example for each program type, from deploy/examples/types, unchanged. Acts in a pod's cgroup show its effect before it
+//! is applied, while it is attached, and after it is removed.
 //!
-//! Whatever acts does so in a network namespace of its own, where there is nothing but loopback.
+//! Each act runs in a network namespace of its own with nothing but loopback.
 
 pub mod act;
 
@@ -19,55 +19,57 @@ macro_rules! example {
 }
 pub(crate) use example;
 
-/// What is done, and what is seen without the program and with it.
+/// An act, and its outcomes without and with the program.
 type Act = (&'static str, &'static str, &'static str);
 
-/// Where pods are, below the node's cgroup root.
+/// The pods' cgroup below the node's cgroup root.
 pub const PODS: &str = "kubepods";
 
-/// A node with the example's program attached, where every act was seen without it and then with it.
-fn seen((name, manifest): (&str, &str), acts: &[Act]) -> Node {
+/// Asserts the outcome of each act without the example's program and with it, and returns the node with the program attached.
+fn attached_example((name, manifest): (&str, &str), acts: &[Act]) -> Node {
     let mut node = Node::new(name);
     node.make_cgroup(PODS);
     for (act, without, _) in acts {
-        assert_eq!(see(&node, act), *without, "{act}, without {name}");
+        assert_eq!(outcome(&node, act), *without, "{act}, without {name}");
     }
     node.start();
     node.apply_example(name, manifest);
     node.ready(name);
     for (act, _, with) in acts {
-        assert_eq!(see(&node, act), *with, "{act}, with {name}");
+        assert_eq!(outcome(&node, act), *with, "{act}, with {name}");
     }
     node
 }
 
-/// Removed, it has no effect any more, and leaves nothing.
-fn unseen(node: &Node, name: &str, acts: &[Act]) {
+/// Removes the program, and asserts that it has no effect any more and leaves nothing behind.
+fn assert_removed(node: &Node, name: &str, acts: &[Act]) {
     node.remove(name);
     for (act, without, _) in acts {
-        assert_eq!(see(node, act), *without, "{act}, once {name} is removed");
+        assert_eq!(outcome(node, act), *without, "{act}, once {name} is removed");
     }
     node.nothing_left();
 }
 
-/// What an example's source compiles to.
+/// Returns the compiled object of an example.
 pub fn object(name: &str) -> &'static [u8] {
     types::ALL.iter().find(|(of, _)| *of == name).unwrap().1
 }
 
-/// What an act comes to in a pod's cgroup.
-pub fn see(node: &Node, act: &str) -> String {
+/// Returns the outcome of an act in a pod's cgroup.
+pub fn outcome(node: &Node, act: &str) -> String {
     let done = actor(node, act).output().unwrap();
     let said = text(&done);
-    let saw = said.lines().find_map(|line| line.strip_prefix("saw "));
-    saw.unwrap_or_else(|| panic!("{act}: {said}")).to_owned()
+    let outcome = said.lines().find_map(|line| line.strip_prefix("outcome "));
+    outcome.unwrap_or_else(|| panic!("{act}: {said}")).to_owned()
 }
 
-/// The process that acts.
+/// Returns the command of a process that does an act.
 pub fn actor(node: &Node, act: &str) -> Command {
     let procs = node.cgroup().join(PODS).join("cgroup.procs");
-    let script =
-        format!("echo $$ >{} && ip link set lo up && exec \"$0\" --exact program_types::act::actor --nocapture", procs.display());
+    let script = format!(
+        "echo $$ >{} && ip link set lo up && exec \"$0\" --exact program_types::act::actor --nocapture",
+        procs.display()
+    );
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "unshare", "--net", "sh", "-c", &script])
@@ -76,12 +78,12 @@ pub fn actor(node: &Node, act: &str) -> Command {
     command
 }
 
-/// The table's column of capabilities, all types at once: without CAP_PERFMON, and without any other.
+/// All types at once, as in the documentation's column of capabilities: without CAP_PERFMON and any other.
 #[test]
 fn every_type_is_attached_with_two_capabilities() {
     let mut node = Node::new("two-capabilities");
     node.make_cgroup(PODS);
-    // The verifiers of older kernels, here told by what else they lack, refuse some of these without PERFMON.
+    // The verifiers of older kernels, recognized by another feature that they lack, refuse some of these without PERFMON.
     let two = if Probe::ask().has.contains("VerifierLogEnd") {
         "-all,+bpf,+net_admin"
     } else {
@@ -100,7 +102,7 @@ fn every_type_is_attached_with_two_capabilities() {
         example!("sk-msg"),
         example!("sk-skb"),
     ];
-    let all: Vec<_> = all.into_iter().chain(node.has("CgroupUnixConnect").then_some(unix)).collect();
+    let all: Vec<_> = all.into_iter().chain(node.has_feature("CgroupUnixConnect").then_some(unix)).collect();
     for (name, manifest) in &all {
         node.apply_example(name, manifest);
     }
@@ -117,11 +119,11 @@ fn every_type_is_attached_with_two_capabilities() {
 fn a_device_program_refuses_to_open_a_device() {
     let example = example!("cgroup-device");
     let acts = [("open /dev/full", "opened", "refused"), ("open /dev/zero", "opened", "opened")];
-    let mut node = seen(example, &acts);
+    let mut node = attached_example(example, &acts);
     let accepted = node.condition(example.0, "Accepted")["message"].as_str().unwrap().to_owned();
     assert!(accepted.contains("container runtimes"), "{accepted}");
 
-    // As a runtime has one at a container's cgroup: it is said where an agent next looks at all that is there.
+    // A foreign program at a container's cgroup, as a runtime attaches one, is reported by the next agent that observes everything.
     let (container, theirs) = (node.cgroup().join(PODS).join("container").display().to_string(), "/sys/fs/bpf/theirs");
     node.make_cgroup("kubepods/container");
     node.foreign_program(object(example.0), theirs);
@@ -133,7 +135,7 @@ fn a_device_program_refuses_to_open_a_device() {
         node.details(example.0)["notes"].to_string().contains(&format!("program {id} at /kubepods/container"))
     });
     node.run("bpftool", &["cgroup", "detach", &container, "device", "pinned", theirs]);
-    unseen(&node, example.0, &acts);
+    assert_removed(&node, example.0, &acts);
 }
 
 #[test]
@@ -143,7 +145,7 @@ fn a_sysctl_program_refuses_to_write_a_sysctl() {
         ("write /proc/sys/net/ipv4/ip_forward", "written", "refused"),
         ("open /proc/sys/net/ipv4/ip_forward", "opened", "opened"),
     ];
-    unseen(&seen(example, &acts), example.0, &acts);
+    assert_removed(&attached_example(example, &acts), example.0, &acts);
 }
 
 #[test]
@@ -155,7 +157,7 @@ fn a_sockopt_program_changes_refuses_and_hides_options() {
         ("buffer 65536", "taken", "taken"),
         ("tos", "16", "0"),
     ];
-    unseen(&seen(example, &acts), example.0, &acts);
+    assert_removed(&attached_example(example, &acts), example.0, &acts);
 }
 
 #[test]
@@ -167,10 +169,10 @@ fn a_sock_program_refuses_sockets_and_ports() {
         ("bind [::1]:4200", "bound", "refused"),
         ("bind 127.0.0.1:4199", "bound", "bound"),
     ];
-    let node = seen(example, &acts);
+    let node = attached_example(example, &acts);
     let sockets = node.counts(&["pinned", &format!("{}/maps/sockets", node.home(example.0))]);
     assert!(sockets[0] >= 3 && sockets[1] >= 3, "created and released: {sockets:?}");
-    unseen(&node, example.0, &acts);
+    assert_removed(&node, example.0, &acts);
 }
 
 #[test]
@@ -187,21 +189,21 @@ fn a_sock_addr_program_translates_addresses_both_ways() {
         ("listen 127.0.0.1:4201", "told 4201, 4202 is free", "told 4201, 4202 is taken"),
         ("listen [::1]:4201", "told 4201, 4202 is free", "told 4201, 4202 is taken"),
     ];
-    unseen(&seen(example, &acts), example.0, &acts);
+    assert_removed(&attached_example(example, &acts), example.0, &acts);
 }
 
 #[test]
 fn a_skb_program_counts_and_drops_packets() {
     let example = example!("cgroup-skb");
     let acts = [("discard 127.0.0.1:9", "received", "silence"), ("discard 127.0.0.1:10", "received", "received")];
-    let node = seen(example, &acts);
+    let node = attached_example(example, &acts);
     let traffic = node.bpftool(&["map", "dump", "pinned", &format!("{}/maps/traffic", node.home(example.0))]);
     let packets = |way: usize| traffic[way]["formatted"]["value"]["packets"].as_u64().unwrap_or_default();
     assert_eq!([packets(0), packets(1)], [2, 2], "in and out: {traffic}");
-    unseen(&node, example.0, &acts);
+    assert_removed(&node, example.0, &acts);
 }
 
-/// On a kernel that has it; elsewhere it is refused by its name, and nothing is loaded.
+/// A kernel without this type is refused by its name, and nothing is loaded.
 #[test]
 fn a_sock_addr_program_refuses_unix_sockets_to_nobody() {
     let example = example!("cgroup-sock-addr-unix");
@@ -213,7 +215,7 @@ fn a_sock_addr_program_refuses_unix_sockets_to_nobody() {
     node.make_cgroup(PODS);
     node.start();
     node.until("what the kernel has", |node| node.node_status()["node"]["kernelRelease"].is_string());
-    if !node.has("CgroupUnixConnect") {
+    if !node.has_feature("CgroupUnixConnect") {
         node.apply_example(example.0, example.1);
         let ready = node.condition_is(example.0, "Ready", "False");
         assert_eq!(ready["reason"], "KernelUnsupported", "{ready}");
@@ -221,28 +223,28 @@ fn a_sock_addr_program_refuses_unix_sockets_to_nobody() {
         return;
     }
     drop(node);
-    let node = seen(example, &acts);
+    let node = attached_example(example, &acts);
     let told = node.counts(&["pinned", &format!("{}/maps/told", node.home(example.0))]);
     assert!(told.iter().all(|count| *count >= 1), "{told:?}");
-    unseen(&node, example.0, &acts);
+    assert_removed(&node, example.0, &acts);
 }
 
 #[test]
 fn an_sk_msg_program_redirects_messages_past_tcp() {
     let example = example!("sk-msg");
     let acts = [("speak", "heard 10 of 10", "heard 10 of 10")];
-    let node = seen(example, &acts);
+    let node = attached_example(example, &acts);
     let redirected = node.counts(&["pinned", &format!("{}/maps/redirected", node.home(example.0))]);
     assert_eq!(redirected, [10], "each went past TCP");
-    unseen(&node, example.0, &acts);
+    assert_removed(&node, example.0, &acts);
 }
 
 #[test]
 fn an_sk_skb_program_parses_and_answers_streams() {
     let example = example!("sk-skb");
     let acts = [("messages", "3abc2!x5hello", "3abc5hello"), ("echo", "silence", "hello")];
-    let node = seen(example, &acts);
+    let node = attached_example(example, &acts);
     let messages = node.counts(&["pinned", &format!("{}/maps/messages", node.home(example.0))]);
     assert_eq!(messages, [2, 1], "passed and dropped");
-    unseen(&node, example.0, &acts);
+    assert_removed(&node, example.0, &acts);
 }
