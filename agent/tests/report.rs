@@ -24,7 +24,8 @@ fn revision(name: &str) -> BpfRevision {
     let spec = json!({
         "program": {"name": name, "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"}, "generation": 1, "sequence": 1,
         "digest": digest(OBJECT), "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
-        "object": {"programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}], "license": "GPL", "btf": true,
+        "object": {"license": "GPL", "btf": true,
+            "programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}],
             "maps": [{"name": "my_map", "type": "Array", "keySize": 4, "valueSize": 8, "maxEntries": 10, "flags": 0,
                 "definition": "Btf", "usedBy": ["my_prog"]}]},
     });

@@ -1,5 +1,5 @@
-//! A fake API server that a test can make unreachable, or that lacks what an agent requests. It answers lists and watches, one
-//! request per connection.
+//! A fake API server that a test can make unreachable, or that lacks what an agent requests. It answers lists and
+//! watches, one request per connection.
 
 use std::{
     collections::BTreeMap,
@@ -127,7 +127,9 @@ impl Server {
                 ("200 OK", self.objects["bpfnodes"][0].clone())
             }
             None => {
-                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
+                let status = json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+                });
                 ("404 Not Found", status)
             }
         };

@@ -1,4 +1,5 @@
-//! A bpffs that is unmounted under a running agent, or is read-only: the agent reports it, waits, and recovers by itself.
+//! A bpffs that is unmounted under a running agent, or is read-only: the agent reports it, waits, and recovers by
+//! itself.
 
 use std::time::Instant;
 

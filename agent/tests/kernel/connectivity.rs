@@ -98,8 +98,8 @@ fn an_agent_without_api_server_reverts_a_revision_on_trial() {
     cut_off.start();
     sleep(Duration::from_secs(7));
     assert!(cut_off.is_noted("suspected"));
-    // The other agent does not know when the revert was, so the server's return proves nothing. Nothing is attached before the
-    // desired state is known.
+    // The other agent does not know when the revert was, so the server's return proves nothing. Nothing is attached
+    // before the desired state is known.
     let _server = Server::empty(cut_off.server);
     cut_off.until_noted("reprieved");
     cut_off.assert_only_the_counter_is_attached();
@@ -171,8 +171,8 @@ fn a_trial_continues_while_the_api_server_answers() {
 /// Cgroups below the node's.
 const CGROUPS: [&str; 2] = ["a", "b"];
 
-/// A node with an API server and three revisions of one BpfProgram. The first one runs and has a trial with a given verdict;
-/// it has one function, the others have two.
+/// A node with an API server and three revisions of one BpfProgram. The first one runs and has a trial with a given
+/// verdict; it has one function, the others have two.
 struct Guarded {
     node: Node,
     server: Arc<Server>,
@@ -250,7 +250,8 @@ impl Guarded {
         fs::read_link(note).unwrap().to_str() == Some(name_of(&self.revisions[which]))
     }
 
-    /// Makes the API server unreachable, and asserts that the revision on trial is reverted and which programs stay attached.
+    /// Makes the API server unreachable, and asserts that the revision on trial is reverted and which programs stay
+    /// attached.
     fn assert_reverts(&self, which: usize, attached: &[Value]) {
         self.server.set_reachable(false);
         self.until_noted("suspected", which);
@@ -265,8 +266,8 @@ impl Guarded {
     }
 }
 
-/// Two revisions follow on one that passed its trial, the second before the trial of the first ends. Links that the revision
-/// which passed did not have are detached.
+/// Two revisions follow on one that passed its trial, the second before the trial of the first ends. Links that the
+/// revision which passed did not have are detached.
 #[test]
 fn a_revert_restores_the_last_revision_that_passed_its_trial() {
     let guarded = Guarded::new("go-back", "passed");
@@ -291,12 +292,12 @@ fn spec(paths: &[&str], step: u32) -> Value {
     json!({"programs": [{"name": "on_connect", "attach": attach}], "globals": {"step": step}})
 }
 
-/// Links that the reverted revision added are detached, and links that it removed are not attached again: the predecessor
-/// passed its trial at its own cgroups only.
+/// Links that the reverted revision added are detached, and links that it removed are not attached again: the
+/// predecessor passed its trial at its own cgroups only.
 #[test]
 fn a_revert_restores_only_the_links_of_the_predecessor() {
     let specs = || [spec(&["/a"], 1), spec(&["/a", "/b"], 1), spec(&["/"], 2)];
-    let guarded = Guarded::of("places", "passed", specs());
+    let guarded = Guarded::of("cgroups", "passed", specs());
     let good = guarded.attached();
     guarded.dispatch(1);
     guarded.node.until("links at both cgroups", |_| guarded.attached().iter().all(|at| at.len() == 1));

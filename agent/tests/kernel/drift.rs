@@ -56,7 +56,7 @@ fn a_removed_pin_is_restored_and_no_connection_is_missed() {
         let took = wait_for_drift(&node, "PinRemoved", word);
         println!("{kind}: detected after {took:?}");
         assert!(node.exists(&pin), "{pin} is there again");
-        assert_eq!(ids(&node.details("counter")), ids(&before), "{kind}: nothing was loaded, made or attached anew");
+        assert_eq!(ids(&node.details("counter")), ids(&before), "{kind}: nothing was loaded or attached again");
     }
     node.run("rm", &["-r", &node.home("counter")]);
     node.connect(1);

@@ -134,21 +134,21 @@ fn an_agent_reports_the_outcome_of_each_mutant() {
 
     // All of a round side by side; the next round replaces them. A cgroup takes 64 programs of a type.
     let rounds: u64 = if std::env::var_os("SOCKEYE_CHAOS").is_some() { 100 } else { 5 };
-    let names: Vec<String> = (0..50).map(|place| format!("mutant-{place}")).collect();
+    let names: Vec<String> = (0..50).map(|index| format!("mutant-{index}")).collect();
     for round in 0..rounds {
-        let case = |place: usize| 50 * round + place as u64;
-        let applied: Vec<u32> = names.iter().enumerate().map(|(place, name)| apply(&node, name, case(place))).collect();
-        for (place, name) in names.iter().enumerate() {
-            node.until(&format!("the outcome of case {}", case(place)), |node| {
+        let case = |index: usize| 50 * round + index as u64;
+        let applied: Vec<u32> = names.iter().enumerate().map(|(index, name)| apply(&node, name, case(index))).collect();
+        for (index, name) in names.iter().enumerate() {
+            node.until(&format!("the outcome of case {}", case(index)), |node| {
                 let [accepted, ready] = ["Accepted", "Ready"].map(|type_| node.condition(name, type_));
                 let is_final = accepted["status"] == "False" || !ready.is_null() && ready["reason"] != "Progressing";
-                node.is_status_of(name, applied[place]) && is_final
+                node.is_status_of(name, applied[index]) && is_final
             });
             for condition in ["Accepted", "Ready"].map(|type_| node.condition(name, type_)) {
                 let message = condition["message"].as_str().unwrap();
-                assert!(lines(message) == message && !message.contains('\n'), "case {}: {condition}", case(place));
+                assert!(lines(message) == message && !message.contains('\n'), "case {}: {condition}", case(index));
                 let reason: Reason = serde_json::from_value(condition["reason"].clone()).unwrap();
-                assert_ne!(reason, Reason::Other, "case {}: {condition}", case(place));
+                assert_ne!(reason, Reason::Other, "case {}: {condition}", case(index));
             }
         }
     }

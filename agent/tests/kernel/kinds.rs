@@ -1,4 +1,5 @@
-//! Initial values of maps of each type and of global variables, as the program finds them and as bpftool reads them by BTF.
+//! Initial values of maps of each type and of global variables, as the program finds them and as bpftool reads them by
+//! BTF.
 
 use serde_json::{Value, json};
 use sockeye_agent::kernel::probe::Probe;
@@ -39,7 +40,8 @@ fn programs() -> Value {
 fn globals() -> Value {
     json!({
         "rate": "0x0a", "verbose": true, "label": "web", "mode": "AUTO", "gateway": "10.0.0.1", "gateway6": "::1",
-        "mac": [0, 0, 0, 9], "offset": -2, "limits": {"bytes": 50, "ports": [1, 2]}, "port": 443, "counters": [0, 0, 0, 4],
+        "mac": [0, 0, 0, 9], "offset": -2, "limits": {"bytes": 50, "ports": [1, 2]}, "port": 443,
+        "counters": [0, 0, 0, 4],
     })
 }
 
@@ -48,8 +50,9 @@ const SUM: u64 = 10 + 1 + b'w' as u64 + 7 - 2 + 1000 + 50 + 443u16.swap_bytes() 
 
 fn rule() -> Value {
     json!({
-        "limits": {"bytes": 12, "adjust": -3, "ports": [80, 443]}, "mode": "AUTO", "active": true, "label": "to the web",
-        "via": "10.0.0.1", "port": 443, "low": 5, "high": 17, "octets": [1, 2], "next": "fd00::1",
+        "limits": {"bytes": 12, "adjust": -3, "ports": [80, 443]}, "mode": "AUTO", "active": true,
+        "label": "to the web", "via": "10.0.0.1", "port": 443, "low": 5, "high": 17, "octets": [1, 2],
+        "next": "fd00::1",
     })
 }
 
@@ -168,9 +171,9 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
     apply(&node, faster.clone(), other.clone());
     assert_ne!(program(&node), loaded);
     let after = ids(&node);
-    let anew: Vec<&str> =
+    let recreated: Vec<&str> =
         before.iter().zip(&after).filter(|(one, other)| one.1 != other.1).map(|(one, _)| one.0.as_str()).collect();
-    assert_eq!(anew, [".bss", ".data", ".rodata", "array_of_maps", "hash_of_maps", "prog_array"]);
+    assert_eq!(recreated, [".bss", ".data", ".rodata", "array_of_maps", "hash_of_maps", "prog_array"]);
     node.connect(1);
     let found = seen(&node);
     assert_eq!(found[0], ("array", 99), "what others wrote is carried over");

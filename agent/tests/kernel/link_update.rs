@@ -1,5 +1,5 @@
-//! Link updates: while clients connect without a pause, a new program replaces the old one in its links again and again. One
-//! of the two counts each connection, once.
+//! Link updates: while clients connect without a pause, a new program replaces the old one in its links again and
+//! again. One of the two counts each connection, once.
 
 use std::{collections::BTreeSet, os::fd::AsFd as _};
 
@@ -9,7 +9,8 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
 
 use crate::node::{Node, is_long_run, text};
 
-/// `BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB` and `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`: one each for the two ends of a connection.
+/// `BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB` and `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`: one each for the two ends of a
+/// connection.
 const ENDS: [usize; 2] = [4, 5];
 
 #[test]
@@ -53,8 +54,8 @@ fn every_connection_is_counted_once_during_replacements() {
     node.nothing_left();
 }
 
-/// Somebody else updates a link between the agent's observation and its update. The agent reports that instead of replacing
-/// the other program; the next pass restores the link.
+/// Somebody else updates a link between the agent's observation and its update. The agent reports that instead of
+/// replacing the other program; the next pass restores the link.
 #[test]
 fn a_link_updated_by_others_during_a_pass_is_reported() {
     let mut node = Node::new("moved");
@@ -75,8 +76,10 @@ fn a_link_updated_by_others_during_a_pass_is_reported() {
     bpf::link_update(link.as_fd(), theirs.as_fd(), None).unwrap();
     node.signal("CONT");
     let words = "something else has updated the link meanwhile";
-    let is_reported =
-        |node: &Node| node.condition("counter", "Ready")["message"].as_str().is_some_and(|said| said.contains(words));
+    let is_reported = |node: &Node| {
+        let ready = node.condition("counter", "Ready");
+        ready["message"].as_str().is_some_and(|message| message.contains(words))
+    };
     node.until("the refusal is reported", is_reported);
 
     node.ready("counter");
@@ -89,8 +92,8 @@ fn a_link_updated_by_others_during_a_pass_is_reported() {
     node.nothing_left();
 }
 
-/// The kernel answers ENOLINK for a link whose cgroup was removed after the observation. The link is unpinned, and a new one
-/// is attached if a cgroup exists.
+/// The kernel answers ENOLINK for a link whose cgroup was removed after the observation. The link is unpinned, and a
+/// new one is attached if a cgroup exists.
 #[test]
 fn a_link_that_died_during_a_pass_is_replaced() {
     const ENOLINK: u32 = 67;

@@ -66,8 +66,8 @@ fn a_load_error_names_the_missing_or_refused_program() {
     assert!(matches!(damaged, LoadError::Object(_)), "{damaged}");
 }
 
-/// The policy computes the size of a map before its creation. A kernel without `MapMemory` reports whole pages instead, from
-/// the sizes of entries alone.
+/// The policy computes the size of a map before its creation. A kernel without `MapMemory` reports whole pages instead,
+/// from the sizes of entries alone.
 #[test]
 fn the_computed_size_of_a_map_is_close_to_what_the_kernel_charges() {
     let machine = facts::machine().unwrap();

@@ -1,7 +1,7 @@
 //! The agent alone, on the real kernel: its statuses agree with bpftool, and it leaves nothing behind.
 //!
-//! Needs root. Each test has its own mount namespace with a bpffs, and its own cgroup. Both go with the test, even if it is
-//! killed.
+//! Needs root. Each test has its own mount namespace with a bpffs, and its own cgroup. Both go with the test, even if
+//! it is killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod api_server;
@@ -204,9 +204,9 @@ fn a_failed_load_leaves_nothing_behind_and_keeps_the_known_good_revision() {
         let ready = node.condition_is("counter", "Ready", "False");
         assert_eq!(ready["reason"], reason, "{ready}");
         assert!(ready["message"].as_str().unwrap().contains(words), "{ready}");
-        let kept = node.details("counter");
+        let unchanged = node.details("counter");
         assert_eq!(
-            (&kept["programs"], &kept["links"], &kept["maps"]),
+            (&unchanged["programs"], &unchanged["links"], &unchanged["maps"]),
             (&good["programs"], &good["links"], &good["maps"])
         );
     }
@@ -231,17 +231,17 @@ fn a_failed_load_leaves_nothing_behind_and_keeps_the_known_good_revision() {
 #[test]
 fn the_remains_of_a_deleted_namesake_are_removed_even_if_the_new_revision_fails() {
     let mut node = Node::new("namesake");
-    for (place, bad) in [("/nowhere", TCP_EVENTS_BTF), ("/", fixtures::REFUSED)] {
+    for (path, bad) in [("/nowhere", TCP_EVENTS_BTF), ("/", fixtures::REFUSED)] {
         node.start();
         seed(&node, "counter", TCP_EVENTS_BTF);
         node.ready("counter");
         node.stop("KILL");
         node.run("ln", &["-sfn", "another", &format!("{}/_meta/uid", node.home("counter"))]);
-        let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": place}}]}]);
+        let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": path}}]}]);
         node.apply("counter", bad, attach, json!([]));
         node.start();
         node.condition_is("counter", "Ready", "False");
-        assert_eq!((node.attached(), node.pins("counter")), (vec![], vec![]), "{place}");
+        assert_eq!((node.attached(), node.pins("counter")), (vec![], vec![]), "{path}");
         node.remove("counter");
         node.stop("KILL");
     }
@@ -254,20 +254,20 @@ fn a_retained_map_outlives_its_program_and_is_reused() {
     node.start();
     let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
     let maps = json!([{"name": "my_map", "onDelete": "Retain"}]);
-    node.apply("kept", TCP_EVENTS_BTF, programs.clone(), maps.clone());
-    node.ready("kept");
+    node.apply("counter", TCP_EVENTS_BTF, programs.clone(), maps.clone());
+    node.ready("counter");
     node.connect(7);
-    let id = node.details("kept")["maps"][0]["id"].clone();
-    node.remove("kept");
-    assert_eq!(node.pins("kept"), ["maps/my_map"]);
+    let id = node.details("counter")["maps"][0]["id"].clone();
+    node.remove("counter");
+    assert_eq!(node.pins("counter"), ["maps/my_map"]);
     let retained = &node.node_status()["retained"][0];
-    assert_eq!((&retained["id"], retained["program"].as_str()), (&id, Some("kept")));
-    assert_eq!(node.events("kept")[4], 7);
+    assert_eq!((&retained["id"], retained["program"].as_str()), (&id, Some("counter")));
+    assert_eq!(node.events("counter")[4], 7);
 
-    node.apply("kept", TCP_EVENTS_BTF, programs.clone(), json!([]));
-    node.ready("kept");
-    assert_eq!(node.details("kept")["maps"][0]["id"], id);
-    node.remove("kept");
+    node.apply("counter", TCP_EVENTS_BTF, programs.clone(), json!([]));
+    node.ready("counter");
+    assert_eq!(node.details("counter")["maps"][0]["id"], id);
+    node.remove("counter");
     node.nothing_left();
 }
 
@@ -296,7 +296,8 @@ fn a_cgroup_path_is_attached_once_it_exists() {
     assert_eq!(node.events("path")[4], 0, "the node's other cgroups are not counted");
 
     // Of two entries, one below the other, only the higher gets a link.
-    let both = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": "/inner"}}, {"cgroup": {"scope": "Node"}}]}]);
+    let cgroups = json!([{"cgroup": {"scope": "Path", "path": "/inner"}}, {"cgroup": {"scope": "Node"}}]);
+    let both = json!([{"name": "my_prog", "attach": cgroups}]);
     node.apply("path", TCP_EVENTS_BTF, both, json!([]));
     node.until("one link at the root", |node| {
         let links = node.details("path")["links"].clone();

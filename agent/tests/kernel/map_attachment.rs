@@ -1,8 +1,9 @@
-//! Programs attached to maps, by a link or, on a kernel without links for maps, held by the map itself. The status agrees
-//! with the kernel, also after external changes. Injected faults make this kernel behave like one without such links.
+//! Programs attached to maps, by a link or, on a kernel without links for maps, held by the map itself. The status
+//! agrees with the kernel, also after external changes. Injected faults make this kernel behave like one without such
+//! links.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     os::fd::AsFd as _,
     path::Path,
     process::Child,
@@ -13,7 +14,7 @@ use sockeye_agent::kernel::bpf;
 
 use crate::{
     node::Node,
-    program_types::{PODS, act::pair, actor, object, outcome},
+    program_types::{PODS, actor, object, outcome},
 };
 
 /// Kernels by the fault that makes this one like them: this one, one without links for maps, and one that also can't be
@@ -25,7 +26,8 @@ const SK_MSG: u32 = 7;
 /// Returns the spec of sk-msg with these settings of its maps.
 fn spec(maps: Value) -> Value {
     let pods = json!([{"cgroup": {"scope": "Pods"}}]);
-    json!({"programs": [{"name": "remember", "attach": pods}, {"name": "redirect", "attach": [{"map": "sockets"}]}], "maps": maps})
+    let redirect = json!({"name": "redirect", "attach": [{"map": "sockets"}]});
+    json!({"programs": [{"name": "remember", "attach": pods}, redirect], "maps": maps})
 }
 
 /// Returns a node with a cgroup for its pods and an agent on such a kernel.
@@ -117,18 +119,6 @@ fn the_status_of_an_attachment_agrees_with_the_kernel() {
 /// A process with one connection, which sends on demand.
 struct LongConnection(Child);
 
-/// The job of a [`LongConnection`].
-pub fn long_connection() -> io::Result<String> {
-    let (mut client, mut server) = pair(0)?;
-    println!("\nready");
-    for _ in io::stdin().lines() {
-        client.write_all(b"word")?;
-        server.read_exact(&mut [0; 4])?;
-        println!("spoke");
-    }
-    Ok(String::new())
-}
-
 impl LongConnection {
     fn start(node: &Node) -> Self {
         let mut connection = Self(actor(node, "long").spawn().unwrap());
@@ -198,7 +188,10 @@ fn an_attached_program_is_replaced_without_a_gap() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let node = node(&format!("replaced-map-{letter}"), kernel);
         let recreate = |sizes: &[(&str, u32)]| {
-            let map = |(name, entries): &(&str, u32)| json!({"name": name, "maxEntries": entries, "onShapeChange": "Recreate"});
+            let map = |(name, entries): &(&str, u32)| {
+                let on_change = "Recreate";
+                json!({"name": name, "maxEntries": entries, "onShapeChange": on_change})
+            };
             spec(sizes.iter().map(map).collect())
         };
         apply(&node, spec(json!([])));
@@ -207,7 +200,7 @@ fn an_attached_program_is_replaced_without_a_gap() {
         apply(&node, recreate(&[("redirected", 2)]));
         node.ready("sk-msg");
         let after = attachment(&node);
-        assert_ne!(after["programID"], before["programID"], "loaded anew");
+        assert_ne!(after["programID"], before["programID"], "another load");
         assert_eq!((&after["id"], &after["mapID"]), (&before["id"], &before["mapID"]), "the same link, the same map");
         assert_eq!(runs(&node), [after["programID"].clone()]);
 

@@ -41,11 +41,10 @@ fn map_content_is_carried_over_unless_the_spec_recreates_the_map() {
         apply(&node, object, settings);
         let refused = node.condition_is("counter", "Ready", "False");
         assert_eq!(refused["reason"], "MapShapeChanged");
-        let said = refused["message"].as_str().unwrap();
-        assert!(
-            said.contains("max_entries 10") && said.contains("max_entries 11") && said.contains("onShapeChange"),
-            "{said}"
-        );
+        let message = refused["message"].as_str().unwrap();
+        for words in ["max_entries 10", "max_entries 11", "onShapeChange"] {
+            assert!(message.contains(words), "{message}");
+        }
         node.connect(1);
     }
     assert_eq!(node.events("counter")[4], 7, "the last good one counts on");
@@ -102,14 +101,14 @@ fn an_unpinned_map_lives_as_long_as_its_program() {
     let mut node = Node::new("unpinned");
     node.start();
     node.apply("seed", TCP_EVENTS, programs(&["my_prog"]), json!([{"name": "my_map", "pin": false}]));
-    let said = node.ready("seed");
+    let program = node.ready("seed");
     let details = node.details("seed");
     let my_map = map(&details, "my_map");
     let id = my_map["id"].clone();
     assert_eq!((&my_map["used"], &my_map["pinPath"]), (&json!(true), &Value::Null), "{details}");
     assert_eq!(details["programs"][0]["mapIds"], json!([id]), "the program keeps it");
     assert_eq!(node.bpftool(&["map", "show", "id", &id.to_string()])["name"], "my_map");
-    assert_eq!(said["status"]["summary"]["mapIDs"], id.to_string());
+    assert_eq!(program["status"]["summary"]["mapIDs"], id.to_string());
     assert_eq!(node.pins("seed").iter().filter(|pin| pin.starts_with("maps/")).count(), 0);
 
     // Another agent knows only its ID.

@@ -1,5 +1,5 @@
-//! Objects with names of one test's own, and their number in the kernel. Leaks are found by these names, whatever else runs on
-//! the machine.
+//! Objects with names of one test's own, and their number in the kernel. Leaks are found by these names, whatever else
+//! runs on the machine.
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,8 @@ fn apply(node: &Node, name: &str, priority: Option<i64>) {
     node.ready(name);
 }
 
-/// Returns the programs attached to the node's cgroup, in order: the names of their BpfPrograms, or the IDs of foreign ones.
+/// Returns the programs attached to the node's cgroup, in order: the names of their BpfPrograms, or the IDs of foreign
+/// ones.
 fn runs(node: &Node, names: &[&str]) -> Vec<String> {
     let named = |id: &Value| {
         let own = names.iter().find(|name| node.details(name)["programs"][0]["id"] == *id);

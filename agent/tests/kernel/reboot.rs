@@ -67,8 +67,8 @@ fn everything_is_restored_in_another_boot() {
     assert_restored(&mut node, &before, now);
 }
 
-/// A real reboot. The test runs twice: the first run requests a reset while the agent runs, and the second run finds the
-/// notes of the first.
+/// A real reboot. The test runs twice: the first run requests a reset while the agent runs, and the second run finds
+/// the notes of the first.
 #[test]
 #[ignore = "needs a reset of the machine between its two runs: tests/run.sh kernels runs it in a guest"]
 fn everything_is_restored_after_a_reboot() {
@@ -84,5 +84,5 @@ fn everything_is_restored_after_a_reboot() {
     fs::write(notes, facts::boot_id().unwrap()).unwrap();
     fs::write(state.join("reset"), "").unwrap();
     sleep(Duration::from_secs(60));
-    panic!("nobody has reset the machine");
+    panic!("the machine was not reset");
 }

@@ -1,4 +1,5 @@
-//! Refusals on a node: each has a reason and a helpful message, leaves nothing half-made, and disturbs no other BpfProgram.
+//! Refusals on a node: each has a reason and a helpful message, leaves nothing half-made, and disturbs no other
+//! BpfProgram.
 
 use std::{fs::File, os::fd::AsFd as _};
 

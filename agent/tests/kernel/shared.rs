@@ -71,8 +71,10 @@ fn both_programs_count_in_one_shared_map() {
     node.ready("writer");
     let refused = node.condition_is("reader", "Ready", "False");
     assert_eq!(refused["reason"], "MapShapeChanged", "{refused}");
-    let said = refused["message"].as_str().unwrap();
-    assert!(said.contains("writer") && said.contains("max_entries 11") && said.contains("max_entries 10"), "{said}");
+    let message = refused["message"].as_str().unwrap();
+    for words in ["writer", "max_entries 11", "max_entries 10"] {
+        assert!(message.contains(words), "{message}");
+    }
     node.connect(1);
     assert_eq!(node.events("reader")[4], 11, "the last good one counts on, in the map that it had");
     // The same object again, with the size of the shared map in the spec.
@@ -101,23 +103,23 @@ fn both_programs_count_in_one_shared_map() {
 fn the_status_says_why_a_shared_map_is_missing() {
     let mut node = Node::new("absent");
     node.start();
-    let says = |node: &Node, name: &str, words: &str| {
+    let wait_for_message = |node: &Node, name: &str, words: &str| {
         node.until(words, |node| {
             let ready = node.condition(name, "Ready");
             ready["reason"] == "SharedMapMissing" && ready["message"].as_str().unwrap().contains(words)
         });
     };
     node.apply_spec("one", TCP_EVENTS_BTF, spec(Some("nobody")));
-    says(&node, "one", "map my_map of BpfProgram nobody: that BpfProgram is not to run on this node");
+    wait_for_message(&node, "one", "map my_map of BpfProgram nobody: that BpfProgram is not to run on this node");
     let mut misspelt = spec(Some("two"));
     misspelt["maps"][0]["from"]["map"] = json!("my_mpa");
     node.apply_spec("two", TCP_EVENTS_BTF, spec(None));
     node.ready("two");
     node.apply_spec("one", TCP_EVENTS_BTF, misspelt);
-    says(&node, "one", "map my_mpa of BpfProgram two: that BpfProgram has no such map; its maps: my_map");
+    wait_for_message(&node, "one", "map my_mpa of BpfProgram two: that BpfProgram has no such map; its maps: my_map");
     node.apply_spec("one", TCP_EVENTS_BTF, spec(Some("three")));
     node.apply_spec("three", TCP_EVENTS_BTF, spec(Some("one")));
-    says(&node, "three", "in a circle");
+    wait_for_message(&node, "three", "in a circle");
     // One of them breaks the circle.
     node.apply_spec("one", TCP_EVENTS_BTF, spec(None));
     for name in ["one", "two", "three"] {
@@ -130,8 +132,8 @@ fn the_status_says_why_a_shared_map_is_missing() {
     node.nothing_left();
 }
 
-/// A program is attached to another's map, and then to a map of its own with the same name. The other's map runs nothing
-/// any more.
+/// A program is attached to another's map, and then to a map of its own with the same name. The other's map runs
+/// nothing any more.
 #[test]
 fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
@@ -163,7 +165,10 @@ fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
 fn a_program_attached_to_a_shared_map_is_not_replaced_by_another_user() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let node = map_attachment::node(&format!("taken-{letter}"), kernel);
-        let attach = json!([{"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]}, {"name": "redirect", "attach": [{"map": "sockets"}]}]);
+        let attach = json!([
+            {"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]},
+            {"name": "redirect", "attach": [{"map": "sockets"}]},
+        ]);
         let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
         node.apply_spec("first", object("sk-msg"), json!({"programs": attach, "maps": []}));
         node.ready("first");

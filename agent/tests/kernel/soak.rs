@@ -1,5 +1,5 @@
-//! Churn: for a while specs change, and cgroups and pins come and go. Then nothing is left, and the agent uses no more memory or
-//! descriptors than before. The long form takes half an hour.
+//! Churn: for a while specs change, and cgroups and pins come and go. Then nothing is left, and the agent uses no more
+//! memory or descriptors than before. The long form takes half an hour.
 
 use std::{
     fs,

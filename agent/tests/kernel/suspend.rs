@@ -56,7 +56,7 @@ fn a_suspended_program_is_loaded_and_attached_nowhere() {
 
     apply(&node, "counter", TCP_EVENTS_BTF, false);
     node.ready("counter");
-    assert_eq!(ids(&node, "counter"), before, "nothing was loaded anew, and the map is the one it was");
+    assert_eq!(ids(&node, "counter"), before, "nothing was loaded again, and the map is the same");
     node.connect(1);
     assert_eq!(node.events("counter")[4], 5);
     node.remove("counter");
@@ -136,8 +136,8 @@ fn detach_all_needs_no_agent() {
     let stranger = format!("{}/links/my_prog/1", node.home("a-first"));
     let map = format!("{}/maps/my_map", node.home("a-first"));
     node.run("bpftool", &["map", "pin", "pinned", &map, &stranger]);
-    let said = node.failing_agent_command("detach", &["--all"]);
-    assert!(said.contains("not detached: a-first"), "{said}");
+    let output = node.failing_agent_command("detach", &["--all"]);
+    assert!(output.contains("not detached: a-first"), "{output}");
     assert_eq!(node.attached().len(), 1);
     node.run("rm", &[&stranger]);
     node.agent_command("detach", &["--all"]);
@@ -156,9 +156,8 @@ fn detach_all_needs_no_agent() {
 fn the_cluster_wide_suspension_needs_no_other_object() {
     let mut node = Node::new("suspension");
     let suspension = || {
-        vec![
-            json!({"metadata": {"name": SUSPENSION, "uid": "s", "resourceVersion": "1"}, "data": {"reason": "incident 42"}}),
-        ]
+        let metadata = json!({"name": SUSPENSION, "uid": "s", "resourceVersion": "1"});
+        vec![json!({"metadata": metadata, "data": {"reason": "incident 42"}})]
     };
     let none = Vec::new;
     let all = [("bpfrevisions", none()), ("nodes", none()), ("bpfnodes", none()), ("configmaps", suspension())];

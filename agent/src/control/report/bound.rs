@@ -19,8 +19,8 @@ const MAX_BYTES_WITHOUT_DETAILS: usize = 256 << 10;
 /// Leaves items out of a status until it fits. `cut` counts those left out before.
 ///
 /// Items go in this order: run orders and links, in steps, so that the first of each stay longest; verifier logs;
-/// details, from the last BpfProgram on, except their latest drift if there is room for it; retained maps; IDs. The list
-/// of BpfPrograms stays whole.
+/// details, from the last BpfProgram on, except their latest drift if there is room for it; retained maps; IDs. The
+/// list of BpfPrograms stays whole.
 pub fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
     cut.retained += shorten(&mut status.retained, MAX_RETAINED);
     for max in [16, 4, 0] {

@@ -31,14 +31,14 @@ pub(super) fn notes(
 /// Returns the notes on maps that are not pinned.
 fn unpinned_notes(unpinned: &BTreeMap<String, MapInfo>, used: &BTreeSet<u32>) -> Vec<String> {
     let gone = unpinned.iter().filter(|(_, info)| !used.contains(&info.id)).map(|(name, _)| {
-        format!("map {name} is not pinned, and no program uses it: it went when the load was done, as maps do that nobody holds")
+        format!("map {name} is not pinned, and no program uses it: the kernel freed it after the load")
     });
     let known: BTreeSet<u32> = unpinned.values().map(|info| info.id).collect();
     let unknown: Vec<String> = used.difference(&known).map(u32::to_string).collect();
     let unknown = (!unknown.is_empty()).then(|| {
         format!(
-            "maps {} are used and not pinned here: they live as long as the program, and only their IDs are known since the \
-             agent was started anew",
+            "maps {} are used and not pinned here: they live as long as the program, and only their IDs are known \
+             since the agent was restarted",
             unknown.join(", ")
         )
     });
@@ -49,8 +49,8 @@ fn unpinned_notes(unpinned: &BTreeMap<String, MapInfo>, used: &BTreeSet<u32>) ->
 fn device_notes(devices: &BTreeMap<String, (String, u32)>) -> Vec<String> {
     let note = |(path, (at, id)): (&String, &(String, u32))| {
         format!(
-            "others have device programs at or below cgroup {path}, as container runtimes do: program {id} at {at}; an access \
-             needs the yes of each"
+            "others have device programs at or below cgroup {path}, as container runtimes do: program {id} at {at}; \
+             an access needs the permission of each"
         )
     };
     devices.iter().map(note).collect()
@@ -62,7 +62,7 @@ fn shared_notes(observed: &Observed, programs: &BTreeMap<String, ProgramState>) 
     let orphaned = observed.maps.iter().filter(|(_, map)| is_orphaned(map));
     let orphaned = orphaned.filter_map(|(pin, map)| Some((pin, map.from.as_ref()?)));
     let note = |(pin, from): (&String, &MapRef)| {
-        format!("map {pin} was {from}, which has it no longer: it is kept as it is until that one is there again")
+        format!("map {pin} was {from}, which no longer exists: it is kept unchanged until {from} exists again")
     };
     orphaned.map(note).collect()
 }
@@ -70,14 +70,14 @@ fn shared_notes(observed: &Observed, programs: &BTreeMap<String, ProgramState>) 
 /// Returns the notes on the attach order.
 fn order_notes(ProgramState { desired, moved, .. }: &ProgramState) -> Vec<String> {
     let unordered = desired.as_ref().is_some_and(|desired| desired.unordered).then(|| {
-        "this kernel keeps no order among programs on a cgroup (Linux does from 6.17 on): they run in the order in which they \
-         were attached, whatever their priority"
+        "this kernel keeps no order among programs on a cgroup (Linux does from 6.17 on): they run in the order in \
+         which they were attached, regardless of priority"
             .to_owned()
     });
     let moved = (*moved > 0).then(|| {
         format!(
-            "its priority had {moved} of its links attached anew, elsewhere among others, since the agent started: each ran twice \
-             for the moment that took"
+            "its priority had {moved} of its links attached anew at another position since the agent started: each ran \
+             twice for a moment"
         )
     });
     unordered.into_iter().chain(moved).collect()
@@ -91,22 +91,22 @@ fn map_notes(program: &ProgramState) -> Vec<String> {
     let mut notes = Vec::new();
     if attaches || on_maps().next().is_some() {
         notes.push(
-            "sockets that are in a map keep the programs they came in with, also once these are replaced or detached: until \
-             they are closed, or leave the map"
+            "sockets that are in a map keep the programs they came in with, also once these are replaced or detached, \
+             until they are closed or leave the map"
                 .to_owned(),
         );
     }
     if on_maps().any(|link| !link.is_link()) {
         notes.push(
-            "this kernel has no links for maps (Linux has from 6.10 on): the pinned map holds what is attached to it, and whoever \
-             may write the map can attach another program in its place"
+            "this kernel has no links for maps (Linux has from 6.10 on): the pinned map holds the attached program, \
+             and anyone who may write the map can replace it"
                 .to_owned(),
         );
     }
     if on_maps().any(|link| link.believed) {
         notes.push(
-            "this kernel does not say what is attached to a map (Linux does from 5.17 on): in effect is what the agent has \
-             attached itself"
+            "this kernel does not say what is attached to a map (Linux does from 5.17 on): the report rests on the \
+             agent's own attachments"
                 .to_owned(),
         );
     }

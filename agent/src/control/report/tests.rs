@@ -34,7 +34,8 @@ fn map(id: u32, from: Option<MapRef>) -> ObservedMap {
     ObservedMap { info: MapInfo { id, map_type: 2, kernel_name, ..MapInfo::default() }, pinned: true, from }
 }
 
-/// A BpfProgram with many objects: functions of earlier revisions that could not be detached, and maps that were retained.
+/// A BpfProgram with many objects: functions of earlier revisions that could not be detached, and maps that were
+/// retained.
 fn largest() -> ProgramState {
     let function = |n: u32| {
         let map_ids = (0..2 * MANY).map(|map| 1000 + map).collect();

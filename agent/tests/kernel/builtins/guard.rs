@@ -8,22 +8,22 @@ use std::{
 use serde_json::{Value, json};
 use sockeye_crds::Builtin::EgressGuard;
 
-use super::{apply_with, cgroup_id, echo, go, reach, reach_from, said, say, wait_for_go};
+use super::{apply_with, cgroup_id, continue_job, echo, print_result, reach, reach_from, result_of, wait_for_go};
 use crate::node::Node;
 
 const ALL: [&str; 4] = ["connect4", "connect6", "sendmsg4", "sendmsg6"];
 
 /// Connects to TO, and uses that connection while a new one would be refused.
 #[test]
-#[ignore = "a job of the tests here"]
+#[ignore = "a job of the tests in this file"]
 fn goes_on() {
     let to = std::env::var("TO").unwrap().parse().unwrap();
     let mut stream = TcpStream::connect(to).unwrap();
     wait_for_go();
-    let anew = reach("tcp", to);
+    let outcome = reach("tcp", to);
     stream.write_all(b"x").unwrap();
     stream.read_exact(&mut [0]).unwrap();
-    say(&json!(anew));
+    print_result(&json!(outcome));
 }
 
 fn apply(node: &Node, dry_run: bool) {
@@ -73,11 +73,12 @@ fn only_listed_destinations_are_reached() {
     assert_eq!(decisions(&node), json!({"allowed": 0, "refused": 0, "would_refuse": 9}));
     let refusals = node.entries("egress-guard", "refusals");
     let inner = cgroup_id(&node, "inner");
-    let seen = refusals.iter().find(|entry| entry["key"]["port"] == listed && entry["key"]["protocol"] == 6).unwrap();
+    let is_tcp_to_listed = |entry: &&Value| entry["key"]["port"] == listed && entry["key"]["protocol"] == 6;
+    let refusal = refusals.iter().find(is_tcp_to_listed).unwrap();
     assert_eq!(
-        (&seen["key"]["cgroup"], &seen["value"]),
+        (&refusal["key"]["cgroup"], &refusal["value"]),
         (&json!(inner), &json!(2)),
-        "both forms of the address: {seen}"
+        "both forms of the address: {refusal}"
     );
 
     let job = node
@@ -93,8 +94,8 @@ fn only_listed_destinations_are_reached() {
     let no = "PermissionDenied";
     assert_eq!(results(&node), json!(["ok", no, no, no, "ok", "ok", no, "ok", no]), "the list outlives the revision");
     assert_eq!(decisions(&node), json!({"allowed": 4, "refused": 5, "would_refuse": 10}));
-    go(&node);
-    assert_eq!(said(job), no, "the existing connection continues, and a new one is refused");
+    continue_job(&node);
+    assert_eq!(result_of(job), no, "the existing connection continues, and a new one is refused");
 
     // The longest prefix decides alone. A network without ports allows all of them.
     allow(&node, "allow4", 8, &[127, 0, 0, 0], 0);

@@ -39,21 +39,21 @@ fn apply_with(node: &Node, name: Builtin, programs: &[&str], globals: Value) {
 }
 
 /// Returns what a job printed. The job must succeed.
-fn said(job: Child) -> Value {
+fn result_of(job: Child) -> Value {
     let done = job.wait_with_output().unwrap();
     assert!(done.status.success(), "{}", text(&done));
-    let said = text(&done);
-    let line = said.lines().find_map(|line| line.strip_prefix("said ")).unwrap_or_else(|| panic!("{said}"));
+    let output = text(&done);
+    let line = output.lines().find_map(|line| line.strip_prefix("result ")).unwrap_or_else(|| panic!("{output}"));
     serde_json::from_str(line).unwrap()
 }
 
 /// Prints the result of a job.
-fn say(value: &Value) {
-    println!("\nsaid {value}");
+fn print_result(value: &Value) {
+    println!("\nresult {value}");
 }
 
 /// Lets a waiting job continue.
-fn go(node: &Node) {
+fn continue_job(node: &Node) {
     std::fs::write(node.folder().join("go"), "").unwrap();
 }
 
@@ -82,7 +82,8 @@ fn echo(address: &str) -> u16 {
     port
 }
 
-/// Tries to reach a destination, and returns the outcome: `tcp` connects, `udp` connects a socket, `send` sends unconnected.
+/// Tries to reach a destination, and returns the outcome: `tcp` connects, `udp` connects a socket, `send` sends
+/// unconnected.
 fn reach(how: &str, to: SocketAddr) -> String {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let done = match how {
@@ -95,7 +96,7 @@ fn reach(how: &str, to: SocketAddr) -> String {
 
 /// Reaches for each destination in DESTINATIONS ("tcp 127.0.0.1:80, udp ..."), and prints the outcomes.
 #[test]
-#[ignore = "a job of the tests here"]
+#[ignore = "a job of the tests in this file"]
 fn reaches() {
     let destinations = std::env::var("DESTINATIONS").unwrap();
     let results: Vec<String> = destinations
@@ -105,12 +106,12 @@ fn reaches() {
             reach(how, to.parse().unwrap())
         })
         .collect();
-    say(&json!({"pid": std::process::id(), "results": results}));
+    print_result(&json!({"pid": std::process::id(), "results": results}));
 }
 
 /// Runs [`reaches`] in a cgroup below the node's.
 fn reach_from(node: &Node, cgroup: &str, destinations: &[String]) -> Value {
-    said(node.job(cgroup, "builtins::reaches").env("DESTINATIONS", destinations.join(", ")).spawn().unwrap())
+    result_of(node.job(cgroup, "builtins::reaches").env("DESTINATIONS", destinations.join(", ")).spawn().unwrap())
 }
 
 /// Returns the ID of a cgroup below the node's: the inode number of its directory.

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use sockeye_crds::Builtin::SockRedirect;
 
-use super::{echo, said, say};
+use super::{echo, print_result, result_of};
 use crate::node::{Node, is_long_run};
 
 fn apply(node: &Node) {
@@ -50,7 +50,7 @@ fn send(mut from: &TcpStream, mut to: &TcpStream) {
 
 /// Sends a hundred kilobytes each way over connections of both families, then over one whose other end is at TO.
 #[test]
-#[ignore = "a job of the tests here"]
+#[ignore = "a job of the tests in this file"]
 fn sends() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let (client, server) = pair(address);
@@ -63,7 +63,7 @@ fn sends() {
     let stream = TcpStream::connect(to).unwrap();
     // The other end echoes everything.
     send(&stream, &stream);
-    say(&Value::Null);
+    print_result(&Value::Null);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn bytes_between_local_sockets_bypass_tcp() {
     node.start();
     apply(&node);
     let outside = format!("127.0.0.1:{}", echo("127.0.0.1:0"));
-    said(node.job(".", "builtins::redirect::sends").env("TO", outside).spawn().unwrap());
+    result_of(node.job(".", "builtins::redirect::sends").env("TO", outside).spawn().unwrap());
     let expected = json!({
         // Both ends of two connections, and one end of the third, whose other end is outside the cgroup.
         "joined": 5, "redirected_sends": 400, "redirected_bytes": 400_000, "other_sends": 100, "other_bytes": 100_000,
@@ -84,7 +84,7 @@ fn bytes_between_local_sockets_bypass_tcp() {
 
 /// Prints the time of small round trips and the throughput of large blocks over one connection.
 #[test]
-#[ignore = "a job of the tests here"]
+#[ignore = "a job of the tests in this file"]
 fn measures() {
     let (turns, blocks) = if is_long_run() { (50_000, 40_000) } else { (1_000, 500) };
     let (mut client, mut server) = pair("127.0.0.1:0");
@@ -117,17 +117,18 @@ fn measures() {
     client.read_exact(&mut [0]).unwrap();
     let mib_per_s = f64::from(blocks) / 16.0 / start.elapsed().as_secs_f64();
     answerer.join().unwrap();
-    say(&json!([turn.as_nanos() as u64, mib_per_s]));
+    print_result(&json!([turn.as_nanos() as u64, mib_per_s]));
 }
 
-/// Measures with and without the redirection in turn. The figures of docs/programs/sock-redirect.md come from the long form.
+/// Measures with and without the redirection in turn. The figures of docs/programs/sock-redirect.md come from the long
+/// form.
 #[test]
 fn the_cost_is_measured_with_and_without_redirection() {
     let mut node = Node::new("redirect-cost");
     node.start();
     let measure = |node: &Node| {
-        let said = said(node.job(".", "builtins::redirect::measures").spawn().unwrap());
-        (Duration::from_nanos(said[0].as_u64().unwrap()), said[1].as_f64().unwrap())
+        let output = result_of(node.job(".", "builtins::redirect::measures").spawn().unwrap());
+        (Duration::from_nanos(output[0].as_u64().unwrap()), output[1].as_f64().unwrap())
     };
     for round in 1..=if is_long_run() { 3 } else { 1 } {
         let without = measure(&node);

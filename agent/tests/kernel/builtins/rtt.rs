@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use sockeye_crds::Builtin::TcpRtt;
 use sockeye_ebpf::programs::fixtures;
 
-use super::{apply, cgroup_id, go, on_node, said, say, wait_for_go};
+use super::{apply, cgroup_id, continue_job, on_node, print_result, result_of, wait_for_go};
 use crate::node::Node;
 
 /// Listens, waits for the test, then connects five times and sends a large packet each way.
 #[test]
-#[ignore = "a job of the tests here"]
+#[ignore = "a job of the tests in this file"]
 fn exchanges() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     wait_for_go();
@@ -30,17 +30,17 @@ fn exchanges() {
         drop(client);
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
     }
-    say(&Value::Null);
+    print_result(&Value::Null);
 }
 
 fn job(node: &Node) -> Child {
     let mut job = node.job("inner", "builtins::rtt::exchanges").env("FOLDER", node.folder()).spawn().unwrap();
     // The job listens from here on.
-    let mut said = std::io::BufReader::new(job.stdout.as_mut().unwrap());
+    let mut output = std::io::BufReader::new(job.stdout.as_mut().unwrap());
     let mut line = String::new();
     while line != "waiting\n" {
         line.clear();
-        assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
+        assert!(std::io::BufRead::read_line(&mut output, &mut line).unwrap() > 0);
     }
     job
 }
@@ -64,8 +64,8 @@ fn round_trips_and_losses_are_counted_by_cgroup() {
     node.ready("lossy");
     let inner = cgroup_id(&node, "inner");
     let job = job(&node);
-    go(&node);
-    said(job);
+    continue_job(&node);
+    result_of(job);
     node.until("ten closed ends", |node| figures(node, inner)["closed"] == 10);
     let figures = figures(&node, inner);
     assert_eq!((&figures["connected"], &figures["accepted"], &figures["failed"]), (&json!(5), &json!(5), &json!(0)));
@@ -88,8 +88,8 @@ fn an_older_listener_has_no_cgroup_until_it_is_remembered() {
         node.start();
         let job = job(&node);
         apply(&node, TcpRtt, programs);
-        go(&node);
-        said(job);
+        continue_job(&node);
+        result_of(job);
         let accepted = |cgroup| figures(&node, cgroup)["accepted"].as_u64().unwrap_or_default();
         let (inner, nobody) = (accepted(cgroup_id(&node, "inner")), accepted(0));
         assert_eq!((inner, nobody), if remembered { (5, 0) } else { (0, 5) });

@@ -6,7 +6,7 @@ use rustix::net::sockopt;
 use serde_json::{Value, json};
 use sockeye_crds::Builtin::TcpTune;
 
-use super::{apply, apply_with, said, say};
+use super::{apply, apply_with, print_result, result_of};
 use crate::node::Node;
 
 fn options(socket: &TcpStream) -> Value {
@@ -24,19 +24,19 @@ fn options(socket: &TcpStream) -> Value {
 
 /// Prints the options of both ends of a connection.
 #[test]
-#[ignore = "a job of the tests here"]
+#[ignore = "a job of the tests in this file"]
 fn connects() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
-    say(&json!([options(&client), options(&server)]));
+    print_result(&json!([options(&client), options(&server)]));
 }
 
 #[test]
 fn options_are_set_on_both_ends() {
     let mut node = Node::new("tune");
     node.start();
-    let ends = |node: &Node| said(node.job(".", "builtins::tune::connects").spawn().unwrap());
+    let ends = |node: &Node| result_of(node.job(".", "builtins::tune::connects").spawn().unwrap());
     let untouched = ends(&node);
     apply(&node, TcpTune, &["tune"]);
     assert_eq!(ends(&node), untouched, "without settings it sets nothing");

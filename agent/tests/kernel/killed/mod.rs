@@ -1,5 +1,5 @@
-//! Kills of the agent: SIGKILL before any call of a plan, and at random moments while specs change. The next agent completes
-//! the work; nothing is loaded twice or left behind, and no status is ever false.
+//! Kills of the agent: SIGKILL before any call of a plan, and at random moments while specs change. The next agent
+//! completes the work; nothing is loaded twice or left behind, and no status is ever false.
 
 mod maps;
 
@@ -101,8 +101,8 @@ impl Scene {
     }
 }
 
-/// Returns the number of the first call that a pass with nothing to do does not make. The calls before it only probe and
-/// observe. `ends` returns true if a pass completes with a kill or a failure set for a call.
+/// Returns the number of the first call that a pass with nothing to do does not make. The calls before it only probe
+/// and observe. `ends` returns true if a pass completes with a kill or a failure set for a call.
 pub fn calls_of_an_idle_pass(ends: impl Fn(usize) -> bool) -> usize {
     let (mut made, mut not_made) = (0, 1000);
     while not_made - made > 1 {
@@ -158,7 +158,7 @@ fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
             assert!(call < 200, "{what} does not end");
             scene.set(from);
             scene.converge(what);
-            let said = entry(&scene.node, NAME);
+            let status = entry(&scene.node, NAME);
 
             scene.set(to);
             let killed = scene.node.once(Some(&format!("kill@*#{call}")));
@@ -167,7 +167,7 @@ fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
                 calls += call - begin;
                 break;
             }
-            assert_eq!(entry(&scene.node, NAME), said, "{what}: an agent killed in a pass writes no status");
+            assert_eq!(entry(&scene.node, NAME), status, "{what}: an agent killed in a pass writes no status");
             // Some go back to the previous state instead.
             let back = call % 4 == 0 && from.is_some();
             if back {
@@ -224,7 +224,7 @@ fn a_failed_call_leaves_the_old_or_the_new_revision_whole() {
             assert!(call < 200, "{what} does not end");
             scene.set(from);
             scene.converge(what);
-            let (ran, said) = (scene.attached(), entry(&scene.node, NAME));
+            let (ran, status) = (scene.attached(), entry(&scene.node, NAME));
             scene.set(Some(to));
             let failed = refuse(call);
             if !text(&failed).contains("SOCKEYE_FAULT says so") {
@@ -239,7 +239,7 @@ fn a_failed_call_leaves_the_old_or_the_new_revision_whole() {
             let nothing_else =
                 runs.iter().flatten().all(|other| other == id || ran.iter().flatten().any(|r| r == other));
             assert!(nothing_else && (new || runs == ran), "{ran:?} ran, {runs:?} runs, {now}: {what}");
-            let is_new = !now["revision"].is_null() && now["revision"] != said["revision"];
+            let is_new = !now["revision"].is_null() && now["revision"] != status["revision"];
             assert!(
                 if is_new { new } else { runs == ran || now["revision"].is_null() },
                 "{runs:?} runs, {now}: {what}"

@@ -11,7 +11,8 @@ use std::{
 use super::{Node, text};
 
 impl Node {
-    /// Makes TCP connections on loopback, both ends in the node's cgroup: a socket belongs to the cgroup that created it.
+    /// Makes TCP connections on loopback, both ends in the node's cgroup: a socket belongs to the cgroup that created
+    /// it.
     pub fn connect(&self, count: usize) {
         let done = self.connector(count).output().unwrap();
         assert!(done.status.success(), "{}", text(&done));
@@ -28,10 +29,10 @@ impl Node {
         let made = connectors.map(|connector| {
             let done = connector.wait_with_output().unwrap();
             assert!(done.status.success(), "{}", text(&done));
-            let said = text(&done);
+            let output = text(&done);
             let made =
-                said.lines().find_map(|line| line.strip_prefix("made ")?.strip_suffix(" connections")?.parse().ok());
-            made.unwrap_or_else(|| panic!("{said}"))
+                output.lines().find_map(|line| line.strip_prefix("made ")?.strip_suffix(" connections")?.parse().ok());
+            made.unwrap_or_else(|| panic!("{output}"))
         });
         fs::remove_file(file).unwrap();
         made
@@ -53,8 +54,8 @@ impl Node {
         command
     }
 
-    /// Returns a command that runs one of these tests in a process of its own, in a cgroup below the node's. Its sockets
-    /// belong to that cgroup.
+    /// Returns a command that runs one of these tests in a process of its own, in a cgroup below the node's. Its
+    /// sockets belong to that cgroup.
     pub fn job(&self, cgroup: &str, test: &str) -> Command {
         let procs = self.cgroup.join(cgroup).join("cgroup.procs");
         let script =
@@ -66,8 +67,8 @@ impl Node {
     }
 }
 
-/// The job of [`Node::connect`]: makes as many connections as CONNECTIONS says (default: one), and more until the file that
-/// UNTIL names exists. If ABOVE names a cgroup, each connection is made from a new cgroup below it.
+/// The job of [`Node::connect`]: makes as many connections as CONNECTIONS says (default: one), and more until the file
+/// that UNTIL names exists. If ABOVE names a cgroup, each connection is made from a new cgroup below it.
 #[test]
 fn connector() {
     let least: usize = std::env::var("CONNECTIONS").map_or(1, |count| count.parse().unwrap());

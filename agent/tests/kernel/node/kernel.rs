@@ -13,7 +13,8 @@ impl Node {
         serde_json::from_slice(&shown.stdout).unwrap()
     }
 
-    /// Returns all objects of a kind on the machine. bpftool fails if one is created or freed meanwhile, and is run again.
+    /// Returns all objects of a kind on the machine. bpftool fails if one is created or freed meanwhile, and is run
+    /// again.
     pub fn bpftool_of_all(&self, kind: &str) -> Value {
         for _ in 0..50 {
             let shown = self.inside("bpftool").args(["--json", kind, "show"]).output().unwrap();

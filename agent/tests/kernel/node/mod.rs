@@ -23,8 +23,8 @@ use sockeye_agent::kernel::cgroup::Root;
 use tempfile::TempDir;
 
 pub struct Node {
-    /// The process that holds the mount namespace. It exits when its input ends, so with the test. Absent if the node is
-    /// the machine itself.
+    /// The process that holds the mount namespace. It exits when its input ends, so with the test. Absent if the node
+    /// is the machine itself.
     holder: Option<Child>,
     folder: PathBuf,
     /// Removes the folder, if it was created for this test.
@@ -37,7 +37,8 @@ pub struct Node {
     read: RefCell<BTreeMap<PathBuf, (String, Value)>>,
 }
 
-/// The time that a test waits for a state. SOCKEYE_TIMEOUT_FACTOR multiplies it on an emulated processor (tests/kernels).
+/// The time that a test waits for a state. SOCKEYE_TIMEOUT_FACTOR multiplies it on an emulated processor
+/// (tests/kernels).
 pub fn timeout() -> Duration {
     let factor = std::env::var("SOCKEYE_TIMEOUT_FACTOR").map_or(1, |factor| factor.parse().unwrap());
     Duration::from_secs(20) * factor

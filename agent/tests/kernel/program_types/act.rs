@@ -1,5 +1,5 @@
-//! Acts whose outcomes show the effect of a program, such as to open a file or to connect. Each runs in a process of its own,
-//! in a pod's cgroup.
+//! Acts whose outcomes show the effect of a program, such as to open a file or to connect. Each runs in a process of
+//! its own, in a pod's cgroup.
 
 use std::{
     fs::{self, File},
@@ -38,14 +38,14 @@ fn actor() {
         "messages" => messages(),
         "echo" => echo(),
         "speak" => speak(),
-        "long" => crate::map_attachment::long_connection(),
+        "long" => long_connection(),
         _ => panic!("{act}"),
     };
     println!("\noutcome {}", outcome.unwrap_or_else(|error| error_word(&error)));
 }
 
 /// Returns an error in one word.
-pub fn error_word(error: &io::Error) -> String {
+fn error_word(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "refused".to_owned(),
         io::ErrorKind::NetworkUnreachable => "unreachable".to_owned(),
@@ -100,10 +100,10 @@ fn connect(service: &str) -> io::Result<String> {
 /// Sends a datagram to a service, for which a socket on loopback answers.
 fn query(service: &str) -> io::Result<String> {
     let service: SocketAddr = service.parse().unwrap();
-    let here = loopback(service);
-    let server = UdpSocket::bind(here)?;
+    let local = loopback(service);
+    let server = UdpSocket::bind(local)?;
     let client = UdpSocket::bind(SocketAddr::new(
-        if here.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { "::".parse().unwrap() },
+        if local.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { "::".parse().unwrap() },
         0,
     ))?;
     client.set_read_timeout(Some(SHORT))?;
@@ -119,7 +119,7 @@ fn listen(address: &str) -> io::Result<String> {
     let listener = TcpListener::bind(address)?;
     let next = SocketAddr::new(listener.local_addr()?.ip(), 4202);
     let taken = if TcpListener::bind(next).is_ok() { "free" } else { "taken" };
-    Ok(format!("told {}, 4202 is {taken}", listener.local_addr()?.port()))
+    Ok(format!("port {}, 4202 is {taken}", listener.local_addr()?.port()))
 }
 
 fn datagram(to: &str) -> io::Result<String> {
@@ -147,10 +147,10 @@ fn unix(user: &str) -> io::Result<String> {
     sender.send(b"y")?;
     receiver.recv_from(&mut [0])?;
     let peer = UnixStream::connect(listener.local_addr()?.as_pathname().unwrap())?;
-    let told = peer.peer_addr()?.as_pathname().is_some();
+    let is_named = peer.peer_addr()?.as_pathname().is_some();
     let did = |done: Result<&'static str, io::Error>| done.map_or_else(|error| error_word(&error), str::to_owned);
     let (stream, sent) = (did(stream.map(|_| "connected")), did(sent.map(|_| "sent")));
-    Ok(format!("{stream}, {sent}, {}", if told { "told" } else { "untold" }))
+    Ok(format!("{stream}, {sent}, {}", if is_named { "named" } else { "unnamed" }))
 }
 
 fn speak() -> io::Result<String> {
@@ -191,11 +191,23 @@ fn echo() -> io::Result<String> {
 }
 
 /// Returns both ends of a connection over loopback, with short timeouts.
-pub fn pair(port: u16) -> io::Result<(TcpStream, TcpStream)> {
+fn pair(port: u16) -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     let client = TcpStream::connect(listener.local_addr()?)?;
     let (server, _) = listener.accept()?;
     client.set_read_timeout(Some(SHORT))?;
     server.set_read_timeout(Some(SHORT))?;
     Ok((client, server))
+}
+
+/// Sends over one connection for each line that it reads.
+fn long_connection() -> io::Result<String> {
+    let (mut client, mut server) = pair(0)?;
+    println!("\nready");
+    for _ in io::stdin().lines() {
+        client.write_all(b"word")?;
+        server.read_exact(&mut [0; 4])?;
+        println!("spoke");
+    }
+    Ok(String::new())
 }

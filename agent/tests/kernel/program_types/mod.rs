@@ -1,5 +1,5 @@
-//! One example for each program type, from deploy/examples/types, unchanged. Acts in a pod's cgroup show its effect before it
-//! is applied, while it is attached, and after it is removed.
+//! One example for each program type, from deploy/examples/types, unchanged. Acts in a pod's cgroup show its effect
+//! before it is applied, while it is attached, and after it is removed.
 //!
 //! Each act runs in a network namespace of its own with nothing but loopback.
 
@@ -25,7 +25,8 @@ type Act = (&'static str, &'static str, &'static str);
 /// The pods' cgroup below the node's cgroup root.
 pub const PODS: &str = "kubepods";
 
-/// Asserts the outcome of each act without the example's program and with it, and returns the node with the program attached.
+/// Asserts the outcome of each act without the example's program and with it, and returns the node with the program
+/// attached.
 fn attached_example((name, manifest): (&str, &str), acts: &[Act]) -> Node {
     let mut node = Node::new(name);
     node.make_cgroup(PODS);
@@ -58,9 +59,9 @@ pub fn object(name: &str) -> &'static [u8] {
 /// Returns the outcome of an act in a pod's cgroup.
 pub fn outcome(node: &Node, act: &str) -> String {
     let done = actor(node, act).output().unwrap();
-    let said = text(&done);
-    let outcome = said.lines().find_map(|line| line.strip_prefix("outcome "));
-    outcome.unwrap_or_else(|| panic!("{act}: {said}")).to_owned()
+    let output = text(&done);
+    let outcome = output.lines().find_map(|line| line.strip_prefix("outcome "));
+    outcome.unwrap_or_else(|| panic!("{act}: {output}")).to_owned()
 }
 
 /// Returns the command of a process that does an act.
@@ -83,7 +84,8 @@ pub fn actor(node: &Node, act: &str) -> Command {
 fn every_type_is_attached_with_two_capabilities() {
     let mut node = Node::new("two-capabilities");
     node.make_cgroup(PODS);
-    // The verifiers of older kernels, recognized by another feature that they lack, refuse some of these without PERFMON.
+    // The verifiers of older kernels, recognized by another feature that they lack, refuse some of these without
+    // PERFMON.
     let two = if Probe::ask().has.contains("VerifierLogEnd") {
         "-all,+bpf,+net_admin"
     } else {
@@ -123,7 +125,8 @@ fn a_device_program_refuses_to_open_a_device() {
     let accepted = node.condition(example.0, "Accepted")["message"].as_str().unwrap().to_owned();
     assert!(accepted.contains("container runtimes"), "{accepted}");
 
-    // A foreign program at a container's cgroup, as a runtime attaches one, is reported by the next agent that observes everything.
+    // A foreign program at a container's cgroup, as a runtime attaches one, is reported by the next agent that observes
+    // everything.
     let (container, theirs) = (node.cgroup().join(PODS).join("container").display().to_string(), "/sys/fs/bpf/theirs");
     node.make_cgroup("kubepods/container");
     node.foreign_program(object(example.0), theirs);
@@ -186,8 +189,8 @@ fn a_sock_addr_program_translates_addresses_both_ways() {
         ("query 192.0.2.1:4211", "unreachable", "answered by 192.0.2.1:4211"),
         ("query [2001:db8::1]:4211", "unreachable", "answered by [2001:db8::1]:4211"),
         ("query 192.0.2.1:25", "unreachable", "refused"),
-        ("listen 127.0.0.1:4201", "told 4201, 4202 is free", "told 4201, 4202 is taken"),
-        ("listen [::1]:4201", "told 4201, 4202 is free", "told 4201, 4202 is taken"),
+        ("listen 127.0.0.1:4201", "port 4201, 4202 is free", "port 4201, 4202 is taken"),
+        ("listen [::1]:4201", "port 4201, 4202 is free", "port 4201, 4202 is taken"),
     ];
     assert_removed(&attached_example(example, &acts), example.0, &acts);
 }
@@ -208,8 +211,8 @@ fn a_skb_program_counts_and_drops_packets() {
 fn a_sock_addr_program_refuses_unix_sockets_to_nobody() {
     let example = example!("cgroup-sock-addr-unix");
     let acts = [
-        ("unix root", "connected, sent, told", "connected, sent, told"),
-        ("unix nobody", "connected, sent, told", "refused, refused, told"),
+        ("unix root", "connected, sent, named", "connected, sent, named"),
+        ("unix nobody", "connected, sent, named", "refused, refused, named"),
     ];
     let mut node = Node::new(example.0);
     node.make_cgroup(PODS);
@@ -224,8 +227,8 @@ fn a_sock_addr_program_refuses_unix_sockets_to_nobody() {
     }
     drop(node);
     let node = attached_example(example, &acts);
-    let told = node.counts(&["pinned", &format!("{}/maps/told", node.home(example.0))]);
-    assert!(told.iter().all(|count| *count >= 1), "{told:?}");
+    let addresses = node.counts(&["pinned", &format!("{}/maps/told", node.home(example.0))]);
+    assert!(addresses.iter().all(|count| *count >= 1), "{addresses:?}");
     assert_removed(&node, example.0, &acts);
 }
 
