@@ -80,9 +80,12 @@ impl StatusWriter {
                 continue;
             }
             let mut failing = None;
-            let start = loop {
+            let (start, written) = loop {
                 let start = Instant::now();
-                let Err(error) = self.write().await else { break start };
+                let error = match self.write().await {
+                    Ok(written) => break (start, written),
+                    Err(error) => error,
+                };
                 if !error.downcast_ref().is_some_and(is_transient) {
                     readiness.set(false);
                 }
@@ -92,7 +95,9 @@ impl StatusWriter {
                 failing = Some(backoff.wait().await);
                 self.take(&mut reports);
             };
-            readiness.set(true);
+            if written {
+                readiness.set(true);
+            }
             failing.into_iter().for_each(|retry| backoff.answered(retry));
             sleep(start.elapsed().min(LONGEST_REST)).await;
         }
@@ -109,10 +114,11 @@ impl StatusWriter {
         true
     }
 
-    /// Writes the newest status where it differs from what the API server has.
-    async fn write(&mut self) -> Result<()> {
+    /// Writes the newest status where it differs from what the API server has. Reports whether it has it then: while the Node
+    /// object is missing there is nowhere to write it.
+    async fn write(&mut self) -> Result<bool> {
         let status = self.newest.clone();
-        let Some(node) = self.node.state().into_iter().next() else { return Ok(()) };
+        let Some(node) = self.node.state().into_iter().next() else { return Ok(false) };
         let api = Api::<BpfNode>::all(self.client.clone());
         let existing = self.bpf_node.state().into_iter().next();
         let uid = match existing {
@@ -144,12 +150,12 @@ impl StatusWriter {
             },
         };
         if self.written.as_ref().is_some_and(|written| written.uid == uid && written.status.as_ref() == Some(&status)) {
-            return Ok(());
+            return Ok(true);
         }
         self.written = Some(Written { uid, status: None });
         let written = write_status(&api, &self.node_name, &status).await.context("write of BpfNode.status")?;
         self.written = Some(Written { uid: written.uid(), status: Some(status) });
-        Ok(())
+        Ok(true)
     }
 
     async fn create(&self, api: &Api<BpfNode>, node: &PartialObjectMeta<Node>) -> Result<Option<String>> {

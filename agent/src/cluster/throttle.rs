@@ -15,7 +15,7 @@ use sockeye_crds::{
 
 use crate::control::{
     event::Report,
-    report::{bound::bound, counts::counts},
+    report::{counts::counts, truncate::truncate},
 };
 
 /// A fetch that lasts this long is reported; the next time after twice as long, and so on.
@@ -60,7 +60,7 @@ impl Throttle {
         }
         status.counts = counts(&status.programs, status.counts.links);
         let cut = status.truncated.take().unwrap_or_default();
-        let status = bound(status, cut);
+        let status = truncate(status, cut);
         if status == *last || self.changes.as_mut().is_some_and(|wait| !is_over(wait, LONGEST_INTERVAL, now)) {
             return None;
         }

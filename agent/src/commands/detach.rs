@@ -10,7 +10,8 @@ use crate::{
     control::{Controller, controller::Settings},
     kernel::bpffs::Dir,
     node::{
-        layout,
+        layout::{self, Layout},
+        observe,
         open::{NodePaths, Opened},
     },
     plan::quota::MapQuota,
@@ -41,11 +42,11 @@ pub fn detach_all(paths: NodePaths, reason: &str) -> Result<()> {
 /// Removes the note.
 ///
 /// # Errors
-/// Fails where there is no bpffs with sockeye's directory, or where the note can't be removed.
+/// Fails where there is no bpffs, or where the note can't be removed.
 pub fn attach_all(paths: &NodePaths) -> Result<()> {
-    let root = Dir::at(&paths.bpffs)?;
     // Success on a wrong path would leave everything detached.
-    ensure!(root.exists(), "there is no {}: does --bpffs name the node's bpffs?", paths.bpffs.display());
+    observe::bpffs(&Layout::new(&paths.bpffs, &paths.bpffs)).context("--bpffs does not name the node's bpffs")?;
+    let root = Dir::at(&paths.bpffs)?;
     root.remove(&layout::suspension())?;
     println!("the agent on this node attaches again what is desired");
     Ok(())

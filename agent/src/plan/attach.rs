@@ -6,8 +6,8 @@ use sockeye_crds::{Reason, names::pin_name};
 use sockeye_ebpf::kinds::section::exclude_each_other;
 
 use super::{
-    attachment::{Attachment, attachments},
     context::PlanContext,
+    desired_attachments::{Attachment, attachments},
     missing_cgroup::missing_cgroup,
     order::{self, Neighbour},
     step::Step,

@@ -13,7 +13,7 @@
 //! | `load` | whether the object is loaded, and which of its maps are carried over, shared or created |
 //! | `pins` | which pins are restored, and which maps are retained |
 //! | `attach` | for each attachment, whether its link is kept, updated, moved or made |
-//! | `attachment`, `order` | the order of attaching, and the order of programs on a cgroup |
+//! | `desired_attachments`, `order` | the order of attaching, and the order of programs on a cgroup |
 //! | `missing_cgroup` | the refusal of a revision whose cgroup does not exist |
 //! | `trial` | whether a connectivity trial begins or ends, and the steps of a revert |
 //! | `remove` | which links and pins are removed |
@@ -22,8 +22,8 @@
 //! | `quota` | the bounds on the memory of maps |
 
 mod attach;
-mod attachment;
 pub mod context;
+mod desired_attachments;
 mod load;
 mod missing_cgroup;
 pub mod order;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{attachment::detach_order, pins::keeps_map, step::Step};
+use super::{desired_attachments::detach_order, pins::keeps_map, step::Step};
 use crate::model::{
     desired::Desired,
     observed::{LinkKey, Observed},

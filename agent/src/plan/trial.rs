@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use sockeye_crds::Reason;
 
-use super::{attachment::detach_order, remove::detach, step::Step};
+use super::{desired_attachments::detach_order, remove::detach, step::Step};
 use crate::model::{
     desired::Desired,
     observed::{LinkKey, Observed, Predecessor},

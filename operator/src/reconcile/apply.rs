@@ -21,7 +21,7 @@ use crate::{
     events::publisher::Publisher,
     health::Health,
     reconcile::{
-        finalizer::{add_finalizer, remove_finalizer},
+        finalizer_patch::{add_finalizer, remove_finalizer},
         step::Step,
     },
 };

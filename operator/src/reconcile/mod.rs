@@ -14,7 +14,7 @@
 pub mod apply;
 pub mod bytecode;
 pub mod cache;
-pub mod finalizer;
+pub mod finalizer_patch;
 pub mod gather;
 pub mod intent;
 pub mod plan;

@@ -8,9 +8,8 @@
 //! | `run_order` | the run orders of cgroups |
 //! | [`counts`] | the counts |
 //! | `limits` | the longest lists |
-//! | [`bound`] | a status of bounded size |
+//! | [`truncate`] | a status of bounded size |
 
-pub mod bound;
 mod contents;
 pub mod counts;
 mod details;
@@ -19,6 +18,7 @@ mod notes;
 mod run_order;
 #[cfg(test)]
 mod tests;
+pub mod truncate;
 
 use std::collections::BTreeMap;
 
@@ -29,12 +29,12 @@ use sockeye_crds::{
 };
 
 use self::{
-    bound::bound,
     contents::Contents,
     counts::{count, counts, excess},
     details::details,
     limits::{MAX_FUNCTIONS, MAX_LINKS, MAX_MAPS},
     run_order::run_orders,
+    truncate::truncate,
 };
 use crate::{
     control::{
@@ -87,7 +87,7 @@ pub fn report(reported: &Reported<'_>) -> BpfNodeStatus {
     }
     let links = programs.values().flat_map(|program| program.observed.links.values());
     status.counts = counts(&status.programs, count(links.filter(|link| link.in_effect).count()));
-    bound(status, cut)
+    truncate(status, cut)
 }
 
 /// Users of maps: by the owner's name and the map's pin name, the names of the other BpfPrograms that use the map.

@@ -21,7 +21,7 @@ const MAX_BYTES_WITHOUT_DETAILS: usize = 256 << 10;
 /// Items go in this order: run orders and links, in steps, so that the first of each stay longest; verifier logs;
 /// details, from the last BpfProgram on, except their latest drift if there is room for it; retained maps; IDs. The
 /// list of BpfPrograms stays whole.
-pub fn bound(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
+pub fn truncate(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
     cut.retained += shorten(&mut status.retained, MAX_RETAINED);
     for max in [16, 4, 0] {
         if bytes(&status) <= MAX_BYTES {
@@ -136,7 +136,7 @@ mod tests {
     fn a_status_that_is_too_large_keeps_the_first_links_and_the_latest_drift() {
         let twenty: Vec<Details> = (10..30).map(|n| details(&format!("p-{n}"), MAX_LINKS)).collect();
         let drift = Drift { seen_at: String::new(), kind: DriftKind::LinkDetached, message: "m".into(), count: 1 };
-        let status = bound(BpfNodeStatus { details: twenty, ..BpfNodeStatus::default() }, Truncated::default());
+        let status = truncate(BpfNodeStatus { details: twenty, ..BpfNodeStatus::default() }, Truncated::default());
         assert!(status.details.iter().all(|details| details.links.len() == 16), "{:?}", status.truncated);
         assert_eq!(status.truncated.unwrap().links, 20 * 48);
 
@@ -146,7 +146,8 @@ mod tests {
             drift: vec![drift.clone()],
             ..details(&format!("p-{n:03}"), 1)
         });
-        let status = bound(BpfNodeStatus { details: many.collect(), ..BpfNodeStatus::default() }, Truncated::default());
+        let status =
+            truncate(BpfNodeStatus { details: many.collect(), ..BpfNodeStatus::default() }, Truncated::default());
         assert!(serde_json::to_vec(&status).unwrap().len() <= MAX_BYTES);
         assert!(status.details.len() == 200 && status.details.iter().all(|details| details.drift == [drift.clone()]));
         assert!(status.truncated.unwrap().details > 0 && status.details[0].message.is_some());
@@ -167,7 +168,7 @@ mod tests {
         });
         let status =
             BpfNodeStatus { details: all_drifted.collect(), programs: programs.collect(), ..BpfNodeStatus::default() };
-        let status = bound(status, Truncated::default());
+        let status = truncate(status, Truncated::default());
         assert!(serde_json::to_vec(&status).unwrap().len() <= 256 << 10);
         assert_eq!(status.programs.len(), 1000);
         let cut = status.truncated.clone().unwrap();
@@ -175,9 +176,9 @@ mod tests {
 
         let retained = RetainedMap { program: "p".into(), name: "m".into(), id: 1, pin_path: "/p".into() };
         let alone = BpfNodeStatus { retained: vec![retained; MAX_RETAINED + 7], ..BpfNodeStatus::default() };
-        let alone = bound(alone, Truncated::default());
+        let alone = truncate(alone, Truncated::default());
         assert_eq!(alone.truncated.unwrap().retained, 7);
-        let status = bound(BpfNodeStatus { retained: alone.retained, ..status }, Truncated::default());
+        let status = truncate(BpfNodeStatus { retained: alone.retained, ..status }, Truncated::default());
         assert!(serde_json::to_vec(&status).unwrap().len() <= 256 << 10);
         assert!(status.programs.len() == 1000 && status.truncated.unwrap().retained > 0);
     }
