@@ -23,7 +23,6 @@ use super::{
 };
 use crate::{
     kernel::SysError,
-    model::assignment::Assignment,
     node::{
         Node,
         watch::{Change, Happened, Happenings, Watch},
@@ -34,8 +33,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Events {
     sender: Sender<Message>,
-    /// The newest assignment that the thread has not taken yet: those before it are of no interest any more.
-    assignment: Arc<Mutex<Option<Arc<Assignment>>>>,
+    /// The newest event about the assignment that the thread has not taken yet: those before it are of no interest any more.
+    assignment: Arc<Mutex<Option<Event>>>,
 }
 
 /// A running controller. Dropping it ends the thread after the step that is going on, so that no plan is cut short.
@@ -48,7 +47,7 @@ pub struct Running {
 /// A message to the thread.
 enum Message {
     Event(Event),
-    /// A newer assignment lies ready.
+    /// A newer assignment lies ready, or that there is none.
     Assignment,
     /// Inotify's report of homes, from the watch of this number.
     Homes(u64, Result<Vec<Happened>, SysError>),
@@ -85,9 +84,10 @@ impl Events {
     /// Sends an event. A controller that has ended takes none.
     pub fn send(&self, event: Event) {
         let message = match event {
-            Event::AssignmentChanged(assignment) => {
+            // Both in one place: the loss of an assignment must not overtake a newer one.
+            Event::AssignmentChanged(_) | Event::AssignmentLost => {
                 let mut newest = self.assignment.lock().unwrap_or_else(PoisonError::into_inner);
-                if newest.replace(assignment).is_some() {
+                if newest.replace(event).is_some() {
                     return;
                 }
                 Message::Assignment
@@ -122,7 +122,7 @@ impl Drop for Running {
 struct Control<N, F> {
     controller: Controller<N>,
     inbox: Receiver<Message>,
-    assignment: Arc<Mutex<Option<Arc<Assignment>>>>,
+    assignment: Arc<Mutex<Option<Event>>>,
     outside: F,
     homes: Watched,
     pods: Watched,
@@ -159,7 +159,7 @@ impl<N: Node, F: FnMut(Effect)> Control<N, F> {
                 Message::Event(event) => events.push(event),
                 Message::Assignment => {
                     let newest = self.assignment.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    events.extend(newest.map(Event::AssignmentChanged));
+                    events.extend(newest);
                 }
                 Message::Homes(number, happened) => {
                     events.extend(self.homes.changed(number, happened).map(Event::HomesChanged));
@@ -242,7 +242,11 @@ impl Watched {
             return None;
         }
         match happened {
-            Ok(happened) => Some(self.watch.changed(happened)),
+            Ok(happened) => match self.watch.changed(happened) {
+                // About directories that are no longer watched.
+                Change::Homes(homes) if homes.is_empty() => None,
+                change => Some(change),
+            },
             // Sweeps find what happens until one of them renews the watch.
             Err(error) => {
                 self.watch.fail(&error);
@@ -269,5 +273,25 @@ async fn forward(kind: Kind, number: u64, mut happenings: Happenings, sender: Se
         if sender.send(message).is_err() || failed {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_events_about_the_assignment_the_newest_counts() {
+        let (sender, inbox) = channel();
+        let events = Events { sender, assignment: Arc::default() };
+        let newest = || events.assignment.lock().unwrap().take();
+        let assigned = || Event::AssignmentChanged(Arc::default());
+        // The Node object goes and comes back while the thread is busy.
+        [assigned(), Event::AssignmentLost, assigned()].into_iter().for_each(|event| events.send(event));
+        assert!(matches!(newest(), Some(Event::AssignmentChanged(_))));
+        [assigned(), Event::AssignmentLost].into_iter().for_each(|event| events.send(event));
+        assert!(matches!(newest(), Some(Event::AssignmentLost)));
+        let told: Vec<Message> = inbox.try_iter().collect();
+        assert!(matches!(told[..], [Message::Assignment, Message::Assignment]), "each is taken once");
     }
 }
