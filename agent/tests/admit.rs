@@ -21,7 +21,7 @@ use sockeye_agent::{
         pods::Pod,
         start::{Decision, Start, StartId},
     },
-    node::layout::Layout,
+    node::{layout::Layout, watch::Change},
     plan::quota::MapQuota,
 };
 use sockeye_crds::{BpfRevision, names::digest, node::NodeFacts};
@@ -178,6 +178,61 @@ fn a_start_that_needs_no_wait_is_answered_during_a_pass_over_a_thousand_programs
     }
     assert_eq!(answered, [(10, true)], "in the very step that took the request, with work left");
     assert!(steps >= 1000, "one load a step: {steps} steps");
+}
+
+/// Once the node is no longer suspended, starts wait until strict programs are attached again.
+#[test]
+fn a_start_after_a_suspension_waits_until_all_is_attached_again() {
+    let mut controller = controller(FakeNode::default());
+    let many = (0..1000).map(|n| format!("p-{n}")).map(|name| (name.clone(), revision(&name, &all_pods())));
+    let guards = at_hand(Assignment { revisions: many.collect(), ..assignment(&all_pods()) });
+    settle(&mut controller, [assigned(guards), Event::SuspendChanged(Some("drill".into()))]);
+    assert_eq!(decisions(&settle(&mut controller, [requested(1, pod())])), [(1, Ok(()))], "suspended");
+    let result = controller.step(Instant::now(), [Event::SuspendChanged(None), requested(2, pod())]);
+    assert!(controller.is_working());
+    assert_eq!(decisions(&result.effects), []);
+    assert_eq!(decisions(&settle(&mut controller, [])), [(2, Ok(()))]);
+}
+
+/// A newer revision of it can't be read, and the agent has just started: what the older one selects is not let through.
+#[test]
+fn a_strict_program_that_can_no_longer_be_read_still_holds_starts() {
+    let mut controller = controller(FakeNode::default());
+    let unreadable = [("guard".to_owned(), "BpfRevision guard-2 can't be read".to_owned())].into();
+    let assignment = Assignment { unreadable, ..at_hand(assignment(&all_pods())) };
+    let effects = settle(&mut controller, [assigned(assignment), requested(1, pod())]);
+    assert!(matches!(&decisions(&effects)[..], [(1, Err(why))] if why.contains("can't be read")), "{effects:?}");
+}
+
+#[test]
+fn a_pin_that_is_removed_while_pods_are_followed_is_made_anew() {
+    let node = FakeNode::default();
+    let mut controller = controller(node.clone());
+    let many = (0..1000).map(|n| format!("p-{n}")).map(|name| (name.clone(), revision(&name, &web_pods())));
+    let assignment = Assignment { pods: Some(Arc::default()), ..at_hand(assignment(&web_pods())) };
+    settle(&mut controller, [assigned(Assignment { revisions: many.collect(), ..assignment })]);
+    // A pod comes, which they don't select; while that is worked out, someone removes the pin of the last one.
+    node.make_pod(&pod().uid);
+    controller.step(Instant::now(), [requested(1, Pod { labels: BTreeMap::new(), ..pod() })]);
+    assert!(controller.is_working());
+    node.unpin("p-999");
+    settle(&mut controller, [Event::HomesChanged(Change::Homes(["p-999".to_owned()].into()))]);
+    assert!(node.is_pinned("p-999"));
+}
+
+/// Nothing is tried of what is frozen, however long ago a retry was due.
+#[test]
+fn a_program_that_failed_and_can_no_longer_be_read_keeps_no_agent_busy() {
+    let mut controller = controller(FakeNode::default());
+    let failing = assignment(&all_pods());
+    settle(&mut controller, [assigned(failing.clone()), refused()]);
+    let later = Instant::now() + Duration::from_secs(100);
+    let unreadable = [("guard".to_owned(), "why".to_owned())].into();
+    let mut result = controller.step(later, [assigned(Assignment { unreadable, ..failing })]);
+    for _ in 0..10 {
+        result = controller.step(later, []);
+    }
+    assert!(result.wake > later);
 }
 
 /// What is held back for one program does not wait for a thousand others.

@@ -58,9 +58,13 @@ impl<N: Node> Controller<N> {
     }
 
     fn may_start(&self, assignment: &Assignment, start: &Start) -> Result<(), NotYet> {
+        if self.survey.suspended.is_some() {
+            return Ok(());
+        }
         for (name, revision) in &assignment.revisions {
             let Some(program) = self.programs.get(name) else { continue };
-            if !program.is_strict() || program.suspended.is_some() || self.survey.suspended.is_some() {
+            // Where the node was suspended, and is no longer, the program still is until its next attempt.
+            if program.suspended.is_some() && revision.spec.suspend {
                 continue;
             }
             for function in &revision.spec.programs {
@@ -105,6 +109,7 @@ impl<N: Node> Controller<N> {
         let cgroup = match container {
             // A program for containers can't be attached before there are any; but a known failure is better reported now.
             None if !target.containers.is_empty() => {
+                self.is_settled(program)?;
                 let failure = program.failure.as_ref().filter(|failure| !failure.partial);
                 return failure.map_or(Ok(()), |failure| Err(not_attached(Some(failure))));
             }
@@ -123,12 +128,17 @@ impl<N: Node> Controller<N> {
         self.pass.is_none() && !self.timer.pass_due
     }
 
+    /// Checks that what is known of a BpfProgram is of its assigned revision, and nothing happened to it since.
+    fn is_settled(&self, program: &ProgramState) -> Result<(), NotYet> {
+        match !self.is_idle() && (program.pending.changed || program.pending.dirty) {
+            true => Err(not_attached(program.failure.as_ref())),
+            false => Ok(()),
+        }
+    }
+
     /// Checks that a function is in effect at a cgroup or above it.
     fn is_in_effect_at(&self, cgroup: &str, program: &ProgramState, function: &str) -> Result<(), NotYet> {
-        // The last observation says nothing about what happened since, nor about another revision.
-        if !self.is_idle() && (program.pending.changed || program.pending.dirty) {
-            return Err(not_attached(program.failure.as_ref()));
-        }
+        self.is_settled(program)?;
         let desired = program.desired.as_ref().and_then(|desired| desired.functions.get(function));
         let is_it = |link: &ObservedLink| {
             link.in_effect && desired.is_none_or(|desired| desired.kind.attach_type == link.info.attach_type)

@@ -219,6 +219,17 @@ impl FakeNode {
         self.node().pods.insert(uid.to_owned(), cgroup);
     }
 
+    /// Removes the pins of a BpfProgram's programs, as anybody may.
+    pub fn unpin(&self, name: &str) {
+        let mut node = self.node();
+        node.programs.get_mut(name).unwrap().observed.functions.values_mut().for_each(|function| function.pinned = false);
+    }
+
+    /// Reports whether all programs of a BpfProgram are pinned.
+    pub fn is_pinned(&self, name: &str) -> bool {
+        self.node().programs[name].observed.functions.values().all(|function| function.pinned)
+    }
+
     fn node(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
