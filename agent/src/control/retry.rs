@@ -46,12 +46,13 @@ impl Retry {
         if self.repair_at.is_some_and(|at| at > now) {
             return;
         }
-        let delay = match reason {
-            Reason::BytecodeUnavailable => BYTES_DELAY,
-            _ => delay(self.failures),
+        let (delay, counts) = match reason {
+            // Its delay does not grow, and a load that fails once the object is here is the first to fail.
+            Reason::BytecodeUnavailable => (BYTES_DELAY, 0),
+            _ => (delay(self.failures), 1),
         };
         self.retry_at = Some(now + delay);
-        self.failures = self.failures.saturating_add(1);
+        self.failures = self.failures.saturating_add(counts);
         self.repair_at = None;
     }
 
@@ -101,6 +102,8 @@ mod tests {
             retry.failed(Reason::BytecodeUnavailable, now);
             assert!(retry.due_at().unwrap().duration_since(now) <= BYTES_DELAY);
         }
+        retry.failed(Reason::LoadFailed, now);
+        assert_eq!(retry.due_at().unwrap().duration_since(now), FIRST_DELAY, "the wait for an object is no failed load");
     }
 
     #[test]
