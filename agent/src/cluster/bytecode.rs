@@ -1,9 +1,9 @@
 //! Objects, fetched by digest from the ConfigMaps in which the operator stores them. Does IO: requests.
 //!
 //! They are fetched one after the other, and tried again with the process's [`Backoff`] while the API server is away. One that
-//! fails again and again does not hold up the others.
+//! fails again and again does not hold up the others: it is given back after each attempt.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -26,15 +26,8 @@ pub(super) async fn fetch(
     fetched: impl Fn(String, Result<Arc<[u8]>, Refused>) + Send + 'static,
 ) -> Result<Infallible> {
     let mut failing = None;
-    let mut queue = VecDeque::new();
     loop {
-        while let Ok(digest) = digests.try_recv() {
-            queue.push_back(digest);
-        }
-        let Some(digest) = queue.pop_front() else {
-            queue.push_back(digests.recv().await.context("nobody asks for objects any more")?);
-            continue;
-        };
+        let digest = digests.recv().await.context("nobody asks for objects any more")?;
         let name = object_config_map(&digest);
         let outcome = match api.get(&name).await {
             Ok(map) => match map.binary_data.and_then(|mut data| data.remove(OBJECT_KEY)) {
@@ -43,8 +36,9 @@ pub(super) async fn fetch(
             },
             Err(error) if is_transient(&error) => {
                 tracing::debug!(name, %error, "trying again");
-                queue.push_back(digest);
                 failing = Some(backoff.wait().await);
+                let why = format!("ConfigMap {name}: {error}");
+                fetched(digest, Err(Refused { why, retry_after: Duration::ZERO }));
                 continue;
             }
             Err(error) => Err(refused(format!("ConfigMap {name}: {error}"))),

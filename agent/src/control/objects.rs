@@ -1,5 +1,5 @@
-//! `Objects`: the ELF objects that loads wait for. Each is fetched once, few at a time, and kept until those that wait for it
-//! have used it. No IO.
+//! `Objects`: the ELF objects that loads wait for. Each is fetched once, and kept until those that wait for it have used it;
+//! few are fetched or kept at a time. No IO.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// At most this many objects are being fetched: each may have a mebibyte.
+/// At most this many objects are being fetched or kept: each may have a mebibyte.
 const MAX_FETCHES: usize = 4;
 
 /// The objects that loads wait for, by digest.
@@ -31,7 +31,7 @@ enum State {
 pub struct Refused {
     /// In words.
     pub why: String,
-    /// How long not to ask again.
+    /// How long not to ask again; zero where it is asked for again at once, after all others.
     pub retry_after: Duration,
 }
 
@@ -82,7 +82,11 @@ impl Objects {
 
     /// Returns the digests to fetch now.
     pub(super) fn next_fetches(&mut self) -> Vec<String> {
-        let free = MAX_FETCHES.saturating_sub(self.fetching).min(self.queue.len());
+        if self.queue.is_empty() {
+            return Vec::new();
+        }
+        let here = self.states.values().filter(|state| matches!(state, State::Here { .. })).count();
+        let free = MAX_FETCHES.saturating_sub(self.fetching + here).min(self.queue.len());
         let next: Vec<String> = self.queue.drain(..free).collect();
         for digest in &next {
             self.states.insert(digest.clone(), State::Fetching);
@@ -130,6 +134,33 @@ mod tests {
         assert_eq!(objects.next_fetches(), digests[..MAX_FETCHES]);
         objects.arrived(digests[0].clone(), Ok(bytes()), 0, now);
         assert_eq!(objects.next_fetches(), digests[MAX_FETCHES..]);
+    }
+
+    #[test]
+    fn objects_that_nobody_has_used_yet_hold_up_those_that_follow() {
+        let (mut objects, now) = (Objects::default(), Instant::now());
+        let digests: Vec<String> = (0..2 * MAX_FETCHES).map(|n| n.to_string()).collect();
+        digests.iter().for_each(|digest| drop(objects.get(digest, now)));
+        for digest in objects.next_fetches() {
+            objects.arrived(digest, Ok(bytes()), 1, now);
+        }
+        assert!(objects.next_fetches().is_empty());
+        assert_eq!(objects.get(&digests[1], now), Ok(bytes()));
+        assert_eq!(objects.next_fetches(), digests[MAX_FETCHES..=MAX_FETCHES]);
+        objects.forget_unused(now);
+        assert_eq!(objects.next_fetches(), digests[MAX_FETCHES + 1..]);
+    }
+
+    #[test]
+    fn objects_that_always_fail_hold_up_no_others() {
+        let (mut objects, now) = (Objects::default(), Instant::now());
+        let digests: Vec<String> = (0..=MAX_FETCHES).map(|n| n.to_string()).collect();
+        digests.iter().for_each(|digest| drop(objects.get(digest, now)));
+        for digest in objects.next_fetches() {
+            objects.arrived(digest.clone(), Err(Refused { why: "busy".into(), retry_after: Duration::ZERO }), 1, now);
+            assert_eq!(objects.get(&digest, now), Err(Missing::Awaited), "it is asked for again");
+        }
+        assert_eq!(objects.next_fetches()[0], digests[MAX_FETCHES]);
     }
 
     #[test]
