@@ -99,9 +99,10 @@ impl Cluster {
         tasks.spawn(probe::answer(client.clone(), config, probes, events.clone()));
         let writer = StatusWriter::new(client, node_name, watches.node.clone(), watches.bpf_node.clone());
         tasks.spawn(writer.run(reports, context.readiness.clone(), Arc::clone(&context.backoff)));
+        // Before anything is assigned, so that no program seems to be in effect that the runtime does not ask about.
+        admission.connect(events.clone());
         let view = View::new(watches, pods, namespace);
-        tasks.spawn(view.follow(Arc::clone(&context.changed), events.clone()));
-        admission.connect(events);
+        tasks.spawn(view.follow(Arc::clone(&context.changed), events));
 
         tokio::select! {
             ended = controlling.ended() => ended,
