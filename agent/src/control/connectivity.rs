@@ -52,7 +52,11 @@ struct RunningTrial {
 }
 
 impl RunningTrial {
-    fn probed(&mut self, reached: bool, now: Instant) -> Option<TrialState> {
+    fn probed(&mut self, reached: bool, sent: Instant, now: Instant) -> Option<TrialState> {
+        // That probe says nothing about what was attached after it was sent.
+        if self.since.is_some_and(|since| since > sent) {
+            return None;
+        }
         let within = |time: Duration| self.since.is_some_and(|since| now.duration_since(since) < time);
         let (soon, over) = (within(RELIEF), !within(WINDOW));
         let noted = self.noted.verdict;
@@ -90,12 +94,12 @@ impl Trials {
         self.next
     }
 
-    /// Takes the outcome of a probe; returns the states that follow. One that could not be noted follows from the next probe
-    /// too.
-    pub fn probed(&mut self, reached: bool, now: Instant) -> BTreeMap<String, TrialState> {
+    /// Takes the outcome of a probe that was `sent` then; returns the states that follow. One that could not be noted follows
+    /// from the next probe too.
+    pub fn probed(&mut self, reached: bool, sent: Instant, now: Instant) -> BTreeMap<String, TrialState> {
         self.next = Some(now + PROBE_INTERVAL);
         let running = self.running.iter_mut();
-        running.filter_map(|(name, trial)| Some((name.clone(), trial.probed(reached, now)?))).collect()
+        running.filter_map(|(name, trial)| Some((name.clone(), trial.probed(reached, sent, now)?))).collect()
     }
 }
 
@@ -172,7 +176,7 @@ mod tests {
             self.now = probes.unwrap_or(self.now + Duration::from_secs(1));
             let reached = !(self.is_away() || self.guilty && self.attached);
             self.cut_off = if reached || !self.attached || probes.is_none() { 0 } else { self.cut_off + 1 };
-            let verdict = probes.and_then(|_| self.trials.probed(reached, self.now).remove("guard"));
+            let verdict = probes.and_then(|_| self.trials.probed(reached, self.now, self.now).remove("guard"));
             if let Some(verdict) = verdict {
                 self.attached &= verdict == Passed || !self.noted.is_open();
                 if killed != Some(Killed::BeforeNote) {
@@ -234,7 +238,7 @@ mod tests {
         let (mut trials, now) = (Trials::default(), Instant::now());
         trials.follow(guard("guard-1", Suspected), now);
         for reached in [true, true, false, true, true, false] {
-            assert_eq!(trials.probed(reached, now), BTreeMap::new());
+            assert_eq!(trials.probed(reached, now, now), BTreeMap::new());
         }
     }
 
@@ -245,9 +249,20 @@ mod tests {
         for second in (0..=60).step_by(2) {
             let now = start + Duration::from_secs(second);
             trials.follow(guard(if second < 26 { "guard-1" } else { "guard-2" }, TrialState::Open), now);
-            passed.extend(trials.probed(true, now).into_values().map(|verdict| (second, verdict)));
+            passed.extend(trials.probed(true, now, now).into_values().map(|verdict| (second, verdict)));
         }
         assert_eq!(passed.first(), Some(&(56, Passed)));
+    }
+
+    #[test]
+    fn a_probe_that_was_sent_before_a_program_was_attached_says_nothing_about_it() {
+        let (mut trials, start) = (Trials::default(), Instant::now());
+        trials.follow(guard("guard-1", TrialState::Open), start + Duration::from_secs(1));
+        let mut probed = |sent: u64| {
+            let sent = start + Duration::from_secs(sent);
+            trials.probed(false, sent, sent + Duration::from_secs(2)).len()
+        };
+        assert_eq!([0, 2, 4, 6].map(&mut probed), [0, 0, 0, 1]);
     }
 
     #[test]
@@ -265,7 +280,7 @@ mod tests {
         for _ in 0..5 {
             trials.follow(open.clone(), now);
             now = trials.next().unwrap();
-            given.push(trials.probed(false, now).len());
+            given.push(trials.probed(false, now, now).len());
         }
         assert_eq!(given, [0, 0, 1, 1, 1]);
     }

@@ -41,6 +41,8 @@ pub struct Controller<N> {
     pub(super) timer: Timer,
     /// The pass that is going on.
     pub(super) pass: Option<Pass>,
+    /// Of the last pass, until the next poll: objects arrive one by one, with a pass for each.
+    pub(super) kernel_btf: KernelBtf,
     /// The BpfPrograms that were observed since the last report.
     pub(super) touched: BTreeSet<String>,
     /// The effects of this step so far.
@@ -67,8 +69,8 @@ pub(super) struct Inputs {
     pub suspended: Option<String>,
     /// The reason why the container runtime starts containers without asking, if it does.
     pub runtime_gap: Option<String>,
-    /// A probe of the API server has not been answered yet.
-    pub probing: bool,
+    /// The time of the request for a probe of the API server that has not been answered yet.
+    pub probing: Option<Instant>,
 }
 
 /// The findings of the last survey of the node.
@@ -94,7 +96,7 @@ pub(super) struct Survey {
 pub(super) struct Pass {
     /// The context in which revisions are worked out; or the reason why the node can't be surveyed.
     pub context: Result<NodeContext, Failure>,
-    /// The kernel's BTF, parsed at most once in a pass.
+    /// The kernel's BTF, parsed at most once.
     pub kernel_btf: KernelBtf,
     /// It comes to all BpfPrograms.
     pub sweep: bool,
@@ -119,6 +121,7 @@ impl<N> Controller<N> {
             objects: Objects::default(),
             timer: Timer::new(now),
             pass: None,
+            kernel_btf: KernelBtf::default(),
             touched: BTreeSet::new(),
             effects: Vec::new(),
         }

@@ -144,21 +144,21 @@ impl<N: Node> Controller<N> {
     fn probe(&mut self, now: Instant) -> Option<Instant> {
         let undecided = self.undecided();
         self.trials.follow(undecided, now);
-        if self.inputs.probing {
+        if self.inputs.probing.is_some() {
             return None;
         }
         let next = self.trials.next()?;
         if next > now {
             return Some(next);
         }
-        self.inputs.probing = true;
+        self.inputs.probing = Some(now);
         self.effects.push(Effect::ProbeApiServer);
         None
     }
 
     fn take_probe(&mut self, reached: bool, now: Instant) {
-        self.inputs.probing = false;
-        let states = self.trials.probed(reached, now);
+        let Some(sent) = self.inputs.probing.take() else { return };
+        let states = self.trials.probed(reached, sent, now);
         for (program, state) in &states {
             log(program, *state, reached);
         }
