@@ -126,13 +126,17 @@ impl<N: Node> Controller<N> {
     /// everything, and follows the trials that an earlier agent left, for a program on trial may be the very reason.
     /// Returns when to look again.
     fn stand_by(&mut self, now: Instant) -> Instant {
-        if self.inputs.suspended.is_some()
-            && let Err(error) = self.detach_all()
-        {
-            tracing::error!(%error, "everything is suspended, and the programs on this node can't be listed");
-        }
+        let detached = match self.inputs.suspended.is_some().then(|| self.detach_all()) {
+            None => true,
+            Some(Ok(detached)) => detached.iter().all(|(_, outcome)| outcome.is_ok()),
+            Some(Err(error)) => {
+                tracing::error!(%error, "everything is suspended, and the programs on this node can't be listed");
+                false
+            }
+        };
         match self.load_trials() {
-            Ok(()) => now + UNASSIGNED,
+            Ok(()) if detached => now + UNASSIGNED,
+            Ok(()) => self.timer.wake_unassigned(),
             Err(error) => {
                 tracing::debug!(%error, "the trials on this node can't be read");
                 self.timer.wake_unassigned()
