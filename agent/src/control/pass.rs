@@ -61,7 +61,10 @@ impl<N: Node> Controller<N> {
             return self.end_pass(assignment, pass.sweep, now);
         }
         let start = Instant::now();
-        while let Some((name, task)) = pass.work.pop_front() {
+        while let Some((name, listed)) = pass.work.pop_front() {
+            // More may have happened to it since it was listed.
+            let program = self.programs.get(&name);
+            let Some(task) = program.map_or(Some(listed.clone()), |program| listed.updated(program, now)) else { continue };
             let loaded = self.run(&name, task, assignment, &pass);
             if loaded || start.elapsed() >= STEP {
                 break;

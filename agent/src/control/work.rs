@@ -25,6 +25,16 @@ pub(super) enum Task {
     Attempt(Observation),
 }
 
+impl Task {
+    /// Returns the task as it is now that it is done: what happened since it was listed counts too. None may be left.
+    pub(super) fn updated(self, program: &ProgramState, now: Instant) -> Option<Self> {
+        match self {
+            Self::Freeze(_) | Self::Attempt(Observation::Fresh) => Some(self),
+            Self::Observe | Self::KeepKnownGood(_) | Self::Attempt(Observation::Cached) => task(program, now),
+        }
+    }
+}
+
 /// The observation that an attempt starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Observation {
@@ -96,6 +106,10 @@ pub(super) fn work_list(
     let mut tasks: Vec<(String, Task)> = Vec::new();
     for (name, program) in programs.iter_mut() {
         let frozen = if may_freeze { assignment.freeze_reason(name, program.required()) } else { None };
+        if frozen.is_some() {
+            // It is not tried again before that is over, and then at once.
+            program.forget_failures();
+        }
         let task = frozen.map(Task::Freeze).or_else(|| task(program, now));
         // Without a task the pods' change is nothing to this BpfProgram.
         program.pending.pods &= task.is_some();
