@@ -38,7 +38,7 @@ impl Throttle {
     /// Returns the status to write now, if any. A BpfProgram that only waits for its object is in it as in the `last` one that
     /// passed.
     pub fn pass(&mut self, report: Report, last: &BpfNodeStatus, now: Instant) -> Option<BpfNodeStatus> {
-        let Report { mut status, awaiting } = report;
+        let Report { mut status, awaiting, assignment: _ } = report;
         if awaiting.is_empty() {
             *self = Self::default();
             return Some(status);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn report(status: BpfNodeStatus, awaiting: &[&str]) -> Report {
-        Report { status, awaiting: awaiting.iter().map(|name| (*name).to_owned()).collect() }
+        Report { status, awaiting: awaiting.iter().map(|name| (*name).to_owned()).collect(), assignment: None }
     }
 
     #[test]

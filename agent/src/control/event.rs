@@ -76,6 +76,8 @@ pub struct Report {
     pub status: BpfNodeStatus,
     /// The BpfPrograms whose only failure is that their object is being fetched.
     pub awaiting: BTreeSet<String>,
+    /// What the node was to run.
+    pub assignment: Option<Arc<Assignment>>,
 }
 
 /// All effects of one step, and when the next one is due at the latest.

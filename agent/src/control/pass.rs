@@ -129,7 +129,8 @@ impl<N: Node> Controller<N> {
         }
         let awaits = |(_, program): &(&String, &ProgramState)| program.is_awaiting();
         let awaiting = self.programs.iter().filter(awaits).map(|(name, _)| name.clone()).collect();
-        self.effects.push(Effect::WriteStatus(Box::new(Report { status: self.status(), awaiting })));
+        let report = Report { status: self.status(), awaiting, assignment: self.inputs.assignment.clone() };
+        self.effects.push(Effect::WriteStatus(Box::new(report)));
     }
 
     /// Returns the directories in which an external change to a BpfProgram shows.

@@ -50,17 +50,23 @@ pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder
     let (mut watch, mut happenings) = Watch::new();
     let directories = folder.directories().map(|directory| (directory.to_owned(), String::new()));
     watch.cover(directories.collect::<Vec<_>>());
-    let mut changed = true;
+    let mut assigned = None;
     loop {
-        if folder.scan()? || changed {
-            events.send(Event::AssignmentChanged(Arc::new(folder.assignment())));
+        if folder.scan()? || assigned.is_none() {
+            let assignment = Arc::new(folder.assignment());
+            assigned = Some(Arc::clone(&assignment));
+            events.send(Event::AssignmentChanged(assignment));
         }
-        changed = false;
         tokio::select! {
             ended = controlling.ended() => match ended? {},
             newest = reports.changed() => {
                 newest?;
                 let Some(report) = reports.borrow_and_update().clone() else { continue };
+                // It says nothing of manifests that were read after its pass began: another one follows.
+                let assignments = report.assignment.as_ref().zip(assigned.as_ref());
+                if !assignments.is_some_and(|(reported, newest)| Arc::ptr_eq(reported, newest)) {
+                    continue;
+                }
                 if let Some(table) = folder.write(&report.status, Timestamp::now())? {
                     print!("{table}");
                 }
