@@ -48,7 +48,11 @@ impl<N: Node> Controller<N> {
         if sweep {
             self.programs.values_mut().for_each(|program| program.pending.sweep = true);
         }
-        let kernel_btf = self.pass.take().map(|pass| pass.kernel_btf).unwrap_or_default();
+        let (kernel_btf, sweep) = match self.pass.take() {
+            // A sweep that begins anew is one still.
+            Some(before) => (before.kernel_btf, sweep || before.sweep),
+            None => (mem::take(&mut self.kernel_btf), sweep),
+        };
         let work = work_list(&mut self.programs, assignment, requirements.inputs, now);
         self.pass = Some(Pass { context, kernel_btf, sweep, work, rounds: 0 });
     }
@@ -58,6 +62,7 @@ impl<N: Node> Controller<N> {
     pub(super) fn continue_pass(&mut self, assignment: &Assignment, now: Instant) {
         let Some(mut pass) = self.pass.take() else { return };
         if pass.work.is_empty() && pass.rounds > 0 {
+            self.kernel_btf = pass.kernel_btf;
             return self.end_pass(assignment, pass.sweep, now);
         }
         let start = Instant::now();

@@ -10,6 +10,7 @@ use super::{
     event::{Effect, Event, StepResult},
 };
 use crate::{
+    kernel::load::KernelBtf,
     model::{assignment::Assignment, trial::TrialState},
     node::{Node, watch::Change},
     plan,
@@ -26,6 +27,8 @@ impl<N: Node> Controller<N> {
             self.take(event, now);
         }
         if self.timer.takes_poll(now) {
+            // It is large.
+            self.kernel_btf = KernelBtf::default();
             self.timer.pass_due |= self.poll();
         }
         let wake = match self.inputs.assignment.clone() {
