@@ -68,8 +68,8 @@ impl<N: Node> Controller<N> {
         let start = Instant::now();
         while let Some((name, listed)) = pass.work.pop_front() {
             // More may have happened to it since it was listed.
-            let program = self.programs.get(&name);
-            let Some(task) = program.map_or(Some(listed.clone()), |program| listed.updated(program, now)) else { continue };
+            let task = self.programs.get(&name).and_then(|program| listed.updated(program, now));
+            let Some(task) = task else { continue };
             let loaded = self.run(&name, task, assignment, &pass);
             if loaded || start.elapsed() >= STEP {
                 break;

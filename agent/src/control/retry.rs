@@ -103,7 +103,11 @@ mod tests {
             assert!(retry.due_at().unwrap().duration_since(now) <= BYTES_DELAY);
         }
         retry.failed(Reason::LoadFailed, now);
-        assert_eq!(retry.due_at().unwrap().duration_since(now), FIRST_DELAY, "the wait for an object is no failed load");
+        assert_eq!(
+            retry.due_at().unwrap().duration_since(now),
+            FIRST_DELAY,
+            "the wait for an object is no failed load"
+        );
     }
 
     #[test]

@@ -18,13 +18,17 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::jiff::Timestamp;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
 use self::folder::Folder;
 use crate::{
     control::{
         Controller,
         event::{Effect, Event, Report},
+        objects::Refused,
         run,
     },
     node::{Node, watch::Watch},
@@ -39,11 +43,12 @@ const SCAN: Duration = Duration::from_secs(2);
 /// Fails where the folder can't be read or written; and, once, where anything is not in effect as its manifest says.
 pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder: Folder, once: bool) -> Result<()> {
     let (report, mut reports) = watch::channel::<Option<Box<Report>>>(None);
-    let (events, mut controlling) = run::run(controller, move |effect| {
-        // All objects are in the manifests, nothing is on trial, and nobody asks before container starts.
-        if let Effect::WriteStatus(newest) = effect {
-            report.send_replace(Some(newest));
-        }
+    let (fetch, mut fetches) = mpsc::unbounded_channel();
+    let (events, mut controlling) = run::run(controller, move |effect| match effect {
+        Effect::WriteStatus(newest) => drop(report.send_replace(Some(newest))),
+        Effect::FetchBytes(digest) => drop(fetch.send(digest)),
+        // Nothing is on trial, and nobody asks before container starts.
+        _ => {}
     })?;
     let gap = "an agent without a cluster does not hook into the container runtime";
     events.send(Event::RuntimeChanged(Some(gap.to_owned())));
@@ -75,6 +80,11 @@ pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder
                     ensure!(unready.is_empty(), "not as its manifest says: {}", unready.join(", "));
                     return Ok(());
                 }
+            }
+            // All objects that are assigned are at hand.
+            Some(digest) = fetches.recv() => {
+                let bytes = Err(Refused { why: "no manifest holds it any more".to_owned(), retry_after: SCAN });
+                events.send(Event::BytesArrived { digest, bytes });
             }
             // Read or not: what happened is found by the scan.
             Ok(_) = happenings.next() => {}

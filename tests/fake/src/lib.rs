@@ -222,7 +222,8 @@ impl FakeNode {
     /// Removes the pins of a BpfProgram's programs, as anybody may.
     pub fn unpin(&self, name: &str) {
         let mut node = self.node();
-        node.programs.get_mut(name).unwrap().observed.functions.values_mut().for_each(|function| function.pinned = false);
+        let functions = node.programs.get_mut(name).unwrap().observed.functions.values_mut();
+        functions.for_each(|function| function.pinned = false);
     }
 
     /// Reports whether all programs of a BpfProgram are pinned.
