@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
+use k8s_openapi::jiff::Timestamp;
 use sockeye_agent::{
     admission::Admission,
     cluster::Cluster,
@@ -180,7 +181,9 @@ fn start(command: Command) -> Result<()> {
         match command {
             Command::Run(run) => in_cluster(run).await,
             Command::Standalone(standalone) => until_signal(alone(standalone)).await,
-            Command::Detach(Detach { paths, all: _, reason }) => detach::detach_all(paths.into(), &reason),
+            Command::Detach(Detach { paths, all: _, reason }) => {
+                until_signal(async { detach::detach_all(paths.into(), &reason) }).await
+            }
             Command::Attach(Attach { paths, all: _ }) => detach::attach_all(&paths.into()),
             Command::Audit(Audit { bpffs, program }) => until_signal(audit::follow(&bpffs, &program)).await,
         }
@@ -229,5 +232,5 @@ async fn alone(standalone: Standalone) -> Result<()> {
 /// Returns the controller of this very node.
 fn controller(paths: NodePaths, quota: MapQuota) -> Result<Controller<KernelNode>> {
     let Opened { node, layout, facts } = paths.open()?;
-    Ok(Controller::new(node, Settings { layout, quota, facts }, Instant::now()))
+    Ok(Controller::new(node, Settings { layout, quota, facts, time_of_day: Timestamp::now }, Instant::now()))
 }

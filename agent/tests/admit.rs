@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sockeye_agent::{
     control::{
@@ -67,7 +68,8 @@ fn pod() -> Pod {
 
 fn controller(node: FakeNode) -> Controller<FakeNode> {
     let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
-    let settings = Settings { layout, quota: MapQuota::default(), facts: NodeFacts::default() };
+    let settings =
+        Settings { layout, quota: MapQuota::default(), facts: NodeFacts::default(), time_of_day: Timestamp::now };
     Controller::new(node, settings, Instant::now())
 }
 

@@ -3,6 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use sockeye_agent::{
     control::{Controller, controller::Settings, event::Event},
@@ -37,7 +38,8 @@ fn reported(names: impl Iterator<Item = String>) -> BpfNodeStatus {
     let objects = [(digest(OBJECT), OBJECT.into())].into();
     let assignment = Assignment { revisions, objects, complete: true, ..Assignment::default() };
     let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
-    let settings = Settings { layout, quota: MapQuota::default(), facts: NodeFacts::default() };
+    let settings =
+        Settings { layout, quota: MapQuota::default(), facts: NodeFacts::default(), time_of_day: Timestamp::now };
     let mut controller = Controller::new(FakeNode::default(), settings, Instant::now());
     settle(&mut controller, [Event::AssignmentChanged(Arc::new(assignment))]);
     controller.status()

@@ -4,6 +4,7 @@
 use std::{path::Path, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::names;
 
 use crate::{
@@ -29,7 +30,7 @@ pub fn detach_all(paths: NodePaths, reason: &str) -> Result<()> {
     // A note is at most as long as a path.
     let reason = names::line(if reason.is_empty() { "no reason given" } else { reason }, 256);
     root.replace(&layout::suspension(), &layout::suspension_staging(), |at| root.make_note(at, &reason))?;
-    let settings = Settings { layout, quota: MapQuota::default(), facts };
+    let settings = Settings { layout, quota: MapQuota::default(), facts, time_of_day: Timestamp::now };
     let mut controller = Controller::new(node, settings, Instant::now());
     let detached = controller.detach_all().context("reading what is attached")?;
     let failed: Vec<&str> =

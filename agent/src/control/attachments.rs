@@ -67,7 +67,12 @@ struct OwnLink {
 impl AttachmentMonitor {
     /// Queries every hook once. A BpfProgram with a link that is no longer listed becomes dirty; a program that others attached
     /// since the last poll is recorded as drift of each BpfProgram at its hook. Reports whether there is anything new.
-    pub fn poll(&mut self, node: &impl Node, programs: &mut BTreeMap<String, ProgramState>) -> bool {
+    pub fn poll(
+        &mut self,
+        node: &impl Node,
+        programs: &mut BTreeMap<String, ProgramState>,
+        time_of_day: fn() -> Timestamp,
+    ) -> bool {
         let hooks = hooks(programs);
         self.0.retain(|hook, _| hooks.contains_key(hook));
         let mut news = false;
@@ -96,7 +101,7 @@ impl AttachmentMonitor {
                 tracing::warn!("{}", change.message);
                 for OwnLink { name, .. } in &own {
                     let program = programs.entry(name.clone()).or_default();
-                    drift::remember(&mut program.drift, change.clone(), Timestamp::now());
+                    drift::remember(&mut program.drift, change.clone(), time_of_day());
                 }
             }
         }

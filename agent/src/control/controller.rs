@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
 
 use super::{
@@ -30,6 +31,8 @@ use crate::{
 /// The controller of one node.
 pub struct Controller<N> {
     pub(super) node: N,
+    /// The time of this step.
+    pub(super) now: Instant,
     pub(super) settings: Settings,
     pub(super) inputs: Inputs,
     pub(super) survey: Survey,
@@ -45,6 +48,8 @@ pub struct Controller<N> {
     pub(super) kernel_btf: KernelBtf,
     /// The BpfPrograms that were observed since the last report.
     pub(super) touched: BTreeSet<String>,
+    /// The last step began a pass and did no more, so that starts could be decided.
+    pub(super) began_only: bool,
     /// The effects of this step so far.
     pub(super) effects: Vec<Effect>,
 }
@@ -58,6 +63,8 @@ pub struct Settings {
     pub quota: MapQuota,
     /// The node and its kernel.
     pub facts: NodeFacts,
+    /// The time of day, for what is reported. All else is timed by the steps.
+    pub time_of_day: fn() -> Timestamp,
 }
 
 /// The newest words of those outside.
@@ -102,6 +109,8 @@ pub(super) struct Pass {
     pub sweep: bool,
     /// The tasks that are left.
     pub work: WorkList,
+    /// The BpfPrograms that were frozen, and why, since it first began.
+    pub frozen: BTreeMap<String, String>,
     /// The rounds in which BpfPrograms gave each other more to do.
     pub rounds: usize,
 }
@@ -111,6 +120,7 @@ impl<N> Controller<N> {
     pub fn new(node: N, settings: Settings, now: Instant) -> Self {
         Self {
             node,
+            now,
             settings,
             inputs: Inputs::default(),
             survey: Survey::default(),
@@ -123,6 +133,7 @@ impl<N> Controller<N> {
             pass: None,
             kernel_btf: KernelBtf::default(),
             touched: BTreeSet::new(),
+            began_only: false,
             effects: Vec::new(),
         }
     }
@@ -134,7 +145,7 @@ impl<N> Controller<N> {
 
     /// Returns the node's status.
     pub fn status(&self) -> BpfNodeStatus {
-        let Settings { layout, quota: _, facts } = &self.settings;
+        let Settings { layout, quota: _, facts, time_of_day: _ } = &self.settings;
         report(&Reported {
             facts,
             layout,

@@ -1,12 +1,7 @@
 //! A pass: survey the node, list the work, do it in steps, report. A pass that is overtaken by events begins anew: what it had
 //! not come to is still pending.
 
-use std::{
-    collections::BTreeMap,
-    mem,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, mem, path::PathBuf, time::Instant};
 
 use sockeye_crds::names;
 
@@ -16,6 +11,7 @@ use super::{
     event::{Effect, Report},
     program::ProgramState,
     reconcile::Attempt,
+    starts::{Starts, Waiting},
     work::{Observation, Requirements, Task, assign, work_list},
 };
 use crate::{
@@ -31,8 +27,8 @@ use crate::{
     },
 };
 
-/// A step begins no further task after this long.
-const STEP: Duration = Duration::from_millis(5);
+/// The tasks of one step, at most: a task without a load takes some tens of microseconds.
+const TASKS: usize = 32;
 /// BpfPrograms that gave each other more to do are taken again at once, this many times in one pass.
 const ROUNDS: usize = 4;
 
@@ -40,6 +36,7 @@ impl<N: Node> Controller<N> {
     /// Begins a pass over the BpfPrograms that are pending, or, in a sweep, over all.
     pub(super) fn begin_pass(&mut self, assignment: &Assignment, now: Instant) {
         let sweep = self.timer.begin_pass(now);
+        let suspended = self.survey.suspended.is_some();
         let requirements = assign(&mut self.programs, assignment);
         // Without bpffs nothing can be said of what is there, and nothing kept: every attempt fails with that.
         let context = self.survey(assignment, requirements, sweep).map_err(Failure::from);
@@ -48,30 +45,36 @@ impl<N: Node> Controller<N> {
         if sweep {
             self.programs.values_mut().for_each(|program| program.pending.sweep = true);
         }
-        let (kernel_btf, sweep) = match self.pass.take() {
-            // A sweep that begins anew is one still.
-            Some(before) => (before.kernel_btf, sweep || before.sweep),
-            None => (mem::take(&mut self.kernel_btf), sweep),
+        let turned = suspended != self.survey.suspended.is_some();
+        let (kernel_btf, sweep, frozen) = match self.pass.take() {
+            // A sweep that begins anew is one still, and what it froze stays frozen unless the suspension turned.
+            Some(before) => (before.kernel_btf, sweep || before.sweep, before.frozen),
+            None => (mem::take(&mut self.kernel_btf), sweep, BTreeMap::new()),
         };
+        let frozen = if turned { BTreeMap::new() } else { frozen };
         let work = work_list(&mut self.programs, assignment, requirements.inputs, now);
-        self.pass = Some(Pass { context, kernel_btf, sweep, work, rounds: 0 });
+        self.pass = Some(Pass { context, kernel_btf, sweep, work, frozen, rounds: 0 });
     }
 
-    /// Continues the pass, if there is one: works until a program was loaded or some milliseconds are over; or, once all
-    /// work is done, ends it.
+    /// Continues the pass, if there is one: does tasks until a program was loaded, a few at most; or, once all work is
+    /// done, ends it.
     pub(super) fn continue_pass(&mut self, assignment: &Assignment, now: Instant) {
         let Some(mut pass) = self.pass.take() else { return };
         if pass.work.is_empty() && pass.rounds > 0 {
             self.kernel_btf = pass.kernel_btf;
             return self.end_pass(assignment, pass.sweep, now);
         }
-        let start = Instant::now();
-        while let Some((name, listed)) = pass.work.pop_front() {
+        for _ in 0..TASKS {
+            let Some((name, listed)) = pass.work.pop_front() else { break };
             // More may have happened to it since it was listed.
             let task = self.programs.get(&name).and_then(|program| listed.updated(program, now));
             let Some(task) = task else { continue };
-            let loaded = self.run(&name, task, assignment, &pass);
-            if loaded || start.elapsed() >= STEP {
+            if let Task::Freeze(why) = &task
+                && pass.frozen.insert(name.clone(), why.clone()).as_ref() == Some(why)
+            {
+                continue;
+            }
+            if self.run(&name, task, assignment, &pass) {
                 break;
             }
         }
@@ -122,7 +125,7 @@ impl<N: Node> Controller<N> {
         let touched = mem::take(&mut self.touched);
         if !touched.is_empty() {
             // The report is of what runs now, and what others attach from here on is drift.
-            self.timer.pass_due |= self.monitor.poll(&self.node, &mut self.programs);
+            self.timer.pass_due |= self.monitor.poll(&self.node, &mut self.programs, self.settings.time_of_day);
         }
         let directories = touched.into_iter().flat_map(|name| self.watched_directories(name)).collect();
         self.effects.push(Effect::WatchHomes { bpffs: self.survey.bpffs.flatten(), directories, all: sweep });
@@ -197,7 +200,10 @@ impl<N: Node> Controller<N> {
         let mut pods = Pods::default();
         if inputs.pods {
             let cgroups = self.node.pod_cgroups(inputs.containers)?;
-            let announced = &mut self.starts.announced;
+            let Starts { announced, waiting } = &mut self.starts;
+            for Waiting { start, .. } in waiting.values() {
+                announced.entry(start.pod.uid.clone()).or_insert_with(|| start.pod.clone());
+            }
             announced.retain(|uid, _| cgroups.contains_key(uid));
             pods = Pods {
                 pods: pods::joined(&assignment.pods.clone().unwrap_or_default(), announced),

@@ -264,13 +264,13 @@ impl ProgramState {
 
     /// Records external changes to what was in effect. They are repaired at once, unless others make them again and again:
     /// then the repair is put off, which is the failure returned.
-    pub fn record_drift(&mut self, changes: Vec<Change>, now: Instant) -> Result<(), Failure> {
+    pub fn record_drift(&mut self, changes: Vec<Change>, now: Instant, time_of_day: Timestamp) -> Result<(), Failure> {
         if changes.is_empty() {
             return Ok(());
         }
         for change in changes {
             tracing::warn!(kind = change.kind.as_str(), "{}", change.message);
-            drift::remember(&mut self.drift, change, Timestamp::now());
+            drift::remember(&mut self.drift, change, time_of_day);
         }
         let Some(put_off) = self.retry.undone(now) else { return Ok(()) };
         self.converged = false;

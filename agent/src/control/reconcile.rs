@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     sync::Arc,
-    time::Instant,
 };
 
 use sockeye_crds::{BpfRevision, Reason, names};
@@ -163,12 +162,13 @@ impl<N: Node> Controller<N> {
             }
             _ => Vec::new(),
         };
+        let (now, time_of_day) = (self.now, (self.settings.time_of_day)());
         let program = self.touch(name);
         let is_assigned = desired.as_ref().is_none_or(|desired| Some(desired.revision.as_str()) == program.revision());
         program.desire(desired);
         if let Some(observed) = observed {
             program.observe(observed);
-            let repair = program.record_drift(changes, Instant::now());
+            let repair = program.record_drift(changes, now, time_of_day);
             // Where a known good revision is kept, it is repaired later, and the assigned one is tried all the same.
             if !(keeps_known_good && is_assigned) {
                 repair?;
@@ -244,7 +244,7 @@ impl<N: Node> Controller<N> {
     /// Returns an object that is at hand; has it fetched if it is not.
     fn object(&mut self, digest: &str, assignment: &Assignment) -> Result<Arc<[u8]>, Failure> {
         let at_hand = assignment.objects.get(digest).cloned();
-        let bytes = at_hand.map_or_else(|| self.objects.get(digest, Instant::now()), Ok).map_err(|missing| {
+        let bytes = at_hand.map_or_else(|| self.objects.get(digest, self.now), Ok).map_err(|missing| {
             let (why, awaits) = match missing {
                 Missing::Awaited => ("the API server has not given it yet".to_owned(), true),
                 Missing::Refused(why) => (why, false),
@@ -295,6 +295,7 @@ impl<N: Node> Controller<N> {
 
     /// Takes the outcome of an attempt, and logs what is new in it.
     pub(super) fn finish_attempt(&mut self, name: &str, outcome: Result<(), Failure>) {
+        let now = self.now;
         let Some(program) = self.programs.get_mut(name) else { return };
         match &outcome {
             Err(failure) if failure.awaits => tracing::debug!(program = name, %failure),
@@ -306,7 +307,7 @@ impl<N: Node> Controller<N> {
             }
             _ => {}
         }
-        program.finish_attempt(outcome, Instant::now());
+        program.finish_attempt(outcome, now);
     }
 
     /// Finds device programs of others at or below a BpfProgram's: container runtimes have theirs. They are reported, and left

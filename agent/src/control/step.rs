@@ -20,9 +20,10 @@ use crate::{
 const UNASSIGNED: Duration = Duration::from_secs(300);
 
 impl<N: Node> Controller<N> {
-    /// Takes the events, works for some milliseconds or until one program is loaded, and returns what is to be done outside.
+    /// Takes the events, does a few tasks or loads one program, and returns what is to be done outside.
     /// A step never waits for anything but the node's own system calls.
     pub fn step(&mut self, now: Instant, events: impl IntoIterator<Item = Event>) -> StepResult {
+        self.now = now;
         for event in events {
             self.take(event, now);
         }
@@ -89,7 +90,7 @@ impl<N: Node> Controller<N> {
 
     /// Polls what is attached, and looks for what a pass would see. Reports whether there is anything for one to do.
     fn poll(&mut self) -> bool {
-        let Self { node, programs, monitor, survey, .. } = self;
+        let Self { node, programs, monitor, survey, settings, .. } = self;
         let found = node.bpffs();
         let mounted_anew = Some(found.as_ref().ok().map(|bpffs| bpffs.device)) != survey.bpffs;
         let marked = found.is_ok_and(|bpffs| bpffs.suspended.is_some() != survey.marked);
@@ -101,7 +102,7 @@ impl<N: Node> Controller<N> {
                 has_cgroup = true;
             }
         }
-        monitor.poll(node, programs) || mounted_anew || marked || has_cgroup
+        monitor.poll(node, programs, settings.time_of_day) || mounted_anew || marked || has_cgroup
     }
 
     /// Continues the pass, or begins one that is due.
@@ -112,7 +113,13 @@ impl<N: Node> Controller<N> {
         };
         if begins {
             self.begin_pass(assignment, now);
+            // Starts that need no wait are answered before a program is loaded; but not so that nothing ever is.
+            self.began_only = !self.began_only && !self.starts.waiting.is_empty();
+            if self.began_only {
+                return;
+            }
         }
+        self.began_only = false;
         self.continue_pass(assignment, now);
     }
 

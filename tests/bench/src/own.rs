@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use k8s_openapi::jiff::Timestamp;
 use sockeye_agent::{
     control::{
         Controller,
@@ -44,7 +45,7 @@ impl Own {
         let Opened { node, layout, facts } = paths.open()?;
         // As the chart has it.
         let quota = MapQuota { map_bytes_per_program: Some(512 << 20), map_bytes_per_node: Some(2 << 30) };
-        Ok(Self(Controller::new(node, Settings { layout, quota, facts }, Instant::now())))
+        Ok(Self(Controller::new(node, Settings { layout, quota, facts, time_of_day: Timestamp::now }, Instant::now())))
     }
 
     /// Removes whatever an agent left on a bpffs.

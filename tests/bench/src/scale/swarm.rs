@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
+use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use sockeye_agent::{
     admission::Admission,
@@ -223,7 +224,12 @@ impl Member {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let bpffs = Path::new("/sys/fs/bpf");
-        let settings = Settings { layout: Layout::new(bpffs, bpffs), quota: MapQuota::default(), facts };
+        let settings = Settings {
+            layout: Layout::new(bpffs, bpffs),
+            quota: MapQuota::default(),
+            facts,
+            time_of_day: Timestamp::now,
+        };
         let controller = Controller::new(node.clone(), settings, Instant::now());
         let cluster = Cluster {
             client: client.clone(),
