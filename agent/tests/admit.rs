@@ -15,7 +15,7 @@ use sockeye_agent::{
         Controller,
         controller::Settings,
         event::{Effect, Event},
-        objects::Refused,
+        fetches::Refused,
     },
     model::{
         assignment::Assignment,
@@ -252,4 +252,35 @@ fn a_strict_program_is_loaded_before_those_that_nobody_waits_for() {
     }
     assert_eq!(decisions(&effects), [(1, Ok(()))]);
     assert!(controller.is_working());
+}
+
+/// A node without bpffs can attach nothing, but starts that wait for nothing go on.
+#[test]
+fn without_bpffs_only_starts_that_a_strict_target_selects_are_refused() {
+    let node = FakeNode::default();
+    node.unmount_bpffs();
+    let mut controller = controller(node);
+    let empty = Assignment { complete: true, ..Assignment::default() };
+    assert_eq!(decisions(&settle(&mut controller, [assigned(empty), requested(1, pod())])), [(1, Ok(()))]);
+    let effects = settle(&mut controller, [assigned(at_hand(assignment(&all_pods()))), requested(2, pod())]);
+    let [(2, Err(why))] = &decisions(&effects)[..] else { panic!("{effects:?}") };
+    assert!(why.contains("bpffs"), "{why}");
+}
+
+#[test]
+fn a_start_that_needs_no_wait_is_answered_during_a_fetch() {
+    let mut controller = controller(FakeNode::default());
+    let guard = at_hand(assignment(&all_pods()));
+    settle(&mut controller, [assigned(guard.clone())]);
+    // Another program's object is on its way, and stays so.
+    let other = json!({
+        "program": {"name": "other", "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"}, "generation": 1, "sequence": 1,
+        "digest": digest(b"another"), "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+        "object": {"programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}]},
+    });
+    let other = Arc::new(BpfRevision::named(serde_json::from_value(other).unwrap()));
+    let revisions = guard.revisions.clone().into_iter().chain([("other".to_owned(), other)]).collect();
+    let effects = settle(&mut controller, [assigned(Assignment { revisions, ..guard })]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::FetchBytes(_))), "{effects:?}");
+    assert_eq!(decisions(&settle(&mut controller, [requested(1, pod())])), [(1, Ok(()))]);
 }

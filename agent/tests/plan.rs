@@ -77,7 +77,7 @@ proptest! {
             fake.execute(ids, desired, &steps);
             let is_risky = |function: &String| desired.is_some_and(|desired| desired.functions[function].can_cut_off);
             let attaches = steps.iter().any(|step| matches!(step, Step::Attach { function, .. } if is_risky(function)));
-            let is_open = fake.observed.trial.as_ref().is_some_and(|trial| trial.verdict.is_open());
+            let is_open = fake.observed.trial.as_ref().is_some_and(|trial| trial.state.is_open());
             let trial = &fake.observed.trial;
             prop_assert!(!(attaches && had_no_links) || is_open, "a new attachment starts a trial: {trial:?}");
             prop_assert_eq!(plan(desired, &fake.observed, &context).unwrap(), vec![]);
@@ -148,7 +148,7 @@ fn check(
     let is_risky = desired.functions.values().any(|f| f.can_cut_off && !f.paths.is_empty());
     let has_trial = observed.trial.as_ref().is_some_and(|trial| trial.revision == desired.revision);
     prop_assert!(!is_risky || has_trial, "a risky revision is on trial, or was: {:?}", observed.trial);
-    let is_open = observed.trial.as_ref().is_some_and(|trial| trial.verdict.is_open());
+    let is_open = observed.trial.as_ref().is_some_and(|trial| trial.state.is_open());
     prop_assert!(!is_open || has_trial, "a trial ends with its revision: {:?}", observed.trial);
     let pinned: BTreeSet<&String> = desired.maps.values().filter(|m| m.pin).map(|m| &m.pin_name).collect();
     prop_assert!(pinned.iter().all(|pin| observed.maps.contains_key(*pin)));
@@ -244,8 +244,8 @@ fn a_reverted_revision_is_refused_until_another_one_is_desired() {
     assert!(at(|s| matches!(s, Step::SetTrial(_))) < at(|s| matches!(s, Step::Attach { .. })), "{steps:?}");
     fake.execute(&mut ids, Some(&desired), &steps);
 
-    let trial = |verdict| Trial { revision: "p-1".into(), verdict };
-    let reverted_to = |verdict| [&detach(&fake.observed)[..], &[Step::SetTrial(trial(verdict))]].concat();
+    let trial = |state| Trial { revision: "p-1".into(), state };
+    let reverted_to = |state| [&detach(&fake.observed)[..], &[Step::SetTrial(trial(state))]].concat();
     let (suspected, reverted) = (reverted_to(TrialState::Suspected), reverted_to(TrialState::Reverted));
     fake.execute(&mut ids, Some(&desired), &suspected);
     assert_eq!(plan(Some(&desired), &fake.observed, &alone()).unwrap_err().reason, Reason::NotInEffect);
@@ -261,7 +261,7 @@ fn a_reverted_revision_is_refused_until_another_one_is_desired() {
     assert_eq!(plan(Some(&desired), &fake.observed, &alone()).unwrap_err().reason, Reason::Reverted);
     desired.revision = "p-2".into();
     fake.execute(&mut ids, Some(&desired), &plan(Some(&desired), &fake.observed, &alone()).unwrap());
-    assert_eq!(fake.observed.trial, Some(Trial { revision: "p-2".into(), verdict: TrialState::Open }));
+    assert_eq!(fake.observed.trial, Some(Trial { revision: "p-2".into(), state: TrialState::Open }));
 }
 
 #[test]

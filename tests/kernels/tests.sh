@@ -3,13 +3,13 @@
 
 # Tests of what differs between kernels.
 kernel_dependent=(
-    examples:: types:: maps_attached:: kinds:: builtins:: order:: shared::both probe:: the_seeds_program
-    a_restarted_agent pods_are_picked
+    examples:: program_types:: map_attachment:: kinds:: builtins:: order:: shared::both probe:: the_status_agrees
+    a_restarted_agent pods_are_selected
 )
 
 # Tests that start an agent hundreds of times, take long, or end before a call to the kernel: under emulation they would take
 # half an hour, and their result does not depend on the kernel's version.
 too_slow=(
-    killed:: soak:: hostile:: replaced:: again_and_again suspend:: pods::a_thousand pods::containers_of pods::a_place
-    read_only policy not_known before_it_is_loaded a_table
+    killed:: soak:: hostile:: link_update:: again_and_again suspend:: a_thousand_pods containers_of a_missing_cgroup_path
+    read_only policy unknown_field before_a_load a_table
 )

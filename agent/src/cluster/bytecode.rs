@@ -12,7 +12,7 @@ use sockeye_client::{Backoff, backoff::with_jitter, is_transient};
 use sockeye_crds::names::{OBJECT_KEY, object_config_map};
 use tokio::sync::mpsc;
 
-use crate::control::objects::Refused;
+use crate::control::fetches::Refused;
 
 /// An object that can't be had is asked for again after this long, or a tenth of it: all nodes are refused the same at the same
 /// time, so jitter spreads when they ask again.

@@ -59,7 +59,7 @@ impl RunningTrial {
         }
         let within = |time: Duration| self.since.is_some_and(|since| now.duration_since(since) < time);
         let (soon, over) = (within(RELIEF), !within(WINDOW));
-        let noted = self.noted.verdict;
+        let noted = self.noted.state;
         self.in_a_row = if reached == noted.is_open() { 0 } else { self.in_a_row + 1 };
         let enough = self.in_a_row >= ENOUGH;
         match noted {
@@ -80,7 +80,7 @@ impl Trials {
         let trial = |(name, noted): (String, Trial)| {
             let trial = match before.get(&name) {
                 Some(trial) if trial.noted == noted => trial.clone(),
-                None if noted.verdict == TrialState::Suspected => RunningTrial { noted, since: None, in_a_row: 0 },
+                None if noted.state == TrialState::Suspected => RunningTrial { noted, since: None, in_a_row: 0 },
                 _ => RunningTrial { noted, since: Some(now), in_a_row: 0 },
             };
             (name, trial)
@@ -112,8 +112,8 @@ mod tests {
 
     use super::*;
 
-    fn guard(revision: &str, verdict: TrialState) -> BTreeMap<String, Trial> {
-        [("guard".to_owned(), Trial { revision: revision.to_owned(), verdict })].into()
+    fn guard(revision: &str, state: TrialState) -> BTreeMap<String, Trial> {
+        [("guard".to_owned(), Trial { revision: revision.to_owned(), state })].into()
     }
 
     /// A node with one program, which cuts it off or does not, and an API server that is away for some time, in seconds: the
@@ -141,7 +141,7 @@ mod tests {
     enum Killed {
         /// Between two probes.
         Between,
-        /// As it was about to note the next verdict, having done what belongs to it.
+        /// As it was about to note the next state, having done what belongs to it.
         BeforeNote,
     }
 
@@ -176,12 +176,12 @@ mod tests {
             self.now = probes.unwrap_or(self.now + Duration::from_secs(1));
             let reached = !(self.is_away() || self.guilty && self.attached);
             self.cut_off = if reached || !self.attached || probes.is_none() { 0 } else { self.cut_off + 1 };
-            let verdict = probes.and_then(|_| self.trials.probed(reached, self.now, self.now).remove("guard"));
-            if let Some(verdict) = verdict {
-                self.attached &= verdict == Passed || !self.noted.is_open();
+            let state = probes.and_then(|_| self.trials.probed(reached, self.now, self.now).remove("guard"));
+            if let Some(state) = state {
+                self.attached &= state == Passed || !self.noted.is_open();
                 if killed != Some(Killed::BeforeNote) {
-                    self.noted = verdict;
-                    self.told.push((self.second(), verdict));
+                    self.noted = state;
+                    self.told.push((self.second(), state));
                 }
             }
             if killed.is_some() {
@@ -249,7 +249,7 @@ mod tests {
         for second in (0..=60).step_by(2) {
             let now = start + Duration::from_secs(second);
             trials.follow(guard(if second < 26 { "guard-1" } else { "guard-2" }, TrialState::Open), now);
-            passed.extend(trials.probed(true, now, now).into_values().map(|verdict| (second, verdict)));
+            passed.extend(trials.probed(true, now, now).into_values().map(|state| (second, state)));
         }
         assert_eq!(passed.first(), Some(&(56, Passed)));
     }
@@ -304,7 +304,7 @@ mod tests {
             prop_assert!(node.again <= 1 + unnoted, "tried once more, and that is all");
             prop_assert!(!node.noted.is_undecided() && node.noted != Reprieved);
             prop_assert_eq!(node.attached, node.noted == Passed);
-            let suspected = node.told.iter().find(|(_, verdict)| *verdict == Suspected);
+            let suspected = node.told.iter().find(|(_, state)| *state == Suspected);
             match suspected {
                 _ if guilty => prop_assert_eq!(node.noted, Reverted),
                 Some((second, _)) if from + length < second + RELIEF.as_secs() => {}

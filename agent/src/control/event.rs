@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
 use sockeye_crds::BpfNodeStatus;
 
-use super::objects::Refused;
+use super::fetches::Refused;
 use crate::{
     model::{
         assignment::Assignment,

@@ -13,7 +13,7 @@
 //! | `pass` | a pass: survey the node, list the work, do it in steps, report |
 //! | `work` | the tasks of a pass |
 //! | `reconcile` | one BpfProgram: observe, plan, execute, observe again |
-//! | [`objects`] | the ELF objects that loads wait for |
+//! | [`fetches`] | the ELF objects that loads wait for |
 //! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
 //! | `dependencies` | what of other BpfPrograms one depends on |
 //! | `suspend` | what is to be attached nowhere |
@@ -32,7 +32,7 @@ pub mod controller;
 mod dependencies;
 pub mod drift;
 pub mod event;
-pub mod objects;
+pub mod fetches;
 mod pass;
 pub mod program;
 mod reconcile;

@@ -120,7 +120,7 @@ impl<N: Node> Controller<N> {
 
     /// Ends a pass: forgets what is gone, asks for watches of what is there, and reports.
     fn end_pass(&mut self, assignment: &Assignment, sweep: bool, now: Instant) {
-        self.objects.forget_unused(now);
+        self.fetches.forget_unused(now);
         self.programs.retain(|_, p| p.is_desired() || !p.observed.is_empty() || p.failure.is_some());
         let touched = mem::take(&mut self.touched);
         if !touched.is_empty() {

@@ -12,7 +12,7 @@ use super::{
     Controller,
     controller::Pass,
     drift::{self, Change},
-    objects::Missing,
+    fetches::Missing,
     program::{self, MapBytes, ProgramState},
     work::Observation,
 };
@@ -244,7 +244,7 @@ impl<N: Node> Controller<N> {
     /// Returns an object that is at hand; has it fetched if it is not.
     fn object(&mut self, digest: &str, assignment: &Assignment) -> Result<Arc<[u8]>, Failure> {
         let at_hand = assignment.objects.get(digest).cloned();
-        let bytes = at_hand.map_or_else(|| self.objects.get(digest, self.now), Ok).map_err(|missing| {
+        let bytes = at_hand.map_or_else(|| self.fetches.get(digest, self.now), Ok).map_err(|missing| {
             let (why, awaits) = match missing {
                 Missing::Awaited => ("the API server has not given it yet".to_owned(), true),
                 Missing::Refused(why) => (why, false),
@@ -323,7 +323,8 @@ impl<N: Node> Controller<N> {
             false => {
                 let links = self.programs.values().flat_map(|program| program.observed.links.values());
                 let ours: BTreeSet<u32> = links.map(|link| link.info.program_id).collect();
-                let foreign = |path: &String| Some((path.clone(), self.node.stranger(path, CGROUP_DEVICE, &ours)?));
+                let foreign =
+                    |path: &String| Some((path.clone(), self.node.foreign_program(path, CGROUP_DEVICE, &ours)?));
                 paths.into_iter().filter_map(foreign).collect()
             }
         };

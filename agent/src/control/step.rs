@@ -40,7 +40,7 @@ impl<N: Node> Controller<N> {
             None => self.stand_by(now),
         };
         self.decide_starts();
-        self.effects.extend(self.objects.next_fetches().into_iter().map(Effect::FetchBytes));
+        self.effects.extend(self.fetches.next().into_iter().map(Effect::FetchBytes));
         let probe = self.probe(now);
         let wake = probe.map_or(wake, |probe| wake.min(probe));
         StepResult { effects: mem::take(&mut self.effects), wake }
@@ -70,7 +70,7 @@ impl<N: Node> Controller<N> {
             Event::ProbeAnswered(reached) => return self.take_probe(reached, now),
             Event::BytesArrived { digest, bytes } => {
                 let users = self.programs.values_mut().filter_map(|p| p.object_arrived(&digest).then_some(())).count();
-                self.objects.arrived(digest, bytes, users, now);
+                self.fetches.arrived(digest, bytes, users, now);
             }
         }
         (self.timer.pass_due, self.timer.restart_due) = (true, true);

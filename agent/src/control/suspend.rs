@@ -21,7 +21,7 @@ impl<N: Node> Controller<N> {
     /// Returns the trials that are undecided, by BpfProgram. A program that is attached nowhere is not on trial.
     pub(super) fn undecided(&self) -> BTreeMap<String, Trial> {
         let undecided = |Observed { trial, links, .. }: &Observed| {
-            let state = trial.as_ref()?.verdict;
+            let state = trial.as_ref()?.state;
             trial.clone().filter(|_| state.is_undecided() && !(state.is_open() && links.is_empty()))
         };
         self.programs.iter().filter_map(|(name, program)| Some((name.clone(), undecided(&program.observed)?))).collect()
@@ -30,7 +30,7 @@ impl<N: Node> Controller<N> {
     /// Observes the BpfPrograms that are on trial, and no others: what is desired is not known yet.
     pub(super) fn load_trials(&mut self) -> Result<(), ObserveError> {
         let noted = self.node.trials()?;
-        let found = noted.into_iter().filter(|(_, trial)| trial.verdict.is_undecided()).map(|(name, _)| name);
+        let found = noted.into_iter().filter(|(_, trial)| trial.state.is_undecided()).map(|(name, _)| name);
         let names: BTreeSet<String> = found.chain(self.undecided().into_keys()).collect();
         names.iter().for_each(|name| self.observe(name));
         Ok(())
@@ -39,14 +39,14 @@ impl<N: Node> Controller<N> {
     /// Notes new states of trials. A program that may have cut the node off is reverted before that is noted, so that an agent
     /// that is killed in between leaves nothing attached that counts as reverted.
     pub(super) fn judge(&mut self, states: &BTreeMap<String, TrialState>) {
-        for (name, &verdict) in states {
+        for (name, &state) in states {
             let Some(program) = self.programs.get(name) else { continue };
-            let Some(Trial { revision, verdict: before }) = program.observed.trial.clone() else { continue };
-            let reverts = before.is_open() && verdict != TrialState::Passed;
-            let note = [Step::SetTrial(Trial { revision, verdict })];
+            let Some(Trial { revision, state: before }) = program.observed.trial.clone() else { continue };
+            let reverts = before.is_open() && state != TrialState::Passed;
+            let note = [Step::SetTrial(Trial { revision, state })];
             let reverted = if reverts { self.revert(name) } else { Ok(()) };
             if let Err(failure) = reverted.and_then(|()| self.execute_alone(name, &note)) {
-                tracing::error!(program = name, %failure, state = ?verdict, "the outcome of this trial can't be carried out");
+                tracing::error!(program = name, %failure, ?state, "the outcome of this trial can't be carried out");
             }
         }
     }

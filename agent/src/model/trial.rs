@@ -6,7 +6,7 @@ pub struct Trial {
     /// The revision.
     pub revision: String,
     /// The state of its trial.
-    pub verdict: TrialState,
+    pub state: TrialState,
 }
 
 /// The state of a trial. The table in `control/connectivity.rs` gives the transitions.
@@ -43,7 +43,7 @@ impl TrialState {
     }
 
     /// Returns true if the revision was reverted and is not attached now.
-    pub const fn is_taken_back(self) -> bool {
+    pub const fn is_reverted(self) -> bool {
         matches!(self, Self::Suspected | Self::Reprieved | Self::Reverted)
     }
 
@@ -62,14 +62,14 @@ impl TrialState {
 impl Trial {
     /// Formats the trial as the note on bpffs, `STATE.REVISION`: the name of a revision holds no dot.
     pub fn note(&self) -> String {
-        format!("{}.{}", self.verdict.word(), self.revision)
+        format!("{}.{}", self.state.word(), self.revision)
     }
 
     /// Parses a note; `None` if its state is unknown, as one from a newer agent may be.
     pub fn parse(note: &str) -> Option<Self> {
         let (word, revision) = note.split_once('.')?;
-        let verdict = TrialState::ALL.into_iter().find(|state| state.word() == word)?;
-        Some(Self { revision: revision.to_owned(), verdict })
+        let state = TrialState::ALL.into_iter().find(|state| state.word() == word)?;
+        Some(Self { revision: revision.to_owned(), state })
     }
 }
 
@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn a_note_parses_to_the_trial_it_was_formatted_from() {
-        for verdict in TrialState::ALL {
-            let trial = Trial { revision: "guard-7c9f2".to_owned(), verdict };
+        for state in TrialState::ALL {
+            let trial = Trial { revision: "guard-7c9f2".to_owned(), state };
             assert_eq!(Trial::parse(&trial.note()), Some(trial));
         }
         assert_eq!(Trial::parse("pardoned.guard-7c9f2"), None, "a newer agent's word");

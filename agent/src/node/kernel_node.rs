@@ -109,8 +109,8 @@ impl Node for KernelNode {
         observe::attached_to_map(&self.layout.home(name), pin, attach_type)
     }
 
-    fn stranger(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)> {
-        observe::stranger(&self.root, path, attach_type, ours)
+    fn foreign_program(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)> {
+        observe::foreign_program(&self.root, path, attach_type, ours)
     }
 
     fn directories(&self, name: &str, observed: &Observed) -> Vec<PathBuf> {

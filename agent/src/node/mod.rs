@@ -79,7 +79,7 @@ pub trait Node {
     fn attached_to_map(&self, name: &str, pin: &str, attach_type: u32) -> Result<Option<Query>, SysError>;
     /// Finds a program at a cgroup or below it that is not one of `ours`; returns the cgroup's path and the program's
     /// ID.
-    fn stranger(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)>;
+    fn foreign_program(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)>;
     /// The directories in which something happens if somebody changes a BpfProgram's pins or notes.
     fn directories(&self, name: &str, observed: &Observed) -> Vec<PathBuf>;
     /// The desired cgroups that exist, by path.

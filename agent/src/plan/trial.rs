@@ -78,12 +78,12 @@ pub fn revert(observed: &Observed) -> Vec<Step> {
 
 /// Returns the state of this revision's own trial.
 fn state(desired: &Desired, observed: &Observed) -> Option<TrialState> {
-    observed.trial.as_ref().filter(|trial| trial.revision == desired.revision).map(|trial| trial.verdict)
+    observed.trial.as_ref().filter(|trial| trial.revision == desired.revision).map(|trial| trial.state)
 }
 
 /// Returns true if the trial of another revision is open.
 fn another_is_open(desired: &Desired, observed: &Observed) -> bool {
-    observed.trial.as_ref().is_some_and(|trial| trial.revision != desired.revision && trial.verdict.is_open())
+    observed.trial.as_ref().is_some_and(|trial| trial.revision != desired.revision && trial.state.is_open())
 }
 
 /// Returns true if any program of the revision can cut the node off.
@@ -102,5 +102,5 @@ fn may_cut_off(desired: &Desired, step: &Step) -> bool {
 }
 
 fn set_trial(desired: &Desired, state: TrialState) -> Step {
-    Step::SetTrial(Trial { revision: desired.revision.clone(), verdict: state })
+    Step::SetTrial(Trial { revision: desired.revision.clone(), state })
 }

@@ -28,7 +28,7 @@ use crate::{
     control::{
         Controller,
         event::{Effect, Event, Report},
-        objects::Refused,
+        fetches::Refused,
         run,
     },
     node::{Node, watch::Watch},

@@ -55,12 +55,12 @@ impl CutOffNode {
         self.node.start_in_cluster_faulty(&self.kubeconfig, "node", fault);
     }
 
-    fn is_noted(&self, verdict: &str) -> bool {
-        is_noted(&self.node, &trial(&self.node), &format!("{verdict}.{}", name_of(&self.revisions["shut"])))
+    fn is_noted(&self, state: &str) -> bool {
+        is_noted(&self.node, &trial(&self.node), &format!("{state}.{}", name_of(&self.revisions["shut"])))
     }
 
-    fn until_noted(&self, verdict: &str) {
-        self.node.until(verdict, |_| self.is_noted(verdict));
+    fn until_noted(&self, state: &str) {
+        self.node.until(state, |_| self.is_noted(state));
     }
 
     /// Asserts that the counter is undisturbed and the other program is detached.
@@ -171,8 +171,8 @@ fn a_trial_continues_while_the_api_server_answers() {
 /// Cgroups below the node's.
 const CGROUPS: [&str; 2] = ["a", "b"];
 
-/// A node with an API server and three revisions of one BpfProgram. The first one runs and has a trial with a given
-/// verdict; it has one function, the others have two.
+/// A node with an API server and three revisions of one BpfProgram. The first one runs, on a trial in a given
+/// state; it has one function, the others have two.
 struct Guarded {
     node: Node,
     server: Arc<Server>,
@@ -182,7 +182,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(name: &str, verdict: &str) -> Self {
+    fn new(name: &str, state: &str) -> Self {
         let attach = json!([{"cgroup": {"scope": "Node"}}]);
         let connect = json!({"name": "on_connect", "attach": attach});
         let both = json!([connect, {"name": "on_create", "attach": attach}]);
@@ -191,10 +191,10 @@ impl Guarded {
             json!({"programs": both}),
             json!({"programs": both, "globals": {"step": 2}}),
         ];
-        Self::of(name, verdict, specs)
+        Self::of(name, state, specs)
     }
 
-    fn of(name: &str, verdict: &str, specs: [Value; 3]) -> Self {
+    fn of(name: &str, state: &str, specs: [Value; 3]) -> Self {
         let mut node = Node::new(name);
         CGROUPS.into_iter().for_each(|cgroup| node.make_cgroup(cgroup));
         let mut desired = [1, 2, 3].into_iter().zip(specs).collect::<Vec<_>>();
@@ -211,9 +211,9 @@ impl Guarded {
         node.start();
         node.ready("guard");
         node.stop("KILL");
-        let noted = format!("{verdict}.{}", name_of(&revisions[0]));
+        let noted = format!("{state}.{}", name_of(&revisions[0]));
         node.run("ln", &["-s", &noted, &format!("{}/_meta/trial", node.home("guard"))]);
-        if verdict != "passed" {
+        if state != "passed" {
             node.run("rm", &["-r", &format!("{}/links/on_connect", node.home("guard"))]);
             node.until("that the link is detached", |node| node.attached().is_empty());
         }
@@ -224,9 +224,9 @@ impl Guarded {
         Self { node, server, revisions, good }
     }
 
-    fn until_noted(&self, verdict: &str, which: usize) {
+    fn until_noted(&self, state: &str, which: usize) {
         let trial = format!("{}/_meta/trial", self.node.home("guard"));
-        let noted = format!("{verdict}.{}", name_of(&self.revisions[which]));
+        let noted = format!("{state}.{}", name_of(&self.revisions[which]));
         self.node.until(&noted, |node| is_noted(node, &trial, &noted));
     }
 

@@ -232,7 +232,7 @@ impl Scene {
             Event::Shared(which, false) => drop(fake.others.remove(&shared_map(which))),
             Event::TrialBecomes(state) => {
                 if let Some(trial) = &mut fake.observed.trial {
-                    trial.verdict = state;
+                    trial.state = state;
                 }
             }
             Event::Stray => fake.observed.stray = true,

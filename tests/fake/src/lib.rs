@@ -210,9 +210,16 @@ struct State {
     ids: Ids,
     programs: BTreeMap<String, Fake>,
     pods: BTreeMap<String, PodCgroup>,
+    /// Another file system is where bpffs should be.
+    lacks_bpffs: bool,
 }
 
 impl FakeNode {
+    /// Takes the bpffs away.
+    pub fn unmount_bpffs(&self) {
+        self.node().lacks_bpffs = true;
+    }
+
     /// Makes a pod's cgroup.
     pub fn make_pod(&self, uid: &str) {
         let cgroup = PodCgroup { path: format!("/kubepods/pod{uid}"), containers: BTreeMap::new() };
@@ -238,7 +245,10 @@ impl FakeNode {
 
 impl Node for FakeNode {
     fn bpffs(&self) -> Result<Bpffs, ObserveError> {
-        Ok(Bpffs { device: 1, suspended: None })
+        match self.node().lacks_bpffs {
+            true => Err(ObserveError::NotBpffs("/sys/fs/bpf".to_owned())),
+            false => Ok(Bpffs { device: 1, suspended: None }),
+        }
     }
 
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
@@ -294,7 +304,7 @@ impl Node for FakeNode {
         Ok(Some(Query { target: map.info.id.into(), programs }))
     }
 
-    fn stranger(&self, _: &str, _: u32, _: &BTreeSet<u32>) -> Option<(String, u32)> {
+    fn foreign_program(&self, _: &str, _: u32, _: &BTreeSet<u32>) -> Option<(String, u32)> {
         None
     }
 
@@ -314,7 +324,7 @@ impl Node for FakeNode {
         execution: &Execution<'_>,
     ) -> Result<(Executed, Observed), Failure> {
         let mut node = self.node();
-        let State { ids, programs, pods: _ } = &mut *node;
+        let State { ids, programs, .. } = &mut *node;
         let shares = |step: &Step| matches!(step, Step::Load { shared, .. } if !shared.is_empty());
         let others = if execution.steps.iter().any(shares) { maps(programs) } else { BTreeMap::new() };
         let fake = programs.entry(name.to_owned()).or_default();

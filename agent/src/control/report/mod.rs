@@ -138,7 +138,7 @@ fn revision_in_effect(program: &ProgramState) -> Option<String> {
         }),
     };
     let is_reverted =
-        |Trial { revision, verdict }: &Trial| verdict.is_taken_back() && observed.revision.as_ref() == Some(revision);
+        |Trial { revision, state }: &Trial| state.is_reverted() && observed.revision.as_ref() == Some(revision);
     observed.revision.clone().filter(|_| is_whole && !observed.trial.as_ref().is_some_and(is_reverted))
 }
 

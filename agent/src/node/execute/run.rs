@@ -147,6 +147,6 @@ const fn removes(step: &Step) -> bool {
         Step::Detach(_)
             | Step::UnpinProgram(_)
             | Step::UnpinMap(_)
-            | Step::SetTrial(Trial { verdict: TrialState::Passed, .. })
+            | Step::SetTrial(Trial { state: TrialState::Passed, .. })
     )
 }

@@ -39,14 +39,14 @@ impl Executor<'_> {
     pub(super) fn set_trial(&self, trial: &Trial, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let former = self.set_note(layout::trial(), &trial.note(), &mut progress.undo)?;
         let former = former.as_deref().and_then(Trial::parse);
-        let was_open = former.as_ref().is_some_and(|former| former.verdict.is_open());
+        let was_open = former.as_ref().is_some_and(|former| former.state.is_open());
         let has_passed = match former {
-            None | Some(Trial { verdict: TrialState::Passed, .. }) => true,
+            None | Some(Trial { state: TrialState::Passed, .. }) => true,
             Some(former) => !was_open && self.home.dir.read_note(&layout::revision())? != Some(former.revision),
         };
-        let begins = trial.verdict.is_open() && has_passed;
+        let begins = trial.state.is_open() && has_passed;
         progress.predecessor_links = begins.then(|| progress.handles.links.keys().cloned().collect());
-        if !(was_open && trial.verdict.is_open()) {
+        if !(was_open && trial.state.is_open()) {
             progress.handles.previous = None;
         }
         Ok(())

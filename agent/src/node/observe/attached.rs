@@ -54,7 +54,7 @@ pub fn attached_to_map(home: &Home, pin: &str, attach_type: u32) -> Result<Optio
 
 /// Finds the first program, in the order of paths, that is attached to a cgroup or one below it and is not one of
 /// `ours`. Returns the cgroup's path and the program's ID.
-pub fn stranger(root: &Root, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)> {
+pub fn foreign_program(root: &Root, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)> {
     let mut paths = root.below(path);
     paths.sort();
     paths.into_iter().find_map(|path| {

@@ -28,7 +28,7 @@ use crate::{
     model::{desired::Desired, kernel::Cgroup, trial::Trial},
     node::layout::{self, DIRECTORY, Layout},
 };
-pub use attached::{ExclusiveAttachment, Query, attached, attached_to_map, exclusive_attachment, stranger};
+pub use attached::{ExclusiveAttachment, Query, attached, attached_to_map, exclusive_attachment, foreign_program};
 pub use home::{ExecutedPlan, after, directories, home};
 pub use pods::{pod_cgroups, pod_directories, pods_root};
 

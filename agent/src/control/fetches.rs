@@ -1,4 +1,4 @@
-//! `Objects`: the ELF objects that loads wait for. Each is fetched once, and kept until those that wait for it have used it;
+//! `Fetches`: the ELF objects that loads wait for. Each is fetched once, and kept until those that wait for it have used it;
 //! few are fetched or kept at a time. No IO.
 
 use std::{
@@ -12,7 +12,7 @@ const MAX_FETCHES: usize = 4;
 
 /// The objects that loads wait for, by digest.
 #[derive(Debug, Default)]
-pub struct Objects {
+pub struct Fetches {
     states: BTreeMap<String, State>,
     queue: VecDeque<String>,
     fetching: usize,
@@ -44,7 +44,7 @@ pub(super) enum Missing {
     Refused(String),
 }
 
-impl Objects {
+impl Fetches {
     /// Returns an object for one of those that wait for it. One that is not there is queued.
     pub(super) fn get(&mut self, digest: &str, now: Instant) -> Result<Arc<[u8]>, Missing> {
         match self.states.get_mut(digest) {
@@ -81,7 +81,7 @@ impl Objects {
     }
 
     /// Returns the digests to fetch now.
-    pub(super) fn next_fetches(&mut self) -> Vec<String> {
+    pub(super) fn next(&mut self) -> Vec<String> {
         if self.queue.is_empty() {
             return Vec::new();
         }
@@ -115,65 +115,65 @@ mod tests {
 
     #[test]
     fn an_object_is_fetched_once_and_kept_for_all_that_wait() {
-        let (mut objects, now) = (Objects::default(), Instant::now());
-        assert_eq!(objects.get("a", now), Err(Missing::Awaited));
-        assert_eq!(objects.get("a", now), Err(Missing::Awaited));
-        assert_eq!(objects.next_fetches(), ["a"]);
-        assert!(objects.next_fetches().is_empty());
-        objects.arrived("a".into(), Ok(bytes()), 2, now);
-        assert_eq!(objects.get("a", now), Ok(bytes()));
-        assert_eq!(objects.get("a", now), Ok(bytes()));
-        assert_eq!(objects.get("a", now), Err(Missing::Awaited), "it was kept for two");
+        let (mut fetches, now) = (Fetches::default(), Instant::now());
+        assert_eq!(fetches.get("a", now), Err(Missing::Awaited));
+        assert_eq!(fetches.get("a", now), Err(Missing::Awaited));
+        assert_eq!(fetches.next(), ["a"]);
+        assert!(fetches.next().is_empty());
+        fetches.arrived("a".into(), Ok(bytes()), 2, now);
+        assert_eq!(fetches.get("a", now), Ok(bytes()));
+        assert_eq!(fetches.get("a", now), Ok(bytes()));
+        assert_eq!(fetches.get("a", now), Err(Missing::Awaited), "it was kept for two");
     }
 
     #[test]
     fn few_objects_are_fetched_at_a_time() {
-        let (mut objects, now) = (Objects::default(), Instant::now());
+        let (mut fetches, now) = (Fetches::default(), Instant::now());
         let digests: Vec<String> = (0..=MAX_FETCHES).map(|n| n.to_string()).collect();
-        digests.iter().for_each(|digest| drop(objects.get(digest, now)));
-        assert_eq!(objects.next_fetches(), digests[..MAX_FETCHES]);
-        objects.arrived(digests[0].clone(), Ok(bytes()), 0, now);
-        assert_eq!(objects.next_fetches(), digests[MAX_FETCHES..]);
+        digests.iter().for_each(|digest| drop(fetches.get(digest, now)));
+        assert_eq!(fetches.next(), digests[..MAX_FETCHES]);
+        fetches.arrived(digests[0].clone(), Ok(bytes()), 0, now);
+        assert_eq!(fetches.next(), digests[MAX_FETCHES..]);
     }
 
     #[test]
     fn objects_that_nobody_has_used_yet_hold_up_those_that_follow() {
-        let (mut objects, now) = (Objects::default(), Instant::now());
+        let (mut fetches, now) = (Fetches::default(), Instant::now());
         let digests: Vec<String> = (0..2 * MAX_FETCHES).map(|n| n.to_string()).collect();
-        digests.iter().for_each(|digest| drop(objects.get(digest, now)));
-        for digest in objects.next_fetches() {
-            objects.arrived(digest, Ok(bytes()), 1, now);
+        digests.iter().for_each(|digest| drop(fetches.get(digest, now)));
+        for digest in fetches.next() {
+            fetches.arrived(digest, Ok(bytes()), 1, now);
         }
-        assert!(objects.next_fetches().is_empty());
-        assert_eq!(objects.get(&digests[1], now), Ok(bytes()));
-        assert_eq!(objects.next_fetches(), digests[MAX_FETCHES..=MAX_FETCHES]);
-        objects.forget_unused(now);
-        assert_eq!(objects.next_fetches(), digests[MAX_FETCHES + 1..]);
+        assert!(fetches.next().is_empty());
+        assert_eq!(fetches.get(&digests[1], now), Ok(bytes()));
+        assert_eq!(fetches.next(), digests[MAX_FETCHES..=MAX_FETCHES]);
+        fetches.forget_unused(now);
+        assert_eq!(fetches.next(), digests[MAX_FETCHES + 1..]);
     }
 
     #[test]
     fn objects_that_always_fail_hold_up_no_others() {
-        let (mut objects, now) = (Objects::default(), Instant::now());
+        let (mut fetches, now) = (Fetches::default(), Instant::now());
         let digests: Vec<String> = (0..=MAX_FETCHES).map(|n| n.to_string()).collect();
-        digests.iter().for_each(|digest| drop(objects.get(digest, now)));
-        for digest in objects.next_fetches() {
-            objects.arrived(digest.clone(), Err(Refused { why: "busy".into(), retry_after: Duration::ZERO }), 1, now);
-            assert_eq!(objects.get(&digest, now), Err(Missing::Awaited), "it is asked for again");
+        digests.iter().for_each(|digest| drop(fetches.get(digest, now)));
+        for digest in fetches.next() {
+            fetches.arrived(digest.clone(), Err(Refused { why: "busy".into(), retry_after: Duration::ZERO }), 1, now);
+            assert_eq!(fetches.get(&digest, now), Err(Missing::Awaited), "it is asked for again");
         }
-        assert_eq!(objects.next_fetches()[0], digests[MAX_FETCHES]);
+        assert_eq!(fetches.next()[0], digests[MAX_FETCHES]);
     }
 
     #[test]
     fn a_refused_object_is_asked_for_again_after_a_while() {
-        let (mut objects, now) = (Objects::default(), Instant::now());
+        let (mut fetches, now) = (Fetches::default(), Instant::now());
         let retry_after = Duration::from_secs(20);
-        drop(objects.get("a", now));
-        objects.next_fetches();
-        objects.arrived("a".into(), Err(Refused { why: "gone".into(), retry_after }), 1, now);
-        objects.forget_unused(now);
-        assert_eq!(objects.get("a", now), Err(Missing::Refused("gone".into())));
-        assert!(objects.next_fetches().is_empty());
-        assert_eq!(objects.get("a", now + retry_after), Err(Missing::Awaited));
-        assert_eq!(objects.next_fetches(), ["a"]);
+        drop(fetches.get("a", now));
+        fetches.next();
+        fetches.arrived("a".into(), Err(Refused { why: "gone".into(), retry_after }), 1, now);
+        fetches.forget_unused(now);
+        assert_eq!(fetches.get("a", now), Err(Missing::Refused("gone".into())));
+        assert!(fetches.next().is_empty());
+        assert_eq!(fetches.get("a", now + retry_after), Err(Missing::Awaited));
+        assert_eq!(fetches.next(), ["a"]);
     }
 }
