@@ -14,8 +14,8 @@
 //! | [`standalone`] | run by a folder of manifests | files |
 //! | [`commands`] | commands that need no running agent | bpffs |
 //!
-//! One BpfProgram's way through them: [`cluster`] or [`standalone`] sends an assignment; [`control`] has [`node`] observe,
-//! [`plan`]s, and has [`node`] execute; then it reports a status, which [`cluster`] or [`standalone`] writes.
+//! One BpfProgram's way through them: [`cluster`] or [`standalone`] sends an assignment; [`control`] has [`node`]
+//! observe, [`plan`]s, and has [`node`] execute; then it reports a status, which [`cluster`] or [`standalone`] writes.
 
 pub mod admission;
 pub mod cluster;

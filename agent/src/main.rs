@@ -36,13 +36,14 @@ enum Command {
     Run(Run),
     /// Run the manifests in a folder, without a cluster; status is written beside them.
     Standalone(Standalone),
-    /// Detach everything that sockeye attached on this node, and keep it so: an agent that runs here attaches nothing until
-    /// `attach --all`, or until the node boots. Programs stay loaded, and maps keep their content. Needs no cluster.
+    /// Detach everything that sockeye attached on this node, and keep it so: an agent that runs here attaches nothing
+    /// until `attach --all`, or until the node boots. Programs stay loaded, and maps keep their content. Needs no
+    /// cluster.
     Detach(Detach),
     /// Undo `detach --all`: the agent that runs here attaches again what is desired.
     Attach(Attach),
-    /// Print the events of the builtin connect-audit on this node, one line of JSON each, until ended. Each event is read once:
-    /// two readers see a part of them each.
+    /// Print the events of the builtin connect-audit on this node, one line of JSON each, until ended. Each event is
+    /// read once: two readers see a part of them each.
     Audit(Audit),
 }
 
@@ -92,8 +93,8 @@ struct Run {
     /// The port that answers /healthz and /readyz.
     #[arg(long, default_value_t = 8081)]
     health_port: u16,
-    /// The container runtime's NRI socket: the runtime then asks the agent before it starts a container. Absent means that it
-    /// does not ask.
+    /// The container runtime's NRI socket: the runtime then asks the agent before it starts a container. Absent means
+    /// that it does not ask.
     #[arg(long)]
     nri_socket: Option<PathBuf>,
 }
@@ -107,8 +108,8 @@ struct Standalone {
     /// The folder: X.yaml holds a BpfProgram, and its status is written to X.status.yaml.
     #[arg(long)]
     manifests: PathBuf,
-    /// A file that lists this node's pods and namespaces, as `kubectl get pods,namespaces -A -o yaml` or the kubelet's /pods
-    /// prints them: targets that select pods need it. It is read again whenever it changes.
+    /// A file that lists this node's pods and namespaces, as `kubectl get pods,namespaces -A -o yaml` or the kubelet's
+    /// /pods prints them: targets that select pods need it. It is read again whenever it changes.
     #[arg(long)]
     pods: Option<PathBuf>,
     /// Reconcile once and exit: with 0 if everything is as the manifests say.
@@ -222,7 +223,8 @@ async fn in_cluster(run: Run) -> Result<()> {
 async fn alone(standalone: Standalone) -> Result<()> {
     let Standalone { paths, quota, manifests, pods, once, node_name } = standalone;
     let named = || manifests.display().to_string();
-    // Before anything else: until the agent has observed the node, nobody knows which statuses of an earlier boot are true.
+    // Before anything else: until the agent has observed the node, nobody knows which statuses of an earlier boot are
+    // true.
     let folder = Folder::open(&manifests, &node_name, &facts::boot_id()?).with_context(named)?;
     let folder = folder.with_pods(pods.map(PodList::new));
     let controller = controller(paths.into(), quota.into())?;

@@ -1,4 +1,5 @@
-//! What may start: nothing that a strict target selects, before the BpfProgram is attached to it; everything else at once.
+//! What may start: nothing that a strict target selects, before the BpfProgram is attached to it; everything else at
+//! once.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
@@ -159,7 +160,8 @@ fn while_the_assignment_is_unknown_only_exempt_pods_start() {
     assert_eq!(decisions(&settle(&mut controller, withdrawn)), []);
 }
 
-/// A step loads one program, then takes events: starts that need not wait are answered in the midst of a pass over a thousand.
+/// A step loads one program, then takes events: starts that need not wait are answered in the midst of a pass over a
+/// thousand.
 #[test]
 fn a_start_that_needs_no_wait_is_answered_during_a_pass_over_a_thousand_programs() {
     let mut controller = controller(FakeNode::default());

@@ -84,8 +84,8 @@ impl<F: Fn(Event)> Gate<F> {
         }));
     }
 
-    /// Forwards a start. First withdraws those that the runtime gave up on: it asks again about each, and they would add
-    /// up.
+    /// Forwards a start. First withdraws those that the runtime gave up on: it asks again about each, and they would
+    /// add up.
     fn request(&mut self, Starting { start, answer }: Starting) {
         for id in self.answers.prune() {
             (self.send)(Event::StartWithdrawn(id));

@@ -1,7 +1,7 @@
 //! Objects, fetched by digest from the ConfigMaps in which the operator stores them. Does IO: requests.
 //!
-//! They are fetched one after the other, and tried again with the process's [`Backoff`] while the API server is away. One that
-//! fails again and again does not hold up the others: it is given back after each attempt.
+//! They are fetched one after the other, and tried again with the process's [`Backoff`] while the API server is away.
+//! One that fails again and again does not hold up the others: it is given back after each attempt.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 
 use crate::control::fetches::Refused;
 
-/// An object that can't be had is asked for again after this long, or a tenth of it: all nodes are refused the same at the same
-/// time, so jitter spreads when they ask again.
+/// An object that can't be had is asked for again after this long, or a tenth of it: all nodes are refused the same at
+/// the same time, so jitter spreads when they ask again.
 const REFUSED: Duration = Duration::from_secs(20);
 
 /// Fetches every digest that comes, and calls `fetched` with each outcome.

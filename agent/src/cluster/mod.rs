@@ -12,7 +12,8 @@
 //! | [`status_writer`] | the node's status, written to its BpfNode; [`throttle`] says what of it waits |
 //!
 //! Guarantees:
-//! - nothing is assigned before every list is complete; a watch that fails, a 403 or a missing CRD leaves the last assignment;
+//! - nothing is assigned before every list is complete; a watch that fails, a 403 or a missing CRD leaves the last
+//!   assignment;
 //! - a revision that this agent can't read freezes its BpfProgram; a BpfNode that it can't read is written anew;
 //! - bytes are fetched only when a load needs them.
 
@@ -65,7 +66,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Runs a controller for the node, and lets it answer the container runtime, until a task ends, which none does well.
+    /// Runs a controller for the node, and lets it answer the container runtime, until a task ends, which none does
+    /// well.
     ///
     /// # Errors
     /// Always: what ended, and why.

@@ -1,4 +1,5 @@
-//! `PodWatches`: this node's pods and the labels of namespaces, each watched from when anything needs it. Does IO: requests.
+//! `PodWatches`: this node's pods and the labels of namespaces, each watched from when anything needs it. Does IO:
+//! requests.
 //!
 //! Of a pod only what targets are worked out with is kept: nothing else that changes in it is news.
 
@@ -65,7 +66,8 @@ struct Starter<'a> {
 }
 
 impl Starter<'_> {
-    /// Runs one watch from when it is required, and notifies whenever what is `read` of any object, by its key, changed.
+    /// Runs one watch from when it is required, and notifies whenever what is `read` of any object, by its key,
+    /// changed.
     fn start<K, V>(
         &mut self,
         api: Api<K>,

@@ -24,8 +24,8 @@ pub(super) async fn answer(
     }
 }
 
-/// Reports whether the API server answers, whatever it says, on a connection of its own: an open one may outlive what lets no
-/// new connection through.
+/// Reports whether the API server answers, whatever it says, on a connection of its own: an open one may outlive what
+/// lets no new connection through.
 async fn is_reachable(client: &Client, config: Option<Config>) -> bool {
     let version = async {
         match config {

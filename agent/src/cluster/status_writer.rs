@@ -4,7 +4,8 @@
 //! - the status is written only when it differs from what the API server has, and always the newest one;
 //! - the BpfNode is created where there is none, and again where it belongs to a Node that is gone;
 //! - a write that fails is retried with the process's [`Backoff`];
-//! - the API server spends at most half of the time on this node's writes: a busy one gets fewer of many nodes' statuses.
+//! - the API server spends at most half of the time on this node's writes: a busy one gets fewer of many nodes'
+//!   statuses.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -114,8 +115,8 @@ impl StatusWriter {
         true
     }
 
-    /// Writes the newest status where it differs from what the API server has. Reports whether it has it then: while the Node
-    /// object is missing there is nowhere to write it.
+    /// Writes the newest status where it differs from what the API server has. Reports whether it has it then: while
+    /// the Node object is missing there is nowhere to write it.
     async fn write(&mut self) -> Result<bool> {
         let status = self.newest.clone();
         let Some(node) = self.node.state().into_iter().next() else { return Ok(false) };
@@ -123,8 +124,8 @@ impl StatusWriter {
         let existing = self.bpf_node.state().into_iter().next();
         let uid = match existing {
             Some(existing) if is_owned_by(&existing, &node) => {
-                // The status of the agent before this one may still be true, if it can be read: that agent may have been newer.
-                // Later the watch may lag behind our own writes.
+                // The status of the agent before this one may still be true, if it can be read: that agent may have
+                // been newer. Later the watch may lag behind our own writes.
                 if self.written.is_none() {
                     let status = existing.0.as_ref().ok().and_then(|known| known.status.clone());
                     self.written = Some(Written { uid: existing.uid(), status });
@@ -184,8 +185,9 @@ impl StatusWriter {
     }
 }
 
-/// Writes a BpfNode's status: the one write that an agent makes again and again. A JSON patch, because for server-side apply the
-/// API server reads a status as YAML, several times, which is most of the cost for a node with many BpfPrograms.
+/// Writes a BpfNode's status: the one write that an agent makes again and again. A JSON patch, because for server-side
+/// apply the API server reads a status as YAML, several times, which is most of the cost for a node with many
+/// BpfPrograms.
 pub async fn write_status(api: &Api<BpfNode>, name: &str, status: &BpfNodeStatus) -> kube::Result<BpfNode> {
     let whole = json!([{"op": "add", "path": "/status", "value": status}]);
     let patch = serde_json::from_value(whole).map_err(kube::Error::SerdeError)?;

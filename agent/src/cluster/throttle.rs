@@ -1,7 +1,7 @@
 //! `Throttle`: holds back the part of a status that is about to change. Pure.
 //!
-//! If every node reported at once that its objects are being fetched, a thousand nodes whose objects come slowly because the API
-//! server is busy would keep it busy.
+//! If every node reported at once that its objects are being fetched, a thousand nodes whose objects come slowly
+//! because the API server is busy would keep it busy.
 
 use std::{
     mem,
@@ -22,7 +22,8 @@ use crate::control::{
 const FIRST_WAIT: Duration = Duration::from_secs(120);
 /// The longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// Meanwhile the first other change is reported at once, the next one after this long, then after twice as long, and so on.
+/// Meanwhile the first other change is reported at once, the next one after this long, then after twice as long, and so
+/// on.
 const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest such interval.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
@@ -35,8 +36,8 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Returns the status to write now, if any. A BpfProgram that only waits for its object is in it as in the `last` one that
-    /// passed.
+    /// Returns the status to write now, if any. A BpfProgram that only waits for its object is in it as in the `last`
+    /// one that passed.
     pub fn pass(&mut self, report: Report, last: &BpfNodeStatus, now: Instant) -> Option<BpfNodeStatus> {
         let Report { mut status, awaiting, assignment: _ } = report;
         if awaiting.is_empty() {
@@ -168,8 +169,8 @@ mod tests {
         assert_eq!(throttle.pass(report(now.clone(), &[]), &told, start), Some(now));
     }
 
-    /// Returns the seconds in which a status passes: of a BpfProgram that waits for its object, and maybe of another one whose
-    /// program changes every second.
+    /// Returns the seconds in which a status passes: of a BpfProgram that waits for its object, and maybe of another
+    /// one whose program changes every second.
     fn passes(changing: bool, seconds: std::ops::Range<u64>) -> Vec<u64> {
         let (mut throttle, start) = (Throttle::default(), Instant::now());
         let mut told = BpfNodeStatus::default();

@@ -32,8 +32,8 @@ impl View {
         Self { watches, pods, namespace, assigned: BTreeMap::new() }
     }
 
-    /// Sends an event whenever the assignment or the suspension may have changed. The suspension is sent even before all lists
-    /// are complete.
+    /// Sends an event whenever the assignment or the suspension may have changed. The suspension is sent even before
+    /// all lists are complete.
     pub(super) async fn follow(mut self, changed: Arc<Notify>, events: Events) -> Result<Infallible> {
         let mut complete = false;
         let (mut suspended, mut was_assigned) = (None, false);

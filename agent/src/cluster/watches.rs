@@ -1,5 +1,5 @@
-//! `Watches`: the objects of the API server that a node follows, in stores: live BpfRevisions, its Node, its BpfNode, and the
-//! suspension of the whole cluster. Does IO: requests.
+//! `Watches`: the objects of the API server that a node follows, in stores: live BpfRevisions, its Node, its BpfNode,
+//! and the suspension of the whole cluster. Does IO: requests.
 
 use std::fmt::Debug;
 

@@ -1,5 +1,5 @@
-//! `audit`: prints the events of the builtin connect-audit on this node as they come, one line of JSON each. Does IO: reads the
-//! program's ring buffer. Needs no cluster, and no running agent.
+//! `audit`: prints the events of the builtin connect-audit on this node as they come, one line of JSON each. Does IO:
+//! reads the program's ring buffer. Needs no cluster, and no running agent.
 
 use std::{
     io::{self, Write as _},
@@ -17,7 +17,8 @@ use crate::{
     node::layout::{self, Layout},
 };
 
-/// The interval at which the ring buffer is read. To be notified of each event would cost the connecting process a wake-up.
+/// The interval at which the ring buffer is read. To be notified of each event would cost the connecting process a
+/// wake-up.
 const POLL: Duration = Duration::from_millis(100);
 
 /// One event, as `struct event` in ebpf/programs/connect-audit.bpf.c has it.

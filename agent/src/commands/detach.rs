@@ -1,5 +1,5 @@
-//! `detach --all` and `attach --all`: suspend one node, for when there is no API server to ask. Does IO. The suspension is a
-//! note on bpffs, where an agent that runs on the node finds it.
+//! `detach --all` and `attach --all`: suspend one node, for when there is no API server to ask. Does IO. The suspension
+//! is a note on bpffs, where an agent that runs on the node finds it.
 
 use std::{path::Path, time::Instant};
 
@@ -18,8 +18,8 @@ use crate::{
     plan::quota::MapQuota,
 };
 
-/// Notes that nothing is to be attached, then detaches everything. In this order, so that an agent that attaches meanwhile sees
-/// the note with its next poll.
+/// Notes that nothing is to be attached, then detaches everything. In this order, so that an agent that attaches
+/// meanwhile sees the note with its next poll.
 ///
 /// # Errors
 /// Fails where there is no bpffs, or where something is still attached.

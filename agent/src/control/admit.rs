@@ -24,8 +24,8 @@ struct NotYet {
 }
 
 impl<N: Node> Controller<N> {
-    /// Answers the starts that need not wait any longer. A start is refused only once all work is done: until then, and while
-    /// the cause can pass, it waits, and the admission task refuses it in time.
+    /// Answers the starts that need not wait any longer. A start is refused only once all work is done: until then, and
+    /// while the cause can pass, it waits, and the admission task refuses it in time.
     pub(super) fn decide_starts(&mut self) {
         for (id, mut waiting) in mem::take(&mut self.starts.waiting) {
             match self.decide(&waiting) {
@@ -103,11 +103,12 @@ impl<N: Node> Controller<N> {
         if !pods.selects(target, known.unwrap_or(pod)) {
             return Ok(());
         }
-        // By the kubelet's and the runtime's names, as everything that is attached to is found: the runtime's own paths begin
-        // at its root, which need not be ours.
+        // By the kubelet's and the runtime's names, as everything that is attached to is found: the runtime's own paths
+        // begin at its root, which need not be ours.
         let cgroups = pods.cgroups.get(&pod.uid);
         let cgroup = match container {
-            // A program for containers can't be attached before there are any; but a known failure is better reported now.
+            // A program for containers can't be attached before there are any; but a known failure is better reported
+            // now.
             None if !target.containers.is_empty() => {
                 self.is_settled(program)?;
                 let failure = program.failure.as_ref().filter(|failure| !failure.partial);

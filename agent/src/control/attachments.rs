@@ -1,6 +1,7 @@
-//! `AttachmentMonitor`: one query of every cgroup or map and attach type at which something of ours is in effect, however many
-//! BpfPrograms are there. It finds links that the kernel no longer lists, programs that others attached beside ours, and the
-//! order in which all of them run. Nothing runs beside a map's program: attaching another replaces it.
+//! `AttachmentMonitor`: one query of every cgroup or map and attach type at which something of ours is in effect,
+//! however many BpfPrograms are there. It finds links that the kernel no longer lists, programs that others attached
+//! beside ours, and the order in which all of them run. Nothing runs beside a map's program: attaching another replaces
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,8 +66,9 @@ struct OwnLink {
 }
 
 impl AttachmentMonitor {
-    /// Queries every hook once. A BpfProgram with a link that is no longer listed becomes dirty; a program that others attached
-    /// since the last poll is recorded as drift of each BpfProgram at its hook. Reports whether there is anything new.
+    /// Queries every hook once. A BpfProgram with a link that is no longer listed becomes dirty; a program that others
+    /// attached since the last poll is recorded as drift of each BpfProgram at its hook. Reports whether there is
+    /// anything new.
     pub fn poll(
         &mut self,
         node: &impl Node,
@@ -139,7 +141,8 @@ fn unlisted<'a>(own: &'a [OwnLink], query: Option<&'a Query>) -> impl Iterator<I
     own.iter().filter(move |link| !is_listed(link)).map(|link| link.name.as_str())
 }
 
-/// Returns the programs that others attached: those that are not ours, and ours that are attached more often than by us.
+/// Returns the programs that others attached: those that are not ours, and ours that are attached more often than by
+/// us.
 fn foreign(own: &[OwnLink], attached: &[u32]) -> BTreeSet<u32> {
     let times = |id: u32| attached.iter().filter(|other| **other == id).count();
     let by_us = |id: u32| own.iter().filter(|link| link.program == id).count();

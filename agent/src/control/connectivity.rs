@@ -1,6 +1,6 @@
-//! `Trials`: connectivity trials. A program that can deny traffic is on trial after it was attached: if this node can't reach
-//! the API server any more, the program is reverted. Pure: the noted states, the time and the outcome of each probe come in as
-//! arguments, and the states to note come out.
+//! `Trials`: connectivity trials. A program that can deny traffic is on trial after it was attached: if this node can't
+//! reach the API server any more, the program is reverted. Pure: the noted states, the time and the outcome of each
+//! probe come in as arguments, and the states to note come out.
 //!
 //! | noted state | the API server | next state | and |
 //! |---|---|---|---|
@@ -11,11 +11,11 @@
 //! | Reopened | can't be reached, three times in a row | Reverted | the program is reverted |
 //! | | is reached, after half a minute | Passed | |
 //!
-//! Nothing is attached again as long as the API server can't be reached: a program that cuts off the API server's own node
-//! would keep it away for longer than any wait, and attaching it again would keep it away for good.
+//! Nothing is attached again as long as the API server can't be reached: a program that cuts off the API server's own
+//! node would keep it away for longer than any wait, and attaching it again would keep it away for good.
 //!
-//! The noted state outlives the agent. A new agent does not know since when a program is suspected, and assumes long ago: the
-//! reopened trial then finds out what is to blame.
+//! The noted state outlives the agent. A new agent does not know since when a program is suspected, and assumes long
+//! ago: the reopened trial then finds out what is to blame.
 
 use std::{
     collections::BTreeMap,
@@ -94,8 +94,8 @@ impl Trials {
         self.next
     }
 
-    /// Takes the outcome of a probe that was `sent` then; returns the states that follow. One that could not be noted follows
-    /// from the next probe too.
+    /// Takes the outcome of a probe that was `sent` then; returns the states that follow. One that could not be noted
+    /// follows from the next probe too.
     pub fn probed(&mut self, reached: bool, sent: Instant, now: Instant) -> BTreeMap<String, TrialState> {
         self.next = Some(now + PROBE_INTERVAL);
         let running = self.running.iter_mut();
@@ -116,8 +116,8 @@ mod tests {
         [("guard".to_owned(), Trial { revision: revision.to_owned(), state })].into()
     }
 
-    /// A node with one program, which cuts it off or does not, and an API server that is away for some time, in seconds: the
-    /// notes on bpffs, and what an agent does.
+    /// A node with one program, which cuts it off or does not, and an API server that is away for some time, in
+    /// seconds: the notes on bpffs, and what an agent does.
     struct Node {
         guilty: bool,
         away: Range<u64>,

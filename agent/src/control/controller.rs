@@ -1,5 +1,5 @@
-//! `Controller`: all that the agent knows between two steps. Level-triggered: what it knows of the node comes from bpffs and
-//! the kernel, and what is lost with it is only what has been tried and when to try again.
+//! `Controller`: all that the agent knows between two steps. Level-triggered: what it knows of the node comes from
+//! bpffs and the kernel, and what is lost with it is only what has been tried and when to try again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! What of other BpfPrograms one depends on: the maps that it shares with them, and its place among them at cgroups. What they
-//! have is as last observed; the attach order at a cgroup is asked of the kernel.
+//! What of other BpfPrograms one depends on: the maps that it shares with them, and its place among them at cgroups.
+//! What they have is as last observed; the attach order at a cgroup is asked of the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,8 +90,8 @@ impl<N: Node> Controller<N> {
         !std::iter::successors(Some(from), next).all(|map| seen.insert(map))
     }
 
-    /// Returns the attach orders of our programs at the given cgroups, where their priorities differ from each other or from a
-    /// newcomer's. Where all are equal, as they mostly are, the kernel is not asked.
+    /// Returns the attach orders of our programs at the given cgroups, where their priorities differ from each other or
+    /// from a newcomer's. Where all are equal, as they mostly are, the kernel is not asked.
     fn attach_orders(
         &self,
         newcomer: Option<i64>,
@@ -123,8 +123,8 @@ impl<N: Node> Controller<N> {
         Ok(attach_orders)
     }
 
-    /// Returns the BpfPrograms to which others that were reconciled after them gave something to do: a map that they wait for or
-    /// share is there now, or is another one; or they are misplaced in an attach order.
+    /// Returns the BpfPrograms to which others that were reconciled after them gave something to do: a map that they
+    /// wait for or share is there now, or is another one; or they are misplaced in an attach order.
     pub(super) fn stale(&self) -> BTreeSet<String> {
         if self.survey.suspended.is_some() {
             return BTreeSet::new();

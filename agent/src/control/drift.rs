@@ -19,8 +19,8 @@ pub struct Change {
     pub message: String,
 }
 
-/// Returns the external changes between two observations. `cgroups` are those that exist: a link that died with its cgroup is
-/// no external change, and a link that went with its map is reported as the map's.
+/// Returns the external changes between two observations. `cgroups` are those that exist: a link that died with its
+/// cgroup is no external change, and a link that went with its map is reported as the map's.
 pub fn since(before: &Observed, now: &Observed, cgroups: &BTreeMap<String, Cgroup>) -> Vec<Change> {
     let removed = |what: String, became: &str| Change {
         kind: DriftKind::PinRemoved,

@@ -1,5 +1,5 @@
-//! `Fetches`: the ELF objects that loads wait for. Each is fetched once, and kept until those that wait for it have used it;
-//! few are fetched or kept at a time. No IO.
+//! `Fetches`: the ELF objects that loads wait for. Each is fetched once, and kept until those that wait for it have
+//! used it; few are fetched or kept at a time. No IO.
 
 use std::{
     collections::{BTreeMap, VecDeque},

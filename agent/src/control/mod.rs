@@ -1,9 +1,9 @@
 //! The agent's decisions over time: a state machine that does no waiting of its own.
 //!
-//! [`Controller::step`] takes the events that have come, does a bounded amount of work on the node, and returns effects for
-//! the tasks around it. The node's own calls (bpf(2), bpffs) are synchronous and behind the [`Node`](crate::node::Node) trait;
-//! everything else that takes time (the API server, bytes, container starts) is an event one way and an effect the other way.
-//! [`run`](run::run) puts a controller on a thread of its own.
+//! [`Controller::step`] takes the events that have come, does a bounded amount of work on the node, and returns effects
+//! for the tasks around it. The node's own calls (bpf(2), bpffs) are synchronous and behind the
+//! [`Node`](crate::node::Node) trait; everything else that takes time (the API server, bytes, container starts) is an
+//! event one way and an effect the other way. [`run`](run::run) puts a controller on a thread of its own.
 //!
 //! | file | noun |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! A pass: survey the node, list the work, do it in steps, report. A pass that is overtaken by events begins anew: what it had
-//! not come to is still pending.
+//! A pass: survey the node, list the work, do it in steps, report. A pass that is overtaken by events begins anew: what
+//! it had not come to is still pending.
 
 use std::{collections::BTreeMap, mem, path::PathBuf, time::Instant};
 
@@ -195,7 +195,8 @@ impl<N: Node> Controller<N> {
         turned
     }
 
-    /// Finds the pods' cgroups, where any target asks for pods, and marks the BpfPrograms to which a change of pods matters.
+    /// Finds the pods' cgroups, where any target asks for pods, and marks the BpfPrograms to which a change of pods
+    /// matters.
     fn survey_pods(&mut self, assignment: &Assignment, inputs: RequiredInputs) -> Result<Pods, ObserveError> {
         let mut pods = Pods::default();
         if inputs.pods {

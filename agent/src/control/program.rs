@@ -1,5 +1,5 @@
-//! `ProgramState`: one BpfProgram on this node over time: its revision, what is there of it, why these differ, when to try
-//! again. No IO.
+//! `ProgramState`: one BpfProgram on this node over time: its revision, what is there of it, why these differ, when to
+//! try again. No IO.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -47,8 +47,8 @@ pub struct ProgramState {
     pub pending: Pending,
     /// The time of the next attempt after a failure.
     pub retry: Retry,
-    /// The revision that came into effect last, after its predecessor if that can be reverted to. Whichever of them is in
-    /// effect is kept where a newer one fails.
+    /// The revision that came into effect last, after its predecessor if that can be reverted to. Whichever of them is
+    /// in effect is kept where a newer one fails.
     known_good: Vec<(Arc<BpfRevision>, SpecSummary)>,
     /// Maps of the last load that are not pinned, by name. Those that no program uses went with the loader.
     pub unpinned: BTreeMap<String, MapInfo>,
@@ -185,8 +185,8 @@ impl ProgramState {
         self.desired = desired;
     }
 
-    /// Takes a new observation. The memory that a map holds can change with its content: the first figure stays, so that
-    /// traffic causes no API writes.
+    /// Takes a new observation. The memory that a map holds can change with its content: the first figure stays, so
+    /// that traffic causes no API writes.
     pub fn observe(&mut self, mut observed: Observed) {
         self.was_observed = true;
         self.pending.dirty = false;
@@ -200,8 +200,8 @@ impl ProgramState {
         self.map_bytes = None;
     }
 
-    /// Takes an observation of a BpfProgram whose desired state is unknown: what is there stays, and is reported with the
-    /// reason.
+    /// Takes an observation of a BpfProgram whose desired state is unknown: what is there stays, and is reported with
+    /// the reason.
     pub fn freeze(&mut self, observed: Observed, why: String) {
         self.observe(observed);
         self.assigned = Assigned {
@@ -242,8 +242,8 @@ impl ProgramState {
         self.known_good.push((Arc::clone(revision), self.assigned.summary));
     }
 
-    /// Returns the known good revision that is kept running because the assigned one fails, and what must be known of pods
-    /// for it.
+    /// Returns the known good revision that is kept running because the assigned one fails, and what must be known of
+    /// pods for it.
     pub fn kept_known_good(&self) -> Option<(Arc<BpfRevision>, RequiredInputs)> {
         let fails = self.failure.as_ref().is_some_and(|failure| !failure.partial);
         let (good, summary) = self.known_good.iter().find(|(good, _)| good.metadata.name == self.observed.revision)?;
@@ -262,8 +262,8 @@ impl ProgramState {
         self.kept_known_good().is_some()
     }
 
-    /// Records external changes to what was in effect. They are repaired at once, unless others make them again and again:
-    /// then the repair is put off, which is the failure returned.
+    /// Records external changes to what was in effect. They are repaired at once, unless others make them again and
+    /// again: then the repair is put off, which is the failure returned.
     pub fn record_drift(&mut self, changes: Vec<Change>, now: Instant, time_of_day: Timestamp) -> Result<(), Failure> {
         if changes.is_empty() {
             return Ok(());
@@ -342,7 +342,8 @@ impl ProgramState {
         self.map_bytes = None;
     }
 
-    /// Returns the bytes that its maps may hold. A map that is not pinned counts as long as the agent that loaded it runs.
+    /// Returns the bytes that its maps may hold. A map that is not pinned counts as long as the agent that loaded it
+    /// runs.
     pub fn map_bytes(&mut self, machine: &Machine) -> MapBytes {
         let Self { observed, unpinned, .. } = self;
         let uses = |map: u32| observed.functions.values().any(|function| function.info.map_ids.contains(&map));

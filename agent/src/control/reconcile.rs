@@ -1,4 +1,5 @@
-//! One BpfProgram: observe, plan, execute, observe again. What a failed attempt left is observed too, and is what is reported.
+//! One BpfProgram: observe, plan, execute, observe again. What a failed attempt left is observed too, and is what is
+//! reported.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -98,8 +99,8 @@ impl<N: Node> Controller<N> {
         Err(Failure::new(Reason::NotInEffect, "what was done did not stay in effect"))
     }
 
-    /// Where a revision failed that is to replace another, keeps that one running as it was asked for: it is attached to new
-    /// pods, and external changes to it are repaired. Reports whether an object was loaded.
+    /// Where a revision failed that is to replace another, keeps that one running as it was asked for: it is attached
+    /// to new pods, and external changes to it are repaired. Reports whether an object was loaded.
     pub(super) fn keep_known_good(
         &mut self,
         name: &str,
@@ -135,8 +136,8 @@ impl<N: Node> Controller<N> {
         if steps.is_empty() { Ok(()) } else { self.execute_steps(name, &steps) }
     }
 
-    /// Observes, takes what is desired, and records external changes; returns the desired cgroups that exist. Cgroups are
-    /// looked up after the observation: the cgroup of a link that died with it must not be seen any more.
+    /// Observes, takes what is desired, and records external changes; returns the desired cgroups that exist. Cgroups
+    /// are looked up after the observation: the cgroup of a link that died with it must not be seen any more.
     fn take_observation(
         &mut self,
         name: &str,
@@ -310,8 +311,8 @@ impl<N: Node> Controller<N> {
         program.finish_attempt(outcome, now);
     }
 
-    /// Finds device programs of others at or below a BpfProgram's: container runtimes have theirs. They are reported, and left
-    /// alone.
+    /// Finds device programs of others at or below a BpfProgram's: container runtimes have theirs. They are reported,
+    /// and left alone.
     fn find_foreign_devices(&mut self, name: &str) {
         let desired = self.programs.get(name).and_then(|program| program.desired.as_ref());
         let functions = desired.into_iter().flat_map(|desired| desired.functions.values());

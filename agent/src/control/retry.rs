@@ -69,7 +69,8 @@ impl Retry {
         self.retry_at = None;
     }
 
-    /// Counts an external change. Returns how long the repair is put off, if it is: others change the same again and again.
+    /// Counts an external change. Returns how long the repair is put off, if it is: others change the same again and
+    /// again.
     pub fn undone(&mut self, now: Instant) -> Option<Duration> {
         if self.last_repair.is_none_or(|last| now.duration_since(last) > QUIET) {
             self.repairs = 0;

@@ -1,5 +1,5 @@
-//! The controller's thread: it gives a [`Controller`] the events that come, and carries out its effects. Does IO: inotify, a
-//! clock.
+//! The controller's thread: it gives a [`Controller`] the events that come, and carries out its effects. Does IO:
+//! inotify, a clock.
 //!
 //! Those who talk to the outside (the API server, a folder, the container runtime) send [`Event`]s, and are handed the
 //! effects that are theirs. The thread waits for none of them.
@@ -33,7 +33,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Events {
     sender: Sender<Message>,
-    /// The newest event about the assignment that the thread has not taken yet: those before it are of no interest any more.
+    /// The newest event about the assignment that the thread has not taken yet: those before it are of no interest any
+    /// more.
     assignment: Arc<Mutex<Option<Event>>>,
 }
 
@@ -56,7 +57,8 @@ enum Message {
     Stop,
 }
 
-/// Starts a controller's thread; `outside` carries out all effects but the watches, and must not block. Needs a tokio runtime.
+/// Starts a controller's thread; `outside` carries out all effects but the watches, and must not block. Needs a tokio
+/// runtime.
 ///
 /// # Errors
 /// Fails where no thread can be started.

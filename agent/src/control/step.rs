@@ -132,9 +132,9 @@ impl<N: Node> Controller<N> {
         self.programs.values().filter_map(|program| program.retry.due_at()).min()
     }
 
-    /// Does what must be done while it is not known what the node is to run: it detaches everything where someone suspended
-    /// everything, and follows the trials that an earlier agent left, for a program on trial may be the very reason.
-    /// Returns when to look again.
+    /// Does what must be done while it is not known what the node is to run: it detaches everything where someone
+    /// suspended everything, and follows the trials that an earlier agent left, for a program on trial may be the very
+    /// reason. Returns when to look again.
     fn stand_by(&mut self, now: Instant) -> Instant {
         let detached = match self.inputs.suspended.is_some().then(|| self.detach_all()) {
             None => true,

@@ -1,5 +1,5 @@
-//! What is to be attached nowhere: because someone suspended one BpfProgram or the whole node, or because a program cut the
-//! node off.
+//! What is to be attached nowhere: because someone suspended one BpfProgram or the whole node, or because a program cut
+//! the node off.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,8 +36,8 @@ impl<N: Node> Controller<N> {
         Ok(())
     }
 
-    /// Notes new states of trials. A program that may have cut the node off is reverted before that is noted, so that an agent
-    /// that is killed in between leaves nothing attached that counts as reverted.
+    /// Notes new states of trials. A program that may have cut the node off is reverted before that is noted, so that
+    /// an agent that is killed in between leaves nothing attached that counts as reverted.
     pub(super) fn judge(&mut self, states: &BTreeMap<String, TrialState>) {
         for (name, &state) in states {
             let Some(program) = self.programs.get(name) else { continue };
@@ -65,7 +65,8 @@ impl<N: Node> Controller<N> {
         if steps.is_empty() { Ok(()) } else { self.execute_alone(name, &steps) }
     }
 
-    /// Detaches everything on this node, desired or not; returns the outcome for each BpfProgram that had something attached.
+    /// Detaches everything on this node, desired or not; returns the outcome for each BpfProgram that had something
+    /// attached.
     pub fn detach_all(&mut self) -> Result<Vec<Detached>, ObserveError> {
         let mut detached = Vec::new();
         for name in self.node.homes()? {
@@ -85,8 +86,8 @@ impl<N: Node> Controller<N> {
         Ok(detached)
     }
 
-    /// Detaches a suspended BpfProgram before anything else, whatever may then fail. Reports whether that is all there is to
-    /// do, because the whole node is suspended.
+    /// Detaches a suspended BpfProgram before anything else, whatever may then fail. Reports whether that is all there
+    /// is to do, because the whole node is suspended.
     pub(super) fn is_suspended(&mut self, name: &str) -> Result<bool, Failure> {
         if self.touch(name).suspended.is_some() {
             self.detach(name)?;

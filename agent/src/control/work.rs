@@ -66,8 +66,8 @@ impl Requirements {
     }
 }
 
-/// Gives every BpfProgram its assigned revision; returns what all of them require. Programs and revisions are both sorted by
-/// name, so that one walk along both does it.
+/// Gives every BpfProgram its assigned revision; returns what all of them require. Programs and revisions are both
+/// sorted by name, so that one walk along both does it.
 pub(super) fn assign(programs: &mut BTreeMap<String, ProgramState>, assignment: &Assignment) -> Requirements {
     let mut revisions = assignment.revisions.iter().peekable();
     let mut new = Vec::new();

@@ -31,8 +31,9 @@ pub struct Container {
 pub type Decision = Result<(), String>;
 
 impl Start {
-    /// Reports whether the start is allowed while the agent does not know what the node is to run: the API server itself
-    /// may run on this node. Exempt are static pods, which a kubelet starts without an API server, and pods of kube-system.
+    /// Reports whether the start is allowed while the agent does not know what the node is to run: the API server
+    /// itself may run on this node. Exempt are static pods, which a kubelet starts without an API server, and pods of
+    /// kube-system.
     pub fn is_exempt(&self) -> bool {
         // A static pod's UID is a hash without dashes.
         self.pod.namespace == KUBE_SYSTEM || !self.pod.uid.contains('-')

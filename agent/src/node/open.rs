@@ -1,4 +1,5 @@
-//! Opens the node that the agent runs on: finds its cgroup root, and asks its kernel what it has. Does IO; changes nothing.
+//! Opens the node that the agent runs on: finds its cgroup root, and asks its kernel what it has. Does IO; changes
+//! nothing.
 
 use std::path::PathBuf;
 

@@ -12,8 +12,8 @@
 //! - It passes forwarded events to `changed`, and reconciles the homes that it returns.
 //! - It passes a forwarded error to [`fail`](Watch::fail).
 //! - It [`renew`](Watch::renew)s a watch that [`is_broken`](Watch::is_broken) with each sweep, before it covers all
-//!   directories, and starts a task for the new `Happenings`. It also renews a watch when another bpffs is mounted in the
-//!   place of the watched one.
+//!   directories, and starts a task for the new `Happenings`. It also renews a watch when another bpffs is mounted in
+//!   the place of the watched one.
 //! - It sweeps often while the watch [`is_blind`](Watch::is_blind): sweeps alone find what happens unseen.
 //!
 //! Events that a renewed watch still gets from the instance before do no harm: a home is reconciled in vain, and its
@@ -151,9 +151,9 @@ impl Watch {
         self.is_broken() || self.is_stale || !self.refused.is_empty()
     }
 
-    /// Watches the directories of some homes; those that do not exist are ignored. Returns whether any is newly watched:
-    /// something may have happened in it before. Directories that were refused are tried again, unless they belong to one
-    /// of these homes and are not among its directories any more.
+    /// Watches the directories of some homes; those that do not exist are ignored. Returns whether any is newly
+    /// watched: something may have happened in it before. Directories that were refused are tried again, unless they
+    /// belong to one of these homes and are not among its directories any more.
     pub fn cover(&mut self, directories: impl IntoIterator<Item = (PathBuf, String)>) -> bool {
         let Some(inotify) = &self.inotify else { return false };
         let mut is_new = false;

@@ -1,5 +1,5 @@
-//! `Folder`: a folder of manifests, `X.yaml` each, with their statuses beside them in `X.status.yaml`: the same object with the
-//! status that the operator would fold. Does IO: files.
+//! `Folder`: a folder of manifests, `X.yaml` each, with their statuses beside them in `X.status.yaml`: the same object
+//! with the status that the operator would fold. Does IO: files.
 //!
 //! A manifest that can't be read or is refused leaves what runs; one that is gone ends it.
 
@@ -63,8 +63,8 @@ impl SharedObjects {
 }
 
 impl Folder {
-    /// Opens a folder, without reading it yet. Statuses that are no longer true are removed first: all of another boot, and
-    /// those beside manifests that are gone.
+    /// Opens a folder, without reading it yet. Statuses that are no longer true are removed first: all of another boot,
+    /// and those beside manifests that are gone.
     ///
     /// # Errors
     /// Fails where the folder can't be listed, or a status not removed.

@@ -1,5 +1,5 @@
-//! `Manifest`: one BpfProgram in a file, read as the API server reads it and validated as the operator does. Does IO: reads
-//! files.
+//! `Manifest`: one BpfProgram in a file, read as the API server reads it and validated as the operator does. Does IO:
+//! reads files.
 
 use std::{fs, path::Path, sync::Arc, time::SystemTime};
 

@@ -1,5 +1,5 @@
-//! A node without a cluster: BpfPrograms are manifests in a folder, as the kubelet reads static pods, and their statuses are
-//! written beside them.
+//! A node without a cluster: BpfPrograms are manifests in a folder, as the kubelet reads static pods, and their
+//! statuses are written beside them.
 //!
 //! | file | noun |
 //! |---|---|

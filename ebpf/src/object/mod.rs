@@ -9,7 +9,8 @@
 //! |---|---|---|
 //! | long names, shared by many symbols, sections or parts of .BTF.ext | fills memory | `elf`, `btf` |
 //! | overlapping sections, a large .bss | fills memory | `elf` |
-//! | records of .BTF.ext, copied for each function; callees, copied for each program | fills memory | `btf::ext`, `functions` |
+//! | records of .BTF.ext, copied for each function; callees, copied for each program | fills memory | `btf::ext`,
+//! `functions` |
 //! | deeply nested calls, linked recursively | overflows the stack | `functions` |
 //! | a map's pinning or a variable's linkage that a Rust enum lacks | is undefined behaviour | `maps`, `btf` |
 //! | many types in CO-RE relocations, each searched among all of the kernel's | takes minutes | `btf::ext` |

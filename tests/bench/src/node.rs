@@ -77,9 +77,9 @@ impl Bench {
         Ok(figures)
     }
 
-    /// One more program on the node: parse, create the map, relocate, load, attach, pin, note, read back. The three sides
-    /// take turns in blocks, so that what else the machine does falls on all alike and each runs as a loop runs, and are
-    /// undone at the end, so that nothing that the kernel does later for an undone one falls on the next.
+    /// One more program on the node: parse, create the map, relocate, load, attach, pin, note, read back. The three
+    /// sides take turns in blocks, so that what else the machine does falls on all alike and each runs as a loop runs,
+    /// and are undone at the end, so that nothing that the kernel does later for an undone one falls on the next.
     fn one(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
         let places: Vec<_> = (0..WARM_UP + REPEATS).map(|i| (program(i), vec![cgroups.directory(i)])).collect();
         let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "one-libbpf")?;
@@ -102,8 +102,8 @@ impl Bench {
         ])
     }
 
-    /// A thousand at once, and the same thousand found again by another agent, which has no bytes to load from. Then once
-    /// more, while containers start.
+    /// A thousand at once, and the same thousand found again by another agent, which has no bytes to load from. Then
+    /// once more, while containers start.
     fn many(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
         let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "many-libbpf")?;
         let all: Vec<_> = (0..MANY).map(|i| revision(i, TCP_EVENTS)).collect::<Result<_>>()?;
@@ -190,7 +190,8 @@ impl Bench {
         Ok(figures)
     }
 
-    /// From the start of the process to its first program in effect, by the cgroup's own query, and to the report of it.
+    /// From the start of the process to its first program in effect, by the cgroup's own query, and to the report of
+    /// it.
     fn start(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
         let bpffs = self.directory("start")?;
         let cgroup = fs::File::open(cgroups.directory(0))?;

@@ -1,4 +1,5 @@
-//! The agent's own path, in this process: the controller that the running agent has, and the steps that it takes for a change.
+//! The agent's own path, in this process: the controller that the running agent has, and the steps that it takes for a
+//! change.
 
 use std::{
     path::Path,
@@ -55,8 +56,8 @@ impl Own {
         agent.in_effect(0).map(drop)
     }
 
-    /// Reconciles the node with an assignment; returns how long it took until all of it was tried. The status is made after
-    /// that, and not counted.
+    /// Reconciles the node with an assignment; returns how long it took until all of it was tried. The status is made
+    /// after that, and not counted.
     pub fn reconcile(&mut self, assignment: &Assignment) -> Duration {
         let event = Event::AssignmentChanged(Arc::new(assignment.clone()));
         let start = Instant::now();
@@ -71,8 +72,8 @@ impl Own {
         took
     }
 
-    /// Reconciles the node with an assignment while a container start, which needs no wait, is requested with every step.
-    /// Returns the longest time until one of them was answered.
+    /// Reconciles the node with an assignment while a container start, which needs no wait, is requested with every
+    /// step. Returns the longest time until one of them was answered.
     pub fn longest_start(&mut self, assignment: &Assignment) -> Result<Duration> {
         let mut events = vec![Event::AssignmentChanged(Arc::new(assignment.clone()))];
         let (mut requests, mut longest) = (0, Duration::ZERO);
@@ -91,7 +92,8 @@ impl Own {
         }
     }
 
-    /// Fails unless this many BpfPrograms are in effect, and no other is here; returns the kernel's IDs of their programs.
+    /// Fails unless this many BpfPrograms are in effect, and no other is here; returns the kernel's IDs of their
+    /// programs.
     pub fn in_effect(&self, count: usize) -> Result<Vec<i64>> {
         let status = self.0.status();
         let (here, failed) = (status.programs.len(), status.counts.failed);

@@ -108,8 +108,8 @@ impl Bench {
         Ok(figures)
     }
 
-    /// From before a pod's cgroup is made until that cgroup's query lists all programs. The agent is told of the pod before,
-    /// and has nothing to do when the pod comes. It goes again: the others are always as many.
+    /// From before a pod's cgroup is made until that cgroup's query lists all programs. The agent is told of the pod
+    /// before, and has nothing to do when the pod comes. It goes again: the others are always as many.
     fn coming(&self, &Coming { programs, others, pods, most }: &Coming) -> Result<[Figure; 2]> {
         let node = Node::start(self, &format!("coming-{programs}-{others}"), others + pods, programs)?;
         let there = (0..others).map(|n| node.kubelet.make(n)).collect::<Result<Vec<_>>>()?;
@@ -187,7 +187,8 @@ impl<'a> Node<'a> {
         Ok(Self { binary: &bench.agent, cgroup, bpffs, manifests, programs, kubelet })
     }
 
-    /// Starts an agent, which runs on. Fails unless each pod's own query lists the same programs: one of each BpfProgram.
+    /// Starts an agent, which runs on. Fails unless each pod's own query lists the same programs: one of each
+    /// BpfProgram.
     fn agent(&self, pods: &[File]) -> Result<(Process, Start)> {
         let start = Instant::now();
         let list = Some(self.kubelet.list());

@@ -1,5 +1,5 @@
-//! The swarm: the agents of many nodes in a few processes, each agent with its own connections and token, over a kernel and
-//! bpffs that are values. What runs is what an agent's process runs in a cluster: its watches, passes and reports.
+//! The swarm: the agents of many nodes in a few processes, each agent with its own connections and token, over a kernel
+//! and bpffs that are values. What runs is what an agent's process runs in a cluster: its watches, passes and reports.
 
 use std::{
     collections::BTreeMap,
@@ -50,7 +50,8 @@ pub struct Swarm(Vec<Part>);
 pub struct Answer {
     /// How long it took all of them.
     pub took: Duration,
-    /// What watches have told the agents so far, and how often. Not what the API server counts: bookmarks are among that.
+    /// What watches have told the agents so far, and how often. Not what the API server counts: bookmarks are among
+    /// that.
     pub told: Told,
 }
 
@@ -110,8 +111,8 @@ impl Drop for Swarm {
 }
 
 /// One process of the swarm. Does what it reads, line by line, and answers when it has with how much watches have told:
-/// `run` starts the agents, `stop` ends them, `write` makes every agent's client write one changed status, no agent running;
-/// `count` does nothing.
+/// `run` starts the agents, `stop` ends them, `write` makes every agent's client write one changed status, no agent
+/// running; `count` does nothing.
 #[derive(clap::Args)]
 pub struct Process {
     /// Whose agents these are: names of nodes and tokens, as JSON.
