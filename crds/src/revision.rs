@@ -26,12 +26,18 @@ use crate::{
     shortname = "sbpfr",
     category = "sockeye",
     derive = "PartialEq",
-    doc = "BpfRevision is an accepted spec of a BpfProgram without the object's bytes. The operator writes it and agents run it. It is immutable.",
-    validation = Rule::new("self.spec == oldSelf.spec").message("a BpfRevision's spec is immutable: edit the BpfProgram instead"),
-    printcolumn(name = "Program", type_ = "string", json_path = ".spec.program.name", description = "The BpfProgram that the revision belongs to"),
-    printcolumn(name = "Sequence", type_ = "integer", json_path = ".spec.sequence", description = "The order of a BpfProgram's revisions; an agent runs the highest live one"),
-    printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.generation", description = "The generation of the BpfProgram that the revision was made from"),
-    printcolumn(name = "Live", type_ = "string", json_path = ".metadata.labels.sockeye\\.dev/live", description = "Whether agents may run the revision"),
+    doc = "BpfRevision is an accepted spec of a BpfProgram without the object's bytes. The operator writes it and \
+        agents run it. It is immutable.",
+    validation = Rule::new("self.spec == oldSelf.spec")
+        .message("a BpfRevision's spec is immutable: edit the BpfProgram instead"),
+    printcolumn(name = "Program", type_ = "string", json_path = ".spec.program.name",
+        description = "The BpfProgram that the revision belongs to"),
+    printcolumn(name = "Sequence", type_ = "integer", json_path = ".spec.sequence",
+        description = "The order of a BpfProgram's revisions; an agent runs the highest live one"),
+    printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.generation",
+        description = "The generation of the BpfProgram that the revision was made from"),
+    printcolumn(name = "Live", type_ = "string", json_path = ".metadata.labels.sockeye\\.dev/live",
+        description = "Whether agents may run the revision"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -31,7 +31,8 @@ pub(crate) fn namespace_selector(_: &mut SchemaGenerator) -> Schema {
 /// Values of global variables, by name. Their BTF types say what each takes, so the schema allows any value.
 pub(crate) fn globals(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "Values of global variables (.rodata, .data, .bss), by name. They replace the object's own values and are encoded by the variables' BTF types.",
+        "description": "Values of global variables (.rodata, .data, .bss), by name. They replace the object's own \
+         values and are encoded by the variables' BTF types.",
         "type": "object",
         "maxProperties": 256,
         "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}

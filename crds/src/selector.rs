@@ -70,8 +70,8 @@ fn key_fault(field: &str, key: &str) -> Option<String> {
     let is_key = is_name(name) && prefix.is_none_or(is_subdomain);
     (!is_key).then(|| {
         format!(
-            "{field}: {} is no label's key: at most 63 letters, digits, '-', '_' and '.', first and last a letter or digit; \
-             before it, if anything, a DNS name and '/'",
+            "{field}: {} is no label's key: at most 63 letters, digits, '-', '_' and '.', first and last a letter or \
+             digit; before it, if anything, a DNS name and '/'",
             printable(key)
         )
     })
@@ -80,8 +80,8 @@ fn key_fault(field: &str, key: &str) -> Option<String> {
 fn value_fault(field: &str, value: &str) -> Option<String> {
     (!value.is_empty() && !is_name(value)).then(|| {
         format!(
-            "{field}: {} is no label's value: at most 63 letters, digits, '-', '_' and '.', first and last a letter or digit, \
-             or nothing",
+            "{field}: {} is no label's value: at most 63 letters, digits, '-', '_' and '.', first and last a letter or \
+             digit, or nothing",
             printable(value)
         )
     })

@@ -10,7 +10,8 @@ use crate::schema;
 /// A target that a program is attached to. Exactly one field must be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.cgroup) != has(self.map)").message("exactly one of cgroup and map must be set"))]
+#[x_kube(validation = Rule::new("has(self.cgroup) != has(self.map)")
+    .message("exactly one of cgroup and map must be set"))]
 pub struct Attach {
     /// A set of cgroups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,14 +26,17 @@ pub struct Attach {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.scope == 'Path' ? has(self.path) : !has(self.path)").message("path must be set with scope Path, and with no other scope").field_path(".path"),
+    validation = Rule::new("self.scope == 'Path' ? has(self.path) : !has(self.path)")
+        .message("path must be set with scope Path, and with no other scope").field_path(".path"),
     validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.matches('/[.][.]?(/|$)'))")
-        .message("path must begin with '/' and hold no '.' or '..': it is taken below the node's cgroup root").field_path(".path"),
-    validation = Rule::new("self.scope == 'Pods' || !(has(self.podSelector) || has(self.namespaceSelector) || has(self.containers) || (has(self.strict) && self.strict))")
+        .message("path must begin with '/' and hold no '.' or '..': it is taken below the node's cgroup root")
+        .field_path(".path"),
+    validation = Rule::new("self.scope == 'Pods' || !(has(self.podSelector) || has(self.namespaceSelector) || \
+        has(self.containers) || (has(self.strict) && self.strict))")
         .message("podSelector, namespaceSelector, containers and strict go with scope Pods only")
 )]
 pub struct CgroupTarget {
-    /// Node means the cgroup root, Pods means the cgroups of pods, and Path means one cgroup.
+    /// Node means the node's cgroup root, Pods means the cgroups of pods, and Path means one cgroup.
     pub scope: Scope,
     /// For scope Path, the path of the cgroup below the node's cgroup root.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -108,7 +108,10 @@ mod tests {
         let event = Event::read(&record, since_1970).unwrap();
         assert_eq!(
             serde_json::to_string(&event).unwrap(),
-            r#"{"time":"1970-01-01T00:00:01.5Z","what":"failed","pid":4242,"uid":0,"comm":"curl","cgroup":77,"protocol":"tcp","address":"10.1.2.3","port":443,"tookMicros":2000,"socket":0}"#
+            concat!(
+                r#"{"time":"1970-01-01T00:00:01.5Z","what":"failed","pid":4242,"uid":0,"comm":"curl","cgroup":77,"#,
+                r#""protocol":"tcp","address":"10.1.2.3","port":443,"tookMicros":2000,"socket":0}"#
+            )
         );
         assert_eq!(Event::read(&record[..70], since_1970), None);
     }

@@ -79,7 +79,8 @@ pub fn since(before: &Observed, now: &Observed, cgroups: &BTreeMap<String, Cgrou
 pub fn attached_beside(path: &str, attach_type: &str, programs: &BTreeSet<u32>) -> Change {
     let ids: Vec<String> = programs.iter().map(u32::to_string).collect();
     let message = format!(
-        "program {} was attached beside it on cgroup {path}, {attach_type}: it is left alone, and may run before or after",
+        "program {} was attached beside it on cgroup {path}, {attach_type}: it is left alone, and may run before or \
+         after",
         ids.join(", ")
     );
     Change { kind: DriftKind::AttachedBeside, message }

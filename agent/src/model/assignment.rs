@@ -56,8 +56,8 @@ impl Assignment {
             _ => return None,
         };
         Some(format!(
-            "{missing} can't be listed (the agent's log says why; without a cluster, --pods names a list): which pods are \
-             selected is not known"
+            "{missing} can't be listed (the agent's log says why; without a cluster, --pods names a list): which pods \
+             are selected is not known"
         ))
     }
 }

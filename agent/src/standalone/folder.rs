@@ -82,7 +82,8 @@ impl Folder {
                 continue;
             }
             if path != of_node && !manifest::is_status(&path) {
-                tracing::warn!(file = %path.display(), "left alone: it is named as a status, and is none of a BpfProgram");
+                tracing::warn!(file = %path.display(), "left alone: it is named as a status, and is none of a \
+                    BpfProgram");
                 continue;
             }
             tracing::info!(status = %path.display(), "removed: it is of another boot, or of no manifest");

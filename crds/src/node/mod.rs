@@ -24,7 +24,8 @@ pub use run_order::{OrderedProgram, RunOrder};
     category = "sockeye",
     status = "BpfNodeStatus",
     derive = "PartialEq",
-    doc = "BpfNode reports what sockeye holds on the node of the same name, as read back from the kernel. The node's agent writes it.",
+    doc = "BpfNode reports what sockeye holds on the node of the same name, as read back from the kernel. The node's \
+        agent writes it.",
     printcolumn(
         name = "Kernel",
         type_ = "string",

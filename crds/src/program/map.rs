@@ -13,7 +13,8 @@ use crate::schema;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.from) || !(has(self.initial) || (has(self.onShapeChange) && self.onShapeChange != 'Refuse') || (has(self.pin) && !self.pin) || (has(self.onDelete) && self.onDelete != 'Remove'))")
+    validation = Rule::new("!has(self.from) || !(has(self.initial) || (has(self.onShapeChange) && self.onShapeChange \
+        != 'Refuse') || (has(self.pin) && !self.pin) || (has(self.onDelete) && self.onDelete != 'Remove'))")
         .message("a map that is taken from another BpfProgram is that one's: only its name and maxEntries go with from")
 )]
 pub struct MapSpec {

@@ -30,19 +30,31 @@ use crate::{Builtin, ProgramType, schema, target::Attach};
     category = "sockeye",
     status = "BpfProgramStatus",
     derive = "PartialEq",
-    doc = "BpfProgram runs socket and cgroup eBPF programs on every selected node: it names one ELF object, the programs in it to run, where to attach them, and how its maps are kept. Its status reports what the nodes' kernels run.",
-    validation = Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
-        .message("metadata.name must be a DNS label (lower-case letters, digits and '-', at most 63): it names a directory on bpffs, which refuses dots"),
-    validation = Rule::new("!has(self.spec.maps) || self.spec.maps.all(map, !has(map.from) || map.from.program != self.metadata.name)")
+    doc = "BpfProgram runs socket and cgroup eBPF programs on every selected node: it names one ELF object, the \
+        programs in it to run, where to attach them, and how its maps are kept. Its status reports what the nodes' \
+        kernels run.",
+    validation = Rule::new("self.metadata.name.size() <= 63 && \
+        self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be a DNS label (lower-case letters, digits and '-', at most 63): it names a \
+            directory on bpffs, which refuses dots"),
+    validation = Rule::new("!has(self.spec.maps) || self.spec.maps.all(map, !has(map.from) || map.from.program != \
+        self.metadata.name)")
         .message("maps[].from.program must be another BpfProgram").field_path(".spec.maps"),
-    printcolumn(name = "Type", type_ = "string", json_path = ".status.summary.type", description = "Program types, from the ELF sections"),
-    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.summary.nodes", description = "Nodes on which the program is in effect, and selected nodes"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether the latest spec is in effect on every live selected node"),
-    printcolumn(name = "Program-IDs", type_ = "string", json_path = ".status.summary.programIDs", description = "Kernel program IDs, ordered by node"),
-    printcolumn(name = "Map-IDs", type_ = "string", json_path = ".status.summary.mapIDs", description = "Kernel map IDs, ordered by node"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".status.summary.type",
+        description = "Program types, from the ELF sections"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.summary.nodes",
+        description = "Nodes on which the program is in effect, and selected nodes"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the latest spec is in effect on every live selected node"),
+    printcolumn(name = "Program-IDs", type_ = "string", json_path = ".status.summary.programIDs",
+        description = "Kernel program IDs, ordered by node"),
+    printcolumn(name = "Map-IDs", type_ = "string", json_path = ".status.summary.mapIDs",
+        description = "Kernel map IDs, ordered by node"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1, description = "Reason of the Ready condition"),
-    printcolumn(name = "Revision", type_ = "string", json_path = ".status.dispatch.revision", priority = 1, description = "The BpfRevision that agents run")
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1, description = "Reason of the Ready condition"),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.dispatch.revision", priority = 1,
+        description = "The BpfRevision that agents run")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BpfProgramSpec {
@@ -89,7 +101,8 @@ pub const MAX_PRIORITY: i64 = 1000;
         .message("exactly one of inline, configMap and builtin must be set"),
     // 174764 characters encode 131072 bytes with padding, and 131073 bytes without.
     validation = Rule::new("!has(self.inline) || self.inline.size() < 174764 || self.inline.endsWith('=')")
-        .message("inline may hold 131072 bytes: put the object into a ConfigMap, or strip it (llvm-strip -g)").field_path(".inline")
+        .message("inline may hold 131072 bytes: put the object into a ConfigMap, or strip it (llvm-strip -g)")
+        .field_path(".inline")
 )]
 pub struct Bytecode {
     /// The ELF object itself, in base64. Decoded, it has at most 128 KiB: `kubectl apply` keeps a second copy in an

@@ -133,8 +133,8 @@ fn ready(accepted: &ConditionState, attached: &ConditionState) -> ConditionState
 /// Like a PersistentVolumeClaim that a pod uses, the BpfProgram is deleted once nobody uses its maps.
 fn in_use(users: &[String]) -> ConditionState {
     let message = format!(
-        "to be deleted once no other BpfProgram uses its maps, and in effect until then: delete {0}, or take this one out of \
-         the spec.maps[].from of {0}",
+        "to be deleted once no other BpfProgram uses its maps, and in effect until then: delete {0}, or take this one \
+         out of the spec.maps[].from of {0}",
         join_few(users.iter().map(String::as_str), MAX_NAMED, ", ")
     );
     state(ConditionType::Ready, Status::False, Reason::InUse, message)

@@ -68,15 +68,15 @@ pub(super) fn check_attached_maps(
             };
             if let Some((_, other, _)) = seen.iter().find(taken) {
                 return Err(invalid(format!(
-                    "{field}: map {map} already runs {other}, and {} would be in its place: a map runs one sk_msg program, one \
-                     parser, and one verdict on what is received",
+                    "{field}: map {map} already runs {other}, and {} would be in its place: a map runs one sk_msg \
+                     program, one parser, and one verdict on what is received",
                     program.name
                 )));
             }
             if maps.iter().any(|settings| settings.name == map && !settings.pin) {
                 return Err(invalid(format!(
-                    "{field}: map {map} has pin: false, and a program is attached to a map for as long as the map is pinned: \
-                     leave it pinned"
+                    "{field}: map {map} has pin: false, and a program is attached to a map for as long as the map is \
+                     pinned: leave it pinned"
                 )));
             }
             seen.push((map, &program.name, row.attach_type));
@@ -120,8 +120,8 @@ fn check_cgroup(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
             let leaves = path.split('/').any(|part| matches!(part, "." | ".."));
             if !path.starts_with('/') || leaves || path.len() > 1024 || path.chars().any(char::is_control) {
                 return Err(invalid(format!(
-                    "{field}.path: {} must begin with '/', hold no '.' or '..', and have at most 1024 bytes: it is taken \
-                     below the node's cgroup root",
+                    "{field}.path: {} must begin with '/', hold no '.' or '..', and have at most 1024 bytes: it is \
+                     taken below the node's cgroup root",
                     printable(path)
                 )));
             }

@@ -13,14 +13,15 @@ pub(super) fn notes(object: &Object, programs: &[ProgramSpec]) -> Vec<String> {
     if !object.pin_requests.is_empty() {
         let names = list(object.pin_requests.iter().map(String::as_str));
         notes.push(format!(
-            "the ELF asks for maps to be pinned by their names; sockeye ignores that and pins them in the BpfProgram's own \
-             directory: {names}"
+            "the ELF asks for maps to be pinned by their names; sockeye ignores that and pins them in the BpfProgram's \
+             own directory: {names}"
         ));
     }
     let maps: BTreeSet<&str> = programs.iter().flat_map(|p| &p.attach).filter_map(|at| at.map.as_deref()).collect();
     if !maps.is_empty() {
         notes.push(format!(
-            "sockets that are in {} keep the program they came in with: a later one, or none, is for sockets that come then",
+            "sockets that are in {} keep the program they came in with: a later one, or none, is for sockets that come \
+             then",
             list(maps.into_iter())
         ));
     }
@@ -28,8 +29,8 @@ pub(super) fn notes(object: &Object, programs: &[ProgramSpec]) -> Vec<String> {
     let devices: Vec<&str> = devices.map(|p| p.name.as_str()).collect();
     if !devices.is_empty() {
         notes.push(format!(
-            "container runtimes attach device programs of their own to containers' cgroups: an access that {} allows needs \
-             their yes too",
+            "container runtimes attach device programs of their own to containers' cgroups: an access that {} allows \
+             needs their yes too",
             list(devices.into_iter())
         ));
     }

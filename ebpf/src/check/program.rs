@@ -26,7 +26,8 @@ pub(super) fn check_program(field: &str, program: &ProgramSpec, object: &ObjectI
     };
     if let Some(given) = program_type.filter(|given| *given != row.program_type) {
         let message = format!(
-            "{field}.type is {given}, but program {name} is in section {}, which is {}: correct the type, or leave it out",
+            "{field}.type is {given}, but program {name} is in section {}, which is {}: correct the type, or leave it \
+             out",
             printable(section),
             row.program_type
         );

@@ -136,7 +136,8 @@ pub fn why_not(section: &str) -> &'static str {
     let unknown = match section.starts_with("cgroup") {
         true => "no section that there is: docs/program-types.md lists them, as cgroup/connect4 or cgroup_skb/ingress",
         false => {
-            "a type that sockeye does not run: it runs socket and cgroup programs, by sections as docs/program-types.md lists them"
+            "a type that sockeye does not run: it runs socket and cgroup programs, by sections as \
+             docs/program-types.md lists them"
         }
     };
     other.map_or(unknown, |(_, why)| why)
