@@ -37,7 +37,7 @@ const COMING: [Coming; 3] = [
     Coming { programs: PROGRAMS, others: PODS - 1, pods: 100, most: 250.0 },
 ];
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the figures are taken with.
 #[derive(clap::Args)]
@@ -120,7 +120,7 @@ impl Bench {
             let start = Instant::now();
             let pod = node.kubelet.make(n)?;
             while attached(&pod)?.len() < programs {
-                ensure!(start.elapsed() < PATIENCE, "nothing was attached to a pod in {PATIENCE:?}");
+                ensure!(start.elapsed() < TIMEOUT, "nothing was attached to a pod in {TIMEOUT:?}");
                 sleep(Duration::from_micros(20));
             }
             took.push(milliseconds(start.elapsed()));
