@@ -1,6 +1,6 @@
 //! Validate: checks the latest spec and its bytes. IO: none.
 //!
-//! Reading an ELF object is CPU work on bytes that a stranger wrote. It runs on a blocking thread, where a panic in a
+//! Reading an ELF object is CPU work on bytes that a user wrote. It runs on a blocking thread, where a panic in a
 //! parser ends that check alone.
 
 use std::{borrow::Cow, mem, sync::Arc};
