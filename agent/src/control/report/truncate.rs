@@ -23,17 +23,25 @@ const MAX_BYTES_WITHOUT_DETAILS: usize = 256 << 10;
 /// list of BpfPrograms stays whole.
 pub fn truncate(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus {
     cut.retained += shorten(&mut status.retained, MAX_RETAINED);
+    // The size of a status costs as much as writing it out: of one that fits, it is taken once.
+    if bytes(&status) > MAX_BYTES {
+        shrink(&mut status, &mut cut);
+    }
+    status.truncated = (cut != Truncated::default()).then_some(cut);
+    status
+}
+
+/// Leaves items out of a status that does not fit.
+fn shrink(status: &mut BpfNodeStatus, cut: &mut Truncated) {
     for max in [16, 4, 0] {
-        if bytes(&status) <= MAX_BYTES {
-            break;
-        }
         cut.order += shorten(&mut status.order, max);
         cut.links += status.details.iter_mut().map(|details| shorten(&mut details.links, max)).sum::<i64>();
+        if bytes(status) <= MAX_BYTES {
+            return;
+        }
     }
-    if bytes(&status) > MAX_BYTES {
-        cut.logs += count(status.details.iter_mut().filter_map(|details| details.verifier_log.take()).count());
-    }
-    let mut over = bytes(&status).saturating_sub(MAX_BYTES);
+    cut.logs += count(status.details.iter_mut().filter_map(|details| details.verifier_log.take()).count());
+    let mut over = bytes(status).saturating_sub(MAX_BYTES);
     cut.details += leave_out_details(&mut status.details, &mut over);
     while over > 0
         && let Some(map) = status.retained.pop()
@@ -41,11 +49,9 @@ pub fn truncate(mut status: BpfNodeStatus, mut cut: Truncated) -> BpfNodeStatus 
         over = over.saturating_sub(bytes(&map));
         cut.retained += 1;
     }
-    let mut over = bytes(&status).saturating_sub(MAX_BYTES_WITHOUT_DETAILS);
+    let mut over = bytes(status).saturating_sub(MAX_BYTES_WITHOUT_DETAILS);
     cut.maps += leave_out_ids(&mut status.programs, |program| &mut program.map_ids, &mut over);
     cut.functions += leave_out_ids(&mut status.programs, |program| &mut program.program_ids, &mut over);
-    status.truncated = (cut != Truncated::default()).then_some(cut);
-    status
 }
 
 /// Leaves out details, the last first, until `over` bytes are gone, and returns how many. Their latest drift goes last.
