@@ -62,12 +62,10 @@ impl Own {
         let event = Event::AssignmentChanged(Arc::new(assignment.clone()));
         let start = Instant::now();
         let mut result = self.0.step(start, [event]);
-        let mut took = start.elapsed();
         while self.0.is_working() {
-            // The last step of a pass makes the status.
-            took = start.elapsed();
             result = self.0.step(Instant::now(), []);
         }
+        let took = start.elapsed();
         while result.wake <= Instant::now() {
             result = self.0.step(Instant::now(), []);
         }
