@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client};
-use sockeye_crds::Refusal;
-use sockeye_crds::{Reason, program::ConfigMapSource};
+use sockeye_crds::{Reason, Refusal, program::ConfigMapSource};
 
 use crate::{
     reconcile::{

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use sockeye_crds::BpfProgramStatus;
-use sockeye_crds::Refusal;
+use sockeye_crds::{BpfProgramStatus, Refusal};
 use sockeye_ebpf::Accepted;
 
 use crate::{events::drift::DriftTracker, reconcile::throttle::StatusThrottle};

@@ -26,8 +26,7 @@ pub mod validate;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use sockeye_crds::Refusal;
-use sockeye_crds::{BpfProgramStatus, Reason};
+use sockeye_crds::{BpfProgramStatus, Reason, Refusal};
 use tokio::time::timeout;
 use tracing::warn;
 

@@ -5,8 +5,7 @@
 
 use std::{borrow::Cow, mem, sync::Arc};
 
-use sockeye_crds::Refusal;
-use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, condition, program};
+use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, Refusal, condition, program};
 use sockeye_ebpf::Accepted;
 use tokio::task::spawn_blocking;
 

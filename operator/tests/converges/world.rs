@@ -10,9 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt as _, core::DeserializeGuard};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sockeye_crds::Refusal;
 use sockeye_crds::{
-    BpfProgramStatus, BpfRevision, ConditionType, ObjectInfo, ProgramType, Reason, condition, names,
+    BpfProgramStatus, BpfRevision, ConditionType, ObjectInfo, ProgramType, Reason, Refusal, condition, names,
     program::ProgramSpec, revision::desired,
 };
 use sockeye_ebpf::Accepted;
