@@ -1,5 +1,7 @@
 //! Bounds the size of a status and counts the items left out. Pure.
 
+use std::io;
+
 use serde::Serialize;
 use sockeye_crds::{
     BpfNodeStatus,
@@ -100,7 +102,22 @@ fn leave_out_ids(
 
 /// Returns the size of a value as JSON.
 fn bytes(value: &impl Serialize) -> usize {
-    serde_json::to_vec(value).map_or(0, |json| json.len())
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, value).map_or(0, |()| length.0)
+}
+
+/// Counts what is written, and keeps none of it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Cuts a list at its end, and returns the number of items that went.
