@@ -24,11 +24,13 @@ impl<N: Node> Controller<N> {
     /// A step never waits for anything but the node's own system calls.
     pub fn step(&mut self, now: Instant, events: impl IntoIterator<Item = Event>) -> StepResult {
         self.now = now;
+        let mut disturbed = false;
         for event in events {
             self.take(event, now);
+            disturbed = true;
         }
         if self.timer.takes_poll(now) {
-            // It is large.
+            // The kernel's BTF is large.
             self.kernel_btf = KernelBtf::default();
             self.timer.pass_due |= self.poll();
         }
@@ -41,6 +43,10 @@ impl<N: Node> Controller<N> {
         };
         self.decide_starts();
         self.effects.extend(self.fetches.next().into_iter().map(Effect::FetchBytes));
+        // A pass that goes on undisturbed is looked at when its work is done: that is a walk over all BpfPrograms.
+        if disturbed || !self.is_working() {
+            self.trials.follow(self.undecided(), now);
+        }
         let probe = self.probe(now);
         let wake = probe.map_or(wake, |probe| wake.min(probe));
         StepResult { effects: mem::take(&mut self.effects), wake }
@@ -156,8 +162,6 @@ impl<N: Node> Controller<N> {
 
     /// Asks for a probe of the API server if one is due; returns when the next one is.
     fn probe(&mut self, now: Instant) -> Option<Instant> {
-        let undecided = self.undecided();
-        self.trials.follow(undecided, now);
         if self.inputs.probing.is_some() {
             return None;
         }
