@@ -10,7 +10,7 @@ use sockeye_agent::{
     cluster::Cluster,
     commands::{audit, detach},
     control::{Controller, controller::Settings},
-    kernel::facts,
+    kernel::{facts, heap},
     node::{
         KernelNode,
         open::{NodePaths, Opened},
@@ -172,6 +172,7 @@ fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> Result<()> {
+    heap::share();
     // A descriptor of each program, map and link stays open.
     if let Err(error) = facts::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is");

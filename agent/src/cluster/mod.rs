@@ -32,7 +32,7 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, Config};
 use sockeye_client::Readiness;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use self::{
     context::{Tasks, WatchContext},
@@ -45,6 +45,7 @@ use crate::{
     control::{
         Controller,
         event::{Effect, Event},
+        newest::Newest,
         run,
     },
     node::Node,
@@ -81,12 +82,13 @@ impl Cluster {
         let watches = Watches::start(&client, &node_name, &namespace, &context, &mut tasks);
         let pods = pods::PodWatches::start(&client, &node_name, &context, &mut tasks);
 
-        let (report, reports) = watch::channel(None);
+        let reports = Arc::new(Newest::default());
+        let newest_report = Arc::clone(&reports);
         let (fetch, fetches) = mpsc::unbounded_channel();
         let (probe, probes) = mpsc::unbounded_channel();
         let answers = admission.answers();
         let (events, mut controlling) = run::run(controller, move |effect| match effect {
-            Effect::WriteStatus(newest) => drop(report.send_replace(Some(newest))),
+            Effect::WriteStatus(report) => newest_report.put(report),
             Effect::AnswerStart(id, decision) => answers.answer(id, decision),
             Effect::FetchBytes(digest) => drop(fetch.send(digest)),
             Effect::ProbeApiServer => drop(probe.send(())),

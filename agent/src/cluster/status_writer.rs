@@ -20,13 +20,10 @@ use kube::{
 use serde_json::json;
 use sockeye_client::{Backoff, Readiness, is_transient};
 use sockeye_crds::{BpfNode, BpfNodeStatus, node::BpfNodeSpec};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::throttle::Throttle;
-use crate::control::event::Report;
+use crate::control::{event::Report, newest::Newest};
 
 /// After a write the writer rests as long as that took, up to this.
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -68,16 +65,16 @@ impl StatusWriter {
     /// Writes every report that comes. Ready while none is rejected; an API server that is away rejects nothing.
     ///
     /// # Errors
-    /// Fails where no more reports can come.
+    /// None: it never ends.
     pub async fn run(
         mut self,
-        mut reports: watch::Receiver<Option<Box<Report>>>,
+        reports: Arc<Newest<Box<Report>>>,
         readiness: Readiness,
         backoff: Arc<Backoff>,
     ) -> Result<Infallible> {
         loop {
-            reports.changed().await?;
-            if !self.take(&mut reports) {
+            let report = reports.take().await;
+            if !self.take(*report) {
                 continue;
             }
             let mut failing = None;
@@ -94,7 +91,9 @@ impl StatusWriter {
                     tracing::warn!("{error:#}; trying again");
                 }
                 failing = Some(backoff.wait().await);
-                self.take(&mut reports);
+                if let Some(report) = reports.try_take() {
+                    self.take(*report);
+                }
             };
             if written {
                 readiness.set(true);
@@ -104,10 +103,9 @@ impl StatusWriter {
         }
     }
 
-    /// Takes the newest report as far as the throttle lets it pass; returns whether there is anything to write.
-    fn take(&mut self, reports: &mut watch::Receiver<Option<Box<Report>>>) -> bool {
-        let Some(report) = reports.borrow_and_update().clone() else { return false };
-        match self.throttle.pass(*report, &self.newest, std::time::Instant::now()) {
+    /// Takes a report as far as the throttle lets it pass; returns whether there is anything to write.
+    fn take(&mut self, report: Report) -> bool {
+        match self.throttle.pass(report, &self.newest, std::time::Instant::now()) {
             Some(status) => self.newest = status,
             // Somebody may have deleted what was written.
             None => return self.bpf_node.state().is_empty(),

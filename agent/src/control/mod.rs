@@ -24,6 +24,7 @@
 //! | [`timer`] | when passes and polls are due |
 //! | [`report`] | the node's status |
 //! | [`run`] | the controller's thread |
+//! | [`newest`] | a slot for the newest report |
 
 mod admit;
 pub mod attachments;
@@ -33,6 +34,7 @@ mod dependencies;
 pub mod drift;
 pub mod event;
 pub mod fetches;
+pub mod newest;
 mod pass;
 pub mod program;
 mod reconcile;

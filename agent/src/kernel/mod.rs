@@ -11,6 +11,7 @@
 //! | [`bpffs`] | the file system that holds the pins |
 //! | [`inotify`] | reports which directories change |
 //! | [`facts`] | the node and its kernel |
+//! | [`heap`] | the process's heap |
 //! | [`ring`] | a ring buffer that programs fill |
 //! | [`probe`] | the BPF features that this kernel has |
 //! | `fault` | kills the agent or fails a call where a test asks for it |
@@ -23,6 +24,7 @@ pub mod bpffs;
 pub mod cgroup;
 pub mod facts;
 mod fault;
+pub mod heap;
 pub mod info;
 pub mod inotify;
 pub mod load;

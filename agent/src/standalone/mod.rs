@@ -18,17 +18,15 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::jiff::Timestamp;
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::{sync::mpsc, time::sleep};
 
 use self::folder::Folder;
 use crate::{
     control::{
         Controller,
-        event::{Effect, Event, Report},
+        event::{Effect, Event},
         fetches::Refused,
+        newest::Newest,
         run,
     },
     node::{Node, watch::Watch},
@@ -42,10 +40,11 @@ const SCAN: Duration = Duration::from_secs(2);
 /// # Errors
 /// Fails where the folder can't be read or written; and, once, where anything is not in effect as its manifest says.
 pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder: Folder, once: bool) -> Result<()> {
-    let (report, mut reports) = watch::channel::<Option<Box<Report>>>(None);
+    let reports = Arc::new(Newest::default());
+    let newest_report = Arc::clone(&reports);
     let (fetch, mut fetches) = mpsc::unbounded_channel();
     let (events, mut controlling) = run::run(controller, move |effect| match effect {
-        Effect::WriteStatus(newest) => drop(report.send_replace(Some(newest))),
+        Effect::WriteStatus(report) => newest_report.put(report),
         Effect::FetchBytes(digest) => drop(fetch.send(digest)),
         // Nothing is on trial, and nobody asks before container starts.
         _ => {}
@@ -64,9 +63,7 @@ pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder
         }
         tokio::select! {
             ended = controlling.ended() => match ended? {},
-            newest = reports.changed() => {
-                newest?;
-                let Some(report) = reports.borrow_and_update().clone() else { continue };
+            report = reports.take() => {
                 // It says nothing of manifests that were read after its pass began: another one follows.
                 let assignments = report.assignment.as_ref().zip(assigned.as_ref());
                 if !assignments.is_some_and(|(reported, newest)| Arc::ptr_eq(reported, newest)) {
