@@ -31,7 +31,11 @@ use sockeye_agent::{
 use crate::programs::assignment;
 
 /// An agent in this process.
-pub struct Own(Controller<KernelNode>);
+pub struct Own {
+    controller: Controller<KernelNode>,
+    /// The assignment of the last pass. Kept, because to free it is no part of the next pass.
+    assignment: Arc<Assignment>,
+}
 
 impl Own {
     /// Starts an agent; it finds what another has left.
@@ -46,7 +50,8 @@ impl Own {
         let Opened { node, layout, facts } = paths.open()?;
         // As the chart has it.
         let quota = MapQuota { map_bytes_per_program: Some(512 << 20), map_bytes_per_node: Some(2 << 30) };
-        Ok(Self(Controller::new(node, Settings { layout, quota, facts, time_of_day: Timestamp::now }, Instant::now())))
+        let settings = Settings { layout, quota, facts, time_of_day: Timestamp::now };
+        Ok(Self { controller: Controller::new(node, settings, Instant::now()), assignment: Arc::default() })
     }
 
     /// Removes whatever an agent left on a bpffs.
@@ -56,19 +61,18 @@ impl Own {
         agent.in_effect(0).map(drop)
     }
 
-    /// Reconciles the node with an assignment; returns how long it took until all of it was tried. The status is made
-    /// after that, and not counted.
+    /// Reconciles the node with an assignment; returns how long it took until all of it was tried. No status is made:
+    /// passes run back to back, as the loop that they are compared with does.
     pub fn reconcile(&mut self, assignment: &Assignment) -> Duration {
-        let event = Event::AssignmentChanged(Arc::new(assignment.clone()));
+        let assignment = Arc::new(assignment.clone());
+        let event = Event::AssignmentChanged(Arc::clone(&assignment));
         let start = Instant::now();
-        let mut result = self.0.step(start, [event]);
-        while self.0.is_working() {
-            result = self.0.step(Instant::now(), []);
+        self.controller.step(start, [event]);
+        while self.controller.is_working() {
+            self.controller.step(Instant::now(), []);
         }
         let took = start.elapsed();
-        while result.wake <= Instant::now() {
-            result = self.0.step(Instant::now(), []);
-        }
+        self.assignment = assignment;
         took
     }
 
@@ -82,11 +86,11 @@ impl Own {
             let pod = Pod { uid: format!("pod-{requests}"), namespace: "bench".to_owned(), ..Pod::default() };
             events.push(Event::StartRequested(StartId(requests), Start { pod, container: None }));
             let start = Instant::now();
-            let result = self.0.step(start, events.drain(..));
+            let result = self.controller.step(start, events.drain(..));
             longest = longest.max(start.elapsed());
             let answered = |effect: &Effect| matches!(effect, Effect::AnswerStart(id, Ok(())) if id.0 == requests);
             ensure!(result.effects.iter().any(answered), "start {requests} was not answered in its step");
-            if !self.0.is_working() {
+            if !self.controller.is_working() {
                 return Ok(longest);
             }
         }
@@ -95,7 +99,7 @@ impl Own {
     /// Fails unless this many BpfPrograms are in effect, and no other is here; returns the kernel's IDs of their
     /// programs.
     pub fn in_effect(&self, count: usize) -> Result<Vec<i64>> {
-        let status = self.0.status();
+        let status = self.controller.status();
         let (here, failed) = (status.programs.len(), status.counts.failed);
         ensure!(here == count && failed == 0, "{here} BpfPrograms are here, {failed} failed; {count} are desired");
         Ok(status.programs.into_iter().flat_map(|program| program.program_ids).collect())
