@@ -88,7 +88,7 @@ impl Cluster {
         let (probe, probes) = mpsc::unbounded_channel();
         let answers = admission.answers();
         let (events, mut controlling) = run::run(controller, move |effect| match effect {
-            Effect::WriteStatus(report) => newest_report.put(report),
+            Effect::WriteStatus(report) => drop(newest_report.put(report)),
             Effect::AnswerStart(id, decision) => answers.answer(id, decision),
             Effect::FetchBytes(digest) => drop(fetch.send(digest)),
             Effect::ProbeApiServer => drop(probe.send(())),

@@ -24,7 +24,7 @@
 //! | [`timer`] | when passes and polls are due |
 //! | [`report`] | the node's status |
 //! | [`run`] | the controller's thread |
-//! | [`newest`] | a slot for the newest report |
+//! | [`newest`] | a slot for the newest assignment or report |
 
 mod admit;
 pub mod attachments;

@@ -21,12 +21,11 @@ impl<T> Default for Newest<T> {
 }
 
 impl<T> Newest<T> {
-    /// Puts a value in the place of the one that lies there.
-    pub fn put(&self, value: T) {
+    /// Puts a value in the place of the one that lies there, which it returns.
+    pub fn put(&self, value: T) -> Option<T> {
         let before = self.value.lock().unwrap_or_else(PoisonError::into_inner).replace(value);
-        // Freed without the lock.
-        drop(before);
         self.put.notify_one();
+        before
     }
 
     /// Takes the value out, if there is one.
@@ -56,8 +55,8 @@ mod tests {
     #[tokio::test]
     async fn the_newest_value_is_taken_once() {
         let newest = Arc::new(Newest::default());
-        newest.put(1);
-        newest.put(2);
+        assert_eq!(newest.put(1), None);
+        assert_eq!(newest.put(2), Some(1));
         assert_eq!((newest.take().await, newest.try_take()), (2, None));
         let brief = Duration::from_millis(1);
         assert!(timeout(brief, newest.take()).await.is_err(), "nothing was put since");

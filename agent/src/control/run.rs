@@ -7,7 +7,7 @@
 use std::{
     convert::Infallible,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::{Builder, JoinHandle},
@@ -20,6 +20,7 @@ use tokio::{runtime::Handle, sync::oneshot, task::AbortHandle};
 use super::{
     Controller,
     event::{Effect, Event},
+    newest::Newest,
 };
 use crate::{
     kernel::SysError,
@@ -35,7 +36,7 @@ pub struct Events {
     sender: Sender<Message>,
     /// The newest event about the assignment that the thread has not taken yet: those before it are of no interest any
     /// more.
-    assignment: Arc<Mutex<Option<Event>>>,
+    assignment: Arc<Newest<Event>>,
 }
 
 /// A running controller. Dropping it ends the thread after the step that is going on, so that no plan is cut short.
@@ -88,8 +89,7 @@ impl Events {
         let message = match event {
             // Both in one place: the loss of an assignment must not overtake a newer one.
             Event::AssignmentChanged(_) | Event::AssignmentLost => {
-                let mut newest = self.assignment.lock().unwrap_or_else(PoisonError::into_inner);
-                if newest.replace(event).is_some() {
+                if self.assignment.put(event).is_some() {
                     return;
                 }
                 Message::Assignment
@@ -124,7 +124,7 @@ impl Drop for Running {
 struct Control<N, F> {
     controller: Controller<N>,
     inbox: Receiver<Message>,
-    assignment: Arc<Mutex<Option<Event>>>,
+    assignment: Arc<Newest<Event>>,
     outside: F,
     homes: Watched,
     pods: Watched,
@@ -159,10 +159,7 @@ impl<N: Node, F: FnMut(Effect)> Control<N, F> {
             match message {
                 Message::Stop => return None,
                 Message::Event(event) => events.push(event),
-                Message::Assignment => {
-                    let newest = self.assignment.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    events.extend(newest);
-                }
+                Message::Assignment => events.extend(self.assignment.try_take()),
                 Message::Homes(number, happened) => {
                     events.extend(self.homes.changed(number, happened).map(Event::HomesChanged));
                 }
@@ -286,7 +283,7 @@ mod tests {
     fn of_the_events_about_the_assignment_the_newest_counts() {
         let (sender, inbox) = channel();
         let events = Events { sender, assignment: Arc::default() };
-        let newest = || events.assignment.lock().unwrap().take();
+        let newest = || events.assignment.try_take();
         let assigned = || Event::AssignmentChanged(Arc::default());
         // The Node object goes and comes back while the thread is busy.
         [assigned(), Event::AssignmentLost, assigned()].into_iter().for_each(|event| events.send(event));

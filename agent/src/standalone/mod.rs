@@ -44,7 +44,7 @@ pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder
     let newest_report = Arc::clone(&reports);
     let (fetch, mut fetches) = mpsc::unbounded_channel();
     let (events, mut controlling) = run::run(controller, move |effect| match effect {
-        Effect::WriteStatus(report) => newest_report.put(report),
+        Effect::WriteStatus(report) => drop(newest_report.put(report)),
         Effect::FetchBytes(digest) => drop(fetch.send(digest)),
         // Nothing is on trial, and nobody asks before container starts.
         _ => {}
