@@ -1,36 +1,43 @@
 //! `Condition`: a statement about a BpfProgram that is true, false or unknown, with its reason and the time of the last
 //! change.
 
+use std::borrow::Cow;
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, from_value};
 
 use crate::Reason;
 
 /// A condition as Kubernetes' API conventions define it (`metav1.Condition`), with bounded strings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// The type: Accepted, Attached or Ready; or Reconciling or Stalled, which are present only while True.
+    /// The type. The operator's are Accepted, Attached and Ready; and Reconciling and Stalled, which are present only
+    /// while True.
     #[serde(rename = "type")]
     pub type_: ConditionType,
     /// The status: True, False or Unknown.
     pub status: Status,
     /// The `metadata.generation` that the condition describes.
-    #[serde(default)]
-    pub observed_generation: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
     /// The time at which `status` last changed.
     pub last_transition_time: Time,
     /// The reason for the status, as one word that programs can compare.
     pub reason: Reason,
     /// The explanation for people: what is wrong, where, and what to do.
     #[serde(default)]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 32768))]
     pub message: String,
 }
 
-/// The type of a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+/// The maximum number of bytes of a condition's message.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// The type of a condition that the operator writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ConditionType {
     /// The latest spec is valid, and agents were given a revision of it.
     Accepted,
@@ -42,6 +49,44 @@ pub enum ConditionType {
     Reconciling,
     /// Only an edit of the BpfProgram can help (kstatus).
     Stalled,
+}
+
+impl ConditionType {
+    /// Returns the name that conditions show.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::Attached => "Attached",
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
+impl JsonSchema for ConditionType {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ConditionType".into()
+    }
+
+    /// A pattern instead of an enumeration, so that another controller may add a condition.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "maxLength": 316,
+            "pattern": "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$"
+        })
+    }
+}
+
+/// Reads the operator's own conditions, and skips those that others added.
+pub(crate) fn own<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Condition>, D::Error> {
+    let all = Vec::<Value>::deserialize(deserializer)?;
+    Ok(all.into_iter().filter_map(|condition| from_value(condition).ok()).collect())
 }
 
 /// The status of a condition.
@@ -89,10 +134,10 @@ pub fn merge(
             Condition {
                 type_,
                 status,
-                observed_generation,
+                observed_generation: Some(observed_generation),
                 last_transition_time: unchanged.map_or(Time(now), |c| c.last_transition_time.clone()),
                 reason,
-                message: crate::names::clip(&message, 4096),
+                message: crate::names::clip(&message, MAX_MESSAGE),
             }
         })
         .collect();

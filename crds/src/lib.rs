@@ -1,18 +1,20 @@
-//! The three resources of `sockeye.dev/v1alpha1`, and pure functions on them. No IO.
+//! The four resources of `sockeye.dev/v1alpha1`, and pure functions on them. No IO.
 //!
 //! | module | noun |
 //! |---|---|
 //! | [`program`] | `BpfProgram`: the desired state, written by a user |
 //! | [`target`] | the cgroups or the map that a program is attached to |
 //! | [`revision`] | `BpfRevision`: an accepted spec, written by the operator and run by agents |
+//! | [`Value`] | a value that a spec gives a global variable or a map's entry |
 //! | [`selector`] | label selectors: matching and validation |
-//! | [`node`] | `BpfNode`: the observed state of a node, written by its agent |
+//! | [`node`] | `BpfNode` and `BpfNodeDetail`: the observed state of a node, written by its agent |
 //! | [`builtin`] | the names of the programs that ship with sockeye |
 //! | [`object`] | the content of an ELF object, before any node loads it |
 //! | [`program_type`] | the program types that sockeye runs |
 //! | [`condition`] | conditions and their types |
 //! | [`Reason`] | the reasons of conditions |
 //! | [`Refusal`] | why a spec is not carried out |
+//! | [`size`] | the size of a value as JSON |
 //! | [`summary`] | `BpfProgram.status`, computed from all BpfNodes |
 //! | [`definitions`] | the CustomResourceDefinitions of this version |
 //! | [`names`] | labels, the finalizer, derived object names, and text that is safe to show |
@@ -30,15 +32,18 @@ mod refusal;
 pub mod revision;
 mod schema;
 pub mod selector;
+pub mod size;
 pub mod summary;
 pub mod target;
+mod value;
 
 pub use builtin::Builtin;
 pub use condition::{Condition, ConditionType};
-pub use node::{BpfNode, BpfNodeStatus};
+pub use node::{BpfNode, BpfNodeDetail, BpfNodeDetailStatus, BpfNodeStatus};
 pub use object::{MapDefinition, MapInfo, ObjectInfo, ProgramInfo};
 pub use program::{BpfProgram, BpfProgramSpec, BpfProgramStatus};
 pub use program_type::ProgramType;
 pub use reason::Reason;
 pub use refusal::Refusal;
-pub use revision::{BpfRevision, BpfRevisionSpec};
+pub use revision::{BpfRevision, BpfRevisionSpec, RevisionTemplate};
+pub use value::Value;

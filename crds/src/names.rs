@@ -10,8 +10,6 @@ pub const VERSION: &str = "v1alpha1";
 pub const FINALIZER: &str = "sockeye.dev/detach";
 /// The label of a BpfRevision with the name of its BpfProgram.
 pub const LABEL_PROGRAM: &str = "sockeye.dev/program";
-/// The label of a BpfRevision that is "true" while agents may run it.
-pub const LABEL_LIVE: &str = "sockeye.dev/live";
 /// The label of a ConfigMap that is "true" if the operator stored an object's bytes in it.
 pub const LABEL_OBJECT: &str = "sockeye.dev/object";
 /// The key of an object's bytes in a ConfigMap's `binaryData`.
@@ -37,9 +35,9 @@ pub fn object_config_map(digest: &str) -> String {
     format!("sockeye-object-{}", digest.strip_prefix(DIGEST_PREFIX).unwrap_or(digest))
 }
 
-/// Returns the name of a revision: the BpfProgram's name, and ten hexadecimal digits over the revision's content.
-pub fn revision_name(program: &str, content: &[u8]) -> String {
-    format!("{program}-{}", &hex(&Sha256::digest(content))[..10])
+/// Returns the name of a revision: the BpfProgram's name and the sequence.
+pub fn revision_name(program: &str, sequence: i64) -> String {
+    format!("{program}-{sequence}")
 }
 
 /// Returns bytes as lower-case hexadecimal digits.

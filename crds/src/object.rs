@@ -57,10 +57,10 @@ pub struct MapInfo {
     pub map_type: String,
     /// The size of a key in bytes.
     #[schemars(range(min = 0))]
-    pub key_size: i64,
+    pub key_size_bytes: i64,
     /// The size of a value in bytes.
     #[schemars(range(min = 0))]
-    pub value_size: i64,
+    pub value_size_bytes: i64,
     /// The maximum number of entries.
     #[schemars(range(min = 0))]
     pub max_entries: i64,

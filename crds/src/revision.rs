@@ -1,22 +1,21 @@
 //! `BpfRevision`: an accepted spec of a BpfProgram without the object's bytes. The operator writes it and agents run
-//! it. It is immutable and owned by its BpfProgram, as a ReplicaSet is by its Deployment.
+//! it. All but its state is immutable, and its BpfProgram owns it, as a Deployment does a ReplicaSet.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{
-    ObjectInfo, names,
-    program::{MapRef, MapSpec, OnShapeChange, ProgramSpec},
+    ObjectInfo, Value, names,
+    program::{MapRef, MapSpec, ProgramSpec},
     schema, selector,
-    target::{CgroupTarget, Scope},
+    target::{AttachTarget, PodsTarget},
 };
 
-/// A BpfRevision is an accepted spec of a BpfProgram without the object's bytes. It is immutable.
+/// A BpfRevision is an accepted spec of a BpfProgram without the object's bytes. All but its state is immutable.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "sockeye.dev",
@@ -26,30 +25,61 @@ use crate::{
     shortname = "sbpfr",
     category = "sockeye",
     derive = "PartialEq",
+    selectable = ".spec.state",
     doc = "BpfRevision is an accepted spec of a BpfProgram without the object's bytes. The operator writes it and \
-        agents run it. It is immutable.",
-    validation = Rule::new("self.spec == oldSelf.spec")
-        .message("a BpfRevision's spec is immutable: edit the BpfProgram instead"),
-    printcolumn(name = "Program", type_ = "string", json_path = ".spec.program.name",
+        agents run it. All but its state is immutable.",
+    printcolumn(name = "Program", type_ = "string", json_path = ".spec.programRef.name",
         description = "The BpfProgram that the revision belongs to"),
     printcolumn(name = "Sequence", type_ = "integer", json_path = ".spec.sequence",
-        description = "The order of a BpfProgram's revisions; an agent runs the highest live one"),
-    printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.generation",
-        description = "The generation of the BpfProgram that the revision was made from"),
-    printcolumn(name = "Live", type_ = "string", json_path = ".metadata.labels.sockeye\\.dev/live",
+        description = "The order of a BpfProgram's revisions; an agent runs the highest active one"),
+    printcolumn(name = "State", type_ = "string", json_path = ".spec.state",
         description = "Whether agents may run the revision"),
+    printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.programGeneration",
+        description = "The generation of the BpfProgram that the revision was made from"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.template == oldSelf.template && self.programRef == oldSelf.programRef && \
+    self.sequence == oldSelf.sequence && self.programGeneration == oldSelf.programGeneration")
+    .message("only a BpfRevision's state is mutable: edit the BpfProgram instead"))]
 pub struct BpfRevisionSpec {
+    /// Whether agents may run the revision.
+    pub state: RevisionState,
     /// The BpfProgram that the revision was made from.
-    pub program: ProgramRef,
+    pub program_ref: ProgramRef,
     /// The generation of the BpfProgram that the revision was made from.
-    pub generation: i64,
+    pub program_generation: i64,
     /// The order of a BpfProgram's revisions; each has a higher sequence than the one before. An agent runs the highest
-    /// live one that selects its node.
+    /// active one that selects its node.
     #[schemars(range(min = 1))]
     pub sequence: i64,
+    /// What agents run.
+    pub template: RevisionTemplate,
+}
+
+/// Whether agents may run a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RevisionState {
+    /// Agents may run the revision.
+    Active,
+    /// Agents do not run the revision anew. It is kept while a node reports that it still runs there.
+    Retired,
+}
+
+impl RevisionState {
+    /// Returns the state's name, which field selectors compare.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "Active",
+            Self::Retired => "Retired",
+        }
+    }
+}
+
+/// What agents run: an accepted spec, with the digest in place of the bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionTemplate {
     /// The SHA-256 digest of the object's bytes: `sha256:` and 64 hexadecimal digits.
     #[schemars(length(max = 80), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: String,
@@ -65,7 +95,7 @@ pub struct BpfRevisionSpec {
     #[schemars(length(max = 32), inner(length(max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub requires: Vec<String>,
-    /// The programs to run. The operator has set their types.
+    /// The programs to run. The operator has set their types and their targets.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub programs: Vec<ProgramSpec>,
@@ -76,7 +106,7 @@ pub struct BpfRevisionSpec {
     pub maps: Vec<MapSpec>,
     /// Values of global variables (.rodata, .data, .bss), by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::globals")]
+    #[schemars(extend("maxProperties" = 256))]
     pub globals: BTreeMap<String, Value>,
     /// The position among other BpfPrograms on the same cgroup and attach type. If absent, 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,25 +133,27 @@ pub struct ProgramRef {
 /// would run something else than the spec means, so a revision lists the features that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feature {
-    /// Targets that are the cgroups of pods: `scope: Pods`.
-    ScopePods,
+    /// The cgroup of all pods: `type: AllPods`.
+    AllPods,
+    /// Pods selected by their labels or their namespaces' labels: `type: Pods`.
+    PodSelectors,
+    /// Containers selected by their names: `pods.containers`.
+    Containers,
+    /// Containers that start only once the program is attached: `pods.startPolicy: WaitForAttachment`.
+    StrictPods,
+    /// Pods that keep the program when they are no longer selected: `pods.whenUnselected: KeepUntilPodEnds`.
+    KeepUnselected,
+    /// Programs attached to maps: `type: Map`.
+    MapAttach,
     /// `suspend: true`.
     Suspend,
-    /// Maps that are created again when their shape changes: `onShapeChange: Recreate`.
+    /// Maps that are created again when their shape changes: `onIncompatible: Recreate`.
     RecreateMaps,
-    /// Pods selected by their labels or their namespaces' labels: `podSelector`, `namespaceSelector`.
-    PodSelectors,
-    /// Containers selected by their names: `containers`.
-    Containers,
-    /// Containers that start only once the program is attached: `strict: true`.
-    StrictPods,
-    /// Programs attached to maps: `attach[].map`.
-    MapAttach,
     /// Global variables that the spec sets: `globals`.
     Globals,
-    /// Maps that are filled on creation, by the spec (`maps[].initial`) or by the object itself (`values`).
-    InitialEntries,
-    /// Maps of other BpfPrograms: `maps[].from`.
+    /// Maps that are filled on creation, by the spec (`maps[].entries`) or by the object itself (`values`).
+    MapEntries,
+    /// Maps of other BpfPrograms: `maps[].mapRef`.
     SharedMaps,
     /// The position among others on the same cgroup: `priority`.
     Priority,
@@ -129,16 +161,17 @@ pub enum Feature {
 
 impl Feature {
     /// All features.
-    pub const ALL: [Self; 11] = [
-        Self::ScopePods,
-        Self::Suspend,
-        Self::RecreateMaps,
+    pub const ALL: [Self; 12] = [
+        Self::AllPods,
         Self::PodSelectors,
         Self::Containers,
         Self::StrictPods,
+        Self::KeepUnselected,
         Self::MapAttach,
+        Self::Suspend,
+        Self::RecreateMaps,
         Self::Globals,
-        Self::InitialEntries,
+        Self::MapEntries,
         Self::SharedMaps,
         Self::Priority,
     ];
@@ -148,23 +181,25 @@ impl Feature {
         format!("{self:?}")
     }
 
-    /// Returns the names of the features that a spec uses, sorted.
-    pub fn of(spec: &BpfRevisionSpec) -> Vec<String> {
-        let targets = |has: fn(&CgroupTarget) -> bool| spec.cgroup_targets().any(has);
+    /// Returns the names of the features that a template uses, sorted.
+    pub fn of(template: &RevisionTemplate) -> Vec<String> {
+        let targets = |is: fn(&AttachTarget) -> bool| template.targets().any(is);
+        let pods = |are: fn(&PodsTarget) -> bool| template.targets().filter_map(AttachTarget::pods).any(are);
         let uses = |feature: &Self| match feature {
-            Self::ScopePods => targets(|target| target.scope == Scope::Pods),
-            Self::PodSelectors => targets(|t| t.pod_selector.is_some() || t.namespace_selector.is_some()),
-            Self::Containers => targets(|target| !target.containers.is_empty()),
-            Self::StrictPods => targets(|target| target.strict),
-            Self::Suspend => spec.suspend,
-            Self::RecreateMaps => spec.maps.iter().any(|map| map.on_shape_change == OnShapeChange::Recreate),
-            Self::MapAttach => spec.programs.iter().flat_map(|program| &program.attach).any(|at| at.map.is_some()),
-            Self::Globals => !spec.globals.is_empty(),
-            Self::SharedMaps => spec.maps.iter().any(|map| map.from.is_some()),
-            Self::Priority => spec.priority.is_some(),
-            Self::InitialEntries => {
-                spec.maps.iter().any(|map| !map.initial.is_empty())
-                    || spec.object.maps.iter().any(|map| !map.holds.is_empty())
+            Self::AllPods => targets(|target| matches!(target, AttachTarget::AllPods)),
+            Self::PodSelectors => pods(|_| true),
+            Self::Containers => pods(|pods| !pods.containers.is_empty()),
+            Self::StrictPods => pods(PodsTarget::is_strict),
+            Self::KeepUnselected => pods(PodsTarget::keeps_unselected),
+            Self::MapAttach => targets(|target| target.map_name().is_some()),
+            Self::Suspend => template.suspend,
+            Self::RecreateMaps => template.maps.iter().any(MapSpec::is_recreated),
+            Self::Globals => !template.globals.is_empty(),
+            Self::SharedMaps => template.maps.iter().any(|map| map.map_ref.is_some()),
+            Self::Priority => template.priority.is_some(),
+            Self::MapEntries => {
+                template.maps.iter().any(|map| !map.entries.is_empty())
+                    || template.object.maps.iter().any(|map| !map.holds.is_empty())
             }
         };
         let mut words: Vec<String> =
@@ -174,15 +209,15 @@ impl Feature {
     }
 }
 
-impl BpfRevisionSpec {
+impl RevisionTemplate {
     /// Returns the required features that are not in `known`.
     pub fn lacking<'a>(&'a self, known: &'a [String]) -> Vec<&'a str> {
         self.requires.iter().filter(|word| !known.contains(word)).map(String::as_str).collect()
     }
 
-    /// Returns the cgroup targets of all programs.
-    pub fn cgroup_targets(&self) -> impl Iterator<Item = &CgroupTarget> {
-        self.programs.iter().flat_map(|program| &program.attach).filter_map(|attach| attach.cgroup.as_ref())
+    /// Returns the targets of all programs.
+    pub fn targets(&self) -> impl Iterator<Item = &AttachTarget> {
+        self.programs.iter().flat_map(|program| &program.attach)
     }
 
     /// Returns a key that identifies the result of loading this revision: a node that has loaded one revision needs no
@@ -190,7 +225,7 @@ impl BpfRevisionSpec {
     ///
     /// The key is sixteen hexadecimal digits over the object's digest and every option that changes a load: the
     /// functions, each map's size, pinning and origin, and global variables. The targets and the selected nodes are not
-    /// part of it. The initial entries of a pinned map are not either, since a load carries the map's content over;
+    /// part of it. The entries of a pinned map are not either, since a load carries the map's content over;
     /// those of a map that is not pinned are, since every load creates the map.
     pub fn load_key(&self) -> String {
         use sha2::{Digest as _, Sha256};
@@ -204,25 +239,34 @@ impl BpfRevisionSpec {
         functions.sort_unstable();
         functions.into_iter().for_each(&mut add);
         add("maps");
-        let mut maps: Vec<&MapSpec> =
-            self.maps.iter().filter(|m| !m.pin || m.max_entries.is_some() || m.from.is_some()).collect();
+        let changes_load = |map: &&MapSpec| !map.is_pinned() || map.max_entries.is_some() || map.map_ref.is_some();
+        let mut maps: Vec<&MapSpec> = self.maps.iter().filter(changes_load).collect();
         maps.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        for MapSpec { name, pin, max_entries, on_delete: _, on_shape_change: _, initial, from } in maps {
+        for map in maps {
+            let MapSpec {
+                name,
+                pinning: _,
+                max_entries,
+                reclaim_policy: _,
+                on_incompatible: _,
+                entries,
+                sharing: _,
+                map_ref,
+            } = map;
             add(name);
-            add(if *pin { "pin" } else { "no-pin" });
+            add(if map.is_pinned() { "pin" } else { "no-pin" });
             add(&max_entries.map(|n| n.to_string()).unwrap_or_default());
-            if !pin && !initial.is_empty() {
-                add(&serde_json::to_string(initial).unwrap_or_default());
+            if !map.is_pinned() && !entries.is_empty() {
+                add(&serde_json::to_string(entries).unwrap_or_default());
             }
-            if let Some(MapRef { program, map }) = from {
-                ["from", program, map].into_iter().for_each(&mut add);
+            if let Some(MapRef { program, name }) = map_ref {
+                ["from", program, name].into_iter().for_each(&mut add);
             }
         }
         if !self.globals.is_empty() {
             add("globals");
             for (name, value) in &self.globals {
                 add(name);
-                // serde_json sorts objects by key, so that equal values hash equally.
                 add(&value.to_string());
             }
         }
@@ -241,41 +285,35 @@ impl BpfRevisionSpec {
 }
 
 impl BpfRevision {
-    /// Returns a revision whose name is derived from its content, so that creating it twice creates one object.
-    pub fn named(spec: BpfRevisionSpec) -> Self {
-        // Serializing strings, numbers and lists cannot fail. If it did, the sequence would still give a name of its
-        // own.
-        let content = serde_json::to_vec(&spec).unwrap_or_else(|_| spec.sequence.to_string().into_bytes());
-        Self::new(&names::revision_name(&spec.program.name, &content), spec)
+    /// Returns a revision with the name that its BpfProgram and its sequence determine. So of two writers that create
+    /// the same sequence, one fails.
+    pub fn of(spec: BpfRevisionSpec) -> Self {
+        Self::new(&names::revision_name(&spec.program_ref.name, spec.sequence), spec)
     }
 
-    /// Returns whether agents may run the revision: it has the live label and is not being deleted.
+    /// Returns whether agents may run the revision: it is active, not being deleted, and has the name that its
+    /// BpfProgram and its sequence determine.
     pub fn is_live(&self) -> bool {
-        is_live(&self.metadata)
+        let BpfRevisionSpec { state, program_ref, sequence, .. } = &self.spec;
+        let name = names::revision_name(&program_ref.name, *sequence);
+        self.metadata.deletion_timestamp.is_none()
+            && *state == RevisionState::Active
+            && names::is_dns_label(&program_ref.name)
+            && self.metadata.name.as_deref() == Some(name.as_str())
     }
-}
-
-/// Returns whether agents may run the revision with this metadata.
-pub fn is_live(metadata: &ObjectMeta) -> bool {
-    let label = metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_LIVE));
-    metadata.deletion_timestamp.is_none() && label.is_some_and(|value| value == "true")
 }
 
 /// Returns the revisions that a node with these labels is to run, by the BpfProgram's name: of the live ones that
 /// select the node, the one with the highest sequence. Just after a BpfProgram was re-created, live revisions of two
-/// UIDs can exist; the revision that was created last then belongs to the younger BpfProgram, which wins.
+/// UIDs can exist; their sequences go on, so the younger BpfProgram's wins.
 pub fn desired<'a>(
     revisions: impl IntoIterator<Item = &'a BpfRevision>,
     labels: &BTreeMap<String, String>,
 ) -> BTreeMap<&'a str, &'a BpfRevision> {
     let mut desired: BTreeMap<&str, &BpfRevision> = BTreeMap::new();
-    let rank = |r: &BpfRevision| (r.metadata.creation_timestamp.clone().map(|t| t.0), r.spec.sequence);
-    for revision in revisions.into_iter().filter(|r| r.is_live() && r.spec.selects(labels)) {
-        let slot = desired.entry(&revision.spec.program.name).or_insert(revision);
-        let same_object = slot.spec.program.uid == revision.spec.program.uid;
-        let higher =
-            if same_object { revision.spec.sequence > slot.spec.sequence } else { rank(revision) > rank(slot) };
-        if higher {
+    for revision in revisions.into_iter().filter(|r| r.is_live() && r.spec.template.selects(labels)) {
+        let slot = desired.entry(&revision.spec.program_ref.name).or_insert(revision);
+        if revision.spec.sequence > slot.spec.sequence {
             *slot = revision;
         }
     }

@@ -20,39 +20,12 @@ pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
 
 /// A selector of Pods.
 pub(crate) fn pod_selector(_: &mut SchemaGenerator) -> Schema {
-    label_selector("For scope Pods, the pods, selected by their labels. If absent, all pods.")
+    label_selector("The pods, selected by their labels. An empty selector selects every pod.")
 }
 
 /// A selector of Namespaces.
 pub(crate) fn namespace_selector(_: &mut SchemaGenerator) -> Schema {
-    label_selector("For scope Pods, the namespaces of the pods, selected by their labels. If absent, all namespaces.")
-}
-
-/// Values of global variables, by name. Their BTF types say what each takes, so the schema allows any value.
-pub(crate) fn globals(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "description": "Values of global variables (.rodata, .data, .bss), by name. They replace the object's own \
-         values and are encoded by the variables' BTF types.",
-        "type": "object",
-        "maxProperties": 256,
-        "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}
-    })
-}
-
-/// The key of a map entry.
-pub(crate) fn key(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "description": "The key. Absent for maps without keys (Queue, Stack, BloomFilter).",
-        "x-kubernetes-preserve-unknown-fields": true
-    })
-}
-
-/// The value of a map entry.
-pub(crate) fn value(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "description": "The value. In a per-CPU map every CPU gets it.",
-        "x-kubernetes-preserve-unknown-fields": true
-    })
+    label_selector("The namespaces of the pods, selected by their labels. If absent, every namespace.")
 }
 
 /// The values that Kubernetes accepts for a label.
@@ -66,7 +39,6 @@ fn label_selector(description: &str) -> Schema {
         "description": description,
         "type": "object",
         "x-kubernetes-map-type": "atomic",
-        "nullable": true,
         "properties": {
             "matchLabels": {
                 "description": "The labels that an object must have, all of them.",

@@ -1,57 +1,53 @@
-//! `Attach`: what a program is attached to on each node, a set of cgroups or a map.
+//! `AttachTarget`: what a program is attached to on each node, a set of cgroups or a map.
+
+use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// A target that a program is attached to. Exactly one field must be set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.cgroup) != has(self.map)")
-    .message("exactly one of cgroup and map must be set"))]
-pub struct Attach {
-    /// A set of cgroups.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<CgroupTarget>,
-    /// The name of a sockmap or sockhash in the object, for sk_msg and sk_skb programs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_.]+$"))]
-    pub map: Option<String>,
+/// A target that a program is attached to. In JSON, `type` names the one member that is present.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum AttachTarget {
+    /// The node's cgroup root, which covers everything on the node.
+    Node,
+    /// The cgroup that holds all pods' cgroups, which covers every pod by one link.
+    AllPods,
+    /// The cgroups of selected pods, or of selected containers in them.
+    Pods {
+        /// The pods.
+        pods: PodsTarget,
+    },
+    /// One cgroup.
+    #[serde(rename_all = "camelCase")]
+    CgroupPath {
+        /// The path of the cgroup below the node's cgroup root.
+        cgroup_path: String,
+    },
+    /// A sockmap or sockhash, for sk_msg and sk_skb programs.
+    Map {
+        /// The map.
+        map: MapTarget,
+    },
 }
 
-/// A set of cgroups on each node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+/// The pods, and the containers in them, that a program is attached to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("self.scope == 'Path' ? has(self.path) : !has(self.path)")
-        .message("path must be set with scope Path, and with no other scope").field_path(".path"),
-    validation = Rule::new("!has(self.path) || (self.path.startsWith('/') && !self.path.matches('/[.][.]?(/|$)'))")
-        .message("path must begin with '/' and hold no '.' or '..': it is taken below the node's cgroup root")
-        .field_path(".path"),
-    validation = Rule::new("self.scope == 'Pods' || !(has(self.podSelector) || has(self.namespaceSelector) || \
-        has(self.containers) || (has(self.strict) && self.strict))")
-        .message("podSelector, namespaceSelector, containers and strict go with scope Pods only")
-)]
-pub struct CgroupTarget {
-    /// Node means the node's cgroup root, Pods means the cgroups of pods, and Path means one cgroup.
-    pub scope: Scope,
-    /// For scope Path, the path of the cgroup below the node's cgroup root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
-    pub path: Option<String>,
-    /// For scope Pods, the pods, selected by their labels. If absent, all pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+pub struct PodsTarget {
+    /// The pods, selected by their labels. An empty selector selects every pod.
     #[schemars(schema_with = "schema::pod_selector")]
-    pub pod_selector: Option<LabelSelector>,
-    /// For scope Pods, the namespaces of the pods, selected by their labels. If absent, all namespaces.
+    pub pod_selector: LabelSelector,
+    /// The namespaces of the pods, selected by their labels. If absent, every namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::namespace_selector")]
     pub namespace_selector: Option<LabelSelector>,
-    /// For scope Pods, the names of the containers, which may be init, sidecar and ephemeral ones. The program is
-    /// attached to the cgroup of each. If absent, it is attached to the cgroup of the pod.
+    /// The names of the containers, which may be init, sidecar and ephemeral ones. The program is attached to the
+    /// cgroup of each. If absent, it is attached to the cgroup of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = 16),
@@ -59,37 +55,143 @@ pub struct CgroupTarget {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub containers: Vec<String>,
-    /// For scope Pods, no selected container starts before the program is attached to it. This needs the agent's hook
-    /// into the container runtime (the chart's agent.nri); on a node without the hook, the program is reported as not
-    /// attached.
-    #[serde(default, skip_serializing_if = "schema::is_false")]
-    pub strict: bool,
+    /// Whether a selected container starts before the program is attached to it. If absent, Immediate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_policy: Option<StartPolicy>,
+    /// The fate of the attachment to a running pod that is no longer selected. If absent, Detach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_unselected: Option<WhenUnselected>,
 }
 
-/// The cgroups of a node that a target means.
+/// Whether a selected container starts before a program is attached to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Scope {
+pub enum StartPolicy {
+    /// The container starts whether or not the program is attached.
+    Immediate,
+    /// The container starts only once the program is attached. This needs the agent's hook into the container runtime
+    /// (the chart's agent.nri). On a node without the hook, the program is reported as not attached.
+    WaitForAttachment,
+}
+
+/// The fate of the attachment to a running pod that is no longer selected, because its labels or its namespace's
+/// changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum WhenUnselected {
+    /// The program is detached from the pod.
+    Detach,
+    /// The program stays attached until the pod ends, so that whoever may relabel the pod can't take it off.
+    KeepUntilPodEnds,
+}
+
+/// A sockmap or sockhash of the object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MapTarget {
+    /// The name of the map in the ELF object.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_.]+$"))]
+    pub name: String,
+}
+
+impl AttachTarget {
+    /// Returns the target for one cgroup.
+    pub fn at(path: impl Into<String>) -> Self {
+        Self::CgroupPath { cgroup_path: path.into() }
+    }
+
+    /// Returns the target for a map of the object.
+    pub fn map(name: impl Into<String>) -> Self {
+        Self::Map { map: MapTarget { name: name.into() } }
+    }
+
+    /// Returns the selected pods, if the target selects pods.
+    pub const fn pods(&self) -> Option<&PodsTarget> {
+        match self {
+            Self::Pods { pods } => Some(pods),
+            Self::Node | Self::AllPods | Self::CgroupPath { .. } | Self::Map { .. } => None,
+        }
+    }
+
+    /// Returns the name of the map, if the target is one.
+    pub const fn map_name(&self) -> Option<&str> {
+        match self {
+            Self::Map { map: MapTarget { name } } => Some(name.as_str()),
+            Self::Node | Self::AllPods | Self::Pods { .. } | Self::CgroupPath { .. } => None,
+        }
+    }
+}
+
+impl PodsTarget {
+    /// Returns whether selected containers start only once the program is attached.
+    pub fn is_strict(&self) -> bool {
+        self.start_policy == Some(StartPolicy::WaitForAttachment)
+    }
+
+    /// Returns whether the program stays attached to a running pod that is no longer selected.
+    pub fn keeps_unselected(&self) -> bool {
+        self.when_unselected == Some(WhenUnselected::KeepUntilPodEnds)
+    }
+}
+
+impl From<PodsTarget> for AttachTarget {
+    fn from(pods: PodsTarget) -> Self {
+        Self::Pods { pods }
+    }
+}
+
+impl JsonSchema for AttachTarget {
+    fn schema_name() -> Cow<'static, str> {
+        "AttachTarget".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Members::json_schema(generator)
+    }
+}
+
+/// The schema of [`AttachTarget`]. A structural schema has no `oneOf` over the members of a union, so that rules say
+/// which member goes with which type.
+#[derive(Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(self.type == 'Pods') == has(self.pods)")
+        .message("pods must be set with type Pods, and with no other type").field_path(".pods"),
+    validation = Rule::new("(self.type == 'CgroupPath') == has(self.cgroupPath)")
+        .message("cgroupPath must be set with type CgroupPath, and with no other type").field_path(".cgroupPath"),
+    validation = Rule::new("(self.type == 'Map') == has(self.map)")
+        .message("map must be set with type Map, and with no other type").field_path(".map"),
+    validation = Rule::new("!has(self.cgroupPath) || \
+        (self.cgroupPath.startsWith('/') && !self.cgroupPath.matches('/[.][.]?(/|$)'))")
+        .message("cgroupPath must begin with '/' and hold no '.' or '..': it is taken below the node's cgroup root")
+        .field_path(".cgroupPath")
+)]
+struct Members {
+    /// The kind of target. The member of the same name is present for Pods, CgroupPath and Map.
+    #[serde(rename = "type")]
+    type_: TargetType,
+    /// The cgroups of selected pods, or of selected containers in them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pods: Option<PodsTarget>,
+    /// The path of a cgroup below the node's cgroup root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    cgroup_path: Option<String>,
+    /// A sockmap or sockhash, for sk_msg and sk_skb programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<MapTarget>,
+}
+
+/// The kinds of [`AttachTarget`].
+#[derive(Serialize, JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum TargetType {
     /// The node's cgroup root, which covers everything on the node.
     Node,
-    /// The cgroups of pods.
+    /// The cgroup that holds all pods' cgroups, which covers every pod by one link.
+    AllPods,
+    /// The cgroups of selected pods, or of selected containers in them.
     Pods,
-    /// One cgroup below the cgroup root.
-    Path,
-}
-
-impl CgroupTarget {
-    /// Returns the target for all cgroups of a scope.
-    pub const fn whole(scope: Scope) -> Self {
-        Self { scope, path: None, pod_selector: None, namespace_selector: None, containers: Vec::new(), strict: false }
-    }
-
-    /// Returns the target for one cgroup.
-    pub fn at(path: String) -> Self {
-        Self { path: Some(path), ..Self::whole(Scope::Path) }
-    }
-
-    /// Returns whether the target selects individual pods or containers, so that the agent must list pods.
-    pub const fn is_selective(&self) -> bool {
-        self.pod_selector.is_some() || self.namespace_selector.is_some() || !self.containers.is_empty()
-    }
+    /// One cgroup.
+    CgroupPath,
+    /// A sockmap or sockhash.
+    Map,
 }

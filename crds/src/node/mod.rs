@@ -1,16 +1,23 @@
-//! `BpfNode`: the observed state of one node, its kernel and everything that sockeye holds there. The node's agent
-//! writes it.
+//! `BpfNode`: the observed state of one node, its kernel and every BpfProgram there. The node's agent writes it.
+//!
+//! It is written often, and a status write costs the API server time with each field. So it has only what the operator
+//! folds and what people look for first; the rest is in the [`BpfNodeDetail`].
 
-mod details;
-mod run_order;
+mod attach_order;
+mod detail;
+mod drift;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
-pub use details::{AttachedLink, Details, Drift, DriftKind, LoadedMap, LoadedProgram};
-pub use run_order::{OrderedProgram, RunOrder};
+use crate::{Condition, condition, schema};
+pub use attach_order::{AttachOrder, OrderedProgram};
+pub use detail::{
+    AttachedLink, BpfNodeDetail, BpfNodeDetailSpec, BpfNodeDetailStatus, LoadedMap, LoadedProgram, OmittedDetail,
+    ProgramDetail, RetainedMap,
+};
+pub use drift::{Drift, DriftKind};
 
 /// A BpfNode reports what sockeye holds on the node of the same name. The node's agent writes it.
 #[allow(clippy::duplicated_attributes, reason = "clippy takes the columns' settings for attributes")]
@@ -72,34 +79,24 @@ pub struct BpfNodeStatus {
     pub node: NodeFacts,
     /// The number of objects on the node.
     #[serde(default)]
-    pub counts: HeldCounts,
-    /// Every BpfProgram that the node holds or should hold. This list is never truncated.
+    pub counts: NodeProgramCounts,
+    /// Every BpfProgram that the node holds or should hold, sorted by name. This list is never truncated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub programs: Vec<HeldProgram>,
-    /// The kernel's information about each BpfProgram, as far as there is room.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4096))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub details: Vec<Details>,
-    /// Maps of deleted BpfPrograms, kept by `onDelete: Retain`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub retained: Vec<RetainedMap>,
-    /// The run order of cgroups that have a program of sockeye and at least one more.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub order: Vec<RunOrder>,
+    pub programs: Vec<NodeProgram>,
     /// The reason why sockeye is suspended on the whole node. Absent if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub suspended: Option<String>,
-    /// The number of items that did not fit into the status.
+    /// The condition Ready: whether every BpfProgram that the node should run is in effect.
+    #[serde(default, deserialize_with = "condition::own", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The number of items for which there is no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub truncated: Option<Truncated>,
+    pub omitted: Option<Omitted>,
 }
 
 /// The node and its kernel.
@@ -145,7 +142,7 @@ pub enum CgroupMode {
 /// The number of objects on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct HeldCounts {
+pub struct NodeProgramCounts {
     /// The number of BpfPrograms.
     #[serde(default)]
     pub programs: i64,
@@ -158,9 +155,9 @@ pub struct HeldCounts {
 }
 
 /// The state of one BpfProgram on the node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct HeldProgram {
+pub struct NodeProgram {
     /// The name of the BpfProgram.
     #[schemars(length(max = 63))]
     pub name: String,
@@ -171,11 +168,19 @@ pub struct HeldProgram {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub revision: Option<String>,
+    /// The revision that should be in effect, if it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub desired_revision: Option<String>,
     /// The state of the desired revision.
     pub state: State,
     /// The reason why the desired revision is not in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<crate::Reason>,
+    /// The explanation of the reason, for people: what is wrong, where, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
     /// The kernel's program IDs, ordered by the functions' names.
     #[serde(default, rename = "programIDs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -186,14 +191,26 @@ pub struct HeldProgram {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub map_ids: Vec<i64>,
+    /// The number of links in effect.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub links: i64,
+    /// The number of selected pods to which a program is attached.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub pods: i64,
+    /// Recent changes that others made to the BpfProgram's objects, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub drift: Vec<Drift>,
 }
 
 /// The state of a BpfProgram on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum State {
     /// The desired revision is in effect.
     Attached,
     /// The desired revision is not in effect. The one in `revision`, if any, still is.
+    #[default]
     Failed,
     /// The desired revision is loaded and, as someone asked, not attached.
     Suspended,
@@ -201,46 +218,20 @@ pub enum State {
     Removing,
 }
 
-/// A map that was kept after its BpfProgram was deleted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RetainedMap {
-    /// The name of the BpfProgram.
-    #[schemars(length(max = 63))]
-    pub program: String,
-    /// The file name of the map's pin.
-    #[schemars(length(max = 128))]
-    pub name: String,
-    /// The kernel's ID of the map.
-    pub id: i64,
-    /// The path of the pin on the host.
-    #[schemars(length(max = 512))]
-    pub pin_path: String,
-}
-
-/// The number of items that did not fit into the status.
+/// The number of items for which a BpfNode has no room.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Truncated {
-    /// BpfPrograms without details. Their latest drift is kept if there is room.
+pub struct Omitted {
+    /// Changes that others made.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub details: i64,
-    /// Links that are not listed.
+    pub drift: i64,
+    /// Messages.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub links: i64,
-    /// Cgroups whose run order is not listed.
-    #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub order: i64,
-    /// Verifier logs that are left out.
-    #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub logs: i64,
-    /// Maps that are not listed: those beyond 128 of one BpfProgram, or all of them if there is no room.
-    #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub maps: i64,
-    /// Functions whose program IDs are not listed.
-    #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub functions: i64,
-    /// Retained maps that are not listed.
-    #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub retained: i64,
+    pub messages: i64,
+    /// The kernel's IDs of maps.
+    #[serde(default, rename = "mapIDs", skip_serializing_if = "schema::is_zero")]
+    pub map_ids: i64,
+    /// The kernel's IDs of programs.
+    #[serde(default, rename = "programIDs", skip_serializing_if = "schema::is_zero")]
+    pub program_ids: i64,
 }

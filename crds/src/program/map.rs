@@ -5,43 +5,74 @@ use std::fmt;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::schema;
+use crate::Value;
 
 /// Settings of one map.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.from) || !(has(self.initial) || (has(self.onShapeChange) && self.onShapeChange \
-        != 'Refuse') || (has(self.pin) && !self.pin) || (has(self.onDelete) && self.onDelete != 'Remove'))")
-        .message("a map that is taken from another BpfProgram is that one's: only its name and maxEntries go with from")
+    validation = Rule::new("!has(self.mapRef) || !(has(self.entries) || has(self.onIncompatible) || \
+        has(self.pinning) || has(self.reclaimPolicy) || has(self.sharing))")
+        .message("a map that mapRef takes from another BpfProgram is that one's: only name and maxEntries go with \
+            mapRef")
 )]
 pub struct MapSpec {
     /// The name of the map in the ELF object.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_.]+$"))]
     pub name: String,
-    /// If true, the map is pinned on bpffs. A map that is not pinned lives only while a program uses it.
-    #[serde(default = "yes")]
-    pub pin: bool,
+    /// Whether the map is pinned on bpffs. If absent, ByName.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinning: Option<Pinning>,
     /// The maximum number of entries, in place of the object's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4294967295u64))]
     pub max_entries: Option<i64>,
-    /// The fate of the pinned map when the BpfProgram is deleted.
-    #[serde(default)]
-    pub on_delete: OnDelete,
-    /// The reaction to a new object that defines the map with another shape than the pinned one has.
-    #[serde(default, skip_serializing_if = "OnShapeChange::is_refuse")]
-    pub on_shape_change: OnShapeChange,
+    /// The fate of the pinned map when the BpfProgram is deleted. If absent, Delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaim_policy: Option<ReclaimPolicy>,
+    /// The reaction to a new object that defines the map with another shape (type, sizes, flags, maximum entries) than
+    /// the pinned one has. If absent, Fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_incompatible: Option<OnIncompatible>,
     /// The entries of a newly created map. A map that already exists keeps its content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub initial: Vec<Entry>,
-    /// A map of another BpfProgram to use in place of this one. On each node both then share one map.
+    pub entries: Vec<Entry>,
+    /// Whether other BpfPrograms may use the map by mapRef. If absent, Private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<MapRef>,
+    pub sharing: Option<Sharing>,
+    /// A shared map of another BpfProgram to use in place of this one. On each node both then share one map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_ref: Option<MapRef>,
+}
+
+impl MapSpec {
+    /// Returns the settings that a map without settings has.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Returns whether the map is pinned on bpffs.
+    pub fn is_pinned(&self) -> bool {
+        self.pinning != Some(Pinning::None)
+    }
+
+    /// Returns whether the pinned map stays when the BpfProgram is deleted.
+    pub fn is_retained(&self) -> bool {
+        self.reclaim_policy == Some(ReclaimPolicy::Retain)
+    }
+
+    /// Returns whether a map of another shape takes the pinned one's place.
+    pub fn is_recreated(&self) -> bool {
+        self.on_incompatible == Some(OnIncompatible::Recreate)
+    }
+
+    /// Returns whether other BpfPrograms may use the map.
+    pub fn is_shared(&self) -> bool {
+        self.sharing == Some(Sharing::Shared)
+    }
 }
 
 /// A map of another BpfProgram.
@@ -53,55 +84,58 @@ pub struct MapRef {
     pub program: String,
     /// The name of the map in that BpfProgram's ELF object.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_]+$"))]
-    pub map: String,
+    pub name: String,
 }
 
 impl fmt::Display for MapRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "map {} of BpfProgram {}", self.map, self.program)
+        write!(f, "map {} of BpfProgram {}", self.name, self.program)
     }
 }
 
 /// An entry of a map. The map's BTF types say how its key and value are encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
-    /// The key. Absent for maps without keys (Queue, Stack, BloomFilter).
+    /// The key: an integer, text, or for a composite type JSON text. Absent for maps without keys (Queue, Stack,
+    /// BloomFilter).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::key")]
     pub key: Option<Value>,
-    /// The value. In a per-CPU map every CPU gets it.
-    #[schemars(schema_with = "schema::value")]
+    /// The value: an integer, text, or for a composite type JSON text. In a per-CPU map every CPU gets it.
     pub value: Value,
 }
 
-/// The default of `pin`.
-const fn yes() -> bool {
-    true
+/// Whether a map is pinned on bpffs, in libbpf's words (`enum libbpf_pin_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Pinning {
+    /// The map is not pinned, and lives only while a program uses it.
+    None,
+    /// The map is pinned under its name.
+    ByName,
 }
 
 /// The fate of a pinned map when its BpfProgram is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum OnDelete {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReclaimPolicy {
     /// The pin is removed, and the map goes with it.
-    #[default]
-    Remove,
+    Delete,
     /// The pin and the content stay on every node.
     Retain,
 }
 
-/// The reaction to a new object that defines a map with another shape (type, sizes, flags, maximum entries) than the
-/// pinned one has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum OnShapeChange {
+/// The reaction to a new object that defines a map with another shape than the pinned one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnIncompatible {
     /// The node refuses the new revision. The old one stays attached, and the map keeps its content.
-    #[default]
-    Refuse,
+    Fail,
     /// The map is created again, and its content is lost.
     Recreate,
 }
 
-impl OnShapeChange {
-    const fn is_refuse(&self) -> bool {
-        matches!(self, Self::Refuse)
-    }
+/// Whether other BpfPrograms may use a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Sharing {
+    /// No other BpfProgram may use the map.
+    Private,
+    /// Every other BpfProgram may read and write the map.
+    Shared,
 }

@@ -10,13 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub use self::{
-    map::{Entry, MapRef, MapSpec, OnDelete, OnShapeChange},
-    status::{BpfProgramStatus, Dispatch, NodeCounts, PlacedMap, PlacedProgram, Placement, Summary},
+    map::{Entry, MapRef, MapSpec, OnIncompatible, Pinning, ReclaimPolicy, Sharing},
+    status::{BpfProgramStatus, CurrentRevision, NodeCounts, NodeStatus, Summary},
 };
-use crate::{Builtin, ProgramType, schema, target::Attach};
+use crate::{Builtin, ProgramType, Value, schema, target::AttachTarget};
 
 /// A BpfProgram runs socket and cgroup eBPF programs on every selected node. The node's agent loads the ELF object,
 /// attaches its programs, keeps its maps pinned on bpffs, and reports what the kernel runs.
@@ -37,26 +36,41 @@ use crate::{Builtin, ProgramType, schema, target::Attach};
         self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be a DNS label (lower-case letters, digits and '-', at most 63): it names a \
             directory on bpffs, which refuses dots"),
-    validation = Rule::new("!has(self.spec.maps) || self.spec.maps.all(map, !has(map.from) || map.from.program != \
+    validation = Rule::new("!has(self.spec.maps) || self.spec.maps.all(map, !has(map.mapRef) || map.mapRef.program != \
         self.metadata.name)")
-        .message("maps[].from.program must be another BpfProgram").field_path(".spec.maps"),
-    printcolumn(name = "Type", type_ = "string", json_path = ".status.summary.type",
-        description = "Program types, from the ELF sections"),
-    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.summary.nodes",
-        description = "Nodes on which the program is in effect, and selected nodes"),
+        .message("maps[].mapRef.program must be another BpfProgram").field_path(".spec.maps"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.nodes.desired",
+        description = "Nodes that the program is to run on"),
+    printcolumn(name = "Updated", type_ = "integer", json_path = ".status.nodes.updated",
+        description = "Ready nodes on which the latest accepted spec is in effect"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.nodes.failed",
+        description = "Ready nodes on which the latest accepted spec can't be brought into effect"),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.summary.pods",
+        description = "Selected pods to which a program is attached"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-        description = "Whether the latest spec is in effect on every live selected node"),
+        description = "Whether the latest spec is in effect on every Ready node that it selects"),
     printcolumn(name = "Program-IDs", type_ = "string", json_path = ".status.summary.programIDs",
-        description = "Kernel program IDs, ordered by node"),
+        description = "Kernel program IDs, ordered by node, if at most two nodes have any"),
     printcolumn(name = "Map-IDs", type_ = "string", json_path = ".status.summary.mapIDs",
-        description = "Kernel map IDs, ordered by node"),
+        description = "Kernel map IDs, ordered by node, if at most two nodes have any"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".status.summary.type", priority = 1,
+        description = "Program types, from the ELF sections"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
         priority = 1, description = "Reason of the Ready condition"),
-    printcolumn(name = "Revision", type_ = "string", json_path = ".status.dispatch.revision", priority = 1,
-        description = "The BpfRevision that agents run")
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.currentRevision.name", priority = 1,
+        description = "The BpfRevision that agents run"),
+    printcolumn(name = "Links", type_ = "integer", json_path = ".status.summary.links", priority = 1,
+        description = "Links in effect"),
+    printcolumn(name = "All-Program-IDs", type_ = "string", json_path = ".status.summary.allProgramIDs", priority = 1,
+        description = "Kernel program IDs of the first 16 nodes, and the number of further ones"),
+    printcolumn(name = "All-Map-IDs", type_ = "string", json_path = ".status.summary.allMapIDs", priority = 1,
+        description = "Kernel map IDs of the first 16 nodes, and the number of further ones")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.attach) || self.programs.all(program, has(program.attach))")
+    .message("attach must be set for each program, or once for all: programs[].attach or spec.attach")
+    .field_path(".programs"))]
 pub struct BpfProgramSpec {
     /// The source of the ELF object; exactly one must be set.
     pub bytecode: Bytecode,
@@ -64,6 +78,11 @@ pub struct BpfProgramSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::node_selector")]
     pub node_selector: Option<LabelSelector>,
+    /// The cgroups or maps to attach those programs to that have no `attach` of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub attach: Vec<AttachTarget>,
     /// The programs to run. Each is a function in the object.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -73,10 +92,10 @@ pub struct BpfProgramSpec {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub maps: Vec<MapSpec>,
-    /// Values of global variables (.rodata, .data, .bss), by name. They replace the object's own values and are encoded
-    /// by the variables' BTF types.
+    /// Values of global variables (.rodata, .data, .bss), by name: integers, text, or for a composite type JSON text.
+    /// They replace the object's own values and are encoded by the variables' BTF types.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::globals")]
+    #[schemars(extend("maxProperties" = 256))]
     pub globals: BTreeMap<String, Value>,
     /// The position among other BpfPrograms on the same cgroup and attach type, 0 to 1000. Lower values run first;
     /// equal ones run in the order in which they were attached. If absent, 500.
@@ -97,8 +116,8 @@ pub const MAX_PRIORITY: i64 = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.inline), has(self.configMap), has(self.builtin)].exists_one(given, given)")
-        .message("exactly one of inline, configMap and builtin must be set"),
+    validation = Rule::new("[has(self.inline), has(self.configMapRef), has(self.builtin)].exists_one(given, given)")
+        .message("exactly one of inline, configMapRef and builtin must be set"),
     // 174764 characters encode 131072 bytes with padding, and 131073 bytes without.
     validation = Rule::new("!has(self.inline) || self.inline.size() < 174764 || self.inline.endsWith('=')")
         .message("inline may hold 131072 bytes: put the object into a ConfigMap, or strip it (llvm-strip -g)")
@@ -113,22 +132,26 @@ pub struct Bytecode {
     pub inline: Option<String>,
     /// A ConfigMap in the namespace of sockeye that holds the object in its binaryData.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map: Option<ConfigMapSource>,
+    pub config_map_ref: Option<ConfigMapKeyRef>,
     /// The name of a program that ships with sockeye.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Builtin>,
 }
 
-/// A key in a ConfigMap's binaryData.
+/// A key in a ConfigMap's binaryData, and the digest of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ConfigMapSource {
+pub struct ConfigMapKeyRef {
     /// The name of the ConfigMap, in the namespace that sockeye is installed in.
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
     /// The key in binaryData.
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
     pub key: String,
+    /// The SHA-256 digest of the bytes: `sha256:` and 64 hexadecimal digits. Other bytes are refused, so that who may
+    /// write the ConfigMap can't change what runs.
+    #[schemars(length(max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
+    pub digest: String,
 }
 
 /// A program to run: a function in the object, and where to attach it.
@@ -141,8 +164,9 @@ pub struct ProgramSpec {
     /// The program's type. The name of its ELF section determines it; if set, this field must agree.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub program_type: Option<ProgramType>,
-    /// The cgroups or maps to attach the program to.
+    /// The cgroups or maps to attach the program to. If absent, those of `spec.attach`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub attach: Vec<Attach>,
+    pub attach: Vec<AttachTarget>,
 }

@@ -1,41 +1,45 @@
-//! `BpfProgramStatus`: the observed state of a BpfProgram on all its nodes.
+//! `BpfProgramStatus`: the observed state of a BpfProgram on all its nodes. However many nodes report, it has less than
+//! 128 KiB as JSON.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, ObjectInfo, schema};
+use crate::{Condition, ObjectInfo, condition, schema};
 
 /// The observed state of a BpfProgram on all its nodes. The operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BpfProgramStatus {
     /// The `metadata.generation` that this status describes.
-    #[serde(default)]
-    pub observed_generation: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
     /// The revision that agents are to run. It was made from the last accepted spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dispatch: Option<Dispatch>,
-    /// The content of the dispatched object, read from its bytes before any node loads it.
+    pub current_revision: Option<CurrentRevision>,
+    /// The content of the current revision's object, read from its bytes before any node loads it. Absent if it has
+    /// more than 24 KiB; the BpfRevision has it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<ObjectInfo>,
     /// The number of nodes in each state.
-    #[serde(default)]
-    pub nodes: NodeCounts,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeCounts>,
     /// The columns of `kubectl get`.
-    #[serde(default)]
-    pub summary: Summary,
-    /// The state on individual nodes, failed ones first, at most 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+    /// The state on individual nodes, failed ones first: at most 64, and no more than fit into 56 KiB. The BpfNodes
+    /// list all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
-    pub placements: Vec<Placement>,
-    /// The number of placements that are not listed.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["nodeName".into()]))]
+    pub node_statuses: Vec<NodeStatus>,
+    /// The number of nodes that `nodeStatuses` leaves out.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub omitted: i64,
-    /// The conditions Accepted, Attached and Ready, and Reconciling or Stalled while they are True.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    pub node_statuses_omitted: i64,
+    /// The operator's conditions are Accepted, Attached and Ready, and Reconciling or Stalled while they are True.
+    /// Others may add theirs.
+    #[serde(default, deserialize_with = "condition::own", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
@@ -43,46 +47,40 @@ pub struct BpfProgramStatus {
 /// The revision that agents are to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Dispatch {
+pub struct CurrentRevision {
     /// The name of the BpfRevision.
     #[schemars(length(max = 253))]
-    pub revision: String,
+    pub name: String,
     /// The generation of the spec that the revision was made from.
     pub generation: i64,
-    /// The sha256 of the object's bytes.
+    /// The SHA-256 digest of the object's bytes.
     #[schemars(length(max = 80))]
     pub digest: String,
 }
 
 /// The number of nodes in each state. `attached`, `suspended`, `failed`, `unknown` and `withoutAgent` do not overlap.
-/// The selected nodes that none of them counts are still in progress.
+/// The desired nodes that none of them counts are still in progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeCounts {
-    /// Nodes that the dispatched revision selects.
-    #[serde(default)]
-    pub selected: i64,
-    /// Live nodes on which the dispatched revision is in effect.
-    #[serde(default)]
+    /// Nodes that the current revision selects.
+    pub desired: i64,
+    /// Ready nodes on which the current revision is in effect.
     pub updated: i64,
-    /// Live nodes on which any revision is in effect.
-    #[serde(default)]
+    /// Ready nodes on which any revision is in effect.
     pub attached: i64,
-    /// Live nodes on which the program is suspended: loaded and not attached.
+    /// Ready nodes on which the program is suspended: loaded and not attached.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub suspended: i64,
-    /// Live nodes on which the dispatched revision failed.
-    #[serde(default)]
+    /// Ready nodes on which the current revision failed.
     pub failed: i64,
     /// Nodes whose state is unknown because the node or its agent's pod is not Ready.
-    #[serde(default)]
     pub unknown: i64,
     /// Ready nodes without an agent's pod.
-    #[serde(default)]
     pub without_agent: i64,
 }
 
-/// The columns of `kubectl get bpfprograms`.
+/// The columns of `kubectl get bpfprograms`, with `-o wide` or without.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
@@ -90,81 +88,62 @@ pub struct Summary {
     #[serde(default, rename = "type", skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub program_type: String,
-    /// The nodes on which the dispatched revision is in effect and the selected nodes, as "2/2".
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 32))]
-    pub nodes: String,
-    /// The first five program IDs, ordered by node, then the number of further ones as "+N".
+    /// The number of pods that the targets select and a program is attached to. Absent if no target selects pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<i64>,
+    /// The number of links in effect.
+    #[serde(default)]
+    pub links: i64,
+    /// The program IDs, ordered by node, if at most two nodes have any.
     #[serde(default, rename = "programIDs", skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 1024))]
     pub program_ids: String,
-    /// The first five map IDs, ordered by node, then the number of further ones as "+N".
+    /// The map IDs, ordered by node, if at most two nodes have any.
     #[serde(default, rename = "mapIDs", skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 1024))]
     pub map_ids: String,
+    /// The program IDs of the first 16 nodes, then the number of further ones as "+N".
+    #[serde(default, rename = "allProgramIDs", skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub all_program_ids: String,
+    /// The map IDs of the first 16 nodes, then the number of further ones as "+N".
+    #[serde(default, rename = "allMapIDs", skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub all_map_ids: String,
 }
 
 /// The state of one BpfProgram on one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Placement {
+pub struct NodeStatus {
     /// The node's name.
     #[schemars(length(max = 253))]
-    pub node: String,
-    /// The revision in effect on the node, if it is not the dispatched one.
+    pub node_name: String,
+    /// The revision in effect on the node, if it is not the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub revision: Option<String>,
-    /// The reason why the dispatched revision is not in effect on the node.
+    /// The reason why the current revision is not in effect on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<crate::Reason>,
     /// The explanation of the reason, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
-    /// The number of cgroups on the node with a program in effect.
+    /// The number of selected pods to which a program is attached.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub cgroups: i64,
-    /// The first five pods that these cgroups belong to, as namespace/name. The BpfNode lists all links.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5), inner(length(max = 320)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub pods: Vec<String>,
-    /// The programs loaded on the node.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub programs: Vec<PlacedProgram>,
-    /// The maps on the node.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub maps: Vec<PlacedMap>,
-}
-
-/// A program loaded on a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PlacedProgram {
-    /// The name of the function in the ELF object.
-    #[schemars(length(max = 128))]
-    pub name: String,
-    /// The kernel's ID of the program. It changes with every load and boot.
-    pub id: i64,
-    /// The kernel's tag of the program. Tags are comparable on one node only.
-    #[schemars(length(max = 16))]
-    pub tag: String,
+    pub pods: i64,
     /// The number of links in effect.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub links: i64,
-}
-
-/// A map on a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PlacedMap {
-    /// The name of the map in the ELF object.
+    /// The kernel's program IDs, ordered by the functions' names. They change with every load and boot.
+    #[serde(default, rename = "programIDs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub program_ids: Vec<i64>,
+    /// The kernel's map IDs, ordered by the maps' names. They change with every creation and boot.
+    #[serde(default, rename = "mapIDs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
-    pub name: String,
-    /// The kernel's ID of the map. It changes with every creation and boot.
-    pub id: i64,
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub map_ids: Vec<i64>,
 }

@@ -1,8 +1,4 @@
-//! The counts, the columns of `kubectl get` and the listed placements, from the states on all nodes. No IO.
-
-use std::collections::BTreeSet;
-
-use kube::ResourceExt;
+//! The counts, the columns of `kubectl get` and the listed nodes, from the states on all nodes. No IO.
 
 use super::{
     placement::{NodePlacement, PlacementState},
@@ -11,22 +7,27 @@ use super::{
 use crate::{
     BpfRevision, Reason,
     names::clip,
-    node::Details,
-    program::{NodeCounts, PlacedMap, PlacedProgram, Placement, Summary},
+    node::NodeProgram,
+    program::{NodeCounts, NodeStatus, Summary},
+    size,
 };
 
-/// The maximum number of placements that a status lists.
-pub const MAX_PLACEMENTS: usize = 64;
+/// The maximum number of nodes that a status lists.
+pub const MAX_NODES: usize = 64;
+/// The maximum size of the listed nodes, in bytes of JSON.
+pub const MAX_NODES_BYTES: usize = 56 << 10;
+/// The maximum number of nodes whose IDs a narrow column has.
+const MAX_NARROW: usize = 2;
+/// The maximum number of nodes whose IDs a wide column has.
+const MAX_WIDE: usize = 16;
 /// The maximum number of IDs in a column.
-const MAX_IDS: usize = 5;
-/// The maximum number of pods in a placement.
-const MAX_PODS: usize = 5;
+const MAX_IDS: usize = 64;
 
 /// Counts the nodes in each state.
 pub(super) fn counts(placed: &[NodePlacement<'_>]) -> NodeCounts {
     let count = |counts: &dyn Fn(&NodePlacement<'_>) -> bool| placed.iter().filter(|p| counts(p)).count() as i64;
     NodeCounts {
-        selected: count(&|p| p.is_selected()),
+        desired: count(&|p| p.is_selected()),
         updated: count(&|p| p.state == PlacementState::InEffect),
         attached: count(&|p| match p.state {
             PlacementState::InEffect => true,
@@ -53,104 +54,101 @@ fn holds_a_revision(placed: &NodePlacement<'_>) -> bool {
     placed.entry.is_some_and(|entry| entry.revision.is_some())
 }
 
-/// Returns the columns of `kubectl get`.
-pub(super) fn summary(revision: &BpfRevision, counts: &NodeCounts, placed: &[NodePlacement<'_>]) -> Summary {
+/// Returns the columns of `kubectl get`. `current` is absent while the BpfProgram is being deleted.
+pub(super) fn summary(program_type: String, current: Option<&BpfRevision>, placed: &[NodePlacement<'_>]) -> Summary {
+    let sum = |of: fn(&NodeProgram) -> i64| placed.iter().filter_map(|p| p.entry).map(of).sum();
+    let selects_pods = current.is_none_or(|current| current.spec.template.targets().any(|t| t.pods().is_some()));
+    let pods = sum(|entry| entry.pods);
+    Summary {
+        program_type,
+        pods: selects_pods.then_some(pods),
+        links: sum(|entry| entry.links),
+        program_ids: narrow_ids(placed, |entry| &entry.program_ids),
+        map_ids: narrow_ids(placed, |entry| &entry.map_ids),
+        all_program_ids: wide_ids(placed, |entry| &entry.program_ids),
+        all_map_ids: wide_ids(placed, |entry| &entry.map_ids),
+    }
+}
+
+/// Returns the types of a revision's programs, each once.
+pub(super) fn program_type(revision: &BpfRevision) -> String {
     let mut types: Vec<&str> = Vec::new();
-    for name in revision.spec.programs.iter().filter_map(|p| p.program_type).map(|t| t.as_str()) {
+    for name in revision.spec.template.programs.iter().filter_map(|p| p.program_type).map(|t| t.as_str()) {
         if !types.contains(&name) {
             types.push(name);
         }
     }
-    Summary {
-        program_type: clip(&types.join(","), 256),
-        nodes: format!("{}/{}", counts.updated, counts.selected),
-        program_ids: program_ids(placed),
-        map_ids: map_ids(placed),
-    }
+    clip(&types.join(","), 256)
 }
 
-/// Returns the program IDs, ordered by node.
-pub(super) fn program_ids(placed: &[NodePlacement<'_>]) -> String {
-    ids(placed, |entry| &entry.program_ids)
-}
-
-/// Returns the map IDs, ordered by node.
-pub(super) fn map_ids(placed: &[NodePlacement<'_>]) -> String {
-    ids(placed, |entry| &entry.map_ids)
-}
-
-fn ids(placed: &[NodePlacement<'_>], of: impl Fn(&crate::node::HeldProgram) -> &Vec<i64>) -> String {
-    let mut by_node: Vec<_> = placed.iter().filter_map(|p| p.entry.map(|entry| (p.node, entry))).collect();
+/// Returns each node's IDs, ordered by node, without the nodes that have none.
+fn ids_by_node<'a>(placed: &[NodePlacement<'a>], of: impl Fn(&'a NodeProgram) -> &'a Vec<i64>) -> Vec<&'a Vec<i64>> {
+    let mut by_node: Vec<_> = placed.iter().filter_map(|p| Some((p.node, of(p.entry?)))).collect();
+    by_node.retain(|(_, ids)| !ids.is_empty());
     by_node.sort_by_key(|(node, _)| *node);
-    let all: Vec<String> = by_node.iter().flat_map(|(_, entry)| of(entry)).map(i64::to_string).collect();
-    join_few(all.iter().map(String::as_str), MAX_IDS, ",")
+    by_node.into_iter().map(|(_, ids)| ids).collect()
 }
 
-/// Returns the first placements in the given order, and the number of those left out.
-pub(super) fn placements(placed: &[NodePlacement<'_>], dispatched: Option<&BpfRevision>) -> (Vec<Placement>, i64) {
-    let name = dispatched.map(ResourceExt::name_any);
-    let shown = placed.iter().take(MAX_PLACEMENTS).map(|p| placement(p, name.as_deref())).collect();
-    (shown, placed.len().saturating_sub(MAX_PLACEMENTS) as i64)
+fn narrow_ids<'a>(placed: &[NodePlacement<'a>], of: impl Fn(&'a NodeProgram) -> &'a Vec<i64>) -> String {
+    let by_node = ids_by_node(placed, of);
+    if by_node.len() > MAX_NARROW { String::new() } else { first_ids(&by_node, MAX_NARROW) }
 }
 
-fn placement(placed: &NodePlacement<'_>, dispatched: Option<&str>) -> Placement {
-    let NodePlacement { node, state, entry, details } = *placed;
+fn wide_ids<'a>(placed: &[NodePlacement<'a>], of: impl Fn(&'a NodeProgram) -> &'a Vec<i64>) -> String {
+    first_ids(&ids_by_node(placed, of), MAX_WIDE)
+}
+
+/// Joins the IDs of the first nodes, then the number of further IDs: "12,15,+394".
+fn first_ids(by_node: &[&Vec<i64>], nodes: usize) -> String {
+    let shown = by_node.iter().take(nodes).map(|ids| ids.len()).sum::<usize>().min(MAX_IDS);
+    let all: Vec<String> = by_node.iter().flat_map(|ids| ids.iter()).map(i64::to_string).collect();
+    join_few(all.iter().map(String::as_str), shown, ",")
+}
+
+/// Returns the first nodes in the given order, as many as fit, and the number of those left out.
+pub(super) fn node_statuses(placed: &[NodePlacement<'_>], current: Option<&str>) -> (Vec<NodeStatus>, i64) {
+    let mut room = MAX_NODES_BYTES;
+    let fits = |status: &NodeStatus| {
+        let bytes = size::bytes(status) + 1;
+        room = room.saturating_sub(bytes);
+        room > 0
+    };
+    let shown = placed.iter().take(MAX_NODES).map(|p| node_status(p, current)).take_while(fits);
+    let shown: Vec<NodeStatus> = shown.collect();
+    let omitted = placed.len().saturating_sub(shown.len());
+    (shown, omitted as i64)
+}
+
+fn node_status(placed: &NodePlacement<'_>, current: Option<&str>) -> NodeStatus {
+    let NodePlacement { node, state, entry } = *placed;
     let (reason, message) = match state {
         PlacementState::InEffect => (None, None),
         PlacementState::Failed(reason) => (Some(reason), Some(message_or_reason(placed, reason))),
         PlacementState::Pending => (Some(Reason::Progressing), None),
         PlacementState::Unknown => (
-            Some(Reason::NodeNotLive),
+            Some(Reason::NodeNotReady),
             Some("the node is not Ready, or its agent's pod is not: what runs there is not known".to_owned()),
         ),
         PlacementState::WithoutAgent => (
-            Some(Reason::NoAgent),
+            Some(Reason::AgentMissing),
             Some("the node has no agent: see the DaemonSet's node selector and tolerations".to_owned()),
         ),
         PlacementState::Suspended => (Some(Reason::Suspended), Some(message_or_reason(placed, Reason::Suspended))),
         PlacementState::Leaving => {
-            let reason = if dispatched.is_some() { Reason::Progressing } else { Reason::Deleting };
+            let reason = if current.is_some() { Reason::Progressing } else { Reason::Deleting };
             let message = placed.message().unwrap_or("no longer wanted here; being removed");
             (Some(reason), Some(message.to_owned()))
         }
     };
-    Placement {
-        node: node.to_owned(),
-        revision: entry.and_then(|e| e.revision.clone()).filter(|revision| Some(revision.as_str()) != dispatched),
+    let of_entry = |of: fn(&NodeProgram) -> &Vec<i64>| entry.map(of).cloned().unwrap_or_default();
+    NodeStatus {
+        node_name: node.to_owned(),
+        revision: entry.and_then(|e| e.revision.clone()).filter(|revision| Some(revision.as_str()) != current),
         reason,
         message: message.map(|message| clip(&message, 512)),
-        cgroups: details.map(|details| details.cgroups).unwrap_or_default(),
-        pods: details.map(pods).unwrap_or_default(),
-        programs: details.map(programs).unwrap_or_default(),
-        maps: details.map(maps).unwrap_or_default(),
+        pods: entry.map_or(0, |entry| entry.pods),
+        links: entry.map_or(0, |entry| entry.links),
+        program_ids: of_entry(|entry| &entry.program_ids),
+        map_ids: of_entry(|entry| &entry.map_ids),
     }
-}
-
-/// Returns the first pods with a link in effect.
-fn pods(details: &Details) -> Vec<String> {
-    let in_effect = details.links.iter().filter(|link| link.in_effect).filter_map(|link| link.pod.as_ref());
-    let pods: BTreeSet<&String> = in_effect.collect();
-    pods.into_iter().take(MAX_PODS).cloned().collect()
-}
-
-fn programs(details: &Details) -> Vec<PlacedProgram> {
-    let shown = |id: i64| details.links.iter().filter(|l| l.program_id == id && l.in_effect).count() as i64;
-    let mut programs: Vec<_> = details
-        .programs
-        .iter()
-        .map(|p| PlacedProgram {
-            name: p.name.clone(),
-            id: p.id,
-            tag: p.tag.clone(),
-            links: p.links.unwrap_or_else(|| shown(p.id)),
-        })
-        .collect();
-    programs.sort_by(|a, b| a.name.cmp(&b.name));
-    programs
-}
-
-fn maps(details: &Details) -> Vec<PlacedMap> {
-    let mut maps: Vec<_> = details.maps.iter().map(|m| PlacedMap { name: m.name.clone(), id: m.id }).collect();
-    maps.sort_by(|a, b| a.name.cmp(&b.name));
-    maps
 }

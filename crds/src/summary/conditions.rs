@@ -15,7 +15,6 @@ use crate::{
     condition::{self, ConditionState, Status},
     names::clip,
     program::NodeCounts,
-    target::CgroupTarget,
 };
 
 /// The maximum number of nodes that a message names.
@@ -27,9 +26,9 @@ const MAX_QUOTE: usize = 400;
 
 /// Returns the conditions of a BpfProgram that is not deleted, or cannot be as long as others use its maps.
 pub(super) fn of(subject: &Subject<'_>, counts: &NodeCounts, placed: &[NodePlacement<'_>]) -> Vec<ConditionState> {
-    let Subject { program: _, generation: _, acceptance, dispatched, users } = *subject;
-    let accepted = accepted(acceptance, dispatched);
-    let attached = attached(dispatched, counts, placed);
+    let Subject { program: _, generation: _, acceptance, current, users } = *subject;
+    let accepted = accepted(acceptance, current);
+    let attached = attached(current, counts, placed);
     let ready = if users.is_empty() { ready(&accepted, &attached) } else { in_use(users) };
     let progress = stalled(&accepted, placed, &attached).or_else(|| reconciling(&ready, placed));
     [Some(accepted), Some(attached), Some(ready), progress].into_iter().flatten().collect()
@@ -39,7 +38,7 @@ pub(super) fn of(subject: &Subject<'_>, counts: &NodeCounts, placed: &[NodePlace
 /// that still hold the program.
 pub(super) fn of_deletion(previous: &[Condition], placed: &[NodePlacement<'_>]) -> Vec<ConditionState> {
     let message = if placed.is_empty() {
-        "no live node holds it any more".to_owned()
+        "no Ready node holds it any more".to_owned()
     } else {
         let nodes = join_few(placed.iter().map(|p| p.node), MAX_NAMED, ", ");
         let quotes = quotes(placed.iter().filter_map(|p| p.message().map(|m| (p.node, m.to_owned()))));
@@ -68,8 +67,8 @@ fn state(type_: ConditionType, status: Status, reason: Reason, message: String) 
     ConditionState { type_, status, reason, message }
 }
 
-fn accepted(acceptance: &Acceptance, dispatched: Option<&BpfRevision>) -> ConditionState {
-    let (status, reason, message) = match (acceptance, dispatched) {
+fn accepted(acceptance: &Acceptance, current: Option<&BpfRevision>) -> ConditionState {
+    let (status, reason, message) = match (acceptance, current) {
         (Acceptance::Refused { reason, message }, Some(revision)) => {
             (Status::False, *reason, format!("{message}; {} keeps running", revision.name_any()))
         }
@@ -86,42 +85,42 @@ fn accepted(acceptance: &Acceptance, dispatched: Option<&BpfRevision>) -> Condit
     state(ConditionType::Accepted, status, reason, message)
 }
 
-fn attached(dispatched: Option<&BpfRevision>, counts: &NodeCounts, placed: &[NodePlacement<'_>]) -> ConditionState {
+fn attached(current: Option<&BpfRevision>, counts: &NodeCounts, placed: &[NodePlacement<'_>]) -> ConditionState {
     let attached = |status, reason, message| state(ConditionType::Attached, status, reason, message);
-    let NodeCounts { selected, updated, attached: _, suspended, failed, unknown, without_agent } = counts;
-    let live = selected - unknown - without_agent;
-    let Some(dispatched) = dispatched else {
+    let NodeCounts { desired, updated, attached: _, suspended, failed, unknown, without_agent } = counts;
+    let live = desired - unknown - without_agent;
+    let Some(current) = current else {
         return attached(Status::False, Reason::NotDispatched, "no spec has been accepted yet".to_owned());
     };
-    if *selected == 0 {
+    if *desired == 0 {
         let message = "no node matches spec.nodeSelector: it runs nowhere until one does".to_owned();
         return attached(Status::True, Reason::NoNodeSelected, message);
     }
     if live == 0 {
         let nodes = join_few(placed.iter().filter(|p| p.is_selected()).map(|p| p.node), MAX_NAMED, ", ");
-        let message = format!("none of {selected} selected nodes is live{}: {nodes}", absent(*unknown, *without_agent));
-        return attached(Status::Unknown, Reason::NoLiveNode, message);
+        let message = format!("none of {desired} selected nodes is Ready with an agent{}: {nodes}", absent(*unknown, *without_agent));
+        return attached(Status::Unknown, Reason::NoReadyNodes, message);
     }
     if *failed > 0 {
         let quotes = quotes(failures(placed));
-        let message = format!("failed on {failed} of {live} live nodes: {quotes}{}", remaining(dispatched, placed));
+        let message = format!("failed on {failed} of {live} Ready nodes: {quotes}{}", remaining(current, placed));
         return attached(Status::False, leading_reason(placed).unwrap_or(Reason::LoadFailed), message);
     }
     let besides = absent(*unknown, *without_agent);
     if *suspended > 0 && updated + suspended == live {
         let said = placed.iter().filter(|p| p.state == PlacementState::Suspended);
         let why = quotes(said.map(|p| (p.node, message_or_reason(p, Reason::Suspended))));
-        let message = format!("suspended on {suspended} of {live} live nodes{besides}: {why}");
+        let message = format!("suspended on {suspended} of {live} Ready nodes{besides}: {why}");
         return attached(Status::False, Reason::Suspended, message);
     }
     if updated < &live {
         let waiting = placed.iter().filter(|p| p.state == PlacementState::Pending).map(|p| p.node);
         let waiting = join_few(waiting, MAX_NAMED, ", ");
-        let message = format!("in effect on {updated} of {live} live nodes, waiting for {waiting}{besides}");
+        let message = format!("in effect on {updated} of {live} Ready nodes, waiting for {waiting}{besides}");
         return attached(Status::False, Reason::Progressing, message);
     }
-    let nowhere = if selects_no_pod(dispatched, placed) { ", where no pod is selected" } else { "" };
-    attached(Status::True, Reason::InEffect, format!("in effect on {updated} of {live} live nodes{nowhere}{besides}"))
+    let nowhere = if selects_no_pod(current, placed) { ", where no pod is selected" } else { "" };
+    attached(Status::True, Reason::InEffect, format!("in effect on {updated} of {live} Ready nodes{nowhere}{besides}"))
 }
 
 fn ready(accepted: &ConditionState, attached: &ConditionState) -> ConditionState {
@@ -134,7 +133,7 @@ fn ready(accepted: &ConditionState, attached: &ConditionState) -> ConditionState
 fn in_use(users: &[String]) -> ConditionState {
     let message = format!(
         "to be deleted once no other BpfProgram uses its maps, and in effect until then: delete {0}, or take this one \
-         out of the spec.maps[].from of {0}",
+         out of the spec.maps[].mapRef of {0}",
         join_few(users.iter().map(String::as_str), MAX_NAMED, ", ")
     );
     state(ConditionType::Ready, Status::False, Reason::InUse, message)
@@ -191,17 +190,16 @@ fn failures<'a>(placed: &'a [NodePlacement<'_>]) -> impl Iterator<Item = (&'a st
 }
 
 /// Returns whether all targets are selective and no node has a selected pod, as with a misspelt label.
-fn selects_no_pod(dispatched: &BpfRevision, placed: &[NodePlacement<'_>]) -> bool {
-    let mut attach = dispatched.spec.programs.iter().flat_map(|program| &program.attach);
-    attach.all(|attach| attach.cgroup.as_ref().is_some_and(CgroupTarget::is_selective))
-        && placed.iter().all(|p| p.details.is_some_and(|details| details.cgroups == 0))
+fn selects_no_pod(current: &BpfRevision, placed: &[NodePlacement<'_>]) -> bool {
+    current.spec.template.targets().all(|target| target.pods().is_some())
+        && placed.iter().all(|p| p.entry.is_some_and(|entry| entry.links == 0))
 }
 
-/// Returns a clause that names the revisions that run where the dispatched one fails, or nothing.
-fn remaining(dispatched: &BpfRevision, placed: &[NodePlacement<'_>]) -> String {
+/// Returns a clause that names the revisions that run where the current one fails, or nothing.
+fn remaining(current: &BpfRevision, placed: &[NodePlacement<'_>]) -> String {
     let failed = placed.iter().filter(|p| matches!(p.state, PlacementState::Failed(_)));
     let held = failed.filter_map(|p| p.entry.and_then(|entry| entry.revision.as_deref()));
-    let others: BTreeSet<&str> = held.filter(|held| dispatched.metadata.name.as_deref() != Some(*held)).collect();
+    let others: BTreeSet<&str> = held.filter(|held| current.metadata.name.as_deref() != Some(*held)).collect();
     match others.is_empty() {
         true => String::new(),
         false => format!("; {} keeps running there", join_few(others.into_iter(), MAX_QUOTED, ", ")),
@@ -225,9 +223,9 @@ fn quotes<'a>(said: impl Iterator<Item = (&'a str, String)>) -> String {
     quoted.collect::<Vec<_>>().join("; ")
 }
 
-/// Returns " (1 not live, 2 without an agent)", or nothing.
+/// Returns " (1 not Ready, 2 without an agent)", or nothing.
 fn absent(unknown: i64, without_agent: i64) -> String {
-    let parts: Vec<String> = [(unknown, "not live"), (without_agent, "without an agent")]
+    let parts: Vec<String> = [(unknown, "not Ready"), (without_agent, "without an agent")]
         .into_iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}"))

@@ -31,7 +31,7 @@ pub enum Liveness {
 /// The result of validating the latest spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
-    /// The spec was accepted, and the dispatched revision is made from it.
+    /// The spec was accepted, and the current revision is made from it.
     Accepted {
         /// Notes for the user, for example that a pinning in the ELF object is ignored.
         notes: Vec<String>,
@@ -55,7 +55,7 @@ pub struct Subject<'a> {
     /// The result of validating that generation.
     pub acceptance: &'a Acceptance,
     /// The revision that agents are to run, made from the last accepted spec, if any.
-    pub dispatched: Option<&'a BpfRevision>,
+    pub current: Option<&'a BpfRevision>,
     /// The names of the other BpfPrograms that use its maps, if the BpfProgram is to be deleted. The deletion waits for
     /// them.
     pub users: &'a [String],

@@ -6,11 +6,12 @@
 //! | [`input`] | the BpfProgram and the nodes that a status is computed from |
 //! | [`placement`] | the state of the program on one node |
 //! | [`conditions`] | the conditions, from the states on all nodes |
-//! | [`columns`] | the counts, the columns of `kubectl get` and the listed placements, from the states on all nodes |
+//! | [`columns`] | the counts, the columns of `kubectl get` and the listed nodes, from the states on all nodes |
 //!
 //! Guarantees:
 //! - The same input gives the same status, to the byte, in whatever order the nodes come.
 //! - Folding a status onto itself changes nothing.
+//! - A status has less than 128 KiB as JSON, whatever the nodes report.
 //! - Nodes that are not live are counted. They delay neither `Attached` nor a deletion.
 
 mod columns;
@@ -25,13 +26,17 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use crate::{
-    BpfProgramStatus, condition,
-    program::{Dispatch, NodeCounts, Summary},
+    BpfProgramStatus, ObjectInfo, condition,
+    program::{CurrentRevision, NodeCounts},
     revision::ProgramRef,
+    size,
 };
-pub use columns::MAX_PLACEMENTS;
+pub use columns::MAX_NODES;
 pub use conditions::MAX_QUOTED;
 pub use input::{Acceptance, Liveness, NodeView, Subject};
+
+/// The maximum size of the object's description in a status, in bytes of JSON.
+const MAX_OBJECT_BYTES: usize = 24 << 10;
 
 /// Returns the status of a BpfProgram, computed from the reports of all nodes.
 pub fn fold(
@@ -40,25 +45,30 @@ pub fn fold(
     previous: &BpfProgramStatus,
     now: Timestamp,
 ) -> BpfProgramStatus {
-    let Subject { program, generation, acceptance: _, dispatched, users: _ } = *subject;
-    let placed = dispatched.map(|revision| placement::of(program, revision, nodes)).unwrap_or_default();
+    let Subject { program, generation, acceptance: _, current, users: _ } = *subject;
+    let placed = current.map(|revision| placement::of(program, revision, nodes)).unwrap_or_default();
     let counts = columns::counts(&placed);
     let conditions = conditions::of(subject, &counts, &placed);
-    let (placements, omitted) = columns::placements(&placed, dispatched);
+    let name = current.map(|revision| revision.name_any());
+    let (node_statuses, node_statuses_omitted) = columns::node_statuses(&placed, name.as_deref());
     BpfProgramStatus {
-        observed_generation: generation,
-        dispatch: dispatched.map(|revision| Dispatch {
-            revision: revision.name_any(),
-            generation: revision.spec.generation,
-            digest: revision.spec.digest.clone(),
+        observed_generation: Some(generation),
+        current_revision: current.map(|revision| CurrentRevision {
+            name: revision.name_any(),
+            generation: revision.spec.program_generation,
+            digest: revision.spec.template.digest.clone(),
         }),
-        object: dispatched.map(|revision| revision.spec.object.clone()),
-        summary: dispatched.map(|revision| columns::summary(revision, &counts, &placed)).unwrap_or_default(),
-        nodes: counts,
-        placements,
-        omitted,
+        object: current.map(|revision| &revision.spec.template.object).filter(|object| is_short(object)).cloned(),
+        summary: current.map(|revision| columns::summary(columns::program_type(revision), current, &placed)),
+        nodes: Some(counts),
+        node_statuses,
+        node_statuses_omitted,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
     }
+}
+
+fn is_short(object: &ObjectInfo) -> bool {
+    size::bytes(object) <= MAX_OBJECT_BYTES
 }
 
 /// Returns the status of a BpfProgram that is being deleted: the nodes that still hold it.
@@ -71,20 +81,16 @@ pub fn fold_deletion(
 ) -> BpfProgramStatus {
     let placed = placement::holders(program, nodes);
     let conditions = conditions::of_deletion(&previous.conditions, &placed);
-    let (placements, omitted) = columns::placements(&placed, None);
+    let (node_statuses, node_statuses_omitted) = columns::node_statuses(&placed, None);
+    let program_type = previous.summary.as_ref().map(|summary| summary.program_type.clone()).unwrap_or_default();
     BpfProgramStatus {
-        observed_generation: generation,
-        dispatch: None,
+        observed_generation: Some(generation),
+        current_revision: None,
         object: previous.object.clone(),
-        nodes: NodeCounts { attached: columns::attached(&placed), ..NodeCounts::default() },
-        summary: Summary {
-            program_type: previous.summary.program_type.clone(),
-            nodes: String::new(),
-            program_ids: columns::program_ids(&placed),
-            map_ids: columns::map_ids(&placed),
-        },
-        placements,
-        omitted,
+        nodes: Some(NodeCounts { attached: columns::attached(&placed), ..NodeCounts::default() }),
+        summary: Some(columns::summary(program_type, None, &placed)),
+        node_statuses,
+        node_statuses_omitted,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
     }
 }
@@ -99,7 +105,7 @@ pub fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<&'a str>
 pub fn absent_holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<&'a str> {
     let absent = nodes.iter().filter(|node| node.liveness != Liveness::Live);
     let mut names: Vec<&str> =
-        absent.filter(|node| placement::find(program, node.report).0.is_some()).map(|node| node.name).collect();
+        absent.filter(|node| placement::find(program, node.report).is_some()).map(|node| node.name).collect();
     names.sort_unstable();
     names
 }

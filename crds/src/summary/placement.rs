@@ -5,24 +5,24 @@ use kube::ResourceExt as _;
 use super::input::{Liveness, NodeView};
 use crate::{
     BpfNodeStatus, BpfRevision, Reason,
-    node::{Details, HeldProgram, State},
+    node::{NodeProgram, State},
     revision::ProgramRef,
 };
 
 /// The state of a BpfProgram on a node, worst first. Placements are listed in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PlacementState {
-    /// The node is live and reports that the dispatched revision is not in effect, with the reason.
+    /// The node is Ready with its agent and reports that the current revision is not in effect, with the reason.
     Failed(Reason),
-    /// The node is live and has not yet reported on the dispatched revision.
+    /// The node is Ready with its agent and has not yet reported on the current revision.
     Pending,
     /// The node is not live.
     Unknown,
     /// The node is Ready and has no agent's pod.
     WithoutAgent,
-    /// The node is live, not selected (any more), and still holds the program.
+    /// The node is Ready with its agent, not selected (any more), and still holds the program.
     Leaving,
-    /// The node is live, and the program is detached there because someone asked for it.
+    /// The node is Ready with its agent, and the program is detached there because someone asked for it.
     Suspended,
     /// The dispatched revision is in effect.
     InEffect,
@@ -33,19 +33,18 @@ pub(super) enum PlacementState {
 pub(super) struct NodePlacement<'a> {
     pub node: &'a str,
     pub state: PlacementState,
-    pub entry: Option<&'a HeldProgram>,
-    pub details: Option<&'a Details>,
+    pub entry: Option<&'a NodeProgram>,
 }
 
 impl NodePlacement<'_> {
-    /// Returns whether the dispatched revision selects the node.
+    /// Returns whether the current revision selects the node.
     pub fn is_selected(&self) -> bool {
         self.state != PlacementState::Leaving
     }
 
     /// Returns the message that the node reported.
     pub fn message(&self) -> Option<&str> {
-        self.details.and_then(|details| details.message.as_deref())
+        self.entry.and_then(|entry| entry.message.as_deref())
     }
 }
 
@@ -54,16 +53,16 @@ impl NodePlacement<'_> {
 pub(super) fn of<'a>(program: &ProgramRef, revision: &BpfRevision, nodes: &[NodeView<'a>]) -> Vec<NodePlacement<'a>> {
     let name = revision.name_any();
     sorted(nodes.iter().filter_map(|node| {
-        let selected = revision.spec.selects(node.labels);
-        let placed = |state, entry, details| NodePlacement { node: node.name, state, entry, details };
+        let selected = revision.spec.template.selects(node.labels);
+        let placed = |state, entry| NodePlacement { node: node.name, state, entry };
         match node.liveness {
-            Liveness::Unknown => selected.then(|| placed(PlacementState::Unknown, None, None)),
-            Liveness::WithoutAgent => selected.then(|| placed(PlacementState::WithoutAgent, None, None)),
+            Liveness::Unknown => selected.then(|| placed(PlacementState::Unknown, None)),
+            Liveness::WithoutAgent => selected.then(|| placed(PlacementState::WithoutAgent, None)),
             Liveness::Live => {
-                let (entry, details) = find(program, node.report);
+                let entry = find(program, node.report);
                 match (selected, entry) {
-                    (true, _) => Some(placed(state_of(&name, entry, details), entry, details)),
-                    (false, Some(_)) => Some(placed(PlacementState::Leaving, entry, details)),
+                    (true, _) => Some(placed(state_of(&name, entry), entry)),
+                    (false, Some(_)) => Some(placed(PlacementState::Leaving, entry)),
                     (false, None) => None,
                 }
             }
@@ -75,13 +74,8 @@ pub(super) fn of<'a>(program: &ProgramRef, revision: &BpfRevision, nodes: &[Node
 pub(super) fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<NodePlacement<'a>> {
     let live = nodes.iter().filter(|node| node.liveness == Liveness::Live);
     sorted(live.filter_map(|node| {
-        let (entry, details) = find(program, node.report);
-        entry.map(|entry| NodePlacement {
-            node: node.name,
-            state: PlacementState::Leaving,
-            entry: Some(entry),
-            details,
-        })
+        let entry = find(program, node.report)?;
+        Some(NodePlacement { node: node.name, state: PlacementState::Leaving, entry: Some(entry) })
     }))
 }
 
@@ -104,28 +98,21 @@ const fn rank(state: PlacementState) -> u8 {
     }
 }
 
-/// Returns a report's entry for this BpfProgram, not for an earlier one of the same name, and its details if present.
-pub(super) fn find<'a>(
-    program: &ProgramRef,
-    report: Option<&'a BpfNodeStatus>,
-) -> (Option<&'a HeldProgram>, Option<&'a Details>) {
+/// Returns a report's entry for this BpfProgram, not for an earlier one of the same name.
+pub(super) fn find<'a>(program: &ProgramRef, report: Option<&'a BpfNodeStatus>) -> Option<&'a NodeProgram> {
     let ProgramRef { name, uid } = program;
-    let Some(report) = report else { return (None, None) };
-    let entry = report.programs.iter().find(|held| held.name == *name && held.uid == *uid);
-    let details = entry.and_then(|_| report.details.iter().find(|details| details.name == *name));
-    (entry, details)
+    report?.programs.iter().find(|held| held.name == *name && held.uid == *uid)
 }
 
-fn state_of(dispatched: &str, entry: Option<&HeldProgram>, details: Option<&Details>) -> PlacementState {
+fn state_of(current: &str, entry: Option<&NodeProgram>) -> PlacementState {
     let Some(entry) = entry else { return PlacementState::Pending };
-    // A failure of an earlier revision says nothing about this one. If the details were truncated, the entry alone
-    // counts.
+    // A failure of an earlier revision says nothing about this one.
     let is_about_another_revision = || {
-        let desired = details.and_then(|details| details.wanted.as_deref());
-        desired.is_some_and(|desired| desired != dispatched)
+        let desired = entry.desired_revision.as_deref().or(entry.revision.as_deref());
+        desired.is_some_and(|desired| desired != current)
     };
     match entry.state {
-        State::Attached if entry.revision.as_deref() == Some(dispatched) => PlacementState::InEffect,
+        State::Attached if entry.revision.as_deref() == Some(current) => PlacementState::InEffect,
         State::Attached | State::Removing => PlacementState::Pending,
         State::Suspended | State::Failed if is_about_another_revision() => PlacementState::Pending,
         State::Suspended => PlacementState::Suspended,

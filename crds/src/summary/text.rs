@@ -18,6 +18,6 @@ pub(super) fn join_few<'a>(items: impl IntoIterator<Item = &'a str>, most: usize
 pub(super) fn message_or_reason(placed: &NodePlacement<'_>, reason: Reason) -> String {
     match placed.message() {
         Some(message) if !message.trim().is_empty() => names::clip(message.trim(), 512),
-        _ => reason.as_str(),
+        _ => reason.as_str().to_owned(),
     }
 }

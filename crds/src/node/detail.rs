@@ -1,27 +1,73 @@
-//! `Details`: the kernel's information about one BpfProgram's objects on a node, with the values that bpftool prints.
+//! `BpfNodeDetail`: the kernel's information about everything that sockeye holds on one node, with the values that
+//! bpftool prints. The node's agent writes it, less often than its BpfNode.
 
-use kube::KubeSchema;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::AttachOrder;
 use crate::{MapDefinition, ProgramType, program::MapRef, schema};
+
+/// A BpfNodeDetail describes the kernel's objects that sockeye holds on the node of the same name. The node's agent
+/// writes it.
+#[allow(clippy::duplicated_attributes, reason = "clippy takes the columns' settings for attributes")]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "sockeye.dev",
+    version = "v1alpha1",
+    kind = "BpfNodeDetail",
+    plural = "bpfnodedetails",
+    shortname = "sbpfnd",
+    category = "sockeye",
+    status = "BpfNodeDetailStatus",
+    derive = "PartialEq",
+    doc = "BpfNodeDetail describes the kernel's objects that sockeye holds on the node of the same name: programs, maps, \
+        links, verifier logs. The node's agent writes it, less often than its BpfNode.",
+    printcolumn(
+        name = "Omitted",
+        type_ = "integer",
+        json_path = ".status.omitted.programs",
+        description = "Number of BpfPrograms for which there is no room"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BpfNodeDetailSpec {}
+
+/// The kernel's objects that sockeye holds on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+// Only one agent writes the status, so it is one value: with an owner per field, the object would be twice as large.
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct BpfNodeDetailStatus {
+    /// Every BpfProgram that the node holds or should hold, as far as there is room.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub programs: Vec<ProgramDetail>,
+    /// Maps of deleted BpfPrograms, kept by `reclaimPolicy: Retain`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub retained: Vec<RetainedMap>,
+    /// The attach order of cgroups that have a program of sockeye and at least one more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub attach_order: Vec<AttachOrder>,
+    /// The number of items for which there is no room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<OmittedDetail>,
+}
 
 /// The kernel's information about one BpfProgram's objects on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Details {
+pub struct ProgramDetail {
     /// The name of the BpfProgram.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// The desired revision.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub wanted: Option<String>,
-    /// The explanation, for people, why the desired revision is not in effect: what is wrong, where, and what to do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
-    pub message: Option<String>,
-    /// The end of the verifier's log, if it refused a program.
+    /// The end of the verifier's log, if it rejected a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8192))]
     pub verifier_log: Option<String>,
@@ -30,64 +76,21 @@ pub struct Details {
     #[schemars(length(max = 16), inner(length(max = 512)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub notes: Vec<String>,
-    /// Recent changes that others made to the BpfProgram's objects, the latest last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub drift: Vec<Drift>,
     /// The programs, with the values that `bpftool prog show` prints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub programs: Vec<LoadedProgram>,
     /// The maps, with the values that `bpftool map show` prints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub maps: Vec<LoadedMap>,
-    /// The number of cgroups with a program in effect.
-    #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub cgroups: i64,
     /// The first 64 links, with the values that `bpftool link show` prints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub links: Vec<AttachedLink>,
-}
-
-/// A change that others made to a BpfProgram's objects.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Drift {
-    /// The time at which the agent detected the change (RFC 3339, seconds).
-    #[schemars(length(max = 40))]
-    pub seen_at: String,
-    /// The kind of the change.
-    pub kind: DriftKind,
-    /// The change and how the agent dealt with it, for people.
-    #[schemars(length(max = 512))]
-    pub message: String,
-    /// The number of times that the same change was detected.
-    #[serde(default)]
-    pub count: i64,
-}
-
-/// The kinds of changes that others make to a BpfProgram's objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum DriftKind {
-    /// A pin or a note of sockeye was removed or replaced.
-    PinRemoved,
-    /// A link of sockeye was detached.
-    LinkDetached,
-    /// A program that is not sockeye's was attached to the same cgroup and attach type.
-    AttachedBeside,
-}
-
-impl DriftKind {
-    /// Returns the name that an Event shows: the variant's own.
-    pub fn as_str(self) -> String {
-        format!("{self:?}")
-    }
 }
 
 /// A program in the kernel.
@@ -112,7 +115,7 @@ pub struct LoadedProgram {
     pub gpl_compatible: bool,
     /// The time of the load (RFC 3339, seconds).
     #[schemars(length(max = 40))]
-    pub loaded_at: String,
+    pub load_time: String,
     /// The ID of the user who loaded the program.
     pub uid: i64,
     /// The size of the translated instructions in bytes.
@@ -122,16 +125,16 @@ pub struct LoadedProgram {
     /// The memory that the kernel charges, in bytes.
     pub memlock_bytes: i64,
     /// The kernel's IDs of the maps that the program uses.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, rename = "mapIDs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub map_ids: Vec<i64>,
     /// The kernel's ID of the BTF object.
     #[serde(default, rename = "btfID", skip_serializing_if = "Option::is_none")]
     pub btf_id: Option<i64>,
-    /// The number of the program's links in effect. Absent if the agent is too old to report it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub links: Option<i64>,
+    /// The number of the program's links in effect.
+    #[serde(default)]
+    pub links: i64,
     /// The path of the pin on the host.
     #[schemars(length(max = 512))]
     pub pin_path: String,
@@ -156,9 +159,9 @@ pub struct LoadedMap {
     /// The BPF_F_* flags.
     pub flags: i64,
     /// The size of a key in bytes.
-    pub key_size: i64,
+    pub key_size_bytes: i64,
     /// The size of a value in bytes.
-    pub value_size: i64,
+    pub value_size_bytes: i64,
     /// The maximum number of entries.
     pub max_entries: i64,
     /// The memory that the kernel charges, in bytes.
@@ -235,4 +238,48 @@ pub struct AttachedLink {
     /// The path of the link's pin on the host; of the attached program's if there is no link.
     #[schemars(length(max = 512))]
     pub pin_path: String,
+}
+
+/// A map that was kept after its BpfProgram was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetainedMap {
+    /// The name of the BpfProgram.
+    #[schemars(length(max = 63))]
+    pub program: String,
+    /// The file name of the map's pin.
+    #[schemars(length(max = 128))]
+    pub name: String,
+    /// The kernel's ID of the map.
+    pub id: i64,
+    /// The path of the pin on the host.
+    #[schemars(length(max = 512))]
+    pub pin_path: String,
+}
+
+/// The number of items for which a BpfNodeDetail has no room.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OmittedDetail {
+    /// BpfPrograms.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub programs: i64,
+    /// Links.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub links: i64,
+    /// Cgroups whose attach order is not listed.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub attach_order: i64,
+    /// Verifier logs.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub verifier_logs: i64,
+    /// Maps beyond 128 of one BpfProgram.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub maps: i64,
+    /// Functions beyond 32 of one BpfProgram.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub functions: i64,
+    /// Retained maps.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    pub retained: i64,
 }

@@ -1,4 +1,4 @@
-//! `RunOrder`: the programs that run at one cgroup for one attach type, in their order, sockeye's and others'.
+//! `AttachOrder`: the programs that run at one cgroup for one attach type, in their order, sockeye's and others'.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The programs attached to one cgroup for one attach type. The kernel allows 64.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RunOrder {
+pub struct AttachOrder {
     /// The path of the cgroup below the node's cgroup root.
     #[schemars(length(max = 1024))]
     pub cgroup_path: String,

@@ -1,0 +1,39 @@
+//! `Drift`: a change that others made to a BpfProgram's objects on a node.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A change that others made to a BpfProgram's objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// The time at which the agent last detected the change (RFC 3339, seconds).
+    #[schemars(length(max = 40))]
+    pub seen_time: String,
+    /// The kind of the change.
+    pub kind: DriftKind,
+    /// The change and how the agent dealt with it, for people.
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// The number of times that the same change was detected.
+    #[serde(default)]
+    pub count: i64,
+}
+
+/// The kinds of changes that others make to a BpfProgram's objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum DriftKind {
+    /// A pin or a note of sockeye was removed or replaced.
+    PinRemoved,
+    /// A link of sockeye was detached.
+    LinkDetached,
+    /// A program that is not sockeye's was attached to the same cgroup and attach type.
+    AttachedBeside,
+}
+
+impl DriftKind {
+    /// Returns the name that an Event shows: the variant's own.
+    pub fn as_str(self) -> String {
+        format!("{self:?}")
+    }
+}
