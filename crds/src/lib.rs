@@ -5,7 +5,7 @@
 //! | [`program`] | `BpfProgram`: the desired state, written by a user |
 //! | [`target`] | the cgroups or the map that a program is attached to |
 //! | [`revision`] | `BpfRevision`: an accepted spec, written by the operator and run by agents |
-//! | [`Value`] | a value that a spec gives a global variable or a map's entry |
+//! | [`value`] | `Value`: what a spec gives a global variable or a map's entry |
 //! | [`selector`] | label selectors: matching and validation |
 //! | [`node`] | `BpfNode` and `BpfNodeDetail`: the observed state of a node, written by its agent |
 //! | [`builtin`] | the names of the programs that ship with sockeye |
@@ -35,7 +35,7 @@ pub mod selector;
 pub mod size;
 pub mod summary;
 pub mod target;
-mod value;
+pub mod value;
 
 pub use builtin::Builtin;
 pub use condition::{Condition, ConditionType};

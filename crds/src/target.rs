@@ -11,7 +11,7 @@ use crate::schema;
 
 /// A target that a program is attached to. In JSON, `type` names the one member that is present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type")]
+#[serde(tag = "type", try_from = "Members")]
 pub enum AttachTarget {
     /// The node's cgroup root, which covers everything on the node.
     Node,
@@ -148,9 +148,30 @@ impl JsonSchema for AttachTarget {
     }
 }
 
-/// The schema of [`AttachTarget`]. A structural schema has no `oneOf` over the members of a union, so that rules say
-/// which member goes with which type.
-#[derive(Serialize, KubeSchema)]
+impl TryFrom<Members> for AttachTarget {
+    type Error = &'static str;
+
+    /// Returns the target that the type and its member make. A node without a cluster has no API server to enforce the
+    /// schema's rules, and what reads a tagged enum ignores members that do not go with the type.
+    fn try_from(Members { type_, pods, cgroup_path, map }: Members) -> Result<Self, Self::Error> {
+        match (type_, pods, cgroup_path, map) {
+            (TargetType::Node, None, None, None) => Ok(Self::Node),
+            (TargetType::AllPods, None, None, None) => Ok(Self::AllPods),
+            (TargetType::Pods, Some(pods), None, None) => Ok(Self::Pods { pods }),
+            (TargetType::CgroupPath, None, Some(cgroup_path), None) => Ok(Self::CgroupPath { cgroup_path }),
+            (TargetType::Map, None, None, Some(map)) => Ok(Self::Map { map }),
+            _ => {
+                Err("of pods, cgroupPath and map, only the one that type names must be set, and with Node and AllPods \
+                 none")
+            }
+        }
+    }
+}
+
+// `AttachTarget` is read from it, and has its schema. A structural schema has no `oneOf` over the members of a union, so
+// that rules say which member goes with which type.
+/// A target that a program is attached to. `type` names the one member that is present.
+#[derive(Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("(self.type == 'Pods') == has(self.pods)")
@@ -181,8 +202,7 @@ struct Members {
 }
 
 /// The kinds of [`AttachTarget`].
-#[derive(Serialize, JsonSchema)]
-#[expect(dead_code, reason = "only its schema is used")]
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
 enum TargetType {
     /// The node's cgroup root, which covers everything on the node.
     Node,
@@ -194,4 +214,49 @@ enum TargetType {
     CgroupPath,
     /// A sockmap or sockhash.
     Map,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(target: Value) -> Result<AttachTarget, String> {
+        serde_json::from_value(target).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_target_is_read_as_it_is_written() {
+        for target in [
+            AttachTarget::Node,
+            AttachTarget::AllPods,
+            PodsTarget { containers: vec!["app".into()], ..PodsTarget::default() }.into(),
+            AttachTarget::at("/a"),
+            AttachTarget::map("sockets"),
+        ] {
+            assert_eq!(read(serde_json::to_value(&target).unwrap()).as_ref(), Ok(&target));
+        }
+        let path = serde_json::to_value(AttachTarget::at("/a")).unwrap();
+        assert_eq!(path, json!({"type": "CgroupPath", "cgroupPath": "/a"}));
+    }
+
+    #[test]
+    fn a_target_with_another_types_member_is_refused() {
+        let pods = json!({"podSelector": {}});
+        for target in [
+            json!({"type": "Node", "pods": pods}),
+            json!({"type": "AllPods", "pods": pods}),
+            json!({"type": "Pods"}),
+            json!({"type": "Pods", "pods": pods, "cgroupPath": "/a"}),
+            json!({"type": "CgroupPath", "map": {"name": "m"}}),
+            json!({"type": "Map", "map": {"name": "m"}, "pods": pods}),
+        ] {
+            let error = read(target.clone()).unwrap_err();
+            assert!(error.starts_with("of pods, cgroupPath and map"), "{target}: {error}");
+        }
+        assert!(read(json!({"pods": pods})).unwrap_err().contains("missing field `type`"));
+        assert!(read(json!({"type": "Pods", "pods": {}})).unwrap_err().contains("missing field `podSelector`"));
+        assert!(read(json!({"type": "Host"})).unwrap_err().contains("`AllPods`"));
+    }
 }

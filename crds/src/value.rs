@@ -14,7 +14,10 @@ pub const MAX_TEXT: u32 = 16384;
 /// The API server can bound no untyped JSON, stores integers beyond 63 bits rounded, and drops nulls; so composite
 /// values are text, which arrives as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected an integer of at most 64 bits, or text: for a struct, a union or an array, JSON text"
+)]
 pub enum Value {
     /// An integer.
     Integer(i64),
@@ -70,7 +73,8 @@ mod tests {
             assert_eq!(serde_json::to_value(&read).unwrap(), value);
         }
         for other in [json!(1.5), json!(u64::MAX), json!(true), json!(null), json!([1]), json!({"a": 1})] {
-            assert!(serde_json::from_value::<Value>(other.clone()).is_err(), "{other}");
+            let error = serde_json::from_value::<Value>(other.clone()).unwrap_err().to_string();
+            assert!(error.starts_with("expected an integer of at most 64 bits, or text"), "{other}: {error}");
         }
     }
 }

@@ -17,7 +17,7 @@ fn tcp_events_is_read_in_both_forms() {
         assert_eq!(program.program_type, Some(ProgramType::SockOps));
         let [map] = &info.maps[..] else { panic!("{info:?}") };
         assert_eq!((map.name.as_str(), map.map_type.as_str()), ("my_map", "Array"));
-        assert_eq!((map.key_size, map.value_size, map.max_entries, map.flags), (4, 8, 10, 0));
+        assert_eq!((map.key_size_bytes, map.value_size_bytes, map.max_entries, map.flags), (4, 8, 10, 0));
         assert_eq!(map.definition, definition);
         assert_eq!(map.used_by, ["my_prog"]);
         assert_eq!(info.license, "Dual BSD/GPL");
@@ -56,7 +56,7 @@ fn aya_obj_reads_the_same_maps() {
         for map in &ours.info().maps {
             let other = &theirs.maps[&map.name];
             let sizes = [other.key_size(), other.value_size(), other.max_entries(), other.map_flags()].map(i64::from);
-            assert_eq!([map.key_size, map.value_size, map.max_entries, map.flags], sizes, "{}", map.name);
+            assert_eq!([map.key_size_bytes, map.value_size_bytes, map.max_entries, map.flags], sizes, "{}", map.name);
             assert_eq!(map.map_type, sockeye_ebpf::kinds::map_type::name(other.map_type()));
         }
         assert!(ours.info().programs.iter().all(|p| theirs.programs.contains_key(&p.name)));

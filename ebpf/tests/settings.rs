@@ -1,4 +1,4 @@
-//! `Settings`: globals and initial entries as bytes, and mistakes that name the field and the type.
+//! `Settings`: globals and entries of maps as bytes, and mistakes that name the field and the type.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use sockeye_ebpf::{
 use sockeye_ebpf_testing::builder::{BtfBuilder, DATA, ElfBuilder, OBJECT, PROGBITS};
 
 fn spec(program: &str, globals: Value, maps: Value) -> BpfProgramSpec {
-    let programs = json!([{"name": program, "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    let programs = json!([{"name": program, "attach": [{"type": "Node"}]}]);
     let spec = json!({"bytecode": {"inline": "AA=="}, "programs": programs, "globals": globals, "maps": maps});
     serde_json::from_value(spec).unwrap()
 }
@@ -40,32 +40,34 @@ fn globals_are_encoded_by_section() {
     for (globals, section, bytes) in [
         (json!({"rate": 258}), ".rodata", vec![2, 1, 0, 0]),
         (json!({"rate": "0x10"}), ".rodata", vec![16, 0, 0, 0]),
-        (json!({"verbose": true}), ".rodata", vec![1]),
+        (json!({"verbose": "true"}), ".rodata", vec![1]),
+        (json!({"verbose": "false"}), ".rodata", vec![0]),
+        (json!({"verbose": 1}), ".rodata", vec![1]),
         (json!({"mode": "AUTO"}), ".rodata", vec![7, 0, 0, 0]),
         (json!({"gateway": "10.0.0.1"}), ".rodata", vec![10, 0, 0, 1]),
         (json!({"gateway": 0x0a00_0001}), ".rodata", vec![10, 0, 0, 1]),
         (json!({"gateway6": "::1"}), ".rodata", [&[0; 15][..], &[1]].concat()),
         (json!({"mac": "10.0.0.9"}), ".rodata", vec![10, 0, 0, 9]),
-        (json!({"mac": [1, 2, 3]}), ".rodata", vec![1, 2, 3, 0]),
+        (json!({"mac": "[1, 2, 3]"}), ".rodata", vec![1, 2, 3, 0]),
         (json!({"offset": -2}), ".rodata", (-2_i64).to_le_bytes().to_vec()),
         (json!({"label": "web"}), ".rodata", [&b"web"[..], &[0; 13]].concat()),
         (json!({"port": 443}), ".bss", vec![1, 187]),
         (
-            json!({"counters": [1, 2]}),
+            json!({"counters": "[1, 2]"}),
             ".bss",
             [[1, 0, 0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0, 0], [0; 8], [0; 8]].concat(),
         ),
     ] {
         assert_eq!(set(globals.clone()), (section.to_owned(), bytes), "{globals}");
     }
-    let limits = set(json!({"limits": {"adjust": -1, "ports": [80, 443]}}));
+    let limits = set(json!({"limits": r#"{"adjust": -1, "ports": [80, 443]}"#}));
     assert_eq!(limits, (".data".to_owned(), [&[0; 8][..], &[0xff; 4], &[80, 0, 187, 1], &[0; 8]].concat()));
 }
 
 #[test]
-fn initial_entries_are_encoded_as_keys_and_values() {
-    let entries = |name: &str, initial: Value| {
-        let all = settings(json!({}), json!([{"name": name, "initial": initial}])).initial;
+fn entries_are_encoded_as_keys_and_values() {
+    let entries = |name: &str, entries: Value| {
+        let all = settings(json!({}), json!([{"name": name, "entries": entries}])).entries;
         all[name].clone()
     };
     let four = |n: u32| n.to_le_bytes().to_vec();
@@ -74,12 +76,12 @@ fn initial_entries_are_encoded_as_keys_and_values() {
     assert_eq!(entries("queue", json!([{"value": 9}, {"value": 9}])), [(vec![], eight(9)), (vec![], eight(9))]);
     let prefix = [&four(8)[..], &[10, 0, 0, 0]].concat();
     assert_eq!(entries("lpm_trie", json!([{"key": "10.0.0.0/8", "value": 1}])), [(prefix.clone(), eight(1))]);
-    let object = json!({"length": 8, "address": "10.0.0.0"});
+    let object = " {\"length\": 8, \"address\": \"10.0.0.0\"}";
     assert_eq!(entries("lpm_trie", json!([{"key": object, "value": 1}])), [(prefix, eight(1))]);
+    let key = json!({"address": "10.0.0.1", "port": 7}).to_string();
     let rule =
         json!({"limits": {"bytes": 1, "ports": [7]}, "mode": "ON", "label": "a", "number": 1, "low": 7, "high": 1});
-    let [(key, value)] = &entries("hash", json!([{"key": {"address": "10.0.0.1", "port": 7}, "value": rule}]))[..]
-    else {
+    let [(key, value)] = &entries("hash", json!([{"key": key, "value": rule.to_string()}]))[..] else {
         panic!("one entry")
     };
     assert_eq!(key[..], [10, 0, 0, 1, 7, 0, 0, 0]);
@@ -92,52 +94,65 @@ fn each_mistake_names_the_field_and_the_expected_type() {
     for (globals, words) in [
         (json!({"rat": 1}), &["spec.globals.rat: the object has no such global variable", "rate", "verbose"][..]),
         (json!({"rate": -1}), &["spec.globals.rate: expected __u32, a whole number from 0 to 4294967295", "got -1"]),
-        (json!({"rate": 1.5}), &["expected __u32", "got 1.5"]),
+        (json!({"rate": "1.5"}), &["expected __u32", "got \"1.5\""]),
         (json!({"rate": "ten"}), &["expected __u32", "got \"ten\""]),
-        (json!({"rate": {}}), &["expected __u32", "got an object"]),
-        (json!({"rate": null}), &["expected __u32", "got null"]),
-        (json!({"verbose": 1}), &["spec.globals.verbose: expected _Bool, true or false, got 1"]),
+        (json!({"rate": "{}"}), &["expected __u32", "got \"{}\""]),
+        (json!({"verbose": 2}), &["spec.globals.verbose: expected _Bool, true or false, got 2"]),
+        (json!({"verbose": "yes"}), &["spec.globals.verbose: expected _Bool, true or false, got \"yes\""]),
         (json!({"mode": "MAYBE"}), &["spec.globals.mode: expected enum mode, one of OFF, ON, AUTO, or its number"]),
         (json!({"label": "sixteen and more"}), &["spec.globals.label: expected char[16], text of at most 15 bytes"]),
         (
-            json!({"mac": [1, 2, 3, 4, 5]}),
-            &["expected __u8[4], a list of at most 4, or an IPv4 address, got a list of 5"],
+            json!({"mac": "[1, 2, 3, 4, 5]"}),
+            &["expected __u8[4], JSON text of a list of at most 4, or an IPv4 address, got a list of 5"],
         ),
-        (json!({"mac": [1, 256]}), &["spec.globals.mac[1]: expected __u8, a whole number from 0 to 255, got 256"]),
+        (json!({"mac": "[1, 256]"}), &["spec.globals.mac[1]: expected __u8, a whole number from 0 to 255, got 256"]),
         (
             json!({"gateway": "10.0.0"}),
             &["spec.globals.gateway: expected __be32", "or an IPv4 address, got \"10.0.0\""],
         ),
         (json!({"gateway6": "10.0.0.1"}), &["spec.globals.gateway6: expected struct in6_addr", "an IPv6 address"]),
         (
-            json!({"limits": {"bites": 1}}),
+            json!({"mac": "10.0.0"}),
+            &["or an IPv4 address, got \"10.0.0\", which can't be read as JSON: ", " at line 1 column "],
+        ),
+        (
+            json!({"limits": "{\"bites\": 1}"}),
             &["spec.globals.limits.bites: struct limits has no such field; it has: bytes, adjust, ports"],
         ),
-        (json!({"limits": {"ports": [1, 70000]}}), &["spec.globals.limits.ports[1]: expected __u16", "got 70000"]),
+        (json!({"limits": "{\"ports\": [1, 70000]}"}), &["spec.globals.limits.ports[1]: expected __u16", "got 70000"]),
         (
-            json!({"limits": [1]}),
-            &["expected struct limits, an object with any of: bytes, adjust, ports, got a list of 1"],
+            json!({"limits": "[1]"}),
+            &["expected struct limits, JSON text of an object with any of: bytes, adjust, ports, got a list of 1"],
+        ),
+        (json!({"limits": 5}), &["expected struct limits, JSON text of an object", "ports, got 5"]),
+        (
+            json!({"limits": "{\"bytes\": 1,\n\"bytes\": 2}"}),
+            &["spec.globals.limits: expected struct limits", "field \"bytes\" is there twice at line 2 column "],
+        ),
+        (
+            json!({"limits": "{\"ports\": [1, null]}"}),
+            &["spec.globals.limits.ports[1]: expected __u16", "got null: leave out what has no value"],
         ),
     ] {
         let said = refusal(KINDS, "on_connect", globals.clone(), no_maps());
         assert!(words.iter().all(|word| said.contains(word)), "{globals}: {said}");
     }
     let entry = |key: Value, value: Value| json!([{"key": key, "value": value}]);
-    for (map, more, initial, words) in [
+    for (map, more, entries, words) in [
         (
             "array",
             json!({}),
             entry(json!(4), json!(1)),
-            &["spec.maps[0].initial[0].key: expected an index from 0 to 3, got 4"][..],
+            &["spec.maps[0].entries[0].key: expected an index from 0 to 3, got 4"][..],
         ),
         ("array", json!({"maxEntries": 5}), entry(json!(5), json!(1)), &["from 0 to 4"]),
-        ("array", json!({}), entry(json!(0), json!({})), &["spec.maps[0].initial[0].value: expected __u64"]),
-        ("array", json!({}), json!([{"value": 1}]), &["spec.maps[0].initial[0].key: it must be set"]),
+        ("array", json!({}), entry(json!(0), json!("{}")), &["spec.maps[0].entries[0].value: expected __u64"]),
+        ("array", json!({}), json!([{"value": 1}]), &["spec.maps[0].entries[0].key: it must be set"]),
         (
             "array",
             json!({}),
             json!([{"key": 1, "value": 1}, {"key": 0, "value": 1}, {"key": 1, "value": 2}]),
-            &["spec.maps[0].initial[2].key: it is the key of initial[0], too"],
+            &["spec.maps[0].entries[2].key: it is the key of entries[0], too"],
         ),
         (
             "array",
@@ -145,7 +160,7 @@ fn each_mistake_names_the_field_and_the_expected_type() {
             json!([{"key": 0, "value": 1}, {"key": 1, "value": 1}]),
             &["more than the map's 1"],
         ),
-        ("queue", json!({}), entry(json!(0), json!(1)), &["spec.maps[0].initial[0].key: a Queue has no keys"]),
+        ("queue", json!({}), entry(json!(0), json!(1)), &["spec.maps[0].entries[0].key: a Queue has no keys"]),
         (
             "lpm_trie",
             json!({}),
@@ -156,30 +171,32 @@ fn each_mistake_names_the_field_and_the_expected_type() {
         (
             "hash",
             json!({}),
-            entry(json!({"address": "10.0.0.1"}), json!({"limits": {"ports": ["x"]}})),
-            &["spec.maps[0].initial[0].value.limits.ports[0]: expected __u16"],
+            entry(json!("{\"address\": \"10.0.0.1\"}"), json!("{\"limits\": {\"ports\": [\"x\"]}}")),
+            &["spec.maps[0].entries[0].value.limits.ports[0]: expected __u16"],
         ),
         (
             "ringbuf",
             json!({}),
             entry(json!(0), json!(1)),
-            &["spec.maps[0].initial: a map of type RingBuf can't be given entries"],
+            &["spec.maps[0].entries: a map of type RingBuf can't be given entries"],
         ),
         ("prog_array", json!({}), entry(json!(0), json!(1)), &["ProgArray can't"]),
         (".data", json!({}), entry(json!(0), json!(1)), &["set spec.globals instead"]),
     ] {
         let mut spec = more;
         spec["name"] = json!(map);
-        spec["initial"] = initial;
+        spec["entries"] = entries;
         let said = refusal(KINDS, "on_connect", json!({}), json!([spec]));
         assert!(words.iter().all(|word| said.contains(word)), "{map}: {said}");
     }
-    let legacy = json!([{"name": "my_map", "initial": [{"key": 0, "value": 1}]}]);
+    let legacy = json!([{"name": "my_map", "entries": [{"key": 0, "value": 1}]}]);
     let said = refusal(TCP_EVENTS, "my_prog", json!({}), legacy);
     assert!(said.contains("says no type of it"), "{said}");
-    let kept = json!([{"name": "prog_array", "onDelete": "Retain"}]);
-    let said = refusal(KINDS, "on_connect", json!({}), kept);
-    assert!(said.starts_with("spec.maps[0].onDelete") && said.contains("filled by the object itself"), "{said}");
+    for (member, value) in [("reclaimPolicy", "Retain"), ("sharing", "Shared")] {
+        let said = refusal(KINDS, "on_connect", json!({}), json!([{"name": "prog_array", member: value}]));
+        let place = format!("spec.maps[0].{member}");
+        assert!(said.starts_with(&place) && said.contains("filled by the object itself"), "{said}");
+    }
 }
 
 #[test]
@@ -222,7 +239,7 @@ fn values_beyond_the_size_limit_are_refused() {
     let maps = elf.section(".maps", PROGBITS, DATA, vec![0; 32]);
     elf.symbol("map", OBJECT, maps, (0, 32));
     elf.section(".BTF", PROGBITS, 0, types.build());
-    let initial = json!([{"name": "map", "initial": [{"key": 1, "value": "x"}]}]);
-    let said = refusal(&elf.build(), "p0", json!({}), initial);
-    assert_eq!(said, "spec.maps[0].initial[0].value: all that is set has more than 4194304 bytes");
+    let entries = json!([{"name": "map", "entries": [{"key": 1, "value": "x"}]}]);
+    let said = refusal(&elf.build(), "p0", json!({}), entries);
+    assert_eq!(said, "spec.maps[0].entries[0].value: all that is set has more than 4194304 bytes");
 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde_json::Value;
 use sockeye_crds::{
-    BpfRevisionSpec, ObjectInfo,
+    BpfRevisionSpec, ObjectInfo, RevisionTemplate, Value,
     program::{MapSpec, ProgramSpec},
-    revision::{Feature, ProgramRef},
+    revision::{Feature, ProgramRef, RevisionState},
 };
 
 /// A spec that fits its object.
@@ -17,7 +16,7 @@ pub struct Accepted {
     pub digest: String,
     /// The content of the object.
     pub object: ObjectInfo,
-    /// The programs to run, with their types set.
+    /// The programs to run, with their types and their targets set.
     pub programs: Vec<ProgramSpec>,
     /// Settings of individual maps.
     pub maps: Vec<MapSpec>,
@@ -34,24 +33,18 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Returns the spec of the revision that dispatches the accepted spec.
-    pub fn into_revision_spec(self, program: ProgramRef, generation: i64, sequence: i64) -> BpfRevisionSpec {
+    /// Returns the spec of the active revision that dispatches the accepted spec.
+    pub fn into_revision_spec(
+        self,
+        program_ref: ProgramRef,
+        program_generation: i64,
+        sequence: i64,
+    ) -> BpfRevisionSpec {
         let Self { digest, object, programs, maps, globals, node_selector, priority, suspend, notes: _ } = self;
         let requires = Vec::new();
-        let spec = BpfRevisionSpec {
-            program,
-            generation,
-            sequence,
-            digest,
-            object,
-            node_selector,
-            requires,
-            programs,
-            maps,
-            globals,
-            priority,
-            suspend,
-        };
-        BpfRevisionSpec { requires: Feature::of(&spec), ..spec }
+        let template =
+            RevisionTemplate { digest, object, node_selector, requires, programs, maps, globals, priority, suspend };
+        let template = RevisionTemplate { requires: Feature::of(&template), ..template };
+        BpfRevisionSpec { state: RevisionState::Active, program_ref, program_generation, sequence, template }
     }
 }

@@ -1,106 +1,87 @@
-//! `spec.programs[].attach[]`: each target checked by itself, and the programs of one map checked against each other.
+//! `spec.attach` and `spec.programs[].attach`: each target checked by itself and against its program, and the programs
+//! of one map checked against each other.
 
 use std::collections::BTreeSet;
 
 use sockeye_crds::{
-    MapInfo, ObjectInfo, Reason, Refusal,
+    BpfProgramSpec, MapInfo, ObjectInfo, Reason, Refusal,
     names::{self, printable},
-    program::{MapSpec, ProgramSpec},
+    program::ProgramSpec,
     selector,
-    target::{Attach, CgroupTarget, Scope},
+    target::{AttachTarget, MapTarget, PodsTarget},
 };
 
 use super::rules::{check_count, invalid, list, refuse};
 use crate::kinds::section::{self, Section, Target};
 
-/// Checks a target against its program.
-pub(super) fn check_target(field: &str, target: &Attach, row: &Section, object: &ObjectInfo) -> Result<(), Refusal> {
-    match (target, row.target) {
-        (Attach { cgroup: Some(cgroup), map: None }, Target::Cgroup) => check_cgroup(field, cgroup),
-        (Attach { cgroup: None, map: Some(map) }, Target::Map) => check_map(field, map, object),
-        (Attach { cgroup: Some(_), map: None }, Target::Map) => {
-            Err(invalid(format!("{field}.cgroup: a {} program attaches to a map: set map instead", row.program_type)))
+/// The field with the targets of the programs that have none of their own.
+pub(super) const DEFAULT: &str = "spec.attach";
+
+/// Returns the targets of a program, its own or the default ones, with the field that has them.
+pub(super) fn targets_of<'a>(
+    field: &str,
+    program: &'a ProgramSpec,
+    default: &'a [AttachTarget],
+) -> (String, &'a [AttachTarget]) {
+    if program.attach.is_empty() {
+        return (DEFAULT.to_owned(), default);
+    }
+    (format!("{field}.attach"), &program.attach)
+}
+
+/// Checks the targets in a field, each by itself.
+pub(super) fn check_targets(field: &str, targets: &[AttachTarget], object: &ObjectInfo) -> Result<(), Refusal> {
+    check_count(field, targets.len(), 0, 16)?;
+    for (i, target) in targets.iter().enumerate() {
+        let field = format!("{field}[{i}]");
+        match target {
+            AttachTarget::Node | AttachTarget::AllPods => {}
+            AttachTarget::Pods { pods } => check_pods(&format!("{field}.pods"), pods)?,
+            AttachTarget::CgroupPath { cgroup_path } => check_path(&format!("{field}.cgroupPath"), cgroup_path)?,
+            AttachTarget::Map { map } => check_map(&format!("{field}.map.name"), map, object)?,
         }
-        (Attach { cgroup: None, map: Some(_) }, Target::Cgroup) => {
-            Err(invalid(format!("{field}.map: a {} program attaches to cgroups: set cgroup instead", row.program_type)))
-        }
-        _ => Err(invalid(format!("{field}: exactly one of cgroup and map must be set"))),
+    }
+    Ok(())
+}
+
+/// Checks that a program can be attached to the targets in a field.
+pub(super) fn check_kinds(field: &str, targets: &[AttachTarget], name: &str, row: &Section) -> Result<(), Refusal> {
+    let (wrong, takes) = match row.target {
+        Target::Cgroup => (targets.iter().position(|t| t.map_name().is_some()), "cgroups, with any type but Map"),
+        Target::Map => (targets.iter().position(|t| t.map_name().is_none()), "maps, with type Map"),
+    };
+    match wrong {
+        None => Ok(()),
+        Some(i) => Err(invalid(format!(
+            "{field}[{i}].type: {name} is of type {}, whose programs are attached to {takes}: correct the target, or \
+             give the program an attach of its own",
+            row.program_type
+        ))),
     }
 }
 
-fn check_map(field: &str, map: &str, object: &ObjectInfo) -> Result<(), Refusal> {
+fn check_map(field: &str, MapTarget { name }: &MapTarget, object: &ObjectInfo) -> Result<(), Refusal> {
     let of_sockets = |m: &&MapInfo| matches!(m.map_type.as_str(), "Sockmap" | "Sockhash");
-    let Some(found) = object.maps.iter().find(|m| m.name == *map) else {
+    let Some(found) = object.maps.iter().find(|m| m.name == *name) else {
         let there = list(object.maps.iter().filter(of_sockets).map(|m| m.name.as_str()));
-        let message = format!(
-            "{field}.map: the object has no map {}; of sockmaps and sockhashes it has: {there}",
-            printable(map)
-        );
-        return Err(refuse(Reason::NoSuchMap, message));
+        let message =
+            format!("{field}: the object has no map {}; of sockmaps and sockhashes it has: {there}", printable(name));
+        return Err(refuse(Reason::MapNotFound, message));
     };
     if !of_sockets(&found) {
         return Err(invalid(format!(
-            "{field}.map: {map} is of type {}; sk_msg and sk_skb programs attach to a Sockmap or a Sockhash",
+            "{field}: {name} is of type {}; sk_msg and sk_skb programs attach to a Sockmap or a Sockhash",
             found.map_type
         )));
     }
     Ok(())
 }
 
-/// Checks the programs that attach to one map against each other: a map runs one program of each kind. The map must be
-/// pinned.
-pub(super) fn check_attached_maps(
-    programs: &[ProgramSpec],
-    maps: &[MapSpec],
-    object: &ObjectInfo,
-) -> Result<(), Refusal> {
-    let row = |program: &ProgramSpec| {
-        let info = object.programs.iter().find(|info| info.name == program.name)?;
-        section::find(&info.section)
-    };
-    let mut seen: Vec<(&str, &str, u32)> = Vec::new();
-    for (i, program) in programs.iter().enumerate() {
-        let Some(row) = row(program) else { continue };
-        for (j, map) in program.attach.iter().enumerate().filter_map(|(j, attach)| Some((j, attach.map.as_deref()?))) {
-            let field = format!("spec.programs[{i}].attach[{j}].map");
-            let taken = |(at, _, attach_type): &&(&str, &str, u32)| {
-                *at == map && section::exclude_each_other(*attach_type, row.attach_type)
-            };
-            if let Some((_, other, _)) = seen.iter().find(taken) {
-                return Err(invalid(format!(
-                    "{field}: map {map} already runs {other}, and {} would be in its place: a map runs one sk_msg \
-                     program, one parser, and one verdict on what is received",
-                    program.name
-                )));
-            }
-            if maps.iter().any(|settings| settings.name == map && !settings.pin) {
-                return Err(invalid(format!(
-                    "{field}: map {map} has pin: false, and a program is attached to a map for as long as the map is \
-                     pinned: leave it pinned"
-                )));
-            }
-            seen.push((map, &program.name, row.attach_type));
-        }
-    }
-    Ok(())
-}
-
-fn check_cgroup(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
-    let CgroupTarget { scope, path, pod_selector, namespace_selector, containers, strict } = target;
-    let field = format!("{field}.cgroup");
-    for (of_pods, given) in [
-        ("podSelector", pod_selector.is_some()),
-        ("namespaceSelector", namespace_selector.is_some()),
-        ("containers", !containers.is_empty()),
-        ("strict", *strict),
-    ] {
-        if given && *scope != Scope::Pods {
-            return Err(invalid(format!("{field}.{of_pods} goes with scope Pods only")));
-        }
-    }
-    for (name, selector) in [("podSelector", pod_selector), ("namespaceSelector", namespace_selector)] {
-        let fault = selector.as_ref().and_then(|selector| selector::fault(&format!("{field}.{name}"), selector));
-        if let Some(fault) = fault {
+fn check_pods(field: &str, pods: &PodsTarget) -> Result<(), Refusal> {
+    let PodsTarget { pod_selector, namespace_selector, containers, start_policy: _, when_unselected: _ } = pods;
+    let selectors = [("podSelector", Some(pod_selector)), ("namespaceSelector", namespace_selector.as_ref())];
+    for (name, selector) in selectors {
+        if let Some(fault) = selector.and_then(|selector| selector::fault(&format!("{field}.{name}"), selector)) {
             return Err(invalid(fault));
         }
     }
@@ -114,20 +95,52 @@ fn check_cgroup(field: &str, target: &CgroupTarget) -> Result<(), Refusal> {
             printable(&containers[i])
         )));
     }
-    match (scope, path) {
-        (Scope::Node | Scope::Pods, None) => Ok(()),
-        (Scope::Path, Some(path)) => {
-            let leaves = path.split('/').any(|part| matches!(part, "." | ".."));
-            if !path.starts_with('/') || leaves || path.len() > 1024 || path.chars().any(char::is_control) {
+    Ok(())
+}
+
+fn check_path(field: &str, path: &str) -> Result<(), Refusal> {
+    let leaves = path.split('/').any(|part| matches!(part, "." | ".."));
+    if !path.starts_with('/') || leaves || path.len() > 1024 || path.chars().any(char::is_control) {
+        return Err(invalid(format!(
+            "{field}: {} must begin with '/', hold no '.' or '..', and have at most 1024 bytes: it is taken below the \
+             node's cgroup root",
+            printable(path)
+        )));
+    }
+    Ok(())
+}
+
+/// Checks the programs that attach to one map against each other: a map runs one program of each kind. The map must be
+/// pinned.
+pub(super) fn check_attached_maps(spec: &BpfProgramSpec, object: &ObjectInfo) -> Result<(), Refusal> {
+    let row = |program: &ProgramSpec| {
+        let info = object.programs.iter().find(|info| info.name == program.name)?;
+        section::find(&info.section)
+    };
+    let mut seen: Vec<(&str, &str, u32)> = Vec::new();
+    for (i, program) in spec.programs.iter().enumerate() {
+        let Some(row) = row(program) else { continue };
+        let (field, targets) = targets_of(&format!("spec.programs[{i}]"), program, &spec.attach);
+        for (j, map) in targets.iter().enumerate().filter_map(|(j, target)| Some((j, target.map_name()?))) {
+            let field = format!("{field}[{j}].map.name");
+            let taken = |(at, _, attach_type): &&(&str, &str, u32)| {
+                *at == map && section::exclude_each_other(*attach_type, row.attach_type)
+            };
+            if let Some((_, other, _)) = seen.iter().find(taken) {
                 return Err(invalid(format!(
-                    "{field}.path: {} must begin with '/', hold no '.' or '..', and have at most 1024 bytes: it is \
-                     taken below the node's cgroup root",
-                    printable(path)
+                    "{field}: map {map} already runs {other}, and {} would be in its place: a map runs one sk_msg \
+                     program, one parser, and one verdict on what is received",
+                    program.name
                 )));
             }
-            Ok(())
+            if spec.maps.iter().any(|settings| settings.name == map && !settings.is_pinned()) {
+                return Err(invalid(format!(
+                    "{field}: map {map} has pinning: None, and a program is attached to a map for as long as the map \
+                     is pinned: leave it pinned"
+                )));
+            }
+            seen.push((map, &program.name, row.attach_type));
         }
-        (Scope::Path, None) => Err(invalid(format!("{field}.path must be set with scope Path"))),
-        (_, Some(_)) => Err(invalid(format!("{field}.path must be set with scope Path only"))),
     }
+    Ok(())
 }

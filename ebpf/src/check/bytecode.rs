@@ -3,7 +3,11 @@
 use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use sockeye_crds::{Reason, Refusal, names::MAX_INLINE_BYTES, program::Bytecode};
+use sockeye_crds::{
+    Reason, Refusal,
+    names::{DIGEST_PREFIX, MAX_INLINE_BYTES, printable},
+    program::{Bytecode, ConfigMapKeyRef},
+};
 
 use super::rules::{invalid, refuse};
 use crate::programs;
@@ -41,10 +45,39 @@ pub fn encode_inline(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Checks that exactly one source is set.
-pub(super) fn check_source(Bytecode { inline, config_map, builtin }: &Bytecode) -> Result<(), Refusal> {
-    match [inline.is_some(), config_map.is_some(), builtin.is_some()].map(usize::from).iter().sum() {
-        1 => Ok(()),
-        _ => Err(invalid("spec.bytecode: exactly one of inline, configMap and builtin must be set".to_owned())),
+/// Checks that exactly one source is set, and that the digest of a ConfigMap's bytes is one.
+pub(super) fn check_source(Bytecode { inline, config_map_ref, builtin }: &Bytecode) -> Result<(), Refusal> {
+    if [inline.is_some(), config_map_ref.is_some(), builtin.is_some()].map(usize::from).iter().sum::<usize>() != 1 {
+        return Err(invalid("spec.bytecode: exactly one of inline, configMapRef and builtin must be set".to_owned()));
+    }
+    match config_map_ref {
+        Some(ConfigMapKeyRef { digest, .. }) if !is_digest(digest) => Err(invalid(format!(
+            "spec.bytecode.configMapRef.digest: {} is no digest: {DIGEST_PREFIX} and 64 hexadecimal digits in lower \
+             case, those that sha256sum prints",
+            printable(digest)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn is_digest(text: &str) -> bool {
+    let digits = text.strip_prefix(DIGEST_PREFIX).unwrap_or_default().as_bytes();
+    digits.len() == 64 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Checks that the bytes of a ConfigMap, of which this is the digest, are those that the spec means. Bytes from another
+/// source have no digest in the spec.
+pub(super) fn check_digest(bytecode: &Bytecode, found: &str) -> Result<(), Refusal> {
+    match &bytecode.config_map_ref {
+        Some(ConfigMapKeyRef { name, key, digest }) if digest != found => {
+            let message = format!(
+                "spec.bytecode.configMapRef.digest is {digest}, but the digest of the bytes in key {} of ConfigMap {} \
+                 is {found}: put the bytes back, or correct the digest if these are to run",
+                printable(key),
+                printable(name)
+            );
+            Err(refuse(Reason::DigestMismatch, message))
+        }
+        _ => Ok(()),
     }
 }

@@ -3,77 +3,90 @@
 use sockeye_crds::{
     MapInfo, ObjectInfo, Reason, Refusal,
     names::{self, printable},
-    program::{MapRef, MapSpec, OnDelete, OnShapeChange},
+    program::{MapRef, MapSpec},
 };
 
 use super::rules::{check_count, invalid, list, refuse};
 
 /// Checks the settings of a map.
 pub(super) fn check_map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
-    let MapSpec { name, pin, max_entries, on_delete, on_shape_change, initial, from } = map;
-    check_count(&format!("{field}.initial"), initial.len(), 0, 1024)?;
+    check_count(&format!("{field}.entries"), map.entries.len(), 0, 1024)?;
+    let name = &map.name;
     let Some(found) = object.maps.iter().find(|m| m.name == *name) else {
         let there = list(object.maps.iter().map(|m| m.name.as_str()));
         let message = format!("{field}.name: the object has no map {}; it has: {there}", printable(name));
-        return Err(refuse(Reason::NoSuchMap, message));
+        return Err(refuse(Reason::MapNotFound, message));
     };
-    if let Some(entries) = max_entries {
-        if found.definition.is_data() {
+    if let Some(entries) = map.max_entries {
+        check_max_entries(&format!("{field}.maxEntries"), entries, found)?;
+    }
+    match &map.map_ref {
+        Some(map_ref) => check_map_ref(&format!("{field}.mapRef"), map, map_ref, found),
+        None => check_pinned(field, map, found),
+    }
+}
+
+fn check_max_entries(field: &str, entries: i64, found: &MapInfo) -> Result<(), Refusal> {
+    let MapInfo { name, map_type, definition, .. } = found;
+    if definition.is_data() {
+        return Err(invalid(format!("{field}: {name} is global data, whose size the object alone says")));
+    }
+    if !(1..=i64::from(u32::MAX)).contains(&entries) {
+        return Err(invalid(format!("{field} is {entries}; it must be 1 to {}", u32::MAX)));
+    }
+    if map_type.ends_with("Storage") {
+        return Err(invalid(format!("{field}: {name} is of type {map_type}, which has no size")));
+    }
+    Ok(())
+}
+
+/// Checks the settings that need a map that is pinned and outlives its revision.
+fn check_pinned(field: &str, map: &MapSpec, found: &MapInfo) -> Result<(), Refusal> {
+    if !map.is_pinned() && found.map_type == "ProgArray" {
+        return Err(invalid(format!(
+            "{field}.pinning: a program array loses its entries with its last descriptor or pin, and tail calls would \
+             fall through silently: leave it pinned"
+        )));
+    }
+    for (given, setting, unpinned) in [
+        (map.is_retained(), "reclaimPolicy", "can't be retained: only its pin would keep it"),
+        (map.is_recreated(), "onIncompatible", "is made anew with every load: leave it out"),
+        (map.is_shared(), "sharing", "can't be shared: others take it from its pin"),
+    ] {
+        if given && !map.is_pinned() {
+            return Err(invalid(format!("{field}.{setting}: a map with pinning: None {unpinned}")));
+        }
+    }
+    for (given, setting, fate) in [
+        (map.is_retained(), "reclaimPolicy", "goes with it"),
+        (map.is_shared(), "sharing", "can't be another BpfProgram's, too"),
+    ] {
+        if given && found.is_of_load() {
+            let because = found.of_load_because();
+            let name = &map.name;
             return Err(invalid(format!(
-                "{field}.maxEntries: {name} is global data, whose size the object alone says"
+                "{field}.{setting}: {name} is {because}: it belongs to one revision and {fate}"
             )));
         }
-        if !(1..=i64::from(u32::MAX)).contains(entries) {
-            return Err(invalid(format!("{field}.maxEntries is {entries}; it must be 1 to {}", u32::MAX)));
-        }
-        if found.map_type.ends_with("Storage") {
-            return Err(invalid(format!(
-                "{field}.maxEntries: {name} is of type {}, which has no size",
-                found.map_type
-            )));
-        }
-    }
-    if let Some(from) = from {
-        return check_shared(&format!("{field}.from"), map, from, found);
-    }
-    if !pin && *on_delete == OnDelete::Retain {
-        return Err(invalid(format!(
-            "{field}.onDelete: a map that is not pinned can't be retained: only its pin would keep it"
-        )));
-    }
-    if !pin && found.map_type == "ProgArray" {
-        return Err(invalid(format!(
-            "{field}.pin: a program array loses its entries with its last descriptor or pin, and tail calls would fall \
-             through silently: leave it pinned"
-        )));
-    }
-    if !pin && *on_shape_change == OnShapeChange::Recreate {
-        return Err(invalid(format!(
-            "{field}.onShapeChange: a map that is not pinned is made anew with every load: leave it out"
-        )));
-    }
-    if *on_delete == OnDelete::Retain && found.is_of_load() {
-        return Err(invalid(format!(
-            "{field}.onDelete: {name} is {}: it belongs to one revision and goes with it",
-            found.of_load_because()
-        )));
     }
     Ok(())
 }
 
 /// Checks the settings of a map that is another BpfProgram's, which has all other settings. `maxEntries` is the size
 /// expected of it, if not the object's own. Each node checks that the map exists and has the same shape.
-fn check_shared(field: &str, map: &MapSpec, from: &MapRef, found: &MapInfo) -> Result<(), Refusal> {
-    let MapSpec { name, pin, max_entries: _, on_delete, on_shape_change, initial, from: _ } = map;
+fn check_map_ref(field: &str, map: &MapSpec, map_ref: &MapRef, found: &MapInfo) -> Result<(), Refusal> {
+    let MapSpec { name, pinning, max_entries: _, reclaim_policy, on_incompatible, entries, sharing, map_ref: _ } = map;
     for (setting, given) in [
-        ("pin: false", !pin),
-        ("onDelete: Retain", *on_delete == OnDelete::Retain),
-        ("onShapeChange: Recreate", *on_shape_change == OnShapeChange::Recreate),
-        ("initial", !initial.is_empty()),
+        ("pinning", pinning.is_some()),
+        ("reclaimPolicy", reclaim_policy.is_some()),
+        ("onIncompatible", on_incompatible.is_some()),
+        ("entries", !entries.is_empty()),
+        ("sharing", sharing.is_some()),
     ] {
         if given {
             return Err(invalid(format!(
-                "{field}: {name} is {from}, which says all of it: leave out {setting} here, or set it there"
+                "{field}: {name} is {map_ref}, which says all of it: only name and maxEntries go with mapRef, so set \
+                 {setting} there"
             )));
         }
     }
@@ -83,12 +96,12 @@ fn check_shared(field: &str, map: &MapSpec, from: &MapRef, found: &MapInfo) -> R
             found.of_load_because()
         )));
     }
-    let MapRef { program, map } = from;
+    let MapRef { program, name } = map_ref;
     if !names::is_dns_label(program) {
         return Err(invalid(format!("{field}.program: {} is no BpfProgram's name", printable(program))));
     }
-    if !names::is_pin_name(map) {
-        return Err(invalid(format!("{field}.map: {} is no name of a map that can be shared", printable(map))));
+    if !names::is_pin_name(name) {
+        return Err(invalid(format!("{field}.name: {} is no name of a map that can be shared", printable(name))));
     }
     Ok(())
 }

@@ -20,20 +20,24 @@ pub use self::{
 };
 use crate::{object::Object, values::settings::Settings};
 
-/// Checks a spec against the bytes of its object.
+/// Checks a spec against the bytes of its object, wherever they come from. Every accepted program has its type and its
+/// targets set.
 pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
-    let BpfProgramSpec { bytecode, node_selector, programs, maps, globals, priority, suspend } = spec;
+    let BpfProgramSpec { bytecode, node_selector, attach, programs, maps, globals, priority, suspend } = spec;
     bytecode::check_source(bytecode)?;
     if let Some(fault) = node_selector.as_ref().and_then(|selector| selector::fault("spec.nodeSelector", selector)) {
         return Err(invalid(fault));
     }
+    let digest = names::digest(bytes);
+    bytecode::check_digest(bytecode, &digest)?;
     let object = Object::read(bytes)
         .map_err(|e| refuse(Reason::InvalidObject, format!("spec.bytecode: the object is refused: {e}")))?;
+    attach::check_targets(attach::DEFAULT, attach, object.info())?;
     let mut checked = Vec::with_capacity(programs.len());
     check_count("spec.programs", programs.len(), 1, 32)?;
     check_distinct("spec.programs", programs.iter().map(|p| p.name.as_str()))?;
     for (i, program) in programs.iter().enumerate() {
-        checked.push(program::check_program(&format!("spec.programs[{i}]"), program, object.info())?);
+        checked.push(program::check_program(&format!("spec.programs[{i}]"), program, attach, object.info())?);
     }
     if let Some(priority) = priority.filter(|priority| !(0..=MAX_PRIORITY).contains(priority)) {
         return Err(invalid(format!("spec.priority is {priority}; it must be 0 to {MAX_PRIORITY}")));
@@ -43,12 +47,12 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     for (i, map) in maps.iter().enumerate() {
         map::check_map(&format!("spec.maps[{i}]"), map, object.info())?;
     }
-    attach::check_attached_maps(&checked, maps, object.info())?;
+    attach::check_attached_maps(spec, object.info())?;
     program::check_tail_calls(programs, object.info())?;
     check_count("spec.globals", globals.len(), 0, 256)?;
     Settings::read(bytes, globals, maps).map_err(|error| refuse(error.reason(), error.to_string()))?;
     Ok(Accepted {
-        digest: names::digest(bytes),
+        digest,
         notes: notes::notes(&object, &checked),
         object: object.into_info(),
         programs: checked,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sockeye_crds::{ProgramType, program::ProgramSpec};
+use sockeye_crds::{ProgramType, program::ProgramSpec, target::AttachTarget};
 
 use super::rules::list;
 use crate::object::Object;
@@ -17,7 +17,7 @@ pub(super) fn notes(object: &Object, programs: &[ProgramSpec]) -> Vec<String> {
              own directory: {names}"
         ));
     }
-    let maps: BTreeSet<&str> = programs.iter().flat_map(|p| &p.attach).filter_map(|at| at.map.as_deref()).collect();
+    let maps: BTreeSet<&str> = programs.iter().flat_map(|p| &p.attach).filter_map(AttachTarget::map_name).collect();
     if !maps.is_empty() {
         notes.push(format!(
             "sockets that are in {} keep the program they came in with: a later one, or none, is for sockets that come \

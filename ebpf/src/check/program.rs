@@ -2,21 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use sockeye_crds::{ObjectInfo, ProgramInfo, Reason, Refusal, names::printable, program::ProgramSpec};
+use sockeye_crds::{
+    ObjectInfo, ProgramInfo, Reason, Refusal, names::printable, program::ProgramSpec, target::AttachTarget,
+};
 
 use super::{
     attach,
-    rules::{check_count, list, refuse},
+    rules::{check_count, invalid, list, refuse},
 };
 use crate::kinds::section;
 
-/// Checks a program, and returns it with its type set.
-pub(super) fn check_program(field: &str, program: &ProgramSpec, object: &ObjectInfo) -> Result<ProgramSpec, Refusal> {
+/// Checks a program, and returns it with its type and its targets set. `default` has the targets of a program that has
+/// none, and is checked already.
+pub(super) fn check_program(
+    field: &str,
+    program: &ProgramSpec,
+    default: &[AttachTarget],
+    object: &ObjectInfo,
+) -> Result<ProgramSpec, Refusal> {
     let ProgramSpec { name, program_type, attach } = program;
     let Some(found) = object.programs.iter().find(|p| p.name == *name) else {
         let there = list(object.programs.iter().map(|p| p.name.as_str()));
         let message = format!("{field}.name: the object has no program {}; it has: {there}", printable(name));
-        return Err(refuse(Reason::NoSuchProgram, message));
+        return Err(refuse(Reason::ProgramNotFound, message));
     };
     let ProgramInfo { section, .. } = found;
     let Some(row) = section::find(section) else {
@@ -33,11 +41,13 @@ pub(super) fn check_program(field: &str, program: &ProgramSpec, object: &ObjectI
         );
         return Err(refuse(Reason::TypeMismatch, message));
     }
-    check_count(&format!("{field}.attach"), attach.len(), 1, 16)?;
-    for (i, target) in attach.iter().enumerate() {
-        attach::check_target(&format!("{field}.attach[{i}]"), target, row, object)?;
+    attach::check_targets(&format!("{field}.attach"), attach, object)?;
+    let (place, targets) = attach::targets_of(field, program, default);
+    if targets.is_empty() {
+        return Err(invalid(format!("{field}.attach must be set, or spec.attach for all programs that have none")));
     }
-    Ok(ProgramSpec { name: name.clone(), program_type: Some(row.program_type), attach: attach.clone() })
+    attach::check_kinds(&place, targets, name, row)?;
+    Ok(ProgramSpec { name: name.clone(), program_type: Some(row.program_type), attach: targets.to_vec() })
 }
 
 /// Checks the programs that the object puts into its program arrays. They are loaded with those that the spec names.

@@ -180,8 +180,8 @@ impl Definition {
         let info = MapInfo {
             name: name.to_owned(),
             map_type: map_type::name(map_type).into_owned(),
-            key_size: key_size.into(),
-            value_size: value_size.into(),
+            key_size_bytes: key_size.into(),
+            value_size_bytes: value_size.into(),
             max_entries: max_entries.into(),
             flags: flags.into(),
             definition,

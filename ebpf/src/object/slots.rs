@@ -48,7 +48,7 @@ pub(crate) fn read(elf: &Elf<'_>, maps: &mut [Map], programs: &[ProgramInfo]) ->
             let symbol = elf.symbol_by_index(symbol).map_err(ObjectError::elf)?;
             let held = match map.info.map_type.as_str() {
                 "ProgArray" => program(&symbol, programs)?.ok_or("it holds what is no program, or a static one"),
-                "ArrayOfMaps" | "HashOfMaps" if map.info.key_size == 4 => {
+                "ArrayOfMaps" | "HashOfMaps" if map.info.key_size_bytes == 4 => {
                     inner(&symbol, maps).ok_or("it holds what is no map, or a static one")
                 }
                 _ => Err("a map of its type, or with keys of its size, can't hold anything from the start"),

@@ -1,20 +1,22 @@
-//! `Encoder`: writes a JSON value as the bytes that C has for it, by its BTF type. No IO.
+//! `Encoder`: writes a value as the bytes that C has for it, by its BTF type. No IO.
 //!
-//! | type | JSON |
-//! |---|---|
-//! | integers | an integer, or a string with one; in network order if the typedef is `__be16`, `__be32` or `__be64` |
-//! | `bool` | `true`, `false` |
-//! | enums | the name or the number of a value |
-//! | `char[N]` | text of less than N bytes, or a list of numbers |
-//! | 4 or 16 bytes of unsigned integers, `struct in_addr`, `struct in6_addr` | an IP address, or as for the type |
-//! | arrays | a list; missing items are zero |
-//! | structs and unions | an object; missing fields are zero |
+//! | type | value | within JSON |
+//! |---|---|---|
+//! | integers | an integer, or text with one | the same |
+//! | `__be16`, `__be32`, `__be64` | as for integers; the bytes are in network order | the same |
+//! | `bool` | the texts `true` and `false`, 1, 0 | `true`, `false` |
+//! | enums | the name or the number of a value | the same |
+//! | `char[N]` | text of less than N bytes | the same, or a list of numbers |
+//! | 4 or 16 bytes of unsigned integers, `in_addr`, `in6_addr` | an IP address, or as for the type | the same |
+//! | arrays | JSON text of a list; missing items are zero | a list |
+//! | structs and unions | JSON text of an object; missing fields are zero | an object |
 //!
-//! Types and values may come from anyone, so the depth and the total number of steps are bounded. The encoder writes
-//! only into the buffer that the caller provides.
+//! Types and values may come from anyone, so the length of texts, the depth and the total number of steps are bounded.
+//! The encoder writes only into the buffer that the caller provides.
 
-use serde_json::{Map, Value};
-use sockeye_crds::names::clip;
+use std::collections::BTreeMap;
+
+use sockeye_crds::{Value, names::clip, value::MAX_TEXT};
 
 use crate::{
     object::btf::{
@@ -22,13 +24,12 @@ use crate::{
         value_type::{Enumerators, Form, Member, Record, ValueType},
     },
     values::{
+        json::{Json, MAX_LEVELS},
         mistake::{Mistake, contradiction, field, shown},
         number::{Number, address, range_in_words},
     },
 };
 
-/// The maximum depth of nested values.
-const MAX_DEPTH: usize = 32;
 /// The maximum number of members and enumerators that one encoder examines and of values that it writes.
 const MAX_STEPS: usize = 1 << 20;
 /// The maximum depth of anonymous structs whose fields a message lists.
@@ -52,7 +53,37 @@ impl<'a> Encoder<'a> {
 
     /// Writes a value into a zeroed buffer of its type's size.
     pub fn encode(&mut self, id: u32, value: &Value, out: &mut [u8]) -> Result<()> {
-        self.put(id, value, out, 0)
+        let value = match value {
+            Value::Integer(bit @ (0 | 1)) if matches!(self.btf.value_type(id)?.form, Form::Bool) => {
+                Json::Bool(*bit == 1)
+            }
+            Value::Integer(_) => value.into(),
+            Value::Text(text) => self.read(id, text)?,
+        };
+        self.put(id, &value, out, 0)
+    }
+
+    /// Returns what a text says by its type. The text of a composite type is JSON, unless it is an address.
+    fn read(&self, id: u32, text: &str) -> Result<Json> {
+        let length = text.chars().count();
+        if length > MAX_TEXT as usize {
+            return Err(Mistake::new(format!("the text has {length} characters; it may have {MAX_TEXT}")));
+        }
+        let look = self.btf.value_type(id)?;
+        let is_json = match look.form {
+            Form::Bool if matches!(text, "true" | "false") => return Ok(Json::Bool(text == "true")),
+            Form::Record(_) => true,
+            Form::Array { element, .. } => !self.is_char(element)?,
+            _ => false,
+        };
+        let itself = Json::Text(text.to_owned());
+        if !is_json || self.address_size(&look)?.is_some_and(|size| address(text, size).is_some()) {
+            return Ok(itself);
+        }
+        Json::parse(text).map_err(|error| {
+            let Mistake { at, what } = self.expected(id, &itself, 0);
+            Mistake { at, what: format!("{what}, which can't be read as JSON: {error}") }
+        })
     }
 
     fn step(&mut self) -> Result<()> {
@@ -60,19 +91,19 @@ impl<'a> Encoder<'a> {
         if self.steps > MAX_STEPS { Err(Mistake::new("all values together are too many")) } else { Ok(()) }
     }
 
-    fn put(&mut self, id: u32, value: &Value, out: &mut [u8], depth: usize) -> Result<()> {
+    fn put(&mut self, id: u32, value: &Json, out: &mut [u8], depth: usize) -> Result<()> {
         self.step()?;
-        if depth > MAX_DEPTH {
-            return Err(Mistake::new(format!("values are nested deeper than {MAX_DEPTH}")));
+        if depth > MAX_LEVELS {
+            return Err(Mistake::new(format!("values are nested deeper than {MAX_LEVELS}")));
         }
         let look = self.btf.value_type(id)?;
         let ValueType { big_endian, form, .. } = look;
-        if let (Value::String(text), Some(size)) = (value, self.address_size(&look)?)
+        if let (Json::Text(text), Some(size)) = (value, self.address_size(&look)?)
             && let Some(octets) = address(text, size)
         {
             return copy(&octets, out);
         }
-        let wrong = |encoder: &Self| encoder.expected(id, value);
+        let wrong = |encoder: &Self| encoder.expected(id, value, depth);
         match (form, value) {
             (Form::Number { size, signed }, _) => {
                 let bits = Number::read(value).and_then(|number| number.bits(8 * size as u32, signed));
@@ -83,7 +114,7 @@ impl<'a> Encoder<'a> {
                 }
                 copy(bytes, out)
             }
-            (Form::Bool, Value::Bool(on)) => copy(&[u8::from(*on)], out),
+            (Form::Bool, Json::Bool(on)) => copy(&[u8::from(*on)], out),
             (Form::Char, _) => {
                 let bits = Number::read(value).and_then(|number| number.bits(8, true));
                 copy(&bits.ok_or_else(|| wrong(self))?.to_le_bytes()[..1], out)
@@ -92,13 +123,13 @@ impl<'a> Encoder<'a> {
                 let bits = self.enumerator(&of, value)?.ok_or_else(|| wrong(self))?;
                 copy(bits.to_le_bytes().get(..of.size).unwrap_or_default(), out)
             }
-            (Form::Record(_), Value::Object(fields)) => self.record(id, fields, out, depth),
-            (Form::Array { element, len }, Value::String(text))
+            (Form::Record(_), Json::Object(fields)) => self.record(id, fields, out, depth),
+            (Form::Array { element, len }, Json::Text(text))
                 if self.is_char(element)? && text.len() < len as usize && !text.contains('\0') =>
             {
                 copy(text.as_bytes(), out.get_mut(..text.len()).unwrap_or_default())
             }
-            (Form::Array { element, len }, Value::Array(items)) if items.len() <= len as usize => {
+            (Form::Array { element, len }, Json::List(items)) if items.len() <= len as usize => {
                 let size = self.btf.size(element)? as usize;
                 for (i, item) in items.iter().enumerate() {
                     let place = i.checked_mul(size).and_then(|from| out.get_mut(from..from.checked_add(size)?));
@@ -131,21 +162,21 @@ impl<'a> Encoder<'a> {
         Ok(matches!(size, 4 | 16).then_some(size))
     }
 
-    fn enumerator(&mut self, of: &Enumerators<'a>, value: &Value) -> Result<Option<u128>> {
+    fn enumerator(&mut self, of: &Enumerators<'a>, value: &Json) -> Result<Option<u128>> {
         if let Some(number) = Number::read(value) {
             return Ok(number.bits(8 * of.size as u32, of.signed));
         }
         for enumerator in self.btf.enumerators(of) {
             self.step()?;
             let (name, bits) = enumerator?;
-            if value == name {
+            if matches!(value, Json::Text(text) if text == name) {
                 return Ok(Some(bits.into()));
             }
         }
         Ok(None)
     }
 
-    fn record(&mut self, id: u32, fields: &Map<String, Value>, out: &mut [u8], depth: usize) -> Result<()> {
+    fn record(&mut self, id: u32, fields: &BTreeMap<String, Json>, out: &mut [u8], depth: usize) -> Result<()> {
         let Form::Record(record) = self.btf.value_type(id)?.form else { return Err(contradiction()) };
         let mut written: Vec<(u64, u64, &str)> = Vec::new();
         for (name, value) in fields {
@@ -171,7 +202,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// Writes the value of a member.
-    fn place(&mut self, member: &Member<'a>, value: &Value, out: &mut [u8], depth: usize) -> Result<()> {
+    fn place(&mut self, member: &Member<'a>, value: &Json, out: &mut [u8], depth: usize) -> Result<()> {
         let Member { type_id, bit, width, .. } = *member;
         let Some(width) = width else {
             let from = bit as usize / 8;
@@ -189,7 +220,7 @@ impl<'a> Encoder<'a> {
             return Err(contradiction());
         }
         let number = match value {
-            Value::Bool(on) => Some(u128::from(*on)),
+            Json::Bool(on) => Some(u128::from(*on)),
             _ => Number::read(value).and_then(|number| number.bits(width, signed)),
         };
         let bits = number.ok_or_else(|| {
@@ -218,7 +249,7 @@ impl<'a> Encoder<'a> {
                 return Ok(Some(Member { bit, ..member }));
             }
             if member.name.is_empty()
-                && depth < MAX_DEPTH
+                && depth < MAX_LEVELS
                 && let Form::Record(inner) = btf.value_type(member.type_id)?.form
                 && let Some(found) = self.member(&inner, name, bit, depth + 1)?
             {
@@ -249,15 +280,15 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// Returns the mistake that a value does not fit its type.
-    fn expected(&self, id: u32, value: &Value) -> Mistake {
-        let takes = self.describe_expected(id).unwrap_or_else(|error| error.what);
-        let hint = if value.is_f64() { ": give a number as large as text" } else { "" };
-        Mistake::new(format!("expected {}{takes}, got {}{hint}", self.btf.c_name(id), shown(value)))
+    /// Returns the mistake that a value at this depth does not fit its type.
+    fn expected(&self, id: u32, value: &Json, depth: usize) -> Mistake {
+        let takes = self.describe_expected(id, depth).unwrap_or_else(|error| error.what);
+        Mistake::new(format!("expected {}{takes}, got {}", self.btf.c_name(id), shown(value)))
     }
 
-    fn describe_expected(&self, id: u32) -> Result<String> {
+    fn describe_expected(&self, id: u32, depth: usize) -> Result<String> {
         let look = self.btf.value_type(id)?;
+        let json = if depth == 0 { "JSON text of " } else { "" };
         let takes = match look.form {
             Form::Number { size, signed } => {
                 format!(", a whole number from {}", range_in_words(8 * size as u32, signed))
@@ -268,11 +299,12 @@ impl<'a> Encoder<'a> {
                 let names = self.btf.enumerators(&of).take(MAX_LISTED).map(|one| Ok(field(one?.0)));
                 format!(", one of {}, or its number", clip(&names.collect::<Result<Vec<_>>>()?.join(", "), 512))
             }
-            Form::Record(of) => format!(", an object with any of: {}", self.names(&of)?),
+            Form::Record(of) => format!(", {json}an object with any of: {}", self.names(&of)?),
             Form::Array { element, len } if self.is_char(element)? => {
-                format!(", text of at most {} bytes, or a list of at most {len} numbers", len.saturating_sub(1))
+                let list = if depth > 0 { format!(", or a list of at most {len} numbers") } else { String::new() };
+                format!(", text of at most {} bytes{list}", len.saturating_sub(1))
             }
-            Form::Array { len, .. } => format!(", a list of at most {len}"),
+            Form::Array { len, .. } => format!(", {json}a list of at most {len}"),
             Form::Other(_) => ", for which no value can be written".to_owned(),
         };
         Ok(match self.address_size(&look)? {

@@ -1,9 +1,11 @@
 //! `Mistake`: a mistake in a value of the spec, with the path of its field.
 
-use serde_json::Value;
 use sockeye_crds::names::{clip, printable};
 
-use crate::object::btf::BtfError;
+use crate::{
+    object::btf::BtfError,
+    values::json::{AS_TEXT, Json},
+};
 
 /// A mistake in a value of the spec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,12 +44,16 @@ pub(crate) fn field(name: &str) -> String {
     printable(name).trim_matches('"').to_owned()
 }
 
-/// Returns a value that is safe to show.
-pub(crate) fn shown(value: &Value) -> String {
-    let words = match value {
-        Value::Array(items) => return format!("a list of {}", items.len()),
-        Value::Object(_) => return "an object".to_owned(),
-        other => other.to_string(),
-    };
-    clip(&words, 64)
+/// Returns a value that is safe to show, with a hint if no type takes it.
+pub(crate) fn shown(value: &Json) -> String {
+    match value {
+        Json::Null => "null: leave out what has no value".to_owned(),
+        Json::Bool(on) => on.to_string(),
+        Json::Integer(integer) => integer.to_string(),
+        Json::Real(real) if real.abs() >= 2_f64.powi(63) => format!("{real:?}{AS_TEXT}"),
+        Json::Real(real) => format!("{real:?}"),
+        Json::Text(text) => clip(&printable(text), 64),
+        Json::List(items) => format!("a list of {}", items.len()),
+        Json::Object(_) => "an object".to_owned(),
+    }
 }

@@ -1,13 +1,15 @@
-//! Values of a spec, `globals` and `maps[].initial`, as the bytes that C has for them.
+//! Values of a spec, `globals` and `maps[].entries`, as the bytes that C has for them.
 //!
 //! | module | noun |
 //! |---|---|
 //! | [`settings`] | everything that a spec sets in an object |
-//! | [`encode`] | one JSON value as bytes, by its BTF type |
+//! | [`encode`] | one value as bytes, by its BTF type |
 //! | [`Mistake`] | a mistake in a value, with the path of its field |
+//! | `json` | what the text of a composite value says |
 //! | `number` | numbers, addresses and prefixes as bytes |
 
 pub mod encode;
+mod json;
 mod mistake;
 mod number;
 pub mod settings;

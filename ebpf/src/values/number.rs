@@ -1,11 +1,11 @@
-//! Integers, IP addresses and prefixes from JSON, as bytes. No IO.
+//! Integers, IP addresses and prefixes as bytes. No IO.
 //!
-//! Integers may also be written as decimal or hexadecimal strings, because many JSON implementations lose precision
+//! Integers may also be written as decimal or hexadecimal text, because many JSON implementations lose precision
 //! beyond 53 bits. Addresses are in network order, as in packets and in the kernel's context structs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use serde_json::Value;
+use crate::values::json::Json;
 
 /// An integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,14 +15,11 @@ pub(crate) struct Number {
 }
 
 impl Number {
-    /// Reads an integer from a JSON number or string.
-    pub(crate) fn read(value: &Value) -> Option<Self> {
+    /// Reads an integer from a number or text.
+    pub(crate) fn read(value: &Json) -> Option<Self> {
         match value {
-            Value::Number(number) => number
-                .as_u64()
-                .map(|n| Self { negative: false, magnitude: n.into() })
-                .or_else(|| number.as_i64().map(|n| Self { negative: n < 0, magnitude: n.unsigned_abs().into() })),
-            Value::String(text) => {
+            Json::Integer(integer) => Some(Self { negative: *integer < 0, magnitude: integer.unsigned_abs() }),
+            Json::Text(text) => {
                 let (negative, digits) = text.strip_prefix('-').map_or((false, text.as_str()), |rest| (true, rest));
                 let (digits, radix) = digits.strip_prefix("0x").map_or((digits, 10), |rest| (rest, 16));
                 // from_str_radix would also accept a sign.
@@ -98,43 +95,40 @@ pub(crate) fn prefix(text: &str, key_size: usize) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    fn integer(integer: impl Into<i128>) -> Json {
+        Json::Integer(integer.into())
+    }
+
+    fn text(text: &str) -> Json {
+        Json::Text(text.to_owned())
+    }
 
     #[test]
     fn integers_are_read_if_they_fit() {
-        let bits = |value: Value, bits, signed| Number::read(&value).and_then(|number| number.bits(bits, signed));
+        let bits = |value: &Json, bits, signed| Number::read(value).and_then(|number| number.bits(bits, signed));
         for (value, width, signed, expected) in [
-            (json!(255), 8, false, Some(255)),
-            (json!(256), 8, false, None),
-            (json!(-1), 8, false, None),
-            (json!(-128), 8, true, Some(u128::MAX - 127)),
-            (json!(-129), 8, true, None),
-            (json!(128), 8, true, None),
-            (json!(u64::MAX), 64, false, Some(u64::MAX.into())),
-            (json!(i64::MIN), 64, true, Some(1_u128.wrapping_shl(63).wrapping_neg())),
-            (json!("0x10"), 8, false, Some(16)),
-            (json!("-0x10"), 8, true, Some(16_u128.wrapping_neg())),
-            (json!("-0"), 8, false, Some(0)),
-            (json!(u128::MAX.to_string()), 128, false, Some(u128::MAX)),
-            (json!(7), 3, false, Some(7)),
-            (json!(8), 3, false, None),
+            (integer(255), 8, false, Some(255)),
+            (integer(256), 8, false, None),
+            (integer(-1), 8, false, None),
+            (integer(-128), 8, true, Some(u128::MAX - 127)),
+            (integer(-129), 8, true, None),
+            (integer(128), 8, true, None),
+            (integer(u64::MAX), 64, false, Some(u64::MAX.into())),
+            (integer(i64::MIN), 64, true, Some(1_u128.wrapping_shl(63).wrapping_neg())),
+            (text("0x10"), 8, false, Some(16)),
+            (text("-0x10"), 8, true, Some(16_u128.wrapping_neg())),
+            (text("-0"), 8, false, Some(0)),
+            (text(&u128::MAX.to_string()), 128, false, Some(u128::MAX)),
+            (integer(7), 3, false, Some(7)),
+            (integer(8), 3, false, None),
         ] {
-            assert_eq!(bits(value.clone(), width, signed), expected, "{value} in {width} bits");
+            assert_eq!(bits(&value, width, signed), expected, "{value:?} in {width} bits");
         }
-        for nothing in [
-            json!(1.0),
-            json!("1.0"),
-            json!(""),
-            json!("0x"),
-            json!("--1"),
-            json!("+1"),
-            json!(" 1"),
-            json!(null),
-            json!(true),
-        ] {
-            assert_eq!(Number::read(&nothing), None, "{nothing}");
+        let words = ["1.0", "", "0x", "--1", "+1", " 1", &format!("1{}", u128::MAX)].map(text);
+        for nothing in words.into_iter().chain([Json::Real(1.0), Json::Null, Json::Bool(true)]) {
+            assert_eq!(Number::read(&nothing), None, "{nothing:?}");
         }
         assert_eq!(range_in_words(8, true), "-128 to 127");
         assert_eq!(range_in_words(64, false), format!("0 to {}", u64::MAX));

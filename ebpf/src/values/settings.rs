@@ -1,5 +1,4 @@
-//! `Settings`: everything that a spec sets in an object, as bytes: global variables and the initial entries of maps. No
-//! IO.
+//! `Settings`: everything that a spec sets in an object, as bytes: global variables and the entries of maps. No IO.
 //!
 //! The operator encodes the settings before it dispatches a revision, to find mistakes. The agent encodes them again
 //! from the same bytes and the same spec.
@@ -7,9 +6,8 @@
 use std::collections::BTreeMap;
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
-use serde_json::Value;
 use sockeye_crds::{
-    Reason,
+    Reason, Value,
     names::clip,
     program::{Entry, MapSpec},
 };
@@ -48,8 +46,8 @@ pub type Encoded = (Vec<u8>, Vec<u8>);
 pub struct Settings {
     /// The values of global variables by section, each with its offset.
     pub globals: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
-    /// The initial entries by map, in the spec's order.
-    pub initial: BTreeMap<String, Vec<Encoded>>,
+    /// The entries of new maps, by map, in the spec's order.
+    pub entries: BTreeMap<String, Vec<Encoded>>,
 }
 
 /// The reason why settings cannot be encoded.
@@ -76,7 +74,7 @@ impl SettingsError {
 impl Settings {
     /// Encodes the `globals` and `maps` of a spec by the object's types.
     pub fn read(bytes: &[u8], globals: &BTreeMap<String, Value>, maps: &[MapSpec]) -> Result<Self, SettingsError> {
-        if globals.is_empty() && maps.iter().all(|map| map.initial.is_empty()) {
+        if globals.is_empty() && maps.iter().all(|map| map.entries.is_empty()) {
             return Ok(Self::default());
         }
         contain(|| Self::encode(bytes, globals, maps))
@@ -102,12 +100,12 @@ impl Settings {
                 settings.globals.entry(map).or_default().push((offset, bytes));
             }
         }
-        for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.initial.is_empty()) {
+        for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.entries.is_empty()) {
             // check_map refuses a map that the object lacks.
             let Some(map) = maps.iter().find(|map| map.info.name == spec.name) else { continue };
-            let at = format!("spec.maps[{i}].initial");
+            let at = format!("spec.maps[{i}].entries");
             let entries = writer.entries(map, spec).map_err(|mistake| mistake.within(&at))?;
-            settings.initial.insert(spec.name.clone(), entries);
+            settings.entries.insert(spec.name.clone(), entries);
         }
         Ok(settings)
     }
@@ -197,12 +195,12 @@ impl Writer<'_> {
             return Err(Mistake::new(what));
         }
         let most = spec.max_entries.unwrap_or(map.info.max_entries);
-        if i64::try_from(spec.initial.len()).is_ok_and(|count| count > most) {
-            return Err(Mistake::new(format!("{} entries are more than the map's {most}", spec.initial.len())));
+        if i64::try_from(spec.entries.len()).is_ok_and(|count| count > most) {
+            return Err(Mistake::new(format!("{} entries are more than the map's {most}", spec.entries.len())));
         }
         let mut keys = BTreeMap::new();
         let mut entries = Vec::new();
-        for (i, Entry { key, value }) in spec.initial.iter().enumerate() {
+        for (i, Entry { key, value }) in spec.entries.iter().enumerate() {
             let within = |mistake: Mistake, part: &str| mistake.within(&format!("[{i}].{part}"));
             let key = match (key, has_keys) {
                 (Some(key), true) => self.key(map, key, most).map_err(|m| within(m, "key"))?,
@@ -213,25 +211,27 @@ impl Writer<'_> {
                 }
             };
             if has_keys && let Some(other) = keys.insert(key.clone(), i) {
-                return Err(within(Mistake::new(format!("it is the key of initial[{other}], too")), "key"));
+                return Err(within(Mistake::new(format!("it is the key of entries[{other}], too")), "key"));
             }
-            let value = self.typed(map.value_type, map.info.value_size, value).map_err(|m| within(m, "value"))?;
+            let value = self.typed(map.value_type, map.info.value_size_bytes, value).map_err(|m| within(m, "value"))?;
             entries.push((key, value));
         }
         Ok(entries)
     }
 
     fn key(&mut self, map: &Map, key: &Value, most: i64) -> Result<Vec<u8>, Mistake> {
-        if let ("LpmTrie", Value::String(text)) = (map.info.map_type.as_str(), key) {
-            let size = usize::try_from(map.info.key_size).unwrap_or_default();
+        if let ("LpmTrie", Value::Text(text)) = (map.info.map_type.as_str(), key)
+            && !text.trim_start().starts_with(['{', '['])
+        {
+            let size = usize::try_from(map.info.key_size_bytes).unwrap_or_default();
             return prefix(text, size).map_err(|what| {
-                Mistake::new(format!("expected an address prefix as 10.0.0.0/8, got {}: {what}", shown(key)))
+                Mistake::new(format!("expected an address prefix as 10.0.0.0/8, got {}: {what}", shown(&key.into())))
             });
         }
-        let bytes = self.typed(map.key_type, map.info.key_size, key)?;
+        let bytes = self.typed(map.key_type, map.info.key_size_bytes, key)?;
         let index = bytes.first_chunk().copied().map_or(0, u32::from_le_bytes);
         if map.info.map_type.ends_with("Array") && i64::from(index) >= most {
-            return Err(Mistake::new(format!("expected an index from 0 to {}, got {}", most - 1, shown(key))));
+            return Err(Mistake::new(format!("expected an index from 0 to {}, got {}", most - 1, shown(&key.into()))));
         }
         Ok(bytes)
     }

@@ -7,12 +7,11 @@ use aya_obj::{
     Features,
     btf::{Btf, BtfFeatures},
 };
-use serde_json::{Value, json};
 use sockeye_crds::{
-    BpfProgramSpec, ObjectInfo, ProgramInfo, Reason,
+    BpfProgramSpec, ObjectInfo, ProgramInfo, Reason, Value,
     names::{is_pin_name, line, lines, pin_name},
-    program::{Bytecode, MapSpec, ProgramSpec},
-    target::{Attach, CgroupTarget, Scope},
+    program::{Bytecode, Entry, MapSpec, ProgramSpec},
+    target::AttachTarget,
 };
 use sockeye_ebpf::{
     Accepted, Object, ObjectError, check,
@@ -34,12 +33,11 @@ pub enum Outcome {
 
 /// Returns the spec of a BpfProgram that runs these programs on the node's root cgroup.
 pub fn spec(programs: &[&str]) -> BpfProgramSpec {
-    let cgroup = Some(CgroupTarget::whole(Scope::Node));
-    let attach = vec![Attach { cgroup, map: None }];
-    let program = |name: &&str| ProgramSpec { name: (*name).to_owned(), program_type: None, attach: attach.clone() };
+    let program = |name: &&str| ProgramSpec { name: (*name).to_owned(), program_type: None, attach: Vec::new() };
     BpfProgramSpec {
         bytecode: Bytecode { inline: Some(String::new()), ..Bytecode::default() },
         node_selector: None,
+        attach: vec![AttachTarget::Node],
         programs: programs.iter().map(program).collect(),
         maps: Vec::new(),
         globals: BTreeMap::new(),
@@ -72,7 +70,7 @@ pub fn roundtrip(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features
     match checked {
         Err(refusal) => {
             assert_line(&refusal.message);
-            let expected = [Reason::InvalidObject, Reason::NoSuchProgram, Reason::Unsupported];
+            let expected = [Reason::InvalidObject, Reason::ProgramNotFound, Reason::Unsupported];
             let no_programs = programs.is_empty() && refusal.reason == Reason::InvalidSpec;
             assert!(expected.contains(&refusal.reason) || no_programs, "{refusal:?}");
             Outcome::Refused(refusal.reason)
@@ -116,15 +114,19 @@ fn linked(bytes: &[u8], programs: &[&str], kernel: Option<&Btf>, features: &Feat
 /// Encodes a value for a global variable and for a map entry. The bytes determine which.
 fn encode_settings(bytes: &[u8], object: &ObjectInfo) {
     let chosen = bytes.iter().fold(0, |sum, byte| sum + usize::from(*byte));
-    let values =
-        [json!(1), json!("10.0.0.1"), json!([[1], 2]), json!({"limits": {"bytes": 1}, "count": 1, "text": ["a"]})];
+    let values = [
+        Value::from(1),
+        "10.0.0.1".into(),
+        "[[1], 2]".into(),
+        r#"{"limits": {"bytes": 1}, "count": 1, "text": ["a"]}"#.into(),
+        r#"{"limits": {"bytes": 1e99, "bytes": null}}"#.into(),
+    ];
     let globals = ["step", "start", "total", "zeroed", "rate", "label", "limits"];
     let value = &values[chosen % values.len()];
     assert_settings(bytes, &BTreeMap::from([(globals[chosen % globals.len()].to_owned(), value.clone())]), &[]);
     if let Some(map) = object.maps.get(chosen % object.maps.len().max(1)) {
-        let entry = json!({"name": map.name, "initial": [{"key": value, "value": value}]});
-        let entry: MapSpec = serde_json::from_value(entry).unwrap_or_else(|error| panic!("{error}"));
-        assert_settings(bytes, &BTreeMap::new(), &[entry]);
+        let entries = vec![Entry { key: Some(value.clone()), value: value.clone() }];
+        assert_settings(bytes, &BTreeMap::new(), &[MapSpec { entries, ..MapSpec::named(&map.name) }]);
     }
 }
 
