@@ -1,4 +1,5 @@
 //! [`client()`]: a client of an API server that sends each request once, and honours `Retry-After`. IO: requests.
+//! [`urgent_client`] is one that waits for nothing.
 //!
 //! The caller decides when to send a request again: by then there may be something newer to send.
 
@@ -37,6 +38,15 @@ pub fn client(mut config: Config) -> kube::Result<Client> {
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     Ok(ClientBuilder::try_from(config)?.with_layer(&RetryAfterLayer::default()).build())
+}
+
+/// Builds a client for requests that can't wait: it ignores `Retry-After`. The caller bounds the time of a request.
+///
+/// It has connections of its own, so that no other request of the process holds up its requests.
+pub fn urgent_client(mut config: Config, connect_timeout: Duration) -> kube::Result<Client> {
+    config.default_retry = false;
+    config.connect_timeout = Some(connect_timeout);
+    Client::try_from(config)
 }
 
 /// Reports whether the same request may succeed later. Then the API server failed, or another writer was quicker.

@@ -8,6 +8,8 @@
 //! |---|---|---|
 //! | [`client`](mod@client) | a client that sends each request once, and honours `Retry-After` | requests |
 //! | [`backoff`] | the delay before a failed request is sent again | none; time |
+//! | [`decode`] | an object from JSON, or its metadata if it can't be read | none |
+//! | [`objects`] | lists, gets and writes whose answers are decoded so | requests |
 //! | [`watch`](mod@watch) | a list and watch of one kind, for as long as the process runs | requests |
 //! | [`probes`] | the server of `/healthz` and `/readyz` | one listening socket |
 //!
@@ -17,16 +19,21 @@
 //! - A process retries one failing request at a time. While an API server is away, it gets one request in two seconds
 //!   from a process. A thousand processes, whose delays are random, send some 450 a second, and come back over four
 //!   seconds, not in one instant.
-//! - No request is sent before the time that the API server's `Retry-After` names.
+//! - No request is sent before the time that the API server's `Retry-After` names, but for those of an
+//!   [`urgent_client`].
 //! - A connection that is silent for [`client::READ_TIMEOUT`] is closed: no request hangs for ever.
 //! - Only a complete list or a watch event changes what a watch reported: no error does.
+//! - An object that can't be read, however deep it is, affects no other, and no log line has more than 200 bytes of it.
 
 pub mod backoff;
 pub mod client;
+pub mod decode;
+pub mod objects;
 pub mod probes;
 pub mod watch;
 
 pub use backoff::Backoff;
-pub use client::{client, is_transient};
+pub use client::{client, is_transient, urgent_client};
+pub use decode::Decode;
 pub use probes::Readiness;
 pub use watch::{Selection, watch};

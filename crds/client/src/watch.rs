@@ -6,22 +6,26 @@
 //! - It lists again after every 410. kube answers a 410 to the watch request itself, other than one in the stream, by
 //!   the same request with the same version, for ever.
 //! - It waits after a stream that ends as soon as it begins. kube begins it again at once, for ever.
+//! - It reads each object by itself ([`Decode`]). One that can't be read is reported with its metadata, and stops no
+//!   other. kube refuses a list and ends a stream that has one object too deep to read.
 
-use std::{convert::Infallible, fmt::Debug, mem, pin::pin, time::Duration};
+use std::{convert::Infallible, mem, pin::pin, time::Duration};
 
 use futures::StreamExt as _;
 use kube::{
-    Api, Error, Resource,
-    api::{ListParams, WatchEvent, WatchParams},
+    Api, Error,
+    api::{ListParams, Request, WatchEvent, WatchParams},
     runtime::watcher::Event,
 };
-use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
     backoff::{Backoff, Retry, with_jitter},
     client::is_transient,
+    decode::{Decode, Decoder},
+    objects::list_with,
 };
 
 /// A stream that lasted this long did not fail, however it ended.
@@ -54,10 +58,16 @@ pub async fn watch<K>(
     on_rejected: impl FnMut(bool),
 ) -> Infallible
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Decode,
 {
-    let plural = K::plural(&()).into_owned();
-    let mut watch = Watch { plural, resource_version: None, failing: None, is_rejected: false, on_rejected };
+    let mut watch = Watch {
+        plural: K::plural(&()).into_owned(),
+        resource_version: None,
+        decoder: Decoder::default(),
+        failing: None,
+        is_rejected: false,
+        on_rejected,
+    };
     loop {
         let is_resumed = watch.resource_version.is_some();
         let start = Instant::now();
@@ -81,6 +91,7 @@ struct Watch<R> {
     plural: String,
     /// The version to watch from; a list comes first where there is none.
     resource_version: Option<String>,
+    decoder: Decoder,
     /// The beginning of the failures, and the kind of the current retry.
     failing: Option<(Instant, Retry)>,
     is_rejected: bool,
@@ -97,11 +108,11 @@ impl<R: FnMut(bool)> Watch<R> {
         on_event: &mut impl FnMut(Event<K>),
     ) -> Result<(), Error>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        K: Decode,
     {
         let version = match &self.resource_version {
             Some(version) => version.clone(),
-            None => list(api, selection, on_event).await?,
+            None => self.list(api, selection, on_event).await?,
         };
         let Selection { labels, fields, page_size: _ } = selection.clone();
         let params = WatchParams {
@@ -110,7 +121,15 @@ impl<R: FnMut(bool)> Watch<R> {
             timeout: u32::try_from((MAX_STREAM - with_jitter(MAX_STREAM / 4)).as_secs()).ok(),
             ..WatchParams::default()
         };
-        let mut stream = pin!(api.watch(&params, &version).await?);
+        let request = Request::new(api.resource_url());
+        let request = if K::metadata_api() {
+            request.watch_metadata(&params, &version)
+        } else {
+            request.watch(&params, &version)
+        };
+        let client = api.clone().into_client();
+        let events = client.request_events::<Box<RawValue>>(request.map_err(Error::BuildRequest)?).await?;
+        let mut stream = pin!(events);
         self.resource_version = Some(version);
         let mut recovered = pin!(sleep(RECOVERED));
         loop {
@@ -123,19 +142,43 @@ impl<R: FnMut(bool)> Watch<R> {
             };
             let Some(event) = event else { return Ok(()) };
             let (event, version) = match event? {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    let version = object.meta().resource_version.clone();
-                    (Some(Event::Apply(object)), version)
-                }
-                WatchEvent::Deleted(object) => {
-                    let version = object.meta().resource_version.clone();
-                    (Some(Event::Delete(object)), version)
-                }
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => self.read(&object, Event::Apply),
+                WatchEvent::Deleted(object) => self.read(&object, Event::Delete),
                 WatchEvent::Bookmark(bookmark) => (None, Some(bookmark.metadata.resource_version)),
                 WatchEvent::Error(status) => return Err(Error::Api(status)),
             };
             self.resource_version = version.filter(|version| !version.is_empty()).or(self.resource_version.take());
             event.map(&mut *on_event);
+        }
+    }
+
+    /// Reads the object of an event. Returns the event and the object's version, or neither if its metadata can't be
+    /// read.
+    fn read<K: Decode>(&mut self, json: &RawValue, event: fn(K) -> Event<K>) -> (Option<Event<K>>, Option<String>) {
+        let object: Option<K> = self.decoder.decode(json.get());
+        let version = object.as_ref().and_then(|object| object.meta().resource_version.clone());
+        (object.map(event), version)
+    }
+
+    /// Lists all pages, and returns the version to watch from. A list counts only once its `InitDone` was passed on.
+    async fn list<K: Decode>(
+        &mut self,
+        api: &Api<K>,
+        selection: &Selection,
+        on_event: &mut impl FnMut(Event<K>),
+    ) -> Result<String, Error> {
+        let Selection { labels, fields, page_size } = selection.clone();
+        let mut params =
+            ListParams { label_selector: labels, field_selector: fields, limit: page_size, ..ListParams::default() };
+        on_event(Event::Init);
+        loop {
+            let page = list_with(api, &params, |json| self.decoder.decode(json)).await?;
+            page.items.into_iter().for_each(|object| on_event(Event::InitApply(object)));
+            params.continue_token = page.continue_token;
+            if params.continue_token.is_none() {
+                on_event(Event::InitDone);
+                return Ok(page.resource_version);
+            }
         }
     }
 
@@ -172,26 +215,6 @@ impl<R: FnMut(bool)> Watch<R> {
     fn set_rejected(&mut self, is_rejected: bool) {
         if mem::replace(&mut self.is_rejected, is_rejected) != is_rejected {
             (self.on_rejected)(is_rejected);
-        }
-    }
-}
-
-/// Lists all pages, and returns the version to watch from. A list counts only once its `InitDone` was passed on.
-async fn list<K>(api: &Api<K>, selection: &Selection, on_event: &mut impl FnMut(Event<K>)) -> Result<String, Error>
-where
-    K: Clone + Debug + DeserializeOwned,
-{
-    let Selection { labels, fields, page_size } = selection.clone();
-    let mut params =
-        ListParams { label_selector: labels, field_selector: fields, limit: page_size, ..ListParams::default() };
-    on_event(Event::Init);
-    loop {
-        let page = api.list(&params).await?;
-        page.items.into_iter().for_each(|object| on_event(Event::InitApply(object)));
-        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-        if params.continue_token.is_none() {
-            on_event(Event::InitDone);
-            return Ok(page.metadata.resource_version.unwrap_or_default());
         }
     }
 }

@@ -12,8 +12,18 @@ use std::{
 use futures::future::join_all;
 use http::{Request, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client, client::Body, runtime::watcher::Event};
-use sockeye_client::{Backoff, Selection, watch};
+use kube::{
+    Api, Client, Resource as _,
+    api::{ListParams, Patch, PatchParams},
+    client::Body,
+    core::DeserializeGuard,
+    runtime::watcher::Event,
+};
+use sockeye_client::{
+    Backoff, Selection,
+    objects::{get, list, write},
+    watch,
+};
 use tokio::time::timeout;
 use tower::util::service_fn;
 
@@ -147,4 +157,67 @@ async fn a_list_that_fails_between_pages_is_not_complete() {
     let (requests, events) = run_for_a_minute([(200, page.to_owned()), (500, String::new())]).await;
     assert_eq!(requests, ["list", "list", "list"]);
     assert_eq!(events, ["begin", "a", "begin"]);
+}
+
+/// Returns a ConfigMap that is nested this deep where nothing is expected, where data is, or in what mirrors its depth.
+fn deep_config_map(place: &str, levels: usize) -> String {
+    let nested = "[".repeat(levels) + &"]".repeat(levels);
+    let (fields, metadata) = match place {
+        "managedFields" => (String::new(), format!(r#", "managedFields": [{{"fieldsV1": {nested}}}]"#)),
+        field => (format!(r#", "{field}": {nested}"#), String::new()),
+    };
+    format!(r#"{{"metadata": {{"name": "{place}", "resourceVersion": "9"{metadata}}}{fields}}}"#)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_any_depth_is_reported_and_stops_no_other() {
+    for levels in [200, 10_000] {
+        for place in ["unknown", "data", "managedFields"] {
+            let deep = deep_config_map(place, levels);
+            let list = format!(
+                r#"{{"metadata": {{"resourceVersion": "7"}}, "items": [{{"metadata": {{"name": "a"}}}}, {deep}, 7,
+                {{"metadata": {{"name": "b"}}}}]}}"#
+            );
+            let stream = format!("{{\"type\": \"MODIFIED\", \"object\": {deep}}}\n{}", event("ADDED", "c", "10"));
+            let (requests, events) = run_for_a_minute([(200, list), (200, stream)]).await;
+            assert_eq!(requests, ["list", "watch", "watch"], "{place}");
+            assert_eq!(events, ["begin", "a", place, "b", "complete", place, "c"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_gets_and_writes_take_objects_of_any_depth() {
+    for levels in [200, 10_000] {
+        let deep = deep_config_map("data", levels);
+        let service = service_fn(move |request: Request<Body>| {
+            let is_list = request.uri().path().ends_with("configmaps");
+            let list = format!(r#"{{"metadata": {{"continue": "more"}}, "items": [{deep}, {deep}]}}"#);
+            let answer = if is_list { list } else { deep.clone() };
+            async move { Response::builder().body(Body::from(answer.into_bytes())) }
+        });
+        let client = Client::new(service, "default");
+        let api = Api::<DeserializeGuard<ConfigMap>>::namespaced(client.clone(), "n");
+        let page = list(&api, &ListParams::default()).await.unwrap();
+        assert_eq!((page.items.len(), page.continue_token.as_deref()), (2, Some("more")));
+        assert!(page.items[0].0.is_err());
+        assert_eq!(get(&api, "data").await.unwrap().unwrap().meta().resource_version.as_deref(), Some("9"));
+        let patch =
+            kube::api::Request::new(api.resource_url()).patch("data", &PatchParams::default(), &Patch::Merge(()));
+        assert_eq!(write(&client, patch).await.unwrap().resource_version.as_deref(), Some("9"));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_object_is_none_and_an_answer_without_items_an_empty_list() {
+    let service = service_fn(|request: Request<Body>| async move {
+        let is_list = request.uri().path().ends_with("configmaps");
+        let missing = r#"{"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}"#;
+        let (code, body) = if is_list { (200, r#"{"metadata": {}, "items": null}"#) } else { (404, missing) };
+        Response::builder().status(code).body(Body::from(body.as_bytes().to_vec()))
+    });
+    let api = Api::<ConfigMap>::namespaced(Client::new(service, "default"), "n");
+    assert!(get(&api, "a").await.unwrap().is_none());
+    let page = list(&api, &ListParams::default()).await.unwrap();
+    assert!(page.items.is_empty() && page.continue_token.is_none());
 }
