@@ -66,6 +66,7 @@ def demo(args, log):
         shutil.copy(args.example, manifest)
         status = until("the agent reports Ready", agent, lambda: ready(manifest.with_suffix(".status.yaml")))
         name = status["metadata"]["name"]
+        detail = read_yaml(manifests / "node-detail.status.yaml")["status"]
         node = read_yaml(manifests / "node.status.yaml")["status"]
         pins = PINS / name
 
@@ -87,7 +88,7 @@ def demo(args, log):
             for found in objects.values():
                 print(bpftool(kind, "show", "id", found["id"]).rstrip())
 
-        compare(status, node, table, kernel)
+        compare(status["status"], (node, detail), table, kernel)
         for event in ("ACTIVE_ESTABLISHED_CB", "PASSIVE_ESTABLISHED_CB"):
             count = counts[EVENTS.index(event)]
             if count != CONNECTIONS:
@@ -181,31 +182,42 @@ def last_table(output):
     return lines[header:]
 
 
-def compare(status, node, table, kernel):
-    """Compares the table, BpfProgram.status and BpfNode.status with the kernel."""
+def compare(status, node_and_detail, table, kernel):
+    """Compares the table, and the statuses of BpfProgram, BpfNode and BpfNodeDetail, with the kernel."""
     ids = {kind: sorted(o["id"] for o in objects.values()) for kind, objects in kernel.items()}
 
-    columns = dict(zip(table[0].split(), table[1].split()))
-    expected = {"TYPE": "SockOps", "NODES": "1/1", "READY": "True"}
+    expected = {"DESIRED": "1", "UPDATED": "1", "FAILED": "0", "PODS": "", "READY": "True"}
     expected |= {"PROGRAM-IDS": joined(ids["prog"]), "MAP-IDS": joined(ids["map"])}
     for column, value in expected.items():
-        check(f"column {column}", columns.get(column), value)
+        check(f"column {column}", cell(table, column), value)
 
-    (placement,) = status["status"]["placements"]
-    check("placement's programs", sorted(p["id"] for p in placement["programs"]), ids["prog"])
-    check("placement's maps", sorted(m["id"] for m in placement["maps"]), ids["map"])
+    node, detail = node_and_detail
+    (of_node,) = status["nodeStatuses"]
+    (reported,) = node["programs"]
+    for said in (of_node, reported):
+        check("the programs", sorted(said["programIDs"]), ids["prog"])
+        check("the maps", sorted(said["mapIDs"]), ids["map"])
+        check("the number of links", said["links"], len(ids["link"]))
 
-    (details,) = node["details"]
-    for kind, reported in (("prog", "programs"), ("map", "maps"), ("link", "links")):
-        ids_by_pin = {o["pinPath"]: o["id"] for o in details[reported]}
-        check(f"pins and IDs of {reported}", ids_by_pin, {path: o["id"] for path, o in kernel[kind].items()})
-    for program in details["programs"]:
+    (described,) = detail["programs"]
+    for kind, objects in (("prog", "programs"), ("map", "maps"), ("link", "links")):
+        ids_by_pin = {o["pinPath"]: o["id"] for o in described[objects]}
+        check(f"pins and IDs of {objects}", ids_by_pin, {path: o["id"] for path, o in kernel[kind].items()})
+    for program in described["programs"]:
         found = kernel["prog"][program["pinPath"]]
         check("tag", program["tag"], found["tag"])
-        check("the maps it uses", sorted(program.get("mapIds", [])), sorted(found.get("map_ids", [])))
-    for link in details["links"]:
+        check("the maps it uses", sorted(program.get("mapIDs", [])), sorted(found.get("map_ids", [])))
+    for link in described["links"]:
         check("the link's program", link["programID"], kernel["link"][link["pinPath"]]["prog_id"])
         check("in effect", link["inEffect"], True)
+
+
+def cell(table, column):
+    """Returns a column's cell in the first row, which may be empty: cells begin where their headings do."""
+    start = table[0].index(column)
+    rest = table[0][start + len(column) :]
+    end = start + len(column) + len(rest) - len(rest.lstrip()) if rest.strip() else None
+    return table[1][start:end].strip()
 
 
 def check(what, reported, found):

@@ -26,7 +26,7 @@ declare -A packages=(
     [kernels]="$builds bpftool:bpftool busybox:busybox-static qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs
         strip:binutils nsenter:util-linux /etc/ssl/certs/ca-certificates.crt:ca-certificates"
     [api]="$builds setpriv:util-linux bpftool:bpftool"
-    [e2e]="$builds bpftool:bpftool busybox:busybox-static setpriv:util-linux"
+    [e2e]="$builds bpftool:bpftool busybox:busybox-static setpriv:util-linux llvm-strip-16:llvm-16"
 )
 
 # Pure code and properties: every crate, no privileges, no network.
@@ -84,8 +84,8 @@ stage_e2e() {
     nice -n 5 tests/cluster/build-tools.sh helm3
     nice -n 5 tests/cluster/cluster.sh images test
     tests/cluster/up.sh --images test
-    cargo_test --test e2e --test pods --test together --test nothing_lost --test privileges --test lifecycle \
-        -- --test-threads=1
+    cargo_test --test e2e --test mistakes --test tutorial --test pods --test together --test nothing_lost --test privileges \
+        --test lifecycle -- --test-threads=1
 }
 
 counted() { # passed and failed, by the logs given

@@ -18,7 +18,7 @@ pub fn apply_crds() -> Result<()> {
     let file = repo().join("deploy/chart/files/crds.yaml").display().to_string();
     kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file], "")?;
     wait_until(Duration::from_secs(30), "the CRDs in discovery", || {
-        Ok(kubectl(&["get", "sbpf,sbpfr,sbpfn"], "").is_ok())
+        Ok(kubectl(&["get", "sbpf,sbpfr,sbpfn,sbpfnd"], "").is_ok())
     })?;
     Ok(())
 }

@@ -34,13 +34,15 @@ pub async fn create_one(client: &Client, name: String) -> Result<Token> {
     Ok((name, token))
 }
 
-/// Deletes all Nodes, the agents' pods, and all BpfNodes: the API server has no others.
+/// Deletes all Nodes, the agents' pods, and all BpfNodes and BpfNodeDetails: the API server has no others.
 pub async fn delete_all(client: &Client) -> Result<()> {
     let (at_once, all) = (DeleteParams::default().grace_period(0), ListParams::default());
     Api::<Pod>::namespaced(client.clone(), RELEASE).delete_collection(&at_once, &all).await?;
     Api::<Node>::all(client.clone()).delete_collection(&at_once, &all).await?;
-    let reports = ApiResource::from_gvk(&GroupVersionKind::gvk("sockeye.dev", "v1alpha1", "BpfNode"));
-    Api::<DynamicObject>::all_with(client.clone(), &reports).delete_collection(&at_once, &all).await?;
+    for kind in ["BpfNode", "BpfNodeDetail"] {
+        let reports = ApiResource::from_gvk(&GroupVersionKind::gvk("sockeye.dev", "v1alpha1", kind));
+        Api::<DynamicObject>::all_with(client.clone(), &reports).delete_collection(&at_once, &all).await?;
+    }
     Ok(())
 }
 

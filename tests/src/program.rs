@@ -1,4 +1,4 @@
-//! BpfPrograms on the local cluster, and what their status, the BpfNodes and bpftool say of them.
+//! BpfPrograms on the local cluster, and what their status, the BpfNodes, the BpfNodeDetails and bpftool say of them.
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -33,7 +33,8 @@ impl TestProgram {
             "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": self.0},
             "spec": {
                 "bytecode": {"inline": STANDARD.encode(object)},
-                "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+                "attach": [{"type": "Node"}],
+                "programs": [{"name": "my_prog"}],
             },
         });
         for (key, value) in more.as_object().into_iter().flatten() {
@@ -68,10 +69,30 @@ impl TestProgram {
         let mut found = Value::Null;
         wait_until(TIMEOUT, &format!("{} on {nodes}", self.0), || {
             found = self.condition_is("Ready", "True")?;
-            Ok(found["status"]["summary"]["nodes"] == nodes)
+            Ok(updated(&found) == nodes)
         })
         .with_context(|| format!("status: {:#}", found["status"]))?;
         Ok(found)
+    }
+
+    /// Waits until a node's BpfNodeDetail describes the same objects as its BpfNode, which is written more often, and
+    /// returns that description.
+    pub fn detail(&self, node: &str) -> Result<Value> {
+        let mut found = Value::Null;
+        wait_until(TIMEOUT, &format!("the detail of {} on {node}", self.0), || {
+            let said = report(node, &self.0)?;
+            found = detail(node, &self.0)?;
+            Ok(describes(&found, &said))
+        })
+        .with_context(|| {
+            format!("BpfNode: {:#}, BpfNodeDetail: {found:#}", report(node, &self.0).unwrap_or_default())
+        })?;
+        Ok(found)
+    }
+
+    /// Returns the BpfProgram's name.
+    pub fn name(&self) -> &str {
+        &self.0
     }
 
     /// Returns the directory of its pins on bpffs.
@@ -106,15 +127,46 @@ fn little_endian(bytes: &Value) -> u64 {
     digits.fold(0, |n, byte| n << 8 | u64::from_str_radix(byte.trim_start_matches("0x"), 16).unwrap_or_default())
 }
 
-/// Returns a node's placement from the status of a BpfProgram.
-pub fn placement<'a>(program: &'a Value, node: &str) -> Result<&'a Value> {
-    let all = program["status"]["placements"].as_array().context("no placements")?;
-    all.iter().find(|p| p["node"] == node).with_context(|| format!("no placement on {node}"))
+/// Returns the nodes on which the latest accepted spec is in effect, of those on which it should be: "1/2".
+pub fn updated(program: &Value) -> String {
+    let nodes = &program["status"]["nodes"];
+    format!("{}/{}", nodes["updated"], nodes["desired"])
 }
 
-/// Returns the details of a BpfProgram from the status of a BpfNode.
-pub fn details(node: &str, program: &str) -> Result<Value> {
-    let status = json(&["get", "bpfnodes", node])?["status"].clone();
-    let all = status["details"].as_array().cloned().unwrap_or_default();
-    all.into_iter().find(|d| d["name"] == program).with_context(|| format!("BpfNode {node} says nothing of {program}"))
+/// Returns a node's entry from the status of a BpfProgram.
+pub fn node_status<'a>(program: &'a Value, node: &str) -> Result<&'a Value> {
+    let all = program["status"]["nodeStatuses"].as_array().context("no nodeStatuses")?;
+    all.iter().find(|status| status["nodeName"] == node).with_context(|| format!("no status of {node}"))
+}
+
+/// Returns the entry of a BpfProgram from the status of a BpfNode.
+pub fn report(node: &str, program: &str) -> Result<Value> {
+    entry("bpfnodes", node, program)
+}
+
+/// Returns the entry of a BpfProgram from the status of a BpfNodeDetail, which may be ten seconds old.
+pub fn detail(node: &str, program: &str) -> Result<Value> {
+    entry("bpfnodedetails", node, program)
+}
+
+fn entry(kind: &str, node: &str, program: &str) -> Result<Value> {
+    let status = json(&["get", kind, node])?["status"].clone();
+    let all = status["programs"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|entry| entry["name"] == program).with_context(|| format!("{kind}/{node} lacks {program}"))
+}
+
+/// Returns whether a BpfNodeDetail's entry has the IDs and the number of links that the BpfNode's has.
+fn describes(detail: &Value, said: &Value) -> bool {
+    let ids = |kind: &str| sorted(detail[kind].as_array().into_iter().flatten().map(|object| &object["id"]));
+    let listed = |kind: &str| sorted(said[kind].as_array().into_iter().flatten());
+    let links = detail["links"].as_array().into_iter().flatten().filter(|link| link["inEffect"] == true).count();
+    ids("programs") == listed("programIDs")
+        && ids("maps") == listed("mapIDs")
+        && links as u64 == said["links"].as_u64().unwrap_or_default()
+}
+
+fn sorted<'a>(ids: impl Iterator<Item = &'a Value>) -> Vec<u64> {
+    let mut ids: Vec<u64> = ids.filter_map(Value::as_u64).collect();
+    ids.sort_unstable();
+    ids
 }

@@ -12,7 +12,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 use sockeye_tests::{
     NODES, TIMEOUT, bpftool, cluster, condition, helper, json, kubectl,
     load::{Pod, Server},
-    program::{TestProgram, details, placement},
+    program::{TestProgram, detail, node_status, report, updated},
     release::Helm,
     wait_until,
 };
@@ -25,21 +25,22 @@ fn the_status_equals_what_bpftool_prints() -> Result<()> {
     for node in NODES {
         let prog = example.pin(node, "prog", "programs/my_prog")?;
         let map = example.pin(node, "map", "maps/my_map")?;
-        let said = details(node, "tcp-events")?;
+        let said = example.detail(node)?;
         let link_pin = said["links"][0]["pinPath"].as_str().context("no link")?.to_owned();
         let link = bpftool(node, &["link", "show", "pinned", &link_pin])?;
 
-        let placed = placement(&program, node)?;
-        ensure!(
-            placed["programs"] == json!([{"name": "my_prog", "id": prog["id"], "tag": prog["tag"], "links": 1}]),
-            "{placed}"
-        );
-        ensure!(placed["maps"] == json!([{"name": "my_map", "id": map["id"]}]), "{placed}");
+        let (status, reported) = (node_status(&program, node)?, report(node, "tcp-events")?);
+        for short in [status, &reported] {
+            ensure!(short["programIDs"] == json!([prog["id"]]) && short["mapIDs"] == json!([map["id"]]), "{short}");
+            ensure!(short["links"] == 1, "{short}");
+        }
+        ensure!(said["programs"][0]["name"] == "my_prog" && said["programs"][0]["links"] == 1, "{said}");
+        ensure!(said["maps"][0]["name"] == "my_map", "{said}");
         for (ours, theirs) in [
             ("id", "id"),
             ("kernelName", "name"),
             ("tag", "tag"),
-            ("mapIds", "map_ids"),
+            ("mapIDs", "map_ids"),
             ("uid", "uid"),
             ("xlatedBytes", "bytes_xlated"),
             ("jitedBytes", "bytes_jited"),
@@ -50,8 +51,8 @@ fn the_status_equals_what_bpftool_prints() -> Result<()> {
         for (ours, theirs) in [
             ("id", "id"),
             ("kernelName", "name"),
-            ("keySize", "bytes_key"),
-            ("valueSize", "bytes_value"),
+            ("keySizeBytes", "bytes_key"),
+            ("valueSizeBytes", "bytes_value"),
             ("maxEntries", "max_entries"),
             ("flags", "flags"),
             ("memlockBytes", "bytes_memlock"),
@@ -67,108 +68,48 @@ fn the_status_equals_what_bpftool_prints() -> Result<()> {
         printed.0.push(prog["id"].to_string());
         printed.1.push(map["id"].to_string());
     }
-    // The row that `kubectl get` prints.
+    // The row that `kubectl get` prints: PODS is empty, since no target selects pods.
     let table = kubectl(&["get", "bpfprograms.sockeye.dev", "tcp-events", "--no-headers"])?;
     let row: Vec<&str> = table.split_whitespace().collect();
-    ensure!(
-        row[..6] == ["tcp-events", "SockOps", "2/2", "True", &printed.0.join(","), &printed.1.join(",")],
-        "{table}"
-    );
+    ensure!(row[..7] == ["tcp-events", "2", "2", "0", "True", &printed.0.join(","), &printed.1.join(",")], "{table}");
     Ok(())
 }
 
 #[test]
-fn each_mistake_gets_a_condition_and_an_event_and_disturbs_no_neighbour() -> Result<()> {
-    let neighbour = TestProgram::apply("neighbour", TCP_EVENTS_BTF, json!({}))?;
-    let before = neighbour.ready_on("2/2")?;
-    let of = |more: Value| json!({"programs": [more]});
-    let at = |cgroup: Value| of(json!({"name": "my_prog", "attach": [{"cgroup": cgroup}]}));
-    let node = json!([{"cgroup": {"scope": "Node"}}]);
-    for (object, more, type_, reason, words) in [
-        (&b"no ELF"[..], json!({}), "Accepted", "InvalidObject", &["spec.bytecode", "ELF"][..]),
-        (&TCP_EVENTS_BTF[..600], json!({}), "Accepted", "InvalidObject", &["spec.bytecode"]),
-        (
-            TCP_EVENTS_BTF,
-            of(json!({"name": "nonesuch", "attach": node})),
-            "Accepted",
-            "NoSuchProgram",
-            &["spec.programs[0].name", "my_prog"],
-        ),
-        (
-            TCP_EVENTS_BTF,
-            of(json!({"name": "my_prog", "type": "CgroupSkb", "attach": node})),
-            "Accepted",
-            "TypeMismatch",
-            &["spec.programs[0].type", "SockOps"],
-        ),
-        (
-            TCP_EVENTS_BTF,
-            json!({"maps": [{"name": "other"}]}),
-            "Accepted",
-            "NoSuchMap",
-            &["spec.maps[0].name", "my_map"],
-        ),
-        (fixtures::REFUSED, json!({}), "Attached", "VerifierRefused", &["node-", "my_prog", "the verifier says"]),
-        (
-            TCP_EVENTS_BTF,
-            at(json!({"scope": "Path", "path": "/nowhere"})),
-            "Attached",
-            "CgroupNotFound",
-            &["node-", "/nowhere", "create it"],
-        ),
-        (
-            TCP_EVENTS_BTF,
-            at(json!({"scope": "Path", "path": "/memory/kubepods"})),
-            "Attached",
-            "CgroupNotFound",
-            &["cgroup v1"],
-        ),
-        (
-            TCP_EVENTS_BTF,
-            json!({"maps": [{"name": "my_map", "maxEntries": 1 << 28}]}),
-            "Attached",
-            "MapBytesExceeded",
-            &["2147483648", "536870912", "policy.mapBytesPerProgram"],
-        ),
-    ] {
-        let wrong = TestProgram::apply("wrong", object, more)?;
-        let mut said = Value::Null;
-        wait_until(TIMEOUT, reason, || {
-            said = wrong.condition_is(type_, "False")?;
-            Ok(condition(&said, type_).is_some_and(|c| c["reason"] == reason))
-        })
-        .with_context(|| format!("{:#}", said["status"]["conditions"]))?;
-        let why = condition(&said, type_).context("no condition")?;
-        let message = why["message"].as_str().unwrap_or_default();
-        ensure!(words.iter().all(|word| message.contains(word)), "{reason} does not say {words:?}: {message}");
-        let about = format!("involvedObject.name=wrong,involvedObject.uid={},reason={reason}", uid(&said));
-        wait_until(TIMEOUT, "the Event", || {
-            Ok(!kubectl(&["get", "events", "-n", "default", "--field-selector", &about, "-o", "name"])?.is_empty())
-        })?;
-        for node in NODES {
-            let pins =
-                helper("exec", &[node, "sh", "-c", &format!("find {} -type f 2>/dev/null || true", wrong.home())])?;
-            ensure!(pins.is_empty(), "{reason} left {pins} on {node}");
-        }
-    }
-    ensure!(neighbour.get()?["status"] == before["status"], "the neighbour was disturbed");
-    Ok(())
-}
-
-fn uid(object: &Value) -> &str {
-    object["metadata"]["uid"].as_str().unwrap_or_default()
+fn bpfnodes_have_a_condition_that_one_can_wait_for() -> Result<()> {
+    let broken = TestProgram::apply("broken", fixtures::REFUSED, json!({}))?;
+    let wait = |state: &str| {
+        kubectl(&[
+            "wait",
+            "--timeout=30s",
+            &format!("--for=condition=Ready={state}"),
+            "bpfnode/node-1",
+            "bpfnode/node-2",
+        ])
+    };
+    wait("False")?;
+    let node = json(&["get", "bpfnode", "node-1"])?;
+    let ready = condition(&node, "Ready").context("no Ready")?;
+    ensure!(ready["reason"] == "VerifierRejected", "{ready}");
+    wait_until(TIMEOUT, "the verifier's log", || Ok(detail("node-1", "broken")?["verifierLog"].is_string()))?;
+    broken.edit(TCP_EVENTS_BTF, json!({}))?;
+    wait("True").map(drop)
 }
 
 #[test]
-fn scope_pods_attaches_once_to_kubepods() -> Result<()> {
-    let pods = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Pods"}}]}]);
-    let program = TestProgram::apply("all-pods", TCP_EVENTS_BTF, json!({"programs": pods}))?;
+fn all_pods_are_attached_to_once_at_kubepods() -> Result<()> {
+    let program = TestProgram::apply("all-pods", TCP_EVENTS_BTF, all_pods())?;
     program.ready_on("2/2")?;
     for node in NODES {
-        let links = details(node, "all-pods")?["links"].clone();
+        let links = program.detail(node)?["links"].clone();
         ensure!(links.as_array().map(Vec::len) == Some(1) && links[0]["cgroupPath"] == "/kubepods", "{links}");
     }
     Ok(())
+}
+
+/// Returns a spec that attaches to the cgroup of all pods.
+fn all_pods() -> Value {
+    json!({"attach": [{"type": "AllPods"}]})
 }
 
 /// Replaces the agents' image until the test ends.
@@ -196,19 +137,20 @@ fn an_older_agent_keeps_the_last_good_revision_and_names_what_it_lacks() -> Resu
     OtherAgents::roll_out("sockeye-agent-older")?;
     // A spec that requires nothing new means the same to both.
     let kept = program.ready_on("2/2")?;
-    ensure!(kept["status"]["placements"] == current["status"]["placements"], "{:#}", kept["status"]);
+    ensure!(kept["status"]["nodeStatuses"] == current["status"]["nodeStatuses"], "{:#}", kept["status"]);
 
-    program
-        .edit(TCP_EVENTS_BTF, json!({"programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Pods"}}]}]}))?;
+    program.edit(TCP_EVENTS_BTF, all_pods())?;
     let refused = program.condition_is("Attached", "False")?;
     let why = condition(&refused, "Attached").context("no condition")?;
     ensure!(why["reason"] == "AgentTooOld", "{why}");
     let message = why["message"].as_str().unwrap_or_default();
-    ensure!(message.contains("ScopePods") && message.contains("upgrade the agent"), "{message}");
+    ensure!(message.contains("AllPods") && message.contains("upgrade the agent"), "{message}");
     for node in NODES {
-        let before = placement(&current, node)?;
-        ensure!(program.pin(node, "prog", "programs/my_prog")?["id"] == before["programs"][0]["id"], "{node}");
-        ensure!(placement(&refused, node)?["revision"] == current["status"]["dispatch"]["revision"]);
+        let before = node_status(&current, node)?;
+        ensure!(program.pin(node, "prog", "programs/my_prog")?["id"] == before["programIDs"][0], "{node}");
+        ensure!(node_status(&refused, node)?["revision"] == current["status"]["currentRevision"]["name"]);
+        let (said, dispatched) = (report(node, "skewed")?, &refused["status"]["currentRevision"]["name"]);
+        ensure!(said["desiredRevision"] == *dispatched && said["state"] == "Failed", "{said}");
     }
     drop(older);
     let healed = program.ready_on("2/2")?;
@@ -277,28 +219,27 @@ fn deletion_removes_everything_within_five_seconds() -> Result<()> {
 fn a_refused_edit_leaves_the_accepted_revision_running() -> Result<()> {
     let program = TestProgram::apply("refused", TCP_EVENTS_BTF, json!({}))?;
     let accepted = program.ready_on("2/2")?;
-    program
-        .edit(TCP_EVENTS_BTF, json!({"programs": [{"name": "nonesuch", "attach": [{"cgroup": {"scope": "Node"}}]}]}))?;
+    program.edit(TCP_EVENTS_BTF, json!({"programs": [{"name": "nonesuch"}]}))?;
     let refused = program.condition_is("Accepted", "False")?;
     let why = condition(&refused, "Accepted").context("no condition")?;
-    ensure!(why["reason"] == "NoSuchProgram", "{why}");
+    ensure!(why["reason"] == "ProgramNotFound", "{why}");
     let words = why["message"].as_str().unwrap_or_default();
     ensure!(words.contains("spec.programs[0].name") && words.contains("my_prog"), "{words}");
-    ensure!(refused["status"]["dispatch"] == accepted["status"]["dispatch"]);
-    ensure!(refused["status"]["placements"] == accepted["status"]["placements"], "{:#}", refused["status"]);
+    ensure!(refused["status"]["currentRevision"] == accepted["status"]["currentRevision"]);
+    ensure!(refused["status"]["nodeStatuses"] == accepted["status"]["nodeStatuses"], "{:#}", refused["status"]);
     let events = kubectl(&["get", "events", "-n", "default", "--field-selector", "involvedObject.name=refused"])?;
-    ensure!(events.contains("NoSuchProgram") || events.contains("nonesuch"), "{events}");
+    ensure!(events.contains("ProgramNotFound") || events.contains("nonesuch"), "{events}");
 
     // A spec that the verifier refuses is dispatched, and every node keeps the last good revision.
     program.edit(fixtures::REFUSED, json!({}))?;
     let mut why = Value::Null;
     wait_until(TIMEOUT, "that both nodes refuse it", || {
         why = condition(&program.get()?, "Attached").cloned().unwrap_or_default();
-        Ok(why["reason"] == "VerifierRefused" && why["message"].as_str().is_some_and(|m| m.contains("2 of 2")))
+        Ok(why["reason"] == "VerifierRejected" && why["message"].as_str().is_some_and(|m| m.contains("2 of 2")))
     })?;
     ensure!(why["message"].as_str().is_some_and(|m| m.contains("node-1, node-2: ")), "{why}");
     for node in NODES {
-        let id = &placement(&accepted, node)?["programs"][0]["id"];
+        let id = &node_status(&accepted, node)?["programIDs"][0];
         ensure!(program.pin(node, "prog", "programs/my_prog")?["id"] == *id, "{node} lost its last good program");
     }
     program.edit(TCP_EVENTS_BTF, json!({}))?;
@@ -325,7 +266,7 @@ fn node_labels_select_nodes_and_a_new_agent_loads_nothing() -> Result<()> {
     kubectl(&["delete", "pod", "-n", "sockeye-system", "-l", "app.kubernetes.io/component=agent", "--wait"])?;
     kubectl(&["rollout", "status", "-n", "sockeye-system", "daemonset", "--timeout=60s"])?;
     let after = program.ready_on("2/2")?;
-    ensure!(after["status"]["placements"] == both["status"]["placements"], "{:#}", after["status"]);
+    ensure!(after["status"]["nodeStatuses"] == both["status"]["nodeStatuses"], "{:#}", after["status"]);
 
     kubectl(&["label", "node", "node-2", "sockeye.dev/e2e-"])?;
     program.ready_on("1/1")?;
@@ -355,24 +296,31 @@ fn a_node_that_joins_runs_the_last_accepted_revision() -> Result<()> {
     program.condition_is("Accepted", "False")?;
     cluster(&["node-add", "node-3", "3"])?;
     let third = ThirdNode;
-    wait_until(Duration::from_secs(60), "3/3", || Ok(program.get()?["status"]["summary"]["nodes"] == "3/3"))?;
+    wait_until(Duration::from_secs(60), "3/3", || Ok(updated(&program.get()?) == "3/3"))?;
     ensure!(program.pin("node-3", "prog", "programs/my_prog")?["name"] == "my_prog");
     drop(third);
-    wait_until(Duration::from_secs(60), "2/2", || Ok(program.get()?["status"]["summary"]["nodes"] == "2/2"))?;
+    wait_until(Duration::from_secs(60), "2/2", || Ok(updated(&program.get()?) == "2/2"))?;
     Ok(())
 }
 
 #[test]
-fn a_deleted_bpfnode_is_recreated() -> Result<()> {
+fn a_deleted_bpfnode_or_bpfnodedetail_is_recreated() -> Result<()> {
     let program = TestProgram::apply("observed", TCP_EVENTS_BTF, json!({}))?;
     let before = program.ready_on("2/2")?;
+    let detailed = program.detail("node-1")?;
     let uid = |kind: &str| Ok::<_, anyhow::Error>(json(&["get", kind, "node-1"])?["metadata"]["uid"].clone());
-    let old = uid("bpfnode")?;
-    kubectl(&["delete", "bpfnode", "node-1", "--wait"])?;
-    wait_until(TIMEOUT, "a new BpfNode", || Ok(uid("bpfnode")? != old && details("node-1", "observed").is_ok()))?;
-    let owner = json(&["get", "bpfnode", "node-1"])?["metadata"]["ownerReferences"][0].clone();
-    ensure!(owner["uid"] == uid("node")? && owner["kind"] == "Node" && owner["blockOwnerDeletion"] != true, "{owner}");
+    for kind in ["bpfnode", "bpfnodedetail"] {
+        let old = uid(kind)?;
+        kubectl(&["delete", kind, "node-1", "--wait"])?;
+        wait_until(TIMEOUT, &format!("a new {kind}"), || {
+            Ok(uid(kind)? != old && !json(&["get", kind, "node-1"])?["status"]["programs"].is_null())
+        })?;
+        let owner = json(&["get", kind, "node-1"])?["metadata"]["ownerReferences"][0].clone();
+        ensure!(owner["uid"] == uid("node")? && owner["kind"] == "Node", "{owner}");
+        ensure!(owner["blockOwnerDeletion"] != true, "{owner}");
+    }
+    ensure!(program.detail("node-1")? == detailed, "{detailed:#}");
     let after = program.ready_on("2/2")?;
-    ensure!(before["status"]["placements"] == after["status"]["placements"], "{:#}", after["status"]);
+    ensure!(before["status"]["nodeStatuses"] == after["status"]["nodeStatuses"], "{:#}", after["status"]);
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! The health check for Argo CD in docs/gitops.md, run by Lua on statuses as the operator writes them.
+//! How GitOps tools read a BpfProgram's status as the operator writes it: by the health check for Argo CD in
+//! docs/gitops.md, run by Lua, and by kstatus.
 #![allow(missing_docs)]
 
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use sockeye_tests::{repo, run_with_input};
+use sockeye_crds::definitions::definitions;
+use sockeye_tests::{condition, repo, run_with_input};
 
 /// Reads the check from the page, without its indentation in the ConfigMap.
 fn check() -> Result<String> {
@@ -41,6 +43,33 @@ fn health(object: &Value) -> Result<(String, String)> {
     Ok((status.to_owned(), message.to_owned()))
 }
 
+/// Returns an object's status by the rules of kstatus for a kind that it does not know: `Compute` in
+/// sigs.k8s.io/cli-utils/pkg/kstatus/status.
+fn kstatus(object: &Value) -> &'static str {
+    let is = |type_: &str, status: &str| condition(object, type_).is_some_and(|found| found["status"] == status);
+    let observed = &object["status"]["observedGeneration"];
+    if object["metadata"]["deletionTimestamp"].is_string() {
+        "Terminating"
+    } else if !observed.is_null() && *observed != object["metadata"]["generation"] || is("Reconciling", "True") {
+        "InProgress"
+    } else if is("Stalled", "True") {
+        "Failed"
+    } else if is("Ready", "False") || is("Ready", "Unknown") {
+        "InProgress"
+    } else {
+        "Current"
+    }
+}
+
+/// Returns a BpfProgram as the API server stores it before the operator has looked at it.
+fn new() -> Result<Value> {
+    let definition = serde_json::to_value(definitions().into_iter().next().context("no definition")?)?;
+    let properties = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    let status = properties["status"]["default"].clone();
+    ensure!(status.is_object(), "the definition has no default status");
+    Ok(json!({"metadata": {"generation": 1}, "status": status}))
+}
+
 /// Returns a BpfProgram of generation 3 with these conditions of that generation: type, status and reason.
 fn program(conditions: &[(&str, &str, &str)]) -> Value {
     let conditions: Vec<Value> = conditions
@@ -65,23 +94,50 @@ fn the_argo_cd_health_check_agrees_with_kstatus() -> Result<()> {
     half_written["status"]["observedGeneration"] = json!(4);
     let mut deleted = not_ready("Deleting", "Reconciling");
     deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    let mut hopeless_and_deleted = not_ready("VerifierRefused", "Stalled");
+    let mut hopeless_and_deleted = not_ready("VerifierRejected", "Stalled");
     hopeless_and_deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
 
-    for (what, object, status, message) in [
-        ("new", json!({"metadata": {"generation": 1}}), "Progressing", "Waiting for the operator"),
-        ("in effect", program(&in_effect), "Healthy", "InEffect: in words"),
-        ("no node selected", program(&[("Ready", "True", "NoNodeSelected")]), "Healthy", "NoNodeSelected: in words"),
-        ("edited", edited, "Progressing", "Waiting for the operator"),
-        ("conditions of old", half_written, "Progressing", "Waiting for the operator"),
-        ("on its way", not_ready("Progressing", "Reconciling"), "Progressing", "Progressing: in words"),
-        ("leaving a node", with(("Reconciling", "True", "Progressing")), "Progressing", "Progressing: in words"),
-        ("refused", not_ready("NoSuchProgram", "Stalled"), "Degraded", "NoSuchProgram: in words"),
-        ("being deleted", deleted, "Progressing", "Deleting: in words"),
-        ("refused and being deleted", hopeless_and_deleted, "Progressing", "Waiting for the operator"),
+    let suspended = program(&[("Attached", "False", "Suspended"), ("Ready", "False", "Suspended")]);
+    let waiting = "Waiting for the operator";
+    for (what, object, status, message, kstatus_says) in [
+        ("new", new()?, "Progressing", waiting, "InProgress"),
+        ("in effect", program(&in_effect), "Healthy", "InEffect: in words", "Current"),
+        (
+            "no node selected",
+            program(&[("Ready", "True", "NoNodeSelected")]),
+            "Healthy",
+            "NoNodeSelected: in words",
+            "Current",
+        ),
+        ("edited", edited, "Progressing", waiting, "InProgress"),
+        // kstatus does not read the generations of conditions.
+        ("conditions of old", half_written, "Progressing", waiting, "Current"),
+        ("on its way", not_ready("Progressing", "Reconciling"), "Progressing", "Progressing: in words", "InProgress"),
+        (
+            "leaving a node",
+            with(("Reconciling", "True", "Progressing")),
+            "Progressing",
+            "Progressing: in words",
+            "InProgress",
+        ),
+        ("refused", not_ready("ProgramNotFound", "Stalled"), "Degraded", "ProgramNotFound: in words", "Failed"),
+        ("suspended", suspended, "Progressing", waiting, "InProgress"),
+        ("being deleted", deleted, "Progressing", "Deleting: in words", "Terminating"),
+        ("refused and being deleted", hopeless_and_deleted, "Progressing", waiting, "Terminating"),
     ] {
         let (found, words) = health(&object).context(what)?;
         ensure!((found.as_str(), words.as_str()) == (status, message), "{what}: {found}: {words}");
+        ensure!(kstatus(&object) == kstatus_says, "{what}: {}", kstatus(&object));
     }
+    Ok(())
+}
+
+/// Without the default status, a tool that waits would go on as soon as the object is stored.
+#[test]
+fn a_new_bpfprogram_is_complete_to_kstatus_only_without_its_default_status() -> Result<()> {
+    let mut new = new()?;
+    ensure!(kstatus(&new) == "InProgress");
+    new["status"] = Value::Null;
+    ensure!(kstatus(&new) == "Current");
     Ok(())
 }

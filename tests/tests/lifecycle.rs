@@ -11,7 +11,7 @@ use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 use sockeye_tests::{
     NODES, TIMEOUT, bpftool, helper, json, kubectl,
     load::{Pod, Server},
-    program::{TestProgram, details, placement},
+    program::{TestProgram, node_status},
     release::{Helm, NAMESPACE, image_bytes, pods, wait_until_gone},
     wait_until,
 };
@@ -19,10 +19,10 @@ use sockeye_tests::{
 const HELM: Helm = Helm("helm");
 
 /// Returns what each node's kernel has loaded; IDs and load times in it change with every load.
-fn loaded(program: &TestProgram, name: &str) -> Result<Vec<Value>> {
+fn loaded(program: &TestProgram) -> Result<Vec<Value>> {
     program.ready_on("2/2")?;
     let of = |node: &&str| {
-        let said = details(node, name)?;
+        let said = program.detail(node)?;
         Ok(json!([program.pin(node, "prog", "programs/my_prog")?, said["maps"], said["links"]]))
     };
     NODES.iter().map(of).collect()
@@ -58,7 +58,7 @@ fn helm_3_upgrades_rolls_back_and_uninstalls() -> Result<()> {
 fn counts_through(helm: &Helm) -> Result<()> {
     helm.install(&[])?;
     let everywhere = TestProgram::apply("everywhere", TCP_EVENTS_BTF, json!({}))?;
-    let before = loaded(&everywhere, "everywhere")?;
+    let before = loaded(&everywhere)?;
 
     let _server = Server::start()?;
     let script = "while [ ! -e /go ]; do sleep 0.1; done; n=0; while [ ! -e /stop ]; do \
@@ -69,7 +69,7 @@ fn counts_through(helm: &Helm) -> Result<()> {
     let counted = TestProgram::apply(
         "counted",
         TCP_EVENTS_BTF,
-        json!({"programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": path}}]}],
+        json!({"attach": [{"type": "CgroupPath", "cgroupPath": path}],
             "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": "node-1"}}}),
     )?;
     counted.ready_on("1/1")?;
@@ -80,13 +80,13 @@ fn counts_through(helm: &Helm) -> Result<()> {
     let (agents, operators) = (pods("agent")?, pods("operator")?);
     helm.install(&["--set", "logLevel=debug,agent.maxUnavailable=1"])?;
     ensure!(rolled("agent", &agents)? && rolled("operator", &operators)?, "the upgrade replaced no pods");
-    ensure!(loaded(&everywhere, "everywhere")? == before, "the upgrade loaded something anew");
+    ensure!(loaded(&everywhere)? == before, "the upgrade loaded something anew");
     let while_upgraded = count()?;
 
     let agents = pods("agent")?;
     helm.rollback()?;
     ensure!(rolled("agent", &agents)?, "the roll-back replaced no pods");
-    ensure!(loaded(&everywhere, "everywhere")? == before, "the roll-back loaded something anew");
+    ensure!(loaded(&everywhere)? == before, "the roll-back loaded something anew");
     let daemonset = json(&["get", "daemonset", "-n", NAMESPACE, "sockeye-agent"])?;
     let env = &daemonset["spec"]["template"]["spec"]["containers"][0]["env"];
     ensure!(env.as_array().is_some_and(|env| env.contains(&json!({"name": "RUST_LOG", "value": "info"}))), "{env}");
@@ -107,7 +107,7 @@ fn uninstall_removes_the_programs_and_leaves_nothing() -> Result<()> {
     let program = TestProgram::apply("uninstalled", TCP_EVENTS_BTF, json!({}))?;
     let ready = program.ready_on("2/2")?;
     let ids: Vec<String> =
-        NODES.iter().map(|n| Ok(placement(&ready, n)?["programs"][0]["id"].to_string())).collect::<Result<_>>()?;
+        NODES.iter().map(|n| Ok(node_status(&ready, n)?["programIDs"][0].to_string())).collect::<Result<_>>()?;
     HELM.uninstall(&[])?;
     let left = kubectl(&["get", "bpfprograms.sockeye.dev,bpfrevisions", "-o", "name"])?;
     ensure!(left.is_empty(), "{left}");
@@ -118,7 +118,8 @@ fn uninstall_removes_the_programs_and_leaves_nothing() -> Result<()> {
     wait_until_gone()?;
 
     // The CRDs were kept. A release installed over them works, and deletes them if its values say so.
-    kubectl(&["get", "crd", "bpfprograms.sockeye.dev", "bpfrevisions.sockeye.dev", "bpfnodes.sockeye.dev"])?;
+    let names = ["bpfprograms", "bpfrevisions", "bpfnodes", "bpfnodedetails"].map(|name| format!("{name}.sockeye.dev"));
+    kubectl(&[&["get", "crd"], &names.each_ref().map(String::as_str)[..]].concat())?;
     HELM.install(&["--set", "crds.keep=false"])?;
     TestProgram::apply("uninstalled", TCP_EVENTS_BTF, json!({}))?.ready_on("2/2")?;
     HELM.uninstall(&[])?;
@@ -140,7 +141,7 @@ fn an_uninstall_that_times_out_names_the_bpfprogram_and_keeps_the_agents() -> Re
     let failed = HELM.uninstall(&[]).err().context("it did not fail")?.to_string();
     hold(r#"[{"op": "remove", "path": "/metadata/finalizers"}]"#)?;
     ensure!(failed.contains("1 BpfProgram: held ("), "{failed}");
-    ensure!(pods("agent")?.len() == NODES.len() && pods("operator")?.len() == 1);
+    ensure!(pods("agent")?.len() == NODES.len() && pods("operator")?.len() == 2);
     HELM.uninstall(&[])?;
     wait_until_gone()
 }
@@ -149,12 +150,12 @@ fn an_uninstall_that_times_out_names_the_bpfprogram_and_keeps_the_agents() -> Re
 fn adopts_after(name: &str, remove: impl FnOnce(&TestProgram) -> Result<()>) -> Result<()> {
     HELM.install(&[])?;
     let program = TestProgram::apply(name, TCP_EVENTS_BTF, json!({}))?;
-    let before = loaded(&program, name)?;
+    let before = loaded(&program)?;
     remove(&program)?;
     wait_until(TIMEOUT, "no agent", || Ok(pods("agent")?.is_empty()))?;
     ensure!(pinned(&program) == [true; 2]);
     HELM.install(&[])?;
-    ensure!(loaded(&program, name)? == before, "{before:?}");
+    ensure!(loaded(&program)? == before, "{before:?}");
     Ok(())
 }
 
@@ -204,7 +205,7 @@ fn a_reinstall_removes_pins_after_finalizers_were_forced_off() -> Result<()> {
     HELM.install(&[])?;
     let program = TestProgram::apply("forced", TCP_EVENTS_BTF, json!({}))?;
     let ready = program.ready_on("2/2")?;
-    let id = placement(&ready, "node-2")?["programs"][0]["id"].to_string();
+    let id = node_status(&ready, "node-2")?["programIDs"][0].to_string();
     HELM.uninstall(&["--no-hooks"])?;
     wait_until(TIMEOUT, "no agent", || Ok(pods("agent")?.is_empty()))?;
     let off = r#"{"metadata": {"finalizers": null}}"#;

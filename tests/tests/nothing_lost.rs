@@ -16,7 +16,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 use sockeye_tests::{
     NODES, TIMEOUT, bpftool, cluster, condition, helper, json, kubectl,
     process::{Usage, agents},
-    program::{TestProgram, details},
+    program::{TestProgram, report, updated},
     release::{NAMESPACE, pods},
     repo, wait_until,
 };
@@ -35,10 +35,9 @@ fn reason(program: &TestProgram, type_: &str) -> Result<String> {
     Ok(condition(&found, type_).and_then(|c| c["reason"].as_str()).unwrap_or_default().to_owned())
 }
 
-/// Returns the number of links that a BpfNode reports of the BpfProgram `stopped`.
-fn attached(node: &str) -> Result<Value> {
-    let links = details(node, "stopped")?["links"].clone();
-    Ok(links.as_array().map_or(json!(0), |links| links.len().into()))
+/// Returns the number of links in effect that a BpfNode reports of a BpfProgram.
+fn links_of(node: &str, program: &str) -> Result<u64> {
+    Ok(report(node, program)?["links"].as_u64().unwrap_or_default())
 }
 
 /// Runs a function when the test ends, even if it fails.
@@ -77,7 +76,9 @@ fn the_suspend_config_map_detaches_everything_within_three_seconds() -> Result<(
     let said = program.get()?;
     let message = condition(&said, "Ready").map(|c| c["message"].to_string()).unwrap_or_default();
     ensure!(message.contains("incident 42"), "{message}");
-    ensure!(said["status"]["nodes"]["suspended"] == 2 && attached("node-1")? == 0, "{:#}", said["status"]);
+    ensure!(said["status"]["nodes"]["suspended"] == 2 && links_of("node-1", "stopped")? == 0, "{:#}", said["status"]);
+    let node = json(&["get", "bpfnode", "node-1"])?;
+    ensure!(condition(&node, "Ready").is_some_and(|ready| ready["reason"] == "Suspended"), "{:#}", node["status"]);
     drop(suspension);
     let after = program.ready_on("2/2")?;
     ensure!(after["status"]["summary"] == before["status"]["summary"], "something was loaded anew: {after:#}");
@@ -91,14 +92,14 @@ fn a_program_that_cuts_its_node_off_is_reverted() -> Result<()> {
     let before = other.ready_on("2/2")?;
     let start = Instant::now();
     let shut = TestProgram::apply("shut", fixtures::SHUT, on("node-1"))?;
-    wait_until(Duration::from_secs(60), "Reverted", || Ok(reason(&shut, "Attached")? == "Reverted"))?;
+    wait_until(Duration::from_secs(60), "ConnectivityLost", || Ok(reason(&shut, "Attached")? == "ConnectivityLost"))?;
     println!("reverted and reported after {:?}", start.elapsed());
     let said = shut.get()?;
     let message = condition(&said, "Stalled").context("not Stalled")?["message"].to_string();
     ensure!(message.contains("node-1") && message.contains("lost the API server"), "{message}");
-    ensure!(details("node-1", "shut")?["links"].is_null(), "it is still attached");
+    ensure!(links_of("node-1", "shut")? == 0, "it is still attached");
     std::thread::sleep(Duration::from_secs(5));
-    ensure!(details("node-1", "shut")?["links"].is_null(), "it was attached again");
+    ensure!(links_of("node-1", "shut")? == 0, "it was attached again");
     ensure!(other.get()?["status"]["summary"] == before["status"]["summary"], "another program was touched");
     // A corrected spec is tried anew.
     shut.edit(TCP_EVENTS_BTF, on("node-1"))?;
@@ -110,7 +111,7 @@ fn a_program_that_cuts_its_node_off_is_reverted() -> Result<()> {
 fn a_detached_link_is_repaired_and_reported_by_an_event() -> Result<()> {
     let program = TestProgram::apply("undone", TCP_EVENTS_BTF, json!({}))?;
     let before = program.ready_on("2/2")?;
-    let link = details("node-1", "undone")?["links"][0].clone();
+    let link = program.detail("node-1")?["links"][0].clone();
     let pin = link["pinPath"].as_str().context("no pin")?;
     let start = Instant::now();
     helper("bpftool", &["node-1", "link", "detach", "pinned", pin])?;
@@ -127,8 +128,15 @@ fn a_detached_link_is_repaired_and_reported_by_an_event() -> Result<()> {
     ensure!(note.contains("on node-1: ") && note.contains("my_prog"), "{note}");
     let after = program.ready_on("2/2")?;
     ensure!(after["status"]["summary"] == before["status"]["summary"]);
-    let again = details("node-1", "undone")?["links"][0].clone();
-    ensure!(again["id"] != link["id"] && again["inEffect"] == true, "{again}");
+    let drift = report("node-1", "undone")?["drift"].clone();
+    ensure!(drift[0]["kind"] == "LinkDetached", "{drift}");
+    // The detail follows within ten seconds.
+    let mut again = Value::Null;
+    wait_until(TIMEOUT, "another link in the detail", || {
+        again = program.detail("node-1")?["links"][0].clone();
+        Ok(again["id"] != link["id"] && again["inEffect"] == true)
+    })
+    .with_context(|| format!("{again}"))?;
     Ok(())
 }
 
@@ -191,19 +199,21 @@ fn a_node_that_returns_under_its_name_loads_nothing() -> Result<()> {
     cluster(&["node-stop", "node-2"])?;
     let back = Finally(|| cluster(&["node-start", "node-2"]).map(drop));
     kubectl(&["delete", "node", "node-2", "--wait"])?;
-    wait_until(TIMEOUT, "one node", || Ok(stays.get()?["status"]["summary"]["nodes"] == "1/1"))?;
+    wait_until(TIMEOUT, "one node", || Ok(updated(&stays.get()?) == "1/1"))?;
     // A deleted Node delays no deletion.
     kubectl(&["delete", "bpfprograms.sockeye.dev", "goes", "--timeout=20s"])?;
     drop(back);
     wait_until(Duration::from_secs(60), "another Node", || Ok(uid()? != node))?;
     kubectl(&["wait", "--for=condition=Ready", "node/node-2", "--timeout=60s"])?;
-    wait_until(Duration::from_secs(60), "both nodes", || Ok(stays.get()?["status"]["summary"]["nodes"] == "2/2"))?;
+    wait_until(Duration::from_secs(60), "both nodes", || Ok(updated(&stays.get()?) == "2/2"))?;
     let after = stays.ready_on("2/2")?;
     ensure!(stays.pin("node-2", "prog", "programs/my_prog")?["id"] == id, "it was loaded anew");
     ensure!(before["status"]["summary"] == after["status"]["summary"]);
     wait_until(TIMEOUT, "no pins of the BpfProgram that was deleted meanwhile", || Ok(!pinned(&goes, "node-2")))?;
-    let owner = json(&["get", "bpfnode", "node-2"])?["metadata"]["ownerReferences"][0]["uid"].clone();
-    ensure!(owner == uid()?);
+    for kind in ["bpfnode", "bpfnodedetail"] {
+        let owner = json(&["get", kind, "node-2"])?["metadata"]["ownerReferences"][0]["uid"].clone();
+        ensure!(owner == uid()?, "{kind}");
+    }
     Ok(())
 }
 
@@ -237,11 +247,11 @@ fn an_idle_cluster_writes_nothing() -> Result<()> {
     let many = Many::apply(&names, TCP_EVENTS_BTF)?;
     let args: Vec<&str> = ["wait", "--for=condition=Ready", "--timeout=60s"].into_iter().chain(many.refs()).collect();
     kubectl(&args)?;
-    // The last status writes come within a moment.
-    std::thread::sleep(Duration::from_secs(5));
+    // The last status writes come within a moment, and those of BpfNodeDetails within ten seconds.
+    std::thread::sleep(Duration::from_secs(15));
     let versions = || -> Result<Vec<String>> {
         let of = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
-        let kinds = "bpfprograms.sockeye.dev,bpfrevisions,bpfnodes,events.events.k8s.io";
+        let kinds = "bpfprograms.sockeye.dev,bpfrevisions,bpfnodes,bpfnodedetails,events.events.k8s.io";
         Ok(kubectl(&["get", kinds, "-n", "default", "-o", of])?.lines().map(str::to_owned).collect())
     };
     let agents = agents()?;
@@ -284,7 +294,7 @@ impl<'a> Many<'a> {
         let manifest = |name: &String| {
             json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": name}, "spec": {
                 "bytecode": {"inline": STANDARD.encode(object)}, "nodeSelector": on("node-1")["nodeSelector"],
-                "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": path(name)}}]}]}})
+                "attach": [{"type": "CgroupPath", "cgroupPath": path(name)}], "programs": [{"name": "my_prog"}]}})
         };
         let list = json!({"apiVersion": "v1", "kind": "List", "items": names.iter().map(manifest).collect::<Vec<_>>()});
         let file = repo().join("target/cluster/many.json");

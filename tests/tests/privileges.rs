@@ -185,7 +185,7 @@ fn the_agent_has_three_capabilities_and_two_host_mounts() -> Result<()> {
 #[test]
 fn the_operator_has_no_capability_and_no_host_mount() -> Result<()> {
     let operators = Process::of("operator")?;
-    ensure!(operators.len() == 1, "{} operators", operators.len());
+    ensure!(operators.len() == 2, "{} operators", operators.len());
     for operator in operators {
         operator.holds("65532", 0)?;
         operator.shares_no_namespace()?;

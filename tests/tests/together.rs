@@ -5,24 +5,21 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
-use sockeye_tests::{
-    NODES, TIMEOUT, condition, json, kubectl,
-    program::{TestProgram, details},
-    wait_until,
-};
+use sockeye_tests::{NODES, TIMEOUT, condition, json, kubectl, program::TestProgram, wait_until};
 
 #[test]
 fn a_shared_map_blocks_the_deletion_of_its_owner() -> Result<()> {
-    let from = json!({"maps": [{"name": "my_map", "from": {"program": "lender", "map": "my_map"}}]});
-    let borrower = TestProgram::apply("borrower", TCP_EVENTS_BTF, from)?;
+    let shared = || json!({"maps": [{"name": "my_map", "sharing": "Shared"}]});
+    let borrowed = json!({"maps": [{"name": "my_map", "mapRef": {"program": "lender", "name": "my_map"}}]});
+    let borrower = TestProgram::apply("borrower", TCP_EVENTS_BTF, borrowed)?;
     let waits = borrower.condition_is("Attached", "False")?;
     wait_until(TIMEOUT, "the borrower reports what it waits for", || {
         let object = borrower.get()?;
-        Ok(condition(&object, "Attached").is_some_and(|c| c["reason"] == "SharedMapMissing"))
+        Ok(condition(&object, "Attached").is_some_and(|c| c["reason"] == "SharedMapNotFound"))
     })
     .with_context(|| format!("{waits:#}"))?;
 
-    let lender = TestProgram::apply("lender", TCP_EVENTS_BTF, json!({}))?;
+    let lender = TestProgram::apply("lender", TCP_EVENTS_BTF, shared())?;
     lender.ready_on("2/2")?;
     borrower.ready_on("2/2")?;
     for node in NODES {
@@ -32,7 +29,11 @@ fn a_shared_map_blocks_the_deletion_of_its_owner() -> Result<()> {
         ensure!(theirs == own, "{node}: {theirs} and {own}");
         let uses = borrower.pin(node, "prog", "programs/my_prog")?["map_ids"].clone();
         ensure!(uses == json!([own]), "{node}: the borrower's program uses {uses}");
-        ensure!(details(node, "lender")?["maps"][0]["sharedBy"] == json!(["borrower"]));
+        wait_until(TIMEOUT, "the borrower in the lender's detail", || {
+            Ok(lender.detail(node)?["maps"][0]["sharedBy"] == json!(["borrower"]))
+        })?;
+        let from = borrower.detail(node)?["maps"][0]["from"].clone();
+        ensure!(from == json!({"program": "lender", "name": "my_map"}), "{from}");
     }
 
     kubectl(&["delete", "bpfprograms.sockeye.dev", "lender", "--wait=false"])?;
@@ -53,6 +54,29 @@ fn a_shared_map_blocks_the_deletion_of_its_owner() -> Result<()> {
 }
 
 #[test]
+fn a_map_that_is_not_shared_is_lent_to_nobody() -> Result<()> {
+    let private = TestProgram::apply("private", TCP_EVENTS_BTF, json!({}))?;
+    private.ready_on("2/2")?;
+    let borrowed = json!({"maps": [{"name": "my_map", "mapRef": {"program": "private", "name": "my_map"}}]});
+    let thief = TestProgram::apply("thief", TCP_EVENTS_BTF, borrowed)?;
+    let mut found = Value::Null;
+    wait_until(TIMEOUT, "MapNotShared", || {
+        found = thief.get()?;
+        Ok(condition(&found, "Ready").is_some_and(|ready| ready["reason"] == "MapNotShared"))
+    })
+    .with_context(|| format!("{:#}", found["status"]))?;
+    for node in NODES {
+        ensure!(thief.pin(node, "map", "maps/my_map").is_err(), "{node}: the map was lent");
+    }
+    // Once it is shared, the other gets it without an edit of its own.
+    private.edit(TCP_EVENTS_BTF, json!({"maps": [{"name": "my_map", "sharing": "Shared"}]}))?;
+    thief.ready_on("2/2")?;
+    let [own, theirs] = [&private, &thief].map(|program| program.pin("node-1", "map", "maps/my_map"));
+    ensure!(own?["id"] == theirs?["id"]);
+    Ok(())
+}
+
+#[test]
 fn lower_priorities_run_first() -> Result<()> {
     let programs: Vec<TestProgram> = [("third", 900), ("first", 100), ("second", 500)]
         .into_iter()
@@ -65,8 +89,8 @@ fn lower_priorities_run_first() -> Result<()> {
     for node in NODES {
         let kept = json(&["get", "bpfnodes", node])?["status"]["node"]["features"].to_string();
         ensure!(kept.contains("CgroupLinkOrder"), "this kernel keeps no order: {kept}");
-        wait_until(TIMEOUT, "the order in the BpfNode", || {
-            let order = json(&["get", "bpfnodes", node])?["status"]["order"].clone();
+        wait_until(TIMEOUT, "the order in the BpfNodeDetail", || {
+            let order = json(&["get", "bpfnodedetails", node])?["status"]["attachOrder"].clone();
             let root = order.as_array().into_iter().flatten().find(|one| one["cgroupPath"] == "/");
             let names = root.and_then(|one| one["programs"].as_array()).into_iter().flatten();
             let names: Vec<&str> = names.filter_map(|runs| runs["name"].as_str()).collect();

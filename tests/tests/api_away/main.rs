@@ -182,6 +182,7 @@ async fn an_outage_of_the_api_server_detaches_and_reloads_nothing() -> Result<()
         let right = back.elapsed();
         starting.join().expect("a thread")?;
         sleep(RIGHT.saturating_sub(back.elapsed())).await;
+        world.detailed().await?;
         let outcome = Outcome::of(&world, start, back, right);
         outcome.print("API server and etcd stopped");
         outcome.judge("API server and etcd stopped")?;
@@ -201,6 +202,7 @@ async fn failed_lists_and_a_missing_crd_remove_nothing() -> Result<()> {
         ("403 to lists and watches", Fault::Answered(Which::Views, StatusCode::FORBIDDEN, None)),
         ("404 to BpfRevisions", Fault::Answered(Which::Resource("bpfrevisions"), StatusCode::NOT_FOUND, None)),
         ("404 to BpfNodes", Fault::Answered(Which::Resource("bpfnodes"), StatusCode::NOT_FOUND, None)),
+        ("404 to BpfNodeDetails", Fault::Answered(Which::Resource("bpfnodedetails"), StatusCode::NOT_FOUND, None)),
         ("lists cut in the middle", Fault::Halved),
     ] {
         world.proxies.agent.set(fault.clone());
@@ -220,7 +222,7 @@ async fn failed_lists_and_a_missing_crd_remove_nothing() -> Result<()> {
         ensure!(back.elapsed() < RIGHT, "{what}: right only after {:?}", back.elapsed());
         world.ensure_untouched()?;
     }
-    chart::kubectl(&["delete", "crd", "bpfnodes.sockeye.dev"], "")?;
+    chart::kubectl(&["delete", "crd", "bpfnodes.sockeye.dev", "bpfnodedetails.sockeye.dev"], "")?;
     sleep(SECOND).await;
     world.ensure_untouched()?;
     world.restart_agent();
@@ -229,8 +231,9 @@ async fn failed_lists_and_a_missing_crd_remove_nothing() -> Result<()> {
     chart::apply_crds()?;
     let back = Instant::now();
     world.reported().await?;
-    println!("the BpfNodes' definition deleted: right after {:.1?}", back.elapsed());
+    println!("the definitions of BpfNodes and BpfNodeDetails deleted: right after {:.1?}", back.elapsed());
     ensure!(back.elapsed() < RIGHT, "right only after {:?}", back.elapsed());
+    world.detailed().await?;
     world.ensure_untouched()?;
     world.end().await
 }

@@ -17,7 +17,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use sockeye_crds::{
-    BpfNode, BpfProgram,
+    BpfNode, BpfNodeDetail, BpfProgram,
     condition::{ConditionType, Status},
 };
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
@@ -170,7 +170,7 @@ impl World {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
         let spec = json!({
             "bytecode": {"inline": STANDARD.encode(object)},
-            "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+            "attach": [{"type": "Node"}], "programs": [{"name": "my_prog"}],
         });
         let object = json!({
             "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": name}, "spec": spec,
@@ -203,36 +203,57 @@ impl World {
     fn is_ready(&self, program: &BpfProgram, generation: i64) -> bool {
         let Some(status) = &program.status else { return false };
         let ready = status.conditions.iter().any(|c| {
-            c.type_ == ConditionType::Ready && c.status == Status::True && c.observed_generation == generation
+            c.type_ == ConditionType::Ready && c.status == Status::True && c.observed_generation == Some(generation)
         });
-        ready && usize::try_from(status.nodes.updated) == Ok(self.nodes)
+        let updated = status.nodes.as_ref().map_or(0, |nodes| nodes.updated);
+        ready && usize::try_from(updated) == Ok(self.nodes)
     }
 
     pub fn programs(&self) -> Api<BpfProgram> {
         Api::all(self.admin.clone())
     }
 
-    /// Waits until the real node's BpfNode has the IDs that the kernel has for CHANGING.
+    /// Waits until the real node's BpfNode has the IDs of the program and the map, and the number of links, that the
+    /// kernel has for CHANGING.
     pub async fn reported(&self) -> Result<()> {
         let held = self.pinned(CHANGING);
-        let ids: BTreeSet<i64> = held.values().filter_map(|held| held[0].as_i64()).collect();
+        let ids = |folder: &str| -> BTreeSet<i64> {
+            held.iter().filter(|(pin, _)| pin.starts_with(folder)).filter_map(|(_, held)| held[0].as_i64()).collect()
+        };
+        let expected = (ids("programs/"), ids("maps/"), ids("links/").len());
         let start = Instant::now();
         loop {
             let node = Api::<BpfNode>::all(self.admin.clone()).get_opt(NODE).await?;
             let status = node.and_then(|node| node.status).unwrap_or_default();
-            let said = status.details.iter().find(|details| details.name == CHANGING).map(|details| {
-                let (programs, maps, links) = (&details.programs, &details.maps, &details.links);
-                programs
-                    .iter()
-                    .map(|p| p.id)
-                    .chain(maps.iter().map(|m| m.id))
-                    .chain(links.iter().map(|l| l.id))
-                    .collect()
+            let said = status.programs.into_iter().find(|program| program.name == CHANGING).map(|program| {
+                let links = usize::try_from(program.links).unwrap_or_default();
+                (program.program_ids.into_iter().collect(), program.map_ids.into_iter().collect(), links)
+            });
+            if said.as_ref() == Some(&expected) {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < TIMEOUT, "{said:?} is reported, {held:#?} is pinned:\n{}", self.node.log());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the real node's BpfNodeDetail has the IDs that the kernel has for CHANGING, of links too.
+    pub async fn detailed(&self) -> Result<()> {
+        let held = self.pinned(CHANGING);
+        let ids: BTreeSet<i64> = held.values().filter_map(|held| held[0].as_i64()).collect();
+        let start = Instant::now();
+        loop {
+            let node = Api::<BpfNodeDetail>::all(self.admin.clone()).get_opt(NODE).await?;
+            let status = node.and_then(|node| node.status).unwrap_or_default();
+            let said = status.programs.iter().find(|detail| detail.name == CHANGING).map(|detail| {
+                let (programs, maps, links) = (&detail.programs, &detail.maps, &detail.links);
+                let programs = programs.iter().map(|program| program.id);
+                programs.chain(maps.iter().map(|map| map.id)).chain(links.iter().map(|link| link.id)).collect()
             });
             if said.as_ref() == Some(&ids) {
                 return Ok(());
             }
-            ensure!(start.elapsed() < TIMEOUT, "{said:?} is reported, {held:#?} is pinned:\n{}", self.node.log());
+            ensure!(start.elapsed() < TIMEOUT, "{said:?} is described, {held:#?} is pinned:\n{}", self.node.log());
             sleep(Duration::from_millis(50)).await;
         }
     }

@@ -7,8 +7,8 @@ mod strict;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
-use links::{SOON, at, counted, linked, links_are};
+use anyhow::{Context as _, Result, ensure};
+use links::{SOON, at, counted, detail_names, linked, links_are};
 use objects::{Objects, Static, completed, connecting, container, pod, running};
 use serde_json::json;
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
@@ -16,23 +16,20 @@ use sockeye_tests::{
     NODES, TIMEOUT, helper, is_long, kubectl,
     load::Server,
     process::{Usage, agents},
-    program::TestProgram,
+    program::{TestProgram, node_status},
+    release::{NAMESPACE, pods},
     wait_until,
 };
 
 #[test]
 fn links_follow_labels_namespaces_and_containers() -> Result<()> {
     const TEST: &str = "picked";
-    let web = TestProgram::apply(
-        "web",
-        TCP_EVENTS_BTF,
-        at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}})),
-    )?;
+    let web = TestProgram::apply("web", TCP_EVENTS_BTF, at(json!({"podSelector": {"matchLabels": {"app": "web"}}})))?;
     let team = TestProgram::apply(
         "team",
         TCP_EVENTS_BTF,
         at(json!({
-            "scope": "Pods", "namespaceSelector": {"matchLabels": {"team": "shop"}}, "containers": ["main", "first"],
+            "podSelector": {}, "namespaceSelector": {"matchLabels": {"team": "shop"}}, "containers": ["main", "first"],
         })),
     )?;
     web.ready_on("2/2")?;
@@ -52,68 +49,102 @@ fn links_follow_labels_namespaces_and_containers() -> Result<()> {
             pod(TEST, "default/three", "node-2", "web", host),
         ],
     )?;
-    links_are("node-1", "web", TIMEOUT, &["shop/one"])?;
+    links_are("node-1", &web, TIMEOUT, &["shop/one"])?;
     wait_until(TIMEOUT, "the init container's link", || {
-        Ok(linked("node-1", "team")?.contains(&"shop/one first".to_owned()))
+        Ok(linked("node-1", &team)?.contains(&"shop/one first".to_owned()))
     })?;
     for (namespace, name) in [("shop", "one"), ("shop", "two"), ("default", "three")] {
         running(namespace, name)?;
     }
-    links_are("node-1", "team", TIMEOUT, &["shop/one main", "shop/two main"])?;
-    links_are("node-2", "web", SOON, &["default/three"])?;
-    let placed = web.get()?;
-    ensure!(placed["status"]["placements"][0]["pods"] == json!(["shop/one"]), "{:#}", placed["status"]["placements"]);
+    links_are("node-1", &team, TIMEOUT, &["shop/one main", "shop/two main"])?;
+    links_are("node-2", &web, SOON, &["default/three"])?;
+    detail_names("node-1", &web, &["shop/one"])?;
+    detail_names("node-1", &team, &["shop/one main", "shop/two main"])?;
+    for (program, [on_first, on_second]) in [(&web, [1, 1]), (&team, [2, 0])] {
+        wait_until(TIMEOUT, "the counts of pods", || {
+            let found = program.get()?;
+            let pods = |node: &str| Ok::<_, anyhow::Error>(node_status(&found, node)?["pods"].as_i64().unwrap_or(0));
+            let summed = found["status"]["summary"]["pods"] == on_first + on_second;
+            Ok(summed && [pods("node-1")?, pods("node-2")?] == [on_first, on_second])
+        })
+        .with_context(|| format!("{:#}", program.get().unwrap_or_default()["status"]))?;
+    }
 
     kubectl(&["label", "-n", "shop", "pod/two", "app=web", "--overwrite"])?;
-    links_are("node-1", "web", SOON, &["shop/one", "shop/two"])?;
+    links_are("node-1", &web, SOON, &["shop/one", "shop/two"])?;
     kubectl(&["label", "namespace/shop", "team=bank", "--overwrite"])?;
-    links_are("node-1", "team", SOON, &[])?;
+    links_are("node-1", &team, SOON, &[])?;
     kubectl(&["label", "namespace/shop", "team=shop", "--overwrite"])?;
-    links_are("node-1", "team", SOON, &["shop/one main", "shop/two main"])?;
+    links_are("node-1", &team, SOON, &["shop/one main", "shop/two main"])?;
     kubectl(&["delete", "-n", "shop", "pod/one", "--wait", "--grace-period=0", "--force"])?;
-    links_are("node-1", "web", TIMEOUT, &["shop/two"])?;
-    links_are("node-1", "team", SOON, &["shop/two main"])?;
+    links_are("node-1", &web, TIMEOUT, &["shop/two"])?;
+    links_are("node-1", &team, SOON, &["shop/two main"])?;
     web.ready_on("2/2")?;
     drop(objects);
-    for (node, program) in [("node-1", "web"), ("node-2", "web"), ("node-1", "team")] {
+    for (node, program) in [("node-1", &web), ("node-2", &web), ("node-1", &team)] {
         links_are(node, program, TIMEOUT, &[])?;
     }
     Ok(())
 }
 
 #[test]
+fn a_relabelled_pod_keeps_the_program_if_the_spec_says_so() -> Result<()> {
+    const TEST: &str = "relabelled";
+    let guard = |when: &str| at(json!({"podSelector": {"matchLabels": {"app": "guarded"}}, "whenUnselected": when}));
+    let keeps = TestProgram::apply("keeps", TCP_EVENTS_BTF, guard("KeepUntilPodEnds"))?;
+    let detaches = TestProgram::apply("detaches", TCP_EVENTS_BTF, guard("Detach"))?;
+    keeps.ready_on("2/2")?;
+    detaches.ready_on("2/2")?;
+    let _objects = Objects::apply(TEST, vec![pod(TEST, "default/guarded", "node-1", "guarded", json!({}))])?;
+    for program in [&keeps, &detaches] {
+        links_are("node-1", program, TIMEOUT, &["default/guarded"])?;
+    }
+    kubectl(&["label", "pod/guarded", "app-"])?;
+    links_are("node-1", &detaches, SOON, &[])?;
+    // The next agent keeps it too.
+    let agents = pods("agent")?;
+    kubectl(&["delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent", "--wait"])?;
+    kubectl(&["rollout", "status", "-n", NAMESPACE, "daemonset", "--timeout=60s"])?;
+    ensure!(pods("agent")?.iter().all(|uid| !agents.contains(uid)));
+    keeps.ready_on("2/2")?;
+    links_are("node-1", &keeps, TIMEOUT, &["default/guarded"])?;
+    kubectl(&["delete", "pod/guarded", "--wait", "--grace-period=0", "--force"])?;
+    links_are("node-1", &keeps, TIMEOUT, &[])
+}
+
+#[test]
 fn sidecars_and_ephemeral_containers_are_selected_by_name() -> Result<()> {
     const TEST: &str = "beside";
-    let beside =
-        TestProgram::apply("beside", TCP_EVENTS_BTF, at(json!({"scope": "Pods", "containers": ["side", "debugger"]})))?;
+    let beside = TestProgram::apply(
+        "beside",
+        TCP_EVENTS_BTF,
+        at(json!({"podSelector": {}, "containers": ["side", "debugger"]})),
+    )?;
     beside.ready_on("2/2")?;
     let mut side = container("side", &["/bin/sleep", "1000"]);
     side["restartPolicy"] = json!("Always");
     let _objects =
         Objects::apply(TEST, vec![pod(TEST, "default/four", "node-1", "any", json!({"initContainers": [side]}))])?;
     running("default", "four")?;
-    links_are("node-1", "beside", TIMEOUT, &["default/four side"])?;
+    links_are("node-1", &beside, TIMEOUT, &["default/four side"])?;
     let debug = ["debug", "pod/four", "--container=debugger", "--image=localhost/sockeye-toolbox:dev"];
     kubectl(&[&debug[..], &["--image-pull-policy=Never", "--profile=general", "--", "/bin/sleep", "1000"]].concat())?;
-    links_are("node-1", "beside", TIMEOUT, &["default/four debugger", "default/four side"])
+    links_are("node-1", &beside, TIMEOUT, &["default/four debugger", "default/four side"])
 }
 
 #[test]
 fn a_static_pod_is_selected_by_the_labels_of_its_mirror_pod() -> Result<()> {
-    let fixed = TestProgram::apply(
-        "fixed",
-        TCP_EVENTS_BTF,
-        at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "fixed"}}})),
-    )?;
+    let fixed =
+        TestProgram::apply("fixed", TCP_EVENTS_BTF, at(json!({"podSelector": {"matchLabels": {"app": "fixed"}}})))?;
     fixed.ready_on("2/2")?;
     let manifest = Static(PathBuf::from("/run/sockeye-cluster/nodes/node-1/static/fixed.json"));
     std::fs::write(
         &manifest.0,
         pod("static", "default/fixed", "node-1", "fixed", json!({"restartPolicy": "Always"})).to_string(),
     )?;
-    links_are("node-1", "fixed", TIMEOUT * 2, &["default/fixed-node-1"])?;
+    links_are("node-1", &fixed, TIMEOUT * 2, &["default/fixed-node-1"])?;
     drop(manifest);
-    links_are("node-1", "fixed", TIMEOUT * 2, &[])
+    links_are("node-1", &fixed, TIMEOUT * 2, &[])
 }
 
 #[test]
@@ -121,11 +152,8 @@ fn the_first_connection_of_each_pod_is_counted() -> Result<()> {
     const TEST: &str = "first";
     let _server = Server::start()?;
     let pods = if is_long() { 1000 } else { 30 };
-    let first = TestProgram::apply(
-        "first",
-        TCP_EVENTS_BTF,
-        at(json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "first"}}})),
-    )?;
+    let first =
+        TestProgram::apply("first", TCP_EVENTS_BTF, at(json!({"podSelector": {"matchLabels": {"app": "first"}}})))?;
     first.ready_on("2/2")?;
     let descriptors = || agents()?.iter().map(|pid| Ok(Usage::of(pid)?.descriptors)).collect::<Result<Vec<_>>>();
     let before = descriptors()?;
@@ -136,7 +164,7 @@ fn the_first_connection_of_each_pod_is_counted() -> Result<()> {
     ensure!(seen == pods as u64, "{seen} of {pods} first connections were seen");
     drop(objects);
     for node in NODES {
-        links_are(node, "first", TIMEOUT, &[])?;
+        links_are(node, &first, TIMEOUT, &[])?;
         let left = helper("exec", &[node, "find", &format!("{}/links", first.home()), "-mindepth", "2"])?;
         ensure!(left.is_empty(), "{left:?}");
     }

@@ -63,13 +63,13 @@ fn strict_containers_start_only_after_attachment() -> Result<()> {
     let pods = if is_long() { 200 } else { 30 };
     let target = |app: &str| {
         json!({
-            "scope": "Pods", "podSelector": {"matchLabels": {"app": app}}, "containers": ["main"], "strict": true,
+            "podSelector": {"matchLabels": {"app": app}}, "containers": ["main"], "startPolicy": "WaitForAttachment",
         })
     };
     let strict = TestProgram::apply("strict", TCP_EVENTS_BTF, at(target("strict")))?;
-    wait_until(TIMEOUT, "RuntimeNotHooked", || {
+    wait_until(TIMEOUT, "NRINotConnected", || {
         let found = strict.get()?;
-        Ok(condition(&found, "Ready").is_some_and(|ready| ready["reason"] == "RuntimeNotHooked"))
+        Ok(condition(&found, "Ready").is_some_and(|ready| ready["reason"] == "NRINotConnected"))
     })
     .with_context(|| format!("{:?}", strict.get()))?;
 
@@ -93,7 +93,7 @@ fn strict_containers_start_only_after_attachment() -> Result<()> {
         .with_context(|| format!("{:?} seen", counted(&strict)))?;
 
     // A program that is known not to attach keeps its pods from starting, with an Event; other pods start.
-    let whole = json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "whole"}}, "strict": true});
+    let whole = json!({"podSelector": {"matchLabels": {"app": "whole"}}, "startPolicy": "WaitForAttachment"});
     let broken = TestProgram::apply("broken", fixtures::REFUSED, at(target("refused")))?;
     let broken_whole = TestProgram::apply("broken-whole", fixtures::REFUSED, at(whole.clone()))?;
     broken.condition_is("Attached", "False")?;
