@@ -35,8 +35,9 @@ fn schemas(definition: &mut CustomResourceDefinition) -> impl Iterator<Item = &m
     definition.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut())
 }
 
-/// Takes `nullable` and `default` out of a schema. What is absent has no field, so that null means nothing and is
-/// refused. A default would be added to objects on the server, and client-side diffs would show it again and again.
+/// Takes `nullable` and `default` out of a schema. What is absent has no field, so that null means nothing: the API
+/// server drops it. A default would be added to objects on the server, and client-side diffs would show it again and
+/// again.
 fn drop_nulls_and_defaults(schema: &mut JSONSchemaProps) {
     (schema.nullable, schema.default) = (None, None);
     schema.properties.iter_mut().flatten().for_each(|(_, property)| drop_nulls_and_defaults(property));
