@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use sockeye_agent::{
     admission::Admission,
     cluster::Cluster,
-    commands::{audit, detach},
+    commands::{audit, detach, remove_older_pins},
     control::{Controller, controller::Settings},
     kernel::{facts, heap},
     node::{
@@ -42,6 +42,10 @@ enum Command {
     Detach(Detach),
     /// Undo `detach --all`: the agent that runs here attaches again what is desired.
     Attach(Attach),
+    /// Detach and remove the pins that another version of sockeye, with another layout, left on this node: an agent
+    /// leaves them alone, reports them in the BpfNode's condition PinsCurrent, and runs nothing until they are gone.
+    /// Maps and their content go too. Prints what it removes. Needs no cluster.
+    RemoveOlderPins(PathArgs),
     /// Print the events of the builtin connect-audit on this node, one line of JSON each, until ended. Each event is
     /// read once: two readers see a part of them each.
     Audit(Audit),
@@ -105,7 +109,8 @@ struct Standalone {
     paths: PathArgs,
     #[command(flatten)]
     quota: QuotaArgs,
-    /// The folder: X.yaml holds a BpfProgram, and its status is written to X.status.yaml.
+    /// The folder: X.yaml holds a BpfProgram, and its status is written to X.status.yaml; that of the node
+    /// to node.status.yaml and node.detail.status.yaml.
     #[arg(long)]
     manifests: PathBuf,
     /// A file that lists this node's pods and namespaces, as `kubectl get pods,namespaces -A -o yaml` or the kubelet's
@@ -187,6 +192,7 @@ fn start(command: Command) -> Result<()> {
                 until_signal(async { detach::detach_all(paths.into(), &reason) }).await
             }
             Command::Attach(Attach { paths, all: _ }) => detach::attach_all(&paths.into()),
+            Command::RemoveOlderPins(paths) => until_signal(async { remove_older_pins::run(paths.into()) }).await,
             Command::Audit(Audit { bpffs, program }) => until_signal(audit::follow(&bpffs, &program)).await,
         }
     })
@@ -206,7 +212,8 @@ async fn in_cluster(run: Run) -> Result<()> {
     let Run { paths, quota, node_name, namespace, health_port, nri_socket } = run;
     let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
     let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
-    let controller = controller(NodePaths { has_api: true, ..paths.into() }, quota.into())?;
+    let paths = NodePaths { has_api: true, ..paths.into() };
+    let controller = controller(paths, quota.into(), Some(namespace.clone()))?;
     let readiness = Readiness::default();
     let mut admission = Admission::new(nri_socket);
     let cluster = Cluster { client, config: Some(config), node_name, namespace, readiness: readiness.clone() };
@@ -228,12 +235,13 @@ async fn alone(standalone: Standalone) -> Result<()> {
     // true.
     let folder = Folder::open(&manifests, &node_name, &facts::boot_id()?).with_context(named)?;
     let folder = folder.with_pods(pods.map(PodList::new));
-    let controller = controller(paths.into(), quota.into())?;
+    let controller = controller(paths.into(), quota.into(), None)?;
     standalone::run(controller, folder, once).await.with_context(named)
 }
 
 /// Returns the controller of this very node.
-fn controller(paths: NodePaths, quota: MapQuota) -> Result<Controller<KernelNode>> {
+fn controller(paths: NodePaths, quota: MapQuota, release_namespace: Option<String>) -> Result<Controller<KernelNode>> {
     let Opened { node, layout, facts } = paths.open()?;
-    Ok(Controller::new(node, Settings { layout, quota, facts, time_of_day: Timestamp::now }, Instant::now()))
+    let settings = Settings { layout, quota, facts, release_namespace, time_of_day: Timestamp::now };
+    Ok(Controller::new(node, settings, Instant::now()))
 }

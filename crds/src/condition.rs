@@ -36,19 +36,21 @@ pub struct Condition {
 /// The maximum number of bytes of a condition's message.
 pub const MAX_MESSAGE: usize = 4096;
 
-/// The type of a condition that the operator writes.
+/// The type of a condition that sockeye writes: the operator all but PinsCurrent, an agent Ready and PinsCurrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ConditionType {
     /// The latest spec is valid, and agents were given a revision of it.
     Accepted,
     /// The dispatched revision is in effect on every live selected node.
     Attached,
-    /// Accepted and Attached are both True.
+    /// Accepted and Attached are both True; of a node, every BpfProgram that it should run is in effect.
     Ready,
     /// Work towards the latest spec is in progress (kstatus).
     Reconciling,
     /// Only an edit of the BpfProgram can help (kstatus).
     Stalled,
+    /// The pins on the node have the layout that its agent uses. Present only while False.
+    PinsCurrent,
 }
 
 impl ConditionType {
@@ -60,6 +62,7 @@ impl ConditionType {
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
+            Self::PinsCurrent => "PinsCurrent",
         }
     }
 }
@@ -120,13 +123,15 @@ pub struct ConditionState {
 }
 
 /// Returns the conditions that follow the `previous` ones. A condition keeps its transition time while its status stays
-/// the same, one that `states` lacks is dropped, and the order is that of [`ConditionType`].
+/// the same, one that `states` lacks is dropped, and the order is that of [`ConditionType`]. A node's conditions are of
+/// no generation.
 pub fn merge(
     previous: &[Condition],
     states: Vec<ConditionState>,
-    observed_generation: i64,
+    observed_generation: impl Into<Option<i64>>,
     now: Timestamp,
 ) -> Vec<Condition> {
+    let observed_generation = observed_generation.into();
     let mut conditions: Vec<Condition> = states
         .into_iter()
         .map(|ConditionState { type_, status, reason, message }| {
@@ -134,7 +139,7 @@ pub fn merge(
             Condition {
                 type_,
                 status,
-                observed_generation: Some(observed_generation),
+                observed_generation,
                 last_transition_time: unchanged.map_or(Time(now), |c| c.last_transition_time.clone()),
                 reason,
                 message: crate::names::clip(&message, MAX_MESSAGE),

@@ -77,8 +77,10 @@ reasons! {
     AttachFailed,
     /// The cgroup to attach to does not exist or is not a cgroup v2 directory.
     CgroupNotFound,
-    /// bpffs is not mounted, not writable, or full.
+    /// bpffs is not mounted, not writable, full, or its directory is not safely sockeye's.
     BpffsUnusable,
+    /// The pins on the node have the layout of another version of sockeye, and the agent leaves them alone.
+    OlderLayout,
     /// The agent lacks a capability, or a system call is forbidden to it.
     PermissionDenied,
     /// The agent was not told what it must know to attach the program: for example, it may not list pods.

@@ -10,6 +10,8 @@
 //! | [`bytecode`] | objects, fetched by digest |
 //! | [`probe`] | whether the API server can be reached |
 //! | [`status_writer`] | the node's status, written to its BpfNode; [`throttle`] says what of it waits |
+//! | [`detail_writer`] | the node's detail, written to its BpfNodeDetail |
+//! | [`object_writer`] | what both share: one object of the node's own |
 //!
 //! Guarantees:
 //! - nothing is assigned before every list is complete; a watch that fails, a 403 or a missing CRD leaves the last
@@ -19,6 +21,8 @@
 
 pub mod bytecode;
 mod context;
+pub mod detail_writer;
+pub mod object_writer;
 pub mod pods;
 pub mod probe;
 pub mod status_writer;
@@ -36,6 +40,7 @@ use tokio::sync::mpsc;
 
 use self::{
     context::{Tasks, WatchContext},
+    detail_writer::DetailWriter,
     status_writer::StatusWriter,
     view::View,
     watches::Watches,
@@ -101,7 +106,10 @@ impl Cluster {
         let fetched = move |digest, bytes| answer_fetch.send(Event::BytesArrived { digest, bytes });
         tasks.spawn(bytecode::fetch(config_maps, Arc::clone(&context.backoff), fetches, fetched));
         tasks.spawn(probe::answer(client.clone(), config, probes, events.clone()));
-        let writer = StatusWriter::new(client, node_name, watches.node.clone(), watches.bpf_node.clone());
+        let (detail, details) = watch::channel(None);
+        let detail_writer = DetailWriter::new(client.clone(), node_name.clone(), watches.node.clone());
+        tasks.spawn(detail_writer.run(details));
+        let writer = StatusWriter::new(client, node_name, watches.node.clone(), watches.bpf_node.clone(), detail);
         tasks.spawn(writer.run(reports, context.readiness.clone(), Arc::clone(&context.backoff)));
         // Before anything is assigned, so that no program seems to be in effect that the runtime does not ask about.
         admission.connect(events.clone());

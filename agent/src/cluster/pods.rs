@@ -3,12 +3,11 @@
 //!
 //! Of a pod only what targets are worked out with is kept: nothing else that changes in it is news.
 
-use std::{collections::BTreeMap, fmt::Debug, mem, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use k8s_openapi::api::core::v1::{self as core, Namespace};
-use kube::{Api, Client, Resource, ResourceExt as _, core::PartialObjectMeta, runtime::watcher::Event};
-use serde::de::DeserializeOwned;
-use sockeye_client::{Selection, watch};
+use kube::{Api, Client, ResourceExt as _, core::PartialObjectMeta, runtime::watcher::Event};
+use sockeye_client::{Decode, Selection, watch};
 use tokio::sync::watch as latest;
 
 use super::context::{Tasks, WatchContext};
@@ -76,7 +75,7 @@ impl Starter<'_> {
         read: impl Fn(&K) -> (String, V) + Send + 'static,
     ) -> latest::Receiver<Listed<V>>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Decode + Sync,
         V: Clone + PartialEq + Send + Sync + 'static,
     {
         let (newest, receiver) = latest::channel(None);

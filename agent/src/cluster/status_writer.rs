@@ -1,65 +1,75 @@
-//! `StatusWriter`: the node's status, written to its BpfNode. Does IO: requests.
+//! `StatusWriter`: the status of the node's BpfNode, written by an [`ObjectWriter`]. Does IO: requests.
 //!
 //! Guarantees:
-//! - the status is written only when it differs from what the API server has, and always the newest one;
-//! - the BpfNode is created where there is none, and again where it belongs to a Node that is gone;
+//! - of several reports that wait, only the newest is written;
+//! - a condition keeps the time of its transition over writes, and over restarts of the agent;
 //! - a write that fails is retried with the process's [`Backoff`];
 //! - the API server spends at most half of the time on this node's writes: a busy one gets fewer of many nodes'
-//!   statuses.
+//!   statuses;
+//! - the detail is passed on once the BpfNode is written.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result};
-use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use anyhow::Result;
+use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use kube::{
-    Api, Client, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::{DeserializeGuard, ObjectMeta, PartialObjectMeta},
+    Client, Resource as _,
+    core::{DeserializeGuard, PartialObjectMeta},
     runtime::reflector::Store,
 };
-use serde_json::json;
 use sockeye_client::{Backoff, Readiness, is_transient};
-use sockeye_crds::{BpfNode, BpfNodeStatus, node::BpfNodeSpec};
-use tokio::time::{Instant, sleep};
+use sockeye_crds::{
+    BpfNode, BpfNodeDetailStatus, BpfNodeStatus, Condition,
+    condition::{self, ConditionState},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
-use super::throttle::Throttle;
-use crate::control::{event::Report, newest::Newest};
+pub use super::object_writer::write_status;
+use super::{
+    object_writer::{ObjectWriter, Seen},
+    throttle::{Passed, Throttle},
+};
+use crate::control::{event::Report, newest::Newest, report::conditions::conditions};
 
 /// After a write the writer rests as long as that took, up to this.
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// The field manager of BpfNodes.
-const FIELD_MANAGER: &str = "sockeye-agent";
-
-/// Writes one node's status.
+/// Writes one BpfNode's status.
 pub struct StatusWriter {
-    client: Client,
-    node_name: String,
     node: Store<PartialObjectMeta<Node>>,
     bpf_node: Store<DeserializeGuard<BpfNode>>,
+    writer: ObjectWriter<BpfNode>,
     throttle: Throttle,
-    /// The newest status that the throttle let pass.
-    newest: BpfNodeStatus,
-    written: Option<Written>,
-}
-
-/// What the API server has, and the UID of the BpfNode that has it.
-struct Written {
-    uid: Option<String>,
-    /// Absent where it can't be read, or where a write failed that may have been accepted nevertheless.
-    status: Option<BpfNodeStatus>,
+    /// The newest statuses that the throttle let pass, and the conditions that they stand for.
+    newest: Passed,
+    states: Vec<ConditionState>,
+    /// The conditions of the last write; absent before the first.
+    conditions: Option<Vec<Condition>>,
+    details: watch::Sender<Option<BpfNodeDetailStatus>>,
 }
 
 impl StatusWriter {
-    /// Returns a writer for a node whose Node and BpfNode are in these stores.
+    /// Returns a writer for a node whose Node and BpfNode are in these stores. It sends the details to write.
     pub fn new(
         client: Client,
         node_name: String,
         node: Store<PartialObjectMeta<Node>>,
         bpf_node: Store<DeserializeGuard<BpfNode>>,
+        details: watch::Sender<Option<BpfNodeDetailStatus>>,
     ) -> Self {
-        let (throttle, newest) = (Throttle::default(), BpfNodeStatus::default());
-        Self { client, node_name, node, bpf_node, throttle, newest, written: None }
+        Self {
+            node,
+            bpf_node,
+            writer: ObjectWriter::new(client, node_name),
+            throttle: Throttle::default(),
+            newest: Passed::default(),
+            states: Vec::new(),
+            conditions: None,
+            details,
+        }
     }
 
     /// Writes every report that comes. Ready while none is rejected; an API server that is away rejects nothing.
@@ -74,7 +84,9 @@ impl StatusWriter {
     ) -> Result<Infallible> {
         loop {
             let report = reports.take().await;
-            if !self.take(*report) {
+            self.take(*report);
+            // There are no states as long as nothing has passed.
+            if self.states.is_empty() {
                 continue;
             }
             let mut failing = None;
@@ -97,110 +109,39 @@ impl StatusWriter {
             };
             if written {
                 readiness.set(true);
+                self.details.send_replace(Some(self.newest.detail.clone()));
             }
             failing.into_iter().for_each(|retry| backoff.answered(retry));
             sleep(start.elapsed().min(LONGEST_REST)).await;
         }
     }
 
-    /// Takes a report as far as the throttle lets it pass; returns whether there is anything to write.
-    fn take(&mut self, report: Report) -> bool {
-        match self.throttle.pass(report, &self.newest, std::time::Instant::now()) {
-            Some(status) => self.newest = status,
-            // Somebody may have deleted what was written.
-            None => return self.bpf_node.state().is_empty(),
+    /// Takes a report as far as the throttle lets it pass.
+    fn take(&mut self, report: Report) {
+        let (awaiting, older_layout) = (report.awaiting.clone(), report.older_layout.clone());
+        if let Some(passed) = self.throttle.pass(report, &self.newest, std::time::Instant::now()) {
+            self.states = conditions(&passed.status, &awaiting, older_layout.as_deref());
+            self.newest = passed;
         }
-        true
     }
 
-    /// Writes the newest status where it differs from what the API server has. Reports whether it has it then: while
-    /// the Node object is missing there is nowhere to write it.
+    /// Writes the newest status where it differs from what the API server has: somebody else may have written or
+    /// deleted that. Reports whether it has it then: while the Node object is missing there is nowhere to write it.
     async fn write(&mut self) -> Result<bool> {
-        let status = self.newest.clone();
         let Some(node) = self.node.state().into_iter().next() else { return Ok(false) };
-        let api = Api::<BpfNode>::all(self.client.clone());
         let existing = self.bpf_node.state().into_iter().next();
-        let uid = match existing {
-            Some(existing) if is_owned_by(&existing, &node) => {
-                // The status of the agent before this one may still be true, if it can be read: that agent may have
-                // been newer. Later the watch may lag behind our own writes.
-                if self.written.is_none() {
-                    let status = existing.0.as_ref().ok().and_then(|known| known.status.clone());
-                    self.written = Some(Written { uid: existing.uid(), status });
-                }
-                existing.uid()
-            }
-            Some(stale) => {
-                tracing::info!(node = self.node_name, "the BpfNode belongs to a Node that is gone: creating it anew");
-                let this = Preconditions { uid: stale.uid(), ..Preconditions::default() };
-                let params = DeleteParams { preconditions: Some(this), ..DeleteParams::default() };
-                let gone = api.delete(&self.node_name, &params).await;
-                ignore(gone, &[404, 409]).context("delete of the stale BpfNode")?;
-                self.create(&api, &node).await?
-            }
-            // Created a moment ago, and not in the watch yet.
-            None => match &self.written {
-                Some(written)
-                    if api.get_metadata_opt(&self.node_name).await?.is_some_and(|m| m.uid() == written.uid) =>
-                {
-                    written.uid.clone()
-                }
-                _ => self.create(&api, &node).await?,
-            },
-        };
-        if self.written.as_ref().is_some_and(|written| written.uid == uid && written.status.as_ref() == Some(&status)) {
-            return Ok(true);
-        }
-        self.written = Some(Written { uid, status: None });
-        let written = write_status(&api, &self.node_name, &status).await.context("write of BpfNode.status")?;
-        self.written = Some(Written { uid: written.uid(), status: Some(status) });
+        let seen = existing.as_ref().map(|existing| Seen {
+            metadata: existing.meta(),
+            status: existing.0.as_ref().ok().and_then(|known| known.status.as_ref()),
+        });
+        let before = || seen.as_ref()?.status.map(|status| status.conditions.clone());
+        let before = self.conditions.take().or_else(before).unwrap_or_default();
+        // As the API server stores it.
+        let now = Timestamp::from_second(Timestamp::now().as_second())?;
+        let conditions = condition::merge(&before, self.states.clone(), None::<i64>, now);
+        self.conditions = Some(conditions.clone());
+        let status = BpfNodeStatus { conditions, ..self.newest.status.clone() };
+        self.writer.write(&node, seen, &status).await?;
         Ok(true)
-    }
-
-    async fn create(&self, api: &Api<BpfNode>, node: &PartialObjectMeta<Node>) -> Result<Option<String>> {
-        let owner = OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: self.node_name.clone(),
-            uid: node.uid().unwrap_or_default(),
-            ..OwnerReference::default()
-        };
-        let object = BpfNode {
-            metadata: ObjectMeta {
-                name: Some(self.node_name.clone()),
-                owner_references: Some(vec![owner]),
-                ..ObjectMeta::default()
-            },
-            spec: BpfNodeSpec {},
-            status: None,
-        };
-        match api.create(&PostParams::default(), &object).await {
-            Ok(created) => Ok(created.uid()),
-            // Another process was quicker, or the watch lags.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(api.get_metadata(&self.node_name).await?.uid()),
-            Err(error) => Err(error).context("creation of the BpfNode"),
-        }
-    }
-}
-
-/// Writes a BpfNode's status: the one write that an agent makes again and again. A JSON patch, because for server-side
-/// apply the API server reads a status as YAML, several times, which is most of the cost for a node with many
-/// BpfPrograms.
-pub async fn write_status(api: &Api<BpfNode>, name: &str, status: &BpfNodeStatus) -> kube::Result<BpfNode> {
-    let whole = json!([{"op": "add", "path": "/status", "value": status}]);
-    let patch = serde_json::from_value(whole).map_err(kube::Error::SerdeError)?;
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(name, &params, &Patch::Json::<()>(patch)).await
-}
-
-fn is_owned_by(bpf_node: &DeserializeGuard<BpfNode>, node: &PartialObjectMeta<Node>) -> bool {
-    let uid = node.uid();
-    bpf_node.owner_references().iter().any(|owner| owner.kind == "Node" && Some(&owner.uid) == uid.as_ref())
-}
-
-fn ignore<T>(answer: kube::Result<T>, codes: &[u16]) -> kube::Result<()> {
-    match answer {
-        Err(kube::Error::Api(status)) if codes.contains(&status.code) => Ok(()),
-        other => other.map(drop),
     }
 }

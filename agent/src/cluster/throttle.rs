@@ -1,4 +1,4 @@
-//! `Throttle`: holds back the part of a status that is about to change. Pure.
+//! `Throttle`: holds back the part of the node's statuses that is about to change. Pure.
 //!
 //! If every node reported at once that its objects are being fetched, a thousand nodes whose objects come slowly
 //! because the API server is busy would keep it busy.
@@ -9,13 +9,13 @@ use std::{
 };
 
 use sockeye_crds::{
-    BpfNodeStatus,
-    node::{Details, HeldProgram, State},
+    BpfNodeDetailStatus, BpfNodeStatus,
+    node::{NodeProgram, ProgramDetail},
 };
 
 use crate::control::{
     event::Report,
-    report::{counts::counts, truncate::truncate},
+    report::{counts::counts, fit_detail, fit_node},
 };
 
 /// A fetch that lasts this long is reported; the next time after twice as long, and so on.
@@ -28,6 +28,15 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest such interval.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The statuses that passed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// The status of the BpfNode, without conditions.
+    pub status: BpfNodeStatus,
+    /// The status of the BpfNodeDetail.
+    pub detail: BpfNodeDetailStatus,
+}
+
 /// What is held back, for how long, and since when.
 #[derive(Debug, Default)]
 pub struct Throttle {
@@ -36,37 +45,37 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Returns the status to write now, if any. A BpfProgram that only waits for its object is in it as in the `last`
-    /// one that passed.
-    pub fn pass(&mut self, report: Report, last: &BpfNodeStatus, now: Instant) -> Option<BpfNodeStatus> {
-        let Report { mut status, awaiting, assignment: _ } = report;
+    /// Returns the statuses to write now, if any. A BpfProgram that only waits for its object is in them as in the
+    /// `last` ones that passed.
+    pub fn pass(&mut self, report: Report, last: &Passed, now: Instant) -> Option<Passed> {
+        let Report { mut status, mut detail, awaiting, older_layout: _, assignment: _ } = report;
         if awaiting.is_empty() {
             *self = Self::default();
-            return Some(status);
+            return Some(Passed { status, detail });
         }
         if is_over(self.fetches.get_or_insert((FIRST_WAIT, now)), LONGEST_WAIT, now) {
-            return Some(status);
+            return Some(Passed { status, detail });
         }
-        let mut details = mem::take(&mut status.details).into_iter().peekable();
+        let mut details = mem::take(&mut detail.programs).into_iter().peekable();
         for program in mem::take(&mut status.programs) {
-            let entry = Entry { details: details.next_if(|details| details.name == program.name), program };
+            let entry = Entry { detail: details.next_if(|detail| detail.name == program.name), program };
             let entry = match awaiting.contains(&entry.program.name) {
                 true => entry.without_wait(last),
                 false => Some(entry),
             };
-            if let Some(Entry { program, details }) = entry {
+            if let Some(Entry { program, detail: of_program }) = entry {
                 status.programs.push(program);
-                status.details.extend(details);
+                detail.programs.extend(of_program);
             }
         }
         status.counts = counts(&status.programs, status.counts.links);
-        let cut = status.truncated.take().unwrap_or_default();
-        let status = truncate(status, cut);
-        if status == *last || self.changes.as_mut().is_some_and(|wait| !is_over(wait, LONGEST_INTERVAL, now)) {
+        let omitted = detail.omitted.take().unwrap_or_default();
+        let passed = Passed { status: fit_node::fit(status), detail: fit_detail::fit(detail, omitted) };
+        if passed == *last || self.changes.as_mut().is_some_and(|wait| !is_over(wait, LONGEST_INTERVAL, now)) {
             return None;
         }
         self.changes.get_or_insert((FIRST_INTERVAL, now));
-        Some(status)
+        Some(passed)
     }
 }
 
@@ -79,26 +88,26 @@ fn is_over((wait, since): &mut (Duration, Instant), longest: Duration, now: Inst
     is_over
 }
 
-/// What a status says of one BpfProgram. Its details may have been cut.
+/// What the statuses say of one BpfProgram. Its detail may have been left out.
 #[derive(PartialEq)]
 struct Entry {
-    program: HeldProgram,
-    details: Option<Details>,
+    program: NodeProgram,
+    detail: Option<ProgramDetail>,
 }
 
 impl Entry {
-    /// Returns the entry of a BpfProgram. Both lists of a status are sorted by name.
-    fn of(status: &BpfNodeStatus, name: &str) -> Option<Self> {
+    /// Returns the entry of a BpfProgram. The lists of both statuses are sorted by name.
+    fn of(Passed { status, detail }: &Passed, name: &str) -> Option<Self> {
         let program = status.programs.binary_search_by(|program| program.name.as_str().cmp(name)).ok()?;
-        let details = status.details.binary_search_by(|details| details.name.as_str().cmp(name)).ok();
+        let at = detail.programs.binary_search_by(|detail| detail.name.as_str().cmp(name)).ok();
         Some(Self {
             program: status.programs.get(program)?.clone(),
-            details: details.and_then(|at| status.details.get(at)).cloned(),
+            detail: at.and_then(|at| detail.programs.get(at)).cloned(),
         })
     }
 
-    /// Returns the entry of the last status instead, be it none, unless more than the wait for the object is new.
-    fn without_wait(self, last: &BpfNodeStatus) -> Option<Self> {
+    /// Returns the entry of the last statuses instead, be it none, unless more than the wait for the object is new.
+    fn without_wait(self, last: &Passed) -> Option<Self> {
         match Self::of(last, &self.program.name) {
             Some(before) if before.holds() == self.holds() => Some(before),
             None if self.holds_nothing() => None,
@@ -108,9 +117,11 @@ impl Entry {
 
     /// Returns the part that is about what the node holds, not about what is desired.
     fn holds(&self) -> Self {
-        let program = HeldProgram { state: State::Failed, reason: None, ..self.program.clone() };
-        let held = |details| Details { wanted: None, message: None, verifier_log: None, notes: Vec::new(), ..details };
-        Self { program, details: self.details.clone().map(held) }
+        let NodeProgram { name, uid, revision, program_ids, map_ids, links, pods, drift, .. } = self.program.clone();
+        let program =
+            NodeProgram { name, uid, revision, program_ids, map_ids, links, pods, drift, ..NodeProgram::default() };
+        let held = |detail| ProgramDetail { verifier_log: None, notes: Vec::new(), ..detail };
+        Self { program, detail: self.detail.clone().map(held) }
     }
 
     fn holds_nothing(&self) -> bool {
@@ -120,30 +131,34 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use sockeye_crds::node::State;
+
     use super::*;
 
-    fn status(programs: &[(&str, State, &[i64])]) -> BpfNodeStatus {
-        let program = |&(name, state, ids): &(&str, State, &[i64])| HeldProgram {
+    fn status(programs: &[(&str, State, &[i64])]) -> Passed {
+        let program = |&(name, state, ids): &(&str, State, &[i64])| NodeProgram {
             name: name.to_owned(),
             uid: "u".to_owned(),
-            revision: None,
             state,
-            reason: None,
+            message: Some(format!("{state:?}")),
             program_ids: ids.to_vec(),
-            map_ids: Vec::new(),
+            ..NodeProgram::default()
         };
         let programs: Vec<_> = programs.iter().map(program).collect();
-        let details = |program: &HeldProgram| Details {
+        let detail = |program: &NodeProgram| ProgramDetail {
             name: program.name.clone(),
-            message: Some(format!("{:?}", program.state)),
-            ..Details::default()
+            notes: vec![format!("{:?}", program.state)],
+            ..ProgramDetail::default()
         };
-        let (details, counts) = (programs.iter().map(details).collect(), counts(&programs, 0));
-        BpfNodeStatus { programs, details, counts, ..BpfNodeStatus::default() }
+        let detail =
+            BpfNodeDetailStatus { programs: programs.iter().map(detail).collect(), ..BpfNodeDetailStatus::default() };
+        let counts = counts(&programs, 0);
+        Passed { status: BpfNodeStatus { programs, counts, ..BpfNodeStatus::default() }, detail }
     }
 
-    fn report(status: BpfNodeStatus, awaiting: &[&str]) -> Report {
-        Report { status, awaiting: awaiting.iter().map(|name| (*name).to_owned()).collect(), assignment: None }
+    fn report(Passed { status, detail }: Passed, awaiting: &[&str]) -> Report {
+        let awaiting = awaiting.iter().map(|name| (*name).to_owned()).collect();
+        Report { status, detail, awaiting, ..Report::default() }
     }
 
     #[test]
@@ -173,18 +188,18 @@ mod tests {
     /// one whose program changes every second.
     fn passes(changing: bool, seconds: std::ops::Range<u64>) -> Vec<u64> {
         let (mut throttle, start) = (Throttle::default(), Instant::now());
-        let mut told = BpfNodeStatus::default();
+        let mut told = Passed::default();
         let mut due = Vec::new();
         for second in seconds {
             let ids = [i64::try_from(second).unwrap()];
             let other = changing.then_some(("other", State::Attached, &ids[..]));
             let now: Vec<_> = [("awaits", State::Failed, &[][..])].into_iter().chain(other).collect();
             let awaiting = ["awaits"];
-            if let Some(status) =
+            if let Some(passed) =
                 throttle.pass(report(status(&now), &awaiting), &told, start + Duration::from_secs(second))
             {
                 due.push(second);
-                told = status;
+                told = passed;
             }
         }
         due

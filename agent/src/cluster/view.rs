@@ -6,7 +6,7 @@ use anyhow::Result;
 use kube::ResourceExt as _;
 use sockeye_crds::{
     BpfRevision,
-    names::{LABEL_PROGRAM, SUSPENSION, SUSPENSION_REASON},
+    names::{LABEL_PROGRAM, SUSPENSION, SUSPENSION_REASON, is_dns_label},
     revision,
 };
 use tokio::sync::Notify;
@@ -76,7 +76,7 @@ impl View {
                     let program = error.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_PROGRAM));
                     let name = error.metadata.name.as_deref().unwrap_or_default();
                     let why = format!("BpfRevision {name} can't be read: {}", error.error);
-                    match program {
+                    match program.filter(|program| is_dns_label(program)) {
                         Some(program) => drop(unreadable.insert(program.clone(), why)),
                         // It may be any BpfProgram's, so that none may be removed.
                         None => complete = false,

@@ -1,7 +1,5 @@
-//! `Watches`: the objects of the API server that a node follows, in stores: live BpfRevisions, its Node, its BpfNode,
-//! and the suspension of the whole cluster. Does IO: requests.
-
-use std::fmt::Debug;
+//! `Watches`: the objects of the API server that a node follows, in stores: active BpfRevisions, its Node, its
+//! BpfNode, and the suspension of the whole cluster. Does IO: requests.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::{
@@ -12,18 +10,14 @@ use kube::{
         watcher,
     },
 };
-use serde::de::DeserializeOwned;
-use sockeye_client::{Selection, watch};
-use sockeye_crds::{
-    BpfNode, BpfRevision,
-    names::{LABEL_LIVE, SUSPENSION},
-};
+use sockeye_client::{Decode, Selection, watch};
+use sockeye_crds::{BpfNode, BpfRevision, names::SUSPENSION, revision::RevisionState};
 
 use super::context::{Tasks, WatchContext};
 
 /// The watched objects.
 pub struct Watches {
-    /// The live BpfRevisions, whichever nodes they select.
+    /// The active BpfRevisions, whichever nodes they select. One that is retired leaves the watch as if it were deleted.
     pub revisions: Store<DeserializeGuard<BpfRevision>>,
     /// The node's Node.
     pub node: Store<PartialObjectMeta<Node>>,
@@ -43,10 +37,11 @@ impl Watches {
         tasks: &mut Tasks,
     ) -> Self {
         let named = |name| Selection { fields: Some(format!("metadata.name={name}")), ..Selection::default() };
-        let live = Selection { labels: Some(format!("{LABEL_LIVE}=true")), ..Selection::default() };
+        let state = RevisionState::Active.as_str();
+        let active = Selection { fields: Some(format!("spec.state={state}")), ..Selection::default() };
         let mut starter = Starter { context, tasks };
         Self {
-            revisions: starter.start(Api::all(client.clone()), live, version),
+            revisions: starter.start(Api::all(client.clone()), active, version),
             // The kubelet's heartbeat changes nothing that is read of a Node.
             node: starter.start(Api::all(client.clone()), named(node_name), |node: &PartialObjectMeta<Node>| {
                 (node.uid(), node.labels().clone())
@@ -77,7 +72,7 @@ impl Starter<'_> {
     /// Runs one watch into a store, and notifies whenever what is `read` of an object changed.
     fn start<K, R>(&mut self, api: Api<K>, selection: Selection, read: impl Fn(&K) -> R + Send + 'static) -> Store<K>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Decode + Sync,
         R: PartialEq + Send + 'static,
     {
         let (store, mut writer) = reflector::store();

@@ -30,7 +30,8 @@ pub fn detach_all(paths: NodePaths, reason: &str) -> Result<()> {
     // A note is at most as long as a path.
     let reason = names::line(if reason.is_empty() { "no reason given" } else { reason }, 256);
     root.replace(&layout::suspension(), &layout::suspension_staging(), |at| root.make_note(at, &reason))?;
-    let settings = Settings { layout, quota: MapQuota::default(), facts, time_of_day: Timestamp::now };
+    let (quota, time_of_day) = (MapQuota::default(), Timestamp::now);
+    let settings = Settings { layout, quota, facts, release_namespace: None, time_of_day };
     let mut controller = Controller::new(node, settings, Instant::now());
     let detached = controller.detach_all().context("reading what is attached")?;
     let failed: Vec<&str> =
@@ -46,7 +47,7 @@ pub fn detach_all(paths: NodePaths, reason: &str) -> Result<()> {
 /// Fails where there is no bpffs, or where the note can't be removed.
 pub fn attach_all(paths: &NodePaths) -> Result<()> {
     // Success on a wrong path would leave everything detached.
-    observe::bpffs(&Layout::new(&paths.bpffs, &paths.bpffs)).context("--bpffs does not name the node's bpffs")?;
+    observe::open_bpffs(&Layout::new(&paths.bpffs, &paths.bpffs)).context("--bpffs does not name the node's bpffs")?;
     let root = Dir::at(&paths.bpffs)?;
     root.remove(&layout::suspension())?;
     println!("the agent on this node attaches again what is desired");

@@ -2,3 +2,4 @@
 
 pub mod audit;
 pub mod detach;
+pub mod remove_older_pins;

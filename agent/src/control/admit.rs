@@ -1,8 +1,12 @@
-//! Whether a pod or a container may start: not before every strict target that selects it is attached to it.
+//! Whether a pod or a container may start: not before every strict target that selects it and may hold it is attached to
+//! it.
 
 use std::mem;
 
-use sockeye_crds::{BpfRevision, Reason, target::CgroupTarget};
+use sockeye_crds::{
+    BpfRevision, Reason,
+    target::{AttachTarget, PodsTarget},
+};
 
 use super::{Controller, event::Effect, program::ProgramState, starts::Waiting};
 use crate::{
@@ -45,7 +49,8 @@ impl<N: Node> Controller<N> {
     fn decide(&self, Waiting { start, surveyed, logged }: &Waiting) -> Result<Decision, String> {
         let Some(assignment) = &self.inputs.assignment else {
             let unknown = "the API server has not said yet what this node is to run";
-            return if start.is_exempt() { Ok(Ok(())) } else { Err(unknown.to_owned()) };
+            let is_exempt = start.is_exempt(self.settings.release_namespace.as_deref());
+            return if is_exempt { Ok(Ok(())) } else { Err(unknown.to_owned()) };
         };
         if !surveyed {
             return Err(logged.clone());
@@ -61,15 +66,17 @@ impl<N: Node> Controller<N> {
         if self.survey.suspended.is_some() {
             return Ok(());
         }
+        let release_namespace = self.settings.release_namespace.as_deref();
         for (name, revision) in &assignment.revisions {
+            let template = &revision.spec.template;
             let Some(program) = self.programs.get(name) else { continue };
             // Where the node was suspended, and is no longer, the program still is until its next attempt.
-            if program.suspended.is_some() && revision.spec.suspend {
+            if program.suspended.is_some() && template.suspend {
                 continue;
             }
-            for function in &revision.spec.programs {
-                let targets = function.attach.iter().filter_map(|attach| attach.cgroup.as_ref());
-                for target in targets.filter(|target| target.strict) {
+            for function in &template.programs {
+                let targets = function.attach.iter().filter_map(AttachTarget::pods);
+                for target in targets.filter(|target| start.can_be_held_by(target, release_namespace)) {
                     self.is_attached(program, &function.name, target, start).map_err(|NotYet { why, passes }| {
                         NotYet {
                             why: format!("BpfProgram {name}: program {} {why}", function.name),
@@ -87,13 +94,10 @@ impl<N: Node> Controller<N> {
         &self,
         program: &ProgramState,
         function: &str,
-        target: &CgroupTarget,
+        target: &PodsTarget,
         Start { pod, container }: &Start,
     ) -> Result<(), NotYet> {
         let pods = &self.survey.pods;
-        if !target.is_selective() {
-            return self.is_in_effect_at(&self.survey.pods_root, program, function);
-        }
         if pods.lacks_namespace(target, &pod.namespace) {
             let why = format!("may select it: the labels of namespace {} are not known yet", pod.namespace);
             return Err(NotYet { why, passes: true });
@@ -120,7 +124,8 @@ impl<N: Node> Controller<N> {
             },
             _ => cgroups.map(|cgroups| &cgroups.path),
         };
-        let nowhere = || "is strict, and its cgroup is not where the kubelet puts it".to_owned();
+        let nowhere =
+            || "is to be attached before it starts, and its cgroup is not where the kubelet puts it".to_owned();
         self.is_in_effect_at(cgroup.ok_or_else(|| NotYet { why: nowhere(), passes: false })?, program, function)
     }
 
@@ -154,13 +159,15 @@ impl<N: Node> Controller<N> {
 
     /// Fails where a strict revision is in effect, and the container runtime does not ask before it starts containers.
     pub(super) fn check_runtime_asks(&self, revision: Option<&BpfRevision>) -> Result<(), Failure> {
-        let strict = revision.is_some_and(|revision| revision.spec.cgroup_targets().any(|target| target.strict));
+        let strict = revision.is_some_and(|revision| {
+            revision.spec.template.targets().filter_map(AttachTarget::pods).any(PodsTarget::is_strict)
+        });
         match self.inputs.runtime_gap.as_ref().filter(|_| strict) {
             Some(why) => {
                 let message = format!(
-                    "strict is not kept: containers here start without waiting for what is attached, because {why}"
+                    "startPolicy WaitForAttachment is not kept: containers here start without waiting, because {why}"
                 );
-                Err(Failure { partial: true, ..Failure::new(Reason::RuntimeNotHooked, message) })
+                Err(Failure { partial: true, ..Failure::new(Reason::NRINotConnected, message) })
             }
             None => Ok(()),
         }
@@ -170,7 +177,7 @@ impl<N: Node> Controller<N> {
 fn not_attached(failure: Option<&Failure>) -> NotYet {
     let why = failure.map_or("it is being attached", |failure| failure.message.as_str());
     let passes = failure.is_none_or(|failure| failure.awaits);
-    NotYet { why: format!("is strict, and not attached to it: {why}"), passes }
+    NotYet { why: format!("is to be attached before it starts, and is not yet: {why}"), passes }
 }
 
 fn log(StartId(id): StartId, Start { pod, container }: &Start, why: &str) {

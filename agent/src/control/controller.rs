@@ -13,7 +13,7 @@ use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
 use super::{
     attachments::AttachmentMonitor,
     connectivity::Trials,
-    event::Effect,
+    event::{Effect, Report},
     fetches::Fetches,
     program::ProgramState,
     report::{Reported, report},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     kernel::load::KernelBtf,
-    model::{assignment::Assignment, node_context::NodeContext, pods::Pods},
+    model::{assignment::Assignment, node_context::NodeContext, pods::Pods, refusal::Refusal},
     node::{failure::Failure, layout::Layout},
     plan::quota::MapQuota,
 };
@@ -63,6 +63,8 @@ pub struct Settings {
     pub quota: MapQuota,
     /// The node and its kernel.
     pub facts: NodeFacts,
+    /// The namespace that sockeye is installed in; absent without a cluster.
+    pub release_namespace: Option<String>,
     /// The time of day, for what is reported. All else is timed by the steps.
     pub time_of_day: fn() -> Timestamp,
 }
@@ -85,6 +87,8 @@ pub(super) struct Inputs {
 pub(super) struct Survey {
     /// The device of the bpffs; absent within where there was none, absent itself before the first survey.
     pub bpffs: Option<Option<u64>>,
+    /// Which pins have another layout than this agent's, and what to do about them, if there are any.
+    pub older_layout: Option<String>,
     /// The node's own suspension note was there.
     pub marked: bool,
     /// The reason why nothing is to be attached on this node, if so.
@@ -95,8 +99,6 @@ pub(super) struct Survey {
     pub sharing: bool,
     /// The node's pods.
     pub pods: Pods,
-    /// The cgroup that holds all pods, where any target asks for it.
-    pub pods_root: String,
 }
 
 /// A pass over the BpfPrograms.
@@ -110,7 +112,7 @@ pub(super) struct Pass {
     /// The tasks that are left.
     pub work: WorkList,
     /// The BpfPrograms that were frozen, and why, since it first began.
-    pub frozen: BTreeMap<String, String>,
+    pub frozen: BTreeMap<String, Refusal>,
     /// The rounds in which BpfPrograms gave each other more to do.
     pub rounds: usize,
 }
@@ -143,16 +145,29 @@ impl<N> Controller<N> {
         self.pass.as_ref().is_some_and(|pass| !pass.work.is_empty())
     }
 
-    /// Returns the node's status.
-    pub fn status(&self) -> BpfNodeStatus {
-        let Settings { layout, quota: _, facts, time_of_day: _ } = &self.settings;
-        report(&Reported {
+    /// Returns the report of the node.
+    pub fn report(&self) -> Report {
+        let Settings { layout, quota: _, facts, release_namespace: _, time_of_day: _ } = &self.settings;
+        let (status, detail) = report(&Reported {
             facts,
             layout,
             programs: &self.programs,
             monitor: &self.monitor,
             suspended: self.survey.suspended.as_deref(),
-        })
+        });
+        let awaiting = self.programs.iter().filter(|(_, program)| program.is_awaiting());
+        Report {
+            status,
+            detail,
+            older_layout: self.survey.older_layout.clone(),
+            awaiting: awaiting.map(|(name, _)| name.clone()).collect(),
+            assignment: self.inputs.assignment.clone(),
+        }
+    }
+
+    /// Returns the status of the node's BpfNode, without conditions.
+    pub fn status(&self) -> BpfNodeStatus {
+        self.report().status
     }
 
     /// Returns the state of a BpfProgram that is about to be observed.

@@ -69,14 +69,14 @@ impl<N: Node> Controller<N> {
                 .to_owned();
         };
         let Some(desired) = &other.desired else { return NOT_YET.to_owned() };
-        match desired.map_by_pin(&from.map) {
+        match desired.map_by_pin(&from.name) {
             None => {
                 let names: Vec<&str> = desired.maps.values().map(|map| map.pin_name.as_str()).collect();
                 format!("that BpfProgram has no such map; its maps: {}", names.join(", "))
             }
-            Some((_, map)) if !map.pin => "it is not pinned there (pin: false)".to_owned(),
+            Some((_, map)) if !map.pin => "it is not pinned there (pinning: None)".to_owned(),
             Some(_) if self.is_circular(from) => {
-                "that one is from another in turn, in a circle: one of them must define it without from".to_owned()
+                "that one is from another in turn, in a circle: one of them must define it without mapRef".to_owned()
             }
             Some(_) => NOT_YET.to_owned(),
         }
@@ -84,8 +84,9 @@ impl<N: Node> Controller<N> {
 
     /// Reports whether following a map to its lender, and on from there, never ends.
     fn is_circular(&self, from: &MapRef) -> bool {
-        let next =
-            |from: &&MapRef| self.programs.get(&from.program)?.desired.as_ref()?.map_by_pin(&from.map)?.1.from.as_ref();
+        let next = |from: &&MapRef| {
+            self.programs.get(&from.program)?.desired.as_ref()?.map_by_pin(&from.name)?.1.from.as_ref()
+        };
         let mut seen = BTreeSet::new();
         !std::iter::successors(Some(from), next).all(|map| seen.insert(map))
     }
@@ -131,7 +132,7 @@ impl<N: Node> Controller<N> {
         }
         let converged = |program: &ProgramState| program.failure.is_none();
         let waits =
-            |program: &ProgramState| matches!(&program.failure, Some(why) if why.reason == Reason::SharedMapMissing);
+            |program: &ProgramState| matches!(&program.failure, Some(why) if why.reason == Reason::SharedMapNotFound);
         let sharing = self.survey.sharing.then_some(&self.programs).into_iter().flatten();
         let maps = sharing.filter(|(_, program)| {
             program.shares()

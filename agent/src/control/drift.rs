@@ -68,7 +68,7 @@ pub fn since(before: &Observed, now: &Observed, cgroups: &BTreeMap<String, Cgrou
             Some(_) => {}
         }
     }
-    if before.uid != now.uid || before.retained != now.retained {
+    if before.uid != now.uid || before.retained != now.retained || before.keepers != now.keepers {
         let message = "notes under _meta were removed or changed: they are written again".to_owned();
         changes.push(Change { kind: DriftKind::PinRemoved, message });
     }
@@ -95,8 +95,8 @@ pub fn remember(drift: &mut Vec<Drift>, change: Change, now: Timestamp) {
     if drift.len() >= MAX_REMEMBERED {
         drift.remove(0);
     }
-    let seen_at = now.round(Unit::Second).unwrap_or(now).to_string();
-    drift.push(Drift { seen_at, kind, message, count });
+    let seen_time = now.round(Unit::Second).unwrap_or(now).to_string();
+    drift.push(Drift { seen_time, kind, message, count });
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
-use sockeye_crds::BpfNodeStatus;
+use sockeye_crds::{BpfNodeDetailStatus, BpfNodeStatus};
 
 use super::fetches::Refused;
 use crate::{
@@ -48,7 +48,7 @@ pub enum Event {
 /// Something to do outside of the controller. None of it is waited for.
 #[derive(Debug)]
 pub enum Effect {
-    /// Report the node's status.
+    /// Report the node's statuses.
     WriteStatus(Box<Report>),
     /// Answer a start.
     AnswerStart(StartId, Decision),
@@ -69,11 +69,15 @@ pub enum Effect {
     WatchPods(Vec<PathBuf>),
 }
 
-/// The node's status, and what of it is about to change.
-#[derive(Clone, Debug)]
+/// The node's statuses, and what of them is about to change.
+#[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The status.
+    /// The status of the BpfNode, without conditions.
     pub status: BpfNodeStatus,
+    /// The status of the BpfNodeDetail.
+    pub detail: BpfNodeDetailStatus,
+    /// Which pins have another layout than this agent's, and what to do about them, if there are any.
+    pub older_layout: Option<String>,
     /// The BpfPrograms whose only failure is that their object is being fetched.
     pub awaiting: BTreeSet<String>,
     /// What the node was to run.

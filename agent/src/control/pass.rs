@@ -8,7 +8,7 @@ use sockeye_crds::names;
 use super::{
     Controller,
     controller::Pass,
-    event::{Effect, Report},
+    event::Effect,
     program::ProgramState,
     reconcile::Attempt,
     starts::{Starts, Waiting},
@@ -135,10 +135,7 @@ impl<N: Node> Controller<N> {
                 Err(error) => tracing::warn!(%error, "the pods' cgroups can't be watched: sweeps find them"),
             }
         }
-        let awaits = |(_, program): &(&String, &ProgramState)| program.is_awaiting();
-        let awaiting = self.programs.iter().filter(awaits).map(|(name, _)| name.clone()).collect();
-        let report = Report { status: self.status(), awaiting, assignment: self.inputs.assignment.clone() };
-        self.effects.push(Effect::WriteStatus(Box::new(report)));
+        self.effects.push(Effect::WriteStatus(Box::new(self.report())));
     }
 
     /// Returns the directories in which an external change to a BpfProgram shows.
@@ -158,6 +155,12 @@ impl<N: Node> Controller<N> {
     ) -> Result<NodeContext, ObserveError> {
         let bpffs = self.node.bpffs();
         let before = self.survey.bpffs.replace(bpffs.as_ref().ok().map(|bpffs| bpffs.device));
+        let older = bpffs.as_ref().err().filter(|error| matches!(error, ObserveError::OlderLayout { .. }));
+        let older = older.map(ToString::to_string);
+        if let Some(older) = older.as_ref().filter(|older| self.survey.older_layout.as_ref() != Some(*older)) {
+            tracing::error!("{older}");
+        }
+        self.survey.older_layout = older;
         let Bpffs { device, suspended: mark } = bpffs?;
         let mounted_anew = before.is_some_and(|before| before != Some(device));
         if mounted_anew {
@@ -177,7 +180,6 @@ impl<N: Node> Controller<N> {
         self.survey.ordered = requirements.ordered && !context.missing_features.order;
         self.survey.sharing = requirements.shares;
         context.pods = self.survey_pods(assignment, requirements.inputs)?;
-        self.survey.pods_root.clone_from(&context.pods_root);
         Ok(context)
     }
 

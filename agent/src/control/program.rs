@@ -8,6 +8,7 @@ use sockeye_crds::{
     BpfRevision, Reason,
     node::{Drift, State},
     program::{DEFAULT_PRIORITY, MapRef},
+    target::{AttachTarget, PodsTarget},
 };
 
 use super::{
@@ -21,6 +22,7 @@ use crate::{
         map_shape::MapShape,
         observed::{Observed, ObservedMap},
         pods::RequiredInputs,
+        refusal::Refusal,
     },
     node::failure::Failure,
 };
@@ -109,12 +111,12 @@ struct SpecSummary {
 
 impl SpecSummary {
     fn of(revision: &BpfRevision) -> Self {
-        let spec = &revision.spec;
+        let template = &revision.spec.template;
         Self {
-            required: RequiredInputs::of(spec.cgroup_targets()),
-            priority: Some(spec.priority.unwrap_or(DEFAULT_PRIORITY)),
-            shares: spec.maps.iter().any(|map| map.from.is_some()),
-            strict: spec.cgroup_targets().any(|target| target.strict),
+            required: RequiredInputs::of(template.targets()),
+            priority: Some(template.priority.unwrap_or(DEFAULT_PRIORITY)),
+            shares: template.maps.iter().any(|map| map.map_ref.is_some()),
+            strict: template.targets().filter_map(AttachTarget::pods).any(PodsTarget::is_strict),
         }
     }
 }
@@ -122,9 +124,9 @@ impl SpecSummary {
 /// Returns a BpfProgram's map that others may share, as last observed.
 pub fn shared<'a>(
     programs: &'a BTreeMap<String, ProgramState>,
-    MapRef { program, map }: &MapRef,
+    MapRef { program, name }: &MapRef,
 ) -> Option<&'a ObservedMap> {
-    programs.get(program)?.observed.maps.get(map)
+    programs.get(program)?.observed.maps.get(name)
 }
 
 /// Returns the owner of a map that is another BpfProgram's, as long as that one still has it.
@@ -172,7 +174,7 @@ impl ProgramState {
             self.retry.reset_failures();
             self.assigned.name = name;
             // A revision's name stands for all of it, its BpfProgram's UID too.
-            self.assigned.uid = revision.map(|revision| revision.spec.program.uid.clone());
+            self.assigned.uid = revision.map(|revision| revision.spec.program_ref.uid.clone());
             self.pending.changed = true;
         }
         self.assigned.summary = revision.map(|revision| SpecSummary::of(revision)).unwrap_or_default();
@@ -202,7 +204,7 @@ impl ProgramState {
 
     /// Takes an observation of a BpfProgram whose desired state is unknown: what is there stays, and is reported with
     /// the reason.
-    pub fn freeze(&mut self, observed: Observed, why: String) {
+    pub fn freeze(&mut self, observed: Observed, why: Refusal) {
         self.observe(observed);
         self.assigned = Assigned {
             uid: self.observed.uid.clone(),
@@ -210,7 +212,7 @@ impl ProgramState {
             summary: self.assigned.summary,
             ..Assigned::default()
         };
-        self.failure = Some(Failure::new(Reason::Unsupported, why));
+        self.failure = Some(why.into());
         self.converged = false;
         // Once the desired state is known again, a look is due whatever else happened.
         self.pending.dirty = true;
@@ -251,9 +253,9 @@ impl ProgramState {
         let is_kept = fails
             && self.suspended.is_none()
             && !self.retry.puts_off_repair()
-            && good.spec.program.uid == assigned.spec.program.uid
+            && good.spec.program_ref.uid == assigned.spec.program_ref.uid
             && good.metadata.name != assigned.metadata.name
-            && !assigned.spec.suspend;
+            && !assigned.spec.template.suspend;
         is_kept.then(|| (Arc::clone(good), summary.required))
     }
 
@@ -302,7 +304,7 @@ impl ProgramState {
 
     /// Is tried again if it waits for the object that arrived; reports whether it does.
     pub fn object_arrived(&mut self, digest: &str) -> bool {
-        let is_its = |revision: &Arc<BpfRevision>| revision.spec.digest == digest;
+        let is_its = |revision: &Arc<BpfRevision>| revision.spec.template.digest == digest;
         let changed = self.is_awaiting() && self.assigned.revision.as_ref().is_some_and(is_its);
         let dirty = !changed && self.kept_known_good().is_some_and(|(good, _)| is_its(&good));
         self.pending.changed |= changed;

@@ -25,6 +25,7 @@ use crate::{
         kernel::{Cgroup, Machine},
         node_context::NodeContext,
         observed::Observed,
+        refusal::Refusal,
     },
     node::{
         Node,
@@ -71,17 +72,23 @@ impl<N: Node> Controller<N> {
     }
 
     fn try_attempt(&mut self, name: &str, attempt: &Attempt<'_>, loaded: &mut bool) -> Result<(), Failure> {
-        let Attempt { revision, observation, context, .. } = *attempt;
+        let Attempt { revision, context, .. } = *attempt;
         self.touch(name).pending = Default::default();
-        let desired = revision.map(|revision| Desired::new(revision, context).map(Arc::new)).transpose();
-        let mut found = Some(self.take_observation(name, desired.as_ref().ok().cloned().flatten(), observation)?);
+        let (resolved, refusal) = match revision.map(|revision| Desired::new(revision, context)).transpose() {
+            Ok(resolved) => (resolved, None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        let (desired, found) = self.take_observation(name, resolved, attempt)?;
         if revision.is_some() && self.is_suspended(name)? {
             return Ok(());
         }
         if let Some(revision) = revision {
-            self.remove_stale(name, &revision.spec.program.uid)?;
+            self.remove_stale(name, &revision.spec.program_ref.uid)?;
         }
-        let desired = desired?;
+        if let Some(refusal) = refusal {
+            return Err(refusal.into());
+        }
+        let mut found = Some(found);
         for _ in 0..ROUNDS {
             let cgroups = found.take().map_or_else(|| self.cgroups(desired.as_deref()), Ok)?;
             let plan_context = self.plan_context(desired.as_deref(), cgroups)?;
@@ -136,23 +143,26 @@ impl<N: Node> Controller<N> {
         if steps.is_empty() { Ok(()) } else { self.execute_steps(name, &steps) }
     }
 
-    /// Observes, takes what is desired, and records external changes; returns the desired cgroups that exist. Cgroups
-    /// are looked up after the observation: the cgroup of a link that died with it must not be seen any more.
+    /// Observes, takes what is desired, and records external changes; returns what is desired, with the links that are
+    /// kept, and its cgroups that exist. Cgroups are looked up after the observation: the cgroup of a link that died
+    /// with it must not be seen any more.
     fn take_observation(
         &mut self,
         name: &str,
-        desired: Option<Arc<Desired>>,
-        observation: Observation,
-    ) -> Result<BTreeMap<String, Cgroup>, Failure> {
-        let observed = match observation {
+        resolved: Option<Desired>,
+        attempt: &Attempt<'_>,
+    ) -> Result<(Option<Arc<Desired>>, BTreeMap<String, Cgroup>), Failure> {
+        let observed = match attempt.observation {
             Observation::Fresh => Some(self.node.observe(name)?),
             Observation::Cached => None,
         };
         let by_spec =
-            desired.as_ref().is_some_and(|desired| desired.suspended).then(|| "spec.suspend is true".to_owned());
+            resolved.as_ref().is_some_and(|desired| desired.suspended).then(|| "spec.suspend is true".to_owned());
         let suspended = self.survey.suspended.clone().or(by_spec);
         let detaching = self.survey.suspended.is_some();
         self.touch(name).suspended = suspended;
+        let before = self.programs.get(name).map(|program| &program.observed);
+        let desired = self.keep(resolved, observed.as_ref().or(before), attempt.context)?;
         let cgroups = self.cgroups(desired.as_deref())?;
         let program = self.touch(name);
         let keeps_known_good = program.keeps_known_good();
@@ -166,7 +176,7 @@ impl<N: Node> Controller<N> {
         let (now, time_of_day) = (self.now, (self.settings.time_of_day)());
         let program = self.touch(name);
         let is_assigned = desired.as_ref().is_none_or(|desired| Some(desired.revision.as_str()) == program.revision());
-        program.desire(desired);
+        program.desire(desired.clone());
         if let Some(observed) = observed {
             program.observe(observed);
             let repair = program.record_drift(changes, now, time_of_day);
@@ -175,7 +185,22 @@ impl<N: Node> Controller<N> {
                 repair?;
             }
         }
-        Ok(cgroups)
+        Ok((desired, cgroups))
+    }
+
+    /// Adds to what is desired the cgroups of the links that stay although no target selects them.
+    fn keep(
+        &self,
+        resolved: Option<Desired>,
+        observed: Option<&Observed>,
+        context: &NodeContext,
+    ) -> Result<Option<Arc<Desired>>, SysError> {
+        let Some(mut desired) = resolved else { return Ok(None) };
+        if let Some(observed) = observed {
+            let cgroups = self.node.cgroups(&desired.kept_paths(observed))?;
+            desired.keep(observed, &context.pods, &cgroups);
+        }
+        Ok(Some(Arc::new(desired)))
     }
 
     /// Returns the external changes to what was desired until now; `cgroups` are those of what is desired now.
@@ -284,7 +309,7 @@ impl<N: Node> Controller<N> {
     }
 
     /// Observes a BpfProgram and leaves it as it is; but where this node is suspended, it is detached too.
-    pub(super) fn freeze(&mut self, name: &str, why: String) {
+    pub(super) fn freeze(&mut self, name: &str, why: Refusal) {
         match self.node.observe(name) {
             Ok(observed) => self.touch(name).freeze(observed, why),
             Err(error) => tracing::warn!(program = name, %error, "can't be observed"),
@@ -352,6 +377,6 @@ impl<N: Node> Controller<N> {
     }
 
     fn cgroups(&self, desired: Option<&Desired>) -> Result<BTreeMap<String, Cgroup>, SysError> {
-        desired.map_or_else(|| Ok(BTreeMap::new()), |desired| self.node.cgroups(desired))
+        desired.map_or_else(|| Ok(BTreeMap::new()), |desired| self.node.cgroups(&desired.paths()))
     }
 }

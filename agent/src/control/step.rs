@@ -103,7 +103,7 @@ impl<N: Node> Controller<N> {
         let mut has_cgroup = false;
         for program in programs.values_mut().filter(|program| program.waits_for_cgroup()) {
             let Some(desired) = program.desired.clone() else { continue };
-            if node.cgroups(&desired).is_ok_and(|there| plan::missing_cgroup(&desired, &there).is_none()) {
+            if node.cgroups(&desired.paths()).is_ok_and(|there| plan::missing_cgroup(&desired, &there).is_none()) {
                 program.forget_failures();
                 has_cgroup = true;
             }

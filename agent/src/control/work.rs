@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::program::{Pending, ProgramState};
-use crate::model::{assignment::Assignment, pods::RequiredInputs};
+use crate::model::{assignment::Assignment, pods::RequiredInputs, refusal::Refusal};
 
 /// The tasks that are left, in order.
 pub(super) type WorkList = VecDeque<(String, Task)>;
@@ -16,7 +16,7 @@ pub(super) type WorkList = VecDeque<(String, Task)>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// Leave it as it is, for this reason, and report that.
-    Freeze(String),
+    Freeze(Refusal),
     /// Observe it: something happened to it while its next attempt is not due.
     Observe,
     /// Keep its known good revision running as it should.

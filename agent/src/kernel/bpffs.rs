@@ -3,14 +3,18 @@
 
 use std::{
     borrow::Cow,
-    fs, io,
+    fs::DirBuilder,
+    io,
     mem::MaybeUninit,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, RawDir},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir},
     io::Errno,
 };
 
@@ -20,6 +24,8 @@ use super::{Call as _, Fd, SysError, bpf, fault};
 const MAGIC: u64 = 0xcafe_4a11;
 /// `ST_RDONLY`
 const READ_ONLY: u64 = 1;
+/// The mode of a directory: whoever may write it may put pins into it.
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// The file system that a directory is on.
 #[derive(Debug)]
@@ -60,6 +66,28 @@ fn open(directory: &Path) -> rustix::io::Result<OwnedFd> {
 pub struct Dir {
     path: PathBuf,
     fd: Option<OwnedFd>,
+}
+
+/// What has a name in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its kind.
+    pub kind: EntryKind,
+    /// The user that owns it.
+    pub uid: u32,
+    /// Its permissions.
+    pub mode: u32,
+}
+
+/// The kinds of entries on bpffs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A symlink.
+    Note,
+    /// A pinned object.
+    Pin,
 }
 
 /// No directory: each name is a whole path.
@@ -115,13 +143,16 @@ impl Dir {
         Ok(names)
     }
 
-    /// Creates a directory and its parents; returns whether it is new.
+    /// Creates a directory and its parents, which only their owner may write; returns whether it is new.
     pub fn make_dir(&self, name: &Path) -> Result<bool, SysError> {
         let (from, rest) = self.walk(name);
-        let made = fault::point(|| "mkdir").and_then(|()| Ok(rustix::fs::mkdirat(from, &*rest, Mode::from(0o777))?));
+        let mode = Mode::from(DIRECTORY_MODE);
+        let made = fault::point(|| "mkdir").and_then(|()| Ok(rustix::fs::mkdirat(from, &*rest, mode)?));
         let made = match made {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(self.path.join(name)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(self.path.join(name))
+            }
             made => made,
         };
         made.map(|()| true).call(|| self.describe("mkdir of", name))
@@ -139,12 +170,22 @@ impl Dir {
 
     /// Reports whether something has that name.
     pub fn contains(&self, name: &Path) -> Result<bool, SysError> {
+        Ok(self.entry(name)?.is_some())
+    }
+
+    /// Returns what has that name, if anything.
+    pub fn entry(&self, name: &Path) -> Result<Option<Entry>, SysError> {
         let (from, rest) = self.walk(name);
-        match rustix::fs::statat(from, &*rest, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(e) => Err(e).call(|| self.describe("stat of", name)),
-        }
+        let stat = match rustix::fs::statat(from, &*rest, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            stat => stat.call(|| self.describe("stat of", name))?,
+        };
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => EntryKind::Directory,
+            FileType::Symlink => EntryKind::Note,
+            _ => EntryKind::Pin,
+        };
+        Ok(Some(Entry { kind, uid: stat.st_uid, mode: stat.st_mode & 0o7777 }))
     }
 
     /// Creates a symlink whose target is the text.
@@ -218,6 +259,8 @@ impl Dir {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -53,7 +53,7 @@ pub fn program(fd: BorrowedFd<'_>) -> Result<ProgramInfo, SysError> {
         kernel_name: text(&info.name),
         tag: sockeye_crds::names::hex(&info.tag),
         gpl_compatible: info.gpl_compatible() != 0,
-        loaded_at: loaded_at(info.load_time)?,
+        load_time: load_time(info.load_time)?,
         uid: info.created_by_uid,
         xlated_bytes: info.xlated_prog_len,
         jited_bytes: info.jited_prog_len,
@@ -168,7 +168,7 @@ fn text(name: &[libc::c_char]) -> String {
 
 /// The time of day of a load, in seconds, as bpftool shows it. The kernel has nanoseconds since boot
 /// (`ktime_get_boottime_ns`).
-fn loaded_at(since_boot: u64) -> Result<String, SysError> {
+fn load_time(since_boot: u64) -> Result<String, SysError> {
     let at = time_of_day(since_boot).and_then(|t| t.round(Unit::Second));
     at.map(|t| t.to_string()).map_err(io::Error::other).call(|| "the time of loading")
 }

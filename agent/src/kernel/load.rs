@@ -179,7 +179,7 @@ fn open_maps(
             MapSource::Create { value_size, max_entries } => {
                 definition.set_value_size(value_size);
                 definition.set_max_entries(max_entries);
-                let entries = settings.initial.get(&name).map(Vec::as_slice).unwrap_or_default();
+                let entries = settings.entries.get(&name).map(Vec::as_slice).unwrap_or_default();
                 maps.created.insert(name.clone());
                 map::create(&name, &definition, entries, btf.map(|fd| fd.as_fd()))
                     .map_err(|source| LoadError::Map { name: name.clone(), source })?

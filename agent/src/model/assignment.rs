@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sockeye_crds::BpfRevision;
+use sockeye_crds::{BpfRevision, Reason, Refusal};
 
 use super::pods::{Labels, Pod, RequiredInputs};
 
@@ -26,7 +26,7 @@ pub struct Assignment {
 impl Assignment {
     /// Returns what must be known of pods to work out the targets of all revisions.
     pub fn required_inputs(&self) -> RequiredInputs {
-        RequiredInputs::of(self.revisions.values().flat_map(|revision| revision.spec.cgroup_targets()))
+        RequiredInputs::of(self.revisions.values().flat_map(|revision| revision.spec.template.targets()))
     }
 
     /// Reports whether the assignment says what a BpfProgram is to have here, be it nothing.
@@ -40,12 +40,13 @@ impl Assignment {
     }
 
     /// Returns why a BpfProgram is to be left as it is, if it is; `required` is what its targets ask for.
-    pub fn freeze_reason(&self, name: &str, required: RequiredInputs) -> Option<String> {
-        match self.unreadable.get(name) {
-            Some(why) => Some(why.clone()),
-            None if !self.knows(name) => Some("not everything that is desired on this node could be read".to_owned()),
-            None => self.unknown_inputs(required),
+    pub fn freeze_reason(&self, name: &str, required: RequiredInputs) -> Option<Refusal> {
+        if let Some(why) = self.unreadable.get(name) {
+            return Some(Refusal { reason: Reason::Unsupported, message: why.clone() });
         }
+        let unread = || "not everything that is desired on this node could be read".to_owned();
+        let message = if self.knows(name) { self.unknown_inputs(required)? } else { unread() };
+        Some(Refusal { reason: Reason::InputsUnavailable, message })
     }
 
     /// Returns which of the required inputs are unknown for now, in words.
@@ -56,8 +57,8 @@ impl Assignment {
             _ => return None,
         };
         Some(format!(
-            "{missing} can't be listed (the agent's log says why; without a cluster, --pods names a list): which pods \
-             are selected is not known"
+            "{missing} can't be listed, so that it is not known which pods are selected: the agent's log says why (the \
+             chart's agent.podTargets grants the right; without a cluster, --pods names a list)"
         ))
     }
 }

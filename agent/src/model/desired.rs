@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
 use sockeye_crds::{
-    MapDefinition,
+    MapDefinition, Value,
     program::{MapRef, MapSpec},
     revision::ProgramRef,
 };
@@ -18,7 +17,7 @@ pub struct Desired {
     pub program: ProgramRef,
     /// The revision's name.
     pub revision: String,
-    /// The identity of the load; see [`BpfRevisionSpec::load_key`](sockeye_crds::BpfRevisionSpec::load_key).
+    /// The identity of the load; see [`RevisionTemplate::load_key`](sockeye_crds::RevisionTemplate::load_key).
     pub load_key: String,
     /// The digest of the object's bytes.
     pub digest: String,
@@ -30,7 +29,7 @@ pub struct Desired {
     pub attaches_to_maps: bool,
     /// The values of global variables.
     pub globals: BTreeMap<String, Value>,
-    /// The spec's settings of maps. Their initial entries are encoded by the object's BTF, at the load.
+    /// The spec's settings of maps. Their entries are encoded by the object's BTF, at the load.
     pub settings: Vec<MapSpec>,
     /// The position among other programs on the same cgroup: lower ones run first.
     pub priority: i64,
@@ -50,6 +49,8 @@ pub struct DesiredProgram {
     /// A cgroup that a selector picked has an owner and may come and go. Without an owner, a missing cgroup is an
     /// error.
     pub paths: BTreeMap<String, Option<CgroupOwner>>,
+    /// The keepers among its targets, by their identities.
+    pub keepers: BTreeSet<String>,
     /// The maps to attach it to, by pin name.
     pub maps: BTreeSet<String>,
     /// True if it can cut this agent off from the API server, so that its attachment starts a connectivity trial.

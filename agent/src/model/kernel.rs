@@ -21,7 +21,7 @@ pub struct ProgramInfo {
     /// True if the licence allows GPL-only helpers.
     pub gpl_compatible: bool,
     /// The time of its load, as RFC 3339, in seconds.
-    pub loaded_at: String,
+    pub load_time: String,
     /// The user who loaded it.
     pub uid: u32,
     /// Bytes of translated instructions.

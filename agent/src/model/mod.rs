@@ -9,13 +9,16 @@
 //! | `observed`, `pin_names` | the state that a BpfProgram has here, and the names of its pins |
 //! | `node_context` | the facts about this node that `resolve/` uses |
 //! | `pods`, `cgroup_path` | this node's pods and their cgroups |
+//! | `keeper` | the links that stay at pods which no target selects any more |
 //! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
+//! | `start` | a pod or a container that is about to start |
 //! | `trial` | the connectivity trial of a revision |
 //! | `refusal` | the reason why a revision can't run here |
 
 pub mod assignment;
 pub mod cgroup_path;
 pub mod desired;
+pub mod keeper;
 pub mod kernel;
 pub mod map_shape;
 pub mod node_context;

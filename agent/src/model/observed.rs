@@ -30,6 +30,8 @@ pub struct Observed {
     pub maps: BTreeMap<String, ObservedMap>,
     /// Links.
     pub links: BTreeMap<LinkKey, ObservedLink>,
+    /// The keepers of links, by their identities, from the links' notes.
+    pub keepers: BTreeMap<LinkKey, String>,
     /// The pin names of the maps to retain after the BpfProgram is deleted.
     pub retained: BTreeSet<String>,
     /// True if a killed agent left half-made pins or an empty home.
@@ -78,7 +80,7 @@ impl ObservedMap {
 
 /// A cgroup or map that a function is attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AttachTarget {
+pub enum AttachSite {
     /// A cgroup.
     Cgroup(Cgroup),
     /// A map, by its pin name.
@@ -109,10 +111,10 @@ impl LinkKey {
     }
 
     /// Returns the key of a function's link to a cgroup or map.
-    pub fn to(function: &str, target: &AttachTarget) -> Self {
-        match target {
-            AttachTarget::Cgroup(cgroup) => Self::at(function, cgroup),
-            AttachTarget::Map(pin) => Self::on_map(function, pin),
+    pub fn to(function: &str, site: &AttachSite) -> Self {
+        match site {
+            AttachSite::Cgroup(cgroup) => Self::at(function, cgroup),
+            AttachSite::Map(pin) => Self::on_map(function, pin),
         }
     }
 
@@ -155,13 +157,14 @@ impl Observed {
 
     /// Returns true if the BpfProgram has nothing left but retained maps.
     pub fn is_retained_only(&self) -> bool {
-        let Self { uid: _, revision, trial, previous: _, functions, maps, links, retained, stray } = self;
+        let Self { uid: _, revision, trial, previous: _, functions, maps, links, keepers, retained, stray } = self;
         !maps.is_empty()
             && maps.keys().all(|pin| retained.contains(pin))
             && revision.is_none()
             && trial.is_none()
             && functions.is_empty()
             && links.is_empty()
+            && keepers.is_empty()
             && !stray
     }
 }

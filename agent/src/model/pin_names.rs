@@ -22,6 +22,8 @@ pub struct PinNames {
     pub maps: BTreeSet<String>,
     /// Pinned links.
     pub links: BTreeSet<LinkKey>,
+    /// Links whose keepers are noted.
+    pub kept: BTreeSet<LinkKey>,
     /// Maps to retain after the BpfProgram is deleted.
     pub retained: BTreeSet<String>,
     /// Maps that are shared from other BpfPrograms.
@@ -33,7 +35,7 @@ pub struct PinNames {
 impl PinNames {
     /// Returns the notes and names of an observed state.
     pub fn of(observed: &Observed) -> Self {
-        let Observed { uid, revision, trial, previous: _, functions, maps, links, retained, stray } = observed;
+        let Observed { uid, revision, trial, previous: _, functions, maps, links, keepers, retained, stray } = observed;
         Self {
             uid: uid.clone(),
             revision: revision.clone(),
@@ -41,6 +43,7 @@ impl PinNames {
             functions: functions.keys().cloned().collect(),
             maps: maps.keys().cloned().collect(),
             links: links.keys().cloned().collect(),
+            kept: keepers.keys().cloned().collect(),
             retained: retained.clone(),
             shared: maps.iter().filter(|(_, map)| map.from.is_some()).map(|(pin, _)| pin.clone()).collect(),
             stray: *stray,

@@ -6,8 +6,10 @@ use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Labe
 use kube::ResourceExt as _;
 use sockeye_crds::{
     selector::selects,
-    target::{CgroupTarget, Scope},
+    target::{AttachTarget, PodsTarget},
 };
+
+use super::keeper;
 
 /// The label that the API server sets on every namespace, to its name.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -78,31 +80,46 @@ pub struct Pods {
 }
 
 /// The pod or container that owns a cgroup.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CgroupOwner {
-    /// The pod, as `namespace/name`.
-    pub pod: String,
+    /// The pod, as `namespace/name`; absent for a pod that ends and is no longer listed.
+    pub pod: Option<String>,
     /// The container's name, if the cgroup is a container's.
     pub container: Option<String>,
+    /// The keeper that selects or once selected the pod, by its identity.
+    pub keeper: Option<String>,
 }
 
 impl Pods {
     /// Returns the cgroups that a target picks, with their owners.
-    pub fn pick<'a>(&'a self, target: &'a CgroupTarget) -> impl Iterator<Item = (String, CgroupOwner)> + 'a {
+    pub fn pick<'a>(&'a self, target: &'a PodsTarget) -> impl Iterator<Item = (String, CgroupOwner)> + 'a {
+        let keeper = keeper::identity(target);
         let picked = self.pods.iter().filter(move |pod| self.selects(target, pod));
-        picked.flat_map(move |pod| self.cgroups_of(pod, &target.containers))
+        let cgroups = picked.flat_map(move |pod| self.cgroups_of(pod, &target.containers));
+        cgroups.map(move |(path, owner)| (path, CgroupOwner { keeper: keeper.clone(), ..owner }))
     }
 
     /// Returns true if a target selects a pod or containers of it.
-    pub fn selects(&self, target: &CgroupTarget, pod: &Pod) -> bool {
-        let CgroupTarget { pod_selector, namespace_selector, .. } = target;
-        selects(pod_selector.as_ref(), &pod.labels)
+    pub fn selects(&self, target: &PodsTarget, pod: &Pod) -> bool {
+        let PodsTarget { pod_selector, namespace_selector, .. } = target;
+        selects(Some(pod_selector), &pod.labels)
             && namespace_selector.as_ref().is_none_or(|selector| self.selects_namespace(selector, &pod.namespace))
     }
 
     /// Returns true if a target's selector uses labels of a namespace that are not known.
-    pub fn lacks_namespace(&self, target: &CgroupTarget, namespace: &str) -> bool {
+    pub fn lacks_namespace(&self, target: &PodsTarget, namespace: &str) -> bool {
         target.namespace_selector.as_ref().is_some_and(uses_other_labels) && !self.namespaces.contains_key(namespace)
+    }
+
+    /// Returns the owner of the cgroup at a path, as far as it is known.
+    pub fn owner(&self, path: &str) -> CgroupOwner {
+        let mut found = self.cgroups.iter().filter_map(|(uid, cgroup)| {
+            let container = cgroup.containers.iter().find(|(_, of)| *of == path).map(|(id, _)| id);
+            (cgroup.path == path || container.is_some()).then_some((uid, container))
+        });
+        let Some((uid, container)) = found.next() else { return CgroupOwner::default() };
+        let Some(pod) = self.pods.iter().find(|pod| pod.uid == *uid) else { return CgroupOwner::default() };
+        owner(pod, container.and_then(|id| pod.containers.get(id)))
     }
 
     fn selects_namespace(&self, selector: &LabelSelector, namespace: &str) -> bool {
@@ -116,17 +133,18 @@ impl Pods {
     /// Returns the cgroup of a pod, or those of its containers with these names.
     fn cgroups_of(&self, pod: &Pod, names: &[String]) -> Vec<(String, CgroupOwner)> {
         let Some(cgroup) = self.cgroups.get(&pod.uid) else { return Vec::new() };
-        let owner = |container: Option<&String>| CgroupOwner {
-            pod: format!("{}/{}", pod.namespace, pod.name),
-            container: container.cloned(),
-        };
         if names.is_empty() {
-            return vec![(cgroup.path.clone(), owner(None))];
+            return vec![(cgroup.path.clone(), owner(pod, None))];
         }
         let containers = cgroup.containers.iter().filter_map(|(id, path)| Some((path, pod.containers.get(id)?)));
         let named = containers.filter(|(_, name)| names.contains(name));
-        named.map(|(path, name)| (path.clone(), owner(Some(name)))).collect()
+        named.map(|(path, name)| (path.clone(), owner(pod, Some(name)))).collect()
     }
+}
+
+fn owner(pod: &Pod, container: Option<&String>) -> CgroupOwner {
+    let pod = Some(format!("{}/{}", pod.namespace, pod.name));
+    CgroupOwner { pod, container: container.cloned(), keeper: None }
 }
 
 /// Returns true if a selector uses labels of a namespace other than its name.
@@ -163,12 +181,16 @@ impl RequiredInputs {
     }
 
     /// Returns the inputs that targets need.
-    pub fn of<'a>(targets: impl IntoIterator<Item = &'a CgroupTarget>) -> Self {
-        let of = |target: &CgroupTarget| Self {
-            root: target.scope == Scope::Pods && !target.is_selective(),
-            pods: target.is_selective(),
-            namespaces: target.namespace_selector.as_ref().is_some_and(uses_other_labels),
-            containers: !target.containers.is_empty(),
+    pub fn of<'a>(targets: impl IntoIterator<Item = &'a AttachTarget>) -> Self {
+        let of = |target: &AttachTarget| match target {
+            AttachTarget::AllPods => Self { root: true, ..Self::default() },
+            AttachTarget::Pods { pods } => Self {
+                root: false,
+                pods: true,
+                namespaces: pods.namespace_selector.as_ref().is_some_and(uses_other_labels),
+                containers: !pods.containers.is_empty(),
+            },
+            AttachTarget::Node | AttachTarget::CgroupPath { .. } | AttachTarget::Map { .. } => Self::default(),
         };
         targets.into_iter().map(of).fold(Self::default(), Self::and)
     }
@@ -193,14 +215,13 @@ pub fn joined(pods: &Arc<Vec<Pod>>, reported: &BTreeMap<String, Pod>) -> Arc<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sockeye_crds::target::Scope;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn selector(pairs: &[(&str, &str)]) -> Option<LabelSelector> {
-        Some(LabelSelector { match_labels: Some(labels(pairs)), match_expressions: None })
+    fn selector(pairs: &[(&str, &str)]) -> LabelSelector {
+        LabelSelector { match_labels: Some(labels(pairs)), match_expressions: None }
     }
 
     /// Four pods, of which u4 has no cgroup; the labels of namespace bank are not known.
@@ -228,11 +249,14 @@ mod tests {
         }
     }
 
-    fn picked(edit: impl FnOnce(&mut CgroupTarget)) -> Vec<String> {
-        let mut target = CgroupTarget::whole(Scope::Pods);
+    fn picked(edit: impl FnOnce(&mut PodsTarget)) -> Vec<String> {
+        let mut target = PodsTarget::default();
         edit(&mut target);
         let pods = pods();
-        pods.pick(&target).map(|(path, CgroupOwner { pod, container })| format!("{path} {pod} {container:?}")).collect()
+        let shown = |(path, CgroupOwner { pod, container, .. }): (String, CgroupOwner)| {
+            format!("{path} {} {container:?}", pod.unwrap())
+        };
+        pods.pick(&target).map(shown).collect()
     }
 
     #[test]
@@ -241,17 +265,17 @@ mod tests {
             picked(|t| t.pod_selector = selector(&[("app", "web")])),
             ["/pods/u1 shop/web-u1 None", "/pods/u3 bank/web-u3 None"]
         );
-        assert_eq!(picked(|t| t.pod_selector = Some(LabelSelector::default())).len(), 3, "an empty selector means all");
+        assert_eq!(picked(|_| ()).len(), 3, "an empty selector means all");
     }
 
     #[test]
     fn namespace_selectors_pick_by_label_and_by_name() {
-        assert_eq!(picked(|t| t.namespace_selector = selector(&[("team", "a")])).len(), 2);
+        assert_eq!(picked(|t| t.namespace_selector = Some(selector(&[("team", "a")]))).len(), 2);
         assert_eq!(
-            picked(|t| t.namespace_selector = selector(&[(NAMESPACE_NAME, "bank")])),
+            picked(|t| t.namespace_selector = Some(selector(&[(NAMESPACE_NAME, "bank")]))),
             ["/pods/u3 bank/web-u3 None"]
         );
-        assert_eq!(picked(|t| t.namespace_selector = selector(&[("team", "b")])).len(), 0);
+        assert_eq!(picked(|t| t.namespace_selector = Some(selector(&[("team", "b")]))).len(), 0);
         let not_in = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement {
             key: "team".into(),
             operator: "DoesNotExist".into(),
@@ -273,23 +297,34 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroups_owner_is_known_while_its_pod_is_listed() {
+        let owner = |path: &str| pods().owner(path);
+        let web = CgroupOwner { pod: Some("shop/web-u1".into()), ..CgroupOwner::default() };
+        assert_eq!(owner("/pods/u1"), web);
+        assert_eq!(owner("/pods/u1/u1-2"), CgroupOwner { container: Some("proxy".into()), ..web });
+        assert_eq!(owner("/pods/u9"), CgroupOwner::default());
+    }
+
+    #[test]
     fn required_inputs_follow_from_the_targets() {
-        let target = |edit: fn(&mut CgroupTarget)| {
-            let mut target = CgroupTarget::whole(Scope::Pods);
-            edit(&mut target);
-            RequiredInputs::of([&target])
+        let none = RequiredInputs::default();
+        let of = |target: AttachTarget| RequiredInputs::of([&target]);
+        assert_eq!(of(AttachTarget::AllPods), RequiredInputs { root: true, ..none });
+        for other in [AttachTarget::Node, AttachTarget::at("/a"), AttachTarget::map("m")] {
+            assert_eq!(of(other), none);
+        }
+        let pods = |edit: fn(&mut PodsTarget)| {
+            let mut pods = PodsTarget::default();
+            edit(&mut pods);
+            of(pods.into())
         };
-        assert_eq!(target(|_| ()), RequiredInputs { root: true, ..RequiredInputs::default() });
+        assert_eq!(pods(|_| ()), RequiredInputs { pods: true, ..none }, "an empty selector selects single pods too");
         assert_eq!(
-            target(|t| t.pod_selector = selector(&[])),
-            RequiredInputs { pods: true, ..RequiredInputs::default() }
+            pods(|t| t.namespace_selector = Some(selector(&[(NAMESPACE_NAME, "x")]))),
+            RequiredInputs { pods: true, ..none }
         );
-        assert_eq!(
-            target(|t| t.namespace_selector = selector(&[(NAMESPACE_NAME, "x")])),
-            RequiredInputs { pods: true, ..RequiredInputs::default() }
-        );
-        assert!(target(|t| t.namespace_selector = selector(&[("team", "x")])).namespaces);
-        assert!(target(|t| t.containers = vec!["a".into()]).containers);
+        assert!(pods(|t| t.namespace_selector = Some(selector(&[("team", "x")]))).namespaces);
+        assert!(pods(|t| t.containers = vec!["a".into()]).containers);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `Start`: a pod or a container that the container runtime is about to start. Values.
 
+use sockeye_crds::target::PodsTarget;
+
 use super::pods::Pod;
 
 /// The namespace of the pods that a node and its cluster need to come up.
@@ -32,27 +34,72 @@ pub type Decision = Result<(), String>;
 
 impl Start {
     /// Reports whether the start is allowed while the agent does not know what the node is to run: the API server
-    /// itself may run on this node. Exempt are static pods, which a kubelet starts without an API server, and pods of
-    /// kube-system.
-    pub fn is_exempt(&self) -> bool {
+    /// itself may run on this node, and sockeye's own Job may have to install the definitions that the agent waits for.
+    /// Exempt are static pods, which a kubelet starts without an API server, and pods of kube-system and of the
+    /// namespace that sockeye is installed in.
+    pub fn is_exempt(&self, release_namespace: Option<&str>) -> bool {
         // A static pod's UID is a hash without dashes.
-        self.pod.namespace == KUBE_SYSTEM || !self.pod.uid.contains('-')
+        self.is_of_the_system(release_namespace) || !self.pod.uid.contains('-')
+    }
+
+    /// Reports whether a target may hold back or refuse the start, if it selects the pod. A strict target that says
+    /// nothing of namespaces does so to no pod that the cluster or sockeye itself needs: a program that is not attached
+    /// for whatever reason would keep those away that could attach it. They are attached to as soon as possible.
+    pub fn can_be_held_by(&self, target: &PodsTarget, release_namespace: Option<&str>) -> bool {
+        target.is_strict() && (target.namespace_selector.is_some() || !self.is_of_the_system(release_namespace))
+    }
+
+    fn is_of_the_system(&self, release_namespace: Option<&str>) -> bool {
+        let namespace = self.pod.namespace.as_str();
+        namespace == KUBE_SYSTEM || release_namespace == Some(namespace)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+    use sockeye_crds::target::StartPolicy;
+
     use super::*;
 
+    const USERS: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
+    const RELEASE: Option<&str> = Some("sockeye");
+
+    fn start(namespace: &str, uid: &str) -> Start {
+        let pod = Pod { uid: uid.to_owned(), namespace: namespace.to_owned(), ..Pod::default() };
+        Start { pod, container: None }
+    }
+
     #[test]
-    fn static_pods_and_kube_system_are_exempt_and_users_pods_are_not() {
-        for (namespace, uid, exempt) in [
-            ("edge", "6f1d0b6a3c2e4a55", true),
-            (KUBE_SYSTEM, "0b5c1f9e-5d7a-4a44-9f0e-0e1d2c3b4a59", true),
-            ("shop", "7c9e6679-7425-40de-944b-e07fc1f90ae7", false),
+    fn static_pods_and_those_of_the_system_are_exempt_and_users_pods_are_not() {
+        for (namespace, uid, release, exempt) in [
+            ("edge", "6f1d0b6a3c2e4a55", RELEASE, true),
+            (KUBE_SYSTEM, USERS, RELEASE, true),
+            (KUBE_SYSTEM, USERS, None, true),
+            ("sockeye", USERS, RELEASE, true),
+            ("sockeye", USERS, None, false),
+            ("shop", USERS, RELEASE, false),
         ] {
-            let pod = Pod { uid: uid.to_owned(), namespace: namespace.to_owned(), ..Pod::default() };
-            assert_eq!(Start { pod, container: None }.is_exempt(), exempt, "{namespace}/{uid}");
+            assert_eq!(start(namespace, uid).is_exempt(release), exempt, "{namespace}/{uid}, {release:?}");
         }
+    }
+
+    #[test]
+    fn a_strict_target_holds_pods_of_the_system_only_if_it_selects_namespaces() {
+        let strict = PodsTarget { start_policy: Some(StartPolicy::WaitForAttachment), ..PodsTarget::default() };
+        let of_namespaces = PodsTarget { namespace_selector: Some(LabelSelector::default()), ..strict.clone() };
+        let immediate = PodsTarget { start_policy: Some(StartPolicy::Immediate), ..of_namespaces.clone() };
+        for (namespace, by_strict, by_namespaces) in
+            [("shop", true, true), (KUBE_SYSTEM, false, true), ("sockeye", false, true), ("edge", true, true)]
+        {
+            let start = start(namespace, USERS);
+            assert_eq!(start.can_be_held_by(&strict, RELEASE), by_strict, "{namespace}");
+            assert_eq!(start.can_be_held_by(&of_namespaces, RELEASE), by_namespaces, "{namespace}");
+            assert!(!start.can_be_held_by(&immediate, RELEASE), "{namespace}");
+        }
+        assert!(
+            start("edge", "6f1d0b6a3c2e4a55").can_be_held_by(&strict, RELEASE),
+            "a static pod is held as any other"
+        );
     }
 }

@@ -68,7 +68,7 @@ impl Failure {
         let to_map = matches!(point, AttachPoint::Map { .. });
         let (reason, hint) = match error.errno() {
             Some(libc::EBUSY) if to_map => (
-                Reason::AttachRefused,
+                Reason::AttachFailed,
                 "another program is attached to the map, or its verdict is of the other kind: see `bpftool link`"
                     .into(),
             ),
@@ -76,13 +76,13 @@ impl Failure {
                 (Reason::KernelUnsupported, "this kernel is built without CONFIG_BPF_STREAM_PARSER".into())
             }
             Some(libc::E2BIG) => (
-                Reason::AttachRefused,
+                Reason::AttachFailed,
                 "the cgroup already has 64 programs of this attach type, the kernel's limit: remove some".into(),
             ),
             Some(libc::EPERM) => eperm(cause),
-            Some(libc::EBADF) => (Reason::AttachRefused, "the directory is not a cgroup v2 directory".into()),
-            Some(libc::ENOENT | libc::ENOLINK) => (Reason::AttachRefused, "the cgroup is gone".into()),
-            _ => (Reason::AttachRefused, "see the kernel's answer".into()),
+            Some(libc::EBADF) => (Reason::AttachFailed, "the directory is not a cgroup v2 directory".into()),
+            Some(libc::ENOENT | libc::ENOLINK) => (Reason::AttachFailed, "the cgroup is gone".into()),
+            _ => (Reason::AttachFailed, "see the kernel's answer".into()),
         };
         Self::new(reason, format!("{point}: {error}: {hint}"))
     }
@@ -96,15 +96,15 @@ fn eperm(cause: &EpermCause) -> (Reason, String) {
                 "program {ids}, attached at cgroup {path} without BPF_F_ALLOW_MULTI, excludes all others at that \
                  cgroup and below it: detach it there, or attach it with that flag (bpftool cgroup attach ... multi)"
             );
-            (Reason::AttachRefused, hint)
+            (Reason::AttachFailed, hint)
         }
         EpermCause::MissingCapabilities(capabilities) => {
             let hint = format!("the agent lacks {}: install the chart unchanged", capabilities.join(", "));
             (Reason::PermissionDenied, hint)
         }
-        EpermCause::LinkChanged => (Reason::AttachRefused, "something else has updated the link meanwhile".into()),
+        EpermCause::LinkChanged => (Reason::AttachFailed, "something else has updated the link meanwhile".into()),
         EpermCause::Unknown => (
-            Reason::AttachRefused,
+            Reason::AttachFailed,
             "a program attached above this node's cgroup root without BPF_F_ALLOW_MULTI may exclude others: see \
              `bpftool cgroup tree` on the host"
                 .into(),
@@ -129,10 +129,10 @@ mod tests {
         let exclusive = ExclusiveAttachment { path: "/".into(), programs: vec![7, 9] };
         let missing = EpermCause::MissingCapabilities(vec!["CAP_BPF", "CAP_NET_ADMIN"]);
         for (cause, reason, words) in [
-            (EpermCause::ExclusiveAttachment(exclusive), Reason::AttachRefused, "program 7, 9, attached at cgroup / "),
+            (EpermCause::ExclusiveAttachment(exclusive), Reason::AttachFailed, "program 7, 9, attached at cgroup / "),
             (missing, Reason::PermissionDenied, "CAP_BPF, CAP_NET_ADMIN"),
-            (EpermCause::LinkChanged, Reason::AttachRefused, "updated the link meanwhile"),
-            (EpermCause::Unknown, Reason::AttachRefused, "bpftool cgroup tree"),
+            (EpermCause::LinkChanged, Reason::AttachFailed, "updated the link meanwhile"),
+            (EpermCause::Unknown, Reason::AttachFailed, "bpftool cgroup tree"),
         ] {
             let failure = failure(libc::EPERM, point, &cause);
             assert_eq!(failure.reason, reason, "{failure}");

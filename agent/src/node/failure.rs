@@ -80,9 +80,10 @@ impl From<SysError> for Failure {
 impl From<ObserveError> for Failure {
     fn from(error: ObserveError) -> Self {
         match error {
-            ObserveError::NotBpffs(_) | ObserveError::ReadOnly(_) => {
+            ObserveError::NotBpffs(_) | ObserveError::ReadOnly(_) | ObserveError::Untrusted { .. } => {
                 Self::new(Reason::BpffsUnusable, error.to_string())
             }
+            ObserveError::OlderLayout { .. } => Self::new(Reason::OlderLayout, error.to_string()),
             ObserveError::Sys(error) => error.into(),
         }
     }

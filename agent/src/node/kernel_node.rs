@@ -8,7 +8,7 @@ use std::{
 use sockeye_crds::revision::Feature;
 
 use super::{
-    Node,
+    Node, directory,
     execute::{Executed, Execution, Executor},
     failure::Failure,
     handles::Handles,
@@ -18,7 +18,6 @@ use super::{
 use crate::{
     kernel::{SysError, cgroup::Root},
     model::{
-        desired::Desired,
         kernel::{Cgroup, Machine, MissingFeatures},
         node_context::NodeContext,
         observed::Observed,
@@ -72,7 +71,17 @@ impl KernelNode {
 
 impl Node for KernelNode {
     fn bpffs(&self) -> Result<Bpffs, ObserveError> {
-        observe::bpffs(&self.layout)
+        match observe::bpffs(&self.layout) {
+            // What this agent holds it has pinned itself, or found with the note: someone removed the note.
+            Err(ObserveError::OlderLayout { homes, .. })
+                if homes.iter().any(|home| self.handles.contains_key(home)) =>
+            {
+                tracing::warn!("the note of the pins' layout was removed: it is written again");
+                directory::mark(&observe::open_bpffs(&self.layout)?.1)?;
+                observe::bpffs(&self.layout)
+            }
+            found => found,
+        }
     }
 
     fn homes(&self) -> Result<BTreeSet<String>, ObserveError> {
@@ -117,8 +126,8 @@ impl Node for KernelNode {
         observe::directories(&self.layout.home(name), observed)
     }
 
-    fn cgroups(&self, desired: &Desired) -> Result<BTreeMap<String, Cgroup>, SysError> {
-        observe::cgroups(&self.root, desired)
+    fn cgroups(&self, paths: &BTreeSet<&str>) -> Result<BTreeMap<String, Cgroup>, SysError> {
+        observe::cgroups(&self.root, paths)
     }
 
     fn execute(

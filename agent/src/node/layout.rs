@@ -1,8 +1,9 @@
 //! Paths on bpffs, computed from checked names. No IO.
 //!
 //! ```text
-//! <bpffs>/sockeye/_suspend                               -> why nothing is to be attached on this node
-//! <bpffs>/sockeye/<BpfProgram>/maps/<map>                 stable across updates
+//! <bpffs>/sockeye/_layout                                -> the version of this layout
+//!                /_suspend                               -> why nothing is to be attached on this node
+//!                /<BpfProgram>/maps/<map>                 stable across updates
 //!                             /programs/<function>        what is live
 //!                             /links/<function>/<where>   where: the cgroup's ID, or map-<map>. A link; if the kernel
 //!                                                         has none for maps, the program that the map holds
@@ -12,6 +13,7 @@
 //!                                   /retain~<map>         -> Retain: the map outlives its BpfProgram
 //!                                   /from~<map>           -> <BpfProgram>/<map>: its owner, if that is another one
 //!                                   /cgroup~<ID>          -> the cgroup's path below the root
+//!                                   /keeper~<function>~<ID> -> the keeper of the link on that cgroup
 //!                                   /trial                -> <state>.<BpfRevision>: whether it cut the node off
 //!                                   /~new                 a new pin or note, before it is renamed over the old one
 //! ```
@@ -22,14 +24,22 @@ use std::path::{Path, PathBuf};
 
 use sockeye_crds::program::MapRef;
 
+use crate::model::observed::LinkKey;
+
 /// The directory that holds everything of sockeye's.
 pub const DIRECTORY: &str = "sockeye";
+
+/// The version of the layout. Another one has another version, so that no agent takes pins for what they are not.
+pub const VERSION: &str = "1";
 
 /// The name of the staging place. No note and no pin has it.
 pub const STAGING: &str = "~new";
 
 /// The prefix of the notes on maps to retain. Pins' names contain no `~`.
 const RETAIN: &str = "retain~";
+
+/// The prefix of the notes on links' keepers.
+const KEEPER: &str = "keeper~";
 
 /// The prefix of the notes on maps of other BpfPrograms.
 const FROM: &str = "from~";
@@ -50,6 +60,11 @@ impl Layout {
     /// The path of the directory.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The path of the directory on the host.
+    pub fn host_directory(&self) -> &Path {
+        &self.host_directory
     }
 
     /// The path of the bpffs that the directory is on.
@@ -81,10 +96,20 @@ impl Home {
         &self.directory
     }
 
+    /// The path of the bpffs that the directory is on.
+    pub fn bpffs(&self) -> &Path {
+        self.directory.ancestors().nth(2).unwrap_or(&self.directory)
+    }
+
     /// The path on the host of something in the home.
     pub fn host(&self, path: &Path) -> String {
         self.host_directory.join(path).to_string_lossy().into_owned()
     }
+}
+
+/// The note of the layout's version, relative to the bpffs' root. No BpfProgram has its name.
+pub fn version() -> PathBuf {
+    Path::new(DIRECTORY).join("_layout")
 }
 
 /// The note that suspends the node and says why, relative to the bpffs' root. No BpfProgram has its name.
@@ -182,6 +207,17 @@ pub fn cgroup(place: &str) -> PathBuf {
     meta().join(format!("cgroup~{place}"))
 }
 
+/// The note of a link's keeper.
+pub fn keeper(LinkKey { function, place }: &LinkKey) -> PathBuf {
+    meta().join(format!("{KEEPER}{function}~{place}"))
+}
+
+/// The link whose keeper a note names, if the note of that name does so.
+pub fn kept(note: &str) -> Option<LinkKey> {
+    let (function, place) = note.strip_prefix(KEEPER)?.split_once('~')?;
+    Some(LinkKey { function: function.to_owned(), place: place.to_owned() })
+}
+
 /// The pin name of the map that a note retains, if the note of that name does so.
 pub fn retained(note: &str) -> Option<&str> {
     note.strip_prefix(RETAIN)
@@ -193,14 +229,14 @@ pub fn shared(note: &str) -> Option<&str> {
 }
 
 /// The text of the note of a map's owner.
-pub fn source_note(MapRef { program, map }: &MapRef) -> String {
-    format!("{program}/{map}")
+pub fn source_note(MapRef { program, name }: &MapRef) -> String {
+    format!("{program}/{name}")
 }
 
 /// Reads the note of a map's owner.
 pub fn parse_source(note: &str) -> Option<MapRef> {
-    let (program, map) = note.split_once('/')?;
-    Some(MapRef { program: program.to_owned(), map: map.to_owned() })
+    let (program, name) = note.split_once('/')?;
+    Some(MapRef { program: program.to_owned(), name: name.to_owned() })
 }
 
 /// The load that a program came from.

@@ -18,29 +18,30 @@ impl From<LoadError> for Failure {
         let (reason, hint) = match error {
             LoadError::Object(_) | LoadError::Missing(_) => (Reason::InvalidObject, ""),
             LoadError::NoKernelBtf(_) => (Reason::KernelUnsupported, ""),
-            LoadError::Map { source, .. } => map_refused(&source),
-            LoadError::Slot { source, .. } => slot_refused(&source),
+            LoadError::Map { source, .. } => map_create_failed(&source),
+            LoadError::Slot { source, .. } => slot_failed(&source),
             LoadError::Program { source, log, .. } if log.is_empty() => program_refused(&source),
-            LoadError::Program { log, .. } => return verifier_refused(&message, &log),
+            LoadError::Program { log, .. } => return verifier_rejected(&message, &log),
         };
         Self::new(reason, format!("{message}{hint}"))
     }
 }
 
-fn map_refused(error: &SysError) -> (Reason, &'static str) {
+fn map_create_failed(error: &SysError) -> (Reason, &'static str) {
     match error.errno() {
-        Some(libc::ENOMEM) => {
-            (Reason::MapRefused, ": not enough memory for it (a memory limit on the agent's pod counts map memory)")
-        }
+        Some(libc::ENOMEM) => (
+            Reason::MapCreateFailed,
+            ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
+        ),
         Some(libc::EINVAL | libc::E2BIG) => {
-            (Reason::MapRefused, ": the kernel does not accept its type, sizes or flags")
+            (Reason::MapCreateFailed, ": the kernel does not accept its type, sizes or flags")
         }
         Some(libc::EPERM) => (Reason::PermissionDenied, NEEDED),
-        _ => (Reason::MapRefused, ""),
+        _ => (Reason::MapCreateFailed, ""),
     }
 }
 
-fn slot_refused(error: &SysError) -> (Reason, &'static str) {
+fn slot_failed(error: &SysError) -> (Reason, &'static str) {
     let hint = match error.errno() {
         Some(libc::EINVAL) => {
             ": an inner map must have the shape that the outer map's definition says, including max_entries of arrays; \
@@ -49,7 +50,7 @@ fn slot_refused(error: &SysError) -> (Reason, &'static str) {
         Some(libc::E2BIG) => ": the map has fewer entries",
         _ => "",
     };
-    (Reason::MapRefused, hint)
+    (Reason::MapCreateFailed, hint)
 }
 
 /// A refusal without a word of the verifier's.
@@ -61,11 +62,11 @@ fn program_refused(error: &io::Error) -> (Reason, &'static str) {
     }
 }
 
-fn verifier_refused(message: &str, log: &str) -> Failure {
+fn verifier_rejected(message: &str, log: &str) -> Failure {
     let words = last_words(log);
     Failure {
         verifier_log: Some(tail(log, MAX_LOG)),
-        ..Failure::new(Reason::VerifierRefused, format!("{message}: the verifier says: {words}"))
+        ..Failure::new(Reason::VerifierRejected, format!("{message}: the verifier says: {words}"))
     }
 }
 
@@ -108,7 +109,7 @@ mod tests {
             log: LOG.into(),
         };
         let failure = Failure::from(refused);
-        assert_eq!(failure.reason, Reason::VerifierRefused);
+        assert_eq!(failure.reason, Reason::VerifierRejected);
         assert!(failure.message.contains("program p") && failure.message.contains("smin=5"), "{failure}");
     }
 

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `kernel_node` | the node itself |
 //! | [`layout`] | paths on bpffs |
+//! | [`directory`] | sockeye's directory on bpffs: whose it is, and the version of its layout |
 //! | [`observe`] | reads what a node has |
 //! | [`execute`] | executes the steps of a plan |
 //! | [`handles`] | the agent's own descriptors of what is pinned |
@@ -18,6 +19,7 @@
 //! | [`watch`] | tells where something happened, by inotify |
 
 pub mod attach_failure;
+pub mod directory;
 pub mod execute;
 pub mod failure;
 pub mod handles;
@@ -45,7 +47,6 @@ use self::{
 use crate::{
     kernel::SysError,
     model::{
-        desired::Desired,
         kernel::Cgroup,
         node_context::NodeContext,
         observed::Observed,
@@ -82,8 +83,8 @@ pub trait Node {
     fn foreign_program(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)>;
     /// The directories in which something happens if somebody changes a BpfProgram's pins or notes.
     fn directories(&self, name: &str, observed: &Observed) -> Vec<PathBuf>;
-    /// The desired cgroups that exist, by path.
-    fn cgroups(&self, desired: &Desired) -> Result<BTreeMap<String, Cgroup>, SysError>;
+    /// The cgroups at these paths that exist, by path.
+    fn cgroups(&self, paths: &BTreeSet<&str>) -> Result<BTreeMap<String, Cgroup>, SysError>;
     /// Executes a plan that was made for `before`, and returns what the BpfProgram has afterwards.
     fn execute(
         &mut self,

@@ -8,6 +8,7 @@ use sockeye_ebpf::kinds::section::exclude_each_other;
 use super::{
     context::PlanContext,
     desired_attachments::{Attachment, attachments},
+    keepers,
     missing_cgroup::missing_cgroup,
     order::{self, Neighbour},
     step::Step,
@@ -15,16 +16,17 @@ use super::{
 use crate::model::{
     desired::Desired,
     kernel::Cgroup,
-    observed::{AttachTarget, LinkKey, Observed, ObservedLink},
+    observed::{AttachSite, LinkKey, Observed, ObservedLink},
     refusal::Refusal,
 };
 
 /// The steps that attach programs, and the links that they concern.
-#[derive(Default)]
 pub(super) struct Attaching {
     pub steps: Vec<Step>,
     /// All links of the desired state.
     pub keys: BTreeSet<LinkKey>,
+    /// Those that have a keeper.
+    pub kept: BTreeSet<LinkKey>,
     /// The links that the steps detach.
     pub detached: BTreeSet<LinkKey>,
 }
@@ -42,9 +44,13 @@ pub(super) fn attach(
         return Err(refusal);
     }
     let attachments = attachments(desired, &context.cgroups);
-    let keys = attachments.iter().map(|attachment| attachment.key.clone()).collect();
-    let mut planner =
-        Planner { desired, observed, context, load, attaching: Attaching { keys, ..Attaching::default() } };
+    let attaching = Attaching {
+        steps: keepers::note(&attachments, observed),
+        keys: attachments.iter().map(|attachment| attachment.key.clone()).collect(),
+        kept: attachments.iter().filter(|one| one.keeper.is_some()).map(|one| one.key.clone()).collect(),
+        detached: BTreeSet::new(),
+    };
+    let mut planner = Planner { desired, observed, context, load, attaching };
     for attachment in attachments {
         match planner.link_in_effect(&attachment) {
             Some(link) => planner.keep(attachment, link),
@@ -74,13 +80,13 @@ impl<'a> Planner<'a> {
 
     /// Keeps a link: restores its pin, replaces its program and moves it, each if necessary.
     fn keep(&mut self, attachment: Attachment<'_>, link: &ObservedLink) {
-        let Attachment { function, attach_type, target, key } = attachment;
+        let Attachment { function, attach_type, site, key, keeper: _ } = attachment;
         let steps = &mut self.attaching.steps;
         steps.extend((link.is_link() && !link.pinned).then(|| Step::RepinLink(key.clone())));
         let program = self.observed.functions.get(function).map(|program| program.info.id);
         let runs_another = !self.load.is_empty() || program != Some(link.info.program_id);
         steps.extend(runs_another.then(|| Step::Update(key.clone())));
-        if let AttachTarget::Cgroup(cgroup) = target {
+        if let AttachSite::Cgroup(cgroup) = site {
             let attach_order = self.context.attach_order(&cgroup.path, attach_type);
             if order::is_misplaced(attach_order, &self.desired.program.name, &key) {
                 let before = self.successor(&cgroup, attach_type, &key);
@@ -94,15 +100,15 @@ impl<'a> Planner<'a> {
         let blocking = self.blocking_links(&attachment);
         self.attaching.steps.extend(blocking.iter().cloned().map(Step::Detach));
         self.attaching.detached.extend(blocking);
-        let Attachment { function, attach_type, target, key } = attachment;
-        let before = match &target {
-            AttachTarget::Cgroup(cgroup) => self.successor(cgroup, attach_type, &key),
-            AttachTarget::Map(pin) => match self.other_program(pin, attach_type) {
+        let Attachment { function, attach_type, site, key, keeper: _ } = attachment;
+        let before = match &site {
+            AttachSite::Cgroup(cgroup) => self.successor(cgroup, attach_type, &key),
+            AttachSite::Map(pin) => match self.other_program(pin, attach_type) {
                 Some(other) => return Err(map_is_taken(function, pin, other)),
                 None => None,
             },
         };
-        self.attaching.steps.push(Step::Attach { function: function.to_owned(), site: target, before });
+        self.attaching.steps.push(Step::Attach { function: function.to_owned(), site, before });
         Ok(())
     }
 
@@ -161,5 +167,5 @@ fn map_is_taken(function: &str, pin: &str, other: &str) -> Refusal {
         "program {function}, map {pin}: BpfProgram {other} has a program attached to it, and a map runs one program of \
          a kind: attach to another map, or detach that program"
     );
-    Refusal { reason: Reason::AttachRefused, message }
+    Refusal { reason: Reason::AttachFailed, message }
 }

@@ -89,7 +89,7 @@ fn source<'a>(
         (Some(from), _) => check_shared(name, map, from, context).map(|()| MapSource::Shared(from)),
         (None, _) if map.of_load || !map.pin => Ok(MapSource::New),
         (None, Some(_)) if has_shape => Ok(MapSource::Pinned),
-        (None, Some(pinned)) if !map.recreate => Err(shape_changed(name, map, pinned)),
+        (None, Some(pinned)) if !map.recreate => Err(incompatible(name, map, pinned)),
         (None, _) => Ok(MapSource::New),
     }
 }
@@ -98,7 +98,7 @@ fn source<'a>(
 fn check_shared(name: &str, map: &DesiredMap, from: &MapRef, context: &PlanContext) -> Result<(), Refusal> {
     let Some(other) = context.maps.get(from) else {
         let why = context.absent.get(from).map_or("it is not there", String::as_str);
-        return Err(Refusal { reason: Reason::SharedMapMissing, message: format!("map {name}: {from}: {why}") });
+        return Err(Refusal { reason: Reason::SharedMapNotFound, message: format!("map {name}: {from}: {why}") });
     };
     let other = MapShape::of(other);
     if other == map.shape {
@@ -106,18 +106,18 @@ fn check_shared(name: &str, map: &DesiredMap, from: &MapRef, context: &PlanConte
     }
     let message = format!(
         "map {name}: {from} is {other}, the object wants {}: both objects must define the map alike; if only \
-         max_entries differs, set maxEntries beside from to the other's",
+         max_entries differs, set maxEntries beside mapRef to the other's",
         map.shape
     );
-    Err(Refusal { reason: Reason::MapShapeChanged, message })
+    Err(Refusal { reason: Reason::MapIncompatible, message })
 }
 
-fn shape_changed(name: &str, map: &DesiredMap, pinned: &ObservedMap) -> Refusal {
+fn incompatible(name: &str, map: &DesiredMap, pinned: &ObservedMap) -> Refusal {
     let message = format!(
         "map {name}: the pinned map is {}, the object wants {}; its content can't be carried over: rename the map, or \
-         set its onShapeChange to Recreate, which loses the content",
+         set its onIncompatible to Recreate, which loses the content",
         pinned.shape(),
         map.shape
     );
-    Refusal { reason: Reason::MapShapeChanged, message }
+    Refusal { reason: Reason::MapIncompatible, message }
 }

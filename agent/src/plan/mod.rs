@@ -14,6 +14,7 @@
 //! | `pins` | which pins are restored, and which maps are retained |
 //! | `attach` | for each attachment, whether its link is kept, updated, moved or made |
 //! | `desired_attachments`, `order` | the order of attaching, and the order of programs on a cgroup |
+//! | `keepers` | which notes say that links stay at pods which no target selects any more |
 //! | `missing_cgroup` | the refusal of a revision whose cgroup does not exist |
 //! | `trial` | whether a connectivity trial begins or ends, and the steps of a revert |
 //! | `remove` | which links and pins are removed |
@@ -24,6 +25,7 @@
 mod attach;
 pub mod context;
 mod desired_attachments;
+mod keepers;
 mod load;
 mod missing_cgroup;
 pub mod order;
@@ -36,7 +38,7 @@ mod trial;
 
 use std::borrow::Cow;
 
-use self::{attach::Attaching, context::PlanContext};
+use self::context::PlanContext;
 pub use self::{missing_cgroup::missing_cgroup, remove::detach, step::Step, trial::revert};
 use crate::model::{
     desired::Desired,
@@ -51,17 +53,17 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, context: &PlanContex
     let observed = observed.as_ref();
     trial::check(desired, observed)?;
     let load = load::load(desired, observed, context)?;
-    let Attaching { steps: attach, keys, detached } = attach::attach(desired, observed, context, &load)?;
+    let attaching = attach::attach(desired, observed, context, &load)?;
 
     steps.extend(observed.uid.is_none().then(|| Step::Claim { uid: desired.program.uid.clone() }));
     steps.extend(pins::repin(desired, observed));
     steps.extend(load);
     steps.extend(pins::retention(desired, observed));
-    steps.extend(trial::begin(desired, observed, &attach));
-    steps.extend(attach);
+    steps.extend(trial::begin(desired, observed, &attaching.steps));
+    steps.extend(attaching.steps.iter().cloned());
     let is_in_effect = observed.revision.as_ref() == Some(&desired.revision);
     steps.extend((!is_in_effect).then(|| Step::SetRevision(Some(desired.revision.clone()))));
-    steps.extend(remove::remove_stale(desired, observed, &keys, &detached));
+    steps.extend(remove::remove_stale(desired, observed, &attaching));
     // Last: until all of the other revision is removed, a revert may be necessary.
     steps.extend(trial::end(desired, observed));
     Ok(steps)

@@ -31,6 +31,8 @@ impl PinNames {
             | Step::RepinProgram(_)
             | Step::RepinMap(_)
             | Step::RepinLink(_) => {}
+            Step::SetKeeper { key, keeper: Some(_) } => drop(self.kept.insert(key.clone())),
+            Step::SetKeeper { key, keeper: None } => drop(self.kept.remove(key)),
             Step::Retain(pin) => drop(self.retained.insert(pin.clone())),
             Step::Release(pin) => drop(self.retained.remove(pin)),
             Step::PinMap(name) => {
@@ -48,7 +50,10 @@ impl PinNames {
             Step::PinProgram(function) => drop(self.functions.insert(function.clone())),
             Step::UnpinProgram(function) => drop(self.functions.remove(function)),
             Step::Attach { function, site, before: _ } => drop(self.links.insert(LinkKey::to(function, site))),
-            Step::Detach(key) => drop(self.links.remove(key)),
+            Step::Detach(key) => {
+                self.links.remove(key);
+                self.kept.remove(key);
+            }
             Step::Leave => *self = Self::default(),
         }
     }

@@ -7,7 +7,7 @@ use sockeye_crds::program::MapRef;
 use super::order::Neighbour;
 use crate::model::{
     kernel::Cgroup,
-    observed::{AttachTarget, LinkKey},
+    observed::{AttachSite, LinkKey},
     trial::Trial,
 };
 
@@ -30,6 +30,13 @@ pub enum Step {
     },
     /// Forget which load a pinned program comes from, because maps of another load are about to be pinned.
     ForgetLoad(String),
+    /// Note which keeper keeps a link to a running pod that it no longer selects; `None` forgets it.
+    SetKeeper {
+        /// The link.
+        key: LinkKey,
+        /// The keeper's identity.
+        keeper: Option<String>,
+    },
     /// Note that a map, by pin name, is retained after the BpfProgram is deleted.
     Retain(String),
     /// Remove the note that a map, by pin name, is retained.
@@ -51,7 +58,7 @@ pub enum Step {
         /// The function.
         function: String,
         /// The cgroup or map.
-        site: AttachTarget,
+        site: AttachSite,
         /// The link before which it is to run; `None` means last.
         before: Option<Neighbour>,
     },
@@ -78,7 +85,7 @@ pub enum Step {
     RepinLink(LinkKey),
     /// Note the revision that is now in effect; `None` also ends a trial.
     SetRevision(Option<String>),
-    /// Detach and unpin a link.
+    /// Detach and unpin a link, and forget its keeper.
     Detach(LinkKey),
     /// Unpin a program and forget which load it comes from.
     UnpinProgram(String),

@@ -18,7 +18,7 @@ pub(super) fn check(desired: &Desired, observed: &Observed) -> Result<(), Refusa
     let lost = || format!("revision {} was attached, this node then lost the API server", desired.revision);
     match state(desired, observed) {
         Some(TrialState::Reverted) => Err(Refusal {
-            reason: Reason::Reverted,
+            reason: Reason::ConnectivityLost,
             message: format!(
                 "{} until the revision was detached: correct the program; the next revision gets a new trial",
                 lost()

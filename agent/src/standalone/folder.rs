@@ -12,10 +12,13 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use kube::core::ObjectMeta;
 use serde::Serialize;
 use sockeye_crds::{
-    BpfNode, BpfNodeStatus, BpfProgram, ConditionType, Reason, condition,
-    node::BpfNodeSpec,
+    BpfNode, BpfNodeDetail, BpfNodeDetailStatus, BpfNodeStatus, BpfProgram, BpfRevision, BpfRevisionSpec, Condition,
+    ConditionType, Reason, condition,
+    node::{BpfNodeDetailSpec, BpfNodeSpec},
+    program::MapSpec,
     summary::{self, Acceptance, Liveness, NodeView, Subject},
 };
 use sockeye_ebpf::check;
@@ -25,10 +28,15 @@ use super::{
     pod_list::PodList,
     table::{self, Row},
 };
-use crate::model::assignment::Assignment;
+use crate::{
+    control::{event::Report, report::conditions::conditions},
+    model::assignment::Assignment,
+};
 
-/// The file with the node's own status.
+/// The file with the status of the node's BpfNode.
 const NODE_STATUS: &str = "node.status.yaml";
+/// The file with the status of its BpfNodeDetail.
+const NODE_DETAIL: &str = "node.detail.status.yaml";
 
 /// A folder of manifests.
 #[derive(Debug)]
@@ -39,6 +47,8 @@ pub struct Folder {
     pod_list: Option<PodList>,
     manifests: BTreeMap<PathBuf, Manifest>,
     objects: SharedObjects,
+    /// The node's conditions, as last written.
+    conditions: Vec<Condition>,
     printed: String,
 }
 
@@ -49,7 +59,7 @@ struct SharedObjects(BTreeMap<String, Weak<[u8]>>);
 impl SharedObjects {
     /// Has a manifest share its object with those that have the same.
     fn share(&mut self, Dispatched { revision, bytes }: &mut Dispatched) {
-        let digest = &revision.spec.digest;
+        let digest = &revision.spec.template.digest;
         match self.0.get(digest).and_then(Weak::upgrade) {
             Some(same) => *bytes = same,
             None => drop(self.0.insert(digest.clone(), Arc::downgrade(bytes))),
@@ -69,19 +79,19 @@ impl Folder {
     /// # Errors
     /// Fails where the folder can't be listed, or a status not removed.
     pub fn open(directory: &Path, node_name: &str, boot_id: &str) -> io::Result<Self> {
-        let of_node = directory.join(NODE_STATUS);
-        let of_this_boot = fs::read_to_string(&of_node)
+        let of_node = [NODE_STATUS, NODE_DETAIL].map(|name| directory.join(name));
+        let status = fs::read_to_string(&of_node[0])
             .ok()
             .and_then(|text| serde_saphyr::from_str::<BpfNode>(&text).ok()?.status)
-            .is_some_and(|status| status.node.boot_id == boot_id);
+            .filter(|status| status.node.boot_id == boot_id);
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
             let Some(stem) = path.to_str().and_then(|path| path.strip_suffix(".status.yaml")) else { continue };
             let of_manifest = ["yaml", "yml"].iter().any(|kind| Path::new(&format!("{stem}.{kind}")).exists());
-            if of_this_boot && (of_manifest || path == of_node) {
+            if status.is_some() && (of_manifest || of_node.contains(&path)) {
                 continue;
             }
-            if path != of_node && !manifest::is_status(&path) {
+            if !of_node.contains(&path) && !manifest::is_status(&path) {
                 tracing::warn!(file = %path.display(), "left alone: it is named as a status, and is none of a \
                     BpfProgram");
                 continue;
@@ -95,6 +105,7 @@ impl Folder {
             pod_list: None,
             manifests: BTreeMap::new(),
             objects: SharedObjects::default(),
+            conditions: status.map(|status| status.conditions).unwrap_or_default(),
             printed: String::new(),
         })
     }
@@ -146,7 +157,9 @@ impl Folder {
             }
         }
         if changed {
+            self.manifests.values_mut().for_each(Manifest::judge_alone);
             self.refuse_namesakes();
+            self.refuse_borrowers();
         }
         self.objects.forget();
         Ok(changed)
@@ -176,10 +189,33 @@ impl Folder {
             let Some(name) = manifest.claimed_name().map(str::to_owned) else { continue };
             match first.get(&name) {
                 Some(other) => manifest.refuse_as_namesake(other),
-                None => {
-                    manifest.accept_as_only_one();
-                    first.insert(name, file_name(path));
-                }
+                None => drop(first.insert(name, file_name(path))),
+            }
+        }
+    }
+
+    /// Refuses the manifests that name a map which its BpfProgram does not share.
+    fn refuse_borrowers(&mut self) {
+        let running = self.manifests.values().filter_map(Manifest::running);
+        let templates: BTreeMap<String, Arc<BpfRevision>> = running
+            .map(|Dispatched { revision, .. }| (revision.spec.program_ref.name.clone(), Arc::clone(revision)))
+            .collect();
+        let unshared = |map: &MapSpec| {
+            let map_ref = map.map_ref.as_ref()?;
+            let lender = &templates.get(&map_ref.program)?.spec.template;
+            let is_shared = lender.map(&map_ref.name).is_some_and(MapSpec::is_shared);
+            (!is_shared).then(|| {
+                format!(
+                    "spec.maps[name={}].mapRef: {map_ref} is not shared: set sharing: Shared for it in that \
+                     BpfProgram's spec.maps",
+                    map.name
+                )
+            })
+        };
+        for manifest in self.manifests.values_mut() {
+            let maps = manifest.running().into_iter().flat_map(|running| &running.revision.spec.template.maps);
+            if let Some(message) = maps.filter_map(unshared).next() {
+                manifest.refuse_as_borrower(message);
             }
         }
     }
@@ -190,9 +226,10 @@ impl Folder {
             self.pod_list.as_ref().map(|list| (list.pods.clone(), list.namespaces.clone())).unwrap_or_default();
         let mut assignment = Assignment { complete: true, pods, namespaces, ..Assignment::default() };
         for manifest in self.manifests.values().filter(|manifest| !manifest.is_namesake()) {
-            match (&manifest.dispatched, &manifest.program) {
+            match (manifest.running(), &manifest.program) {
                 (Some(Dispatched { revision, bytes }), _) => {
-                    let (name, digest) = (revision.spec.program.name.clone(), revision.spec.digest.clone());
+                    let BpfRevisionSpec { program_ref, template, .. } = &revision.spec;
+                    let (name, digest) = (program_ref.name.clone(), template.digest.clone());
                     assignment.revisions.insert(name, Arc::clone(revision));
                     assignment.objects.insert(digest, Arc::clone(bytes));
                 }
@@ -207,18 +244,17 @@ impl Folder {
         assignment
     }
 
-    /// Writes every status that changed beside its manifest, and returns the table if it differs from the one before.
+    /// Writes every status that changed beside its manifest, those of the node first, and returns the table if it
+    /// differs from the one before.
     ///
     /// # Errors
     /// Fails where a status can't be written.
-    pub fn write(&mut self, node: &BpfNodeStatus, now: Timestamp) -> io::Result<Option<String>> {
-        // First what the others are folded from.
-        let object = BpfNode {
-            metadata: kube::core::ObjectMeta { name: Some(self.node_name.clone()), ..Default::default() },
-            spec: BpfNodeSpec {},
-            status: Some(node.clone()),
-        };
-        replace(&self.directory.join(NODE_STATUS), &object)?;
+    pub fn write(&mut self, report: &Report, now: Timestamp) -> io::Result<Option<String>> {
+        let Report { status, detail, awaiting, older_layout, assignment: _ } = report;
+        let states = conditions(status, awaiting, older_layout.as_deref());
+        self.conditions = condition::merge(&self.conditions, states, None::<i64>, now);
+        let node = &BpfNodeStatus { conditions: self.conditions.clone(), ..status.clone() };
+        self.write_node(node, detail)?;
         let labels = BTreeMap::new();
         let view = NodeView { name: &self.node_name, labels: &labels, liveness: Liveness::Live, report: Some(node) };
         for (path, manifest) in &mut self.manifests {
@@ -228,7 +264,7 @@ impl Folder {
                 program: &reference,
                 generation: 1,
                 acceptance: &manifest.acceptance,
-                dispatched: manifest.running().map(|dispatched| dispatched.revision.as_ref()),
+                current: manifest.running().map(|dispatched| dispatched.revision.as_ref()),
                 users: &[],
             };
             let status = summary::fold(&subject, &[view], &manifest.status, now);
@@ -246,6 +282,15 @@ impl Folder {
             }
         }
         Ok(self.table())
+    }
+
+    /// Writes the node's own statuses, from which the others are folded.
+    fn write_node(&self, status: &BpfNodeStatus, detail: &BpfNodeDetailStatus) -> io::Result<()> {
+        let metadata = || ObjectMeta { name: Some(self.node_name.clone()), ..ObjectMeta::default() };
+        let node = BpfNode { metadata: metadata(), spec: BpfNodeSpec {}, status: Some(status.clone()) };
+        replace(&self.directory.join(NODE_STATUS), &node)?;
+        let detail = BpfNodeDetail { metadata: metadata(), spec: BpfNodeDetailSpec {}, status: Some(detail.clone()) };
+        replace(&self.directory.join(NODE_DETAIL), &detail)
     }
 
     /// Returns the table if more than the ages in it changed.
@@ -299,73 +344,4 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EXAMPLE: &str = include_str!("../../../deploy/examples/tcp-events.yaml");
-
-    fn manifest(name: &str) -> String {
-        EXAMPLE.replacen("name: tcp-events", &format!("name: {name}"), 1)
-    }
-
-    #[test]
-    fn statuses_of_another_boot_or_of_no_manifest_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let status = "apiVersion: sockeye.dev/v1alpha1\nkind: BpfProgram\nstatus: {}\n";
-        let left = |boot_id: &str| {
-            for name in ["a.yaml", "a.status.yaml", "b.c.yml", "b.c.status.yaml", "gone.status.yaml"] {
-                fs::write(folder.path().join(name), if name.contains("status") { status } else { "" }).unwrap();
-            }
-            fs::write(folder.path().join(NODE_STATUS), "metadata: {}\nspec: {}\nstatus: {node: {bootID: this}}")
-                .unwrap();
-            fs::write(folder.path().join("mine.status.yaml"), "my: own notes").unwrap();
-            let mut open = Folder::open(folder.path(), "n", boot_id).unwrap();
-            assert!(open.scan().unwrap() && open.manifests.len() == 2, "manifests stay");
-            let names = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-            let mut names: Vec<String> = names.filter(|name| name.ends_with(".status.yaml")).collect();
-            names.sort();
-            names
-        };
-        assert_eq!(left("another"), ["mine.status.yaml"], "others' files are left alone");
-        assert_eq!(left("this"), ["a.status.yaml", "b.c.status.yaml", "mine.status.yaml", NODE_STATUS]);
-    }
-
-    #[test]
-    fn the_same_object_is_kept_once() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["a", "b"] {
-            fs::write(folder.path().join(format!("{name}.yaml")), manifest(name)).unwrap();
-        }
-        let mut open = Folder::open(folder.path(), "n", "b").unwrap();
-        open.scan().unwrap();
-        let kept: Vec<_> =
-            open.manifests.values().map(|manifest| &manifest.dispatched.as_ref().unwrap().bytes).collect();
-        assert!(kept.len() == 2 && Arc::ptr_eq(kept[0], kept[1]));
-        fs::remove_file(folder.path().join("a.yaml")).unwrap();
-        open.scan().unwrap();
-        assert_eq!(open.objects.0.len(), 1, "the other one still has it");
-        fs::remove_file(folder.path().join("b.yaml")).unwrap();
-        open.scan().unwrap();
-        assert!(open.objects.0.is_empty());
-    }
-
-    #[test]
-    fn of_two_manifests_of_one_name_the_first_runs_and_the_other_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("a.yaml"), manifest("same")).unwrap();
-        let second = manifest("same").replacen("spec:", "spec:\n  priority: 7", 1);
-        fs::write(folder.path().join("b.yaml"), &second).unwrap();
-        let mut open = Folder::open(folder.path(), "n", "b").unwrap();
-        open.scan().unwrap();
-        let priority = |open: &Folder| open.assignment().revisions["same"].spec.priority;
-        assert_eq!((priority(&open), open.unready().contains(&"b.yaml".to_owned())), (None, true));
-        let Acceptance::Refused { message, .. } = &open.manifests[&folder.path().join("b.yaml")].acceptance else {
-            panic!("accepted")
-        };
-        assert!(message.contains("a.yaml"), "{message}");
-        // Once the first is gone, the second runs.
-        fs::remove_file(folder.path().join("a.yaml")).unwrap();
-        open.scan().unwrap();
-        assert_eq!(priority(&open), Some(7));
-    }
-}
+mod tests;

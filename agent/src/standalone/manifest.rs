@@ -6,7 +6,8 @@ use std::{fs, path::Path, sync::Arc, time::SystemTime};
 use kube::Resource as _;
 use serde_json::Value;
 use sockeye_crds::{
-    BpfProgram, BpfProgramStatus, BpfRevision, Reason, Refusal, names, revision::ProgramRef, summary::Acceptance,
+    BpfProgram, BpfProgramStatus, BpfRevision, BpfRevisionSpec, Reason, Refusal, RevisionTemplate, names,
+    revision::ProgramRef, summary::Acceptance,
 };
 use sockeye_ebpf::check::{check, embedded_bytes};
 
@@ -25,7 +26,7 @@ pub struct Manifest {
     pub program: Result<Box<BpfProgram>, String>,
     /// Whether it is run, and if not, why.
     pub acceptance: Acceptance,
-    /// The acceptance apart from namesakes.
+    /// The acceptance apart from other manifests.
     own_acceptance: Acceptance,
     /// What was accepted last.
     pub dispatched: Option<Dispatched>,
@@ -33,7 +34,17 @@ pub struct Manifest {
     pub status: BpfProgramStatus,
     /// Whether the written status is about this manifest, not about its predecessor.
     pub reported: bool,
-    is_namesake: bool,
+    /// Why another manifest keeps this one from being run, if one does.
+    conflict: Option<Conflict>,
+}
+
+/// Why one manifest keeps another one from being run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Conflict {
+    /// It has the same name and is run instead.
+    Namesake,
+    /// It has a map that the other one names, and does not share it.
+    Unshared,
 }
 
 /// An accepted manifest.
@@ -60,7 +71,7 @@ impl Manifest {
         };
         let own_acceptance = acceptance.clone();
         let program = parsed.map(Box::new);
-        Self { stamp, program, acceptance, own_acceptance, dispatched, status, reported: false, is_namesake: false }
+        Self { stamp, program, acceptance, own_acceptance, dispatched, status, reported: false, conflict: None }
     }
 
     /// Returns the BpfProgram's name, if the manifest can be read.
@@ -70,34 +81,43 @@ impl Manifest {
 
     /// Returns the name of the BpfProgram that the manifest has, or had when it was accepted last.
     pub fn claimed_name(&self) -> Option<&str> {
-        let dispatched = || Some(self.dispatched.as_ref()?.revision.spec.program.name.as_str());
+        let dispatched = || Some(self.dispatched.as_ref()?.revision.spec.program_ref.name.as_str());
         self.name().or_else(dispatched)
     }
 
     /// Reports whether another manifest has the same name and is run instead.
-    pub const fn is_namesake(&self) -> bool {
-        self.is_namesake
+    pub fn is_namesake(&self) -> bool {
+        self.conflict == Some(Conflict::Namesake)
     }
 
     /// Returns what is run of the manifest.
     pub fn running(&self) -> Option<&Dispatched> {
-        self.dispatched.as_ref().filter(|_| !self.is_namesake)
+        self.dispatched.as_ref().filter(|_| self.conflict.is_none())
     }
 
     /// Refuses the manifest because another file has a BpfProgram of the same name.
     pub fn refuse_as_namesake(&mut self, other: &str) {
         let name = self.claimed_name().unwrap_or_default();
         let message = format!("metadata.name: {other} has a BpfProgram {name} too, and is run: rename one of them");
-        if !self.is_namesake {
-            tracing::warn!("{message}");
-        }
-        self.acceptance = Acceptance::Refused { reason: Reason::InvalidSpec, message };
-        self.is_namesake = true;
+        self.refuse(Conflict::Namesake, Reason::InvalidSpec, message);
     }
 
-    /// Judges the manifest by itself: no other has its name.
-    pub fn accept_as_only_one(&mut self) {
-        if std::mem::take(&mut self.is_namesake) {
+    /// Refuses the manifest because a map that it names is not shared. What the node has of it stays.
+    pub fn refuse_as_borrower(&mut self, message: String) {
+        self.refuse(Conflict::Unshared, Reason::MapNotShared, message);
+    }
+
+    fn refuse(&mut self, conflict: Conflict, reason: Reason, message: String) {
+        let refused = Acceptance::Refused { reason, message: message.clone() };
+        if self.acceptance != refused {
+            tracing::warn!(reason = reason.as_str(), "{message}");
+        }
+        (self.acceptance, self.conflict) = (refused, Some(conflict));
+    }
+
+    /// Judges the manifest by itself: no other one keeps it from being run.
+    pub fn judge_alone(&mut self) {
+        if self.conflict.take().is_some() {
             self.acceptance = self.own_acceptance.clone();
         }
     }
@@ -159,5 +179,15 @@ fn accept(program: &BpfProgram) -> Result<(Dispatched, Vec<String>), Refusal> {
     let accepted = check(&program.spec, &bytes)?;
     let notes = accepted.notes.clone();
     let spec = accepted.into_revision_spec(reference(program), 1, 1);
-    Ok((Dispatched { revision: Arc::new(BpfRevision::named(spec)), bytes: bytes.into_owned().into() }, notes))
+    let spec = BpfRevisionSpec { sequence: sequence(&spec.template), ..spec };
+    Ok((Dispatched { revision: Arc::new(BpfRevision::of(spec)), bytes: bytes.into_owned().into() }, notes))
+}
+
+/// Returns a sequence that follows from the content. Nobody counts revisions here; so the same content is the same
+/// revision, also for the next agent, and another content is another one.
+fn sequence(template: &RevisionTemplate) -> i64 {
+    let content = serde_json::to_vec(template).unwrap_or_default();
+    let digest = names::digest(&content);
+    let digits = digest.trim_start_matches(names::DIGEST_PREFIX).get(..8).unwrap_or_default();
+    i64::from_str_radix(digits, 16).unwrap_or_default() + 1
 }

@@ -69,7 +69,7 @@ pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder
                 if !assignments.is_some_and(|(reported, newest)| Arc::ptr_eq(reported, newest)) {
                     continue;
                 }
-                if let Some(table) = folder.write(&report.status, Timestamp::now())? {
+                if let Some(table) = folder.write(&report, Timestamp::now())? {
                     print!("{table}");
                 }
                 if once {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sockeye_crds::{
     BpfProgramStatus,
     condition::{self, ConditionType},
+    program::{NodeCounts, Summary},
 };
 
 /// One row.
@@ -19,7 +20,7 @@ pub struct Row<'a> {
 }
 
 /// The columns of the CRD, under kubectl's headings.
-const HEADINGS: [&str; 7] = ["NAME", "TYPE", "NODES", "READY", "PROGRAM-IDS", "MAP-IDS", "AGE"];
+const HEADINGS: [&str; 9] = ["NAME", "DESIRED", "UPDATED", "FAILED", "PODS", "READY", "PROGRAM-IDS", "MAP-IDS", "AGE"];
 
 /// The table, headings first, three spaces between columns as kubectl has it.
 pub fn render(rows: &[Row<'_>]) -> String {
@@ -27,24 +28,28 @@ pub fn render(rows: &[Row<'_>]) -> String {
     lines.extend(rows.iter().map(cells));
     let widths: Vec<usize> =
         (0..HEADINGS.len()).map(|i| lines.iter().map(|l| l.get(i).map_or(0, String::len)).max().unwrap_or(0)).collect();
-    let line = |cells: &[String; 7]| {
+    let line = |cells: &[String; HEADINGS.len()]| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         padded.collect::<Vec<_>>().join("   ").trim_end().to_owned()
     };
     lines.iter().map(|cells| line(cells) + "\n").collect()
 }
 
-fn cells(row: &Row<'_>) -> [String; 7] {
+fn cells(row: &Row<'_>) -> [String; HEADINGS.len()] {
     let Row { name, status, age } = row;
     let ready = condition::find(&status.conditions, ConditionType::Ready);
-    let summary = &status.summary;
+    let count = |of: fn(&NodeCounts) -> i64| status.nodes.as_ref().map(|nodes| of(nodes).to_string());
+    let summary = status.summary.as_ref();
+    let ids = |of: fn(&Summary) -> &String| summary.map(of).cloned().unwrap_or_default();
     [
         (*name).to_owned(),
-        summary.program_type.clone(),
-        summary.nodes.clone(),
+        count(|nodes| nodes.desired).unwrap_or_default(),
+        count(|nodes| nodes.updated).unwrap_or_default(),
+        count(|nodes| nodes.failed).unwrap_or_default(),
+        summary.and_then(|summary| summary.pods).map(|pods| pods.to_string()).unwrap_or_default(),
         ready.map(|c| format!("{:?}", c.status)).unwrap_or_default(),
-        summary.program_ids.clone(),
-        summary.map_ids.clone(),
+        ids(|summary| &summary.program_ids),
+        ids(|summary| &summary.map_ids),
         human(*age),
     ]
 }
@@ -67,14 +72,16 @@ mod tests {
 
     #[test]
     fn columns_line_up_under_their_headings() {
-        let mut status = BpfProgramStatus::default();
-        status.summary.program_type = "SockOps".into();
-        status.summary.nodes = "1/1".into();
-        status.summary.program_ids = "57".into();
+        let status = BpfProgramStatus {
+            nodes: Some(NodeCounts { desired: 1, updated: 1, ..NodeCounts::default() }),
+            summary: Some(Summary { pods: Some(3), program_ids: "57".into(), ..Summary::default() }),
+            ..BpfProgramStatus::default()
+        };
         let text = render(&[Row { name: "tcp-events", status: &status, age: Duration::from_secs(12) }]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0].find("TYPE"), lines[1].find("SockOps"));
+        assert_eq!(lines[0].find("DESIRED"), lines[1].find('1'));
+        assert_eq!(lines[0].find("PODS"), lines[1].find('3'));
         assert_eq!(lines[0].find("PROGRAM-IDS"), lines[1].find("57"));
         assert_eq!(lines[0].find("AGE"), lines[1].find("12s"));
     }

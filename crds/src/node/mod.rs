@@ -89,7 +89,8 @@ pub struct BpfNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub suspended: Option<String>,
-    /// The condition Ready: whether every BpfProgram that the node should run is in effect.
+    /// The condition Ready: whether every BpfProgram that the node should run is in effect; and PinsCurrent, which is
+    /// present only while the node's pins have another layout than the agent's.
     #[serde(default, deserialize_with = "condition::own", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

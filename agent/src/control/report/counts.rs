@@ -1,11 +1,11 @@
 //! The counts of a status. Pure.
 
-use sockeye_crds::node::{HeldCounts, HeldProgram, State};
+use sockeye_crds::node::{NodeProgram, NodeProgramCounts, State};
 
 /// Returns the counts of a status.
-pub fn counts(programs: &[HeldProgram], links: i64) -> HeldCounts {
+pub fn counts(programs: &[NodeProgram], links: i64) -> NodeProgramCounts {
     let failed = programs.iter().filter(|p| !matches!(p.state, State::Attached | State::Suspended)).count();
-    HeldCounts { programs: count(programs.len()), failed: count(failed), links }
+    NodeProgramCounts { programs: count(programs.len()), failed: count(failed), links }
 }
 
 /// Returns a number as the API's integers are.

@@ -1,18 +1,20 @@
-//! The longest lists of a report. The schema of BpfNode refuses a status with longer ones. Pure.
+//! The longest lists of a report. The schemas refuse a status with longer ones. Pure.
 
 /// Functions of one BpfProgram. More stay pinned if detaching those of earlier revisions fails.
 pub(super) const MAX_FUNCTIONS: usize = 32;
 /// Maps of one BpfProgram. It has more if maps of earlier revisions are retained.
 pub(super) const MAX_MAPS: usize = 128;
-/// Links of one BpfProgram. The schema takes more.
+/// Links of one BpfProgram.
 pub(super) const MAX_LINKS: usize = 64;
 /// Other BpfPrograms that use a map.
 pub(super) const MAX_USERS: usize = 16;
+/// Bytes of a message on one BpfProgram.
+pub(super) const MAX_MESSAGE: usize = 1024;
 /// Notes on one BpfProgram.
 pub(super) const MAX_NOTES: usize = 16;
-/// Cgroups whose run order is listed.
+/// Cgroups whose attach order is listed.
 pub(super) const MAX_ORDERS: usize = 64;
-/// Programs in the run order of one cgroup, which is the kernel's limit.
+/// Programs in the attach order of one cgroup, which is the kernel's limit.
 pub(super) const MAX_ORDERED: usize = 64;
 /// Maps of deleted BpfPrograms.
 pub(super) const MAX_RETAINED: usize = 1024;

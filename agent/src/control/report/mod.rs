@@ -1,54 +1,54 @@
-//! Report: the node's observed state as its BpfNode's status. Pure.
+//! Report: the node's observed state as the statuses of its BpfNode and its BpfNodeDetail. Pure.
 //!
 //! | file | noun |
 //! |---|---|
 //! | `contents` | the functions and maps of one BpfProgram, in the order in which they are listed |
-//! | `details` | the entry of one BpfProgram under `details` |
-//! | `notes` | its notes |
-//! | `run_order` | the run orders of cgroups |
-//! | [`counts`] | the counts |
+//! | `node_program` | the entry of one BpfProgram in the BpfNode |
+//! | `detail`, `notes` | its entry in the BpfNodeDetail, and the notes in it |
+//! | `attach_order` | the attach orders of cgroups |
+//! | [`counts`], [`conditions`] | the counts and the conditions of a BpfNode |
 //! | `limits` | the longest lists |
-//! | [`truncate`] | a status of bounded size |
+//! | [`fit_node`], [`fit_detail`] | statuses of bounded size |
 
+mod attach_order;
+pub mod conditions;
 mod contents;
 pub mod counts;
-mod details;
+mod detail;
+pub mod fit_detail;
+pub mod fit_node;
 mod limits;
+mod node_program;
 mod notes;
-mod run_order;
 #[cfg(test)]
 mod tests;
-pub mod truncate;
 
 use std::collections::BTreeMap;
 
 use sockeye_crds::{
-    BpfNodeStatus, Reason,
-    node::{HeldProgram, NodeFacts, RetainedMap, State, Truncated},
+    BpfNodeDetailStatus, BpfNodeStatus,
+    node::{NodeFacts, OmittedDetail, RetainedMap},
     program::MapRef,
 };
 
 use self::{
+    attach_order::attach_orders,
     contents::Contents,
-    counts::{count, counts, excess},
-    details::details,
+    counts::{counts, excess},
+    detail::program_detail,
     limits::{MAX_FUNCTIONS, MAX_LINKS, MAX_MAPS},
-    run_order::run_orders,
-    truncate::truncate,
+    node_program::node_program,
 };
 use crate::{
     control::{
         attachments::AttachmentMonitor,
         program::{self, ProgramState},
     },
-    model::{
-        observed::{Observed, ObservedMap},
-        trial::Trial,
-    },
+    model::observed::{Observed, ObservedMap},
     node::layout::{self, Home, Layout},
 };
 
-/// The inputs of a status.
+/// The inputs of a report.
 pub struct Reported<'a> {
     /// The node and its kernel.
     pub facts: &'a NodeFacts,
@@ -62,32 +62,31 @@ pub struct Reported<'a> {
     pub suspended: Option<&'a str>,
 }
 
-/// Returns the node's status.
-pub fn report(reported: &Reported<'_>) -> BpfNodeStatus {
+/// Returns the statuses of the node's BpfNode, without conditions, and of its BpfNodeDetail.
+pub fn report(reported: &Reported<'_>) -> (BpfNodeStatus, BpfNodeDetailStatus) {
     let Reported { facts, layout, programs, monitor, suspended } = *reported;
     let suspended = suspended.map(str::to_owned);
-    let mut status = BpfNodeStatus { node: facts.clone(), suspended, ..BpfNodeStatus::default() };
-    let mut cut = Truncated::default();
-    (status.order, cut.order) = run_orders(programs, || monitor.attach_orders());
+    let mut node = BpfNodeStatus { node: facts.clone(), suspended, ..BpfNodeStatus::default() };
+    let (mut detail, mut omitted) = (BpfNodeDetailStatus::default(), OmittedDetail::default());
+    (detail.attach_order, omitted.attach_order) = attach_orders(programs, || monitor.attach_orders());
     let users = map_users(programs);
     for (name, program) in programs {
         let home = layout.home(name);
         let contents = Contents::of(program, users.get(name.as_str()));
         let observed = &program.observed;
         if program.is_desired() || !(observed.is_empty() || observed.is_retained_only()) {
-            status.programs.push(held_program(name, program, &contents));
-            status.details.push(details(name, program, programs, &contents, &home));
-            cut.functions += excess(contents.functions.len(), MAX_FUNCTIONS);
-            cut.maps += excess(contents.maps.len() + contents.unpinned.len(), MAX_MAPS);
+            node.programs.push(node_program(name, program, &contents));
+            detail.programs.push(program_detail(name, program, programs, &contents, &home));
+            omitted.functions += excess(contents.functions.len(), MAX_FUNCTIONS);
+            omitted.maps += excess(contents.maps.len() + contents.unpinned.len(), MAX_MAPS);
         }
-        cut.links += excess(observed.links.len(), MAX_LINKS);
+        omitted.links += excess(observed.links.len(), MAX_LINKS);
         if !program.is_desired() {
-            status.retained.extend(retained_maps(name, observed, &home));
+            detail.retained.extend(retained_maps(name, observed, &home));
         }
     }
-    let links = programs.values().flat_map(|program| program.observed.links.values());
-    status.counts = counts(&status.programs, count(links.filter(|link| link.in_effect).count()));
-    truncate(status, cut)
+    node.counts = counts(&node.programs, node.programs.iter().map(|program| program.links).sum());
+    (fit_node::fit(node), fit_detail::fit(detail, omitted))
 }
 
 /// Users of maps: by the owner's name and the map's pin name, the names of the other BpfPrograms that use the map.
@@ -96,50 +95,13 @@ type MapUsers<'a> = BTreeMap<&'a str, BTreeMap<&'a str, Vec<&'a str>>>;
 fn map_users(programs: &BTreeMap<String, ProgramState>) -> MapUsers<'_> {
     let mut users = MapUsers::new();
     for (name, state) in programs {
-        for MapRef { program, map } in state.observed.maps.values().filter_map(|map| program::owned(programs, map)) {
+        for MapRef { program, name: map } in
+            state.observed.maps.values().filter_map(|map| program::owned(programs, map))
+        {
             users.entry(program).or_default().entry(map).or_default().push(name);
         }
     }
     users
-}
-
-fn held_program(name: &str, program: &ProgramState, contents: &Contents<'_>) -> HeldProgram {
-    let observed = &program.observed;
-    let state = program.state();
-    let reason = match state {
-        State::Suspended => Some(Reason::Suspended),
-        _ => program.failure.as_ref().map(|failure| failure.reason),
-    };
-    let functions = contents.functions.iter().map(|(_, function)| function.info.id);
-    let maps = contents.maps.iter().map(|(_, map)| map.info.id).chain(contents.unpinned.iter().copied());
-    HeldProgram {
-        name: name.to_owned(),
-        uid: program.uid().map(str::to_owned).or_else(|| observed.uid.clone()).unwrap_or_default(),
-        revision: revision_in_effect(program),
-        state,
-        reason,
-        program_ids: functions.map(i64::from).take(MAX_FUNCTIONS).collect(),
-        map_ids: maps.map(i64::from).take(MAX_MAPS).collect(),
-    }
-}
-
-/// Returns the revision in effect: each link that it left is in effect and runs its program.
-///
-/// A revision that selects pods leaves no link on a node without such a pod. A reverted revision is not in effect, even
-/// if links of another one are.
-fn revision_in_effect(program: &ProgramState) -> Option<String> {
-    let ProgramState { observed, desired, suspended, converged, .. } = program;
-    let has_no_place = || desired.as_ref().is_some_and(|desired| desired.paths().is_empty());
-    let is_whole = match observed.links.is_empty() {
-        true => *converged && suspended.is_none() && has_no_place(),
-        false => observed.links.iter().all(|(key, link)| {
-            let function = observed.functions.get(&key.function).map(|function| function.info.id);
-            link.in_effect && Some(link.info.program_id) == function
-        }),
-    };
-    let is_reverted =
-        |Trial { revision, state }: &Trial| state.is_reverted() && observed.revision.as_ref() == Some(revision);
-    observed.revision.clone().filter(|_| is_whole && !observed.trial.as_ref().is_some_and(is_reverted))
 }
 
 fn retained_maps(name: &str, observed: &Observed, home: &Home) -> Vec<RetainedMap> {

@@ -1,22 +1,27 @@
-//! The largest report against the schema of BpfNode, which the API server enforces.
+//! The largest report against the schemas of BpfNode and BpfNodeDetail, which the API server enforces.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
+use serde::Serialize;
 use serde_json::Value;
 use sockeye_crds::{
+    Reason,
     definitions::definitions,
     node::{Drift, DriftKind},
+    revision::ProgramRef,
 };
 
 use super::{
-    limits::{MAX_NOTES, MAX_ORDERED, MAX_ORDERS, MAX_RETAINED, MAX_USERS},
+    limits::{MAX_MESSAGE, MAX_NOTES, MAX_ORDERED, MAX_ORDERS, MAX_RETAINED, MAX_USERS},
     *,
 };
 use crate::{
     control::drift::{self, Change},
     model::{
-        kernel::{LINK_TYPE_CGROUP, LinkInfo, MapInfo, ProgramInfo},
+        desired::{Desired, DesiredProgram},
+        kernel::{LINK_TYPE_CGROUP, LinkInfo, MapInfo, ProgramInfo, ProgramKind},
         observed::{LinkKey, ObservedLink, ObservedProgram},
+        pods::CgroupOwner,
     },
     node::failure::Failure,
 };
@@ -44,7 +49,7 @@ fn largest() -> ProgramState {
             prog_type: 13,
             kernel_name: "k".repeat(15),
             tag: "0123456789abcdef".to_owned(),
-            loaded_at: "2026-01-01T00:00:00Z".to_owned(),
+            load_time: "2026-01-01T00:00:00Z".to_owned(),
             map_ids,
             ..ProgramInfo::default()
         };
@@ -62,7 +67,7 @@ fn largest() -> ProgramState {
         links: (0..MANY).map(link).collect(),
         ..Observed::default()
     };
-    let mut failure = Failure::new(Reason::AttachRefused, "m".repeat(5000));
+    let mut failure = Failure::new(Reason::AttachFailed, "m".repeat(5000));
     failure.verifier_log = Some("v".repeat(8192));
     let change = |n: u32| Change { kind: DriftKind::PinRemoved, message: format!("{n}{}", "d".repeat(2000)) };
     let mut drifts: Vec<Drift> = Vec::new();
@@ -78,7 +83,7 @@ fn largest() -> ProgramState {
 
 /// A BpfProgram that has a map of another one, and retained maps.
 fn user(n: u32, owner: &str) -> ProgramState {
-    let from = MapRef { program: owner.to_owned(), map: long_name(0, 128) };
+    let from = MapRef { program: owner.to_owned(), name: long_name(0, 128) };
     let mut maps: BTreeMap<String, ObservedMap> = [("shared".to_owned(), map(1000, Some(from)))].into();
     maps.extend((0..2).map(|m| (format!("kept-{m}"), map(70_000 + 2 * n + m, None))));
     let retained = maps.keys().filter(|pin| pin.starts_with("kept")).cloned().collect();
@@ -87,7 +92,7 @@ fn user(n: u32, owner: &str) -> ProgramState {
     program
 }
 
-fn status(programs: &BTreeMap<String, ProgramState>) -> BpfNodeStatus {
+fn statuses(programs: &BTreeMap<String, ProgramState>) -> (BpfNodeStatus, BpfNodeDetailStatus) {
     let bpffs = Path::new("/sys/fs/bpf");
     report(&Reported {
         facts: &NodeFacts::default(),
@@ -98,12 +103,12 @@ fn status(programs: &BTreeMap<String, ProgramState>) -> BpfNodeStatus {
     })
 }
 
-/// The schema of a BpfNode's status, as the API server enforces it.
-fn schema() -> Value {
+/// The schema of a kind's status, as the API server enforces it.
+fn schema(kind: &str) -> Value {
     let definitions = serde_json::to_value(definitions()).unwrap();
-    let node = definitions.as_array().unwrap().iter().find(|crd| crd["spec"]["names"]["kind"] == "BpfNode").unwrap();
+    let node = definitions.as_array().unwrap().iter().find(|crd| crd["spec"]["names"]["kind"] == kind).unwrap();
     let schema = node["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"].clone();
-    assert!(schema["properties"]["details"]["maxItems"].is_u64(), "{schema}");
+    assert!(schema["properties"]["programs"]["maxItems"].is_u64(), "{schema}");
     schema
 }
 
@@ -133,77 +138,131 @@ fn violations(value: &Value, schema: &Value, path: &str, found: &mut Vec<String>
     }
 }
 
-fn assert_valid(status: &BpfNodeStatus) {
+fn assert_valid(kind: &str, status: &impl Serialize) {
     let mut found = Vec::new();
-    violations(&serde_json::to_value(status).unwrap(), &schema(), "status", &mut found);
+    violations(&serde_json::to_value(status).unwrap(), &schema(kind), kind, &mut found);
     assert_eq!(found, Vec::<String>::new());
+}
+
+/// The statuses of these BpfPrograms, which the API server takes.
+fn valid(programs: &BTreeMap<String, ProgramState>) -> (BpfNodeStatus, BpfNodeDetailStatus) {
+    let (node, detail) = statuses(programs);
+    assert_valid("BpfNode", &node);
+    assert_valid("BpfNodeDetail", &detail);
+    (node, detail)
 }
 
 #[test]
 fn forty_functions_pinned_after_failed_detaches_fit_into_the_schema() {
     let mut forty = largest();
     forty.observed.functions = forty.observed.functions.into_iter().take(40).collect();
-    let status = status(&[("p".to_owned(), forty)].into());
-    assert_valid(&status);
-    assert_eq!((status.programs[0].program_ids.len(), status.details[0].programs.len()), (32, 32));
-    assert_eq!(status.truncated.unwrap().functions, 8, "the others are counted");
+    let (node, detail) = valid(&[("p".to_owned(), forty)].into());
+    assert_eq!((node.programs[0].program_ids.len(), detail.programs[0].programs.len()), (32, 32));
+    assert_eq!(detail.omitted.unwrap().functions, 8, "the others are counted");
 }
 
 #[test]
-fn every_list_of_the_largest_report_fits_into_the_schema_and_what_is_cut_is_counted() {
+fn every_list_of_the_largest_report_fits_into_the_schema_and_what_is_left_out_is_counted() {
     let owner = long_name(0, 63);
     let users = (1..=700).map(|n| (long_name(n, 63), user(n, &owner)));
-    let programs = users.chain([(owner.clone(), largest())]).collect();
-    let all = status(&programs);
-    assert_valid(&all);
-    assert!(all.retained.len() <= MAX_RETAINED && all.truncated.unwrap().retained >= 1400 - MAX_RETAINED as i64);
+    let programs: BTreeMap<_, _> = users.chain([(owner.clone(), largest())]).collect();
+    let (node, detail) = valid(&programs);
+    assert_eq!(node.programs.len(), 701);
+    assert!(detail.retained.len() <= MAX_RETAINED);
+    assert!(detail.omitted.unwrap().retained >= 1400 - MAX_RETAINED as i64);
 
-    // With fewer users, nothing is left out for the size of the status.
-    let few = programs.into_iter().take(1 + 2 * MAX_USERS).collect();
-    let status = status(&few);
-    assert_valid(&status);
-    let details = &status.details[0];
-    let lengths = (details.programs.len(), details.maps.len(), details.links.len(), details.notes.len());
+    // With fewer users, nothing is left out for the size of the statuses.
+    let (node, detail) = valid(&programs.into_iter().take(1 + 2 * MAX_USERS).collect());
+    assert_eq!(node.omitted, None);
+    let largest = &detail.programs[0];
+    let lengths = (largest.programs.len(), largest.maps.len(), largest.links.len(), largest.notes.len());
     assert_eq!(lengths, (MAX_FUNCTIONS, MAX_MAPS, MAX_LINKS, MAX_NOTES));
-    assert_eq!((details.programs[0].map_ids.len(), details.maps[0].shared_by.len()), (MAX_MAPS, MAX_USERS));
-    let held = &status.programs[0];
-    assert_eq!((held.program_ids.len(), held.map_ids.len()), (MAX_FUNCTIONS, MAX_MAPS));
-    let cut = status.truncated.unwrap();
+    assert_eq!((largest.programs[0].map_ids.len(), largest.maps[0].shared_by.len()), (MAX_MAPS, MAX_USERS));
+    let entry = &node.programs[0];
+    assert_eq!((entry.program_ids.len(), entry.map_ids.len()), (MAX_FUNCTIONS, MAX_MAPS));
+    assert_eq!((entry.links, entry.message.as_ref().map(String::len)), (MANY.into(), Some(MAX_MESSAGE)));
+    let omitted = detail.omitted.unwrap();
     let many = i64::from(MANY);
-    assert_eq!((cut.functions, cut.maps, cut.links), (many - 32, 2 * many - 128, many - 64));
+    assert_eq!((omitted.functions, omitted.maps, omitted.links), (many - 32, 2 * many - 128, many - 64));
 }
 
 #[test]
-fn run_orders_fit_into_the_schema() {
+fn attach_orders_fit_into_the_schema() {
     let ids: Vec<u32> = (0..MANY).collect();
     let path = format!("/{}", "p".repeat(2000));
     let orders = || std::iter::repeat_n((path.as_str(), 3, ids.as_slice()), 2 * MAX_ORDERS);
-    let (order, beyond) = run_orders(&[(long_name(0, 63), largest())].into(), orders);
-    assert_eq!((order.len(), order[0].programs.len(), beyond), (MAX_ORDERS, MAX_ORDERED, 64));
-    assert_valid(&BpfNodeStatus { order, ..BpfNodeStatus::default() });
+    let (attach_order, beyond) = attach_orders(&[(long_name(0, 63), largest())].into(), orders);
+    assert_eq!((attach_order.len(), attach_order[0].programs.len(), beyond), (MAX_ORDERS, MAX_ORDERED, 64));
+    assert_valid("BpfNodeDetail", &BpfNodeDetailStatus { attach_order, ..BpfNodeDetailStatus::default() });
 }
 
-/// The schema takes more links than a report lists. Every other limit is the schema's own.
 #[test]
-fn limits_are_those_of_the_schema() {
-    let schema = schema();
-    for (list, limit) in [
-        ("programs.programIDs", MAX_FUNCTIONS),
-        ("programs.mapIDs", MAX_MAPS),
-        ("details.programs", MAX_FUNCTIONS),
-        ("details.programs.mapIds", MAX_MAPS),
-        ("details.maps", MAX_MAPS),
-        ("details.maps.sharedBy", MAX_USERS),
-        ("details.notes", MAX_NOTES),
-        ("details.links", 16 * MAX_LINKS),
-        ("order", MAX_ORDERS),
-        ("order.programs", MAX_ORDERED),
-        ("retained", MAX_RETAINED),
+fn limits_are_those_of_the_schemas() {
+    for (kind, list, limit) in [
+        ("BpfNode", "programs.programIDs", MAX_FUNCTIONS),
+        ("BpfNode", "programs.mapIDs", MAX_MAPS),
+        ("BpfNodeDetail", "programs.programs", MAX_FUNCTIONS),
+        ("BpfNodeDetail", "programs.programs.mapIDs", MAX_MAPS),
+        ("BpfNodeDetail", "programs.maps", MAX_MAPS),
+        ("BpfNodeDetail", "programs.maps.sharedBy", MAX_USERS),
+        ("BpfNodeDetail", "programs.notes", MAX_NOTES),
+        ("BpfNodeDetail", "programs.links", MAX_LINKS),
+        ("BpfNodeDetail", "attachOrder", MAX_ORDERS),
+        ("BpfNodeDetail", "attachOrder.programs", MAX_ORDERED),
+        ("BpfNodeDetail", "retained", MAX_RETAINED),
     ] {
         let (first, rest) = list.split_once('.').unwrap_or((list, ""));
         let step = |schema: &Value, name: &str| schema["properties"][name].clone();
         let found = rest.split('.').filter(|name| !name.is_empty());
-        let found = found.fold(step(&schema, first), |list, name| step(&list["items"], name));
-        assert_eq!(found["maxItems"], limit, "{list}");
+        let found = found.fold(step(&schema(kind), first), |list, name| step(&list["items"], name));
+        assert_eq!(found["maxItems"], limit, "{kind} {list}");
     }
+    let message = &schema("BpfNode")["properties"]["programs"]["items"]["properties"]["message"]["maxLength"];
+    assert_eq!(*message, MAX_MESSAGE);
+}
+
+/// A program that is attached to two pods, one of which a target keeps, to a container of the first, and to a cgroup that
+/// the spec names.
+#[test]
+fn pods_are_counted_once_and_only_those_in_effect() {
+    let paths = [("/1", Some("shop/a")), ("/1/c", Some("shop/a")), ("/2", Some("shop/b")), ("/3", None), ("/4", None)];
+    let owner = |pod: Option<&str>| pod.map(|pod| CgroupOwner { pod: Some(pod.to_owned()), ..CgroupOwner::default() });
+    let function = DesiredProgram {
+        kind: ProgramKind { prog_type: 13, attach_type: 3 },
+        paths: paths.map(|(path, pod)| (path.to_owned(), owner(pod))).into(),
+        keepers: BTreeSet::new(),
+        maps: BTreeSet::new(),
+        can_cut_off: false,
+    };
+    let link = |(n, (path, _)): (usize, (&str, Option<&str>))| {
+        let info = LinkInfo { id: 1, program_id: 1, ..LinkInfo::default() };
+        let link =
+            ObservedLink { info, path: Some(path.to_owned()), in_effect: path != "/2", believed: false, pinned: true };
+        (LinkKey { function: "f".to_owned(), place: n.to_string() }, link)
+    };
+    let mut program = ProgramState::default();
+    program.observe(Observed {
+        uid: Some("u".to_owned()),
+        revision: Some("p-1".to_owned()),
+        links: paths.into_iter().enumerate().map(link).collect(),
+        ..Observed::default()
+    });
+    program.desire(Some(Arc::new(Desired {
+        program: ProgramRef::default(),
+        revision: "p-2".to_owned(),
+        load_key: String::new(),
+        digest: String::new(),
+        functions: [("f".to_owned(), function)].into(),
+        maps: BTreeMap::new(),
+        attaches_to_maps: false,
+        globals: BTreeMap::new(),
+        settings: Vec::new(),
+        priority: 500,
+        unordered: false,
+        suspended: false,
+    })));
+    let (node, detail) = valid(&[("p".to_owned(), program)].into());
+    let entry = &node.programs[0];
+    assert_eq!((entry.links, entry.pods, node.counts.links), (4, 1, 4));
+    assert_eq!(detail.programs[0].links[1].pod.as_deref(), Some("shop/a"));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sockeye_crds::{
     BpfRevisionSpec, MapInfo, Reason,
     names::{is_dns_label, is_pin_name, pin_name},
-    program::{MapRef, OnDelete, OnShapeChange},
+    program::{MapRef, MapSpec},
 };
 
 use crate::model::{
@@ -20,32 +20,32 @@ pub(super) fn resolve(
     spec: &BpfRevisionSpec,
     node_context: &NodeContext,
 ) -> Result<BTreeMap<String, DesiredMap>, Refusal> {
-    spec.object.maps.iter().map(|info| Ok((info.name.clone(), map(spec, info, node_context)?))).collect()
+    spec.template.object.maps.iter().map(|info| Ok((info.name.clone(), map(spec, info, node_context)?))).collect()
 }
 
 fn map(spec: &BpfRevisionSpec, info: &MapInfo, node_context: &NodeContext) -> Result<DesiredMap, Refusal> {
-    let MapInfo { name, map_type, key_size, value_size, max_entries, flags, definition, used_by, holds: _ } = info;
-    let settings = spec.map(name);
+    let MapInfo { name, map_type, max_entries, definition, used_by, .. } = info;
+    let settings = spec.template.map(name);
     let map_type = supported_type(name, map_type, node_context)?;
     let pin_name = checked_pin_name(name)?;
     let word = |n: i64| u32::try_from(n).map_err(|_| unsupported(format!("map {name}: {n} is out of bounds")));
     let declared = MapShape {
         map_type,
-        key_size: word(*key_size)?,
-        value_size: word(*value_size)?,
+        key_size: word(info.key_size_bytes)?,
+        value_size: word(info.value_size_bytes)?,
         max_entries: word(settings.and_then(|settings| settings.max_entries).unwrap_or(*max_entries))?,
-        flags: word(*flags)?,
+        flags: word(info.flags)?,
     };
-    let from = settings.and_then(|settings| settings.from.as_ref());
+    let map_ref = settings.and_then(|settings| settings.map_ref.as_ref());
     Ok(DesiredMap {
         pin_name,
-        pin: settings.is_none_or(|settings| settings.pin),
-        retain: settings.is_some_and(|settings| settings.on_delete == OnDelete::Retain),
+        pin: settings.is_none_or(MapSpec::is_pinned),
+        retain: settings.is_some_and(MapSpec::is_retained),
         definition: *definition,
         of_load: info.is_of_load(),
         shape: declared.normalized(&node_context.machine),
-        recreate: settings.is_some_and(|settings| settings.on_shape_change == OnShapeChange::Recreate),
-        from: from.map(|from| checked_source(spec, name, from)).transpose()?,
+        recreate: settings.is_some_and(MapSpec::is_recreated),
+        from: map_ref.map(|map_ref| checked_source(spec, name, map_ref)).transpose()?,
         used_by: used_by.clone(),
     })
 }
@@ -71,10 +71,11 @@ fn checked_pin_name(name: &str) -> Result<String, Refusal> {
 }
 
 /// Returns the map that a map is shared from, and refuses names that must not become part of a path.
-fn checked_source(spec: &BpfRevisionSpec, name: &str, from: &MapRef) -> Result<MapRef, Refusal> {
-    if from.program == spec.program.name || !is_dns_label(&from.program) || !is_pin_name(&from.map) {
-        let message = format!("map {name}: {from} is no map of another BpfProgram");
+fn checked_source(spec: &BpfRevisionSpec, name: &str, map_ref: &MapRef) -> Result<MapRef, Refusal> {
+    let MapRef { program, name: map } = map_ref;
+    if *program == spec.program_ref.name || !is_dns_label(program) || !is_pin_name(map) {
+        let message = format!("map {name}: mapRef names {map_ref}, which is no map of another BpfProgram");
         return Err(Refusal { reason: Reason::InvalidSpec, message });
     }
-    Ok(from.clone())
+    Ok(map_ref.clone())
 }

@@ -15,7 +15,11 @@ mod maps;
 mod programs;
 mod targets;
 
-use sockeye_crds::{BpfRevision, Reason, program::DEFAULT_PRIORITY};
+use sockeye_crds::{
+    BpfRevision, BpfRevisionSpec, Reason,
+    names::{is_dns_label, printable},
+    program::DEFAULT_PRIORITY,
+};
 
 use super::{desired::Desired, node_context::NodeContext, refusal::Refusal};
 
@@ -24,26 +28,28 @@ impl Desired {
     pub fn new(revision: &BpfRevision, node_context: &NodeContext) -> Result<Self, Refusal> {
         check_required_features(revision, node_context)?;
         let spec = &revision.spec;
+        check_name(spec)?;
+        let template = &spec.template;
         Ok(Self {
-            program: spec.program.clone(),
+            program: spec.program_ref.clone(),
             revision: revision.metadata.name.clone().unwrap_or_default(),
-            load_key: spec.load_key(),
-            digest: spec.digest.clone(),
-            functions: programs::resolve(spec, node_context)?,
+            load_key: template.load_key(),
+            digest: template.digest.clone(),
+            functions: programs::resolve(template, node_context)?,
             maps: maps::resolve(spec, node_context)?,
-            attaches_to_maps: spec.programs.iter().flat_map(|program| &program.attach).any(|at| at.map.is_some()),
-            globals: spec.globals.clone(),
-            settings: spec.maps.clone(),
-            priority: spec.priority.unwrap_or(DEFAULT_PRIORITY),
-            unordered: spec.priority.is_some() && node_context.missing_features.order,
-            suspended: spec.suspend,
+            attaches_to_maps: template.targets().any(|target| target.map_name().is_some()),
+            globals: template.globals.clone(),
+            settings: template.maps.clone(),
+            priority: template.priority.unwrap_or(DEFAULT_PRIORITY),
+            unordered: template.priority.is_some() && node_context.missing_features.order,
+            suspended: template.suspend,
         })
     }
 }
 
 /// Refuses a revision that requires a feature which this agent does not support.
 fn check_required_features(revision: &BpfRevision, node_context: &NodeContext) -> Result<(), Refusal> {
-    let unsupported = revision.spec.lacking(&node_context.features);
+    let unsupported = revision.spec.template.lacking(&node_context.features);
     if unsupported.is_empty() {
         return Ok(());
     }
@@ -53,6 +59,15 @@ fn check_required_features(revision: &BpfRevision, node_context: &NodeContext) -
         unsupported.join(", ")
     );
     Err(Refusal { reason: Reason::AgentTooOld, message })
+}
+
+/// Refuses a revision of a BpfProgram whose name must not become part of a path.
+fn check_name(BpfRevisionSpec { program_ref, .. }: &BpfRevisionSpec) -> Result<(), Refusal> {
+    if is_dns_label(&program_ref.name) {
+        return Ok(());
+    }
+    let message = format!("programRef.name {} is no DNS label: it names a directory", printable(&program_ref.name));
+    Err(Refusal { reason: Reason::InvalidSpec, message })
 }
 
 #[cfg(test)]

@@ -2,68 +2,72 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sockeye_crds::{BpfRevisionSpec, names::is_pin_name, program::ProgramSpec};
+use sockeye_crds::{RevisionTemplate, names::is_pin_name, program::ProgramSpec, target::AttachTarget};
 use sockeye_ebpf::kinds::section::{self, Section, Target};
 
 use super::targets;
 use crate::model::{
     cgroup_path::highest,
     desired::DesiredProgram,
+    keeper,
     kernel::ProgramKind,
     node_context::NodeContext,
     refusal::{Refusal, kernel_unsupported, unsupported},
 };
 
-/// Resolves the spec's programs, and the functions that program arrays hold, which are loaded and attached nowhere.
+/// Resolves the template's programs, and the functions that program arrays hold, which are loaded and attached nowhere.
 pub(super) fn resolve(
-    spec: &BpfRevisionSpec,
+    template: &RevisionTemplate,
     node_context: &NodeContext,
 ) -> Result<BTreeMap<String, DesiredProgram>, Refusal> {
     let mut functions = BTreeMap::new();
-    for program in &spec.programs {
-        functions.insert(program.name.clone(), attached(spec, program, node_context)?);
+    for program in &template.programs {
+        functions.insert(program.name.clone(), attached(template, program, node_context)?);
     }
-    let program_arrays = spec.object.maps.iter().filter(|map| map.map_type == "ProgArray");
+    let program_arrays = template.object.maps.iter().filter(|map| map.map_type == "ProgArray");
     for name in program_arrays.flat_map(|map| &map.holds) {
         if !functions.contains_key(name) {
-            functions.insert(name.clone(), unattached(spec, name, node_context)?);
+            functions.insert(name.clone(), unattached(template, name, node_context)?);
         }
     }
     Ok(functions)
 }
 
-/// Resolves one of the spec's programs with its attach targets, of which a suspended spec has none.
+/// Resolves one of the template's programs with its attach targets, of which a suspended template has none.
 fn attached(
-    spec: &BpfRevisionSpec,
+    template: &RevisionTemplate,
     program: &ProgramSpec,
     node_context: &NodeContext,
 ) -> Result<DesiredProgram, Refusal> {
     let ProgramSpec { name, program_type: _, attach } = program;
-    let (section, kind) = section_and_kind(spec, name, node_context)?;
+    let (section, kind) = section_and_kind(template, name, node_context)?;
     let (mut paths, mut maps) = (BTreeMap::new(), BTreeSet::new());
-    for attach in attach.iter().filter(|_| !spec.suspend) {
+    let attach = if template.suspend { &[] } else { attach.as_slice() };
+    for target in attach {
         match section.target {
-            Target::Cgroup => targets::add_cgroups(attach, node_context, &mut paths)?,
-            Target::Map => drop(maps.insert(targets::map_pin(spec, name, attach)?)),
+            Target::Cgroup => targets::add_cgroups(target, node_context, &mut paths)?,
+            Target::Map => drop(maps.insert(targets::map_pin(template, name, target)?)),
         }
     }
+    let keepers = attach.iter().filter_map(AttachTarget::pods).filter_map(keeper::identity).collect();
     let can_cut_off = node_context.has_api && section.can_deny();
-    Ok(DesiredProgram { kind, paths: highest(&paths), maps, can_cut_off })
+    Ok(DesiredProgram { kind, paths: highest(&paths), keepers, maps, can_cut_off })
 }
 
 /// Resolves a function that is loaded and attached nowhere.
-fn unattached(spec: &BpfRevisionSpec, name: &str, node_context: &NodeContext) -> Result<DesiredProgram, Refusal> {
-    let (_, kind) = section_and_kind(spec, name, node_context)?;
-    Ok(DesiredProgram { kind, paths: BTreeMap::new(), maps: BTreeSet::new(), can_cut_off: false })
+fn unattached(template: &RevisionTemplate, name: &str, node_context: &NodeContext) -> Result<DesiredProgram, Refusal> {
+    let (_, kind) = section_and_kind(template, name, node_context)?;
+    let (paths, keepers, maps) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    Ok(DesiredProgram { kind, paths, keepers, maps, can_cut_off: false })
 }
 
 /// Looks up the ELF section of a function and the program kind that the section stands for.
 fn section_and_kind(
-    spec: &BpfRevisionSpec,
+    template: &RevisionTemplate,
     name: &str,
     node_context: &NodeContext,
 ) -> Result<(&'static Section, ProgramKind), Refusal> {
-    let info = spec.object.programs.iter().find(|program| program.name == name);
+    let info = template.object.programs.iter().find(|program| program.name == name);
     let section_name = info.map(|program| program.section.as_str()).unwrap_or_default();
     let section = section::find(section_name)
         .ok_or_else(|| unsupported(format!("program {name}: this agent does not support section {section_name:?}")))?;

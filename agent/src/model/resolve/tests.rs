@@ -1,5 +1,6 @@
 //! Revisions as a whole, resolved on a made-up node.
 
+use serde_json::{Value, json};
 use sockeye_crds::{BpfRevision, Reason};
 
 use crate::model::{
@@ -7,61 +8,93 @@ use crate::model::{
     kernel::{Machine, MissingFeatures, ProgramKind},
     node_context::NodeContext,
     pods::Pods,
+    refusal::Refusal,
 };
 
 pub(super) fn node_context() -> NodeContext {
-    let features = vec!["ScopePods".to_owned()];
+    let features = vec!["AllPods".to_owned()];
     let machine = Machine { page: 4096, cpus: 2 };
     let (pods_root, pods) = ("/kubepods".to_owned(), Pods::default());
     NodeContext { machine, features, missing_features: MissingFeatures::default(), pods_root, pods, has_api: false }
 }
 
+/// A revision of BpfProgram p with these fields of a template.
+fn revision(template: &Value) -> BpfRevision {
+    let mut whole = json!({"digest": "sha256:0", "object": {}, "programs": []});
+    for (field, value) in template.as_object().unwrap() {
+        whole[field] = value.clone();
+    }
+    BpfRevision::of(
+        serde_json::from_value(json!({
+            "state": "Active", "programRef": {"name": "p", "uid": "u"}, "programGeneration": 1, "sequence": 1,
+            "template": whole,
+        }))
+        .unwrap(),
+    )
+}
+
+fn desired(template: &Value) -> Result<Desired, Refusal> {
+    Desired::new(&revision(template), &node_context())
+}
+
 #[test]
 fn only_a_pinned_map_is_an_attach_target() {
-    let desired = |map: &str, pin: bool| {
-        let spec = serde_json::json!({
-            "program": {"name": "p", "uid": "u"}, "generation": 1, "sequence": 1, "digest": "sha256:0",
+    let desired = |map: &str, pinning: &str| {
+        desired(&json!({
             "object": {
                 "programs": [{"name": "f", "section": "sk_msg"}],
-                "maps": [{"name": "m", "type": "Sockhash", "keySize": 4, "valueSize": 8, "maxEntries": 1,
+                "maps": [{"name": "m", "type": "Sockhash", "keySizeBytes": 4, "valueSizeBytes": 8, "maxEntries": 1,
                     "definition": "Btf"}],
             },
-            "programs": [{"name": "f", "attach": [{"map": map}]}],
-            "maps": [{"name": "m", "pin": pin}],
-        });
-        Desired::new(&BpfRevision::new("p-1", serde_json::from_value(spec).unwrap()), &node_context())
+            "programs": [{"name": "f", "attach": [{"type": "Map", "map": {"name": map}}]}],
+            "maps": [{"name": "m", "pinning": pinning}],
+        }))
     };
-    let pinned = desired("m", true).unwrap();
+    let pinned = desired("m", "ByName").unwrap();
     assert!(pinned.attaches_to_maps && pinned.functions["f"].maps.contains("m") && pinned.paths().is_empty());
-    for refused in [desired("m", false), desired("n", true)] {
+    for refused in [desired("m", "None"), desired("n", "ByName")] {
         assert_eq!(refused.unwrap_err().reason, Reason::InvalidSpec);
     }
 }
 
 #[test]
 fn a_feature_that_the_agent_does_not_support_is_named() {
-    let spec = serde_json::json!({
-        "program": {"name": "p", "uid": "u"}, "generation": 1, "sequence": 1, "digest": "sha256:0",
-        "object": {}, "requires": ["ScopePods", "Tomorrow"], "programs": [],
-    });
-    let revision = BpfRevision::new("p-1", serde_json::from_value(spec).unwrap());
-    let refusal = Desired::new(&revision, &node_context()).unwrap_err();
+    let refusal = desired(&json!({"requires": ["AllPods", "Tomorrow"]})).unwrap_err();
     assert_eq!(refusal.reason, Reason::AgentTooOld);
     assert!(refusal.message.contains("requires Tomorrow,"), "{refusal}");
 }
 
 #[test]
+fn a_name_that_could_lead_out_of_a_directory_is_refused() {
+    let map = json!({"name": "m", "type": "Hash", "keySizeBytes": 4, "valueSizeBytes": 8, "maxEntries": 1,
+        "definition": "Btf"});
+    let maps = |map_ref: Value| json!({"object": {"maps": [map]}, "maps": [{"name": "m", "mapRef": map_ref}]});
+    assert!(desired(&maps(json!({"program": "lender", "name": "m"}))).is_ok());
+    for map_ref in [
+        json!({"program": "..", "name": "m"}),
+        json!({"program": "lender", "name": "../m"}),
+        json!({"program": "p", "name": "m"}),
+    ] {
+        assert_eq!(desired(&maps(map_ref)).unwrap_err().reason, Reason::InvalidSpec);
+    }
+    for name in ["../q", "p.q", ""] {
+        let mut revision = revision(&json!({}));
+        name.clone_into(&mut revision.spec.program_ref.name);
+        let refusal = Desired::new(&revision, &node_context()).unwrap_err();
+        assert_eq!(refusal.reason, Reason::InvalidSpec, "{refusal}");
+    }
+}
+
+#[test]
 fn a_feature_that_the_kernel_lacks_is_named() {
-    let spec = serde_json::json!({
-        "program": {"name": "p", "uid": "u"}, "generation": 1, "sequence": 1, "digest": "sha256:0",
+    let revision = revision(&json!({
         "object": {
             "programs": [{"name": "f", "section": "cgroup/getpeername4"}],
-            "maps": [{"name": "m", "type": "CgrpStorage", "keySize": 4, "valueSize": 8, "maxEntries": 0, "flags": 1,
-                "definition": "Btf"}],
+            "maps": [{"name": "m", "type": "CgrpStorage", "keySizeBytes": 4, "valueSizeBytes": 8, "maxEntries": 0,
+                "flags": 1, "definition": "Btf"}],
         },
-        "programs": [{"name": "f", "attach": [{"cgroup": {"scope": "Node"}}]}],
-    });
-    let revision = BpfRevision::new("p-1", serde_json::from_value(spec).unwrap());
+        "programs": [{"name": "f", "attach": [{"type": "Node"}]}],
+    }));
     let kind = Desired::new(&revision, &node_context()).unwrap().functions["f"].kind;
     let other = ProgramKind { attach_type: 30, ..kind };
     for (programs, maps, words) in [

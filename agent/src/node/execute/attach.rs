@@ -10,7 +10,7 @@ use crate::{
     kernel::{Fd, SysError, bpf, facts, info},
     model::{
         kernel::Cgroup,
-        observed::{AttachTarget, LinkKey},
+        observed::{AttachSite, LinkKey},
     },
     node::{
         attach_failure::{AttachPoint, EpermCause},
@@ -33,7 +33,7 @@ impl Executor<'_> {
     pub(super) fn attach(
         &self,
         function: &str,
-        target: &AttachTarget,
+        site: &AttachSite,
         before: Option<&Neighbour>,
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
@@ -43,11 +43,11 @@ impl Executor<'_> {
             None => self.home.dir.get(&layout::program(function))?,
         };
         let attachable = Attachable { function, program, attach_type };
-        match target {
-            AttachTarget::Cgroup(cgroup) => self.attach_to_cgroup(&attachable, cgroup, before, progress),
-            AttachTarget::Map(pin) => self.attach_to_map(&attachable, pin, progress),
+        match site {
+            AttachSite::Cgroup(cgroup) => self.attach_to_cgroup(&attachable, cgroup, before, progress),
+            AttachSite::Map(pin) => self.attach_to_map(&attachable, pin, progress),
         }?;
-        progress.created_links.insert(LinkKey::to(function, target));
+        progress.created_links.insert(LinkKey::to(function, site));
         progress.attached += 1;
         Ok(())
     }

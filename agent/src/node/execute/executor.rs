@@ -2,8 +2,12 @@
 
 use super::execution::Execution;
 use crate::{
-    kernel::{SysError, bpffs, cgroup::Root},
-    node::{layout::Home, open_home::OpenHome},
+    kernel::{
+        SysError,
+        bpffs::{self, Dir},
+        cgroup::Root,
+    },
+    node::{directory, layout::Home, open_home::OpenHome},
     plan::Step,
 };
 
@@ -16,9 +20,13 @@ pub struct Executor<'a> {
 }
 
 impl<'a> Executor<'a> {
-    /// Opens a BpfProgram's home for a plan. Creates a missing home if the plan claims it.
+    /// Opens a BpfProgram's home for a plan. Creates a missing home if the plan claims it, after the note of the layout's
+    /// version.
     pub fn new(home: &'a Home, root: &'a Root, execution: &'a Execution<'a>) -> Result<Self, SysError> {
         let claims = execution.steps.iter().any(|step| matches!(step, Step::Claim { .. }));
+        if claims {
+            directory::mark(&Dir::at(home.bpffs())?)?;
+        }
         let is_new = claims && bpffs::WHOLE_PATHS.make_dir(home.directory())?;
         Ok(Self { home: OpenHome::open(home, root)?, is_new, execution })
     }

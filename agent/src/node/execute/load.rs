@@ -39,8 +39,8 @@ impl Executor<'_> {
             .map_err(|error| Failure::new(error.reason(), error.to_string()))?;
         let mut request = Request { settings, ..Request::default() };
         for (name, map) in &desired.maps {
-            let source = if let Some(MapRef { program, map }) = shared.get(name) {
-                MapSource::Reuse(self.home.dir.get(&layout::in_home_of(program, &layout::map(map)))?)
+            let source = if let Some(MapRef { program, name }) = shared.get(name) {
+                MapSource::Reuse(self.home.dir.get(&layout::in_home_of(program, &layout::map(name)))?)
             } else if reuse.contains(&map.pin_name) {
                 MapSource::Reuse(self.home.dir.get(&layout::map(&map.pin_name))?)
             } else {

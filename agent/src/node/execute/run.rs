@@ -9,7 +9,7 @@ use super::{
 use crate::{
     model::{
         kernel::Cgroup,
-        observed::{AttachTarget, LinkKey},
+        observed::{AttachSite, LinkKey},
         trial::{Trial, TrialState},
     },
     node::{failure::Failure, handles::Handles, layout},
@@ -85,7 +85,7 @@ impl Executor<'_> {
     /// The cgroup that a step attaches to, if it is a pod's.
     fn pod_cgroup<'s>(&self, step: &'s Step) -> Option<&'s Cgroup> {
         let (function, cgroup) = match step {
-            Step::Attach { function, site: AttachTarget::Cgroup(cgroup), .. } => (function, cgroup),
+            Step::Attach { function, site: AttachSite::Cgroup(cgroup), .. } => (function, cgroup),
             Step::Move { key, cgroup, .. } => (&key.function, cgroup),
             _ => return None,
         };
@@ -105,6 +105,10 @@ impl Executor<'_> {
             Step::Claim { uid } => self.claim(uid, progress),
             Step::Load { reuse, shared } => self.load(reuse, shared, progress),
             Step::ForgetLoad(function) => Ok(self.remove_note(layout::origin(function), &mut progress.undo)?),
+            Step::SetKeeper { key, keeper: Some(keeper) } => {
+                Ok(self.set_note(layout::keeper(key), keeper, &mut progress.undo).map(drop)?)
+            }
+            Step::SetKeeper { key, keeper: None } => Ok(self.remove_note(layout::keeper(key), &mut progress.undo)?),
             Step::Retain(pin) => Ok(self.set_note(layout::retention(pin), "Retain", &mut progress.undo).map(drop)?),
             Step::Release(pin) => Ok(self.remove_note(layout::retention(pin), &mut progress.undo)?),
             Step::PinMap(name) => self.pin_map(name, None, progress),
@@ -147,6 +151,7 @@ const fn removes(step: &Step) -> bool {
         Step::Detach(_)
             | Step::UnpinProgram(_)
             | Step::UnpinMap(_)
+            | Step::SetKeeper { keeper: None, .. }
             | Step::SetTrial(Trial { state: TrialState::Passed, .. })
     )
 }

@@ -6,7 +6,7 @@ use super::reader::Reader;
 use crate::{
     kernel::{SysError, bpffs::Dir, cgroup::Root},
     model::{
-        observed::{AttachTarget, LinkKey, Observed},
+        observed::{AttachSite, LinkKey, Observed},
         pin_names::PinNames,
         trial::Trial,
     },
@@ -59,9 +59,9 @@ pub struct ExecutedPlan<'a> {
 pub fn after(home: &OpenHome<'_>, plan: ExecutedPlan<'_>, handles: &mut Handles) -> Result<Observed, SysError> {
     let ExecutedPlan { before, steps, pinned } = plan;
     let mut reader = Reader::new(home, handles).with_pinned(pinned);
-    let read = match links_alone(steps) {
-        Some(links) => reader.reread_links(before, links),
-        None => reader.read(&PinNames::of(before).after(steps)),
+    let read = match steps.iter().all(is_about_links) {
+        true => reader.reread_links(before, steps),
+        false => reader.read(&PinNames::of(before).after(steps)),
     };
     match read {
         Err(error) if error.is_not_found() => self::home(home.paths, home.root, handles),
@@ -69,16 +69,14 @@ pub fn after(home: &OpenHome<'_>, plan: ExecutedPlan<'_>, handles: &mut Handles)
     }
 }
 
-/// The links to cgroups that steps attach (`true`) or detach (`false`); `None` if the steps do anything else.
-fn links_alone(steps: &[Step]) -> Option<Vec<(LinkKey, bool)>> {
-    let link = |step: &Step| match step {
-        Step::Attach { function, site: target @ AttachTarget::Cgroup(_), .. } => {
-            Some((LinkKey::to(function, target), true))
-        }
-        Step::Detach(key) if key.map().is_none() => Some((key.clone(), false)),
-        _ => None,
-    };
-    steps.iter().map(link).collect()
+/// Tells whether a step changes nothing but a link to a cgroup.
+fn is_about_links(step: &Step) -> bool {
+    match step {
+        Step::Attach { site, .. } => matches!(site, AttachSite::Cgroup(_)),
+        Step::Detach(key) => key.map().is_none(),
+        Step::SetKeeper { .. } => true,
+        _ => false,
+    }
 }
 
 /// Lists the notes and pins of a home; `None` if there is no home.
@@ -99,6 +97,7 @@ fn list(dir: &Dir) -> Result<Option<PinNames>, SysError> {
         functions: dir.list(&layout::programs())?.into_iter().collect(),
         maps: dir.list(&layout::maps())?.into_iter().collect(),
         links,
+        kept: notes.iter().filter_map(|note| layout::kept(note)).collect(),
         retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
         shared: notes.iter().filter_map(|note| layout::shared(note)).map(str::to_owned).collect(),
         stray: notes.iter().any(|name| name == STAGING),

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | this one | the bpffs, the homes and trials on it, and the desired cgroups |
+//! | this one | the bpffs, the homes and trials on it, and cgroups by their paths |
 //! | `home` | everything that one BpfProgram has |
 //! | `reader` | single programs, maps and links of a home |
 //! | `attached` | what is attached to a cgroup or map, by anybody |
@@ -19,14 +19,19 @@ use std::{
     path::Path,
 };
 
+use sockeye_crds::names;
+
 use crate::{
     kernel::{
         SysError,
         bpffs::{self, Dir, Mount},
         cgroup::Root,
     },
-    model::{desired::Desired, kernel::Cgroup, trial::Trial},
-    node::layout::{self, DIRECTORY, Layout},
+    model::{kernel::Cgroup, trial::Trial},
+    node::{
+        directory,
+        layout::{self, DIRECTORY, Layout},
+    },
 };
 pub use attached::{ExclusiveAttachment, Query, attached, attached_to_map, exclusive_attachment, foreign_program};
 pub use home::{ExecutedPlan, after, directories, home};
@@ -41,6 +46,29 @@ pub enum ObserveError {
     /// The bpffs is read-only: nothing can be pinned or unpinned, and the kernel opens no link.
     #[error("the bpffs at {0} is read-only: mount it writable (mount -o remount,rw {0}), which the agent notices")]
     ReadOnly(String),
+    /// Others may have put pins into sockeye's directory.
+    #[error("{path} {why}")]
+    Untrusted {
+        /// The directory.
+        path: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The pins are of another version of sockeye, which lays them out differently.
+    #[error(
+        "the pins of {} in {path} are of another version of sockeye, whose layout this agent does not know: it leaves \
+         them alone, and nothing runs here until they are removed. This detaches and removes them, in the agent's \
+         container on this node: {command}",
+        names::line(&homes.join(", "), 200)
+    )]
+    OlderLayout {
+        /// The directory.
+        path: String,
+        /// The names in it.
+        homes: Vec<String>,
+        /// The command that removes them.
+        command: String,
+    },
     /// The kernel refused a call.
     #[error(transparent)]
     Sys(#[from] SysError),
@@ -57,14 +85,14 @@ pub struct Bpffs {
 
 /// Reads the bpffs that holds the pins.
 pub fn bpffs(layout: &Layout) -> Result<Bpffs, ObserveError> {
-    let (device, root) = open_bpffs(layout)?;
+    let (device, root) = open_current(layout)?;
     Ok(Bpffs { device, suspended: root.read_note(&layout::suspension())? })
 }
 
 /// Reads the names of the BpfPrograms that have a home on this node.
 pub fn homes(layout: &Layout) -> Result<BTreeSet<String>, ObserveError> {
-    let names = open_bpffs(layout)?.1.list(Path::new(DIRECTORY))?;
-    Ok(names.into_iter().filter(|name| sockeye_crds::names::is_dns_label(name)).collect())
+    let names = open_current(layout)?.1.list(Path::new(DIRECTORY))?;
+    Ok(names.into_iter().filter(|name| names::is_dns_label(name)).collect())
 }
 
 /// Reads the trials that are noted on this node, by BpfProgram, and nothing else of their homes. One that can't be read
@@ -81,11 +109,27 @@ pub fn trials(layout: &Layout) -> Result<BTreeMap<String, Trial>, ObserveError> 
     Ok(trials)
 }
 
-/// Opens the bpffs; returns its device number and its root.
-fn open_bpffs(layout: &Layout) -> Result<(u64, Dir), ObserveError> {
+/// Opens the bpffs, whose pins must have this agent's layout.
+fn open_current(layout: &Layout) -> Result<(u64, Dir), ObserveError> {
+    let (device, root) = open_bpffs(layout)?;
+    match directory::older_homes(&root)? {
+        homes if homes.is_empty() => Ok((device, root)),
+        homes => Err(ObserveError::OlderLayout {
+            path: layout.host_directory().display().to_string(),
+            homes,
+            command: format!("sockeye-agent remove-older-pins --bpffs={}", layout.root().display()),
+        }),
+    }
+}
+
+/// Opens the bpffs, whatever the layout of its pins; returns its device number and its root.
+pub fn open_bpffs(layout: &Layout) -> Result<(u64, Dir), ObserveError> {
     let path = || layout.host_root().display().to_string();
     match bpffs::mount(layout.root()) {
-        Ok(Mount::Bpffs(device, root)) => Ok((device, root)),
+        Ok(Mount::Bpffs(device, root)) => match directory::distrust(&root)? {
+            None => Ok((device, root)),
+            Some(why) => Err(ObserveError::Untrusted { path: layout.host_directory().display().to_string(), why }),
+        },
         Ok(Mount::ReadOnly) => Err(ObserveError::ReadOnly(path())),
         Ok(Mount::Other) => Err(ObserveError::NotBpffs(path())),
         Err(error) if error.is_not_found() => Err(ObserveError::NotBpffs(path())),
@@ -93,12 +137,12 @@ fn open_bpffs(layout: &Layout) -> Result<(u64, Dir), ObserveError> {
     }
 }
 
-/// Finds the desired cgroups that exist, by path.
-pub fn cgroups(root: &Root, desired: &Desired) -> Result<BTreeMap<String, Cgroup>, SysError> {
+/// Finds the cgroups at these paths that exist, by path.
+pub fn cgroups(root: &Root, paths: &BTreeSet<&str>) -> Result<BTreeMap<String, Cgroup>, SysError> {
     let mut found = BTreeMap::new();
-    for path in desired.paths() {
+    for path in paths {
         match root.cgroup(path) {
-            Ok(cgroup) => drop(found.insert(path.to_owned(), cgroup)),
+            Ok(cgroup) => drop(found.insert((*path).to_owned(), cgroup)),
             Err(error) if is_no_cgroup(&error) => {}
             Err(error) => return Err(error),
         }

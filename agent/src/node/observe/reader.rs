@@ -16,6 +16,7 @@ use crate::{
         map_attachment::MapAttachment,
         open_home::OpenHome,
     },
+    plan::Step,
 };
 
 /// Reads what pins name and what only the agent's descriptors hold, and updates these descriptors.
@@ -36,18 +37,25 @@ impl<'a> Reader<'a> {
         Self { pinned, ..self }
     }
 
-    /// Reads links that were attached (`true`) or detached (`false`); everything else is as it was before.
-    pub(super) fn reread_links(
-        &mut self,
-        before: &Observed,
-        links: Vec<(LinkKey, bool)>,
-    ) -> Result<Observed, SysError> {
+    /// Reads the links that steps attach, detach or note a keeper of; everything else is as it was before.
+    pub(super) fn reread_links(&mut self, before: &Observed, steps: &[Step]) -> Result<Observed, SysError> {
         let mut observed = before.clone();
-        for (key, is_attached) in links {
-            if is_attached {
-                observed.links.insert(key.clone(), self.pinned_link(&key)?);
-            } else {
-                observed.links.remove(&key);
+        for step in steps {
+            match step {
+                Step::Attach { function, site, .. } => {
+                    let key = LinkKey::to(function, site);
+                    let link = self.pinned_link(&key)?;
+                    observed.links.insert(key, link);
+                }
+                Step::Detach(key) => {
+                    observed.links.remove(key);
+                    observed.keepers.remove(key);
+                }
+                Step::SetKeeper { key, .. } => {
+                    observed.keepers.remove(key);
+                    self.read_keeper(key, &mut observed)?;
+                }
+                _ => {}
             }
         }
         Ok(observed)
@@ -72,6 +80,9 @@ impl<'a> Reader<'a> {
         }
         for key in &names.links {
             observed.links.insert(key.clone(), self.pinned_link(key)?);
+        }
+        for key in &names.kept {
+            self.read_keeper(key, &mut observed)?;
         }
         let PinNames { functions, maps, links, .. } = self.handles.orphaned(names);
         for function in functions {
@@ -133,6 +144,13 @@ impl<'a> Reader<'a> {
         if let Some(map) = observed.maps.get_mut(pin) {
             map.from = self.dir.read_note(&layout::source(pin))?.as_deref().and_then(layout::parse_source);
         }
+        Ok(())
+    }
+
+    /// Reads the note of a link's keeper.
+    fn read_keeper(&self, key: &LinkKey, observed: &mut Observed) -> Result<(), SysError> {
+        let keeper = self.dir.read_note(&layout::keeper(key))?;
+        observed.keepers.extend(keeper.map(|keeper| (key.clone(), keeper)));
         Ok(())
     }
 

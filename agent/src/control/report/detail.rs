@@ -1,10 +1,10 @@
-//! The entry of one BpfProgram under `details`: the kernel's information about its programs, maps and links. Pure.
+//! The entry of one BpfProgram in the BpfNodeDetail: the kernel's information about its programs, maps and links. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sockeye_crds::{
     names::{clip, pin_name},
-    node::{AttachedLink, Details, LoadedMap, LoadedProgram},
+    node::{AttachedLink, LoadedMap, LoadedProgram, ProgramDetail},
 };
 use sockeye_ebpf::kinds::{map_type, section};
 
@@ -19,40 +19,28 @@ use crate::{
     model::{
         desired::Desired,
         kernel::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, MapInfo},
-        observed::{LinkKey, Observed, ObservedLink, ObservedMap, ObservedProgram},
+        observed::{LinkKey, ObservedLink, ObservedMap, ObservedProgram},
     },
     node::layout::{self, Home},
 };
 
-/// Returns the details of a BpfProgram.
-pub(super) fn details(
+/// Returns the detail of a BpfProgram.
+pub(super) fn program_detail(
     name: &str,
     program: &ProgramState,
     programs: &BTreeMap<String, ProgramState>,
     contents: &Contents<'_>,
     home: &Home,
-) -> Details {
-    let ProgramState { observed, failure, suspended, drift, .. } = program;
-    let message = failure.as_ref().map(|failure| &failure.message).or(suspended.as_ref());
+) -> ProgramDetail {
     let lists = Lists { program, contents, home };
-    Details {
+    ProgramDetail {
         name: name.to_owned(),
-        wanted: program.revision().map(str::to_owned),
-        message: message.map(|message| clip(message, 2048)),
-        verifier_log: failure.as_ref().and_then(|failure| failure.verifier_log.clone()),
+        verifier_log: program.failure.as_ref().and_then(|failure| failure.verifier_log.clone()),
         notes: notes(program, &contents.unpinned, programs),
-        drift: drift.clone(),
         programs: lists.programs(),
         maps: lists.maps(),
-        cgroups: count(cgroups(observed)),
         links: lists.links(),
     }
-}
-
-/// Returns the number of cgroups at which something is in effect.
-fn cgroups(observed: &Observed) -> usize {
-    let at_cgroups = observed.links.iter().filter(|(key, link)| key.map().is_none() && link.in_effect);
-    at_cgroups.map(|(key, _)| &key.place).collect::<BTreeSet<_>>().len()
 }
 
 /// The inputs of the lists of one BpfProgram's objects.
@@ -92,14 +80,14 @@ impl Lists<'_> {
             program_type: section::program_type(info.prog_type)?,
             tag: info.tag.clone(),
             gpl_compatible: info.gpl_compatible,
-            loaded_at: info.loaded_at.clone(),
+            load_time: info.load_time.clone(),
             uid: info.uid.into(),
             xlated_bytes: info.xlated_bytes.into(),
             jited_bytes: info.jited_bytes.into(),
             memlock_bytes: info.memlock_bytes.cast_signed(),
             map_ids: info.map_ids.iter().take(MAX_MAPS).map(|&id| id.into()).collect(),
             btf_id: info.btf_id.map(i64::from),
-            links: Some(count(links.count())),
+            links: count(links.count()),
             pin_path: self.home.host(&layout::program(function)),
         })
     }
@@ -124,8 +112,8 @@ impl Lists<'_> {
             id: info.id.into(),
             map_type: map_type::name(info.map_type).into_owned(),
             flags: info.flags.into(),
-            key_size: info.key_size.into(),
-            value_size: info.value_size.into(),
+            key_size_bytes: info.key_size.into(),
+            value_size_bytes: info.value_size.into(),
             max_entries: info.max_entries.into(),
             memlock_bytes: info.memlock_bytes.cast_signed(),
             frozen: info.frozen,
@@ -151,7 +139,7 @@ impl Lists<'_> {
             attach_type: section::attach_type_name(info.attach_type).into_owned(),
             cgroup_id: key.map().is_none().then(|| info.cgroup_id.cast_signed()),
             cgroup_path: link.path.as_deref().map(|path| clip(path, 1024)),
-            pod: owner.map(|owner| owner.pod.clone()),
+            pod: owner.and_then(|owner| owner.pod.clone()),
             container: owner.and_then(|owner| owner.container.clone()),
             map: key.map().map(str::to_owned),
             map_id: key.map().map(|_| info.map_id.into()),

@@ -1,10 +1,10 @@
-//! The run orders of cgroups at which more than one program is attached. Pure.
+//! The attach orders of cgroups at which more than one program is attached. Pure.
 
 use std::collections::BTreeMap;
 
 use sockeye_crds::{
     names::clip,
-    node::{OrderedProgram, RunOrder},
+    node::{AttachOrder, OrderedProgram},
 };
 use sockeye_ebpf::kinds::section::attach_type_name;
 
@@ -14,20 +14,20 @@ use super::{
 };
 use crate::control::program::ProgramState;
 
-/// The attach order at a cgroup: its path, the attach type, the programs' IDs.
-pub(super) type AttachOrder<'a> = (&'a str, u32, &'a [u32]);
+/// The programs that run at a cgroup: its path, the attach type, the programs' IDs in their order.
+pub(super) type Ordered<'a> = (&'a str, u32, &'a [u32]);
 
-/// Returns the first run orders, and how many there are beyond them.
-pub(super) fn run_orders<'a, I: Iterator<Item = AttachOrder<'a>>>(
+/// Returns the first attach orders, and how many there are beyond them.
+pub(super) fn attach_orders<'a, I: Iterator<Item = Ordered<'a>>>(
     programs: &BTreeMap<String, ProgramState>,
     orders: impl Fn() -> I,
-) -> (Vec<RunOrder>, i64) {
+) -> (Vec<AttachOrder>, i64) {
     let shared = || orders().filter(|(_, _, ids)| ids.len() > 1);
     if shared().next().is_none() {
         return (Vec::new(), 0);
     }
     let names = function_names(programs);
-    let order = |(path, attach_type, ids): AttachOrder<'_>| RunOrder {
+    let order = |(path, attach_type, ids): Ordered<'_>| AttachOrder {
         cgroup_path: clip(path, 1024),
         attach_type: attach_type_name(attach_type).into_owned(),
         programs: ids.iter().take(MAX_ORDERED).map(|&id| ordered(id, &names)).collect(),
