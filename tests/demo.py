@@ -66,7 +66,7 @@ def demo(args, log):
         shutil.copy(args.example, manifest)
         status = until("the agent reports Ready", agent, lambda: ready(manifest.with_suffix(".status.yaml")))
         name = status["metadata"]["name"]
-        detail = read_yaml(manifests / "node-detail.status.yaml")["status"]
+        detail = read_yaml(manifests / "node.detail.status.yaml")["status"]
         node = read_yaml(manifests / "node.status.yaml")["status"]
         pins = PINS / name
 
