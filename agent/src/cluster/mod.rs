@@ -26,6 +26,8 @@ pub mod object_writer;
 pub mod pods;
 pub mod probe;
 pub mod status_writer;
+#[cfg(test)]
+mod tests;
 pub mod throttle;
 pub mod view;
 pub mod watches;

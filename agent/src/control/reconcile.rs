@@ -55,6 +55,14 @@ pub(super) struct Attempt<'a> {
     pub kernel_btf: &'a KernelBtf,
 }
 
+/// What an attempt is to bring about.
+struct Goal {
+    /// What is desired, with the links that are kept.
+    desired: Option<Arc<Desired>>,
+    /// Its cgroups that exist.
+    cgroups: BTreeMap<String, Cgroup>,
+}
+
 /// The outcome of one round of an attempt.
 struct Round {
     /// An object was loaded.
@@ -78,7 +86,7 @@ impl<N: Node> Controller<N> {
             Ok(resolved) => (resolved, None),
             Err(refusal) => (None, Some(refusal)),
         };
-        let (desired, found) = self.take_observation(name, resolved, attempt)?;
+        let Goal { desired, cgroups } = self.take_observation(name, resolved, attempt)?;
         if revision.is_some() && self.is_suspended(name)? {
             return Ok(());
         }
@@ -88,7 +96,7 @@ impl<N: Node> Controller<N> {
         if let Some(refusal) = refusal {
             return Err(refusal.into());
         }
-        let mut found = Some(found);
+        let mut found = Some(cgroups);
         for _ in 0..ROUNDS {
             let cgroups = found.take().map_or_else(|| self.cgroups(desired.as_deref()), Ok)?;
             let plan_context = self.plan_context(desired.as_deref(), cgroups)?;
@@ -143,15 +151,14 @@ impl<N: Node> Controller<N> {
         if steps.is_empty() { Ok(()) } else { self.execute_steps(name, &steps) }
     }
 
-    /// Observes, takes what is desired, and records external changes; returns what is desired, with the links that are
-    /// kept, and its cgroups that exist. Cgroups are looked up after the observation: the cgroup of a link that died
-    /// with it must not be seen any more.
+    /// Observes, takes what is desired, and records external changes. Cgroups are looked up after the observation: the
+    /// cgroup of a link that died with it must not be seen any more.
     fn take_observation(
         &mut self,
         name: &str,
         resolved: Option<Desired>,
         attempt: &Attempt<'_>,
-    ) -> Result<(Option<Arc<Desired>>, BTreeMap<String, Cgroup>), Failure> {
+    ) -> Result<Goal, Failure> {
         let observed = match attempt.observation {
             Observation::Fresh => Some(self.node.observe(name)?),
             Observation::Cached => None,
@@ -185,7 +192,7 @@ impl<N: Node> Controller<N> {
                 repair?;
             }
         }
-        Ok((desired, cgroups))
+        Ok(Goal { desired, cgroups })
     }
 
     /// Adds to what is desired the cgroups of the links that stay although no target selects them.

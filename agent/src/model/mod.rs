@@ -9,7 +9,7 @@
 //! | `observed`, `pin_names` | the state that a BpfProgram has here, and the names of its pins |
 //! | `node_context` | the facts about this node that `resolve/` uses |
 //! | `pods`, `cgroup_path` | this node's pods and their cgroups |
-//! | `keeper` | the links that stay at pods which no target selects any more |
+//! | `keeper` | the targets that keep links at pods which they no longer select |
 //! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
 //! | `start` | a pod or a container that is about to start |
 //! | `trial` | the connectivity trial of a revision |

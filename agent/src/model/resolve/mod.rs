@@ -10,7 +10,9 @@
 //! | `programs` | functions |
 //! | `targets` | attach targets |
 //! | `maps` | maps |
+//! | `kept` | links that stay although no target selects their pods any more |
 
+mod kept;
 mod maps;
 mod programs;
 mod targets;
