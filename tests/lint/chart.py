@@ -7,6 +7,8 @@ import yaml
 WORKLOADS = ("DaemonSet", "Deployment", "Job")
 AGENT_CAPABILITIES = ["BPF", "NET_ADMIN", "PERFMON"]
 HOOK_DELETION = "before-hook-creation,hook-succeeded"
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+TOKEN_SECONDS = 3600
 ARCHITECTURES = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
 
 
@@ -30,6 +32,9 @@ def main():
             complaints += [f"{name}: {c}" for c in workload(component, o["spec"]["template"]["spec"])]
             if o["kind"] == "DaemonSet":
                 complaints += [f"{name}: {c}" for c in rollout(o["spec"]["updateStrategy"])]
+            if o["kind"] == "Deployment":
+                budgets = [b["spec"] for b in objects if b["kind"] == "PodDisruptionBudget"]
+                complaints += [f"{name}: {c}" for c in replicas(o["spec"], budgets)]
         elif o["kind"] in ("ClusterRole", "Role"):
             complaints += [f"{name}: {c}" for rule in o["rules"] for c in role(rule)]
         elif o["kind"] == "ValidatingAdmissionPolicy" and o["spec"]["failurePolicy"] != "Fail":
@@ -42,9 +47,13 @@ def main():
     kinds = sorted(o["kind"] for o in objects if o["kind"] in ("Deployment", "DaemonSet"))
     if kinds != ["DaemonSet", "Deployment"]:
         complaints.append(f"workloads are {kinds}")
-    guarded = sorted(o["metadata"]["name"] for o in objects if o["kind"] == "NetworkPolicy")
-    if guarded != ["sockeye-agent", "sockeye-operator"]:
-        complaints.append(f"network policies are {guarded}")
+    selectors = [o["spec"]["podSelector"]["matchLabels"] for o in objects if o["kind"] == "NetworkPolicy"]
+    pods = [o["spec"]["template"]["metadata"]["labels"] for o in objects if o["kind"] in WORKLOADS]
+    for labels in pods:
+        if sum(selector.items() <= labels.items() for selector in selectors) != 1:
+            complaints.append(f"no network policy, or more than one, selects pods with {labels}")
+    if len(selectors) != len(pods):
+        complaints.append(f"network policies select {selectors}")
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return bool(complaints)
@@ -59,6 +68,21 @@ def rollout(strategy):
         yield f"all nodes may be without an agent at once: {strategy}"
 
 
+def replicas(spec, budgets):
+    if spec["strategy"] != {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}:
+        yield f"is replaced by {spec['strategy']}"
+    labels = spec["selector"]["matchLabels"]
+    # A single replica has no budget, which would keep its node from being drained.
+    expected = {"minAvailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": {"matchLabels": labels}}
+    if budgets != ([expected] if spec["replicas"] > 1 else []):
+        yield f"{spec['replicas']} replicas with budgets {budgets}"
+    spread = spec["template"]["spec"]["topologySpreadConstraints"]
+    if [s["topologyKey"] for s in spread] != ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]:
+        yield f"is spread by {spread}"
+    if any(s["whenUnsatisfiable"] != "ScheduleAnyway" or s["labelSelector"]["matchLabels"] != labels for s in spread):
+        yield f"is not spread, or does not start where it can't be: {spread}"
+
+
 def workload(component, pod):
     for shared in ("hostPID", "hostNetwork", "hostIPC"):
         if pod.get(shared):
@@ -71,6 +95,7 @@ def workload(component, pod):
         if ARCHITECTURES not in term["matchExpressions"]:
             yield f"may land where there is no image for it: {term}"
     (container,) = pod["containers"]
+    yield from token(pod, container)
     hooked = any(a.startswith("--nri-socket=") for a in container.get("args", []))
     host_paths = sorted(v["name"] for v in pod.get("volumes", []) if "hostPath" in v)
     if host_paths != (["bpffs", "cgroup"] + ["nri"] * hooked if component == "agent" else []):
@@ -95,6 +120,19 @@ def workload(component, pod):
             yield f"may write {mount['name']}"
 
 
+def token(pod, container):
+    """A token that Kubernetes mounts by itself, or one of 3607 seconds, is valid for a year."""
+    if pod["automountServiceAccountToken"]:
+        yield "a token is mounted that is valid for a year"
+    sources = [s for v in pod["volumes"] for s in v.get("projected", {}).get("sources", [])]
+    tokens = [s["serviceAccountToken"] for s in sources if "serviceAccountToken" in s]
+    if tokens != [{"path": "token", "expirationSeconds": TOKEN_SECONDS}]:
+        yield f"tokens are {tokens}"
+    mounts = [m for m in container["volumeMounts"] if m["name"] == "token"]
+    if mounts != [{"name": "token", "mountPath": TOKEN_PATH, "readOnly": True}]:
+        yield f"tokens are mounted as {mounts}"
+
+
 def network(spec):
     if spec["ingress"] or "Ingress" not in spec["policyTypes"]:
         yield "lets something connect"
@@ -112,7 +150,8 @@ def hook(o):
     if "helm.sh/hook" not in annotations:
         if o["kind"] == "Job":
             yield "a Job that is no hook"
-    elif annotations["helm.sh/hook-delete-policy"] != HOOK_DELETION:
+    # A Job that failed is still to be read; its rights are not to stay.
+    elif annotations["helm.sh/hook-delete-policy"] != HOOK_DELETION + ("" if o["kind"] == "Job" else ",hook-failed"):
         yield "a hook that stays"
 
 

@@ -25,6 +25,11 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end }}
 
+{{/* The names of sockeye's CustomResourceDefinitions, which files/crds.yaml holds. */}}
+{{- define "sockeye.definitions" -}}
+bpfprograms.sockeye.dev bpfrevisions.sockeye.dev bpfnodes.sockeye.dev bpfnodedetails.sockeye.dev
+{{- end }}
+
 {{/* Environment of both binaries: the pod's node and namespace, and the log level. */}}
 {{- define "sockeye.env" -}}
 - name: NODE_NAME
@@ -45,6 +50,29 @@ readinessProbe:
   httpGet: {path: /readyz, port: health}
   periodSeconds: 5
   failureThreshold: 3
+{{- end }}
+
+{{/*
+The API server's certificate and a token for it, where a client in a pod looks for them. The kubelet renews the token
+before its hour is over, and both binaries read it again every minute. A token that Kubernetes mounts by itself is valid
+for a year.
+*/}}
+{{- define "sockeye.tokenVolume" -}}
+- name: token
+  projected:
+    sources:
+    - serviceAccountToken: {path: token, expirationSeconds: 3600}
+    - configMap:
+        name: kube-root-ca.crt
+        items: [{key: ca.crt, path: ca.crt}]
+    - downwardAPI:
+        items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]
+{{- end }}
+
+{{- define "sockeye.tokenMount" -}}
+- name: token
+  mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+  readOnly: true
 {{- end }}
 
 {{/* A pod's node selector: the user's, restricted to Linux. The user's may hold the label kubernetes.io/os too. */}}
@@ -69,7 +97,7 @@ gets the architectures. Call with the user's affinity.
 {{- toYaml (set $affinity "nodeAffinity" $node) -}}
 {{- end }}
 
-{{/* Scheduling and user of pods that run the operator's image: the operator itself, and the chart's Jobs. */}}
+{{/* Scheduling, user and token of pods that run the operator's image: the operator itself, and the chart's Jobs. */}}
 {{- define "sockeye.operatorPod" -}}
 # The operator looks up no names.
 dnsPolicy: Default
@@ -89,6 +117,8 @@ nodeSelector: {{- include "sockeye.nodeSelector" .Values.operator.nodeSelector |
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 affinity: {{- include "sockeye.affinity" .Values.operator.affinity | nindent 2 }}
+automountServiceAccountToken: false
+volumes: {{- include "sockeye.tokenVolume" . | nindent 0 }}
 {{- end }}
 
 {{/* The security context of a container that runs the operator's image. */}}
@@ -96,4 +126,28 @@ affinity: {{- include "sockeye.affinity" .Values.operator.affinity | nindent 2 }
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/*
+Lets nothing connect to a component's pods. Only the kubelets' probes connect to sockeye. They need no rule: a policy
+never cuts a pod off from its own node. sockeye connects to the API server only, by its address, without DNS. No rule can
+select the API server by labels, so egress is limited only if networkPolicy.apiServer gives its address. Call with
+(dict "root" $ "component" "agent").
+*/}}
+{{- define "sockeye.networkPolicySpec" -}}
+podSelector:
+  matchLabels: {{- include "sockeye.selectorLabels" . | nindent 4 }}
+ingress: []
+{{- with .root.Values.networkPolicy.apiServer }}
+policyTypes: [Ingress, Egress]
+egress:
+{{- range . }}
+- to:
+  - ipBlock: {cidr: {{ .cidr | quote }}}
+  ports:
+  - {protocol: TCP, port: {{ .port }}}
+{{- end }}
+{{- else }}
+policyTypes: [Ingress]
+{{- end }}
 {{- end }}

@@ -12,7 +12,8 @@ use sockeye_tests::identity::{RELEASE, admin};
 
 use crate::{
     chart::install,
-    needs::{EVERYBODY, NAMESPACES, NEEDS, Need, UNLISTED, VERBS, need},
+    clients::bind,
+    needs::{EVERY_ACCOUNT, EVERYBODY, LEASES, NAMESPACES, NEEDS, Need, PEOPLE, UNLISTED, VERBS, need},
 };
 
 fn review_of(service_account: &str) -> SubjectAccessReviewSpec {
@@ -23,6 +24,15 @@ fn review_of(service_account: &str) -> SubjectAccessReviewSpec {
             format!("system:serviceaccounts:{RELEASE}"),
             "system:authenticated".to_owned(),
         ]),
+        ..SubjectAccessReviewSpec::default()
+    }
+}
+
+/// Returns the review of a person who has no group but the one of all.
+fn review_of_person(user: &str) -> SubjectAccessReviewSpec {
+    SubjectAccessReviewSpec {
+        user: Some(user.to_owned()),
+        groups: Some(vec!["system:authenticated".to_owned()]),
         ..SubjectAccessReviewSpec::default()
     }
 }
@@ -61,8 +71,8 @@ impl Access {
     }
 
     /// Tells whether a line of the table has it. A right in the whole cluster is one in each namespace.
-    fn is_needed(&self, needs: &[Need]) -> bool {
-        needs.iter().chain(&EVERYBODY).any(|need| {
+    fn is_needed(&self, needs: &[&[Need]]) -> bool {
+        needs.iter().copied().flatten().any(|need| {
             need.group == self.group
                 && need.resource == self.resource
                 && (need.namespace.is_empty() || need.namespace == self.namespace)
@@ -86,12 +96,10 @@ async fn resources(client: &Client) -> Result<BTreeSet<(String, String, bool)>> 
     Ok(all)
 }
 
-#[tokio::test]
-async fn each_identity_has_exactly_the_rights_it_needs() -> Result<()> {
-    install()?;
-    let client = admin().await?;
+/// Lists everything that may be asked about.
+async fn everything(client: &Client) -> Result<BTreeSet<Access>> {
     let mut asked = BTreeSet::new();
-    for (group, resource, namespaced) in resources(&client).await? {
+    for (group, resource, namespaced) in resources(client).await? {
         for verb in VERBS {
             for namespace in if namespaced { &NAMESPACES[..] } else { &[""] } {
                 asked.insert(Access {
@@ -103,38 +111,72 @@ async fn each_identity_has_exactly_the_rights_it_needs() -> Result<()> {
             }
         }
     }
-    for (identity, needs) in NEEDS {
-        for need in needs {
-            for verb in need.verbs {
-                let access = Access {
-                    verb: (*verb).to_owned(),
-                    group: need.group.to_owned(),
-                    resource: need.resource.to_owned(),
-                    namespace: need.namespace.to_owned(),
-                };
-                ensure!(asked.contains(&access), "the API server has no {access:?}: the table is wrong");
-            }
+    Ok(asked)
+}
+
+/// Fails unless of all that is asked about an identity may do what it needs and nothing else.
+async fn exactly(
+    client: &Client,
+    asked: &BTreeSet<Access>,
+    review: &SubjectAccessReviewSpec,
+    needs: &[&[Need]],
+) -> Result<()> {
+    for need in needs.iter().copied().flatten() {
+        for verb in need.verbs {
+            let access = Access {
+                verb: (*verb).to_owned(),
+                group: need.group.to_owned(),
+                resource: need.resource.to_owned(),
+                namespace: need.namespace.to_owned(),
+            };
+            ensure!(asked.contains(&access), "the API server has no {access:?}: the table is wrong");
         }
-        let client = &client;
-        let wrong = stream::iter(&asked)
-            .map(|access| async move {
-                let resource_attributes = Some(access.attributes());
-                let spec = SubjectAccessReviewSpec { resource_attributes, ..review_of(identity) };
-                Ok::<_, anyhow::Error>((access, allowed(client, spec).await?))
-            })
-            .buffer_unordered(16)
-            .try_filter(|(access, allowed)| std::future::ready(*allowed != access.is_needed(needs)))
-            .try_collect::<BTreeMap<_, _>>()
-            .await?;
-        ensure!(wrong.is_empty(), "{identity}, with whether the API server allows it: {wrong:#?}");
-        println!("{identity}: asked for {} and allowed what it needs alone", asked.len());
+    }
+    let wrong = stream::iter(asked)
+        .map(|access| async move {
+            let resource_attributes = Some(access.attributes());
+            let spec = SubjectAccessReviewSpec { resource_attributes, ..review.clone() };
+            Ok::<_, anyhow::Error>((access, allowed(client, spec).await?))
+        })
+        .buffer_unordered(16)
+        .try_filter(|(access, allowed)| std::future::ready(*allowed != access.is_needed(needs)))
+        .try_collect::<BTreeMap<_, _>>()
+        .await?;
+    let user = review.user.as_deref().unwrap_or_default();
+    ensure!(wrong.is_empty(), "{user}, with whether the API server allows it: {wrong:#?}");
+    println!("{user}: asked for {} and allowed what it needs alone", asked.len());
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_identity_has_exactly_the_rights_it_needs() -> Result<()> {
+    install()?;
+    let client = admin().await?;
+    let asked = everything(&client).await?;
+    for (identity, needs) in NEEDS {
+        exactly(&client, &asked, &review_of(identity), &[needs, &EVERYBODY, &EVERY_ACCOUNT]).await?;
+    }
+    Ok(())
+}
+
+/// The editor, too, may not use the kill switch, write statuses, or write what agents run.
+#[tokio::test]
+async fn viewers_and_editors_have_exactly_the_rights_they_need() -> Result<()> {
+    install()?;
+    let client = admin().await?;
+    let asked = everything(&client).await?;
+    for (role, needs) in PEOPLE {
+        let user = format!("rights-{role}");
+        bind(&client, &user, role).await?;
+        exactly(&client, &asked, &review_of_person(&user), &[needs, &EVERYBODY]).await?;
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn the_crd_job_may_touch_only_the_three_crds() -> Result<()> {
-    let ours = ["bpfprograms.sockeye.dev", "bpfrevisions.sockeye.dev", "bpfnodes.sockeye.dev"];
+async fn the_crd_job_may_touch_only_the_four_crds() -> Result<()> {
+    let ours =
+        ["bpfprograms.sockeye.dev", "bpfrevisions.sockeye.dev", "bpfnodes.sockeye.dev", "bpfnodedetails.sockeye.dev"];
     let definitions = need("apiextensions.k8s.io", "customresourcedefinitions", "", &["get", "create", "patch"]);
     by_name("sockeye-crds", &definitions, &ours, "others.example.com").await
 }
@@ -147,6 +189,15 @@ async fn agents_may_watch_only_the_suspend_config_map() -> Result<()> {
     by_name("sockeye-agent", &suspend, &["sockeye-suspend"], "").await?;
     let others = need("", "configmaps", RELEASE, &["get"]);
     by_name("sockeye-agent", &others, &["another"], "").await
+}
+
+#[tokio::test]
+async fn the_operator_may_read_and_change_only_its_own_lease() -> Result<()> {
+    let own = need(LEASES, "leases", RELEASE, &["get", "create", "update"]);
+    by_name("sockeye-operator", &own, &["sockeye-operator"], "").await?;
+    // RBAC can't limit a creation to a name.
+    let others = need(LEASES, "leases", RELEASE, &["create"]);
+    by_name("sockeye-operator", &others, &["another"], "").await
 }
 
 /// Fails unless an identity may do with the objects `ours` what it needs and nothing else, and nothing with `other` if

@@ -3,10 +3,19 @@
 use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Result, bail};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+};
 use kube::{Api, Client, Config};
-use serde_json::json;
+use serde_json::{Value, json};
 use sockeye_tests::identity::{RELEASE, admin, agent_pod, get_or_create, token, with_token};
+
+/// Users by which Kubernetes' own controllers speak; the last one for all of them, where they have no users of their
+/// own.
+pub const GARBAGE_COLLECTOR: &str = "system:serviceaccount:kube-system:generic-garbage-collector";
+pub const NAMESPACE_CONTROLLER: &str = "system:serviceaccount:kube-system:namespace-controller";
+pub const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 
 /// Returns a client with a token of a service account, bound to no pod.
 pub async fn speaking_for(service_account: &str) -> Result<Client> {
@@ -20,6 +29,43 @@ pub async fn as_master(user: &str, extra: HashMap<String, Vec<String>>) -> Resul
     config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
     config.auth_info.impersonate_user_extra = Some(extra);
     Ok(Client::try_from(config)?)
+}
+
+/// Returns a client that impersonates a person, who may do what RBAC says.
+pub async fn as_person(user: &str) -> Result<Client> {
+    let mut config = Config::infer().await?;
+    config.auth_info.impersonate = Some(user.to_owned());
+    Ok(Client::try_from(config)?)
+}
+
+/// Gives a person a ClusterRole in the whole cluster.
+pub async fn bind(client: &Client, user: &str, role: &str) -> Result<()> {
+    let bindings = Api::<ClusterRoleBinding>::all(client.clone());
+    get_or_create(&bindings, binding(user, "ClusterRole", role)).await.map(drop)
+}
+
+/// Gives a person rights in the whole cluster, by a ClusterRole of the person's own.
+pub async fn grant(client: &Client, user: &str, rules: Value) -> Result<()> {
+    let role = json!({"metadata": {"name": user}, "rules": rules});
+    get_or_create(&Api::<ClusterRole>::all(client.clone()), role).await?;
+    bind(client, user, user).await
+}
+
+/// Gives a person rights in the release namespace, by a Role of the person's own.
+pub async fn grant_in_release(client: &Client, user: &str, rules: Value) -> Result<()> {
+    let role = json!({"metadata": {"name": user}, "rules": rules});
+    get_or_create(&Api::<Role>::namespaced(client.clone(), RELEASE), role).await?;
+    let bindings = Api::<RoleBinding>::namespaced(client.clone(), RELEASE);
+    get_or_create(&bindings, binding(user, "Role", user)).await.map(drop)
+}
+
+fn binding(user: &str, kind: &str, role: &str) -> Value {
+    let group = "rbac.authorization.k8s.io";
+    json!({
+        "metadata": {"name": format!("{user}-{role}")},
+        "roleRef": {"apiGroup": group, "kind": kind, "name": role},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+    })
 }
 
 /// Returns a client with the token that the kubelet on a node would get for its agent's pod.

@@ -2,10 +2,12 @@
 
 use sockeye_tests::identity::RELEASE;
 
-/// The namespaces that are asked about: the release's, the one of Events, one of others, and all at once.
-pub const NAMESPACES: [&str; 4] = [RELEASE, "default", "kube-system", ""];
+/// The namespaces that are asked about: the release's, the one of Events, the one of the nodes' Leases, one of others,
+/// and all at once.
+pub const NAMESPACES: [&str; 5] = [RELEASE, "default", "kube-node-lease", "kube-system", ""];
 
 /// A right that an identity needs.
+#[derive(Clone, Copy)]
 pub struct Need {
     pub group: &'static str,
     pub resource: &'static str,
@@ -24,6 +26,8 @@ pub const fn need(
 }
 
 const SOCKEYE: &str = "sockeye.dev";
+pub const LEASES: &str = "coordination.k8s.io";
+
 /// The rights that each identity needs, written by hand from what its code asks the API server for. A new right is a
 /// new line.
 pub const NEEDS: [(&str, &[Need]); 4] = [
@@ -33,11 +37,15 @@ pub const NEEDS: [(&str, &[Need]); 4] = [
             need(SOCKEYE, "bpfrevisions", "", &["list", "watch"]),
             need(SOCKEYE, "bpfnodes", "", &["get", "list", "watch", "create", "delete"]),
             need(SOCKEYE, "bpfnodes/status", "", &["patch"]),
+            need(SOCKEYE, "bpfnodedetails", "", &["get", "list", "watch", "create", "delete"]),
+            need(SOCKEYE, "bpfnodedetails/status", "", &["patch"]),
             need("", "nodes", "", &["list", "watch"]),
             // For targets that select pods.
             need("", "pods", "", &["list", "watch"]),
             need("", "namespaces", "", &["list", "watch"]),
             need("", "configmaps", RELEASE, &["get"]),
+            // For connectivity trials.
+            need(LEASES, "leases", "kube-node-lease", &["get"]),
         ],
     ),
     (
@@ -51,6 +59,8 @@ pub const NEEDS: [(&str, &[Need]); 4] = [
             need("", "configmaps", RELEASE, &["get", "list", "watch", "create", "delete"]),
             need("", "pods", RELEASE, &["list", "watch"]),
             need("events.k8s.io", "events", "default", &["create", "patch"]),
+            // And, of its own Lease alone, get and update: `access` tests that.
+            need(LEASES, "leases", RELEASE, &["create"]),
         ],
     ),
     // Before an installation or an upgrade. It has rights to single objects only, which `access` tests.
@@ -66,17 +76,42 @@ pub const NEEDS: [(&str, &[Need]); 4] = [
     ),
 ];
 
-/// The rights that Kubernetes gives every authenticated user: to ask about oneself, and to read public certificates.
-pub const EVERYBODY: [Need; 4] = [
-    need("certificates.k8s.io", "clustertrustbundles", "", &["get", "list", "watch"]),
+/// The rights of people, by the ClusterRole that gives them.
+pub const PEOPLE: [(&str, &[Need]); 2] = [
+    ("sockeye-viewer", &READS),
+    (
+        "sockeye-editor",
+        &[
+            READS[0],
+            READS[1],
+            READS[2],
+            READS[3],
+            need(SOCKEYE, "bpfprograms", "", &["create", "update", "patch", "delete", "deletecollection"]),
+        ],
+    ),
+];
+
+const READS: [Need; 4] = [
+    need(SOCKEYE, "bpfprograms", "", &["get", "list", "watch"]),
+    need(SOCKEYE, "bpfrevisions", "", &["get", "list", "watch"]),
+    need(SOCKEYE, "bpfnodes", "", &["get", "list", "watch"]),
+    need(SOCKEYE, "bpfnodedetails", "", &["get", "list", "watch"]),
+];
+
+/// The rights that Kubernetes gives every authenticated user: to ask about oneself.
+pub const EVERYBODY: [Need; 3] = [
     need("authentication.k8s.io", "selfsubjectreviews", "", &["create"]),
     need("authorization.k8s.io", "selfsubjectaccessreviews", "", &["create"]),
     need("authorization.k8s.io", "selfsubjectrulesreviews", "", &["create"]),
 ];
 
-/// The verbs of requests, those that authorizers and admission ask about, and the wildcard, which only a wildcard
-/// grants.
-pub const VERBS: [&str; 16] = [
+/// The right that Kubernetes gives every service account: to read public certificates.
+pub const EVERY_ACCOUNT: [Need; 1] =
+    [need("certificates.k8s.io", "clustertrustbundles", "", &["get", "list", "watch"])];
+
+/// The verbs of requests, those that authorizers and admission ask about, the chart's own, and the wildcard, which only
+/// a wildcard grants.
+pub const VERBS: [&str; 17] = [
     "get",
     "list",
     "watch",
@@ -92,6 +127,7 @@ pub const VERBS: [&str; 16] = [
     "sign",
     "attest",
     "use",
+    "suspend",
     "*",
 ];
 

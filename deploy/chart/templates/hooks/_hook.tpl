@@ -1,6 +1,6 @@
 {{/*
 A Job that runs the operator's image as a Helm hook, with its own service account and rights. Nothing of it is left
-afterwards; a Job that failed stays for ten minutes, for its log. Call with
+afterwards; a Job that failed stays for ten minutes, for its log, and has no rights by then. Call with
 (dict "root" $ "name" "crds" "events" "pre-install,pre-upgrade" "args" (list) "seconds" 60 "rules" (list)).
 Add "namespaced" for rules that apply to the release namespace only. Add "tells" to have Helm print the log of a Job that
 succeeded, too.
@@ -18,6 +18,17 @@ metadata:
   annotations: {{- include "sockeye.hookAnnotations" (dict "events" .events "weight" "-2") | nindent 4 }}
 automountServiceAccountToken: false
 ---
+{{- if .root.Values.networkPolicy.enabled }}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ $name }}
+  namespace: {{ $namespace }}
+  labels: {{- $labels | nindent 4 }}
+  annotations: {{- include "sockeye.hookAnnotations" (dict "events" .events "weight" "-2") | nindent 4 }}
+spec: {{- include "sockeye.networkPolicySpec" (dict "root" .root "component" .name) | nindent 2 }}
+---
+{{- end }}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata:
@@ -75,7 +86,7 @@ metadata:
   namespace: {{ $namespace }}
   labels: {{- $labels | nindent 4 }}
   annotations:
-    {{- include "sockeye.hookAnnotations" (dict "events" .events "weight" "0") | nindent 4 }}
+    {{- include "sockeye.hookAnnotations" (dict "events" .events "weight" "0" "stays" true) | nindent 4 }}
     # Helm prints the log of a Job that failed.
     helm.sh/hook-output-log-policy: {{ if .tells }}hook-succeeded,{{ end }}hook-failed
 spec:
@@ -89,7 +100,6 @@ spec:
       labels: {{- include "sockeye.selectorLabels" (dict "component" .name) | nindent 8 }}
     spec:
       serviceAccountName: {{ $name }}
-      automountServiceAccountToken: true
       restartPolicy: Never
       {{- include "sockeye.operatorPod" .root | nindent 6 }}
       containers:
@@ -100,14 +110,18 @@ spec:
         env: {{- include "sockeye.env" .root | nindent 8 }}
         terminationMessagePolicy: FallbackToLogsOnError
         securityContext: {{- include "sockeye.operatorSecurity" . | nindent 10 }}
+        volumeMounts: {{- include "sockeye.tokenMount" . | nindent 8 }}
         {{- with .root.Values.operator.resources }}
         resources: {{- toYaml . | nindent 10 }}
         {{- end }}
 {{- end }}
 
-{{/* Weights: service account and roles are created before the bindings, and the bindings before the Job. */}}
+{{/*
+Weights: service account and roles are created before the bindings, and the bindings before the Job. If the Job fails, Helm
+deletes what it created before by hook-succeeded, and Argo CD by hook-failed. Add "stays" for what is to be read then.
+*/}}
 {{- define "sockeye.hookAnnotations" -}}
 helm.sh/hook: {{ .events }}
 helm.sh/hook-weight: {{ .weight | quote }}
-helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded{{ if not .stays }},hook-failed{{ end }}
 {{- end }}
