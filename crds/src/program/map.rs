@@ -131,7 +131,8 @@ pub enum OnIncompatible {
     Recreate,
 }
 
-/// Whether other BpfPrograms may use a map.
+/// Whether other BpfPrograms may use a map; if absent, Private. Those that use it when it becomes Private keep it, but
+/// their next edits are refused while they name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Sharing {
     /// No other BpfProgram may use the map.

@@ -27,7 +27,7 @@ const MAX_QUOTE: usize = 400;
 /// Returns the conditions of a BpfProgram that is not deleted, or cannot be as long as others use its maps.
 pub(super) fn of(subject: &Subject<'_>, counts: &NodeCounts, placed: &[NodePlacement<'_>]) -> Vec<ConditionState> {
     let Subject { program: _, generation: _, acceptance, current, users } = *subject;
-    let accepted = accepted(acceptance, current);
+    let accepted = accepted(acceptance, current, placed);
     let attached = attached(current, counts, placed);
     let ready = if users.is_empty() { ready(&accepted, &attached) } else { in_use(users) };
     let progress = stalled(&accepted, placed, &attached).or_else(|| reconciling(&ready, placed));
@@ -67,10 +67,14 @@ fn state(type_: ConditionType, status: Status, reason: Reason, message: String) 
     ConditionState { type_, status, reason, message }
 }
 
-fn accepted(acceptance: &Acceptance, current: Option<&BpfRevision>) -> ConditionState {
+fn accepted(
+    acceptance: &Acceptance,
+    current: Option<&BpfRevision>,
+    placed: &[NodePlacement<'_>],
+) -> ConditionState {
     let (status, reason, message) = match (acceptance, current) {
         (Acceptance::Refused { reason, message }, Some(revision)) => {
-            (Status::False, *reason, format!("{message}; {} keeps running", revision.name_any()))
+            (Status::False, *reason, format!("{message}; {}", running(revision, placed)))
         }
         (Acceptance::Refused { reason, message }, None) => (Status::False, *reason, message.clone()),
         (Acceptance::Accepted { notes }, Some(revision)) => {
@@ -98,7 +102,10 @@ fn attached(current: Option<&BpfRevision>, counts: &NodeCounts, placed: &[NodePl
     }
     if live == 0 {
         let nodes = join_few(placed.iter().filter(|p| p.is_selected()).map(|p| p.node), MAX_NAMED, ", ");
-        let message = format!("none of {desired} selected nodes is Ready with an agent{}: {nodes}", absent(*unknown, *without_agent));
+        let message = format!(
+            "none of {desired} selected nodes is Ready with an agent{}: {nodes}",
+            absent(*unknown, *without_agent)
+        );
         return attached(Status::Unknown, Reason::NoReadyNodes, message);
     }
     if *failed > 0 {
@@ -195,10 +202,25 @@ fn selects_no_pod(current: &BpfRevision, placed: &[NodePlacement<'_>]) -> bool {
         && placed.iter().all(|p| p.entry.is_some_and(|entry| entry.links == 0))
 }
 
+/// Returns a clause that names the revisions in effect while the latest spec is refused. The current revision may be in
+/// effect nowhere: if every node failed to load it, an older one runs, or none.
+fn running(current: &BpfRevision, placed: &[NodePlacement<'_>]) -> String {
+    let held: BTreeSet<&str> = in_effect(placed.iter()).collect();
+    match held.len() {
+        0 => format!("{} stays dispatched, and no Ready node reports it in effect", current.name_any()),
+        1 => format!("{} keeps running", join_few(held, MAX_QUOTED, ", ")),
+        _ => format!("{} keep running", join_few(held, MAX_QUOTED, ", ")),
+    }
+}
+
+/// Returns the revision in effect on each node that reports one.
+fn in_effect<'a>(placed: impl Iterator<Item = &'a NodePlacement<'a>>) -> impl Iterator<Item = &'a str> {
+    placed.filter_map(|p| p.entry.and_then(|entry| entry.revision.as_deref()))
+}
+
 /// Returns a clause that names the revisions that run where the current one fails, or nothing.
 fn remaining(current: &BpfRevision, placed: &[NodePlacement<'_>]) -> String {
-    let failed = placed.iter().filter(|p| matches!(p.state, PlacementState::Failed(_)));
-    let held = failed.filter_map(|p| p.entry.and_then(|entry| entry.revision.as_deref()));
+    let held = in_effect(placed.iter().filter(|p| matches!(p.state, PlacementState::Failed(_))));
     let others: BTreeSet<&str> = held.filter(|held| current.metadata.name.as_deref() != Some(*held)).collect();
     match others.is_empty() {
         true => String::new(),

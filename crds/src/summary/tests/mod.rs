@@ -174,6 +174,25 @@ fn a_refused_edit_leaves_the_old_revision_in_effect() {
 }
 
 #[test]
+fn the_message_of_a_refused_edit_names_the_revisions_that_run_and_no_other() {
+    let message_on = |reports: Vec<Option<BpfNodeStatus>>| {
+        let mut cluster = Cluster::new(reports.into_iter().map(|report| (Live, report)));
+        cluster.acceptance = Acceptance::Refused { reason: Reason::InvalidSpec, message: "no".into() };
+        message(&cluster.fold(), Ready).to_owned()
+    };
+    let rejected = |running: Option<&str>| {
+        let mut report = failed("r2", Reason::VerifierRejected, "R1 invalid mem access");
+        report.programs[0].revision = running.map(str::to_owned);
+        Some(report)
+    };
+    assert_eq!(message_on(vec![rejected(Some("r1")), rejected(Some("r1"))]), "no; r1 keeps running");
+    assert_eq!(message_on(vec![rejected(Some("r1")), Some(attached("r2"))]), "no; r1, r2 keep running");
+    let nowhere = "no; r2 stays dispatched, and no Ready node reports it in effect";
+    assert_eq!(message_on(vec![rejected(None), None]), nowhere);
+    assert_eq!(message_on(vec![]), nowhere);
+}
+
+#[test]
 fn a_program_refused_from_the_start_is_not_attached() {
     let mut cluster = Cluster::new([(Live, None)]);
     cluster.revision = None;
