@@ -304,23 +304,35 @@ fn a_node_that_joins_runs_the_last_accepted_revision() -> Result<()> {
 }
 
 #[test]
-fn a_deleted_bpfnode_or_bpfnodedetail_is_recreated() -> Result<()> {
+fn a_deleted_bpfnode_is_recreated() -> Result<()> {
     let program = TestProgram::apply("observed", TCP_EVENTS_BTF, json!({}))?;
     let before = program.ready_on("2/2")?;
-    let detailed = program.detail("node-1")?;
-    let uid = |kind: &str| Ok::<_, anyhow::Error>(json(&["get", kind, "node-1"])?["metadata"]["uid"].clone());
-    for kind in ["bpfnode", "bpfnodedetail"] {
-        let old = uid(kind)?;
-        kubectl(&["delete", kind, "node-1", "--wait"])?;
-        wait_until(TIMEOUT, &format!("a new {kind}"), || {
-            Ok(uid(kind)? != old && !json(&["get", kind, "node-1"])?["status"]["programs"].is_null())
-        })?;
-        let owner = json(&["get", kind, "node-1"])?["metadata"]["ownerReferences"][0].clone();
-        ensure!(owner["uid"] == uid("node")? && owner["kind"] == "Node", "{owner}");
-        ensure!(owner["blockOwnerDeletion"] != true, "{owner}");
-    }
-    ensure!(program.detail("node-1")? == detailed, "{detailed:#}");
+    recreated("bpfnode", || Ok(()))?;
     let after = program.ready_on("2/2")?;
     ensure!(before["status"]["nodeStatuses"] == after["status"]["nodeStatuses"], "{:#}", after["status"]);
+    Ok(())
+}
+
+/// An agent does not watch its BpfNodeDetail, so it creates another one when it has something else to write.
+#[test]
+fn a_deleted_bpfnodedetail_is_recreated_with_the_next_change() -> Result<()> {
+    let program = TestProgram::apply("detailed", TCP_EVENTS_BTF, json!({}))?;
+    program.ready_on("2/2")?;
+    program.detail("node-1")?;
+    recreated("bpfnodedetail", || program.edit(TCP_EVENTS_BTF, json!({"suspend": true})))?;
+    program.detail("node-1").map(drop)
+}
+
+/// Deletes node-1's object of a kind, makes a change, and waits until there is another one, which belongs to the Node.
+fn recreated(kind: &str, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    let uid = |kind: &str| Ok::<_, anyhow::Error>(json(&["get", kind, "node-1"])?["metadata"]["uid"].clone());
+    let old = uid(kind)?;
+    kubectl(&["delete", kind, "node-1", "--wait"])?;
+    change()?;
+    wait_until(TIMEOUT, &format!("another {kind}"), || {
+        Ok(uid(kind)? != old && !json(&["get", kind, "node-1"])?["status"]["programs"].is_null())
+    })?;
+    let owner = json(&["get", kind, "node-1"])?["metadata"]["ownerReferences"][0].clone();
+    ensure!(owner["uid"] == uid("node")? && owner["kind"] == "Node" && owner["blockOwnerDeletion"] != true, "{owner}");
     Ok(())
 }

@@ -211,8 +211,9 @@ fn a_node_that_returns_under_its_name_loads_nothing() -> Result<()> {
     ensure!(before["status"]["summary"] == after["status"]["summary"]);
     wait_until(TIMEOUT, "no pins of the BpfProgram that was deleted meanwhile", || Ok(!pinned(&goes, "node-2")))?;
     for kind in ["bpfnode", "bpfnodedetail"] {
-        let owner = json(&["get", kind, "node-2"])?["metadata"]["ownerReferences"][0]["uid"].clone();
-        ensure!(owner == uid()?, "{kind}");
+        wait_until(TIMEOUT, &format!("a {kind} of the Node"), || {
+            Ok(json(&["get", kind, "node-2"])?["metadata"]["ownerReferences"][0]["uid"] == uid()?)
+        })?;
     }
     Ok(())
 }

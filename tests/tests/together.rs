@@ -12,14 +12,19 @@ fn a_shared_map_blocks_the_deletion_of_its_owner() -> Result<()> {
     let shared = || json!({"maps": [{"name": "my_map", "sharing": "Shared"}]});
     let borrowed = json!({"maps": [{"name": "my_map", "mapRef": {"program": "lender", "name": "my_map"}}]});
     let borrower = TestProgram::apply("borrower", TCP_EVENTS_BTF, borrowed)?;
-    let waits = borrower.condition_is("Attached", "False")?;
-    wait_until(TIMEOUT, "the borrower reports what it waits for", || {
-        let object = borrower.get()?;
-        Ok(condition(&object, "Attached").is_some_and(|c| c["reason"] == "SharedMapNotFound"))
-    })
-    .with_context(|| format!("{waits:#}"))?;
+    let waits = |type_: &str, reason: &str| {
+        let says = || Ok(condition(&borrower.get()?, type_).is_some_and(|c| c["reason"] == reason));
+        wait_until(TIMEOUT, &format!("the borrower waits: {reason}"), says)
+            .with_context(|| format!("{:#}", borrower.get().unwrap_or_default()["status"]))
+    };
+    waits("Accepted", "MapNotShared")?;
+    let mut on_one_node = shared();
+    on_one_node["nodeSelector"] = json!({"matchLabels": {"kubernetes.io/hostname": "node-1"}});
+    let lender = TestProgram::apply("lender", TCP_EVENTS_BTF, on_one_node)?;
+    lender.ready_on("1/1")?;
+    waits("Attached", "SharedMapNotFound")?;
 
-    let lender = TestProgram::apply("lender", TCP_EVENTS_BTF, shared())?;
+    lender.edit(TCP_EVENTS_BTF, shared())?;
     lender.ready_on("2/2")?;
     borrower.ready_on("2/2")?;
     for node in NODES {
