@@ -150,10 +150,10 @@ impl<K: NodeObject> ObjectWriter<K> {
                 ignore(gone, &[404, 409]).with_context(|| format!("deletion of the stale {kind}"))?;
                 self.create(node).await?
             }
-            // Created a moment ago, and not in the watch yet.
-            None => match (&self.written, self.get_metadata().await?) {
-                (Some(written), Some(found)) if found.metadata.uid == written.metadata.uid => found.metadata,
-                _ => self.create(node).await?,
+            // Created a moment ago, and not in the watch yet; or deleted by somebody.
+            None => match self.known_and_there().await? {
+                Some(metadata) => metadata,
+                None => self.create(node).await?,
             },
         };
         let is_same = |written: &Written<K::Status>| written.metadata.uid == metadata.uid;
@@ -167,6 +167,13 @@ impl<K: NodeObject> ObjectWriter<K> {
         let written = written.with_context(|| format!("write of {}.status", K::kind(&())))?;
         self.written = Some(Written { metadata: written.meta().clone(), status: Some(status.clone()) });
         Ok(())
+    }
+
+    /// Returns the metadata of what was written last, if that is still there.
+    async fn known_and_there(&self) -> Result<Option<ObjectMeta>> {
+        let Some(known) = self.metadata() else { return Ok(None) };
+        let found = self.get_metadata().await?.map(|found| found.metadata);
+        Ok(found.filter(|found| found.uid == known.uid))
     }
 
     async fn create(&self, node: &PartialObjectMeta<Node>) -> Result<ObjectMeta> {

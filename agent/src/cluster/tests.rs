@@ -91,7 +91,8 @@ impl Server {
 impl Objects {
     fn answer(&mut self, method: &Method, plural: &str, body: &[u8]) -> (u16, Value) {
         let failure = |code: u16| {
-            (code, json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "no", "code": code}))
+            let reason = if code == 404 { "NotFound" } else { "Other" };
+            (code, json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code}))
         };
         let found = self.objects.get_mut(plural);
         if *method == Method::GET {
