@@ -53,11 +53,11 @@ impl Health {
     }
 
     /// Records the outcome of a write. A conflict and an invalid or missing object are not the process's failure.
-    pub fn record_write<T>(&self, result: &Result<T, kube::Error>) {
-        let is_rejected = match result {
-            Ok(_) => false,
-            Err(kube::Error::Api(status)) => !matches!(status.code, 404 | 409 | 422),
-            Err(_) => true,
+    pub fn record_write(&self, error: Option<&kube::Error>) {
+        let is_rejected = match error {
+            None => false,
+            Some(kube::Error::Api(status)) => !matches!(status.code, 404 | 409 | 422),
+            Some(_) => true,
         };
         let rejected_ms = if is_rejected { self.now_ms().max(1) } else { 0 };
         self.state.rejected_ms.store(rejected_ms, Ordering::Relaxed);
@@ -94,9 +94,9 @@ mod tests {
 
     use super::*;
 
-    fn rejection(code: u16) -> Result<(), kube::Error> {
+    fn rejection(code: u16) -> kube::Error {
         let status = kube::core::Status { code, ..kube::core::Status::failure("no", "No") };
-        Err(kube::Error::Api(status.boxed()))
+        kube::Error::Api(status.boxed())
     }
 
     #[test]
@@ -105,12 +105,12 @@ mod tests {
         assert!(health.ready().is_err());
         health.set_listed();
         assert_eq!(health.ready(), Ok(()));
-        health.record_write(&rejection(409));
+        health.record_write(Some(&rejection(409)));
         assert_eq!(health.ready(), Ok(()), "a conflict is about the object");
-        health.record_write(&rejection(403));
+        health.record_write(Some(&rejection(403)));
         assert!(health.ready().is_err());
         assert_eq!(health.healthy(), Ok(()), "a restart would not help");
-        health.record_write::<()>(&Ok(()));
+        health.record_write(None);
         assert_eq!(health.ready(), Ok(()));
     }
 }

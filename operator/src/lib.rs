@@ -14,7 +14,9 @@
 //! Guarantees
 //! - Nothing is written when nothing changed: an idle cluster causes no writes.
 //! - Bytes are stored before the revision that names them, and a revision is created before a status claims it.
-//! - A rejected edit changes no revision. A BpfProgram has one live revision.
+//! - A rejected edit changes no revision. A BpfProgram has one active revision.
+//! - A write that is based on an old version of its object changes nothing. So an operator that is late, because another
+//!   one took its place, undoes nothing.
 //! - A deleted BpfProgram goes when no live node reports it, after its last status. Other nodes delay nothing.
 //! - All state is in the API, so the operator may be killed at any time. An object that cannot be read, or whose
 //!   reconciliation panics, affects no other.
@@ -38,6 +40,8 @@
 //! and delete of BpfPrograms, list of BpfNodes, deletecollection of ConfigMaps, and with `--crds` delete of the
 //! definitions.
 //!
+//! It reads no BpfNodeDetail: what it needs of a node is in the BpfNode.
+//!
 //! # Settings
 //!
 //! - Environment: `POD_NAMESPACE` (the release namespace; required), `POD_NAME` (the reporting instance of Events;
@@ -55,7 +59,7 @@ pub mod health;
 pub mod reconcile;
 pub mod watch;
 
-use std::{convert::Infallible, env};
+use std::{convert::Infallible, env, sync::Arc};
 
 use kube::{
     Client,
@@ -71,7 +75,7 @@ pub use config::Config;
 use controller::{Controller, WatchesEnded};
 use events::publisher::Publisher;
 pub use health::Health;
-use reconcile::{Context, apply::Writer, gather::Reader};
+use reconcile::{Context, apply::Writer, gather::Reader, stored_object::StoredObjects};
 
 /// The operator ended, which it never should.
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +109,10 @@ pub async fn run(client: Client, config: Config) -> Result<Infallible, Error> {
     let reporter = Reporter { controller: config::MANAGER.to_owned(), instance: env::var("POD_NAME").ok() };
     let publisher = Publisher::new(client.clone(), reporter);
     let namespace = config.namespace.clone();
-    let writer = Writer::new(client.clone(), namespace.clone(), publisher, health.clone());
-    let context = Context { reader: Reader { client, namespace, stores: stores.clone() }, writer };
+    let stored = StoredObjects::new(client.clone(), &namespace);
+    let writer = Writer::new(client.clone(), namespace.clone(), stored.clone(), publisher, health.clone());
+    let reader = Reader { client, namespace, stores: stores.clone(), stored };
+    let context = Context { reader, writer, drift_budget: Arc::default() };
     tasks.spawn(async move {
         stores.wait_until_ready().await?;
         health.set_listed();

@@ -6,9 +6,10 @@ use std::{fmt, time::Duration};
 
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
-    api::{DeleteParams, ListParams},
-    core::DeserializeGuard,
+    api::{DeleteParams, ListParams, Request},
+    core::{DeserializeGuard, PartialObjectMeta},
 };
+use sockeye_client::objects::{list, write};
 use sockeye_crds::BpfProgram;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -63,15 +64,14 @@ struct RemainingProgram {
 
 /// Deletes all BpfPrograms and waits until they are gone. There are none where the resource does not exist.
 pub async fn delete_programs(client: Client, timeout: Duration) -> Result<(), Error> {
-    let api = Api::all(client);
     let start = Instant::now();
     loop {
-        let outcome = delete_all(&api).await;
+        let outcome = delete_all(&client).await;
         let waited = start.elapsed();
         match outcome {
             Ok(0) => return Ok(()),
             Ok(count) if waited >= timeout => {
-                let listed = first_remaining(&api, count).await;
+                let listed = first_remaining(&client, count).await;
                 let remaining = listed.map_err(|(action, source)| Error::Request { action, source, waited })?;
                 return Err(Error::Remaining { remaining, waited });
             }
@@ -83,34 +83,34 @@ pub async fn delete_programs(client: Client, timeout: Duration) -> Result<(), Er
     }
 }
 
-/// BpfPrograms. One that cannot be read is deleted like the others.
-type Programs = Api<DeserializeGuard<BpfProgram>>;
-
 /// The purpose of a request that failed, and the answer.
 type RequestError = (String, kube::Error);
 
-/// Deletes the BpfPrograms that are not being deleted yet. Returns the number of all.
-async fn delete_all(api: &Programs) -> Result<usize, RequestError> {
+/// Deletes the BpfPrograms that are not being deleted yet. Returns the number of all. One that can't be read is deleted
+/// like the others.
+async fn delete_all(client: &Client) -> Result<usize, RequestError> {
+    let api: Api<PartialObjectMeta<BpfProgram>> = Api::all(client.clone());
     let mut count = 0;
     let mut params = ListParams::default().limit(PAGE_SIZE);
     loop {
-        let page = match api.list_metadata(&params).await {
+        let page = match list(&api, &params).await {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
             page => page.map_err(|error| ("listing BpfPrograms".to_owned(), error))?,
         };
         count += page.items.len();
         for program in page.items.iter().filter(|program| program.metadata.deletion_timestamp.is_none()) {
-            delete(api, &program.name_any()).await?;
+            delete(client, &program.name_any()).await?;
         }
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(count),
+        params.continue_token = page.continue_token;
+        if params.continue_token.is_none() {
+            return Ok(count);
         }
     }
 }
 
-async fn delete(api: &Programs, name: &str) -> Result<(), RequestError> {
-    match api.delete(name, &DeleteParams::default()).await {
+async fn delete(client: &Client, name: &str) -> Result<(), RequestError> {
+    let request = Request::new(BpfProgram::url_path(&(), None)).delete(name, &DeleteParams::default());
+    match write(client, request).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err((format!("deleting BpfProgram {name}"), error)),
         Ok(_) => {
@@ -121,20 +121,21 @@ async fn delete(api: &Programs, name: &str) -> Result<(), RequestError> {
 }
 
 /// Reads the first of `count` BpfPrograms with their statuses.
-async fn first_remaining(api: &Programs, count: usize) -> Result<Remaining, RequestError> {
+async fn first_remaining(client: &Client, count: usize) -> Result<Remaining, RequestError> {
+    let api: Api<DeserializeGuard<BpfProgram>> = Api::all(client.clone());
     let first = ListParams::default().limit(MAX_NAMED as u32);
-    let page = api.list(&first).await.map_err(|error| ("listing BpfPrograms".to_owned(), error))?;
+    let page = list(&api, &first).await.map_err(|error| ("listing BpfPrograms".to_owned(), error))?;
     Ok(Remaining { count, named: page.items.iter().map(RemainingProgram::new).collect() })
 }
 
 impl RemainingProgram {
     fn new(program: &DeserializeGuard<BpfProgram>) -> Self {
         let status = program.0.as_ref().ok().and_then(|program| program.status.as_ref());
-        let placements = status.iter().flat_map(|status| &status.placements);
+        let nodes = status.iter().flat_map(|status| &status.node_statuses);
         Self {
             name: program.meta().name.clone().unwrap_or_default(),
-            nodes: placements.map(|placement| placement.node.clone()).collect(),
-            omitted: status.map_or(0, |status| usize::try_from(status.omitted).unwrap_or_default()),
+            nodes: nodes.map(|node| node.node_name.clone()).collect(),
+            omitted: status.map_or(0, |status| usize::try_from(status.node_statuses_omitted).unwrap_or_default()),
         }
     }
 }
@@ -184,8 +185,8 @@ mod tests {
     }
 
     fn placed_on(nodes: &[&str]) -> Value {
-        let placements: Vec<Value> = nodes.iter().map(|node| json!({"node": node})).collect();
-        json!({"observedGeneration": 1, "placements": placements})
+        let nodes: Vec<Value> = nodes.iter().map(|node| json!({"nodeName": node})).collect();
+        json!({"observedGeneration": 1, "nodeStatuses": nodes})
     }
 
     /// Deletes BpfPrograms that never go away. Returns the error, and the list requests as `metadata` or `objects`,

@@ -3,6 +3,7 @@
 //! They were not live, so no deletion waited for them.
 
 use kube::{Api, Client, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use sockeye_client::objects::list;
 use sockeye_crds::BpfNode;
 
 /// The number of BpfNodes in a page of the list. Each may have a quarter of a megabyte.
@@ -23,14 +24,14 @@ pub async fn leftovers(client: Client) -> Result<Vec<Leftover>, kube::Error> {
     let mut params = ListParams::default().limit(PAGE_SIZE);
     let mut leftovers = Vec::new();
     loop {
-        let page = match api.list(&params).await {
+        let page = match list(&api, &params).await {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(leftovers),
             page => page?,
         };
         leftovers.extend(page.items.iter().filter_map(leftover));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(leftovers),
+        params.continue_token = page.continue_token;
+        if params.continue_token.is_none() {
+            return Ok(leftovers);
         }
     }
 }

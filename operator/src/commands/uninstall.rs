@@ -1,15 +1,16 @@
 //! `uninstall`: removes all BpfPrograms, the stored bytes and, on request, the CustomResourceDefinitions. IO: requests.
 //!
 //! The operator and the agents must still run: only they detach programs and remove pins. Nodes that are not live keep
-//! what they run, and a warning names them.
+//! what they run, and a warning names them. The kill switch stays, however it is labelled.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
-    Api, Client,
-    api::{DeleteParams, ListParams},
+    Client, Resource as _,
+    api::{DeleteParams, ListParams, Request},
 };
+use sockeye_client::objects::write_unread;
 use sockeye_crds::names;
 use tracing::{info, warn};
 
@@ -59,10 +60,13 @@ pub async fn run(client: Client, options: Options) -> Result<(), Error> {
     Ok(())
 }
 
+/// Deletes the stored bytes. The answer would list all of them, and is not read.
 async fn delete_stored_bytes(client: Client, namespace: &str) -> Result<(), kube::Error> {
-    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
-    let stored = ListParams::default().labels(&format!("{}=true", names::LABEL_OBJECT));
-    api.delete_collection(&DeleteParams::default(), &stored).await.map(drop)
+    let stored = ListParams::default()
+        .labels(&format!("{}=true", names::LABEL_OBJECT))
+        .fields(&format!("metadata.name!={}", names::SUSPENSION));
+    let config_maps = Request::new(ConfigMap::url_path(&(), Some(namespace)));
+    write_unread(&client, config_maps.delete_collection(&DeleteParams::default(), &stored)).await
 }
 
 /// Names the nodes whose programs nobody will remove. A failed list is no reason to keep the release.
@@ -84,5 +88,32 @@ fn warn_of_leftovers(leftovers: Result<Vec<Leftover>, kube::Error>) {
             );
         }
         Err(error) => warn!(%error, "cannot list BpfNodes: nodes that are not live may still run programs"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::Response;
+    use kube::client::Body;
+    use tower::util::service_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn stored_bytes_are_deleted_unread_and_without_the_kill_switch() {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let service = service_fn({
+            let requests = Arc::clone(&requests);
+            move |request: http::Request<Body>| {
+                requests.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
+                async move { Response::builder().body(Body::from(b"as long as it wants to be".to_vec())) }
+            }
+        });
+        delete_stored_bytes(Client::new(service, "default"), "n").await.unwrap();
+        let expected = "DELETE /api/v1/namespaces/n/configmaps?&fieldSelector=metadata.name%21%3Dsockeye-suspend\
+            &labelSelector=sockeye.dev%2Fobject%3Dtrue";
+        assert_eq!(*requests.lock().unwrap(), [expected]);
     }
 }

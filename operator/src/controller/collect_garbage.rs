@@ -1,6 +1,7 @@
 //! Garbage collection of stored bytes. IO: none; it plans [`Step`]s.
 //!
-//! BpfPrograms with the same bytes share a ConfigMap, so it belongs to none of them.
+//! BpfPrograms with the same bytes share a ConfigMap, so it belongs to none of them. A ConfigMap with another name than
+//! stored bytes have is nobody's garbage, whatever its labels: it may be the kill switch.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,7 +10,10 @@ use kube::core::DeserializeGuard;
 use sockeye_crds::{BpfRevision, names};
 
 use crate::{
-    reconcile::step::Step,
+    reconcile::{
+        step::{ObjectVersion, Step},
+        stored_object::digest_in,
+    },
     watch::stores::{ConfigMapMeta, Stores},
 };
 
@@ -35,26 +39,26 @@ fn named_config_maps<'a>(
 ) -> Option<BTreeSet<String>> {
     let digest = |revision: &'a DeserializeGuard<BpfRevision>| {
         let readable = revision.0.as_ref().ok()?;
-        Some(names::object_config_map(&readable.spec.digest))
+        Some(names::object_config_map(&readable.spec.template.digest))
     };
     revisions.map(digest).collect()
 }
 
-/// Reports whether the operator created a ConfigMap, long enough ago, and nobody deletes it yet.
+/// Reports whether a ConfigMap holds stored bytes, for long enough, and nobody deletes it yet.
 ///
 /// A creation time in the future is recent: the API server's clock may be ahead of this one.
 fn is_collectable(config_map: &ConfigMapMeta, grace: Duration, now: Timestamp) -> bool {
     let meta = &config_map.metadata;
-    let is_ours = meta.labels.as_ref().is_some_and(|labels| labels.contains_key(names::LABEL_OBJECT));
+    let is_ours = meta.name.as_deref().and_then(digest_in).is_some();
+    let is_marked = meta.labels.as_ref().is_some_and(|labels| labels.contains_key(names::LABEL_OBJECT));
     let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
     let created = meta.creation_timestamp.as_ref();
     let is_old = created.is_some_and(|created| now.duration_since(created.0) > grace);
-    is_ours && is_old && meta.deletion_timestamp.is_none()
+    is_ours && is_marked && is_old && meta.deletion_timestamp.is_none()
 }
 
 fn delete(config_map: &ConfigMapMeta) -> Option<Step> {
-    let meta = &config_map.metadata;
-    Some(Step::DeleteBytes { config_map: meta.name.clone()?, uid: meta.uid.clone()? })
+    ObjectVersion::of(&config_map.metadata).map(Step::DeleteBytes)
 }
 
 #[cfg(test)]
@@ -66,8 +70,8 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(600);
 
     fn config_map(created: &str) -> Value {
-        let labels = json!({names::LABEL_OBJECT: "true"});
-        json!({"metadata": {"name": "a", "uid": "u", "labels": labels, "creationTimestamp": created}})
+        let (name, labels) = (names::object_config_map(&names::digest(b"elf")), json!({names::LABEL_OBJECT: "true"}));
+        json!({"metadata": {"name": name, "uid": "u", "labels": labels, "creationTimestamp": created}})
     }
 
     fn is_collectable_at_noon(config_map: Value) -> bool {
@@ -82,9 +86,14 @@ mod tests {
         let mut deleted = old.clone();
         deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T12:00:00Z");
         assert!(!is_collectable_at_noon(deleted));
-        let mut others = old;
+        let mut others = old.clone();
         others["metadata"]["labels"] = json!({});
         assert!(!is_collectable_at_noon(others));
+        for name in [names::SUSPENSION, "sockeye-object-", "sockeye-object-sha256", "mine"] {
+            let mut renamed = old.clone();
+            renamed["metadata"]["name"] = json!(name);
+            assert!(!is_collectable_at_noon(renamed), "{name}");
+        }
     }
 
     #[test]
@@ -96,8 +105,8 @@ mod tests {
     #[test]
     fn a_revision_that_cannot_be_read_may_name_any_bytes() {
         let object = json!({"programs": [], "maps": [], "license": "GPL", "btf": true});
-        let spec = json!({"program": {"name": "p", "uid": "u"}, "generation": 1, "sequence": 1, "digest": "sha256:ab",
-            "object": object, "programs": [], "maps": []});
+        let spec = json!({"state": "Retired", "programRef": {"name": "p", "uid": "u"}, "programGeneration": 1,
+            "sequence": 1, "template": {"digest": "sha256:ab", "object": object, "programs": []}});
         let revision = |spec: Value| -> DeserializeGuard<BpfRevision> {
             let revision = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfRevision",
                 "metadata": {"name": "p-1"}, "spec": spec});

@@ -15,19 +15,18 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use sockeye_crds::revision::ProgramRef;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
     task::{Id, JoinError, JoinSet},
     time::{sleep, timeout},
 };
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     config::Config,
     controller::{collect_garbage::collect_garbage, queue::Queue},
     health::{Health, STUCK_AFTER},
-    reconcile::{Context, Outcome, cache::ProgramCache, reconcile},
+    reconcile::{Context, Outcome, cache::ProgramCache, reconcile, step::ObjectVersion, stored_object::digest_in},
     watch::trigger::{Pace, Trigger},
 };
 
@@ -94,6 +93,13 @@ impl Controller {
             Trigger::Nothing => return,
             Trigger::All => (stores.program_names(), Pace::Paced),
             Trigger::Programs(names, pace) => (names.into_iter().collect(), pace),
+            Trigger::Shared { names, lender } => {
+                (stores.programs_that_borrow_from(&lender).into_iter().chain(names).collect(), Pace::Immediate)
+            }
+            // What somebody does to bytes that the operator stored is no reason to retry at once.
+            Trigger::ConfigMap(name) if digest_in(&name).is_some() => {
+                (stores.programs_with_bytes_in(&name), Pace::Paced)
+            }
             Trigger::ConfigMap(name) => (stores.programs_with_bytes_in(&name), Pace::Immediate),
         };
         let (interval, now) = (reconcile_interval(stores.nodes.len()), Instant::now());
@@ -131,11 +137,12 @@ impl Controller {
     }
 
     async fn collect_garbage(&self) {
-        let Context { reader, writer } = &*self.context;
+        let Context { reader, writer, drift_budget: _ } = &*self.context;
         let steps = collect_garbage(&reader.stores, self.config.bytes_grace, Timestamp::now());
         // Stored bytes belong to no BpfProgram.
-        match timeout(LOOP_INTERVAL / 2, writer.apply(&ProgramRef::default(), steps)).await {
-            Ok(Ok(_)) => {}
+        match timeout(LOOP_INTERVAL / 2, writer.apply(&mut ObjectVersion::default(), steps)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.is_conflict() => debug!(%error, "kept bytes that have changed; retrying later"),
             Ok(Err(error)) => warn!(%error, "cannot delete unused bytes; retrying later"),
             Err(_) => warn!("deleting unused bytes takes too long; retrying later"),
         }

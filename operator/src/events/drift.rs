@@ -3,18 +3,20 @@
 //! - A node's first report since the operator started is an Event only if the drift is recent: the operator may have
 //!   been away when it happened. Such an Event may be published twice, which harms less than not at all.
 //! - Older drift is no Event, and neither is drift that the node reported before.
-//! - A node whose report is missing for a while, or whose details were cut, does not start over.
+//! - A node whose report is missing for a while, or whose drift did not fit into its report, does not start over.
+//! - The [`EventBudget`] bounds the Events of each node. Drift that it suppresses counts as reported.
 
 use std::{collections::BTreeMap, mem};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use sockeye_crds::{
-    node::{Details, Drift, DriftKind},
+    names,
+    node::{Drift, DriftKind, NodeProgram},
     revision::ProgramRef,
     summary::NodeView,
 };
 
-use crate::events::{ProgramEvent, list_nodes};
+use crate::events::{ProgramEvent, budget::EventBudget, list_nodes};
 
 /// An operator that is rescheduled, upgraded, or without an API server is usually back sooner.
 const RECENT: SignedDuration = SignedDuration::from_mins(5);
@@ -30,14 +32,20 @@ pub struct DriftTracker {
 
 impl DriftTracker {
     /// Returns Events for the drift that is new in the nodes' reports. The same drift on several nodes is one Event.
-    pub fn observe(&mut self, program: &ProgramRef, nodes: &[NodeView<'_>], now: Timestamp) -> Vec<ProgramEvent> {
+    pub fn observe(
+        &mut self,
+        program: &ProgramRef,
+        nodes: &[NodeView<'_>],
+        budget: &mut EventBudget,
+        now: Timestamp,
+    ) -> Vec<ProgramEvent> {
         let Self { uid, counts } = mem::take(self);
         let mut before = if uid == program.uid { counts } else { BTreeMap::new() };
         self.uid = program.uid.clone();
         let mut nodes_by_drift: BTreeMap<(DriftKind, &str), Vec<&str>> = BTreeMap::new();
         for node in nodes {
             let known = before.remove(node.name);
-            let Some(details) = details(program, node) else {
+            let Some(held) = held(program, node) else {
                 self.counts.extend(known.map(|known| (node.name.to_owned(), known)));
                 continue;
             };
@@ -46,29 +54,43 @@ impl DriftTracker {
                 Some(known) => known.get(&(drift.kind, drift.message.clone())) != Some(&drift.count),
                 None => is_recent(drift, now),
             };
-            for drift in details.drift.iter().filter(is_new) {
+            for drift in held.drift.iter().filter(is_new) {
                 nodes_by_drift.entry((drift.kind, &drift.message)).or_default().push(node.name);
             }
-            let counts = details.drift.iter().map(|drift| ((drift.kind, drift.message.clone()), drift.count));
-            self.counts.insert(node.name.to_owned(), counts.collect());
+            let listed = held.drift.iter().map(|drift| ((drift.kind, drift.message.clone()), drift.count));
+            // Drift that was left out for want of room may be listed again.
+            let omits_drift = node.report.and_then(|report| report.omitted.as_ref()).is_some_and(|left| left.drift > 0);
+            let kept = known.filter(|_| omits_drift).unwrap_or_default();
+            self.counts.insert(node.name.to_owned(), kept.into_iter().chain(listed).collect());
         }
-        nodes_by_drift.into_iter().map(|((kind, message), nodes)| event(kind, message, &nodes)).collect()
+        let within_budget = |((kind, message), nodes): ((DriftKind, &str), Vec<&str>)| {
+            let (mut allowed, mut suppressed) = (Vec::new(), 0);
+            for node in nodes {
+                if let Some(before) = budget.take(node, now) {
+                    allowed.push(node);
+                    suppressed += before;
+                }
+            }
+            (!allowed.is_empty()).then(|| event(kind, message, &allowed, suppressed))
+        };
+        nodes_by_drift.into_iter().filter_map(within_budget).collect()
     }
 }
 
 /// Reports whether drift is recent. It is if the node's clock is ahead.
 fn is_recent(drift: &Drift, now: Timestamp) -> bool {
-    drift.seen_at.parse::<Timestamp>().is_ok_and(|seen_at| now.duration_since(seen_at) <= RECENT)
+    drift.seen_time.parse::<Timestamp>().is_ok_and(|seen| now.duration_since(seen) <= RECENT)
 }
 
-fn details<'a>(program: &ProgramRef, node: &NodeView<'a>) -> Option<&'a Details> {
-    let report = node.report?;
-    let is_held = report.programs.iter().any(|held| held.name == program.name && held.uid == program.uid);
-    report.details.iter().find(|details| is_held && details.name == program.name)
+fn held<'a>(program: &ProgramRef, node: &NodeView<'a>) -> Option<&'a NodeProgram> {
+    node.report?.programs.iter().find(|held| held.name == program.name && held.uid == program.uid)
 }
 
-fn event(kind: DriftKind, message: &str, nodes: &[&str]) -> ProgramEvent {
-    let note = format!("on {}: {message}", list_nodes(nodes));
+fn event(kind: DriftKind, message: &str, nodes: &[&str], suppressed: u64) -> ProgramEvent {
+    let mut note = format!("on {}: {}", list_nodes(nodes), names::line(message, 512));
+    if suppressed > 0 {
+        note += &format!(" ({suppressed} more Events about drift there were suppressed before)");
+    }
     ProgramEvent { is_warning: true, reason: kind.as_str(), action: "Observe", note }
 }
 
@@ -76,7 +98,7 @@ fn event(kind: DriftKind, message: &str, nodes: &[&str]) -> ProgramEvent {
 mod tests {
     use sockeye_crds::{
         BpfNodeStatus,
-        node::{Details, HeldProgram, State},
+        node::{Omitted, State},
         summary::Liveness,
     };
 
@@ -86,40 +108,35 @@ mod tests {
     const OLD: &str = "2026-01-01T11:54:59Z";
     const RECENT: &str = "2026-01-01T11:55:00Z";
 
-    /// Builds the report of a node that counted the drift `count` times, or that does not report the BpfProgram.
-    fn report(count: Option<i64>, seen_at: &str) -> BpfNodeStatus {
-        let Some(count) = count else { return BpfNodeStatus::default() };
-        let held = HeldProgram {
-            name: "p".into(),
-            uid: "u".into(),
-            revision: None,
-            state: State::Attached,
-            reason: None,
-            program_ids: vec![],
-            map_ids: vec![],
-        };
-        let drift = Drift {
-            seen_at: seen_at.into(),
-            kind: DriftKind::LinkDetached,
-            message: "the link was detached".into(),
-            count,
-        };
-        let drift = if count > 0 { vec![drift] } else { vec![] };
-        let details = Details { name: "p".into(), drift, ..Details::default() };
-        BpfNodeStatus { programs: vec![held], details: vec![details], ..BpfNodeStatus::default() }
+    fn drift(message: &str, count: i64, seen_time: &str) -> Drift {
+        Drift { seen_time: seen_time.into(), kind: DriftKind::LinkDetached, message: message.into(), count }
     }
 
-    fn notes(tracker: &mut DriftTracker, counts: &[Option<i64>], seen_at: &str) -> Vec<String> {
+    fn report(drift: Vec<Drift>) -> BpfNodeStatus {
+        let held =
+            NodeProgram { name: "p".into(), uid: "u".into(), state: State::Attached, drift, ..NodeProgram::default() };
+        BpfNodeStatus { programs: vec![held], ..BpfNodeStatus::default() }
+    }
+
+    /// Observes the reports of nodes n0, n1 and so on. Returns the Events' notes.
+    fn observe(tracker: &mut DriftTracker, budget: &mut EventBudget, reports: &[BpfNodeStatus]) -> Vec<String> {
         let program = ProgramRef { name: "p".into(), uid: "u".into() };
-        let reports: Vec<_> = counts.iter().map(|count| report(*count, seen_at)).collect();
         let labels = BTreeMap::new();
-        let names: Vec<String> = (0..counts.len()).map(|n| format!("n{n}")).collect();
+        let names: Vec<String> = (0..reports.len()).map(|n| format!("n{n}")).collect();
         let views: Vec<NodeView<'_>> = names
             .iter()
-            .zip(&reports)
+            .zip(reports)
             .map(|(name, report)| NodeView { name, labels: &labels, liveness: Liveness::Live, report: Some(report) })
             .collect();
-        tracker.observe(&program, &views, NOW.parse().unwrap()).into_iter().map(|event| event.note).collect()
+        tracker.observe(&program, &views, budget, NOW.parse().unwrap()).into_iter().map(|event| event.note).collect()
+    }
+
+    /// Observes nodes that counted one drift so often each, or do not report the BpfProgram.
+    fn notes(tracker: &mut DriftTracker, counts: &[Option<i64>], seen_time: &str) -> Vec<String> {
+        let listed = |count| if count > 0 { vec![drift("the link was detached", count, seen_time)] } else { vec![] };
+        let of_count = |count: &Option<i64>| count.map(|count| report(listed(count))).unwrap_or_default();
+        let reports: Vec<_> = counts.iter().map(of_count).collect();
+        observe(tracker, &mut EventBudget::default(), &reports)
     }
 
     #[test]
@@ -158,5 +175,32 @@ mod tests {
         assert!(notes(&mut tracker, &[Some(1)], RECENT).is_empty());
         assert!(notes(&mut tracker, &[None], RECENT).is_empty());
         assert_eq!(notes(&mut tracker, &[Some(2)], OLD).len(), 1, "drift meanwhile is an Event");
+    }
+    #[test]
+    fn drift_that_did_not_fit_for_a_while_does_not_start_over() {
+        let (mut tracker, mut budget) = (DriftTracker::default(), EventBudget::default());
+        let full = report(vec![drift("a", 1, RECENT), drift("b", 1, RECENT)]);
+        let mut short = report(vec![drift("a", 1, RECENT)]);
+        short.omitted = Some(Omitted { drift: 1, ..Omitted::default() });
+        assert_eq!(observe(&mut tracker, &mut budget, std::slice::from_ref(&full)).len(), 2);
+        assert!(observe(&mut tracker, &mut budget, &[short]).is_empty());
+        assert!(observe(&mut tracker, &mut budget, &[full]).is_empty());
+    }
+
+    #[test]
+    fn a_node_that_floods_drift_is_cut_off_and_others_are_not() {
+        let (mut tracker, mut budget) = (DriftTracker::default(), EventBudget::default());
+        let flood = |n: i64| report(vec![drift(&format!("flood {n}"), 1, RECENT)]);
+        let events: usize =
+            (0..100).map(|n| observe(&mut tracker, &mut budget, &[flood(n), report(vec![])]).len()).sum();
+        assert_eq!(events, 10);
+        let both = [report(vec![drift("x", 1, RECENT)]), report(vec![drift("x", 1, RECENT)])];
+        assert_eq!(observe(&mut tracker, &mut budget, &both), ["on n1: x"]);
+        let later: Timestamp = "2026-01-01T12:01:00Z".parse().unwrap();
+        let program = ProgramRef { name: "p".into(), uid: "u".into() };
+        let (labels, report) = (BTreeMap::new(), report(vec![drift("y\u{1b}", 1, RECENT)]));
+        let view = NodeView { name: "n0", labels: &labels, liveness: Liveness::Live, report: Some(&report) };
+        let events = tracker.observe(&program, &[view], &mut budget, later);
+        assert_eq!(events[0].note, "on n0: y? (91 more Events about drift there were suppressed before)");
     }
 }

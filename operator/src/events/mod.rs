@@ -1,5 +1,7 @@
-//! Kubernetes Events about a BpfProgram: [`transitions`] and [`drift`] decide on them, [`publisher`] writes them.
+//! Kubernetes Events about a BpfProgram: [`transitions`] and [`drift`] decide on them, [`budget`] bounds those about
+//! drift, [`publisher`] writes them.
 
+pub mod budget;
 pub mod drift;
 pub mod publisher;
 pub mod transitions;

@@ -13,14 +13,15 @@ use sockeye_crds::{
 use crate::events::{ProgramEvent, list_nodes};
 
 /// Returns the Events for a change from `old` to `new`. A condition's transition is one, a new message is not; but a
-/// node that begins to fail is one.
+/// node that begins to fail is one, and so is the last node on which the BpfProgram is suspended.
 pub fn transitions(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<ProgramEvent> {
     let pair =
         |type_| Pair { old: condition::find(&old.conditions, type_), new: condition::find(&new.conditions, type_) };
-    let revision = |status: &BpfProgramStatus| status.dispatch.as_ref().map(|dispatch| dispatch.revision.clone());
+    let revision = |status: &BpfProgramStatus| status.current_revision.as_ref().map(|current| current.name.clone());
+    let has_news = has_new_failing_node(old, new) || is_suspended_everywhere(new) && !is_suspended_everywhere(old);
     let events = [
         accepted(pair(ConditionType::Accepted), revision(old) != revision(new)),
-        attached(pair(ConditionType::Attached), has_new_failing_node(old, new)),
+        attached(pair(ConditionType::Attached), has_news),
         in_use(pair(ConditionType::Ready)),
     ];
     events.into_iter().flatten().collect()
@@ -58,14 +59,14 @@ fn accepted(Pair { old, new }: Pair<'_>, is_new_revision: bool) -> Option<Progra
     is_event.then(|| event(new, "Validate", new.status != Status::True))
 }
 
-fn attached(Pair { old, new }: Pair<'_>, has_new_failing_node: bool) -> Option<ProgramEvent> {
+fn attached(Pair { old, new }: Pair<'_>, has_news: bool) -> Option<ProgramEvent> {
     let new = new?;
     let is_in_progress = matches!(new.reason, Reason::Progressing | Reason::NotDispatched);
     let is_transition = old.is_none_or(|old| outcome(old) != outcome(new));
     let is_as_intended = new.status == Status::True || new.reason == Reason::Suspended;
     // A user seldom wants a BpfProgram that is Ready and runs nowhere.
     let is_warning = !is_as_intended || new.reason == Reason::NoNodeSelected;
-    ((is_transition || has_new_failing_node) && !is_in_progress).then(|| event(new, "Attach", is_warning))
+    ((is_transition || has_news) && !is_in_progress).then(|| event(new, "Attach", is_warning))
 }
 
 /// Reports whether a node that the condition's message quotes began to fail. The message quotes only the first failing
@@ -75,10 +76,18 @@ fn has_new_failing_node(old: &BpfProgramStatus, new: &BpfProgramStatus) -> bool 
     failing_nodes(new).take(summary::MAX_QUOTED).any(|node| !before.contains(node))
 }
 
-/// Lists the failing nodes among the placements, where they come first.
+/// Lists the failing nodes among those that the status lists, where they come first.
 fn failing_nodes(status: &BpfProgramStatus) -> impl Iterator<Item = &str> {
-    let failed = usize::try_from(status.nodes.failed).unwrap_or_default();
-    status.placements.iter().take(failed).map(|placement| placement.node.as_str())
+    let failed = status.nodes.as_ref().map_or(0, |nodes| usize::try_from(nodes.failed).unwrap_or_default());
+    status.node_statuses.iter().take(failed).map(|node| node.node_name.as_str())
+}
+
+/// Reports whether the BpfProgram is suspended on every live node that is selected. Some nodes notice sooner than
+/// others, and an Event about these alone must not be the last one.
+fn is_suspended_everywhere(status: &BpfProgramStatus) -> bool {
+    status.nodes.as_ref().is_some_and(|nodes| {
+        nodes.suspended > 0 && nodes.suspended == nodes.desired - nodes.unknown - nodes.without_agent
+    })
 }
 
 /// Returns an Event whenever the BpfPrograms that a deletion waits for change.
@@ -92,13 +101,13 @@ fn outcome(condition: &Condition) -> (Status, Reason) {
 }
 
 fn event(condition: &Condition, action: &'static str, is_warning: bool) -> ProgramEvent {
-    ProgramEvent { is_warning, reason: condition.reason.as_str(), action, note: condition.message.clone() }
+    ProgramEvent { is_warning, reason: condition.reason.as_str().to_owned(), action, note: condition.message.clone() }
 }
 
 #[cfg(test)]
 mod tests {
     use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-    use sockeye_crds::program::{Dispatch, Placement};
+    use sockeye_crds::program::{CurrentRevision, NodeCounts, NodeStatus};
 
     use super::*;
 
@@ -107,7 +116,7 @@ mod tests {
         Condition {
             type_,
             status,
-            observed_generation: generation,
+            observed_generation: Some(generation),
             last_transition_time,
             reason,
             message: "words".into(),
@@ -116,7 +125,7 @@ mod tests {
 
     fn status(accepted: (Status, Reason, i64), attached: (Status, Reason), revision: Option<&str>) -> BpfProgramStatus {
         BpfProgramStatus {
-            dispatch: revision.map(|name| Dispatch { revision: name.into(), ..Dispatch::default() }),
+            current_revision: revision.map(|name| CurrentRevision { name: name.into(), ..CurrentRevision::default() }),
             conditions: vec![
                 condition(ConditionType::Accepted, accepted.0, accepted.1, accepted.2),
                 condition(ConditionType::Attached, attached.0, attached.1, accepted.2),
@@ -145,10 +154,10 @@ mod tests {
     #[test]
     fn every_rejected_edit_is_one_event() {
         let good = status(ACCEPTED, IN_EFFECT, Some("r1"));
-        let rejected = |generation| status((Status::False, Reason::NoSuchMap, generation), IN_EFFECT, Some("r1"));
-        assert_eq!(reasons(&good, &rejected(2)), [("NoSuchMap".to_owned(), true)]);
+        let rejected = |generation| status((Status::False, Reason::MapNotFound, generation), IN_EFFECT, Some("r1"));
+        assert_eq!(reasons(&good, &rejected(2)), [("MapNotFound".to_owned(), true)]);
         assert_eq!(reasons(&rejected(2), &rejected(2)), []);
-        assert_eq!(reasons(&rejected(2), &rejected(3)), [("NoSuchMap".to_owned(), true)]);
+        assert_eq!(reasons(&rejected(2), &rejected(3)), [("MapNotFound".to_owned(), true)]);
     }
 
     #[test]
@@ -162,10 +171,10 @@ mod tests {
     #[test]
     fn a_quoted_node_that_begins_to_fail_is_an_event() {
         let failing_on = |nodes: &[&str]| {
-            let placement = |node: &&str| Placement { node: (*node).to_owned(), ..Placement::default() };
+            let listed = |node: &&str| NodeStatus { node_name: (*node).to_owned(), ..NodeStatus::default() };
             let mut status = status(ACCEPTED, (Status::False, Reason::LoadFailed), Some("r1"));
-            status.nodes.failed = nodes.len() as i64;
-            status.placements = nodes.iter().chain(&["good"]).map(placement).collect();
+            status.nodes = Some(NodeCounts { failed: nodes.len() as i64, ..NodeCounts::default() });
+            status.node_statuses = nodes.iter().chain(&["good"]).map(listed).collect();
             status
         };
         let is_event = |old: &[&str], new: &[&str]| !reasons(&failing_on(old), &failing_on(new)).is_empty();
@@ -179,5 +188,19 @@ mod tests {
     fn running_nowhere_is_a_warning() {
         let nowhere = status(ACCEPTED, (Status::True, Reason::NoNodeSelected), Some("r1"));
         assert_eq!(reasons(&status(ACCEPTED, IN_EFFECT, Some("r1")), &nowhere), [("NoNodeSelected".to_owned(), true)]);
+    }
+
+    #[test]
+    fn a_suspension_on_some_nodes_is_not_the_last_event() {
+        let suspended_on = |suspended: i64| {
+            let mut status = status(ACCEPTED, (Status::False, Reason::Suspended), Some("r1"));
+            status.nodes = Some(NodeCounts { desired: 3, unknown: 1, suspended, ..NodeCounts::default() });
+            status
+        };
+        let suspended = [("Suspended".to_owned(), false)];
+        assert_eq!(reasons(&status(ACCEPTED, IN_EFFECT, Some("r1")), &suspended_on(1)), suspended);
+        assert_eq!(reasons(&suspended_on(1), &suspended_on(2)), suspended, "on all that are live");
+        assert_eq!(reasons(&suspended_on(2), &suspended_on(2)), []);
+        assert_eq!(reasons(&suspended_on(2), &suspended_on(1)), []);
     }
 }

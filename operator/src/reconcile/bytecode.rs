@@ -1,15 +1,15 @@
 //! [`GatheredBytecode`]: the bytes of a BpfProgram, read only if they are needed. IO: reads a ConfigMap.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client};
-use sockeye_crds::{Reason, Refusal, program::ConfigMapSource};
+use sockeye_client::objects::get;
+use sockeye_crds::{Reason, Refusal, names, program::ConfigMapKeyRef};
 
 use crate::{
     reconcile::{
         cache::{CheckInput, ProgramCache},
         intent::Intent,
+        stored_object::StoredObjects,
     },
     watch::stores::Stores,
 };
@@ -21,7 +21,8 @@ const MAX_NAMED_KEYS: usize = 5;
 #[derive(Debug, thiserror::Error)]
 #[error("reading ConfigMap {name}: {source}")]
 pub struct Error {
-    name: String,
+    /// The ConfigMap's name.
+    pub name: String,
     /// The API server's answer.
     pub source: kube::Error,
 }
@@ -47,8 +48,8 @@ pub struct BytecodeReader<'a> {
     pub namespace: &'a str,
     /// The watched ConfigMaps.
     pub stores: &'a Stores,
-    /// The digests of the stored bytes.
-    pub stored_digests: &'a BTreeSet<String>,
+    /// The stored bytes.
+    pub stored: &'a StoredObjects,
 }
 
 impl BytecodeReader<'_> {
@@ -64,19 +65,19 @@ impl BytecodeReader<'_> {
         };
         let mut input =
             CheckInput { uid: intent.program.uid.clone(), generation: intent.generation(), config_map: None };
-        let Some(ConfigMapSource { name, key }) = &spec.bytecode.config_map else {
-            let is_checked = self.is_checked(&input, cache);
+        let Some(ConfigMapKeyRef { name, key, digest: _ }) = &spec.bytecode.config_map_ref else {
+            let is_checked = self.is_checked(&input, cache).await?;
             return Ok(if is_checked { GatheredBytecode::Checked } else { GatheredBytecode::InSpec(input) });
         };
         // The watch may not have brought the ConfigMap yet: users apply it together with the BpfProgram.
         if let Some(watched) = self.stores.config_map(self.namespace, name) {
             input.config_map = version(&watched.metadata);
-            if self.is_checked(&input, cache) {
+            if self.is_checked(&input, cache).await? {
                 return Ok(GatheredBytecode::Checked);
             }
         }
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace);
-        let fetched = api.get_opt(name).await.map_err(|source| Error { name: name.clone(), source })?;
+        let fetched = get(&api, name).await.map_err(|source| Error { name: name.clone(), source })?;
         let Some(mut config_map) = fetched else {
             return Ok(GatheredBytecode::Unavailable(missing_config_map(self.namespace, name)));
         };
@@ -87,11 +88,19 @@ impl BytecodeReader<'_> {
         })
     }
 
-    fn is_checked(&self, input: &CheckInput, cache: &ProgramCache) -> bool {
-        cache.checked(input).is_some_and(|result| match &*result {
-            Ok(accepted) => self.stored_digests.contains(&accepted.digest),
-            Err(_) => true,
-        })
+    async fn is_checked(&self, input: &CheckInput, cache: &ProgramCache) -> Result<bool, Error> {
+        match cache.checked(input).as_deref() {
+            Some(Ok(accepted)) => self.is_stored(&accepted.digest).await,
+            Some(Err(_)) => Ok(true),
+            None => Ok(false),
+        }
+    }
+
+    /// Reports whether the bytes of a digest are stored under its name.
+    pub async fn is_stored(&self, digest: &str) -> Result<bool, Error> {
+        let name = names::object_config_map(digest);
+        let Some(watched) = self.stores.config_map(self.namespace, &name) else { return Ok(false) };
+        self.stored.holds(&watched.metadata, digest).await.map_err(|source| Error { name, source })
     }
 }
 
@@ -101,7 +110,7 @@ fn version(meta: &ObjectMeta) -> Option<(String, String)> {
 
 fn missing_config_map(namespace: &str, name: &str) -> Refusal {
     let message = format!(
-        "spec.bytecode.configMap: there is no ConfigMap {name} in namespace {namespace}; create it: \
+        "spec.bytecode.configMapRef: there is no ConfigMap {name} in namespace {namespace}; create it: \
          kubectl create configmap {name} -n {namespace} --from-file=..."
     );
     Refusal { reason: Reason::BytecodeUnavailable, message }
@@ -119,6 +128,6 @@ fn missing_key(namespace: &str, name: &str, key: &str, config_map: &ConfigMap) -
         format!("its binaryData has {}", keys.join(", "))
     };
     let message =
-        format!("spec.bytecode.configMap: ConfigMap {namespace}/{name} has no key {key} in binaryData: {why}");
+        format!("spec.bytecode.configMapRef: ConfigMap {namespace}/{name} has no key {key} in binaryData: {why}");
     Refusal { reason: Reason::BytecodeUnavailable, message }
 }

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use sockeye_crds::{BpfProgramStatus, Refusal};
 use sockeye_ebpf::Accepted;
 
-use crate::{events::drift::DriftTracker, reconcile::throttle::StatusThrottle};
+use crate::{
+    events::drift::DriftTracker,
+    reconcile::{step::ObjectVersion, throttle::StatusThrottle},
+};
 
 /// The cached values of one BpfProgram.
 #[derive(Clone, Debug, Default)]
 pub struct ProgramCache {
     /// The last check of a spec and its bytes.
     pub check: Option<(CheckInput, Arc<CheckResult>)>,
-    /// The status that was written last. The watch may not have brought it back yet.
-    pub written: Option<WrittenStatus>,
+    /// The last write to the BpfProgram. The watch may not have brought it back yet.
+    pub written: Option<LastWrite>,
     /// The times of status writes.
     pub throttle: StatusThrottle,
     /// The drift that was reported before.
@@ -36,14 +39,14 @@ pub struct CheckInput {
     pub config_map: Option<(String, String)>,
 }
 
-/// A status that was written.
+/// A write to a BpfProgram: of its finalizers, or of its status.
 #[derive(Clone, Debug)]
-pub struct WrittenStatus {
+pub struct LastWrite {
     /// The BpfProgram's UID.
     pub uid: String,
     /// The resource version that the write created.
     pub resource_version: u64,
-    /// The status.
+    /// The status that the BpfProgram has since.
     pub status: BpfProgramStatus,
 }
 
@@ -53,19 +56,43 @@ impl ProgramCache {
         self.check.as_ref().filter(|(last, _)| last == input).map(|(_, result)| Arc::clone(result))
     }
 
-    /// Returns the newer of the status that the watch brought and the one that was written last.
+    /// Returns the newer of the status that the watch brought and the one that was written last. Where the watch
+    /// brought none, as of an object that can't be read, the last one counts.
     pub fn latest_status(
         &self,
         uid: &str,
         resource_version: Option<&str>,
         watched: Option<&BpfProgramStatus>,
     ) -> BpfProgramStatus {
-        let watched_version = resource_version.and_then(|version| version.parse::<u64>().ok());
-        let is_newer = |written: &&WrittenStatus| {
-            written.uid == uid && watched_version.is_some_and(|version| version < written.resource_version)
-        };
-        let written = self.written.as_ref().filter(is_newer).map(|written| &written.status);
-        written.or(watched).cloned().unwrap_or_default()
+        let only = || self.write_of(uid).filter(|_| watched.is_none());
+        let written = self.newer_write(uid, resource_version).or_else(only);
+        written.map(|written| &written.status).or(watched).cloned().unwrap_or_default()
+    }
+
+    /// Returns the newer of the resource version that the watch brought and the one that was written last. A write that
+    /// is based on the older one would fail.
+    pub fn latest_version(&self, uid: &str, resource_version: Option<&str>) -> String {
+        let newer = self.newer_write(uid, resource_version).map(|written| written.resource_version.to_string());
+        newer.unwrap_or_else(|| resource_version.unwrap_or_default().to_owned())
+    }
+
+    /// Remembers that a BpfProgram is in this version, with this status, after a write.
+    pub fn record_write(&mut self, version: &ObjectVersion, status: &BpfProgramStatus) {
+        let ObjectVersion { name: _, uid, resource_version } = version;
+        self.written = resource_version.parse().ok().map(|resource_version| LastWrite {
+            uid: uid.clone(),
+            resource_version,
+            status: status.clone(),
+        });
+    }
+
+    fn newer_write(&self, uid: &str, resource_version: Option<&str>) -> Option<&LastWrite> {
+        let watched_version = resource_version.and_then(|version| version.parse::<u64>().ok())?;
+        self.write_of(uid).filter(|written| watched_version < written.resource_version)
+    }
+
+    fn write_of(&self, uid: &str) -> Option<&LastWrite> {
+        self.written.as_ref().filter(|written| written.uid == uid)
     }
 }
 
@@ -73,15 +100,38 @@ impl ProgramCache {
 mod tests {
     use super::*;
 
+    fn status(generation: i64) -> BpfProgramStatus {
+        BpfProgramStatus { observed_generation: Some(generation), ..BpfProgramStatus::default() }
+    }
+
+    fn written_in_version_10() -> ProgramCache {
+        let mut cache = ProgramCache::default();
+        let version = ObjectVersion { name: "p".into(), uid: "u".into(), resource_version: "10".into() };
+        cache.record_write(&version, &status(2));
+        cache
+    }
+
     #[test]
     fn a_written_status_counts_until_the_watch_brings_it_or_a_newer_one() {
-        let status = |generation| BpfProgramStatus { observed_generation: generation, ..BpfProgramStatus::default() };
-        let written = WrittenStatus { uid: "u".into(), resource_version: 10, status: status(2) };
-        let cache = ProgramCache { written: Some(written), ..ProgramCache::default() };
+        let cache = written_in_version_10();
         let latest = |uid, version| cache.latest_status(uid, Some(version), Some(&status(1))).observed_generation;
-        assert_eq!(latest("u", "9"), 2);
-        assert_eq!(latest("u", "10"), 1);
-        assert_eq!(latest("another", "9"), 1);
-        assert_eq!(latest("u", "not a number"), 1);
+        assert_eq!(latest("u", "9"), Some(2));
+        assert_eq!(latest("u", "10"), Some(1));
+        assert_eq!(latest("another", "9"), Some(1));
+        assert_eq!(latest("u", "not a number"), Some(1));
+    }
+
+    #[test]
+    fn a_written_status_counts_where_the_watch_brings_none() {
+        let latest = |uid| written_in_version_10().latest_status(uid, Some("11"), None).observed_generation;
+        assert_eq!((latest("u"), latest("another")), (Some(2), None));
+    }
+
+    #[test]
+    fn the_next_write_is_based_on_the_last_one_until_the_watch_brings_it_or_a_newer_one() {
+        let cache = written_in_version_10();
+        let latest = |uid, version| cache.latest_version(uid, Some(version));
+        assert_eq!([latest("u", "9"), latest("u", "10"), latest("u", "11")], ["10", "10", "11"]);
+        assert_eq!([latest("another", "9"), latest("u", "not a number")], ["9", "not a number"]);
     }
 }

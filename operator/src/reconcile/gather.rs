@@ -1,24 +1,22 @@
 //! Gather: reads everything that one reconciliation needs. IO: reads.
 //!
-//! Most of it is in the [`Stores`]. The API server is asked only for bytes, and for revisions where a cache that lags
-//! behind would do harm.
+//! Most of it is in the [`Stores`]. The API server is asked only for bytes, and for the revisions of a BpfProgram that
+//! is being deleted: one that a cache lags behind would stay.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{Api, Client, api::ListParams, core::DeserializeGuard};
-use sockeye_client::is_transient;
-use sockeye_crds::{
-    BpfProgram, BpfRevision, names,
-    revision::{ProgramRef, is_live},
-};
+use sockeye_client::{is_transient, objects::list};
+use sockeye_crds::{BpfProgram, BpfRevision, names, revision::ProgramRef};
 
 use crate::{
     reconcile::{
         bytecode::{self, BytecodeReader, GatheredBytecode},
         cache::ProgramCache,
         intent::Intent,
+        stored_object::StoredObjects,
     },
-    watch::{nodes::Nodes, revisions::Revisions, stores::Stores},
+    watch::{nodes::Nodes, revisions::Revisions, sharing::Lender, stores::Stores},
 };
 
 /// A read failed.
@@ -57,21 +55,21 @@ pub struct Gathered {
     pub bytecode: GatheredBytecode,
     /// Its revisions.
     pub revisions: Revisions,
-    /// The digests of the stored bytes.
-    pub stored_digests: BTreeSet<String>,
-    /// The other BpfPrograms that borrow its maps, if it is being deleted.
+    /// The BpfPrograms whose maps its spec borrows, by name.
+    pub lenders: BTreeMap<String, Lender>,
+    /// The other BpfPrograms that use its maps, if it is being deleted.
     pub borrowers: Vec<String>,
     /// The nodes and their agents' reports.
     pub nodes: Nodes,
 }
 
 impl Gathered {
-    /// Reports whether agents are to remove the BpfProgram: it is being deleted, and no other one borrows its maps.
+    /// Reports whether agents are to remove the BpfProgram: it is being deleted, and no other one uses its maps.
     ///
     /// Once no revision is live, agents remove it already. A BpfProgram that begins to borrow then waits for the next
     /// one of this name.
     pub fn is_finalizing(&self) -> bool {
-        self.intent.is_deleted() && (self.borrowers.is_empty() || !self.revisions.metadata().any(is_live))
+        self.intent.is_deleted() && (self.borrowers.is_empty() || !self.revisions.has_live())
     }
 }
 
@@ -84,6 +82,8 @@ pub struct Reader {
     pub namespace: String,
     /// The watched objects.
     pub stores: Stores,
+    /// The stored bytes.
+    pub stored: StoredObjects,
 }
 
 impl Reader {
@@ -93,26 +93,34 @@ impl Reader {
         object: Arc<DeserializeGuard<BpfProgram>>,
         cache: &ProgramCache,
     ) -> Result<Gathered, Error> {
-        let Self { client, namespace, stores } = self;
+        let Self { client, namespace: _, stores, stored: _ } = self;
         let intent = Intent::new(object, cache);
         let (revisions, borrowers) = if intent.is_deleted() {
             (list_revisions(client, &intent.program).await?, stores.borrowers_of(&intent.program.name))
         } else {
-            (stores.revisions_of(&intent.program.uid), Vec::new())
+            (stores.revisions_of(&intent.program), Vec::new())
         };
-        let stored_digests = stores.stored_digests();
-        let reader = BytecodeReader { client, namespace, stores, stored_digests: &stored_digests };
-        let bytecode = reader.read(&intent, cache).await?;
-        Ok(Gathered { intent, bytecode, revisions, stored_digests, borrowers, nodes: stores.nodes() })
+        let lenders = intent.spec().map(|spec| stores.lenders_of(&spec.maps)).unwrap_or_default();
+        let bytecode = self.bytecode_reader().read(&intent, cache).await?;
+        Ok(Gathered { intent, bytecode, revisions, lenders, borrowers, nodes: stores.nodes() })
+    }
+
+    /// Reports whether the bytes of a digest are stored. The digest is known once the bytes were checked.
+    pub async fn is_stored(&self, digest: &str) -> Result<bool, Error> {
+        Ok(self.bytecode_reader().is_stored(digest).await?)
+    }
+
+    fn bytecode_reader(&self) -> BytecodeReader<'_> {
+        let Self { client, namespace, stores, stored } = self;
+        BytecodeReader { client, namespace, stores, stored }
     }
 }
 
-/// Lists the revisions of a BpfProgram from the API server. With those of a cache that lags behind, two revisions could
-/// get the same sequence.
+/// Lists the revisions of a BpfProgram from the API server.
 pub async fn list_revisions(client: &Client, program: &ProgramRef) -> Result<Revisions, Error> {
-    let ProgramRef { name, uid } = program;
-    let of_program = ListParams::default().labels(&format!("{}={name}", names::LABEL_PROGRAM));
+    let of_program = ListParams::default().labels(&format!("{}={}", names::LABEL_PROGRAM, program.name));
     let api: Api<DeserializeGuard<BpfRevision>> = Api::all(client.clone());
-    let list = api.list(&of_program).await.map_err(|source| Error::Revisions { program: name.clone(), source })?;
-    Ok(Revisions::of(uid, &list.items))
+    let page = list(&api, &of_program).await;
+    let page = page.map_err(|source| Error::Revisions { program: program.name.clone(), source })?;
+    Ok(Revisions::of(program, &page.items))
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
 use sockeye_crds::{BpfProgram, BpfProgramSpec, BpfProgramStatus, names, revision::ProgramRef};
 
-use crate::reconcile::cache::ProgramCache;
+use crate::reconcile::{cache::ProgramCache, step::ObjectVersion};
 
 /// A BpfProgram as its user wrote it.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Intent {
     pub object: Arc<DeserializeGuard<BpfProgram>>,
     /// Its latest status.
     pub status: BpfProgramStatus,
+    /// The version that its writes are based on: the one with the latest status.
+    pub version: ObjectVersion,
 }
 
 impl Intent {
@@ -24,8 +26,11 @@ impl Intent {
     pub fn new(object: Arc<DeserializeGuard<BpfProgram>>, cache: &ProgramCache) -> Self {
         let program = ProgramRef { name: object.name_any(), uid: object.uid().unwrap_or_default() };
         let watched = object.0.as_ref().ok().and_then(|readable| readable.status.as_ref());
-        let status = cache.latest_status(&program.uid, object.meta().resource_version.as_deref(), watched);
-        Self { program, object, status }
+        let resource_version = object.meta().resource_version.as_deref();
+        let status = cache.latest_status(&program.uid, resource_version, watched);
+        let resource_version = cache.latest_version(&program.uid, resource_version);
+        let version = ObjectVersion { name: program.name.clone(), uid: program.uid.clone(), resource_version };
+        Self { program, object, status, version }
     }
 
     /// Returns the object's metadata.
@@ -48,8 +53,8 @@ impl Intent {
         self.meta().deletion_timestamp.is_some()
     }
 
-    /// Returns the index of the operator's finalizer.
-    pub fn finalizer_index(&self) -> Option<usize> {
-        self.meta().finalizers.iter().flatten().position(|finalizer| finalizer == names::FINALIZER)
+    /// Reports whether the object has the operator's finalizer.
+    pub fn has_finalizer(&self) -> bool {
+        self.meta().finalizers.iter().flatten().any(|finalizer| finalizer == names::FINALIZER)
     }
 }

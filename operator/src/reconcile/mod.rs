@@ -4,45 +4,62 @@
 //! |---|---|---|
 //! | [`gather`](mod@gather) | [`Gathered`]: the [`intent`], its [`bytecode`], its revisions and the nodes | reads |
 //! | [`validate`](mod@validate) | [`Validated`]: the latest spec, checked | none |
+//! | [`sharing`] | the spec is refused if it borrows a map that is not shared | none |
 //! | [`plan`](mod@plan) | [`Plan`]: the [`step`]s that dispatch it | none |
 //! | [`apply`] | the steps are done | writes |
 //! | [`update_status`](mod@update_status) | the steps that fold the nodes' reports into the status | none |
 //! | [`apply`] | the steps are done | writes |
 //!
-//! Between two reconciliations the [`cache`] keeps the last check, and the [`throttle`] the time of the last status.
+//! The writes are [`requests`] that name the version they are based on. If another writer was quicker, they change
+//! nothing, and the next reconciliation plans again.
+//!
+//! Between two reconciliations the [`cache`] keeps the last check and write, and the [`throttle`] the time of the last
+//! status. [`stored_object`] remembers which ConfigMaps hold the bytes that their names say.
 
 pub mod apply;
 pub mod bytecode;
 pub mod cache;
-pub mod finalizer_patch;
 pub mod gather;
 pub mod intent;
 pub mod plan;
+pub mod requests;
+pub mod sharing;
 pub mod step;
+pub mod stored_object;
 pub mod throttle;
 pub mod update_status;
 pub mod validate;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::Timestamp;
-use sockeye_crds::{BpfProgramStatus, Reason, Refusal};
+use sockeye_crds::{BpfProgramStatus, Reason, Refusal, names};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use crate::reconcile::{
-    apply::Writer,
-    cache::{ProgramCache, WrittenStatus},
-    gather::{Gathered, Reader, list_revisions},
-    intent::Intent,
-    plan::{Plan, plan},
-    step::Step,
-    update_status::update_status,
-    validate::{CheckOutcome, Validated, validate},
+use crate::{
+    events::{budget::EventBudget, drift::DriftTracker},
+    reconcile::{
+        apply::Writer,
+        cache::ProgramCache,
+        gather::{Gathered, Reader},
+        intent::Intent,
+        plan::{Plan, plan},
+        sharing::refuse_unshared,
+        step::{ObjectVersion, Step},
+        update_status::update_status,
+        validate::{CheckOutcome, validate},
+    },
 };
 
 /// A reconciliation that takes longer hangs in a request, and is cancelled.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A log line has at most this many bytes of an error. An API server's answer may quote what was written.
+const MAX_LOGGED_ERROR: usize = 1000;
 
 /// Reads from the API server, and writes to it.
 #[derive(Clone)]
@@ -51,6 +68,8 @@ pub struct Context {
     pub reader: Reader,
     /// Does the writes.
     pub writer: Writer,
+    /// Bounds the Events about drift.
+    pub drift_budget: Arc<Mutex<EventBudget>>,
 }
 
 /// The outcome of a reconciliation.
@@ -92,6 +111,11 @@ impl Error {
         }
     }
 
+    /// Reports whether another writer was quicker, or the watch lags behind. That is nobody's error.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Apply(error) if error.is_conflict())
+    }
+
     fn is_transient(&self) -> bool {
         match self {
             Self::Gather(error) => error.is_transient(),
@@ -106,55 +130,61 @@ impl Error {
 pub async fn reconcile(context: &Context, name: &str, cache: &mut ProgramCache) -> Outcome {
     let result = timeout(TIMEOUT, run_steps(context, name, cache)).await.unwrap_or(Err(Error::Timeout));
     result.unwrap_or_else(|error| {
-        warn!(program = name, step = error.step(), %error, "reconciliation failed; retrying later");
+        let (step, text) = (error.step(), names::line(&error.to_string(), MAX_LOGGED_ERROR));
+        if error.is_conflict() {
+            debug!(program = name, step, error = text, "another write was quicker; reconciling again");
+        } else {
+            warn!(program = name, step, error = text, "reconciliation failed; retrying later");
+        }
         if error.is_transient() { Outcome::Transient } else { Outcome::Failed }
     })
 }
 
 async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> Result<Outcome, Error> {
-    let Context { reader, writer } = context;
+    let Context { reader, writer, drift_budget } = context;
     let Some(object) = reader.stores.program(name) else { return Ok(Outcome::Gone) };
     let mut gathered = reader.gather(object, cache).await?;
     let mut validated = validate(&mut gathered, cache).await?;
-    let Plan { steps, mut dispatched } = plan_on_fresh_revisions(reader, &mut gathered, &validated).await?;
-    let program = gathered.intent.program.clone();
-    let failure = match writer.apply(&program, steps).await.map_err(|error| (error.rejection(), error)) {
-        Ok(_) => None,
+    refuse_unshared(&gathered, &mut validated);
+    let is_stored = match validated.accepted() {
+        Some(accepted) => reader.is_stored(&accepted.digest).await?,
+        None => false,
+    };
+    let Plan { steps, mut current } = plan(&gathered, &validated, is_stored);
+    let mut version = gathered.intent.version.clone();
+    let applied = writer.apply(&mut version, steps).await;
+    if version != gathered.intent.version {
+        cache.record_write(&version, &gathered.intent.status);
+    }
+    let failure = match applied.map_err(|error| (error.rejection(), error)) {
+        Ok(()) => None,
         Err((None, error)) => return Err(error.into()),
         Err((Some(message), error)) => {
             // The status tells the user why, and a retry may help nevertheless.
             validated.outcome = CheckOutcome::Rejected(Refusal { reason: Reason::DispatchFailed, message });
-            dispatched = gathered.revisions.newest().cloned();
+            current = gathered.revisions.newest().cloned();
             Some(error)
         }
     };
-    let drift = cache.drift.observe(&program, &gathered.nodes.views(), now());
-    writer.apply(&program, drift.into_iter().map(Step::PublishEvent).collect()).await?;
-    let steps = update_status(&gathered, &validated, dispatched.as_ref(), now());
+    let drift = drift_events(&gathered, &mut cache.drift, drift_budget);
+    writer.apply(&mut version, drift).await?;
+    let steps = update_status(&gathered, &validated, current.as_ref(), now());
     if failure.is_none()
         && let Some(until) = throttled_until(&gathered, &steps, cache)
     {
         return Ok(Outcome::Throttled(until));
     }
-    write_status(writer, &gathered.intent, steps, cache).await?;
+    write_status(writer, &gathered.intent, &mut version, steps, cache).await?;
     match failure {
         Some(error) => Err(error.into()),
         None => Ok(Outcome::Done),
     }
 }
 
-/// Plans. A plan that creates a revision is made again with the API server's revisions: the watched ones may be old.
-async fn plan_on_fresh_revisions(
-    reader: &Reader,
-    gathered: &mut Gathered,
-    validated: &Validated,
-) -> Result<Plan, gather::Error> {
-    let planned = plan(gathered, validated);
-    if !planned.creates_revision() {
-        return Ok(planned);
-    }
-    gathered.revisions = list_revisions(&reader.client, &gathered.intent.program).await?;
-    Ok(plan(gathered, validated))
+fn drift_events(gathered: &Gathered, tracker: &mut DriftTracker, budget: &Mutex<EventBudget>) -> Vec<Step> {
+    let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+    let events = tracker.observe(&gathered.intent.program, &gathered.nodes.views(), &mut budget, now());
+    events.into_iter().map(Step::PublishEvent).collect()
 }
 
 /// Returns the time at which the status may be written, if it may not be now. The last status before the finalizer is
@@ -166,21 +196,25 @@ fn throttled_until(gathered: &Gathered, steps: &[Step], cache: &ProgramCache) ->
     earliest.filter(|earliest| *earliest > Instant::now())
 }
 
-/// Runs the steps of `update_status`, and caches the status until the watch brings it back.
+/// Runs the steps of `update_status` on a version of the BpfProgram, and caches the status until the watch brings it
+/// back.
 async fn write_status(
     writer: &Writer,
     intent: &Intent,
+    version: &mut ObjectVersion,
     steps: Vec<Step>,
     cache: &mut ProgramCache,
 ) -> Result<(), apply::Error> {
-    let status = status_in(&steps).cloned();
-    let version = writer.apply(&intent.program, steps).await?;
-    if let Some(status) = status {
+    let (status, before) = (status_in(&steps).cloned(), version.clone());
+    let result = writer.apply(version, steps).await;
+    // The status is written first, so it is written if the version changed, whatever failed then.
+    if let Some(status) = status
+        && (result.is_ok() || *version != before)
+    {
         cache.throttle.record(&intent.status, &status, Instant::now());
-        let uid = intent.program.uid.clone();
-        cache.written = version.map(|resource_version| WrittenStatus { uid, resource_version, status });
+        cache.record_write(version, &status);
     }
-    Ok(())
+    result
 }
 
 fn status_in(steps: &[Step]) -> Option<&BpfProgramStatus> {

@@ -1,8 +1,32 @@
 //! [`Step`]: one write, as a value. Plans are lists of steps, and [`apply`](super::apply) runs them. IO: none.
 
+use kube::api::ObjectMeta;
 use sockeye_crds::{BpfProgramStatus, BpfRevision};
 
 use crate::events::ProgramEvent;
+
+/// One version of an object. A write that is based on it fails with HTTP 409 if the object is another one, or has
+/// changed since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectVersion {
+    /// The object's name.
+    pub name: String,
+    /// The object's UID.
+    pub uid: String,
+    /// The object's resource version.
+    pub resource_version: String,
+}
+
+impl ObjectVersion {
+    /// Returns the version that the metadata is of.
+    pub fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let ObjectMeta { name: Some(name), uid: Some(uid), resource_version: Some(resource_version), .. } = metadata
+        else {
+            return None;
+        };
+        Some(Self { name: name.clone(), uid: uid.clone(), resource_version: resource_version.clone() })
+    }
+}
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,36 +43,21 @@ pub enum Step {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Creates a live revision, which agents run.
+    /// Creates an active revision, which agents run.
     Dispatch(Box<BpfRevision>),
-    /// Marks a revision as not live, so that agents ignore it.
-    Withdraw {
-        /// The revision's name.
-        revision: String,
-        /// The revision's UID.
-        uid: String,
-    },
+    /// Marks a revision as retired, so that agents ignore it.
+    Retire(ObjectVersion),
     /// Deletes a revision.
-    DeleteRevision {
-        /// The revision's name.
-        revision: String,
-        /// The revision's UID.
-        uid: String,
-    },
-    /// Deletes stored bytes.
-    DeleteBytes {
-        /// The ConfigMap's name.
-        config_map: String,
-        /// The ConfigMap's UID.
-        uid: String,
-    },
+    DeleteRevision(ObjectVersion),
+    /// Deletes the ConfigMap that stores an object's bytes.
+    DeleteBytes(ObjectVersion),
     /// Writes the BpfProgram's status.
     WriteStatus(Box<BpfProgramStatus>),
     /// Publishes an Event about the BpfProgram.
     PublishEvent(ProgramEvent),
     /// Removes the operator's finalizer from the BpfProgram.
     RemoveFinalizer {
-        /// The finalizer's index.
-        index: usize,
+        /// The other finalizers that the BpfProgram has.
+        others: Vec<String>,
     },
 }

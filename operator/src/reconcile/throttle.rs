@@ -58,7 +58,9 @@ impl Change {
         let outcomes = |status: &BpfProgramStatus| -> Vec<_> {
             status.conditions.iter().map(|condition| (condition.type_, condition.status, condition.reason)).collect()
         };
-        if (before.observed_generation, &before.dispatch) != (after.observed_generation, &after.dispatch) {
+        if (before.observed_generation, &before.current_revision)
+            != (after.observed_generation, &after.current_revision)
+        {
             Self::Spec
         } else if outcomes(before) != outcomes(after) {
             Self::Transition
@@ -71,17 +73,21 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-    use sockeye_crds::{Condition, ConditionType, Reason, condition};
+    use sockeye_crds::{Condition, ConditionType, Reason, condition, program::NodeCounts};
 
     use super::*;
 
     fn status(generation: i64, is_ready: bool, attached: i64) -> BpfProgramStatus {
-        let mut status = BpfProgramStatus { observed_generation: generation, ..BpfProgramStatus::default() };
-        status.nodes.attached = attached;
+        let nodes = NodeCounts { attached, ..NodeCounts::default() };
+        let mut status = BpfProgramStatus {
+            observed_generation: Some(generation),
+            nodes: Some(nodes),
+            ..BpfProgramStatus::default()
+        };
         status.conditions.push(Condition {
             type_: ConditionType::Ready,
             status: condition::Status::from(is_ready),
-            observed_generation: generation,
+            observed_generation: Some(generation),
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
             reason: if is_ready { Reason::InEffect } else { Reason::Progressing },
             message: format!("{attached} nodes"),

@@ -4,7 +4,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{
-    BpfRevision,
+    BpfRevision, names,
     summary::{self, Acceptance, Subject},
 };
 
@@ -13,11 +13,11 @@ use crate::{
     reconcile::{gather::Gathered, step::Step, validate::Validated},
 };
 
-/// Plans the writes that follow an applied plan. `dispatched` is the revision that agents run.
+/// Plans the writes that follow an applied plan. `current` is the revision that agents run.
 pub fn update_status(
     gathered: &Gathered,
     validated: &Validated,
-    dispatched: Option<&BpfRevision>,
+    current: Option<&BpfRevision>,
     now: Timestamp,
 ) -> Vec<Step> {
     if gathered.is_finalizing() {
@@ -29,7 +29,7 @@ pub fn update_status(
         program: &intent.program,
         generation: intent.generation(),
         acceptance: &acceptance,
-        dispatched,
+        current,
         users: &gathered.borrowers,
     };
     let status = summary::fold(&subject, &gathered.nodes.views(), &intent.status, now);
@@ -43,7 +43,9 @@ pub fn update_status(
 /// Plans the end of a deletion. The last status precedes the removal of the finalizer, which removes the object.
 fn finalize(gathered: &Gathered, now: Timestamp) -> Vec<Step> {
     let intent = &gathered.intent;
-    let Some(index) = intent.finalizer_index() else { return vec![] };
+    if !intent.has_finalizer() {
+        return vec![];
+    }
     let nodes = gathered.nodes.views();
     let status = summary::fold_deletion(&intent.program, intent.generation(), &nodes, &intent.status, now);
     let mut steps = vec![];
@@ -51,7 +53,9 @@ fn finalize(gathered: &Gathered, now: Timestamp) -> Vec<Step> {
         steps.push(Step::WriteStatus(Box::new(status)));
     }
     if summary::holders(&intent.program, &nodes).is_empty() {
-        steps.push(Step::RemoveFinalizer { index });
+        let finalizers = intent.meta().finalizers.iter().flatten();
+        let others = finalizers.filter(|finalizer| *finalizer != names::FINALIZER).cloned().collect();
+        steps.push(Step::RemoveFinalizer { others });
         let absent = summary::absent_holders(&intent.program, &nodes);
         steps.push(Step::PublishEvent(detached(&absent)));
     }

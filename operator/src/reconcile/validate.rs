@@ -126,7 +126,7 @@ fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> Checked {
 
 fn bytes_in_spec(bytecode: &program::Bytecode) -> Result<Vec<u8>, Refusal> {
     let not_read = || {
-        let message = "spec.bytecode.configMap has not been read".to_owned();
+        let message = "spec.bytecode.configMapRef has not been read".to_owned();
         Refusal { reason: Reason::BytecodeUnavailable, message }
     };
     sockeye_ebpf::check::embedded_bytes(bytecode)?.map(Cow::into_owned).ok_or_else(not_read)
@@ -141,9 +141,9 @@ fn parser_panicked() -> Refusal {
 fn was_accepted(intent: &Intent, refusal: &Refusal) -> bool {
     let accepted = condition::find(&intent.status.conditions, ConditionType::Accepted);
     refusal.reason == Reason::BytecodeUnavailable
-        && intent.status.dispatch.is_some()
+        && intent.status.current_revision.is_some()
         && accepted.is_some_and(|accepted| {
-            accepted.status == condition::Status::True && accepted.observed_generation == intent.generation()
+            accepted.status == condition::Status::True && accepted.observed_generation == Some(intent.generation())
         })
 }
 
@@ -160,8 +160,9 @@ mod tests {
 
     #[test]
     fn a_rejection_names_the_field() {
-        let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
-        let config_map = json!({"configMap": {"name": "n", "key": "k"}});
+        let programs = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
+        let config_map =
+            |bytes| json!({"configMapRef": {"name": "n", "key": "k", "digest": sockeye_crds::names::digest(bytes)}});
         let selector = json!({"matchExpressions": [{"key": "disk", "operator": "Near"}]});
         for (spec, bytes, reason, field) in [
             (json!({"bytecode": {}, "programs": programs}), None, Reason::InvalidSpec, "spec.bytecode"),
@@ -172,16 +173,22 @@ mod tests {
                 "spec.bytecode.inline",
             ),
             (
-                json!({"bytecode": config_map, "programs": programs}),
+                json!({"bytecode": config_map(b"text"), "programs": programs}),
                 Some(&b"text"[..]),
                 Reason::InvalidObject,
                 "spec.bytecode",
             ),
             (
-                json!({"bytecode": config_map, "programs": programs, "nodeSelector": selector}),
+                json!({"bytecode": config_map(b""), "programs": programs, "nodeSelector": selector}),
                 Some(&b""[..]),
                 Reason::InvalidSpec,
                 "spec.nodeSelector",
+            ),
+            (
+                json!({"bytecode": config_map(b"others"), "programs": programs}),
+                Some(&b"text"[..]),
+                Reason::DigestMismatch,
+                "spec.bytecode.configMapRef.digest",
             ),
         ] {
             let refusal = refusal(spec, bytes);
@@ -192,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_operator_has_the_bytes_of_a_builtin() {
-        let programs = json!([{"name": "measure", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+        let programs = json!([{"name": "measure", "attach": [{"type": "Node"}]}]);
         let spec = serde_json::from_value(json!({"bytecode": {"builtin": "tcp-rtt"}, "programs": programs})).unwrap();
         let (result, bytes) = check(&spec, None);
         let bytes = bytes.unwrap();

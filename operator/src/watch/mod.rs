@@ -7,24 +7,25 @@
 //! | [`trigger`] | the BpfPrograms that a change concerns |
 //! | [`nodes`] | nodes, agents and reports, joined |
 //! | [`revisions`] | the BpfRevisions of one BpfProgram |
+//! | [`sharing`] | the BpfPrograms that lend and borrow maps |
 
 pub mod nodes;
 pub mod revisions;
+pub mod sharing;
 pub mod stores;
 pub mod trigger;
 pub mod trim;
 
-use std::{convert::Infallible, fmt::Debug, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     runtime::{
         reflector::{self, ObjectRef, Store, store::Writer},
         watcher::Event,
     },
 };
-use serde::de::DeserializeOwned;
-use sockeye_client::{Backoff, Selection, watch};
+use sockeye_client::{Backoff, Decode, Selection, watch};
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::debug;
 
@@ -82,12 +83,9 @@ impl<E: Send + 'static> Watches<'_, E> {
 }
 
 /// The bounds of a watched kind.
-trait Kind: Watched + Trim + Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
+trait Kind: Watched + Trim + Decode + Sync {}
 
-impl<K> Kind for K where
-    K: Watched + Trim + Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
-{
-}
+impl<K: Watched + Trim + Decode + Sync> Kind for K {}
 
 /// Handles the events of one watch.
 struct Handler<K: Kind> {

@@ -13,9 +13,10 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt as _, core::DeserializeGuard};
 use serde::Deserialize;
+use sockeye_client::{Decode, decode::deserialize_metadata};
 use sockeye_crds::{
     BpfNode, BpfNodeStatus,
-    node::HeldProgram,
+    node::NodeProgram,
     revision::ProgramRef,
     summary::{Liveness, NodeView},
 };
@@ -24,6 +25,7 @@ use sockeye_crds::{
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "Node")]
 pub struct PartialNode {
+    #[serde(deserialize_with = "deserialize_metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     status: PartialStatus,
@@ -33,6 +35,7 @@ pub struct PartialNode {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "Pod")]
 pub struct PartialPod {
+    #[serde(deserialize_with = "deserialize_metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: PartialPodSpec,
@@ -81,6 +84,28 @@ impl PartialPod {
     /// Reports whether the pod is Ready and is not being deleted.
     pub fn is_ready(&self) -> bool {
         self.metadata.deletion_timestamp.is_none() && self.status.is_ready()
+    }
+}
+
+impl Decode for PartialNode {
+    fn decode(json: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(json)
+    }
+
+    /// Returns a Node that is not Ready.
+    fn unreadable(metadata: ObjectMeta, _: String) -> Self {
+        Self { metadata, status: PartialStatus::default() }
+    }
+}
+
+impl Decode for PartialPod {
+    fn decode(json: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(json)
+    }
+
+    /// Returns a Pod that is on no Node.
+    fn unreadable(metadata: ObjectMeta, _: String) -> Self {
+        Self { metadata, spec: PartialPodSpec::default(), status: PartialStatus::default() }
     }
 }
 
@@ -173,7 +198,7 @@ fn is_sorted(status: &BpfNodeStatus) -> bool {
 }
 
 /// Returns the entries of one name. There are two while a node removes what an earlier BpfProgram of that name left.
-fn entries<'a>(status: &'a BpfNodeStatus, name: &str) -> &'a [HeldProgram] {
+fn entries<'a>(status: &'a BpfNodeStatus, name: &str) -> &'a [NodeProgram] {
     let start = status.programs.partition_point(|held| held.name.as_str() < name);
     let from = &status.programs[start..];
     &from[..from.partition_point(|held| held.name == name)]
@@ -273,7 +298,7 @@ mod tests {
         let names: Vec<String> = (0..PROGRAMS).map(|n| format!("p{n:05}")).collect();
         let mut report = DeserializeGuard::clone(&report("1", &[held("p", "1")]));
         let programs = &mut report.0.as_mut().unwrap().status.as_mut().unwrap().programs;
-        *programs = names.iter().map(|name| HeldProgram { name: name.clone(), ..programs[0].clone() }).collect();
+        *programs = names.iter().map(|name| NodeProgram { name: name.clone(), ..programs[0].clone() }).collect();
         let nodes = Nodes::new([node("True")], [], [Arc::new(report)]);
         let start = Instant::now();
         for name in names {

@@ -6,15 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
-use sockeye_crds::{
-    BpfNode, BpfNodeStatus, BpfProgram, BpfRevision, names,
-    node::{Details, HeldProgram},
-    program::MapSpec,
-};
+use sockeye_crds::{BpfNode, BpfProgram, BpfRevision, names, node::NodeProgram, program::MapSpec};
 
 use crate::watch::{
     nodes::{PartialNode, PartialPod},
-    stores::{ConfigMapMeta, lenders},
+    sharing::{lenders, shared_maps},
+    stores::ConfigMapMeta,
 };
 
 /// The urgency of a reconciliation.
@@ -35,6 +32,13 @@ pub enum Trigger {
     All,
     /// Those of these names.
     Programs(BTreeSet<String>, Pace),
+    /// Those of these names, and those that borrow maps of the `lender`, whose current revision shares others now.
+    Shared {
+        /// The names.
+        names: BTreeSet<String>,
+        /// The BpfProgram that shares other maps than before.
+        lender: String,
+    },
     /// Those whose bytes the ConfigMap of this name holds, as a user or the operator created it.
     ConfigMap(String),
 }
@@ -62,7 +66,7 @@ impl Watched for DeserializeGuard<BpfProgram> {
         if old.map(intent) == new.map(intent) {
             return Trigger::program(name, Pace::Paced);
         }
-        with_lenders(name, [old, new], |program| &program.spec.maps)
+        Trigger::Programs(with_lenders(name, [old, new], |program| &program.spec.maps), Pace::Immediate)
     }
 }
 
@@ -70,19 +74,30 @@ impl Watched for DeserializeGuard<BpfRevision> {
     fn trigger(old: Option<&Self>, new: Option<&Self>) -> Trigger {
         let program = |object: &Self| object.labels().get(names::LABEL_PROGRAM).cloned();
         let Some(name) = new.or(old).and_then(program) else { return Trigger::Nothing };
-        with_lenders(name, [old, new], |revision| &revision.spec.maps)
+        let names = with_lenders(name.clone(), [old, new], |revision| &revision.spec.template.maps);
+        if shared_by(old) == shared_by(new) {
+            Trigger::Programs(names, Pace::Immediate)
+        } else {
+            Trigger::Shared { names, lender: name }
+        }
     }
 }
 
-/// Triggers a BpfProgram, and those whose maps it borrows or borrowed: their deletion may wait for it.
+/// Lists the maps that a revision shares while agents may run it.
+fn shared_by(revision: Option<&DeserializeGuard<BpfRevision>>) -> BTreeSet<&str> {
+    let live = revision.and_then(|revision| revision.0.as_ref().ok()).filter(|revision| revision.is_live());
+    live.into_iter().flat_map(shared_maps).collect()
+}
+
+/// Lists a BpfProgram, and those whose maps it borrows or borrowed: their deletion may wait for it.
 fn with_lenders<K>(
     name: String,
     states: [Option<&DeserializeGuard<K>>; 2],
     maps: impl Fn(&K) -> &[MapSpec],
-) -> Trigger {
+) -> BTreeSet<String> {
     let readable = states.into_iter().flatten().filter_map(|state| state.0.as_ref().ok());
     let lenders = readable.flat_map(|state| lenders(maps(state))).map(str::to_owned);
-    Trigger::Programs(lenders.chain([name]).collect(), Pace::Immediate)
+    lenders.chain([name]).collect()
 }
 
 impl Watched for DeserializeGuard<BpfNode> {
@@ -97,25 +112,12 @@ impl Watched for DeserializeGuard<BpfNode> {
     }
 }
 
-/// A report's entries about one BpfProgram.
-#[derive(Default, PartialEq)]
-struct Entry<'a> {
-    held: Vec<&'a HeldProgram>,
-    details: Vec<&'a Details>,
-}
-
-/// Groups a report by BpfProgram. Details of a BpfProgram that the node does not hold are about none.
-fn entries(report: Option<&DeserializeGuard<BpfNode>>) -> BTreeMap<&str, Entry<'_>> {
-    let mut entries: BTreeMap<&str, Entry<'_>> = BTreeMap::new();
+/// Groups a report by BpfProgram.
+fn entries(report: Option<&DeserializeGuard<BpfNode>>) -> BTreeMap<&str, Vec<&NodeProgram>> {
+    let mut entries: BTreeMap<&str, Vec<&NodeProgram>> = BTreeMap::new();
     let status = report.and_then(|report| report.0.as_ref().ok()).and_then(|node| node.status.as_ref());
-    let Some(BpfNodeStatus { programs, details, .. }) = status else { return entries };
-    for held in programs {
-        entries.entry(&held.name).or_default().held.push(held);
-    }
-    for details in details {
-        if let Some(entry) = entries.get_mut(&*details.name) {
-            entry.details.push(details);
-        }
+    for held in status.iter().flat_map(|status| &status.programs) {
+        entries.entry(&held.name).or_default().push(held);
     }
     entries
 }
@@ -193,15 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn a_report_triggers_the_program_whose_details_it_changes() {
-        let with_message = |message: &str| {
+    fn a_report_triggers_the_program_whose_drift_or_message_it_changes() {
+        let with = |message: &str, drift: i64| {
             let mut report = report(&[("a", 1), ("b", 2)]);
-            let details = Details { name: "b".into(), message: Some(message.into()), ..Details::default() };
-            report.0.as_mut().unwrap().status.as_mut().unwrap().details = vec![details];
+            let entry = &mut report.0.as_mut().unwrap().status.as_mut().unwrap().programs[1];
+            entry.message = Some(message.into());
+            entry.drift = vec![read(json!({"seenTime": "", "kind": "PinRemoved", "message": "", "count": drift}))];
             report
         };
-        assert_eq!(Watched::trigger(Some(&with_message("x")), Some(&with_message("y"))), paced(["b"]));
-        assert_eq!(Watched::trigger(Some(&report(&[("a", 1), ("b", 2)])), Some(&with_message("x"))), paced(["b"]));
+        assert_eq!(Watched::trigger(Some(&with("x", 1)), Some(&with("y", 1))), paced(["b"]));
+        assert_eq!(Watched::trigger(Some(&with("x", 1)), Some(&with("x", 2))), paced(["b"]));
+        assert_eq!(Watched::trigger(Some(&report(&[("a", 1), ("b", 2)])), Some(&with("x", 1))), paced(["b"]));
     }
 
     #[test]
@@ -217,7 +221,7 @@ mod tests {
     fn a_large_report_is_compared_in_linear_time() {
         let mut old = report(&[("p", 1)]);
         let programs = &mut old.0.as_mut().unwrap().status.as_mut().unwrap().programs;
-        *programs = (0..20_000).map(|n| HeldProgram { name: format!("p{n}"), ..programs[0].clone() }).collect();
+        *programs = (0..20_000).map(|n| NodeProgram { name: format!("p{n}"), ..programs[0].clone() }).collect();
         let mut new = old.clone();
         new.0.as_mut().unwrap().status.as_mut().unwrap().programs[7].program_ids = vec![2];
         let start = Instant::now();
@@ -230,20 +234,42 @@ mod tests {
         assert_eq!(Watched::trigger(Some(&report(&[("a", 1)])), None), paced(["a"]));
     }
 
-    #[test]
-    fn a_revision_triggers_the_programs_whose_maps_it_borrows() {
+    /// Builds a revision of `b` with a map that it borrows from `a`, and one that it shares or not.
+    fn revision(state: &str, sharing: &str) -> DeserializeGuard<BpfRevision> {
+        let maps = json!([{"name": "m", "mapRef": {"program": "a", "name": "m"}}, {"name": "n", "sharing": sharing}]);
+        let object = json!({"programs": [], "maps": [], "license": "GPL", "btf": true});
+        let template = json!({"digest": "", "programs": [], "object": object, "maps": maps});
+        let spec = json!({"state": state, "programRef": {"name": "b", "uid": "b"}, "programGeneration": 1,
+            "sequence": 1, "template": template});
         let revision: DeserializeGuard<BpfRevision> = read(json!({
-            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfRevision",
-            "metadata": {"name": "b-1", "labels": {names::LABEL_PROGRAM: "b", names::LABEL_LIVE: "false"}},
-            "spec": {"program": {"name": "b", "uid": "b"}, "generation": 1, "sequence": 1, "digest": "", "programs": [],
-                "object": {"programs": [], "maps": [], "license": "GPL", "btf": true},
-                "maps": [{"name": "m", "from": {"program": "a", "map": "m"}}]},
+            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfRevision", "spec": spec,
+            "metadata": {"name": "b-1", "labels": {names::LABEL_PROGRAM: "b"}},
         }));
+        assert!(revision.0.is_ok(), "{revision:?}");
+        revision
+    }
+
+    #[test]
+    fn a_revision_triggers_its_program_and_those_whose_maps_it_borrows() {
         let names = ["a", "b"].map(str::to_owned).into();
+        let revision = revision("Active", "Private");
         assert_eq!(
             Watched::trigger(Some(&revision), Some(&revision.clone())),
             Trigger::Programs(names, Pace::Immediate)
         );
+    }
+
+    #[test]
+    fn a_revision_that_shares_other_maps_triggers_those_that_borrow_them() {
+        let (private, shared, retired) =
+            (revision("Active", "Private"), revision("Active", "Shared"), revision("Retired", "Shared"));
+        let of_borrowers = Trigger::Shared { names: ["a", "b"].map(str::to_owned).into(), lender: "b".into() };
+        for (old, new) in [(None, Some(&shared)), (Some(&shared), Some(&retired)), (Some(&shared), None)] {
+            assert_eq!(Watched::trigger(old, new), of_borrowers);
+        }
+        for (old, new) in [(None, Some(&private)), (Some(&shared), Some(&shared)), (Some(&retired), None)] {
+            assert!(matches!(Watched::trigger(old, new), Trigger::Programs(..)));
+        }
     }
 
     #[test]

@@ -7,10 +7,10 @@ use crate::world::World;
 #[test]
 fn a_deletion_waits_while_others_borrow_its_maps() {
     let mut world = World::rolled_out();
-    let (revisions, dispatch) = (world.revisions.clone(), world.status.dispatch.clone());
+    let (revisions, current) = (world.revisions.clone(), world.status.current_revision.clone());
     (world.is_deleted, world.borrowers) = (true, vec!["reader".into()]);
     world.converge();
-    assert_eq!((&world.revisions, &world.status.dispatch), (&revisions, &dispatch), "agents keep running it");
+    assert_eq!((&world.revisions, &world.status.current_revision), (&revisions, &current), "agents keep running it");
     assert_eq!(world.condition(ConditionType::Ready), Some((Status::False, Reason::InUse)));
     assert_eq!(world.condition(ConditionType::Reconciling), Some((Status::True, Reason::InUse)));
     assert_eq!(world.condition(ConditionType::Attached), Some((Status::True, Reason::InEffect)));

@@ -5,6 +5,7 @@
 
 mod deletion;
 mod revisions;
+mod sharing;
 mod world;
 
 use proptest::prelude::*;
@@ -36,7 +37,7 @@ fn action() -> impl Strategy<Value = Action> {
 
 proptest! {
     /// Edits, agents, failures and killed reconciliations follow each other in any order. Then the world converges: the
-    /// last accepted spec's revision alone is live. Once deleted, the BpfProgram goes.
+    /// last accepted spec's revision alone is active. Once deleted, the BpfProgram goes.
     #[test]
     fn any_sequence_of_actions_converges(actions in proptest::collection::vec(action(), 0..30)) {
         let mut world = World::new();
@@ -57,13 +58,13 @@ proptest! {
             }
         }
         world.converge();
-        prop_assert_eq!(world.status.observed_generation, world.generation);
+        prop_assert_eq!(world.status.observed_generation, Some(world.generation));
         let live = world.live_revisions();
         prop_assert!(live.len() <= 1);
         if let Some(spec) = world.spec {
             let newest = world.revisions.iter().find(|revision| revision.is_live()).unwrap();
-            prop_assert_eq!(&newest.spec.digest, &names::digest(&[spec; 8]));
-            prop_assert!(world.stored_digests.contains(&newest.spec.digest));
+            prop_assert_eq!(&newest.spec.template.digest, &names::digest(&[spec; 8]));
+            prop_assert!(world.stored_digests.contains(&newest.spec.template.digest));
         } else {
             prop_assert_eq!(live.is_empty(), world.revisions.is_empty() || accepted.is_none());
         }

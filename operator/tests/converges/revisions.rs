@@ -1,4 +1,4 @@
-//! The revisions that edits create, withdraw and delete.
+//! The revisions that edits create, retire and delete.
 
 use sockeye_crds::{ConditionType, Reason, condition::Status};
 
@@ -13,19 +13,19 @@ fn a_rejected_edit_changes_no_revision() {
     world.edit(None);
     world.converge();
     assert_eq!(world.revisions, before);
-    assert_eq!(world.condition(ConditionType::Accepted), Some((Status::False, Reason::NoSuchProgram)));
+    assert_eq!(world.condition(ConditionType::Accepted), Some((Status::False, Reason::ProgramNotFound)));
     assert_eq!(world.condition(ConditionType::Attached), Some((Status::True, Reason::InEffect)));
-    assert_eq!(world.status.dispatch.as_ref().map(|dispatch| dispatch.generation), Some(1));
+    assert_eq!(world.status.current_revision.as_ref().map(|current| current.generation), Some(1));
 
     world.edit(Some(0));
     world.converge();
     assert_eq!(world.revisions, before, "the same content needs no new revision");
     assert_eq!(world.condition(ConditionType::Ready), Some((Status::True, Reason::InEffect)));
-    assert_eq!((world.status.observed_generation, world.status.dispatch.unwrap().generation), (3, 1));
+    assert_eq!((world.status.observed_generation, world.status.current_revision.unwrap().generation), (Some(3), 1));
 }
 
 #[test]
-fn an_older_revision_is_withdrawn_at_once_and_kept_while_a_node_runs_it() {
+fn an_older_revision_is_retired_at_once_and_kept_while_a_node_runs_it() {
     let mut world = World::rolled_out();
     world.edit(Some(1));
     world.converge();
@@ -71,4 +71,58 @@ fn an_unreadable_revision_is_deleted_with_its_program_once_no_other_borrows_its_
     world.run_all_agents();
     world.converge();
     assert!(world.is_gone);
+}
+
+#[test]
+fn a_revision_is_named_by_its_sequence_and_no_name_comes_twice() {
+    let mut world = World::rolled_out();
+    assert_eq!(world.live_revisions(), ["p-1"]);
+    for (spec, name) in [(1, "p-2"), (0, "p-3")] {
+        world.edit(Some(spec));
+        world.converge();
+        world.run_all_agents();
+        world.converge();
+        assert_eq!(world.live_revisions(), [name]);
+    }
+    world.revisions.clear();
+    world.converge();
+    assert_eq!(world.live_revisions(), ["p-4"], "somebody deleted p-3, which nodes still report");
+}
+
+#[test]
+fn a_revision_of_an_earlier_program_of_the_name_is_no_obstacle() {
+    let mut world = World::new();
+    world.foreign_sequence = 41;
+    world.converge();
+    assert_eq!(world.live_revisions(), ["p-42"]);
+}
+
+#[test]
+fn an_operator_with_an_old_view_dispatches_nothing_and_converges_later() {
+    let mut world = World::rolled_out();
+    let old = world.clone();
+    world.edit(Some(1));
+    world.converge();
+    let after_edit = world.revisions.clone();
+    // The other operator has not seen the edit's revision, and has another spec.
+    world.view = Some(Box::new(old));
+    world.edit(Some(2));
+    world.reconcile(usize::MAX);
+    assert_eq!(world.conflicts, 1);
+    assert_eq!(world.revisions, after_edit, "nothing is overwritten");
+    world.view = None;
+    world.converge();
+    assert_eq!(world.live_revisions(), ["p-3"]);
+}
+
+#[test]
+fn a_revision_that_is_there_already_counts_as_dispatched() {
+    let mut world = World::rolled_out();
+    let old = world.clone();
+    world.edit(Some(1));
+    world.reconcile(2);
+    assert_eq!(world.live_revisions(), ["p-1", "p-2"], "the operator was killed before it retired p-1");
+    world.view = Some(Box::new(old));
+    world.reconcile(usize::MAX);
+    assert_eq!((world.conflicts, world.live_revisions()), (0, vec!["p-2".to_owned()]));
 }

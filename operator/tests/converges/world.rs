@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sockeye_crds::{
     BpfProgramStatus, BpfRevision, ConditionType, ObjectInfo, ProgramType, Reason, Refusal, condition, names,
-    program::ProgramSpec, revision::desired,
+    program::{MapRef, MapSpec, ProgramSpec},
+    revision::{RevisionState, desired},
+    target::AttachTarget,
 };
 use sockeye_ebpf::Accepted;
 use sockeye_operator::{
@@ -22,15 +24,20 @@ use sockeye_operator::{
         cache::ProgramCache,
         gather::Gathered,
         intent::Intent,
-        plan::plan,
-        step::Step,
+        plan::{is_same_revision, plan},
+        sharing::refuse_unshared,
+        step::{ObjectVersion, Step},
         update_status::update_status,
         validate::{CheckOutcome, Validated},
     },
-    watch::{nodes::Nodes, revisions::Revisions},
+    watch::{nodes::Nodes, revisions::Revisions, sharing::Lender},
 };
 
 pub const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
+
+/// A write was refused with HTTP 409.
+#[derive(Debug)]
+pub struct Conflict;
 
 #[derive(Clone, Debug, Default)]
 pub struct World {
@@ -40,6 +47,10 @@ pub struct World {
     pub is_deleted: bool,
     /// Other BpfPrograms that borrow its maps.
     pub borrowers: Vec<String>,
+    /// The map of another BpfProgram that the spec borrows.
+    pub borrowed: Option<MapRef>,
+    /// What the BpfPrograms share that the spec may borrow from.
+    pub lenders: BTreeMap<String, Lender>,
     /// True once the finalizer is removed.
     pub is_gone: bool,
     pub finalizers: Vec<String>,
@@ -52,7 +63,13 @@ pub struct World {
     running: BTreeMap<&'static str, String>,
     pub live_nodes: BTreeSet<&'static str>,
     pub events: Vec<ProgramEvent>,
-    created_revisions: u32,
+    /// The highest sequence of an earlier BpfProgram's revisions of the same name.
+    pub foreign_sequence: i64,
+    /// An old state of the world, whose revisions and status are all that the operator sees.
+    pub view: Option<Box<World>>,
+    /// The number of writes that were refused because they were based on an old view.
+    pub conflicts: u32,
+    writes: u64,
 }
 
 impl World {
@@ -80,16 +97,16 @@ impl World {
     fn validated(&self) -> Validated {
         let bytes = self.bytes();
         let result = match self.spec {
-            None => Err(Refusal { reason: Reason::NoSuchProgram, message: "no such program".into() }),
+            None => Err(Refusal { reason: Reason::ProgramNotFound, message: "no such program".into() }),
             Some(_) => Ok(Accepted {
                 digest: names::digest(&bytes),
                 object: ObjectInfo::default(),
                 programs: vec![ProgramSpec {
                     name: "my_prog".into(),
                     program_type: Some(ProgramType::SockOps),
-                    attach: vec![],
+                    attach: vec![AttachTarget::Node],
                 }],
-                maps: vec![],
+                maps: self.borrowed.iter().map(borrowing).collect(),
                 globals: BTreeMap::new(),
                 node_selector: None,
                 priority: None,
@@ -98,25 +115,32 @@ impl World {
             }),
         };
         // Gathering reads bytes only if they are not stored yet.
-        let is_read = result.as_ref().is_ok_and(|accepted| !self.stored_digests.contains(&accepted.digest));
+        let is_read = result.is_ok() && !self.is_stored();
         Validated { outcome: CheckOutcome::Checked(Arc::new(result)), bytes: is_read.then_some(bytes) }
     }
 
+    fn is_stored(&self) -> bool {
+        self.stored_digests.contains(&names::digest(&self.bytes()))
+    }
+
     fn gathered(&self) -> Gathered {
-        let mut meta = json!({"name": "p", "uid": "u", "generation": self.generation, "finalizers": self.finalizers});
+        let mut meta = json!({"name": "p", "uid": "u", "generation": self.generation, "finalizers": self.finalizers,
+            "resourceVersion": self.writes.to_string()});
         if self.is_deleted {
             meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
-        let spec = json!({"bytecode": {"inline": "AA=="}, "programs": [{"name": "my_prog", "attach": []}]});
-        let status = serde_json::to_value(&self.status).unwrap();
+        let spec =
+            json!({"bytecode": {"inline": "AA=="}, "programs": [{"name": "my_prog"}], "attach": [{"type": "Node"}]});
+        let seen = self.view.as_deref().unwrap_or(self);
+        let status = serde_json::to_value(&seen.status).unwrap();
         let object: Arc<DeserializeGuard<_>> = read(json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram",
             "metadata": meta, "spec": spec, "status": status}));
         assert!(object.0.is_ok(), "{object:?}");
         Gathered {
             intent: Intent::new(object, &ProgramCache::default()),
             bytecode: GatheredBytecode::Checked,
-            revisions: self.gathered_revisions(),
-            stored_digests: self.stored_digests.clone(),
+            revisions: seen.gathered_revisions(),
+            lenders: self.lenders.clone(),
             borrowers: if self.is_deleted { self.borrowers.clone() } else { vec![] },
             nodes: self.nodes(),
         }
@@ -124,8 +148,11 @@ impl World {
 
     fn gathered_revisions(&self) -> Revisions {
         let is_readable = |revision: &BpfRevision| !self.unreadable.contains(&revision.name_any());
+        let sequences = self.revisions.iter().map(|revision| revision.spec.sequence);
+        let highest_sequence = sequences.fold(self.foreign_sequence, i64::max);
         let (readable, unreadable): (Vec<_>, Vec<_>) = self.revisions.iter().cloned().partition(is_readable);
-        Revisions { readable, unreadable: unreadable.into_iter().map(|revision| revision.metadata).collect() }
+        let unreadable = unreadable.into_iter().map(|revision| revision.metadata).collect();
+        Revisions { readable, unreadable, highest_sequence }
     }
 
     fn nodes(&self) -> Nodes {
@@ -151,17 +178,17 @@ impl World {
         if self.is_gone {
             return 0;
         }
-        let (gathered, validated) = (self.gathered(), self.validated());
-        let planned = plan(&gathered, &validated);
+        let (gathered, mut validated) = (self.gathered(), self.validated());
+        refuse_unshared(&gathered, &mut validated);
+        let planned = plan(&gathered, &validated, self.is_stored());
         let planned_writes = planned.steps.len();
-        self.apply(planned.steps.into_iter().take(max_writes));
-        if planned_writes > max_writes {
-            return max_writes;
+        if self.apply(planned.steps.into_iter().take(max_writes)).is_err() || planned_writes > max_writes {
+            return planned_writes.min(max_writes);
         }
         let now = Timestamp::from_second(self.generation).unwrap();
-        let steps = update_status(&gathered, &validated, planned.dispatched.as_ref(), now);
+        let steps = update_status(&gathered, &validated, planned.current.as_ref(), now);
         let status_writes = steps.len().min(max_writes - planned_writes);
-        self.apply(steps.into_iter().take(status_writes));
+        self.apply(steps.into_iter().take(status_writes)).unwrap();
         planned_writes + status_writes
     }
 
@@ -172,18 +199,24 @@ impl World {
                 return;
             }
         }
-        panic!("it does not converge: {:?}", plan(&self.gathered(), &self.validated()));
+        panic!("it does not converge: {:?}", plan(&self.gathered(), &self.validated(), self.is_stored()));
     }
 
-    fn apply(&mut self, steps: impl Iterator<Item = Step>) {
+    /// Runs steps up to the first that collides with another write, as the operator does.
+    fn apply(&mut self, steps: impl Iterator<Item = Step>) -> Result<(), Conflict> {
         for step in steps {
             let is_event = matches!(step, Step::PublishEvent(_));
             assert!(is_event || !self.is_gone, "a write after the finalizer was removed: {step:?}");
-            self.run(step);
+            self.writes += u64::from(!is_event);
+            if let Err(conflict) = self.run(step) {
+                self.conflicts += 1;
+                return Err(conflict);
+            }
         }
+        Ok(())
     }
 
-    fn run(&mut self, step: Step) {
+    fn run(&mut self, step: Step) -> Result<(), Conflict> {
         match step {
             Step::AddFinalizer { present } => {
                 assert_eq!(present, self.finalizers);
@@ -193,51 +226,61 @@ impl World {
                 assert_eq!(names::digest(&bytes), digest);
                 self.stored_digests.insert(digest);
             }
-            Step::Dispatch(revision) => self.create_revision(*revision),
-            Step::Withdraw { revision, uid: _ } => {
-                let live = self.revisions.iter().filter(|revision| revision.is_live()).count();
-                assert!(live > 1, "the last live revision is withdrawn");
-                let labels = self.revision_mut(&revision).metadata.labels.get_or_insert_default();
-                labels.insert(names::LABEL_LIVE.into(), "false".into());
+            Step::Dispatch(revision) => return self.create_revision(*revision),
+            Step::Retire(version) => {
+                let active = self.revisions.iter().filter(|revision| revision.is_live()).count();
+                assert!(active > 1, "the last active revision is retired");
+                let writes = self.writes.to_string();
+                let revision = self.revision_mut(&version)?;
+                revision.spec.state = RevisionState::Retired;
+                revision.metadata.resource_version = Some(writes);
             }
-            Step::DeleteRevision { revision, uid: _ } => {
-                assert!(
-                    self.is_deleted || !self.running.values().any(|running| *running == revision),
-                    "a node runs it"
-                );
-                self.revisions.retain(|existing| existing.name_any() != revision);
+            Step::DeleteRevision(version) => {
+                let name = self.revision_mut(&version)?.name_any();
+                // What agents see of a revision that can't be read is the same whether it is retired or deleted.
+                let is_retired = !self.unreadable.contains(&name) && !self.is_deleted;
+                assert!(!is_retired || !self.running.values().any(|running| *running == name), "a node runs it");
+                self.revisions.retain(|existing| existing.name_any() != name);
             }
             Step::WriteStatus(status) => {
                 assert_ne!(*status, self.status, "a write that changes nothing");
                 self.status = *status;
             }
-            Step::RemoveFinalizer { index } => {
-                assert_eq!(self.finalizers.remove(index), names::FINALIZER);
+            Step::RemoveFinalizer { others } => {
+                assert_eq!((self.finalizers.pop().as_deref(), &others), (Some(names::FINALIZER), &self.finalizers));
                 assert!(!self.live_nodes.iter().any(|node| self.running.contains_key(node)), "a live node runs it");
                 assert!(self.revisions.is_empty(), "an agent could run it again");
                 let ready = self.ready();
-                assert_eq!((ready.reason, &*ready.message), (Reason::Deleting, "no live node holds it any more"));
+                assert_eq!((ready.reason, &*ready.message), (Reason::Deleting, "no Ready node holds it any more"));
                 self.is_gone = true;
             }
             Step::PublishEvent(event) => self.events.push(event),
-            Step::DeleteBytes { .. } => panic!("bytes belong to no BpfProgram"),
+            Step::DeleteBytes(_) => panic!("bytes belong to no BpfProgram"),
         }
+        Ok(())
     }
 
-    fn create_revision(&mut self, mut revision: BpfRevision) {
+    fn create_revision(&mut self, mut revision: BpfRevision) -> Result<(), Conflict> {
         let has_finalizer = self.finalizers.iter().any(|finalizer| finalizer == names::FINALIZER);
         assert!(has_finalizer, "agents would keep it after its deletion");
-        assert!(self.stored_digests.contains(&revision.spec.digest), "agents could not fetch its bytes");
-        let readable = self.gathered_revisions().readable;
-        assert!(readable.iter().all(|older| older.spec.sequence < revision.spec.sequence), "sequences increase");
+        assert!(self.stored_digests.contains(&revision.spec.template.digest), "agents could not fetch its bytes");
         assert!(revision.is_live());
-        self.created_revisions += 1;
-        revision.metadata.uid = Some(format!("revision-{}", self.created_revisions));
+        if let Some(existing) = self.revisions.iter().find(|existing| existing.name_any() == revision.name_any()) {
+            return if is_same_revision(existing, &revision) { Ok(()) } else { Err(Conflict) };
+        }
+        let sequences = self.revisions.iter().map(|older| older.spec.sequence);
+        assert!(sequences.max() < Some(revision.spec.sequence), "sequences increase");
+        assert!(self.foreign_sequence < revision.spec.sequence, "and go on after an earlier BpfProgram's");
+        revision.metadata.uid = Some(format!("revision-{}", self.writes));
+        revision.metadata.resource_version = Some(self.writes.to_string());
         self.revisions.push(revision);
+        Ok(())
     }
 
-    fn revision_mut(&mut self, name: &str) -> &mut BpfRevision {
-        self.revisions.iter_mut().find(|revision| revision.name_any() == name).unwrap()
+    /// Finds a revision in the version that a write is based on.
+    fn revision_mut(&mut self, version: &ObjectVersion) -> Result<&mut BpfRevision, Conflict> {
+        let is_it = |revision: &&mut BpfRevision| ObjectVersion::of(&revision.metadata).as_ref() == Some(version);
+        self.revisions.iter_mut().find(is_it).ok_or(Conflict)
     }
 
     /// Lets a node's agent do its work. It keeps what it runs while it cannot read a live revision.
@@ -267,6 +310,10 @@ impl World {
     pub fn condition(&self, type_: ConditionType) -> Option<(condition::Status, Reason)> {
         condition::find(&self.status.conditions, type_).map(|condition| (condition.status, condition.reason))
     }
+}
+
+fn borrowing(map_ref: &MapRef) -> MapSpec {
+    MapSpec { map_ref: Some(map_ref.clone()), ..MapSpec::named("m") }
 }
 
 fn read<K: DeserializeOwned>(value: Value) -> Arc<K> {

@@ -1,0 +1,130 @@
+//! [`EventBudget`]: bounds the Events about drift on each node. IO: none; callers pass the time.
+//!
+//! Drift is reported by nodes, in their words, and each new message is a new Event. Without a bound, whoever is root on
+//! one node could fill etcd with them.
+
+use std::collections::HashMap;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+/// A node may have this many Events at once.
+const BURST: u32 = 10;
+/// A node may have one Event more each time this has passed.
+const INTERVAL: SignedDuration = SignedDuration::from_mins(1);
+/// Beyond this number of nodes, those that may have all their Events are forgotten.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// A token bucket for each node.
+#[derive(Clone, Debug, Default)]
+pub struct EventBudget {
+    buckets: HashMap<String, Bucket>,
+}
+
+#[derive(Clone, Debug)]
+struct Bucket {
+    tokens: u32,
+    /// The time from which on the next token is earned.
+    since: Timestamp,
+    suppressed: u64,
+}
+
+impl EventBudget {
+    /// Takes a node's token for one Event. Returns the number of its Events that were suppressed before; none if this
+    /// one is suppressed too.
+    pub fn take(&mut self, node: &str, now: Timestamp) -> Option<u64> {
+        if self.buckets.len() >= MAX_REMEMBERED && !self.buckets.contains_key(node) {
+            self.buckets.retain(|_, bucket| !bucket.is_idle(now));
+        }
+        let full = Bucket { tokens: BURST, since: now, suppressed: 0 };
+        self.buckets.entry(node.to_owned()).or_insert(full).take(now)
+    }
+}
+
+impl Bucket {
+    fn take(&mut self, now: Timestamp) -> Option<u64> {
+        self.refill(now);
+        match self.tokens.checked_sub(1) {
+            Some(tokens) => {
+                self.tokens = tokens;
+                Some(std::mem::take(&mut self.suppressed))
+            }
+            None => {
+                self.suppressed += 1;
+                None
+            }
+        }
+    }
+
+    /// Adds the tokens that were earned. A clock that was set back earns none.
+    fn refill(&mut self, now: Timestamp) {
+        let earned = now.duration_since(self.since).as_secs().div_euclid(INTERVAL.as_secs());
+        let tokens = i64::from(self.tokens).saturating_add(earned.max(0)).min(i64::from(BURST));
+        self.tokens = u32::try_from(tokens).unwrap_or(BURST);
+        if earned < 0 || self.tokens == BURST {
+            self.since = now;
+        } else {
+            let spent = SignedDuration::from_secs(earned * INTERVAL.as_secs());
+            self.since = self.since.checked_add(spent).unwrap_or(now);
+        }
+    }
+
+    /// Reports whether the bucket is as a new one.
+    fn is_idle(&mut self, now: Timestamp) -> bool {
+        self.refill(now);
+        self.tokens == BURST && self.suppressed == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// Takes tokens until one is refused. Returns the answers but the refusal.
+    fn take_all(budget: &mut EventBudget, node: &str, now: Timestamp) -> Vec<u64> {
+        std::iter::from_fn(|| budget.take(node, now)).collect()
+    }
+
+    #[test]
+    fn a_node_has_a_burst_and_one_event_a_minute_and_the_next_one_counts_the_suppressed() {
+        let mut budget = EventBudget::default();
+        assert_eq!(take_all(&mut budget, "a", at(0)), [0; BURST as usize]);
+        assert_eq!((budget.take("a", at(1)), budget.take("a", at(59))), (None, None));
+        assert_eq!(take_all(&mut budget, "a", at(60)), [3]);
+        assert!(take_all(&mut budget, "a", at(119)).is_empty());
+        assert_eq!(take_all(&mut budget, "a", at(120)), [2]);
+        assert_eq!(take_all(&mut budget, "a", at(120 + 3 * 60)), [1, 0, 0]);
+        assert_eq!(take_all(&mut budget, "a", at(1_000_000)).len(), BURST as usize, "no more than a burst is saved");
+    }
+
+    #[test]
+    fn nodes_have_budgets_of_their_own() {
+        let mut budget = EventBudget::default();
+        take_all(&mut budget, "a", at(0));
+        assert_eq!((budget.take("a", at(0)), budget.take("b", at(0))), (None, Some(0)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_gives_no_tokens_back_and_takes_none() {
+        let mut budget = EventBudget::default();
+        take_all(&mut budget, "a", at(10_000));
+        assert!(take_all(&mut budget, "a", at(0)).is_empty());
+        assert_eq!(take_all(&mut budget, "a", at(60)), [2]);
+        assert_eq!(take_all(&mut budget, "a", Timestamp::MAX).len(), BURST as usize);
+        assert!(take_all(&mut budget, "a", Timestamp::MIN).is_empty());
+    }
+
+    #[test]
+    fn only_so_many_nodes_are_remembered() {
+        let mut budget = EventBudget::default();
+        take_all(&mut budget, "busy", at(0));
+        for node in 0..2 * MAX_REMEMBERED {
+            budget.take(&node.to_string(), at(node as i64));
+        }
+        assert!(budget.buckets.len() <= MAX_REMEMBERED, "{}", budget.buckets.len());
+        assert_eq!(budget.take("busy", at(2 * MAX_REMEMBERED as i64)), Some(1), "one of its Events was suppressed");
+    }
+}

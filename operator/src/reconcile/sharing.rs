@@ -1,0 +1,48 @@
+//! Sharing: refuses a spec that borrows a map which its lender does not share. IO: none.
+//!
+//! - A map is shared if the lender's current revision says so. The lender's latest spec may not be accepted.
+//! - What agents run already keeps its maps: a lender that stops sharing a map takes it from nobody. It keeps others from
+//!   beginning to use it, and refuses the next edit of those that do.
+
+use sockeye_crds::{
+    Reason, Refusal,
+    program::{MapRef, MapSpec},
+};
+
+use crate::{
+    reconcile::{
+        gather::Gathered,
+        plan::is_dispatched,
+        validate::{CheckOutcome, Validated},
+    },
+    watch::sharing::Lender,
+};
+
+/// Turns the acceptance of a spec into a refusal if it would dispatch a revision with a map that is not shared.
+pub fn refuse_unshared(gathered: &Gathered, validated: &mut Validated) {
+    let Some(accepted) = validated.accepted() else { return };
+    if gathered.intent.is_deleted() || is_dispatched(gathered, accepted) {
+        return;
+    }
+    let refusal = accepted.maps.iter().enumerate().find_map(|(index, map)| refusal(gathered, index, map));
+    if let Some(refusal) = refusal {
+        validated.outcome = CheckOutcome::Rejected(refusal);
+    }
+}
+
+fn refusal(gathered: &Gathered, index: usize, map: &MapSpec) -> Option<Refusal> {
+    let MapRef { program, name } = map.map_ref.as_ref()?;
+    let why = match gathered.lenders.get(program) {
+        Some(Lender::Sharing(maps)) if maps.contains(name) => return None,
+        Some(Lender::Sharing(_)) => {
+            format!("BpfProgram {program} does not share map {name}: set sharing: Shared for it in spec.maps there")
+        }
+        Some(Lender::NotDispatched) => {
+            format!("BpfProgram {program} shares no map {name} yet, because none of its specs was accepted")
+        }
+        Some(Lender::Missing) | None => {
+            format!("there is no BpfProgram {program} that could share map {name}: create it, or correct the name")
+        }
+    };
+    Some(Refusal { reason: Reason::MapNotShared, message: format!("spec.maps[{index}].mapRef: {why}") })
+}
