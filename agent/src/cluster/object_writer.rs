@@ -1,5 +1,5 @@
-//! `ObjectWriter`: an object of the node's own, its BpfNode or its BpfNodeDetail, and what the API server has of it. Does
-//! IO: requests.
+//! `ObjectWriter`: an object of the node's own, its BpfNode or its BpfNodeDetail, and what the API server has of it.
+//! Does IO: requests.
 //!
 //! Guarantees:
 //! - the status is written only when it differs from what the API server has;
@@ -143,7 +143,7 @@ impl<K: NodeObject> ObjectWriter<K> {
             }
             Some(stale) => {
                 let kind = K::kind(&());
-                tracing::info!(node = self.node_name, %kind, "the object belongs to a Node that is gone: creating it anew");
+                tracing::info!(node = self.node_name, %kind, "it belongs to a Node that is gone: creating it anew");
                 let this = Preconditions { uid: stale.metadata.uid.clone(), ..Preconditions::default() };
                 let params = DeleteParams { preconditions: Some(this), ..DeleteParams::default() };
                 let gone = self.api.delete(&self.node_name, &params).await;

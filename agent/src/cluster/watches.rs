@@ -17,7 +17,7 @@ use super::context::{Tasks, WatchContext};
 
 /// The watched objects.
 pub struct Watches {
-    /// The active BpfRevisions, whichever nodes they select. One that is retired leaves the watch as if it were deleted.
+    /// The active BpfRevisions, whichever nodes they select. A retired one leaves the watch as if it were deleted.
     pub revisions: Store<DeserializeGuard<BpfRevision>>,
     /// The node's Node.
     pub node: Store<PartialObjectMeta<Node>>,

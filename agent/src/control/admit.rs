@@ -1,5 +1,5 @@
-//! Whether a pod or a container may start: not before every strict target that selects it and may hold it is attached to
-//! it.
+//! Whether a pod or a container may start: not before every strict target that selects it, and may hold it, is attached
+//! to it.
 
 use std::mem;
 

@@ -23,8 +23,8 @@ pub fn distrust(bpffs: &Dir) -> Result<Option<String>, SysError> {
         Some(Entry { kind: EntryKind::Directory, uid, mode }) if uid != own || mode & WRITABLE_BY_OTHERS != 0 => {
             Some(format!(
                 "belongs to user {uid} and has mode {mode:04o}, so that others than user {own} may have put pins \
-                 there: look at what is in it; if all of that is sockeye's, make it user {own}'s with mode 0755 (chown, \
-                 chmod), and if not, remove it"
+                 there: look at what is in it; if all of that is sockeye's, make it user {own}'s with mode 0755 \
+                 (chown, chmod), and if not, remove it"
             ))
         }
         _ => None,

@@ -18,7 +18,7 @@ use sockeye_crds::{
     BpfNode, BpfNodeDetail, BpfNodeDetailStatus, BpfNodeStatus, BpfProgram, BpfRevision, BpfRevisionSpec, Condition,
     ConditionType, Reason, condition,
     node::{BpfNodeDetailSpec, BpfNodeSpec},
-    program::MapSpec,
+    program::{MapRef, MapSpec},
     summary::{self, Acceptance, Liveness, NodeView, Subject},
 };
 use sockeye_ebpf::check;
@@ -194,27 +194,27 @@ impl Folder {
         }
     }
 
-    /// Refuses the manifests that name a map which its BpfProgram does not share.
+    /// Refuses the manifests that name a map which its BpfProgram does not share. Until there is such a BpfProgram, the
+    /// node waits for it.
     fn refuse_borrowers(&mut self) {
         let running = self.manifests.values().filter_map(Manifest::running);
         let templates: BTreeMap<String, Arc<BpfRevision>> = running
             .map(|Dispatched { revision, .. }| (revision.spec.program_ref.name.clone(), Arc::clone(revision)))
             .collect();
-        let unshared = |map: &MapSpec| {
-            let map_ref = map.map_ref.as_ref()?;
-            let lender = &templates.get(&map_ref.program)?.spec.template;
-            let is_shared = lender.map(&map_ref.name).is_some_and(MapSpec::is_shared);
+        let unshared = |(index, map): (usize, &MapSpec)| {
+            let MapRef { program, name } = map.map_ref.as_ref()?;
+            let lender = &templates.get(program)?.spec.template;
+            let is_shared = lender.map(name).is_some_and(MapSpec::is_shared);
             (!is_shared).then(|| {
                 format!(
-                    "spec.maps[name={}].mapRef: {map_ref} is not shared: set sharing: Shared for it in that \
-                     BpfProgram's spec.maps",
-                    map.name
+                    "spec.maps[{index}].mapRef: BpfProgram {program} does not share map {name}: set sharing: Shared \
+                     for it in spec.maps there"
                 )
             })
         };
         for manifest in self.manifests.values_mut() {
             let maps = manifest.running().into_iter().flat_map(|running| &running.revision.spec.template.maps);
-            if let Some(message) = maps.filter_map(unshared).next() {
+            if let Some(message) = maps.enumerate().filter_map(unshared).next() {
                 manifest.refuse_as_borrower(message);
             }
         }

@@ -221,8 +221,8 @@ fn limits_are_those_of_the_schemas() {
     assert_eq!(*message, MAX_MESSAGE);
 }
 
-/// A program that is attached to two pods, one of which a target keeps, to a container of the first, and to a cgroup that
-/// the spec names.
+/// A program that is attached to a pod, to a container of it, to a pod where it is not in effect, and to two cgroups
+/// that the spec names.
 #[test]
 fn pods_are_counted_once_and_only_those_in_effect() {
     let paths = [("/1", Some("shop/a")), ("/1/c", Some("shop/a")), ("/2", Some("shop/b")), ("/3", None), ("/4", None)];

@@ -20,8 +20,8 @@ pub struct Executor<'a> {
 }
 
 impl<'a> Executor<'a> {
-    /// Opens a BpfProgram's home for a plan. Creates a missing home if the plan claims it, after the note of the layout's
-    /// version.
+    /// Opens a BpfProgram's home for a plan. Creates a missing home if the plan claims it; the note of the layout's
+    /// version comes first.
     pub fn new(home: &'a Home, root: &'a Root, execution: &'a Execution<'a>) -> Result<Self, SysError> {
         let claims = execution.steps.iter().any(|step| matches!(step, Step::Claim { .. }));
         if claims {

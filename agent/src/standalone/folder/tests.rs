@@ -91,7 +91,10 @@ fn a_map_that_is_not_shared_is_lent_to_nobody() {
     let (refusal, assignment) = scan();
     let (reason, message) = refusal.unwrap();
     assert_eq!(reason, Reason::MapNotShared, "{message}");
-    assert!(message.contains("map my_map of BpfProgram lender") && message.contains("sharing: Shared"), "{message}");
+    assert!(
+        message.starts_with("spec.maps[0].mapRef: BpfProgram lender ") && message.contains("sharing: Shared"),
+        "{message}"
+    );
     assert!(assignment.complete && assignment.unreadable.contains_key("borrower"), "what it has stays");
     assert!(assignment.revisions.contains_key("lender"));
     write("lender", "{name: my_map, maxEntries: 7, sharing: Shared}");
