@@ -61,7 +61,7 @@ stage_kernels() {
 # Needs root, for the last of these.
 stage_api() {
     local dir=$PWD/target/api
-    nice -n 5 tests/cluster/build-tools.sh helm etcd kube-apiserver kubectl
+    nice -n 5 tests/cluster/build-tools.sh helm helm3 etcd kube-apiserver kubectl
     tests/cluster/cluster.sh api-up "$dir"
     # shellcheck disable=SC2064 # the directory of now
     trap "tests/cluster/cluster.sh api-down '$dir'" EXIT

@@ -4,9 +4,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use sockeye_tests::chart::kubectl;
 
-use crate::{apply_crds, dry_run};
+use crate::apply_crds;
 
-/// Where the chart is installed, only the operator may change or delete a revision.
+/// Where the chart is installed, only the operator may create, change or delete a revision.
 const OPERATOR: [&str; 3] =
     ["--as", "system:serviceaccount:sockeye-system:sockeye-operator", "--as-group=system:masters"];
 
@@ -94,7 +94,8 @@ fn an_invalid_revision_is_refused_with_the_name_of_its_field() -> Result<()> {
     ] {
         let mut object = revision();
         *object.pointer_mut(pointer).context(pointer)? = value;
-        let refusal = match dry_run(&object) {
+        let create = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
+        let refusal = match as_operator(&create, &object.to_string()) {
             Ok(_) => bail!("accepted, though {field} is invalid"),
             Err(refusal) => refusal.to_string(),
         };

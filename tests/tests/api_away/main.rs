@@ -20,7 +20,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use hyper::StatusCode;
 use sockeye_tests::{
-    chart, cluster, is_long,
+    chart, cluster,
+    identity::RELEASE,
+    is_long,
     proxy::{Fault, Which},
     traffic::Traffic,
 };
@@ -270,7 +272,12 @@ async fn an_agent_overwrites_the_status_of_a_newer_agent() -> Result<()> {
     let anything = format!(r#"[{{"op": "remove", "path": "{state}"}}]"#);
     chart::kubectl(&["patch", "crd", "bpfnodes.sockeye.dev", "--type=json", "-p", &anything], "")?;
     let newer = r#"[{"op": "replace", "path": "/status/programs/0/state", "value": "AsNeverBefore"}]"#;
-    let say = || chart::kubectl(&["patch", "bpfnode", NODE, "--subresource=status", "--type=json", "-p", newer], "");
+    // Only the node's agent may.
+    let agent = format!("--as=system:serviceaccount:{RELEASE}:sockeye-agent");
+    let on_node = format!("--as-user-extra=authentication.kubernetes.io/node-name={NODE}");
+    let as_agent = [&*agent, &*on_node, "--as-group=system:masters"];
+    let patch = ["patch", "bpfnode", NODE, "--subresource=status", "--type=json", "-p", newer];
+    let say = || chart::kubectl(&[&as_agent[..], &patch].concat(), "");
     let start = Instant::now();
     // The changed CRD takes effect within a moment.
     while say().is_err() {

@@ -193,7 +193,7 @@ async fn agents_may_watch_only_the_suspend_config_map() -> Result<()> {
 
 #[tokio::test]
 async fn the_operator_may_read_and_change_only_its_own_lease() -> Result<()> {
-    let own = need(LEASES, "leases", RELEASE, &["get", "create", "update"]);
+    let own = need(LEASES, "leases", RELEASE, &["get", "list", "watch", "create", "update"]);
     by_name("sockeye-operator", &own, &["sockeye-operator"], "").await?;
     // RBAC can't limit a creation to a name.
     let others = need(LEASES, "leases", RELEASE, &["create"]);

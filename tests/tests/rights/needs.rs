@@ -59,7 +59,7 @@ pub const NEEDS: [(&str, &[Need]); 4] = [
             need("", "configmaps", RELEASE, &["get", "list", "watch", "create", "delete"]),
             need("", "pods", RELEASE, &["list", "watch"]),
             need("events.k8s.io", "events", "default", &["create", "patch"]),
-            // And, of its own Lease alone, get and update: `access` tests that.
+            // And, of its own Lease alone, get, list, watch and update: `access` tests that.
             need(LEASES, "leases", RELEASE, &["create"]),
         ],
     ),
