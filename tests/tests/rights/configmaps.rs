@@ -84,11 +84,13 @@ impl ConfigMaps {
 /// the operator's way, by a real token, and that of somebody whom RBAC lets do everything with ConfigMaps there.
 async fn policy() -> Result<(ConfigMaps, ConfigMaps)> {
     install()?;
-    let all = ConfigMaps::of_master(NAMESPACE_CONTROLLER).await?;
+    let all = ConfigMaps::of_master(GARBAGE_COLLECTOR).await?;
     for name in [STORED, SUSPENSION, OTHER] {
-        match all.delete(name).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
-            gone => gone?,
+        for gone in [all.patch(name, json!({"metadata": {"finalizers": null}})).await, all.delete(name).await] {
+            match gone {
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                gone => gone?,
+            }
         }
     }
     grant_in_release(&admin().await?, "rights-local", any_configmap()).await?;
