@@ -1,7 +1,8 @@
 //! [`Health`]: the operator's answers to the kubelet's probes. IO: none; time.
 //!
 //! - Healthy: the control loop ran lately, or its stores are not listed yet.
-//! - Ready: every watch was listed, the API server accepted the last write, and the process is healthy.
+//! - Ready: every watch was listed, the API server accepted the last write and what was asked about the Lease, and the
+//!   process is healthy. So an operator that stands by is ready too.
 
 use std::{
     sync::{
@@ -33,6 +34,7 @@ struct State {
     /// The time of the last write, if it was rejected; otherwise 0.
     rejected_ms: AtomicU64,
     heartbeat_ms: AtomicU64,
+    is_lease_rejected: AtomicBool,
 }
 
 impl Default for Health {
@@ -63,6 +65,11 @@ impl Health {
         self.state.rejected_ms.store(rejected_ms, Ordering::Relaxed);
     }
 
+    /// Records whether the API server rejects what is asked about the Lease, other than for a moment.
+    pub fn set_lease_rejected(&self, is_rejected: bool) {
+        self.state.is_lease_rejected.store(is_rejected, Ordering::Relaxed);
+    }
+
     fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
     }
@@ -79,6 +86,9 @@ impl probes::Health for Health {
     fn ready(&self) -> Result<(), &'static str> {
         if !self.state.is_listed.load(Ordering::Relaxed) {
             return Err("not every watch has been listed yet");
+        }
+        if self.state.is_lease_rejected.load(Ordering::Relaxed) {
+            return Err("the API server rejects requests for the Lease; see the log");
         }
         let rejected_ms = self.state.rejected_ms.load(Ordering::Relaxed);
         if rejected_ms > 0 && self.now_ms().saturating_sub(rejected_ms) < WRITE_ABANDONED_AFTER.as_millis() as u64 {
@@ -111,6 +121,11 @@ mod tests {
         assert!(health.ready().is_err());
         assert_eq!(health.healthy(), Ok(()), "a restart would not help");
         health.record_write(None);
+        assert_eq!(health.ready(), Ok(()));
+        health.set_lease_rejected(true);
+        health.record_write(None);
+        assert!(health.ready().is_err(), "nobody may lead");
+        health.set_lease_rejected(false);
         assert_eq!(health.ready(), Ok(()));
     }
 }

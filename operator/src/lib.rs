@@ -8,11 +8,13 @@
 //! | [`controller`] | the loop, its queue, and garbage collection | none |
 //! | [`reconcile`] | gather, validate, plan, apply, update status: one BpfProgram | reads and writes |
 //! | [`events`] | Kubernetes Events about status transitions and drift | writes |
+//! | [`leader`] | the election of the one operator that writes | requests about one Lease |
 //!
 //! Beside them: [`config`] and [`health`], and [`commands`] that run once, as the chart's Jobs.
 //!
 //! Guarantees
-//! - Nothing is written when nothing changed: an idle cluster causes no writes.
+//! - Nothing is written when nothing changed, but for the leader's Lease every two seconds.
+//! - One operator of a cluster writes. Another writes within 15 s of its death, and within 2 s of its orderly stop.
 //! - Bytes are stored before the revision that names them, and a revision is created before a status claims it.
 //! - A rejected edit changes no revision. A BpfProgram has one active revision.
 //! - A write that is based on an old version of its object changes nothing. So an operator that is late, because another
@@ -20,8 +22,6 @@
 //! - A deleted BpfProgram goes when no live node reports it, after its last status. Other nodes delay nothing.
 //! - All state is in the API, so the operator may be killed at any time. An object that cannot be read, or whose
 //!   reconciliation panics, affects no other.
-//!
-//! Assumption: there is one operator per cluster (one replica, strategy `Recreate`; there is no leader election yet).
 //!
 //! # Permissions
 //!
@@ -34,6 +34,7 @@
 //! | cluster | | nodes | list, watch |
 //! | release namespace | | configmaps | get, list, watch, create, delete |
 //! | release namespace | | pods | list, watch |
+//! | release namespace | coordination.k8s.io | leases | create; and of its own, get, list, watch, update |
 //! | namespace `default` | events.k8s.io | events | create, patch |
 //!
 //! The command `crds` needs get, create and patch of the CustomResourceDefinitions. The command `uninstall` needs list
@@ -44,8 +45,8 @@
 //!
 //! # Settings
 //!
-//! - Environment: `POD_NAMESPACE` (the release namespace; required), `POD_NAME` (the reporting instance of Events;
-//!   optional), `RUST_LOG`.
+//! - Environment: `POD_NAMESPACE` (the release namespace; required), `POD_NAME` (the reporting instance of Events),
+//!   `POD_NAME` and `POD_UID` (the identity in the Lease; all optional), `RUST_LOG`.
 //! - Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`, each also by environment; see
 //!   `--help`.
 //! - It listens on `--health-port` (8080) alone, for `/healthz` and `/readyz`.
@@ -56,18 +57,20 @@ pub mod config;
 pub mod controller;
 pub mod events;
 pub mod health;
+pub mod leader;
 pub mod reconcile;
 pub mod watch;
 
-use std::{convert::Infallible, env, sync::Arc};
+use std::{convert::Infallible, env, future::Future, pin::pin, sync::Arc};
 
 use kube::{
-    Client,
+    Api,
     runtime::{events::Reporter, reflector::store::WriterDropped},
 };
-use sockeye_client::probes;
+use sockeye_client::{client, probes, urgent_client};
 use tokio::{
-    sync::mpsc,
+    select,
+    sync::{mpsc, watch::channel},
     task::{JoinError, JoinSet},
 };
 
@@ -75,14 +78,26 @@ pub use config::Config;
 use controller::{Controller, WatchesEnded};
 use events::publisher::Publisher;
 pub use health::Health;
+use leader::{
+    Candidate, Lost, Phase,
+    gate::Gate,
+    identity::identity,
+    requests::{REQUEST_TIMEOUT, Requests},
+};
 use reconcile::{Context, apply::Writer, gather::Reader, stored_object::StoredObjects};
 
-/// The operator ended, which it never should.
+/// The operator ended without being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The control loop ended.
     #[error(transparent)]
     Controller(#[from] WatchesEnded),
+    /// Another operator leads, or may.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// There is no client of the API server.
+    #[error("cannot make a client of the API server: {0}")]
+    Client(#[from] kube::Error),
     /// The probes' port cannot be opened.
     #[error(transparent)]
     Probes(#[from] probes::Error),
@@ -94,32 +109,49 @@ pub enum Error {
     NeverListed(#[from] WriterDropped),
 }
 
-/// Runs the operator until one of its tasks ends, which is an error. The future may be dropped at any time.
-pub async fn run(client: Client, config: Config) -> Result<Infallible, Error> {
-    let health = Health::default();
-    let mut tasks = JoinSet::new();
+/// Runs the operator until `stop` ends, or with an error once one of its tasks ends or leadership is lost.
+///
+/// The future may be dropped at any time. Then another operator waits until the Lease ends.
+pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let (health, mut stop) = (Health::default(), pin!(stop));
+    let mut tasks = JoinSet::<Result<Infallible, Error>>::new();
     if config.health_port != 0 {
         let (health, port) = (health.clone(), config.health_port);
         tasks.spawn(async move { Ok(probes::serve(port, health).await?) });
     }
+    let client = client(kubeconfig.clone())?;
     let (triggers, triggered) = mpsc::unbounded_channel();
     let stores = watch::start(&client, &config, &triggers, &mut tasks);
     // The watches have the only senders, so the loop notices when they end.
     drop(triggers);
-    let reporter = Reporter { controller: config::MANAGER.to_owned(), instance: env::var("POD_NAME").ok() };
-    let publisher = Publisher::new(client.clone(), reporter);
+    let pod = env::var("POD_NAME").ok();
     let namespace = config.namespace.clone();
-    let stored = StoredObjects::new(client.clone(), &namespace);
-    let writer = Writer::new(client.clone(), namespace.clone(), stored.clone(), publisher, health.clone());
-    let reader = Reader { client, namespace, stores: stores.clone(), stored };
+    let identity = identity(pod.as_deref(), env::var("POD_UID").ok().as_deref());
+    let requests =
+        Requests::new(urgent_client(kubeconfig, REQUEST_TIMEOUT)?, namespace.clone(), identity.clone(), health.clone());
+    let (leases, gate) = (Api::namespaced(client.clone(), &namespace), Gate::default());
+    let guarded = gate.guard(client);
+    let candidate = Candidate { identity, requests, leases, gate };
+
+    let publisher = Publisher::new(guarded.clone(), Reporter { controller: config::MANAGER.to_owned(), instance: pod });
+    let stored = StoredObjects::new(guarded.clone(), &namespace);
+    let writer = Writer::new(guarded.clone(), namespace.clone(), stored.clone(), publisher, health.clone());
+    let reader = Reader { client: guarded, namespace, stores: stores.clone(), stored };
     let context = Context { reader, writer, drift_budget: Arc::default() };
-    tasks.spawn(async move {
-        stores.wait_until_ready().await?;
+    let (phases, phase) = channel(Phase::StandBy);
+    let elected = async {
+        // It stands for election once it could do the work.
+        select! {
+            ready = stores.wait_until_ready() => ready?,
+            () = &mut stop => return Ok(()),
+        }
         health.set_listed();
-        Ok(Controller::new(context, config, health).run(triggered).await?)
-    });
-    match tasks.join_next().await {
-        Some(ended) => ended?,
-        None => Err(WatchesEnded.into()),
+        let controller = Controller::new(context, config, health.clone());
+        let work = async { Ok::<_, Error>(controller.run(triggered, phase).await?) };
+        candidate.run(stop, phases, work).await
+    };
+    select! {
+        ended = elected => ended,
+        Some(ended) = tasks.join_next() => match ended?? {},
     }
 }

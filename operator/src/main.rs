@@ -1,6 +1,6 @@
 //! The operator's process: arguments, logs, signals, exit code.
 
-use std::time::Duration;
+use std::{future::Future, io, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -10,7 +10,10 @@ use sockeye_operator::{
     Config,
     commands::{crds, uninstall},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    select,
+    signal::unix::{SignalKind, signal},
+};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
@@ -71,54 +74,56 @@ fn main() -> anyhow::Result<()> {
     init_log(args.log_format);
     // One thread runs all tasks. Checks of objects run on blocking threads.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
-    let result = runtime.block_on(run_until_signalled(args));
+    let result = runtime.block_on(run(args));
     // Do not wait for a check.
     runtime.shutdown_background();
     result
-}
-
-async fn run_until_signalled(args: Args) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let is_command = args.command.is_some();
-    tokio::select! {
-        ended = run(args) => ended,
-        _ = terminate.recv() => stop(is_command, "told to stop"),
-        _ = interrupt.recv() => stop(is_command, "interrupted"),
-    }
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let Args { command, namespace, agent_selector, health_port, log_format: _ } = args;
     let kubeconfig = kube::Config::infer().await.context("finding out how to reach the API server")?;
     match command {
-        Some(Command::Crds { timeout }) => crds::install(Client::try_from(kubeconfig)?, timeout).await?,
-        Some(Command::Uninstall { timeout, crds }) => {
-            let options = uninstall::Options { namespace, timeout, deletes_crds: crds };
-            uninstall::run(Client::try_from(kubeconfig)?, options).await?;
-        }
+        Some(command) => select! {
+            ended = run_command(command, namespace, Client::try_from(kubeconfig)?) => ended,
+            told = told_to_stop()? => bail!(told),
+        },
         None => {
             let namespace = namespace.context("--namespace is missing")?;
             let config = Config { agent_selector, health_port, ..Config::new(namespace) };
             info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
-            match sockeye_operator::run(sockeye_client::client(kubeconfig)?, config).await? {}
+            let told = told_to_stop()?;
+            let stop = async { info!("{}", told.await) };
+            Ok(sockeye_operator::run(kubeconfig, config, stop).await?)
+        }
+    }
+}
+
+async fn run_command(command: Command, namespace: Option<String>, client: Client) -> anyhow::Result<()> {
+    match command {
+        Command::Crds { timeout } => crds::install(client, timeout).await?,
+        Command::Uninstall { timeout, crds } => {
+            let options = uninstall::Options { namespace, timeout, deletes_crds: crds };
+            uninstall::run(client, options).await?;
         }
     }
     Ok(())
 }
 
-/// A command that is stopped has failed; an operator that is stopped has not.
-fn stop(is_command: bool, reason: &'static str) -> anyhow::Result<()> {
-    if is_command {
-        bail!(reason);
-    }
-    info!("{reason}");
-    Ok(())
+/// Waits for the signal to stop, which is caught from now on.
+fn told_to_stop() -> io::Result<impl Future<Output = &'static str>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        select! {
+            _ = terminate.recv() => "told to stop",
+            _ = interrupt.recv() => "interrupted",
+        }
+    })
 }
 
 fn init_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

@@ -1,4 +1,5 @@
-//! [`Controller`]: the loop that reconciles BpfPrograms, a few at a time and each once at a time.
+//! [`Controller`]: the loop that reconciles BpfPrograms while this process leads, a few at a time and each once at a
+//! time.
 //!
 //! The watches trigger it, the [`queue`] decides when each BpfProgram is due, and now and then it calls
 //! [`collect_garbage`](mod@collect_garbage). A reconciliation that panics counts as failed, so one object cannot stop
@@ -9,14 +10,13 @@ pub mod queue;
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
-    sync::mpsc::UnboundedReceiver,
+    sync::{mpsc::UnboundedReceiver, watch::Receiver},
     task::{Id, JoinError, JoinSet},
     time::{sleep, timeout},
 };
@@ -26,6 +26,7 @@ use crate::{
     config::Config,
     controller::{collect_garbage::collect_garbage, queue::Queue},
     health::{Health, STUCK_AFTER},
+    leader::Phase,
     reconcile::{Context, Outcome, cache::ProgramCache, reconcile, step::ObjectVersion, stored_object::digest_in},
     watch::trigger::{Pace, Trigger},
 };
@@ -57,12 +58,21 @@ impl Controller {
         Self { context: Arc::new(context), config, health, queue, caches, running, names }
     }
 
-    /// Runs until the watches end. The stores must be ready.
-    pub async fn run(mut self, mut triggers: UnboundedReceiver<Trigger>) -> Result<Infallible, WatchesEnded> {
+    /// Runs until it is to stop, or with an error if the watches end. The stores must be ready.
+    pub async fn run(
+        mut self,
+        mut triggers: UnboundedReceiver<Trigger>,
+        mut phase: Receiver<Phase>,
+    ) -> Result<(), WatchesEnded> {
+        self.stand_by(&mut triggers, &mut phase).await?;
         self.trigger(Trigger::All);
         let mut next_collection = Instant::now() + LOOP_INTERVAL;
         loop {
             self.health.beat();
+            if *phase.borrow_and_update() == Phase::Stop {
+                while self.running.join_next().await.is_some() {}
+                return Ok(());
+            }
             self.start_due();
             let now = Instant::now();
             let has_room = self.running.len() < self.config.concurrency;
@@ -77,6 +87,7 @@ impl Controller {
                     }
                 }
                 Some(joined) = self.running.join_next_with_id() => self.finish(joined),
+                Ok(()) = phase.changed() => {}
                 () = sleep(wake.saturating_duration_since(now)) => {
                     if Instant::now() >= next_collection {
                         self.collect_garbage().await;
@@ -85,6 +96,23 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Waits while another process leads. No trigger is kept: the leader reconciles every BpfProgram at first.
+    async fn stand_by(
+        &self,
+        triggers: &mut UnboundedReceiver<Trigger>,
+        phase: &mut Receiver<Phase>,
+    ) -> Result<(), WatchesEnded> {
+        while *phase.borrow_and_update() == Phase::StandBy {
+            self.health.beat();
+            tokio::select! {
+                trigger = triggers.recv() => drop(trigger.ok_or(WatchesEnded)?),
+                Ok(()) = phase.changed() => {}
+                () = sleep(LOOP_INTERVAL) => {}
+            }
+        }
+        Ok(())
     }
 
     fn trigger(&mut self, trigger: Trigger) {
