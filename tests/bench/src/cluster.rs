@@ -22,13 +22,17 @@ use sockeye_crds::{
     BpfProgram, BpfRevision, ConditionType,
     condition::Status,
     names::{LABEL_PROGRAM, digest, object_config_map},
-    revision::ProgramRef,
+    revision::{ProgramRef, RevisionState},
 };
 use sockeye_ebpf::{check::check, programs::TCP_EVENTS_BTF};
 use sockeye_operator::{
     Health,
     events::publisher::Publisher,
-    reconcile::{apply::Writer, gather::list_revisions, step::Step},
+    reconcile::{
+        apply::Writer,
+        step::{ObjectVersion, Step},
+        stored_object::StoredObjects,
+    },
 };
 use sockeye_tests::identity::{RELEASE, admin};
 
@@ -44,6 +48,8 @@ use crate::{
 const REPEATS: usize = 30;
 /// The number of BpfPrograms before these, which are not measured.
 const WARM_UP: usize = 3;
+/// The number of operators, as the chart has it.
+const REPLICAS: i32 = 2;
 /// The number of agent starts.
 const STARTS: usize = 3;
 /// The node that is selected.
@@ -84,7 +90,7 @@ impl Bench {
                 bare.push(milliseconds(took));
             }
         }
-        cluster.operator(1).await?;
+        cluster.operator(REPLICAS).await?;
 
         println!("a BpfProgram on {NODE}, {REPEATS} times");
         let (mut in_effect, mut ready) = (Vec::new(), Vec::new());
@@ -129,7 +135,8 @@ impl Cluster {
     fn of(client: Client) -> Self {
         let reporter = Reporter { controller: "sockeye-bench".to_owned(), instance: None };
         let publisher = Publisher::new(client.clone(), reporter);
-        let writer = Writer::new(client.clone(), RELEASE.to_owned(), publisher, Health::default());
+        let stored = StoredObjects::new(client.clone(), RELEASE);
+        let writer = Writer::new(client.clone(), RELEASE.to_owned(), stored, publisher, Health::default());
         Self { programs: Api::all(client.clone()), writer, client }
     }
 
@@ -141,9 +148,10 @@ impl Cluster {
         let start = Instant::now();
         object = self.programs.create(&PostParams::default(), &object).await?;
         let own = ProgramRef { name: object.name_any(), uid: object.uid().context("no UID")? };
-        list_revisions(&self.client, &own).await?;
-        let mut revision = BpfRevision::named(spec.into_revision_spec(own.clone(), 1, 1));
-        // Not live, so that no agent takes it up.
+        let mut version = ObjectVersion::of(&object.metadata).context("no version")?;
+        let mut revision = BpfRevision::of(spec.into_revision_spec(own.clone(), 1, 1));
+        // So no agent takes it up.
+        revision.spec.state = RevisionState::Retired;
         revision.metadata.labels = Some([(LABEL_PROGRAM.to_owned(), own.name.clone())].into());
         revision.metadata.owner_references = object.controller_owner_ref(&()).map(|owner| vec![owner]);
         let digest = digest(&bytes);
@@ -152,13 +160,13 @@ impl Cluster {
             Step::StoreBytes { digest: digest.clone(), bytes },
             Step::Dispatch(Box::new(revision.clone())),
         ];
-        self.writer.apply(&own, steps).await?;
+        self.writer.apply(&mut version, steps).await?;
         let stored = Api::<ConfigMap>::namespaced(self.client.clone(), RELEASE);
         stored.get(&object_config_map(&digest)).await?;
         let took = start.elapsed();
 
         Api::<BpfRevision>::all(self.client.clone()).delete(&revision.name_any(), &DeleteParams::default()).await?;
-        self.writer.apply(&own, vec![Step::RemoveFinalizer { index: 0 }]).await?;
+        self.writer.apply(&mut version, vec![Step::RemoveFinalizer { others: vec![] }]).await?;
         self.programs.delete(&own.name, &DeleteParams::default()).await?;
         Ok(took)
     }
@@ -259,7 +267,8 @@ fn program(i: usize) -> Result<(BpfProgram, Vec<u8>)> {
         "spec": {
             "bytecode": {"inline": STANDARD.encode(&bytes)},
             "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": NODE}},
-            "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
+            "attach": [{"type": "Node"}],
+            "programs": [{"name": "my_prog"}],
         },
     });
     Ok((serde_json::from_value(object)?, bytes))

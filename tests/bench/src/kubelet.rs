@@ -33,7 +33,7 @@ impl Kubelet {
 
     /// Returns a target that selects every pod by itself.
     pub fn target() -> Value {
-        json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}})
+        json!({"type": "Pods", "pods": {"podSelector": {"matchLabels": {"app": "web"}}}})
     }
 
     /// Returns the path of a pod's cgroup.

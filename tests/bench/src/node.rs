@@ -266,7 +266,7 @@ impl Side {
     fn add(&mut self, count: usize) -> Vec<Duration> {
         let Self { own, desired, revisions } = self;
         let add = |revision: Arc<BpfRevision>| {
-            desired.revisions.insert(revision.spec.program.name.clone(), revision);
+            desired.revisions.insert(revision.spec.program_ref.name.clone(), revision);
             own.reconcile(desired)
         };
         revisions.take(count).map(add).collect()

@@ -50,7 +50,7 @@ pub fn program(i: usize) -> String {
 
 /// The target that is one cgroup.
 pub fn at(path: &str) -> Value {
-    json!({"scope": "Path", "path": path})
+    json!({"type": "CgroupPath", "cgroupPath": path})
 }
 
 /// The `i`th program's.
@@ -62,7 +62,8 @@ fn target(i: usize) -> Value {
 fn spec(object: &[u8], target: &Value) -> Value {
     json!({
         "bytecode": {"inline": STANDARD.encode(object)},
-        "programs": [{"name": "my_prog", "attach": [{"cgroup": target}]}],
+        "attach": [target],
+        "programs": [{"name": "my_prog"}],
     })
 }
 
@@ -85,12 +86,12 @@ pub fn revision(i: usize, object: &[u8]) -> Result<Arc<BpfRevision>> {
     let spec: BpfProgramSpec = serde_json::from_value(spec(object, &target(i)))?;
     let reference = ProgramRef { name: program(i), uid: "bench".to_owned() };
     let spec = check(&spec, object)?.into_revision_spec(reference, 1, 1);
-    Ok(Arc::new(BpfRevision::named(spec)))
+    Ok(Arc::new(BpfRevision::of(spec)))
 }
 
 /// The assignment of these revisions, where nothing else is to be there and no object is at hand.
 pub fn assignment(revisions: impl IntoIterator<Item = Arc<BpfRevision>>) -> Assignment {
-    let revisions = revisions.into_iter().map(|revision| (revision.spec.program.name.clone(), revision));
+    let revisions = revisions.into_iter().map(|revision| (revision.spec.program_ref.name.clone(), revision));
     Assignment { revisions: revisions.collect(), complete: true, ..Assignment::default() }
 }
 

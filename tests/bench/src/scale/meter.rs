@@ -21,13 +21,15 @@ pub struct Counts {
     pub node_statuses: f64,
     /// Writes of BpfNodes themselves.
     pub nodes: f64,
+    /// Writes of BpfNodeDetails and their statuses.
+    pub details: f64,
 }
 
 impl Counts {
     /// All writes.
     pub fn writes(&self) -> f64 {
-        let Self { config_maps, revisions, programs, node_statuses, nodes } = self;
-        config_maps + revisions + programs + node_statuses + nodes
+        let Self { config_maps, revisions, programs, node_statuses, nodes, details } = self;
+        config_maps + revisions + programs + node_statuses + nodes + details
     }
 }
 
@@ -41,6 +43,7 @@ impl Sub for Counts {
             programs: self.programs - other.programs,
             node_statuses: self.node_statuses - other.node_statuses,
             nodes: self.nodes - other.nodes,
+            details: self.details - other.details,
         }
     }
 }
@@ -70,6 +73,7 @@ fn count(text: &str) -> Counts {
             (Some("bpfprograms"), _) => &mut counts.programs,
             (Some("bpfnodes"), Some("status")) => &mut counts.node_statuses,
             (Some("bpfnodes"), _) => &mut counts.nodes,
+            (Some("bpfnodedetails"), _) => &mut counts.details,
             _ => continue,
         };
         *counter += value;
@@ -94,10 +98,11 @@ mod tests {
 # TYPE apiserver_request_total counter
 apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodes",subresource="status",verb="APPLY"} 3
 apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodes",subresource="",verb="LIST"} 9
+apiserver_request_total{code="200",group="sockeye.dev",resource="bpfnodedetails",subresource="status",verb="PATCH"} 2
 apiserver_request_total{code="201",group="sockeye.dev",resource="bpfrevisions",subresource="",verb="APPLY"} 1e+03
 workqueue_depth{name="bpfrevisions"} 7
 "#;
-        let expected = Counts { node_statuses: 3.0, revisions: 1000.0, ..Counts::default() };
+        let expected = Counts { node_statuses: 3.0, details: 2.0, revisions: 1000.0, ..Counts::default() };
         assert_eq!(count(text), expected);
     }
 }

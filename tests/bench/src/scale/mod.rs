@@ -41,8 +41,9 @@ use swarm::Swarm;
 const ROUNDS: usize = 4;
 /// The number of changes of a BpfProgram.
 const CHANGES: usize = 3;
-/// The time without a write after which the API server counts as quiet.
-const QUIET: Duration = Duration::from_secs(3);
+/// The time without a write after which the API server counts as quiet. An agent writes its BpfNodeDetail every ten
+/// seconds at most, so a shorter silence may only wait for that.
+const QUIET: Duration = Duration::from_secs(12);
 /// The resources that each agent lists.
 const LISTED: [&str; 4] = ["bpfnodes", "bpfrevisions", "configmaps", "nodes"];
 /// The time within which everything has to happen.
@@ -134,6 +135,8 @@ impl Bench {
                 .at_most(Bound::Value(4.0)),
             figure("one change, watch events an agent".into(), told, "").at_most(Bound::Value(3.0)),
             figure("one change, BpfNode writes a node".into(), per(most(|c| c.node_statuses)), "")
+                .at_most(Bound::Value(1.5)),
+            figure("one change, BpfNodeDetail writes a node".into(), per(most(|c| c.details)), "")
                 .at_most(Bound::Value(1.5)),
             figure("one change, BpfProgram writes".into(), most(|c| c.programs), "")
                 .at_most(Bound::Value(4.0 + folds.ceil())),
@@ -230,8 +233,8 @@ impl Scenario {
     fn everywhere(&self, object: &BpfProgram, generation: i64) -> bool {
         let Some(status) = &object.status else { return false };
         let ready = status.conditions.iter().any(|c| c.type_ == ConditionType::Ready && c.status == Status::True);
-        let nodes = i64::try_from(self.nodes) == Ok(status.nodes.updated);
-        ready && nodes && status.observed_generation == generation
+        let nodes = status.nodes.as_ref().map(|nodes| nodes.updated) == i64::try_from(self.nodes).ok();
+        ready && nodes && status.observed_generation == Some(generation)
     }
 
     /// Starts the agents, waits until each has all its lists, and then until nothing is written.
@@ -278,9 +281,9 @@ impl Scenario {
 
 fn manifest(name: &str, object: &[u8]) -> Result<Value> {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let attach = json!([{"type": "Node"}]);
     Ok(json!({
         "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "metadata": {"name": name},
-        "spec": {"bytecode": {"inline": STANDARD.encode(object)}, "programs": [{"name": "my_prog", "attach": attach}]},
+        "spec": {"bytecode": {"inline": STANDARD.encode(object)}, "attach": attach, "programs": [{"name": "my_prog"}]},
     }))
 }

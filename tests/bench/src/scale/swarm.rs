@@ -17,7 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use sockeye_agent::{
     admission::Admission,
-    cluster::{Cluster, status_writer::write_status},
+    cluster::{Cluster, object_writer::write_status},
     control::{Controller, controller::Settings},
     node::layout::Layout,
     plan::quota::MapQuota,
@@ -229,6 +229,7 @@ impl Member {
             layout: Layout::new(bpffs, bpffs),
             quota: MapQuota::default(),
             facts,
+            release_namespace: Some(RELEASE.to_owned()),
             time_of_day: Timestamp::now,
         };
         let controller = Controller::new(node.clone(), settings, Instant::now());
@@ -251,9 +252,9 @@ impl Member {
     /// One status write as an agent makes it, with a word more or less than the last.
     async fn write(&mut self) -> Result<()> {
         let status = self.last.as_mut().context("no report to change")?;
-        let message = &mut status.details.first_mut().context("a report without a BpfProgram")?.message;
+        let message = &mut status.programs.first_mut().context("a report without a BpfProgram")?.message;
         *message = if message.is_none() { Some("a word more".to_owned()) } else { None };
-        write_status(&Api::all(self.bare.clone()), &self.name, status).await?;
+        write_status(&Api::<BpfNode>::all(self.bare.clone()), &self.name, status).await?;
         Ok(())
     }
 }
