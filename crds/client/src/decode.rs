@@ -97,7 +97,7 @@ pub(crate) fn decode<K: Decode>(json: &str) -> Decoded<K> {
     match K::decode(json) {
         Ok(object) => Decoded { object: Some(object), error: None },
         Err(error) => {
-            let error = clip(&error.to_string());
+            let error = describe(&error);
             Decoded { object: metadata(json).map(|meta| K::unreadable(meta, error.clone())), error: Some(error) }
         }
     }
@@ -196,6 +196,12 @@ impl Decoder {
     }
 }
 
+/// Returns what is wrong, without the place. That is a column of a text that nobody sees, and moves with every write.
+fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    clip(text.rsplit_once(" at line ").map_or(&*text, |(what, _)| what))
+}
+
 /// Returns the first bytes of a text, cut between characters.
 fn clip(text: &str) -> String {
     let mut end = MAX_ERROR.min(text.len());
@@ -248,6 +254,8 @@ mod tests {
         let json = config_map("", &format!(r#", "data": "{}é""#, "x".repeat(MAX_ERROR * 100)));
         let error = decode::<ConfigMap>(&json).error.unwrap();
         assert!(error.len() <= MAX_ERROR && error.contains("invalid type: string"), "{error}");
+        let error = decode::<ConfigMap>(&config_map("", r#", "data": 7"#)).error.unwrap();
+        assert_eq!(error, "invalid type: integer `7`, expected a map", "the place moves with every write");
         assert!(clip(&"é".repeat(MAX_ERROR)).len() <= MAX_ERROR);
     }
 

@@ -67,11 +67,7 @@ fn state(type_: ConditionType, status: Status, reason: Reason, message: String) 
     ConditionState { type_, status, reason, message }
 }
 
-fn accepted(
-    acceptance: &Acceptance,
-    current: Option<&BpfRevision>,
-    placed: &[NodePlacement<'_>],
-) -> ConditionState {
+fn accepted(acceptance: &Acceptance, current: Option<&BpfRevision>, placed: &[NodePlacement<'_>]) -> ConditionState {
     let (status, reason, message) = match (acceptance, current) {
         (Acceptance::Refused { reason, message }, Some(revision)) => {
             (Status::False, *reason, format!("{message}; {}", running(revision, placed)))

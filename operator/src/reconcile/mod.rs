@@ -3,7 +3,7 @@
 //! | step | result | IO |
 //! |---|---|---|
 //! | [`gather`](mod@gather) | [`Gathered`]: the [`intent`], its [`bytecode`], its revisions and the nodes | reads |
-//! | [`validate`](mod@validate) | [`Validated`]: the latest spec, checked | none |
+//! | [`validate`](mod@validate) | [`Validated`](validate::Validated): the latest spec, checked | none |
 //! | [`sharing`] | the spec is refused if it borrows a map that is not shared | none |
 //! | [`plan`](mod@plan) | [`Plan`]: the [`step`]s that dispatch it | none |
 //! | [`apply`] | the steps are done | writes |

@@ -1,4 +1,4 @@
-//! [`Lender`]: a BpfProgram whose maps others use, and [`borrowers`], who they are. IO: none.
+//! [`Lender`]: a BpfProgram whose maps others use; and the borrowers that use them. IO: none.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

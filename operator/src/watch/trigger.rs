@@ -32,11 +32,11 @@ pub enum Trigger {
     All,
     /// Those of these names.
     Programs(BTreeSet<String>, Pace),
-    /// Those of these names, and those that borrow maps of the `lender`, whose current revision shares others now.
+    /// Those of these names, and those that borrow maps of the `lender`: it has another revision.
     Shared {
         /// The names.
         names: BTreeSet<String>,
-        /// The BpfProgram that shares other maps than before.
+        /// The BpfProgram whose revision came, went, or shares other maps.
         lender: String,
     },
     /// Those whose bytes the ConfigMap of this name holds, as a user or the operator created it.
@@ -83,10 +83,10 @@ impl Watched for DeserializeGuard<BpfRevision> {
     }
 }
 
-/// Lists the maps that a revision shares while agents may run it.
-fn shared_by(revision: Option<&DeserializeGuard<BpfRevision>>) -> BTreeSet<&str> {
+/// Lists the maps that a revision shares; none if agents may not run it.
+fn shared_by(revision: Option<&DeserializeGuard<BpfRevision>>) -> Option<BTreeSet<&str>> {
     let live = revision.and_then(|revision| revision.0.as_ref().ok()).filter(|revision| revision.is_live());
-    live.into_iter().flat_map(shared_maps).collect()
+    live.map(|revision| shared_maps(revision).collect())
 }
 
 /// Lists a BpfProgram, and those whose maps it borrows or borrowed: their deletion may wait for it.
@@ -260,14 +260,16 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_that_shares_other_maps_triggers_those_that_borrow_them() {
+    fn a_revision_that_comes_or_goes_triggers_those_that_borrow_its_programs_maps() {
         let (private, shared, retired) =
             (revision("Active", "Private"), revision("Active", "Shared"), revision("Retired", "Shared"));
         let of_borrowers = Trigger::Shared { names: ["a", "b"].map(str::to_owned).into(), lender: "b".into() };
-        for (old, new) in [(None, Some(&shared)), (Some(&shared), Some(&retired)), (Some(&shared), None)] {
+        for (old, new) in
+            [(None, Some(&shared)), (None, Some(&private)), (Some(&shared), Some(&retired)), (Some(&shared), None)]
+        {
             assert_eq!(Watched::trigger(old, new), of_borrowers);
         }
-        for (old, new) in [(None, Some(&private)), (Some(&shared), Some(&shared)), (Some(&retired), None)] {
+        for (old, new) in [(Some(&shared), Some(&shared)), (None, Some(&retired)), (Some(&retired), None)] {
             assert!(matches!(Watched::trigger(old, new), Trigger::Programs(..)));
         }
     }
