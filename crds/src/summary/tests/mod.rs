@@ -225,6 +225,14 @@ fn columns_show_the_ids_of_two_nodes_and_wide_ones_those_of_sixteen() {
 }
 
 #[test]
+fn counts_that_a_node_makes_up_overflow_nothing() {
+    let mut report = attached("r2");
+    report.programs[0].links = i64::MAX;
+    let status = Cluster::new([(Live, Some(report)), (Live, Some(attached("r2")))]).fold();
+    assert_eq!(summary(&status).links, i64::MAX);
+}
+
+#[test]
 fn listed_nodes_are_bounded_and_the_omitted_ones_counted() {
     let status = Cluster::new((0..70).map(|_| (Live, Some(attached("r2"))))).fold();
     assert_eq!((status.node_statuses.len(), status.node_statuses_omitted), (MAX_NODES, 6));
