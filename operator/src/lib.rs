@@ -17,8 +17,8 @@
 //! - One operator of a cluster writes. Another writes within 15 s of its death, and within 2 s of its orderly stop.
 //! - Bytes are stored before the revision that names them, and a revision is created before a status claims it.
 //! - A rejected edit changes no revision. A BpfProgram has one active revision.
-//! - A write that is based on an old version of its object changes nothing. So an operator that is late, because another
-//!   one took its place, undoes nothing.
+//! - A write that is based on an old version of its object changes nothing. So an operator that is late, because
+//!   another one took its place, undoes nothing.
 //! - A deleted BpfProgram goes when no live node reports it, after its last status. Other nodes delay nothing.
 //! - All state is in the API, so the operator may be killed at any time. An object that cannot be read, or whose
 //!   reconciliation panics, affects no other.
@@ -46,7 +46,7 @@
 //! # Settings
 //!
 //! - Environment: `POD_NAMESPACE` (the release namespace; required), `POD_NAME` (the reporting instance of Events),
-//!   `POD_NAME` and `POD_UID` (the identity in the Lease; all optional), `RUST_LOG`.
+//!   `POD_NAME` and `POD_UID` (the identity in the Lease; all optional), `RUST_LOG` (the log's level).
 //! - Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`, each also by environment; see
 //!   `--help`.
 //! - It listens on `--health-port` (8080) alone, for `/healthz` and `/readyz`.

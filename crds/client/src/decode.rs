@@ -1,7 +1,7 @@
 //! [`Decode`]: reads objects one at a time, so that one which can't be read affects no other. IO: none.
 //!
-//! - serde_json refuses what is nested deeper than 128 levels, and with it a whole list. A `RawValue` is skipped without
-//!   recursion, so a list is split into its objects however deep they are.
+//! - serde_json refuses what is nested deeper than 128 levels, and with it a whole list. A `RawValue` is skipped
+//!   without recursion, so a list is split into its objects however deep they are.
 //! - Of an object that can't be read, the metadata is read, without annotations and `managedFields`. The latter are as
 //!   deep as the object is.
 

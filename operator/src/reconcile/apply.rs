@@ -96,8 +96,8 @@ impl Writer {
         Self { client, namespace, stored, publisher, health }
     }
 
-    /// Runs the steps in order. `program` is the version of the BpfProgram that they are about, and becomes the one that
-    /// the last write to it left.
+    /// Runs the steps in order. `program` is the version of the BpfProgram that they are about, and becomes the one
+    /// that the last write to it left.
     pub async fn apply(&self, program: &mut ObjectVersion, steps: Vec<Step>) -> Result<(), Error> {
         for step in steps {
             let action = describe(&step, program);

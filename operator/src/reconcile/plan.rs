@@ -5,8 +5,8 @@
 //!   that the newer one no longer selects.
 //! - A retired revision is kept while any node reports that it runs there, and then deleted. A node on which the newer
 //!   one fails to load keeps running the older one without it.
-//! - Sequences go on over all revisions of a name. The watched ones may be old: then a revision with the next sequence is
-//!   there already, it is not created, and the next reconciliation plans again.
+//! - Sequences go on over all revisions of a name. The watched ones may be old: then a revision with the next sequence
+//!   is there already, it is not created, and the next reconciliation plans again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ pub struct Plan {
     pub current: Option<BpfRevision>,
 }
 
-/// Plans the dispatch of a BpfProgram, or its deletion. `is_stored` is true if the bytes of the accepted spec are stored.
+/// Plans the dispatch of a BpfProgram, or its deletion. `is_stored` is true if the accepted spec's bytes are stored.
 pub fn plan(gathered: &Gathered, validated: &Validated, is_stored: bool) -> Plan {
     if gathered.is_finalizing() {
         return Plan { steps: gathered.revisions.metadata().filter_map(delete).collect(), current: None };

@@ -1,8 +1,8 @@
 //! Sharing: refuses a spec that borrows a map which its lender does not share. IO: none.
 //!
 //! - A map is shared if the lender's current revision says so. The lender's latest spec may not be accepted.
-//! - What agents run already keeps its maps: a lender that stops sharing a map takes it from nobody. It keeps others from
-//!   beginning to use it, and refuses the next edit of those that do.
+//! - What agents run already keeps its maps: a lender that stops sharing a map takes it from nobody. It keeps others
+//!   from beginning to use it, and the next edit of those that do is refused.
 
 use sockeye_crds::{
     Reason, Refusal,

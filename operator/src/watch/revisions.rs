@@ -7,8 +7,8 @@ use kube::{
 };
 use sockeye_crds::{BpfRevision, revision::ProgramRef};
 
-/// The revisions of one BpfProgram, whether or not agents may run them. An earlier BpfProgram's of the same name are not
-/// among them.
+/// The revisions of one BpfProgram, whether or not agents may run them. Those of an earlier BpfProgram of the same name
+/// are not among them.
 #[derive(Clone, Debug, Default)]
 pub struct Revisions {
     /// Those that this operator can read.
