@@ -70,7 +70,7 @@ stage_api() {
     export PATH=$path KUBECONFIG=$dir/kubeconfig
     # Some tests start the binaries of other crates, which cargo builds only if they are asked for.
     nice -n 5 cargo build --locked --workspace --features "$test_features" --bins
-    cargo_test --test api --test rights -- --test-threads=1
+    cargo_test --test api --test rights --test leader -- --test-threads=1
     cargo_test --test scale
     # The last, for it stops the API server.
     cargo_test --test api_away -- --test-threads=1

@@ -18,6 +18,7 @@ use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Frame, Incoming},
     header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER},
+    http::request::Parts,
     server::conn::http1,
     service::service_fn,
 };
@@ -96,6 +97,15 @@ struct Shared {
     upstream: Client,
     traffic: Mutex<Traffic>,
     faults: watch::Receiver<Fault>,
+    /// The writes that are held; none while writes pass.
+    held: Mutex<Option<Vec<HeldRequest>>>,
+}
+
+/// A request that came whole and was not passed on.
+struct HeldRequest {
+    record: ApiRequest,
+    head: Parts,
+    body: Bytes,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -110,7 +120,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (faults, receiver) = watch::channel(Fault::None);
-        let shared = Shared { upstream: Client::try_from(config)?, traffic: Mutex::default(), faults: receiver };
+        let (traffic, held) = (Mutex::default(), Mutex::default());
+        let shared = Shared { upstream: Client::try_from(config)?, traffic, faults: receiver, held };
         let shared = Arc::new(shared);
         tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, faults, shared })
@@ -126,6 +137,21 @@ impl Proxy {
         self.faults.send_replace(fault);
     }
 
+    /// Holds every write from now on: it gets no answer. Everything else passes, and connections last.
+    pub fn hold_writes(&self) {
+        self.shared.held().get_or_insert_default();
+    }
+
+    /// Passes the held writes on, however late, and returns them with the API server's answers. Writes pass again.
+    pub async fn release_writes(&self) -> Result<Vec<(ApiRequest, StatusCode)>> {
+        let held = self.shared.held().take().unwrap_or_default();
+        let mut answers = Vec::new();
+        for HeldRequest { record, head, body } in held {
+            answers.push((record, forward(head, body, &self.shared).await?.status()));
+        }
+        Ok(answers)
+    }
+
     /// Returns the requests so far.
     pub fn traffic(&self) -> Traffic {
         self.shared.traffic().clone()
@@ -133,6 +159,21 @@ impl Proxy {
 }
 
 impl Shared {
+    fn held(&self) -> MutexGuard<'_, Option<Vec<HeldRequest>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a write while writes are held, and returns every other request.
+    fn hold(&self, request: HeldRequest) -> Option<HeldRequest> {
+        match &mut *self.held() {
+            Some(held) if request.record.is_write() => {
+                held.push(request);
+                None
+            }
+            _ => Some(request),
+        }
+    }
+
     fn traffic(&self) -> MutexGuard<'_, Traffic> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,7 +215,11 @@ async fn answer(request: Request<Incoming>, shared: &Shared, fault: &Fault) -> i
         Fault::Expired if record.verb == "watch" => return Ok(expired()),
         _ => {}
     }
-    let (head, body) = forward(request, shared).await?.into_parts();
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let request = HeldRequest { record: record.clone(), head, body };
+    let Some(HeldRequest { head, body, .. }) = shared.hold(request) else { return std::future::pending().await };
+    let (head, body) = forward(head, body, shared).await?.into_parts();
     if *fault == Fault::Lost && record.is_write() {
         return Err(io::ErrorKind::ConnectionReset.into());
     }
@@ -209,10 +254,8 @@ where
     frames.take_until(sleep(after)).chain(stream::iter(end))
 }
 
-async fn forward(request: Request<Incoming>, shared: &Shared) -> io::Result<Response<Body>> {
-    let (mut head, body) = request.into_parts();
+async fn forward(mut head: Parts, body: Bytes, shared: &Shared) -> io::Result<Response<Body>> {
     head.headers.remove(HOST);
-    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let request = Request::from_parts(head, Body::from(body));
     shared.upstream.send(request).await.map_err(io::Error::other)
 }

@@ -80,6 +80,17 @@ impl Traffic {
         Self(self.0.iter().filter(within).cloned().collect())
     }
 
+    /// Returns the requests that are to change an object, but not those for this resource.
+    pub fn writes_but_of(&self, resource: &str) -> Self {
+        let writes = |request: &&ApiRequest| request.is_write() && request.resource != resource;
+        Self(self.0.iter().filter(writes).cloned().collect())
+    }
+
+    /// Returns the requests for one resource.
+    pub fn of(&self, resource: &str) -> Self {
+        Self(self.0.iter().filter(|request| request.resource == resource).cloned().collect())
+    }
+
     /// Returns the number of requests.
     pub fn count(&self) -> usize {
         self.0.len()

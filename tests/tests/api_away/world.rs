@@ -25,7 +25,7 @@ use sockeye_tests::{
     chart,
     identity::{admin, kubeconfig},
     nodes,
-    operator::Operator,
+    operator::{KeptOperator, Operator},
     proxy::{Fault, Proxy},
     traffic::Traffic,
 };
@@ -52,7 +52,7 @@ pub struct World {
     pub proxies: Proxies,
     /// The number of nodes.
     pub nodes: usize,
-    operator: Option<Operator>,
+    operator: Option<KeptOperator>,
     swarm: Child,
     /// The real agent's kubeconfig.
     agent: PathBuf,
@@ -161,7 +161,8 @@ impl World {
     pub async fn restart_operator(&mut self) -> Result<()> {
         self.operator = None;
         let (binary, way) = (binary("sockeye-operator")?, self.proxies.operator.url());
-        self.operator = Some(Operator::start(&self.admin, &binary, Some(&way), self.work.path()).await?);
+        let operator = Operator::start(&self.admin, &binary, Some(&way), self.work.path()).await?;
+        self.operator = Some(KeptOperator::new(operator));
         Ok(())
     }
 
