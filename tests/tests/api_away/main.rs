@@ -34,8 +34,8 @@ const RIGHT: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The requests of a client that starts. An agent lists and watches four kinds, fetches an object and writes its
-/// report. The operator lists and watches six and its Lease, which it reads and takes, and makes eight requests for a
-/// BpfProgram that changed.
+/// report; it reads and writes its BpfNodeDetail too, for which there is no allowance. The operator lists and watches
+/// six and its Lease, which it reads and takes, and makes eight requests for a BpfProgram that changed.
 const AGENT_STARTS: usize = 4 + 4 + 1 + 1;
 const OPERATOR_STARTS: usize = 6 + 6 + 4 + 8;
 
