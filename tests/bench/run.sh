@@ -79,12 +79,20 @@ bench_scale() {
         --processes "${SOCKEYE_BENCH_PROCESSES:-2}"
 }
 
+bench_status() {
+    local dir=$repo/target/bench/api
+    tests/cluster/cluster.sh api-up "$dir"
+    # shellcheck disable=SC2064 # the directory of now
+    trap "tests/cluster/cluster.sh api-down '$dir'" EXIT
+    PATH=$(tools_path) KUBECONFIG=$dir/kubeconfig "$bench" --json "$out/status.json" status
+}
+
 if [[ ${1-} == --as-root ]]; then
     "bench_$2"
     exit
 fi
 
-all=(node pods connections cluster scale)
+all=(node pods connections cluster scale status)
 (($#)) || set -- "${all[@]}"
 for what; do
     declare -F "bench_$what" >/dev/null || { echo "no bench $what; there are: ${all[*]}" >&2; exit 2; }

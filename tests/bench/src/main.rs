@@ -14,6 +14,7 @@
 //! | [`connections`] | the cost of attached programs for processes that connect |
 //! | [`cluster`] | the figures that need a cluster |
 //! | [`scale`] | many nodes on one API server |
+//! | [`status`] | the cost of a node's status for the API server |
 
 mod cluster;
 mod connections;
@@ -26,6 +27,7 @@ mod pods;
 mod process;
 mod programs;
 mod scale;
+mod status;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -55,6 +57,8 @@ enum What {
     Cluster(cluster::Bench),
     /// Many nodes' agents and the operator, against the API server's own rate.
     Scale(scale::Bench),
+    /// A node's status, against a bare status write.
+    Status(status::Bench),
     /// A process of agents; `scale` starts these.
     #[command(hide = true)]
     Swarm(scale::swarm::Process),
@@ -80,6 +84,7 @@ fn run(cli: Cli) -> Result<bool> {
         What::Connections(bench) => bench.run()?,
         What::Cluster(bench) => bench.run()?,
         What::Scale(bench) => bench.run()?,
+        What::Status(bench) => bench.run()?,
         What::Swarm(process) => return process.run().map(|()| true),
     };
     if let Some(json) = json {
