@@ -18,14 +18,15 @@ use sockeye_agent::{
     plan::quota::{self, MapQuota},
     standalone::{self, folder::Folder, pod_list::PodList},
 };
-use sockeye_client::{Readiness, probes};
+use sockeye_client::{LogArgs, Readiness, probes};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Loads and attaches the BpfPrograms of one node. Ending it detaches nothing.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -165,9 +166,9 @@ impl From<QuotaArgs> for MapQuota {
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    match start(Cli::parse().command) {
+    let Cli { log, command } = Cli::parse();
+    log.init();
+    match start(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

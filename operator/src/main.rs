@@ -1,11 +1,12 @@
 //! The operator's process: arguments, logs, signals, exit code.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
+use sockeye_client::LogArgs;
 use sockeye_operator::{
     Config,
     commands::{crds, uninstall},
@@ -15,7 +16,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tracing::info;
-use tracing_subscriber::EnvFilter;
 
 /// Validates BpfPrograms, dispatches them as BpfRevisions, and folds the nodes' reports into one status.
 #[derive(Debug, Parser)]
@@ -33,9 +33,8 @@ struct Args {
     /// The port of /healthz and /readyz; 0 for none.
     #[arg(long, env = "SOCKEYE_HEALTH_PORT", default_value_t = 8080)]
     health_port: u16,
-    /// The format of the log.
-    #[arg(long, env = "SOCKEYE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// A command that runs once.
@@ -63,15 +62,19 @@ fn duration(text: &str) -> Result<Duration, String> {
     duration.try_into().map_err(|_| "it is negative".to_owned())
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+fn main() -> ExitCode {
+    let args = Args::parse();
+    args.log.init();
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    init_log(args.log_format);
+fn start(args: Args) -> anyhow::Result<()> {
     // One thread runs all tasks. Checks of objects run on blocking threads.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let result = runtime.block_on(run(args));
@@ -81,7 +84,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let Args { command, namespace, agent_selector, health_port, log_format: _ } = args;
+    let Args { command, namespace, agent_selector, health_port, log: _ } = args;
     let kubeconfig = kube::Config::infer().await.context("finding out how to reach the API server")?;
     match command {
         Some(command) => select! {
@@ -119,13 +122,4 @@ fn told_to_stop() -> io::Result<impl Future<Output = &'static str>> {
             _ = interrupt.recv() => "interrupted",
         }
     })
-}
-
-fn init_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
 }

@@ -1,5 +1,5 @@
-//! A client of an API server that may be away, overloaded or wrong for a while, and a server of health probes. Both of
-//! sockeye's binaries use them.
+//! A client of an API server that may be away, overloaded or wrong for a while, a server of health probes, and the log
+//! of a process. Both of sockeye's binaries use them.
 //!
 //! This is no feature of `sockeye-crds`, which does no IO: cargo unites features across a build, so everyone who reads
 //! the resources would get a client with them.
@@ -12,6 +12,7 @@
 //! | [`objects`] | lists, gets and writes whose answers are decoded so | requests |
 //! | [`watch`](mod@watch) | a list and watch of one kind, for as long as the process runs | requests |
 //! | [`probes`] | the server of `/healthz` and `/readyz` | one listening socket |
+//! | [`log`] | the process's log, as text or JSON | standard error |
 //!
 //! Guarantees
 //! - A failed request is sent again within [`backoff::MAX_DELAY`], however long the API server was away, and sooner
@@ -28,6 +29,7 @@
 pub mod backoff;
 pub mod client;
 pub mod decode;
+pub mod log;
 pub mod objects;
 pub mod probes;
 pub mod watch;
@@ -35,5 +37,6 @@ pub mod watch;
 pub use backoff::Backoff;
 pub use client::{client, is_transient, urgent_client};
 pub use decode::Decode;
+pub use log::LogArgs;
 pub use probes::Readiness;
 pub use watch::{Selection, watch};
