@@ -9,6 +9,7 @@ AGENT_CAPABILITIES = ["BPF", "NET_ADMIN", "PERFMON"]
 HOOK_DELETION = "before-hook-creation,hook-succeeded"
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_SECONDS = 3600
+LOG_SETTINGS = {"RUST_LOG", "SOCKEYE_LOG_FORMAT"}
 ARCHITECTURES = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
 
 
@@ -96,6 +97,9 @@ def workload(component, pod):
             yield f"may land where there is no image for it: {term}"
     (container,) = pod["containers"]
     yield from token(pod, container)
+    names = {variable["name"] for variable in container["env"]}
+    if not LOG_SETTINGS <= names:
+        yield f"the settings of its log are not all set: {sorted(LOG_SETTINGS - names)}"
     hooked = any(a.startswith("--nri-socket=") for a in container.get("args", []))
     host_paths = sorted(v["name"] for v in pod.get("volumes", []) if "hostPath" in v)
     if host_paths != (["bpffs", "cgroup"] + ["nri"] * hooked if component == "agent" else []):

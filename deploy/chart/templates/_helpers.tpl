@@ -30,7 +30,7 @@ app.kubernetes.io/component: {{ .component }}
 bpfprograms.sockeye.dev bpfrevisions.sockeye.dev bpfnodes.sockeye.dev bpfnodedetails.sockeye.dev
 {{- end }}
 
-{{/* Environment of both binaries: the pod's node and namespace, and the log level. */}}
+{{/* Environment of both binaries: the pod's node and namespace, and the log's level and format. */}}
 {{- define "sockeye.env" -}}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
@@ -38,6 +38,8 @@ bpfprograms.sockeye.dev bpfrevisions.sockeye.dev bpfnodes.sockeye.dev bpfnodedet
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: RUST_LOG
   value: {{ .Values.logLevel | quote }}
+- name: SOCKEYE_LOG_FORMAT
+  value: {{ .Values.logFormat | quote }}
 {{- end }}
 
 {{/* Both binaries answer GET /healthz and /readyz on the port named health. */}}
