@@ -8,14 +8,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
+use sockeye_crds::names;
 
+use super::bpffs;
 use crate::{
-    kernel::{info, ring::Ring},
-    node::layout::{self, Layout},
+    kernel::{SysError, bpffs::Dir, info, ring::Ring},
+    node::layout::{self, DIRECTORY, Layout},
 };
+
+/// The map that connect-audit writes its events to.
+const EVENTS: &str = "events";
 
 /// The interval at which the ring buffer is read. To be notified of each event would cost the connecting process a
 /// wake-up.
@@ -42,10 +47,18 @@ struct Event {
 /// Prints the events of a BpfProgram until the process ends.
 ///
 /// # Errors
-/// Fails where the BpfProgram does not run here, or is not connect-audit.
+/// Fails where there is no bpffs, or where the BpfProgram has no pins there, or is not connect-audit.
 pub async fn follow(bpffs: &Path, program: &str) -> Result<()> {
-    let pin = Layout::new(bpffs, bpffs).home(program).directory().join(layout::map("events"));
-    let mut ring = Ring::open(&pin).with_context(|| format!("no BpfProgram {program} of connect-audit runs here"))?;
+    let layout = Layout::new(bpffs, bpffs);
+    let root = bpffs::open(&layout)?;
+    if let Some(why) = missing(&root, &layout, program)? {
+        bail!(why);
+    }
+    // An open directory would keep the bpffs from being unmounted.
+    drop(root);
+    let pin = layout.home(program).directory().join(layout::map(EVENTS));
+    let mut ring =
+        Ring::open(&pin).map_err(|error| anyhow!("the events of BpfProgram {program} can't be read: {error}"))?;
     loop {
         while let Some(event) = ring.take(|record| Event::read(record, |ns| info::time_of_day(ns).ok())) {
             let line = serde_json::to_string(&event.context("a record is not connect-audit's")?)?;
@@ -53,6 +66,29 @@ pub async fn follow(bpffs: &Path, program: &str) -> Result<()> {
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Returns why a BpfProgram's events can't be there, if its pin of them is missing.
+fn missing(root: &Dir, layout: &Layout, program: &str) -> Result<Option<String>, SysError> {
+    let home = Path::new(DIRECTORY).join(program);
+    if root.contains(&home.join(layout::map(EVENTS)))? {
+        return Ok(None);
+    }
+    let directory = layout.directory().display();
+    if root.contains(&home)? {
+        return Ok(Some(format!(
+            "BpfProgram {program} is not of connect-audit, or not loaded: {directory}/{program} has no map {EVENTS}"
+        )));
+    }
+    let mut there = root.list(Path::new(DIRECTORY))?;
+    // Other names are the notes on the whole node.
+    there.retain(|name| names::is_dns_label(name));
+    let there = if there.is_empty() { "none".to_owned() } else { names::line(&there.join(", "), 200) };
+    Ok(Some(format!(
+        "there is no BpfProgram {program} in {directory}, which is on a bpffs and has these: {there}. If that is \
+         another bpffs than the agent's, {}",
+        bpffs::HINT
+    )))
 }
 
 impl Event {
@@ -92,6 +128,30 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_program_is_told_from_a_wrong_path_and_from_another_program() {
+        let made = tempfile::tempdir().unwrap();
+        let (root, layout) = (Dir::at(made.path()).unwrap(), Layout::new(made.path(), made.path()));
+        let why = || missing(&root, &layout, "connect-audit").unwrap();
+        let directory = made.path().join(DIRECTORY).display().to_string();
+        for there in ["none", "tcp-events, web"] {
+            let why = why().unwrap();
+            for part in ["no BpfProgram connect-audit", &directory, &format!("has these: {there}."), "set --bpffs"] {
+                assert!(why.contains(part), "{part}: {why}");
+            }
+            for home in ["tcp-events", "web"] {
+                root.make_dir(&Path::new(DIRECTORY).join(home)).unwrap();
+            }
+            root.make_note(&layout::version(), "1").ok();
+        }
+        let home = Path::new(DIRECTORY).join("connect-audit");
+        root.make_dir(&home.join(layout::map("bytes"))).unwrap();
+        let of_another = why().unwrap();
+        assert!(of_another.contains(&format!("{directory}/connect-audit has no map events")), "{of_another}");
+        root.make_dir(&home.join(layout::map(EVENTS))).unwrap();
+        assert_eq!(why(), None);
+    }
 
     #[test]
     fn a_record_is_decoded_as_the_program_writes_it() {

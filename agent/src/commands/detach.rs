@@ -7,12 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::names;
 
+use super::bpffs;
 use crate::{
     control::{Controller, controller::Settings},
-    kernel::bpffs::Dir,
     node::{
         layout::{self, Layout},
-        observe,
         open::{NodePaths, Opened},
     },
     plan::quota::MapQuota,
@@ -24,7 +23,7 @@ use crate::{
 /// # Errors
 /// Fails where there is no bpffs, or where something is still attached.
 pub fn detach_all(paths: NodePaths, reason: &str) -> Result<()> {
-    let root = Dir::at(&paths.bpffs)?;
+    let root = bpffs::open(&Layout::new(&paths.bpffs, &paths.host_bpffs))?;
     let Opened { node, layout, facts } = paths.open()?;
     root.make_dir(Path::new(layout::DIRECTORY))?;
     // A note is at most as long as a path.
@@ -46,9 +45,7 @@ pub fn detach_all(paths: NodePaths, reason: &str) -> Result<()> {
 /// # Errors
 /// Fails where there is no bpffs, or where the note can't be removed.
 pub fn attach_all(paths: &NodePaths) -> Result<()> {
-    // Success on a wrong path would leave everything detached.
-    observe::open_bpffs(&Layout::new(&paths.bpffs, &paths.bpffs)).context("--bpffs does not name the node's bpffs")?;
-    let root = Dir::at(&paths.bpffs)?;
+    let root = bpffs::open(&Layout::new(&paths.bpffs, &paths.host_bpffs))?;
     root.remove(&layout::suspension())?;
     println!("the agent on this node attaches again what is desired");
     Ok(())

@@ -5,6 +5,7 @@ use std::{os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::bpffs;
 use crate::{
     kernel::{
         SysError, bpf,
@@ -15,8 +16,7 @@ use crate::{
         KernelNode, Node as _, directory,
         execute::Execution,
         failure::Failure,
-        layout::{self, DIRECTORY},
-        observe,
+        layout::{self, DIRECTORY, Layout},
         open::{NodePaths, Opened},
     },
     plan,
@@ -27,8 +27,8 @@ use crate::{
 /// # Errors
 /// Fails where there is no bpffs, or where something is still there.
 pub fn run(paths: NodePaths) -> Result<()> {
+    let root = bpffs::open(&Layout::new(&paths.bpffs, &paths.host_bpffs))?;
     let Opened { mut node, layout, .. } = paths.open()?;
-    let (_, root) = observe::open_bpffs(&layout)?;
     let homes = directory::older_homes(&root)?;
     if homes.is_empty() {
         println!("there are no pins of another layout in {}", layout.directory().display());
