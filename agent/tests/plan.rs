@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use sockeye_agent::{
     model::{
+        cgroup_path::is_within,
         desired::{Desired, DesiredMap, DesiredProgram},
         kernel::{Cgroup, MapInfo, ProgramKind},
-        observed::{LinkKey, Observed, ObservedProgram, Predecessor},
+        observed::{AttachSite, LinkKey, Observed, ObservedProgram, Predecessor},
         pin_names::PinNames,
         trial::{Trial, TrialState},
     },
@@ -23,12 +24,16 @@ use self::events::{Scene, any_desired, events, info, shape, shared_map};
 #[path = "plan/events.rs"]
 mod events;
 
-const PATHS: [&str; 3] = ["/a", "/b", "/c"];
+const PATHS: [&str; 4] = ["/a", "/b", "/c", "/c/d"];
+
+/// For each path, how many cgroups had it before the present one.
+type Generations = [u64; PATHS.len()];
 
 /// A context in which all cgroups exist, and these maps of other BpfPrograms.
-fn context(maps: &BTreeMap<MapRef, MapInfo>) -> PlanContext {
-    let cgroup =
-        |(i, path): (usize, &&str)| ((*path).to_owned(), Cgroup { id: 100 + i as u64, path: (*path).to_owned() });
+fn context(maps: &BTreeMap<MapRef, MapInfo>, generations: Generations) -> PlanContext {
+    let cgroup = |(i, path): (usize, &&str)| {
+        ((*path).to_owned(), Cgroup { id: 100 * (1 + generations[i]) + i as u64, path: (*path).to_owned() })
+    };
     PlanContext {
         cgroups: PATHS.iter().enumerate().map(cgroup).collect(),
         maps: maps.clone(),
@@ -38,7 +43,7 @@ fn context(maps: &BTreeMap<MapRef, MapInfo>) -> PlanContext {
 
 /// A context without other BpfPrograms.
 fn alone() -> PlanContext {
-    context(&BTreeMap::new())
+    context(&BTreeMap::new(), Generations::default())
 }
 
 proptest! {
@@ -57,22 +62,28 @@ proptest! {
         scene.fake.unlinked = unlinked;
         for event in events {
             let killed = scene.happen(event);
-            let Scene { fake, ids, desired, .. } = &mut scene;
-            let desired = desired.as_ref();
-            let context = context(&fake.others);
+            let (context, kept) = (scene.context(), scene.kept());
+            let desired = kept.as_ref();
+            let Scene { fake, ids, .. } = &mut scene;
             let steps = match plan(desired, &fake.observed, &context) {
                 Err(refusal) => {
-                    prop_assert_eq!(refusal.reason, Reason::SharedMapMissing);
+                    prop_assert_eq!(refusal.reason, Reason::SharedMapNotFound);
                     continue;
                 }
                 steps => steps.unwrap(),
             };
+            check_kept(desired, &steps, &fake.observed)?;
             let steps = &steps[..steps.len().min(killed)];
             let names = PinNames::of(&fake.observed).after(steps);
             fake.execute(ids, desired, steps);
             prop_assert_eq!(PinNames::of(&fake.observed), names);
+            check_notes(desired, steps, &fake.observed)?;
 
+            let kept = scene.kept();
+            let desired = kept.as_ref();
+            let Scene { fake, ids, .. } = &mut scene;
             let steps = plan(desired, &fake.observed, &context).unwrap();
+            check_kept(desired, &steps, &fake.observed)?;
             let had_no_links = fake.observed.links.is_empty();
             fake.execute(ids, desired, &steps);
             let is_risky = |function: &String| desired.is_some_and(|desired| desired.functions[function].can_cut_off);
@@ -91,7 +102,7 @@ proptest! {
         second.program.uid.clone_from(&first.program.uid);
         let map = |which: u8| (shared_map(which), info(1_000_000 + u32::from(which), 10));
         let others: BTreeMap<_, _> = (0..2).map(map).collect();
-        let context = context(&others);
+        let context = context(&others, Generations::default());
         let (mut fake, mut ids) = (Fake { others, ..Fake::default() }, Ids::default());
         fake.execute(&mut ids, Some(&first), &plan(Some(&first), &fake.observed, &context).unwrap());
         let steps = plan(Some(&second), &fake.observed, &context).unwrap();
@@ -109,6 +120,41 @@ proptest! {
     }
 }
 
+/// Returns the keeper of a desired link.
+fn keeper<'a>(desired: &'a Desired, function: &str, path: &str) -> Option<&'a String> {
+    desired.functions.get(function)?.paths.get(path)?.as_ref()?.keeper.as_ref()
+}
+
+/// Checks that the steps have noted the keeper of each link that they made: a killed agent leaves no link without it.
+fn check_notes(desired: Option<&Desired>, steps: &[Step], observed: &Observed) -> Result<(), TestCaseError> {
+    for step in steps {
+        if let (Some(desired), Step::Attach { function, site: AttachSite::Cgroup(cgroup), .. }) = (desired, step) {
+            let noted = observed.keepers.get(&LinkKey::at(function, cgroup));
+            prop_assert_eq!(noted, keeper(desired, function, &cgroup.path), "{:?}", step);
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the steps detach no link in effect whose keeper the revision has, unless another link covers its cgroup.
+fn check_kept(desired: Option<&Desired>, steps: &[Step], observed: &Observed) -> Result<(), TestCaseError> {
+    let Some(desired) = desired.filter(|desired| observed.uid.as_ref() == Some(&desired.program.uid)) else {
+        return Ok(());
+    };
+    for step in steps {
+        let Step::Detach(key) = step else { continue };
+        let (link, function) = (&observed.links[key], desired.functions.get(&key.function));
+        let is_kept = function.zip(observed.keepers.get(key)).is_some_and(|(f, keeper)| f.keepers.contains(keeper));
+        let is_covered = |path: &str| function.is_some_and(|f| f.paths.keys().any(|above| is_within(path, above)));
+        prop_assert!(
+            !(is_kept && link.in_effect) || link.path.as_deref().is_some_and(is_covered),
+            "{:?} is detached",
+            key
+        );
+    }
+    Ok(())
+}
+
 /// Checks that the observed state is the desired one.
 fn check(
     desired: Option<&Desired>,
@@ -123,6 +169,11 @@ fn check(
     prop_assert_eq!(observed.uid.as_ref(), Some(&desired.program.uid));
     let links: usize = desired.functions.values().map(|f| f.paths.len() + f.maps.len()).sum();
     prop_assert_eq!(observed.links.len(), links);
+    let kept = observed
+        .links
+        .iter()
+        .filter_map(|(key, link)| Some((key.clone(), keeper(desired, &key.function, link.path.as_ref()?)?.clone())));
+    prop_assert_eq!(&observed.keepers, &kept.collect::<BTreeMap<_, _>>(), "only kept links have notes");
     for (key, link) in &observed.links {
         prop_assert!(link.in_effect);
         prop_assert_eq!(link.info.program_id, observed.functions[&key.function].info.id);
@@ -174,6 +225,12 @@ fn revision(uid: &str, name: &str, functions: BTreeMap<String, DesiredProgram>) 
     }
 }
 
+/// A function that is to be attached to one cgroup, which the spec names.
+fn function_at(path: &str, kind: ProgramKind) -> DesiredProgram {
+    let paths = [(path.to_owned(), None)].into();
+    DesiredProgram { kind, paths, keepers: BTreeSet::new(), maps: BTreeSet::new(), can_cut_off: false }
+}
+
 /// A map that is not recreated when its shape changes.
 fn map(retain: bool) -> DesiredMap {
     DesiredMap {
@@ -192,11 +249,7 @@ fn map(retain: bool) -> DesiredMap {
 #[test]
 fn a_changed_map_shape_is_refused_before_any_step() {
     let mut desired = revision("u", "p-1", BTreeMap::new());
-    let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    desired.functions.insert(
-        "f".into(),
-        DesiredProgram { kind, paths: [("/a".to_owned(), None)].into(), maps: BTreeSet::new(), can_cut_off: false },
-    );
+    desired.functions.insert("f".into(), function_at("/a", ProgramKind { prog_type: 13, attach_type: 3 }));
     desired.maps.insert("m".into(), map(false));
     let (mut fake, mut ids) = (Fake::default(), Ids::default());
     fake.execute(&mut ids, Some(&desired), &plan(Some(&desired), &fake.observed, &alone()).unwrap());
@@ -204,7 +257,7 @@ fn a_changed_map_shape_is_refused_before_any_step() {
     desired.load_key = "2".into();
     desired.maps.get_mut("m").unwrap().shape = shape(11);
     let refusal = plan(Some(&desired), &fake.observed, &alone()).unwrap_err();
-    assert_eq!(refusal.reason, Reason::MapShapeChanged);
+    assert_eq!(refusal.reason, Reason::MapIncompatible);
     assert!(refusal.message.contains("max_entries 10") && refusal.message.contains("max_entries 11"), "{refusal}");
 }
 
@@ -229,9 +282,8 @@ fn a_retained_map_is_pinned_again_once_when_its_bpfprogram_is_recreated() {
 
 /// A revision whose one program can cut the node off.
 fn risky_revision(name: &str) -> Desired {
-    let kind = ProgramKind { prog_type: 8, attach_type: 0 };
-    let function =
-        DesiredProgram { kind, paths: [("/a".to_owned(), None)].into(), maps: BTreeSet::new(), can_cut_off: true };
+    let function = function_at("/a", ProgramKind { prog_type: 8, attach_type: 0 });
+    let function = DesiredProgram { can_cut_off: true, ..function };
     revision("u", name, [("f".to_owned(), function)].into())
 }
 
@@ -258,7 +310,7 @@ fn a_reverted_revision_is_refused_until_another_one_is_desired() {
     );
     fake.execute(&mut ids, Some(&desired), &steps);
     fake.execute(&mut ids, Some(&desired), &reverted);
-    assert_eq!(plan(Some(&desired), &fake.observed, &alone()).unwrap_err().reason, Reason::Reverted);
+    assert_eq!(plan(Some(&desired), &fake.observed, &alone()).unwrap_err().reason, Reason::ConnectivityLost);
     desired.revision = "p-2".into();
     fake.execute(&mut ids, Some(&desired), &plan(Some(&desired), &fake.observed, &alone()).unwrap());
     assert_eq!(fake.observed.trial, Some(Trial { revision: "p-2".into(), state: TrialState::Open }));
@@ -293,13 +345,7 @@ fn a_revert_restores_the_predecessor_and_detaches_all_else() {
 
 #[test]
 fn a_refusal_names_the_missing_cgroup_and_the_function() {
-    let kind = ProgramKind { prog_type: 13, attach_type: 3 };
-    let function = DesiredProgram {
-        kind,
-        paths: [("/nowhere".to_owned(), None)].into(),
-        maps: BTreeSet::new(),
-        can_cut_off: false,
-    };
+    let function = function_at("/nowhere", ProgramKind { prog_type: 13, attach_type: 3 });
     let desired = revision("u", "p-1", [("f".to_owned(), function)].into());
     let refusal = plan(Some(&desired), &Observed::default(), &alone()).unwrap_err();
     assert_eq!(refusal.reason, Reason::CgroupNotFound);

@@ -5,22 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use sockeye_agent::{
     model::{
+        cgroup_path::highest,
         desired::{Desired, DesiredMap, DesiredProgram},
         kernel::{MapInfo, ProgramKind},
         map_shape::MapShape,
         observed::Observed,
-        pods::CgroupOwner,
+        pods::{CgroupOwner, Pods},
         trial::TrialState,
     },
-    plan::plan,
+    plan::{context::PlanContext, plan},
 };
 use sockeye_crds::{MapDefinition, names::pin_name, program::MapRef, revision::ProgramRef};
 use sockeye_ebpf::kinds::section::{STREAM_PARSER, STREAM_VERDICT, VERDICT, exclude_each_other};
 use sockeye_fake::{Fake, Ids};
 
-use crate::{PATHS, context};
+use crate::{Generations, PATHS, context};
 
 const FUNCTIONS: [&str; 3] = ["f", "g", "h"];
+/// Targets that keep their links to pods which they no longer select.
+const KEEPERS: [&str; 2] = ["keeper-1", "keeper-2"];
 /// The object fills `slots` itself.
 const MAPS: [&str; 5] = ["m", "n", "slots", ".rodata", ".bss"];
 
@@ -34,7 +37,7 @@ const KINDS: [ProgramKind; 6] = {
 
 /// A map of another BpfProgram.
 pub(crate) fn shared_map(which: u8) -> MapRef {
-    MapRef { program: format!("other-{which}"), map: "m".into() }
+    MapRef { program: format!("other-{which}"), name: "m".into() }
 }
 
 pub(crate) fn info(id: u32, entries: u32) -> MapInfo {
@@ -42,17 +45,28 @@ pub(crate) fn info(id: u32, entries: u32) -> MapInfo {
     MapInfo { id, map_type, key_size, value_size, max_entries, flags, ..MapInfo::default() }
 }
 
+/// The owner of a cgroup: none where the spec names the cgroup; else a pod, which a keeper selects or another target.
+fn owner() -> impl Strategy<Value = Option<CgroupOwner>> {
+    let keeper = prop::option::of(prop::sample::select(&KEEPERS[..]).prop_map(str::to_owned));
+    let pod = |keeper| CgroupOwner { pod: Some("default/pod".to_owned()), container: None, keeper };
+    prop::option::of(keeper.prop_map(pod))
+}
+
 pub(crate) fn shape(entries: u32) -> MapShape {
     MapShape { map_type: 2, key_size: 4, value_size: 8, max_entries: entries, flags: 0 }
 }
+
+/// The cgroups that a function is attached to, with their owners.
+type Paths = BTreeMap<&'static str, Option<CgroupOwner>>;
 
 prop_compose! {
     pub(crate) fn any_desired()(
         uid in 0..2u8,
         load in 0..3u8,
         functions in prop::collection::btree_map(prop::sample::select(&FUNCTIONS[..]),
-            (0..6usize, prop::collection::btree_set(prop::sample::select(&PATHS[..]), 1..3),
-                prop::collection::btree_set(prop::sample::select(&MAPS[..2]), 0..3)), 1..4),
+            (0..6usize, prop::collection::btree_map(prop::sample::select(&PATHS[..]), owner(), 1..3),
+                prop::collection::btree_set(prop::sample::select(&MAPS[..2]), 0..3),
+                prop::collection::btree_set(prop::sample::select(&KEEPERS[..]), 0..2)), 1..4),
         maps in prop::collection::btree_map(prop::sample::select(&MAPS[..]), (any::<bool>(), any::<bool>(), 10..12u32,
             prop::option::weighted(0.3, 0..2u8)), 0..4),
         suspended in prop::bool::weighted(0.2),
@@ -75,17 +89,21 @@ prop_compose! {
         let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
         // As in a validated spec: only pinned maps are targets, and each of them of one program of a kind.
         let mut taken: Vec<(String, u32)> = Vec::new();
-        let function = |(name, (kind, paths, to)): (&str, (usize, BTreeSet<&str>, BTreeSet<&str>))| {
+        let function = |(name, (kind, paths, to, keepers)): (&str, (usize, Paths, BTreeSet<&str>, BTreeSet<&str>))| {
             let kind = KINDS[kind];
             let mut paths: BTreeMap<String, Option<CgroupOwner>> =
-                paths.into_iter().map(|path| (path.to_owned(), None)).collect();
+                paths.into_iter().map(|(path, owner)| (path.to_owned(), owner)).collect();
+            // Some of the keepers select no pod.
+            let noted = paths.values().flatten().filter_map(|owner| owner.keeper.clone());
+            let mut keepers: BTreeSet<String> = noted.chain(keepers.into_iter().map(str::to_owned)).collect();
             let mut to: BTreeSet<String> = to.into_iter().map(str::to_owned).collect();
-            if suspended { paths.clear(); to.clear() }
-            if kind.prog_type == 13 { to.clear() } else { paths.clear() }
+            if suspended { paths.clear(); keepers.clear(); to.clear() }
+            if kind.prog_type == 13 { to.clear() } else { paths.clear(); keepers.clear() }
+            let paths = highest(&paths);
             to.retain(|pin| maps.get(pin).is_some_and(|map: &DesiredMap| map.pin)
                 && !taken.iter().any(|(at, other)| at == pin && exclude_each_other(*other, kind.attach_type)));
             taken.extend(to.iter().map(|pin| (pin.clone(), kind.attach_type)));
-            (name.to_owned(), DesiredProgram { kind, paths, maps: to, can_cut_off })
+            (name.to_owned(), DesiredProgram { kind, paths, keepers, maps: to, can_cut_off })
         };
         let functions: BTreeMap<_, _> = functions.into_iter().map(function).collect();
         // As in a load key: other functions, pins or sizes are another load. So is another program, which alone decides
@@ -116,6 +134,13 @@ prop_compose! {
 pub(crate) enum Event {
     /// A revision is desired, or none.
     Desire(Box<Option<Desired>>),
+    /// Pods are relabelled, so that no target selects them any more: those of every second path (true), or of the
+    /// others.
+    Relabelled(bool),
+    /// A cgroup is removed, and another one takes its path.
+    CgroupReplaced(usize),
+    /// Someone removes the note of a link's keeper.
+    KeeperLost(usize),
     /// The agent is killed after so many steps towards another revision; then the previous one is desired again.
     TurnBack(Box<Desired>, usize),
     /// The agent is killed after so many steps of the next plan, and started again.
@@ -144,6 +169,9 @@ pub(crate) fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Desire(Box::new(None))),
         2 => (any_desired(), 0..12usize).prop_map(|(desired, steps)| Event::TurnBack(Box::new(desired), steps)),
         3 => (0..12usize).prop_map(Event::KilledAfter),
+        2 => any::<bool>().prop_map(Event::Relabelled),
+        1 => (0..PATHS.len()).prop_map(Event::CgroupReplaced),
+        1 => (0..4usize).prop_map(Event::KeeperLost),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, unpinned)| Event::LinkLost(i, unpinned)),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::MapLost(i, runs)),
         1 => (0..4usize).prop_map(Event::MapReplaced),
@@ -161,18 +189,50 @@ pub(crate) struct Scene {
     pub fake: Fake,
     pub ids: Ids,
     pub desired: Option<Desired>,
+    pub generations: Generations,
     /// The number of maps that others have made.
     made: u32,
 }
 
 impl Scene {
+    /// What a plan depends on besides.
+    pub(crate) fn context(&self) -> PlanContext {
+        context(&self.fake.others, self.generations)
+    }
+
+    /// The desired state, with the links that are kept.
+    pub(crate) fn kept(&self) -> Option<Desired> {
+        self.desired.as_ref().map(|desired| kept(desired, &self.fake.observed, &self.context()))
+    }
+
     /// Lets an event happen. Returns the number of steps of the next plan after which the agent is killed.
     pub(crate) fn happen(&mut self, event: Event) -> usize {
-        let Self { fake, ids, desired, made } = self;
+        let context = self.context();
+        let Self { fake, ids, desired, generations, made } = self;
         match event {
             Event::Desire(next) => *desired = *next,
+            Event::Relabelled(odd) => {
+                let is_selected =
+                    |path: &str| PATHS.iter().position(|other| path == *other).unwrap() % 2 != usize::from(odd);
+                for function in desired.iter_mut().flat_map(|desired| desired.functions.values_mut()) {
+                    function.paths.retain(|path, owner| owner.is_none() || is_selected(path));
+                }
+            }
+            Event::CgroupReplaced(i) => {
+                generations[i] += 1;
+                let id = context.cgroups[PATHS[i]].id;
+                for link in fake.observed.links.values_mut().filter(|link| link.info.cgroup_id == id) {
+                    link.in_effect = false;
+                    link.info.cgroup_id = 0;
+                }
+            }
+            Event::KeeperLost(i) => {
+                let key = fake.observed.keepers.keys().nth(i).cloned();
+                key.map(|key| fake.observed.keepers.remove(&key));
+            }
             Event::TurnBack(other, killed) => {
-                if let Ok(steps) = plan(Some(&other), &fake.observed, &context(&fake.others)) {
+                let other = kept(&other, &fake.observed, &context);
+                if let Ok(steps) = plan(Some(&other), &fake.observed, &context) {
                     fake.execute(ids, Some(&other), &steps[..steps.len().min(killed)]);
                 }
             }
@@ -245,4 +305,11 @@ impl Scene {
 fn detach_from(observed: &mut Observed, pin: &str) {
     let links = observed.links.iter_mut().filter(|(key, _)| key.map() == Some(pin));
     links.for_each(|(_, link)| link.in_effect = false);
+}
+
+/// A desired state with the links that stay although no target selects their pods.
+pub(crate) fn kept(desired: &Desired, observed: &Observed, context: &PlanContext) -> Desired {
+    let mut desired = desired.clone();
+    desired.keep(observed, &Pods::default(), &context.cgroups);
+    desired
 }

@@ -27,7 +27,7 @@ use sockeye_agent::{
         },
         map_shape::MapShape,
         node_context::NodeContext,
-        observed::{AttachTarget, LinkKey, Observed, ObservedLink, ObservedMap, ObservedProgram},
+        observed::{AttachSite, LinkKey, Observed, ObservedLink, ObservedMap, ObservedProgram},
         pods::{PodCgroup, Pods, RequiredInputs},
         trial::Trial,
     },
@@ -117,7 +117,7 @@ impl Fake {
                     kernel_name: function.chars().take(15).collect(),
                     tag: "f3a3583cdd82ae8d".to_owned(),
                     gpl_compatible: true,
-                    loaded_at: "2026-01-01T00:00:00Z".to_owned(),
+                    load_time: "2026-01-01T00:00:00Z".to_owned(),
                     xlated_bytes: 144,
                     jited_bytes: 100,
                     memlock_bytes: 4096,
@@ -132,11 +132,11 @@ impl Fake {
                 let attach_type = desired.unwrap().functions[function].kind.attach_type;
                 let info = LinkInfo { program_id, attach_type, ..LinkInfo::default() };
                 let (info, path) = match site {
-                    AttachTarget::Cgroup(Cgroup { id, path }) => {
+                    AttachSite::Cgroup(Cgroup { id, path }) => {
                         let info = LinkInfo { id: ids.next(), link_type: LINK_TYPE_CGROUP, cgroup_id: *id, ..info };
                         (info, Some(path.clone()))
                     }
-                    AttachTarget::Map(pin) => {
+                    AttachSite::Map(pin) => {
                         let (id, link_type) = if *unlinked { (0, 0) } else { (ids.next(), LINK_TYPE_SOCKMAP) };
                         (LinkInfo { id, link_type, map_id: observed.maps[pin].info.id, ..info }, None)
                     }
@@ -176,7 +176,17 @@ impl Fake {
             Step::RepinProgram(function) => pin_again(&mut observed.functions.get_mut(function).unwrap().pinned),
             Step::RepinMap(pin) => pin_again(&mut observed.maps.get_mut(pin).unwrap().pinned),
             Step::RepinLink(key) => pin_again(&mut observed.links.get_mut(key).unwrap().pinned),
-            Step::Detach(key) => drop(observed.links.remove(key).expect("a link to detach")),
+            Step::SetKeeper { key, keeper: Some(keeper) } => {
+                let noted = observed.keepers.insert(key.clone(), keeper.clone());
+                assert_ne!(noted.as_ref(), Some(keeper), "a noted keeper is not noted again");
+            }
+            Step::SetKeeper { key, keeper: None } => {
+                drop(observed.keepers.remove(key).expect("a keeper to forget"));
+            }
+            Step::Detach(key) => {
+                drop(observed.links.remove(key).expect("a link to detach"));
+                observed.keepers.remove(key);
+            }
             Step::UnpinProgram(function) => drop(observed.functions.remove(function).expect("a program to unpin")),
             Step::UnpinMap(pin) => {
                 assert!(!observed.links.keys().any(|key| key.map() == Some(pin)), "its attachments are removed first");
@@ -184,6 +194,7 @@ impl Fake {
             }
             Step::Leave => {
                 assert!(observed.functions.is_empty() && observed.maps.is_empty() && observed.links.is_empty());
+                assert!(observed.keepers.is_empty(), "no note of a keeper is left");
                 *observed = Observed::default();
             }
         }
@@ -312,9 +323,9 @@ impl Node for FakeNode {
         Vec::new()
     }
 
-    fn cgroups(&self, desired: &Desired) -> Result<BTreeMap<String, Cgroup>, SysError> {
-        let cgroup = |path: &str| (path.to_owned(), Cgroup { id: inode(path), path: path.to_owned() });
-        Ok(desired.paths().into_iter().map(cgroup).collect())
+    fn cgroups(&self, paths: &BTreeSet<&str>) -> Result<BTreeMap<String, Cgroup>, SysError> {
+        let cgroup = |path: &&str| ((*path).to_owned(), Cgroup { id: inode(path), path: (*path).to_owned() });
+        Ok(paths.iter().map(cgroup).collect())
     }
 
     fn execute(
@@ -340,7 +351,7 @@ impl Node for FakeNode {
 fn maps(programs: &BTreeMap<String, Fake>) -> BTreeMap<MapRef, MapInfo> {
     let of = |(program, fake): (&String, &Fake)| {
         let map = |(pin, map): (&String, &ObservedMap)| {
-            (MapRef { program: program.clone(), map: pin.clone() }, map.info.clone())
+            (MapRef { program: program.clone(), name: pin.clone() }, map.info.clone())
         };
         fake.observed.maps.iter().map(map).collect::<Vec<_>>()
     };
