@@ -2,7 +2,6 @@
 
 use std::mem;
 
-use serde::Serialize;
 use sockeye_crds::{
     BpfNodeStatus,
     node::{NodeProgram, Omitted},
@@ -31,13 +30,13 @@ pub fn fit(mut status: BpfNodeStatus) -> BpfNodeStatus {
     let mut leaver = Leaver { programs: &mut status.programs, over: &mut over };
     let earlier = |program: &mut NodeProgram| {
         let latest = program.drift.len().saturating_sub(1);
-        program.drift.drain(..latest).collect::<Vec<_>>()
+        program.drift.drain(..latest).count()
     };
     status.omitted = Some(Omitted {
-        drift: drift + leaver.leave_out(earlier) + leaver.leave_out(|program| mem::take(&mut program.drift)),
-        messages: messages + leaver.leave_out(|program| program.message.take().into_iter().collect()),
-        map_ids: map_ids + leaver.leave_out(|program| mem::take(&mut program.map_ids)),
-        program_ids: program_ids + leaver.leave_out(|program| mem::take(&mut program.program_ids)),
+        drift: drift + leaver.leave_out(earlier) + leaver.leave_out(|program| mem::take(&mut program.drift).len()),
+        messages: messages + leaver.leave_out(|program| usize::from(program.message.take().is_some())),
+        map_ids: map_ids + leaver.leave_out(|program| mem::take(&mut program.map_ids).len()),
+        program_ids: program_ids + leaver.leave_out(|program| mem::take(&mut program.program_ids).len()),
     });
     status
 }
@@ -49,16 +48,18 @@ struct Leaver<'a> {
 }
 
 impl Leaver<'_> {
-    /// Takes items of one kind, those of the last BpfProgram first, and returns how many.
-    fn leave_out<T: Serialize>(&mut self, take: impl Fn(&mut NodeProgram) -> Vec<T>) -> i64 {
+    /// Takes items of one kind, those of the last BpfProgram first, and returns how many. `take` returns the number that
+    /// it took of one BpfProgram.
+    fn leave_out(&mut self, take: impl Fn(&mut NodeProgram) -> usize) -> i64 {
         let mut taken = 0;
         for program in self.programs.iter_mut().rev() {
             if *self.over == 0 {
                 break;
             }
-            let items = take(program);
-            *self.over = self.over.saturating_sub(items.iter().map(bytes).sum());
-            taken += count(items.len());
+            // A list that is empty is not written at all: more goes than its items.
+            let size = bytes(program);
+            taken += count(take(program));
+            *self.over = self.over.saturating_sub(size.saturating_sub(bytes(program)));
         }
         taken
     }
