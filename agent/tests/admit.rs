@@ -30,31 +30,46 @@ use sockeye_crds::{BpfRevision, names::digest, node::NodeFacts};
 use sockeye_fake::{FakeNode, settle};
 
 const OBJECT: &[u8] = b"object";
+const RELEASE_NAMESPACE: &str = "sockeye-system";
 
 fn revision(name: &str, target: &Value) -> Arc<BpfRevision> {
-    let spec = json!({
-        "program": {"name": name, "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"}, "generation": 1, "sequence": 1,
-        "digest": digest(OBJECT), "programs": [{"name": "my_prog", "attach": [{"cgroup": target}]}],
+    revision_of(name, OBJECT, target)
+}
+
+/// A revision of a BpfProgram whose one program is attached to this target.
+fn revision_of(name: &str, object: &[u8], target: &Value) -> Arc<BpfRevision> {
+    let template = json!({
+        "digest": digest(object), "programs": [{"name": "my_prog", "attach": [target]}],
         "object": {"programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}]},
     });
-    Arc::new(BpfRevision::named(serde_json::from_value(spec).unwrap()))
+    let spec = json!({
+        "state": "Active", "programRef": {"name": name, "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"},
+        "programGeneration": 1, "sequence": 1, "template": template,
+    });
+    Arc::new(BpfRevision::of(serde_json::from_value(spec).unwrap()))
 }
 
 fn assignment(target: &Value) -> Assignment {
     let revisions = [("guard".to_owned(), revision("guard", target))].into();
-    Assignment { revisions, complete: true, ..Assignment::default() }
+    Assignment { revisions, complete: true, pods: Some(Arc::default()), ..Assignment::default() }
 }
 
 fn at_hand(assignment: Assignment) -> Assignment {
     Assignment { objects: [(digest(OBJECT), OBJECT.into())].into(), ..assignment }
 }
 
+fn strict_pods(selectors: &Value) -> Value {
+    let mut pods = json!({"podSelector": {}, "startPolicy": "WaitForAttachment"});
+    pods.as_object_mut().unwrap().extend(selectors.as_object().unwrap().clone());
+    json!({"type": "Pods", "pods": pods})
+}
+
 fn all_pods() -> Value {
-    json!({"scope": "Pods", "strict": true})
+    strict_pods(&json!({}))
 }
 
 fn web_pods() -> Value {
-    json!({"scope": "Pods", "strict": true, "podSelector": {"matchLabels": {"app": "web"}}})
+    strict_pods(&json!({"podSelector": {"matchLabels": {"app": "web"}}}))
 }
 
 fn pod() -> Pod {
@@ -67,10 +82,22 @@ fn pod() -> Pod {
     }
 }
 
+/// A node on which the kubelet has made the pod's cgroup.
+fn node() -> FakeNode {
+    let node = FakeNode::default();
+    node.make_pod(&pod().uid);
+    node
+}
+
 fn controller(node: FakeNode) -> Controller<FakeNode> {
     let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
-    let settings =
-        Settings { layout, quota: MapQuota::default(), facts: NodeFacts::default(), time_of_day: Timestamp::now };
+    let settings = Settings {
+        layout,
+        quota: MapQuota::default(),
+        facts: NodeFacts::default(),
+        release_namespace: Some(RELEASE_NAMESPACE.to_owned()),
+        time_of_day: Timestamp::now,
+    };
     Controller::new(node, settings, Instant::now())
 }
 
@@ -101,7 +128,7 @@ fn decisions(effects: &[Effect]) -> Vec<(u64, Decision)> {
 #[test]
 fn all_pods_wait_for_a_program_that_is_attached_to_all_of_them() {
     // While its object is being fetched, starts wait.
-    let mut controller = controller(FakeNode::default());
+    let mut controller = controller(node());
     let effects = settle(&mut controller, [assigned(assignment(&all_pods())), requested(1, pod())]);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::FetchBytes(_))), "{effects:?}");
     assert_eq!(decisions(&effects), []);
@@ -110,23 +137,20 @@ fn all_pods_wait_for_a_program_that_is_attached_to_all_of_them() {
     let [(1, Err(why))] = &decisions(&effects)[..] else { panic!("{effects:?}") };
     assert!(why.contains("BpfProgram guard") && why.contains("gone"), "{why}");
     // Where it is attached, they are allowed.
-    let mut controller = self::controller(FakeNode::default());
+    let mut controller = self::controller(node());
     let effects = settle(&mut controller, [assigned(at_hand(assignment(&all_pods()))), requested(2, pod())]);
     assert_eq!(decisions(&effects), [(2, Ok(()))]);
 }
 
 #[test]
 fn a_start_waits_while_its_pods_are_unknown_and_is_refused_once_its_program_fails() {
-    let node = FakeNode::default();
-    node.make_pod(&pod().uid);
-    let mut controller = controller(node);
+    let mut controller = controller(node());
     // Which pods there are is not known yet.
-    let unknown = assignment(&web_pods());
-    let effects = settle(&mut controller, [assigned(unknown.clone()), requested(1, pod())]);
+    let unknown = Assignment { pods: None, ..assignment(&web_pods()) };
+    let effects = settle(&mut controller, [assigned(unknown), requested(1, pod())]);
     assert_eq!(decisions(&effects), []);
     // Now it is, and the object does not come at all.
-    let known = Assignment { pods: Some(Arc::default()), ..unknown };
-    assert_eq!(decisions(&settle(&mut controller, [assigned(known)])), []);
+    assert_eq!(decisions(&settle(&mut controller, [assigned(assignment(&web_pods()))])), []);
     let effects = settle(&mut controller, [refused()]);
     assert!(matches!(decisions(&effects)[..], [(1, Err(_))]), "{effects:?}");
 }
@@ -134,8 +158,7 @@ fn a_start_waits_while_its_pods_are_unknown_and_is_refused_once_its_program_fail
 #[test]
 fn a_pod_whose_cgroup_is_not_found_does_not_start() {
     let mut controller = controller(FakeNode::default());
-    let assignment = Assignment { pods: Some(Arc::default()), ..at_hand(assignment(&web_pods())) };
-    let effects = settle(&mut controller, [assigned(assignment), requested(1, pod())]);
+    let effects = settle(&mut controller, [assigned(at_hand(assignment(&web_pods()))), requested(1, pod())]);
     let [(1, Err(why))] = &decisions(&effects)[..] else { panic!("{effects:?}") };
     assert!(why.contains("its cgroup is not where the kubelet puts it"), "{why}");
     let other = Pod { labels: BTreeMap::new(), ..pod() };
@@ -146,15 +169,20 @@ fn a_pod_whose_cgroup_is_not_found_does_not_start() {
 fn while_the_assignment_is_unknown_only_exempt_pods_start() {
     let mut controller = controller(FakeNode::default());
     let static_pod = Pod { uid: "6f1d0b6a3c2e4a55".into(), ..pod() };
-    let of_the_cluster = Pod { namespace: "kube-system".into(), ..pod() };
-    let all = || [requested(1, static_pod.clone()), requested(2, of_the_cluster.clone()), requested(3, pod())];
-    assert_eq!(decisions(&settle(&mut controller, all())), [(1, Ok(())), (2, Ok(()))]);
+    let of = |namespace: &str| Pod { namespace: namespace.into(), ..pod() };
+    let all = || {
+        let (of_the_cluster, of_sockeye) = (of("kube-system"), of(RELEASE_NAMESPACE));
+        let exempt = [static_pod.clone(), of_the_cluster, of_sockeye];
+        [0, 1, 2].map(|n| requested(n, exempt[n as usize].clone())).into_iter().chain([requested(3, pod())])
+    };
+    let exempt = [0, 1, 2].map(|n| (n, Ok(())));
+    assert_eq!(decisions(&settle(&mut controller, all())), exempt);
     // With nothing assigned all of them may start.
     let empty = || Assignment { complete: true, ..Assignment::default() };
     assert_eq!(decisions(&settle(&mut controller, [assigned(empty())])), [(3, Ok(()))]);
     // The same again once the Node object is gone.
     assert_eq!(decisions(&settle(&mut controller, [Event::AssignmentLost])), []);
-    assert_eq!(decisions(&settle(&mut controller, all())), [(1, Ok(())), (2, Ok(()))]);
+    assert_eq!(decisions(&settle(&mut controller, all())), exempt);
     // A start for whose decision nobody waits any more gets none.
     let withdrawn = [Event::StartWithdrawn(StartId(3)), assigned(empty())];
     assert_eq!(decisions(&settle(&mut controller, withdrawn)), []);
@@ -164,10 +192,10 @@ fn while_the_assignment_is_unknown_only_exempt_pods_start() {
 /// thousand.
 #[test]
 fn a_start_that_needs_no_wait_is_answered_during_a_pass_over_a_thousand_programs() {
-    let mut controller = controller(FakeNode::default());
+    let mut controller = controller(node());
     let guard = at_hand(assignment(&all_pods()));
-    settle(&mut controller, [assigned(guard.clone())]);
-    let everywhere = json!({"scope": "Node"});
+    settle(&mut controller, [assigned(guard.clone()), requested(0, pod())]);
+    let everywhere = json!({"type": "Node"});
     let many = (0..1000).map(|n| format!("p-{n}")).map(|name| (name.clone(), revision(&name, &everywhere)));
     let revisions = guard.revisions.clone().into_iter().chain(many).collect();
     let mut result = controller.step(Instant::now(), [assigned(Assignment { revisions, ..guard })]);
@@ -187,7 +215,7 @@ fn a_start_that_needs_no_wait_is_answered_during_a_pass_over_a_thousand_programs
 /// Once the node is no longer suspended, starts wait until strict programs are attached again.
 #[test]
 fn a_start_after_a_suspension_waits_until_all_is_attached_again() {
-    let mut controller = controller(FakeNode::default());
+    let mut controller = controller(node());
     let many = (0..1000).map(|n| format!("p-{n}")).map(|name| (name.clone(), revision(&name, &all_pods())));
     let guards = at_hand(Assignment { revisions: many.collect(), ..assignment(&all_pods()) });
     settle(&mut controller, [assigned(guards), Event::SuspendChanged(Some("drill".into()))]);
@@ -201,7 +229,7 @@ fn a_start_after_a_suspension_waits_until_all_is_attached_again() {
 /// A newer revision of it can't be read, and the agent has just started: what the older one selects is not let through.
 #[test]
 fn a_strict_program_that_can_no_longer_be_read_still_holds_starts() {
-    let mut controller = controller(FakeNode::default());
+    let mut controller = controller(node());
     let unreadable = [("guard".to_owned(), "BpfRevision guard-2 can't be read".to_owned())].into();
     let assignment = Assignment { unreadable, ..at_hand(assignment(&all_pods())) };
     let effects = settle(&mut controller, [assigned(assignment), requested(1, pod())]);
@@ -213,8 +241,8 @@ fn a_pin_that_is_removed_while_pods_are_followed_is_made_anew() {
     let node = FakeNode::default();
     let mut controller = controller(node.clone());
     let many = (0..1000).map(|n| format!("p-{n}")).map(|name| (name.clone(), revision(&name, &web_pods())));
-    let assignment = Assignment { pods: Some(Arc::default()), ..at_hand(assignment(&web_pods())) };
-    settle(&mut controller, [assigned(Assignment { revisions: many.collect(), ..assignment })]);
+    let assignment = Assignment { revisions: many.collect(), ..at_hand(assignment(&web_pods())) };
+    settle(&mut controller, [assigned(assignment)]);
     // A pod comes, which they don't select; while that is worked out, someone removes the pin of the last one.
     node.make_pod(&pod().uid);
     controller.step(Instant::now(), [requested(1, Pod { labels: BTreeMap::new(), ..pod() })]);
@@ -242,8 +270,8 @@ fn a_program_that_failed_and_can_no_longer_be_read_keeps_no_agent_busy() {
 /// What is held back for one program does not wait for a thousand others.
 #[test]
 fn a_strict_program_is_loaded_before_those_that_nobody_waits_for() {
-    let mut controller = controller(FakeNode::default());
-    let everywhere = json!({"scope": "Node"});
+    let mut controller = controller(node());
+    let everywhere = json!({"type": "Node"});
     let many = (0..1000).map(|n| format!("a-{n}")).map(|name| (name.clone(), revision(&name, &everywhere)));
     let guard = at_hand(assignment(&all_pods()));
     let revisions = guard.revisions.clone().into_iter().chain(many).collect();
@@ -259,7 +287,7 @@ fn a_strict_program_is_loaded_before_those_that_nobody_waits_for() {
 /// A node without bpffs can attach nothing, but starts that wait for nothing go on.
 #[test]
 fn without_bpffs_only_starts_that_a_strict_target_selects_are_refused() {
-    let node = FakeNode::default();
+    let node = node();
     node.unmount_bpffs();
     let mut controller = controller(node);
     let empty = Assignment { complete: true, ..Assignment::default() };
@@ -271,18 +299,38 @@ fn without_bpffs_only_starts_that_a_strict_target_selects_are_refused() {
 
 #[test]
 fn a_start_that_needs_no_wait_is_answered_during_a_fetch() {
-    let mut controller = controller(FakeNode::default());
+    let mut controller = controller(node());
     let guard = at_hand(assignment(&all_pods()));
-    settle(&mut controller, [assigned(guard.clone())]);
+    settle(&mut controller, [assigned(guard.clone()), requested(0, pod())]);
     // Another program's object is on its way, and stays so.
-    let other = json!({
-        "program": {"name": "other", "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"}, "generation": 1, "sequence": 1,
-        "digest": digest(b"another"), "programs": [{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}],
-        "object": {"programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}]},
-    });
-    let other = Arc::new(BpfRevision::named(serde_json::from_value(other).unwrap()));
+    let other = revision_of("other", b"another", &json!({"type": "Node"}));
     let revisions = guard.revisions.clone().into_iter().chain([("other".to_owned(), other)]).collect();
     let effects = settle(&mut controller, [assigned(Assignment { revisions, ..guard })]);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::FetchBytes(_))), "{effects:?}");
     assert_eq!(decisions(&settle(&mut controller, [requested(1, pod())])), [(1, Ok(()))]);
+}
+
+/// A strict target that says nothing of namespaces: what the cluster and sockeye itself need is attached to as soon as
+/// possible, and starts whether or not that works.
+#[test]
+fn a_strict_target_without_namespaces_holds_no_pod_of_the_system() {
+    let start = |n: u64, namespace: &str| {
+        let uid = format!("7c9e6679-7425-40de-944b-00000000000{n}");
+        (uid.clone(), requested(n, Pod { uid, namespace: namespace.to_owned(), ..pod() }))
+    };
+    let starts = || [start(1, "kube-system"), start(2, RELEASE_NAMESPACE), start(3, "shop"), start(4, "sockeye")];
+    let node = FakeNode::default();
+    starts().iter().for_each(|(uid, _)| node.make_pod(uid));
+    let allowed = |target: &Value, of: fn(Assignment) -> Assignment| {
+        let mut controller = controller(node.clone());
+        let events = [assigned(of(assignment(target)))].into_iter().chain(starts().map(|(_, request)| request));
+        let mut effects = settle(&mut controller, events);
+        effects.extend(settle(&mut controller, [refused()]));
+        let decisions = decisions(&effects).into_iter().map(|(n, decision)| (n, decision.is_ok())).collect::<Vec<_>>();
+        (decisions, controller.status().programs[0].pods)
+    };
+    let anywhere = strict_pods(&json!({"namespaceSelector": {}}));
+    assert_eq!(allowed(&all_pods(), |unfetched| unfetched), (vec![(1, true), (2, true), (3, false), (4, false)], 0));
+    assert_eq!(allowed(&anywhere, |unfetched| unfetched), ((1..5).map(|n| (n, false)).collect(), 0));
+    assert_eq!(allowed(&all_pods(), at_hand), ((1..5).map(|n| (n, true)).collect(), 4), "attached to all of them");
 }

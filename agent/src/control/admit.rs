@@ -124,9 +124,7 @@ impl<N: Node> Controller<N> {
             },
             _ => cgroups.map(|cgroups| &cgroups.path),
         };
-        let nowhere =
-            || "is to be attached before it starts, and its cgroup is not where the kubelet puts it".to_owned();
-        self.is_in_effect_at(cgroup.ok_or_else(|| NotYet { why: nowhere(), passes: false })?, program, function)
+        self.is_in_effect_at(cgroup.ok_or_else(|| nowhere(program))?, program, function)
     }
 
     /// Reports whether all work is done that is known of.
@@ -178,6 +176,13 @@ fn not_attached(failure: Option<&Failure>) -> NotYet {
     let why = failure.map_or("it is being attached", |failure| failure.message.as_str());
     let passes = failure.is_none_or(|failure| failure.awaits);
     NotYet { why: format!("is to be attached before it starts, and is not yet: {why}"), passes }
+}
+
+/// Without the node's bpffs, no cgroup was looked for: what keeps all of the BpfProgram away comes first.
+fn nowhere(program: &ProgramState) -> NotYet {
+    let failure = program.failure.as_ref().filter(|failure| !failure.partial);
+    let why = "is to be attached before it starts, and its cgroup is not where the kubelet puts it".to_owned();
+    failure.map_or(NotYet { why, passes: false }, |failure| not_attached(Some(failure)))
 }
 
 fn log(StartId(id): StartId, Start { pod, container }: &Start, why: &str) {
