@@ -1,10 +1,10 @@
 //! [`Gate`]: a client that writes only while this process leads. IO: passes requests on.
 //!
-//! It holds where the election itself is late: after a pause of the whole process, its writers may run first.
+//! It holds where the election itself is late: after a pause of the whole process, the writers may run first.
 
 use std::{
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -86,21 +86,28 @@ impl Service<Request<Body>> for Guarded {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (client, gate) = (self.client.clone(), self.gate.clone());
         Box::pin(async move {
-            if request.method() != Method::GET && !gate.is_open() {
-                return Err(NotLeading.into());
-            }
-            Ok(client.send(request).await?)
+            let is_write = request.method() != Method::GET;
+            let mut sent = pin!(client.send(request));
+            // Nothing is sent before the first poll, and a request that waits, as for `Retry-After`, is sent by a later one.
+            poll_fn(|context| match is_write && !gate.is_open() {
+                true => Poll::Ready(Err(NotLeading.into())),
+                false => sent.as_mut().poll(context).map_err(Into::into),
+            })
+            .await
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::{
         Api,
         api::{DeleteParams, PostParams},
     };
+    use tokio::time::sleep;
     use tower::util::service_fn;
 
     use super::*;
@@ -133,5 +140,27 @@ mod tests {
         assert!(writes().await.is_ok());
         gate.close();
         assert!(writes().await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_waited_for_too_long_is_not_sent() {
+        let (gate, is_sent) = (Gate::default(), Arc::new(AtomicBool::new(false)));
+        let service = service_fn({
+            let is_sent = Arc::clone(&is_sent);
+            move |_: Request<Body>| {
+                let is_sent = Arc::clone(&is_sent);
+                async move {
+                    sleep(Duration::from_secs(10)).await;
+                    is_sent.store(true, Ordering::Relaxed);
+                    Response::builder().body(Body::from(b"{}".to_vec()))
+                }
+            }
+        });
+        let api = Api::<ConfigMap>::namespaced(gate.guard(Client::new(service, "n")), "n");
+        gate.open_until(Instant::now() + Duration::from_secs(7));
+        assert!(api.create(&PostParams::default(), &ConfigMap::default()).await.is_err());
+        assert!(!is_sent.load(Ordering::Relaxed));
+        gate.open_until(Instant::now() + Duration::from_secs(11));
+        assert!(api.create(&PostParams::default(), &ConfigMap::default()).await.is_ok());
     }
 }

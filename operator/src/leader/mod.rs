@@ -16,8 +16,9 @@
 //! - A process that is no longer sure of its Lease sends no write any more, and ends.
 //! - A process that is told to stop ends its writes, then gives the Lease up. Another takes it at once.
 //!
-//! Not guaranteed: a write that was sent in time may arrive late. So writes collide by themselves: a revision's name
-//! has its sequence, and patches and deletions carry the UID and the resourceVersion that they are based on.
+//! Not guaranteed: a write that was sent in time may arrive late, and the clock stands still while the machine sleeps.
+//! So writes collide by themselves: a revision's name has its sequence, and patches and deletions carry the UID and the
+//! resourceVersion that they are based on.
 
 pub mod election;
 pub mod gate;
