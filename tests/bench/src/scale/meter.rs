@@ -26,7 +26,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// All writes.
+    /// All writes. The renewals of the operator's Lease are not counted.
     pub fn writes(&self) -> f64 {
         let Self { config_maps, revisions, programs, node_statuses, nodes, details } = self;
         config_maps + revisions + programs + node_statuses + nodes + details
