@@ -8,7 +8,7 @@
 //! | `context` | what the tasks share |
 //! | [`pods`] | the watches of pods and namespaces |
 //! | [`bytecode`] | objects, fetched by digest |
-//! | [`probe`] | whether the API server can be reached |
+//! | [`probe`] | whether the API server can be reached, and when the kubelet renewed the node's Lease last |
 //! | [`status_writer`] | the node's status, written to its BpfNode; [`throttle`] says what of it waits |
 //! | [`detail_writer`] | the node's detail, written to its BpfNodeDetail |
 //! | [`object_writer`] | what both share: one object of the node's own |
@@ -107,7 +107,8 @@ impl Cluster {
         let answer_fetch = events.clone();
         let fetched = move |digest, bytes| answer_fetch.send(Event::BytesArrived { digest, bytes });
         tasks.spawn(bytecode::fetch(config_maps, Arc::clone(&context.backoff), fetches, fetched));
-        tasks.spawn(probe::answer(client.clone(), config, probes, events.clone()));
+        let prober = probe::Prober::new(client.clone(), config, node_name.clone());
+        tasks.spawn(prober.run(probes, events.clone()));
         let (detail, details) = watch::channel(None);
         let detail_writer = DetailWriter::new(client.clone(), node_name.clone(), watches.node.clone());
         tasks.spawn(detail_writer.run(details));

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
 use sockeye_crds::{BpfNodeDetailStatus, BpfNodeStatus};
 
-use super::fetches::Refused;
+use super::{connectivity::Probe, fetches::Refused};
 use crate::{
     model::{
         assignment::Assignment,
@@ -34,8 +34,8 @@ pub enum Event {
     StartRequested(StartId, Start),
     /// The container runtime no longer waits for a decision.
     StartWithdrawn(StartId),
-    /// The answer to [`Effect::ProbeApiServer`]: whether the API server was reached.
-    ProbeAnswered(bool),
+    /// The answer to [`Effect::ProbeApiServer`].
+    ProbeAnswered(Probe),
     /// The answer to [`Effect::FetchBytes`]: the object, or why it can't be had.
     BytesArrived {
         /// The object's digest.
@@ -54,7 +54,7 @@ pub enum Effect {
     AnswerStart(StartId, Decision),
     /// Fetch an object, and send [`Event::BytesArrived`].
     FetchBytes(String),
-    /// Try to reach the API server on a new connection, and send [`Event::ProbeAnswered`].
+    /// Try to reach the API server on a new connection, read the node's Lease, and send [`Event::ProbeAnswered`].
     ProbeApiServer,
     /// Watch directories of bpffs, each with its BpfProgram, and send [`Event::HomesChanged`].
     WatchHomes {

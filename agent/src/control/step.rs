@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Controller,
+    connectivity::Probe,
     event::{Effect, Event, StepResult},
 };
 use crate::{
@@ -73,7 +74,7 @@ impl<N: Node> Controller<N> {
             }
             Event::StartRequested(id, start) => self.starts.request(id, start),
             Event::StartWithdrawn(id) => return self.starts.withdraw(id),
-            Event::ProbeAnswered(reached) => return self.take_probe(reached, now),
+            Event::ProbeAnswered(probe) => return self.take_probe(probe, now),
             Event::BytesArrived { digest, bytes } => {
                 let users = self.programs.values_mut().filter_map(|p| p.object_arrived(&digest).then_some(())).count();
                 self.fetches.arrived(digest, bytes, users, now);
@@ -174,27 +175,36 @@ impl<N: Node> Controller<N> {
         None
     }
 
-    fn take_probe(&mut self, reached: bool, now: Instant) {
+    fn take_probe(&mut self, probe: Probe, now: Instant) {
         let Some(sent) = self.inputs.probing.take() else { return };
-        let states = self.trials.probed(reached, sent, now);
+        let states = self.trials.probed(probe, sent, now);
         for (program, state) in &states {
-            log(program, *state, reached);
+            log(program, *state, probe);
         }
         self.judge(&states);
         self.timer.pass_due |= !states.is_empty();
     }
 }
 
-fn log(program: &str, state: TrialState, reached: bool) {
+fn log(program: &str, state: TrialState, probe: Probe) {
     match state {
-        TrialState::Suspected | TrialState::Reverted if !reached => {
+        TrialState::Suspected | TrialState::Reverted if probe == Probe::Unreached => {
             tracing::error!(program, "the API server can't be reached since this was attached: reverting it");
+        }
+        TrialState::SuspectedByLease => {
+            tracing::error!(program, "the kubelet does not renew its Lease since this was attached: reverting it");
         }
         TrialState::Reverted => {
             tracing::warn!(program, "the API server is reached again: this program had cut the node off");
         }
+        TrialState::RevertedByLease => {
+            tracing::warn!(program, "the kubelet renews its Lease only without this program, which stays detached");
+        }
         TrialState::Reprieved => {
-            tracing::warn!(program, "the API server is reached again, and late: this is attached once more, on trial");
+            tracing::warn!(program, "the node recovered late after this was detached: it is attached again, on trial");
+        }
+        TrialState::PassedWithoutLease => {
+            tracing::warn!(program, ?probe, "its trial could not watch the kubelet's Lease, only the API server");
         }
         TrialState::Open | TrialState::Suspected | TrialState::Reopened | TrialState::Passed => {}
     }

@@ -42,7 +42,7 @@ impl<N: Node> Controller<N> {
         for (name, &state) in states {
             let Some(program) = self.programs.get(name) else { continue };
             let Some(Trial { revision, state: before }) = program.observed.trial.clone() else { continue };
-            let reverts = before.is_open() && state != TrialState::Passed;
+            let reverts = before.is_open() && !state.has_passed();
             let note = [Step::SetTrial(Trial { revision, state })];
             let reverted = if reverts { self.revert(name) } else { Ok(()) };
             if let Err(failure) = reverted.and_then(|()| self.execute_alone(name, &note)) {

@@ -15,23 +15,38 @@ use crate::model::{
 
 /// Refuses a revision that was reverted and must not be attached again, or not yet.
 pub(super) fn check(desired: &Desired, observed: &Observed) -> Result<(), Refusal> {
-    let lost = || format!("revision {} was attached, this node then lost the API server", desired.revision);
+    let lost = |state| {
+        let lost = match state {
+            TrialState::SuspectedByLease | TrialState::RevertedByLease => {
+                "the Lease of this node's kubelet was then not renewed"
+            }
+            _ => "this node then lost the API server",
+        };
+        format!("revision {} was attached, {lost}", desired.revision)
+    };
     match state(desired, observed) {
-        Some(TrialState::Reverted) => Err(Refusal {
+        Some(state @ (TrialState::Reverted | TrialState::RevertedByLease)) => Err(Refusal {
             reason: Reason::ConnectivityLost,
             message: format!(
                 "{} until the revision was detached: correct the program; the next revision gets a new trial",
-                lost()
+                lost(state)
             ),
         }),
-        Some(TrialState::Suspected) => Err(Refusal {
+        Some(state @ (TrialState::Suspected | TrialState::SuspectedByLease)) => Err(Refusal {
             reason: Reason::NotInEffect,
             message: format!(
                 "{}, and the revision was reverted: it is not known yet whether the revision is to blame",
-                lost()
+                lost(state)
             ),
         }),
-        None | Some(TrialState::Open | TrialState::Reprieved | TrialState::Reopened | TrialState::Passed) => Ok(()),
+        None
+        | Some(
+            TrialState::Open
+            | TrialState::Reprieved
+            | TrialState::Reopened
+            | TrialState::Passed
+            | TrialState::PassedWithoutLease,
+        ) => Ok(()),
     }
 }
 
@@ -44,7 +59,7 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, attach: &[Step]) -> 
         None => TrialState::Open,
         // Detached everywhere since it passed, by a suspension for instance: what it denies may have changed meanwhile.
         // A repair, or the attachment to another pod, needs no new trial.
-        Some(TrialState::Passed) if observed.links.is_empty() => TrialState::Open,
+        Some(state) if state.has_passed() && observed.links.is_empty() => TrialState::Open,
         Some(TrialState::Reprieved) => TrialState::Reopened,
         Some(_) => return None,
     };

@@ -10,6 +10,7 @@ use crate::{
     model::{
         kernel::MapInfo,
         observed::{Observed, ObservedMap},
+        trial::TrialState,
     },
 };
 
@@ -21,6 +22,7 @@ pub(super) fn notes(
 ) -> Vec<String> {
     let notes = unpinned_notes(&program.unpinned, unpinned_ids)
         .into_iter()
+        .chain(trial_note(&program.observed))
         .chain(map_notes(program))
         .chain(device_notes(&program.foreign_devices))
         .chain(order_notes(program))
@@ -43,6 +45,16 @@ fn unpinned_notes(unpinned: &BTreeMap<String, MapInfo>, used: &BTreeSet<u32>) ->
         )
     });
     gone.chain(unknown).collect()
+}
+
+/// Returns the note on a trial that could not watch the kubelet.
+fn trial_note(observed: &Observed) -> Option<String> {
+    let trial = observed.trial.as_ref().filter(|trial| trial.state == TrialState::PassedWithoutLease)?;
+    Some(format!(
+        "revision {} passed its connectivity trial by the agent's connection to the API server alone: this node has no \
+         Lease in kube-node-lease that the agent may read and the kubelet renews",
+        trial.revision
+    ))
 }
 
 /// Returns the notes on device programs of others, such as container runtimes.

@@ -22,6 +22,7 @@ use crate::{
         kernel::{LINK_TYPE_CGROUP, LinkInfo, MapInfo, ProgramInfo, ProgramKind},
         observed::{LinkKey, ObservedLink, ObservedProgram},
         pods::CgroupOwner,
+        trial::{Trial, TrialState},
     },
     node::failure::Failure,
 };
@@ -265,4 +266,15 @@ fn pods_are_counted_once_and_only_those_in_effect() {
     let entry = &node.programs[0];
     assert_eq!((entry.links, entry.pods, node.counts.links), (4, 1, 4));
     assert_eq!(detail.programs[0].links[1].pod.as_deref(), Some("shop/a"));
+}
+
+#[test]
+fn a_trial_that_could_not_watch_the_kubelet_is_noted() {
+    for (state, noted) in [(TrialState::Passed, 0), (TrialState::PassedWithoutLease, 1)] {
+        let mut program = ProgramState::default();
+        let trial = Some(Trial { revision: "p-1".to_owned(), state });
+        program.observe(Observed { uid: Some("u".to_owned()), trial, ..Observed::default() });
+        let notes = notes::notes(&program, &BTreeSet::new(), &BTreeMap::new());
+        assert_eq!(notes.len(), noted, "{notes:?}");
+    }
 }

@@ -10,7 +10,6 @@ use crate::{
     model::{
         kernel::Cgroup,
         observed::{AttachSite, LinkKey},
-        trial::{Trial, TrialState},
     },
     node::{failure::Failure, handles::Handles, layout},
     plan::Step,
@@ -146,12 +145,9 @@ impl Executor<'_> {
 
 /// Tells whether a step only removes what is no longer desired, or ends a trial.
 const fn removes(step: &Step) -> bool {
-    matches!(
-        step,
-        Step::Detach(_)
-            | Step::UnpinProgram(_)
-            | Step::UnpinMap(_)
-            | Step::SetKeeper { keeper: None, .. }
-            | Step::SetTrial(Trial { state: TrialState::Passed, .. })
-    )
+    match step {
+        Step::Detach(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) | Step::SetKeeper { keeper: None, .. } => true,
+        Step::SetTrial(trial) => trial.state.has_passed(),
+        _ => false,
+    }
 }

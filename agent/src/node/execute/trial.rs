@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, mem};
 use super::{executor::Executor, progress::Progress};
 use crate::{
     kernel::SysError,
-    model::trial::{Trial, TrialState},
+    model::trial::Trial,
     node::{
         failure::Failure,
         handles::{Handles, PredecessorHandles},
@@ -41,7 +41,8 @@ impl Executor<'_> {
         let former = former.as_deref().and_then(Trial::parse);
         let was_open = former.as_ref().is_some_and(|former| former.state.is_open());
         let has_passed = match former {
-            None | Some(Trial { state: TrialState::Passed, .. }) => true,
+            None => true,
+            Some(former) if former.state.has_passed() => true,
             Some(former) => !was_open && self.home.dir.read_note(&layout::revision())? != Some(former.revision),
         };
         let begins = trial.state.is_open() && has_passed;
