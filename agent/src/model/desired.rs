@@ -53,7 +53,8 @@ pub struct DesiredProgram {
     pub keepers: BTreeSet<String>,
     /// The maps to attach it to, by pin name.
     pub maps: BTreeSet<String>,
-    /// True if it can cut this agent off from the API server, so that its attachment starts a connectivity trial.
+    /// True if it can cut this node's agent or kubelet off from the API server, so that its attachment starts a
+    /// connectivity trial.
     pub can_cut_off: bool,
 }
 
