@@ -223,12 +223,19 @@ struct State {
     pods: BTreeMap<String, PodCgroup>,
     /// Another file system is where bpffs should be.
     lacks_bpffs: bool,
+    /// An API server says what the node is to run.
+    has_api: bool,
 }
 
 impl FakeNode {
     /// Takes the bpffs away.
     pub fn unmount_bpffs(&self) {
         self.node().lacks_bpffs = true;
+    }
+
+    /// Makes it the node of a cluster, on which programs that can deny something are on trial.
+    pub fn join_cluster(&self) {
+        self.node().has_api = true;
     }
 
     /// Makes a pod's cgroup.
@@ -281,7 +288,7 @@ impl Node for FakeNode {
             missing_features: MissingFeatures { order: true, ..MissingFeatures::default() },
             pods_root: "/kubepods".to_owned(),
             pods: Pods::default(),
-            has_api: false,
+            has_api: self.node().has_api,
         })
     }
 
