@@ -13,20 +13,6 @@ pub(crate) const fn is_false(on: &bool) -> bool {
     !*on
 }
 
-/// The entries of BpfPrograms on a node, without a schema of their fields.
-pub(crate) fn node_programs(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "description": "Every BpfProgram that the node holds or should hold, sorted by name. This list is never \
-         truncated. Each has: name, uid, revision (in effect), desiredRevision (if another), state (Attached, Failed, \
-         Suspended or Removing), reason and message (if not in effect), programIDs, mapIDs, links, pods, drift (recent \
-         changes by others: seenTime, kind, message, count).",
-        "type": "array",
-        "maxItems": 4096,
-        "x-kubernetes-list-type": "atomic",
-        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}
-    })
-}
-
 /// A selector of Nodes.
 pub(crate) fn node_selector(_: &mut SchemaGenerator) -> Schema {
     label_selector("The nodes to run on, selected by their labels. If absent, every node.")

@@ -82,7 +82,8 @@ pub struct BpfNodeStatus {
     pub counts: NodeProgramCounts,
     /// Every BpfProgram that the node holds or should hold, sorted by name. This list is never truncated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::node_programs")]
+    #[schemars(length(max = 4096))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub programs: Vec<NodeProgram>,
     /// The reason why sockeye is suspended on the whole node. Absent if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,20 +155,23 @@ pub struct NodeProgramCounts {
     pub links: i64,
 }
 
-/// The state of one BpfProgram on the node. The definition of BpfNode has no schema of it: only agents write it, and
-/// to check each field of each BpfProgram would cost the API server more than all else of a write.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The state of one BpfProgram on the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeProgram {
     /// The name of the BpfProgram.
+    #[schemars(length(max = 63))]
     pub name: String,
     /// The UID of the BpfProgram.
+    #[schemars(length(max = 64))]
     pub uid: String,
     /// The revision in effect. Absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub revision: Option<String>,
     /// The revision that should be in effect, if it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub desired_revision: Option<String>,
     /// The state of the desired revision.
     pub state: State,
@@ -176,12 +180,17 @@ pub struct NodeProgram {
     pub reason: Option<crate::Reason>,
     /// The explanation of the reason, for people: what is wrong, where, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub message: Option<String>,
     /// The kernel's program IDs, ordered by the functions' names.
     #[serde(default, rename = "programIDs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub program_ids: Vec<i64>,
     /// The kernel's map IDs, ordered by the maps' names.
     #[serde(default, rename = "mapIDs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub map_ids: Vec<i64>,
     /// The number of links in effect.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
@@ -191,6 +200,8 @@ pub struct NodeProgram {
     pub pods: i64,
     /// Recent changes that others made to the BpfProgram's objects, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub drift: Vec<Drift>,
 }
 
