@@ -31,7 +31,7 @@ use tokio::{
 use tower::util::service_fn;
 
 use super::{detail_writer::DetailWriter, status_writer::StatusWriter};
-use crate::control::event::Report;
+use crate::control::{event::Report, newest::Newest};
 
 const NODES: &str = "bpfnodes";
 const DETAILS: &str = "bpfnodedetails";
@@ -126,7 +126,7 @@ impl Objects {
 
 /// An agent's writers, with what they see of their Node and their BpfNode.
 struct Agent {
-    reports: watch::Sender<Option<Box<Report>>>,
+    reports: Arc<Newest<Box<Report>>>,
     bpf_node: Writer<DeserializeGuard<BpfNode>>,
     _node: Writer<PartialObjectMeta<Node>>,
     readiness: Readiness,
@@ -139,13 +139,13 @@ impl Agent {
         let object = json!({"metadata": {"name": "n", "uid": NODE_UID}});
         fill(&mut node, serde_json::from_value(object).ok());
         let (bpf_nodes, bpf_node) = reflector::store();
-        let (reports, newest) = watch::channel(None);
+        let reports = Arc::new(Newest::default());
         let (detail, details) = watch::channel(None);
         let readiness = Readiness::default();
         let status_writer = StatusWriter::new(server.client(), "n".to_owned(), nodes.clone(), bpf_nodes, detail);
         let detail_writer = DetailWriter::new(server.client(), "n".to_owned(), nodes);
         let mut tasks = JoinSet::new();
-        let status_writing = status_writer.run(newest, readiness.clone(), Arc::<Backoff>::default());
+        let status_writing = status_writer.run(Arc::clone(&reports), readiness.clone(), Arc::<Backoff>::default());
         tasks.spawn(async move { drop(status_writing.await) });
         tasks.spawn(async move { drop(detail_writer.run(details).await) });
         let mut agent = Self { reports, bpf_node, _node: node, readiness, _tasks: tasks };
@@ -174,7 +174,7 @@ impl Agent {
             detail: BpfNodeDetailStatus { programs: vec![detail], ..BpfNodeDetailStatus::default() },
             ..Report::default()
         };
-        self.reports.send_replace(Some(Box::new(report)));
+        self.reports.put(Box::new(report));
         let start = server.lock().start;
         sleep_until(start + Duration::from_secs(until)).await;
     }
