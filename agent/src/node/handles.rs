@@ -88,6 +88,8 @@ pub struct LinkHandle {
     pub id: u32,
     /// The cgroup's path, as the note last said.
     pub path: Option<String>,
+    /// The link's keeper, as the note last said.
+    pub keeper: Option<String>,
     /// The attach type, if this agent attached a program to a map without a link.
     pub map_attach_type: Option<u32>,
 }
@@ -95,13 +97,13 @@ pub struct LinkHandle {
 impl LinkHandle {
     /// A link to a cgroup.
     pub const fn to_cgroup(fd: Fd, id: u32, path: Option<String>) -> Self {
-        Self { fd, id, path, map_attach_type: None }
+        Self { fd, id, path, keeper: None, map_attach_type: None }
     }
 
     /// A link to a map, or the program that the map holds without a link; that one with its attach type if this agent
     /// attached it.
     pub const fn to_map(fd: Fd, map_attach_type: Option<u32>) -> Self {
-        Self { fd, id: 0, path: None, map_attach_type }
+        Self { fd, id: 0, path: None, keeper: None, map_attach_type }
     }
 }
 

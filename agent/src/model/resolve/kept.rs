@@ -41,9 +41,10 @@ impl Desired {
     }
 
     /// Returns the noted links at cgroups that are not desired, whose keeper the revision has, with path and keeper.
-    /// Links of a deleted BpfProgram of the same name are none of them.
+    /// Links of a deleted BpfProgram of the same name are none of them. Without the note of the UID, which somebody may
+    /// have removed, they are this one's.
     fn kept<'a>(&'a self, observed: &'a Observed) -> impl Iterator<Item = (&'a LinkKey, &'a str, &'a str)> {
-        let is_ours = observed.uid.as_ref() == Some(&self.program.uid);
+        let is_ours = observed.uid.as_ref().is_none_or(|uid| *uid == self.program.uid);
         observed.keepers.iter().filter(move |_| is_ours).filter_map(|(key, keeper)| {
             let DesiredProgram { keepers, paths, .. } = self.functions.get(&key.function)?;
             let path = observed.links.get(key)?.path.as_deref()?;
@@ -161,6 +162,8 @@ mod tests {
         }
         assert_eq!(of(&[web().into()], true, &observed(&web())), [], "suspended");
         assert_eq!(of(&[web().into()], false, &observed(&detaching)), [], "made while nothing was kept");
+        let unclaimed = Observed { uid: None, ..observed(&web()) };
+        assert_eq!(of(&[web().into()], false, &unclaimed).len(), 1, "the note of the UID was removed");
         let of_another = Observed { uid: Some("before".to_owned()), ..observed(&web()) };
         assert_eq!(of(&[web().into()], false, &of_another), [], "of a deleted BpfProgram of the same name");
     }

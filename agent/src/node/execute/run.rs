@@ -107,7 +107,7 @@ impl Executor<'_> {
             Step::SetKeeper { key, keeper: Some(keeper) } => {
                 Ok(self.set_note(layout::keeper(key), keeper, &mut progress.undo).map(drop)?)
             }
-            Step::SetKeeper { key, keeper: None } => Ok(self.remove_note(layout::keeper(key), &mut progress.undo)?),
+            Step::SetKeeper { key, keeper: None } => Ok(self.forget_keeper(key, progress)?),
             Step::Retain(pin) => Ok(self.set_note(layout::retention(pin), "Retain", &mut progress.undo).map(drop)?),
             Step::Release(pin) => Ok(self.remove_note(layout::retention(pin), &mut progress.undo)?),
             Step::PinMap(name) => self.pin_map(name, None, progress),

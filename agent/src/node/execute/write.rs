@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{executor::Executor, progress::Undo};
+use super::{
+    executor::Executor,
+    progress::{Progress, Undo},
+};
 use crate::{
     kernel::{Fd, SysError},
     model::observed::LinkKey,
@@ -42,6 +45,15 @@ impl Executor<'_> {
         if let Some(former) = self.home.dir.read_note(&path)? {
             self.home.dir.remove(&path)?;
             undo.push(Undo::RestoreNote(path, Some(former)));
+        }
+        Ok(())
+    }
+
+    /// Forgets a link's keeper, which is noted again if the rest is undone.
+    pub(super) fn forget_keeper(&self, key: &LinkKey, progress: &mut Progress<'_>) -> Result<(), SysError> {
+        self.remove_note(layout::keeper(key), &mut progress.undo)?;
+        if let Some(handle) = progress.handles.links.get_mut(key) {
+            handle.keeper = None;
         }
         Ok(())
     }
@@ -96,11 +108,14 @@ impl Executor<'_> {
         Ok(self.pin(fd, &layout::map(pin)).map(drop)?)
     }
 
-    /// Pins a link again whose pin somebody removed, and writes the note of its cgroup again.
+    /// Pins a link again whose pin somebody removed, and writes the notes of its cgroup and its keeper again.
     pub(super) fn repin_link(&self, key: &LinkKey, handles: &Handles) -> Result<(), Failure> {
         let link = handles.links.get(key).ok_or_else(|| no_handle("link", &key.place))?;
         if let Some(path) = &link.path {
             self.note(&layout::cgroup(&key.place), path)?;
+        }
+        if let Some(keeper) = &link.keeper {
+            self.note(&layout::keeper(key), keeper)?;
         }
         Ok(self.pin(&link.fd, &layout::link(&key.function, &key.place)).map(drop)?)
     }

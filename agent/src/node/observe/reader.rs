@@ -1,6 +1,6 @@
 //! `Reader`: reads single programs, maps and links of a home, by their pins or by the agent's own descriptors.
 
-use std::{io, os::fd::AsFd as _};
+use std::{collections::btree_map::Entry, io, os::fd::AsFd as _};
 
 use super::attached::QueryCache;
 use crate::{
@@ -45,6 +45,7 @@ impl<'a> Reader<'a> {
                 Step::Attach { function, site, .. } => {
                     let key = LinkKey::to(function, site);
                     let link = self.pinned_link(&key)?;
+                    self.remember_keeper(&key, observed.keepers.get(&key));
                     observed.links.insert(key, link);
                 }
                 Step::Detach(key) => {
@@ -81,9 +82,6 @@ impl<'a> Reader<'a> {
         for key in &names.links {
             observed.links.insert(key.clone(), self.pinned_link(key)?);
         }
-        for key in &names.kept {
-            self.read_keeper(key, &mut observed)?;
-        }
         let PinNames { functions, maps, links, .. } = self.handles.orphaned(names);
         for function in functions {
             observed.functions.extend(self.orphaned_program(&function)?.map(|program| (function, program)));
@@ -97,6 +95,7 @@ impl<'a> Reader<'a> {
         for key in links {
             observed.links.extend(self.orphaned_link(&key)?.map(|link| (key, link)));
         }
+        self.read_keepers(names, &mut observed)?;
         Ok(observed)
     }
 
@@ -147,11 +146,36 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads the note of a link's keeper.
-    fn read_keeper(&self, key: &LinkKey, observed: &mut Observed) -> Result<(), SysError> {
-        let keeper = self.dir.read_note(&layout::keeper(key))?;
-        observed.keepers.extend(keeper.map(|keeper| (key.clone(), keeper)));
+    /// Reads the notes of links' keepers. A link whose note somebody removed keeps its keeper, and is not pinned whole.
+    fn read_keepers(&mut self, names: &PinNames, observed: &mut Observed) -> Result<(), SysError> {
+        for key in &names.kept {
+            self.read_keeper(key, observed)?;
+        }
+        let known = self.handles.links.iter().filter_map(|(key, handle)| Some((key, handle.keeper.as_ref()?)));
+        for (key, keeper) in known {
+            if let (Entry::Vacant(unnoted), Some(link)) =
+                (observed.keepers.entry(key.clone()), observed.links.get_mut(key))
+            {
+                unnoted.insert(keeper.clone());
+                link.pinned = false;
+            }
+        }
         Ok(())
+    }
+
+    /// Reads the note of a link's keeper.
+    fn read_keeper(&mut self, key: &LinkKey, observed: &mut Observed) -> Result<(), SysError> {
+        if let Some(keeper) = self.dir.read_note(&layout::keeper(key))? {
+            self.remember_keeper(key, Some(&keeper));
+            observed.keepers.insert(key.clone(), keeper);
+        }
+        Ok(())
+    }
+
+    fn remember_keeper(&mut self, key: &LinkKey, keeper: Option<&String>) {
+        if let Some(handle) = self.handles.links.get_mut(key) {
+            handle.keeper = keeper.cloned();
+        }
     }
 
     fn pinned_link(&mut self, key: &LinkKey) -> Result<ObservedLink, SysError> {
@@ -166,10 +190,12 @@ impl<'a> Reader<'a> {
         }
         let info = info::link(fd.as_fd())?;
         let noted = self.dir.read_note(&layout::cgroup(&key.place))?;
-        let known = self.handles.links.remove(key).filter(|handle| handle.id == info.id).and_then(|handle| handle.path);
+        let known = self.handles.links.remove(key).filter(|handle| handle.id == info.id);
+        let (known, keeper) = known.map(|handle| (handle.path, handle.keeper)).unwrap_or_default();
         let pinned = noted.is_some() || known.is_none();
         let path = noted.or(known);
-        self.handles.links.insert(key.clone(), LinkHandle::to_cgroup(fd, info.id, path.clone()));
+        let handle = LinkHandle { keeper, ..LinkHandle::to_cgroup(fd, info.id, path.clone()) };
+        self.handles.links.insert(key.clone(), handle);
         self.cgroup_link(info, path, pinned)
     }
 
