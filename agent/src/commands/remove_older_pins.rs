@@ -12,11 +12,12 @@ use crate::{
         bpffs::{Dir, EntryKind},
         load::KernelBtf,
     },
+    model::observed::LinkKey,
     node::{
         KernelNode, Node as _, directory,
         execute::Execution,
         failure::Failure,
-        layout::{self, DIRECTORY, Layout},
+        layout::{self, DIRECTORY, Home, Layout},
         open::{NodePaths, Opened},
     },
     plan,
@@ -34,14 +35,15 @@ pub fn run(paths: NodePaths) -> Result<()> {
         println!("there are no pins of another layout in {}", layout.directory().display());
         return Ok(());
     }
+    // First, because the node's agent writes a note of its own as soon as the last home is gone. Homes without a note are
+    // of another layout too.
+    root.remove(&layout::version()).context("the note of the layout's version can't be removed")?;
     let mut failed = Vec::new();
     for home in &homes {
         let path = Path::new(DIRECTORY).join(home);
         // What is attached goes first: without its pin, nobody could detach what a map holds without a link.
-        match detach(&mut node, home)
-            .map_err(anyhow::Error::msg)
-            .and_then(|()| Ok(remove(&root, &path, layout.host_root())?))
-        {
+        let detached = detach(&mut node, home, &layout.home(home)).map_err(anyhow::Error::msg);
+        match detached.and_then(|links| Ok(links + remove(&root, &path, layout.host_root())?)) {
             Ok(pins) => println!("{home}: removed {pins} pins"),
             Err(error) => {
                 tracing::error!(home, "{error:#}");
@@ -50,22 +52,27 @@ pub fn run(paths: NodePaths) -> Result<()> {
         }
     }
     ensure!(failed.is_empty(), "not removed: {}", failed.join(", "));
-    // A note of another version goes with the pins that it is about.
-    root.remove(&layout::version()).context("the pins are removed, and the note of their layout's version is not")?;
     println!("removed {} BpfPrograms; the agent on this node goes on", homes.len());
     Ok(())
 }
 
-/// Detaches what is attached as this layout has it, if anything is.
-fn detach(node: &mut KernelNode, home: &str) -> Result<(), Failure> {
-    let observed = node.observe(home)?;
+/// Detaches what is attached as this layout has it, if anything is. Prints the paths of its pins on the host, and
+/// returns their number.
+fn detach(node: &mut KernelNode, name: &str, home: &Home) -> Result<usize, Failure> {
+    let observed = node.observe(name)?;
     let steps = plan::detach(&observed);
     if steps.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let execution = Execution { steps: &steps, desired: None, bytes: None, kernel_btf: &KernelBtf::default() };
-    let (executed, _) = node.execute(home, &observed, &execution)?;
-    executed.left.map_or(Ok(()), Err)
+    let (executed, _) = node.execute(name, &observed, &execution)?;
+    if let Some(failure) = executed.left {
+        return Err(failure);
+    }
+    for LinkKey { function, place } in observed.links.keys() {
+        println!("removed {}", home.host(&layout::link(function, place)));
+    }
+    Ok(observed.links.len())
 }
 
 /// Removes a directory or a pin, with whatever is below; returns the number of pins. Prints their paths on the host,
