@@ -72,17 +72,18 @@ proptest! {
                 }
                 steps => steps.unwrap(),
             };
+            check_notes(desired, &steps, &fake.observed)?;
             check_kept(desired, &steps, &fake.observed)?;
             let steps = &steps[..steps.len().min(killed)];
             let names = PinNames::of(&fake.observed).after(steps);
             fake.execute(ids, desired, steps);
             prop_assert_eq!(PinNames::of(&fake.observed), names);
-            check_notes(desired, steps, &fake.observed)?;
 
             let kept = scene.kept();
             let desired = kept.as_ref();
             let Scene { fake, ids, .. } = &mut scene;
             let steps = plan(desired, &fake.observed, &context).unwrap();
+            check_notes(desired, &steps, &fake.observed)?;
             check_kept(desired, &steps, &fake.observed)?;
             let had_no_links = fake.observed.links.is_empty();
             fake.execute(ids, desired, &steps);
@@ -125,12 +126,19 @@ fn keeper<'a>(desired: &'a Desired, function: &str, path: &str) -> Option<&'a St
     desired.functions.get(function)?.paths.get(path)?.as_ref()?.keeper.as_ref()
 }
 
-/// Checks that the steps have noted the keeper of each link that they made: a killed agent leaves no link without it.
+/// Checks that a link's keeper is noted before the link is made, so that a killed agent leaves no link without it.
 fn check_notes(desired: Option<&Desired>, steps: &[Step], observed: &Observed) -> Result<(), TestCaseError> {
+    let mut noted = observed.keepers.clone();
     for step in steps {
-        if let (Some(desired), Step::Attach { function, site: AttachSite::Cgroup(cgroup), .. }) = (desired, step) {
-            let noted = observed.keepers.get(&LinkKey::at(function, cgroup));
-            prop_assert_eq!(noted, keeper(desired, function, &cgroup.path), "{:?}", step);
+        match (step, desired) {
+            (Step::SetKeeper { key, keeper: Some(keeper) }, _) => drop(noted.insert(key.clone(), keeper.clone())),
+            (Step::SetKeeper { key, keeper: None } | Step::Detach(key), _) => drop(noted.remove(key)),
+            (Step::Attach { function, site: AttachSite::Cgroup(cgroup), .. }, Some(desired)) => {
+                let keeper = keeper(desired, function, &cgroup.path);
+                let key = LinkKey::at(function, cgroup);
+                prop_assert!(keeper.is_none() || noted.get(&key) == keeper, "{:?} is made without its keeper", key);
+            }
+            _ => {}
         }
     }
     Ok(())
