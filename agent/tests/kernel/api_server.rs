@@ -18,7 +18,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sockeye_agent::{kernel::facts, standalone::folder::Folder};
-use sockeye_crds::names::{LABEL_LIVE, OBJECT_KEY, digest, object_config_map};
+use sockeye_crds::names::{OBJECT_KEY, digest, object_config_map};
 
 use crate::node::Node;
 
@@ -31,7 +31,7 @@ pub struct Server {
     pub new_revisions: Mutex<Vec<Value>>,
     /// The ConfigMaps with the bytes of objects.
     stored: BTreeMap<String, Value>,
-    /// The last status that was written.
+    /// The last status of the BpfNode that was written.
     pub last_status: Mutex<String>,
 }
 
@@ -45,12 +45,17 @@ impl Server {
     pub fn of_node(at: SocketAddr, revisions: Vec<Value>, stored: &[&[u8]]) -> Arc<Self> {
         let node = json!({"metadata": {"name": "node", "uid": "n", "resourceVersion": "1"}});
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "node", "uid": "n"});
-        let bpf_node = json!({
-            "apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "spec": {},
-            "metadata": {"name": "node", "uid": "b", "resourceVersion": "1", "ownerReferences": [owner]},
-        });
-        let objects =
-            [("bpfrevisions", revisions), ("nodes", vec![node]), ("bpfnodes", vec![bpf_node]), ("configmaps", vec![])];
+        let of_node = |kind: &str| {
+            let metadata = json!({"name": "node", "uid": kind, "resourceVersion": "1", "ownerReferences": [owner]});
+            vec![json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": kind, "spec": {}, "metadata": metadata})]
+        };
+        let objects = [
+            ("bpfrevisions", revisions),
+            ("nodes", vec![node]),
+            ("bpfnodes", of_node("BpfNode")),
+            ("bpfnodedetails", of_node("BpfNodeDetail")),
+            ("configmaps", vec![]),
+        ];
         Self::with(at, objects.into(), stored)
     }
 
@@ -97,7 +102,10 @@ impl Server {
         }
         let target = request.split(' ').nth(1).unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let what = path.rsplit('/').next().unwrap_or_default();
+        let mut segments = path.trim_end_matches("/status").rsplit('/');
+        let what = segments.next().unwrap_or_default();
+        // The node's own object of a kind, or its status.
+        let of_node = self.objects.get(segments.next().unwrap_or_default()).filter(|_| what == "node");
         let (status, value) = match self.objects.get(what) {
             Some(_) if query.contains("watch=true") => {
                 write!(
@@ -109,7 +117,8 @@ impl Server {
                     let new_revisions =
                         if what == "bpfrevisions" { self.new_revisions.lock().unwrap().clone() } else { Vec::new() };
                     for object in &new_revisions[seen..] {
-                        let event = format!("{}\n", json!({"type": "ADDED", "object": object}));
+                        // The type comes first, as an API server has it.
+                        let event = format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n");
                         write!(stream, "{:x}\r\n{event}\r\n", event.len())?;
                     }
                     seen = new_revisions.len();
@@ -122,9 +131,11 @@ impl Server {
                 json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
             ),
             None if self.stored.contains_key(what) => ("200 OK", self.stored[what].clone()),
-            None if request.starts_with("PATCH") && !self.objects.is_empty() => {
-                *self.last_status.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
-                ("200 OK", self.objects["bpfnodes"][0].clone())
+            None if of_node.is_some_and(|found| !found.is_empty()) => {
+                if request.starts_with("PATCH") && path.contains("/bpfnodes/") {
+                    *self.last_status.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
+                }
+                ("200 OK", of_node.map(|found| found[0].clone()).unwrap_or_default())
             }
             None => {
                 let status = json!({
@@ -169,11 +180,7 @@ pub fn revisions(node: &Node) -> BTreeMap<String, Value> {
     let revision = |(program, revision): (String, Arc<_>)| {
         let mut revision = serde_json::to_value(&*revision).unwrap();
         let metadata = revision["metadata"].as_object_mut().unwrap();
-        metadata.extend([
-            ("uid".to_owned(), json!(program)),
-            ("resourceVersion".to_owned(), json!("1")),
-            ("labels".to_owned(), json!({LABEL_LIVE: "true"})),
-        ]);
+        metadata.extend([("uid".to_owned(), json!(program)), ("resourceVersion".to_owned(), json!("1"))]);
         (program, revision)
     };
     folder.assignment().revisions.into_iter().map(revision).collect()

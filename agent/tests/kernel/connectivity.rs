@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sockeye_crds::names::revision_name;
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
 use crate::{
@@ -152,7 +153,8 @@ fn a_reverted_revision_is_tried_once_more_if_the_api_server_returns_late() {
     server.set_reachable(true);
     cut_off.node.until("the report", |_| {
         let last_status = server.last_status.lock().unwrap();
-        last_status.contains(r#""reason":"Reverted""#) && last_status.contains("this node then lost the API server")
+        last_status.contains(r#""reason":"ConnectivityLost""#)
+            && last_status.contains("this node then lost the API server")
     });
     cut_off.assert_only_the_counter_is_attached();
 }
@@ -166,6 +168,20 @@ fn a_trial_continues_while_the_api_server_answers() {
     sleep(Duration::from_secs(10));
     assert!(cut_off.is_noted("open"));
     assert_eq!(cut_off.node.attached().len(), 2);
+}
+
+/// The server is reachable, and the kubelet renews the node's Lease no more.
+#[test]
+fn a_revision_is_reverted_if_the_kubelet_does_not_renew_its_lease() {
+    let mut cut_off = CutOffNode::new("silent-kubelet");
+    let spec = json!({"renewTime": "2026-01-01T00:00:00.000000Z", "leaseDurationSeconds": 40});
+    let lease = json!({"metadata": {"name": "node"}, "spec": spec});
+    let _server = Server::with(cut_off.server, [("leases", vec![lease])].into(), &[]);
+    cut_off.start();
+    sleep(Duration::from_secs(30));
+    assert!(cut_off.is_noted("open"));
+    cut_off.until_noted("suspected-by-lease");
+    cut_off.assert_only_the_counter_is_attached();
 }
 
 /// Cgroups below the node's.
@@ -183,7 +199,7 @@ struct Guarded {
 
 impl Guarded {
     fn new(name: &str, state: &str) -> Self {
-        let attach = json!([{"cgroup": {"scope": "Node"}}]);
+        let attach = json!([{"type": "Node"}]);
         let connect = json!({"name": "on_connect", "attach": attach});
         let both = json!([connect, {"name": "on_create", "attach": attach}]);
         let specs = [
@@ -204,6 +220,7 @@ impl Guarded {
             node.apply_spec("guard", fixtures::GLOBALS, spec);
             let mut revision = revisions(&node).remove("guard").unwrap();
             revision["spec"]["sequence"] = json!(sequence);
+            revision["metadata"]["name"] = json!(revision_name("guard", sequence));
             revision["metadata"]["resourceVersion"] = json!(sequence.to_string());
             revision
         });
@@ -211,6 +228,8 @@ impl Guarded {
         node.start();
         node.ready("guard");
         node.stop("KILL");
+        // A folder's revisions have other sequences than an operator's.
+        node.run("ln", &["-sfn", name_of(&revisions[0]), &format!("{}/_meta/revision", node.home("guard"))]);
         let noted = format!("{state}.{}", name_of(&revisions[0]));
         node.run("ln", &["-s", &noted, &format!("{}/_meta/trial", node.home("guard"))]);
         if state != "passed" {
@@ -285,8 +304,8 @@ fn a_revert_restores_the_last_revision_that_passed_its_trial() {
 /// Returns a spec of one program at some cgroups. Another value of `step` makes another load.
 fn spec(paths: &[&str], step: u32) -> Value {
     let at = |path: &&str| match *path {
-        "/" => json!({"cgroup": {"scope": "Node"}}),
-        path => json!({"cgroup": {"scope": "Path", "path": path}}),
+        "/" => json!({"type": "Node"}),
+        path => json!({"type": "CgroupPath", "cgroupPath": path}),
     };
     let attach: Vec<Value> = paths.iter().map(at).collect();
     json!({"programs": [{"name": "on_connect", "attach": attach}], "globals": {"step": step}})

@@ -11,12 +11,7 @@ use crate::node::Node;
 const DETECTED_WITHIN: Duration = Duration::from_secs(5);
 
 fn counter(node: &Node) -> Value {
-    node.apply(
-        "counter",
-        TCP_EVENTS_BTF,
-        json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]),
-        json!([]),
-    );
+    node.apply("counter", TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]), json!([]));
     node.ready("counter");
     node.details("counter")
 }
@@ -26,7 +21,7 @@ fn counter(node: &Node) -> Value {
 fn wait_for_drift(node: &Node, kind: &str, word: &str) -> Duration {
     let start = Instant::now();
     node.until(&format!("{kind} with {word:?}"), |node| {
-        let drift = node.details("counter")["drift"].as_array().cloned().unwrap_or_default();
+        let drift = node.entry("counter")["drift"].as_array().cloned().unwrap_or_default();
         drift.iter().any(|d| d["kind"] == kind && d["message"].as_str().is_some_and(|m| m.contains(word)))
     });
     let took = start.elapsed();
@@ -132,7 +127,7 @@ fn repairs_back_off_if_a_link_is_detached_again_and_again() {
     let ready = node.condition("counter", "Ready");
     assert!(ready["status"] == "True" || ready["reason"] == "NotInEffect", "{ready}");
     assert_eq!(
-        node.details("counter")["drift"].as_array().map(Vec::len),
+        node.entry("counter")["drift"].as_array().map(Vec::len),
         Some(1),
         "repeated changes are counted, not listed"
     );
@@ -169,7 +164,7 @@ fn a_removed_cgroup_loses_its_link_and_a_new_one_gets_a_new_link() {
     let mut node = Node::new("dying");
     node.make_cgroup("inner");
     node.start();
-    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": "/inner"}}]}]);
+    let attach = json!([{"name": "my_prog", "attach": [{"type": "CgroupPath", "cgroupPath": "/inner"}]}]);
     node.apply("inner", TCP_EVENTS_BTF, attach, json!([]));
     node.ready("inner");
     let before = node.details("inner");
@@ -178,7 +173,7 @@ fn a_removed_cgroup_loses_its_link_and_a_new_one_gets_a_new_link() {
     let gone = node.condition_is("inner", "Ready", "False");
     assert!(start.elapsed() < DETECTED_WITHIN, "{:?}", start.elapsed());
     assert_eq!(gone["reason"], "CgroupNotFound");
-    assert_eq!(node.program("inner")["status"]["summary"]["nodes"], "0/1");
+    assert_eq!(node.program("inner")["status"]["nodes"]["updated"], 0);
 
     node.make_cgroup("inner");
     node.ready("inner");

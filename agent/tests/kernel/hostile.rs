@@ -78,7 +78,8 @@ fn mutants() {
 fn attempt(mutant: &Mutant, context: &NodeContext, kernel_btf: &KernelBtf) -> Result<(), (usize, Failure)> {
     let Mutant { seed, bytes } = mutant;
     let accepted = check(&spec(seed.programs), bytes).map_err(|refusal| (1, refusal_of(refusal)))?;
-    let revision = BpfRevision::named(accepted.into_revision_spec(ProgramRef::default(), 1, 1));
+    let program = ProgramRef { name: "mutant".to_owned(), uid: "u".to_owned() };
+    let revision = BpfRevision::of(accepted.into_revision_spec(program, 1, 1));
     let desired = Desired::new(&revision, context).map_err(|refusal| (3, refusal.into()))?;
     let policy = MapQuota { map_bytes_per_program: Some(16 << 20), map_bytes_per_node: None };
     policy.admit(&desired, || 0, &context.machine).map_err(|refusal| (3, refusal.into()))?;
@@ -116,7 +117,7 @@ fn a_verifier_log_contains_no_terminal_control_characters() {
     };
     let seed = Seed { name: "refused", bytes: fixtures::REFUSED, programs: &["my_prog"] };
     let (_, failure) = attempt(&Mutant { seed, bytes }, &context, &KernelBtf::default()).unwrap_err();
-    assert_eq!(failure.reason, Reason::VerifierRefused, "{failure}");
+    assert_eq!(failure.reason, Reason::VerifierRejected, "{failure}");
     let log = failure.verifier_log.unwrap();
     assert!(log.contains("?[2Jrn *value") && log.contains('\n') && lines(&log) == log, "{log:?}");
 }
@@ -126,7 +127,7 @@ fn a_verifier_log_contains_no_terminal_control_characters() {
 fn an_agent_reports_the_outcome_of_each_mutant() {
     let mut node = Node::new("hostile");
     node.start_with(&["--map-bytes-per-program", "16Mi"]);
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let attach = json!([{"type": "Node"}]);
     node.apply("neighbour", TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": attach}]), json!([]));
     node.ready("neighbour");
     let before = node.details("neighbour");
@@ -166,7 +167,7 @@ fn an_agent_reports_the_outcome_of_each_mutant() {
 
 fn apply(node: &Node, name: &str, case: u64) -> u32 {
     let Mutant { seed, bytes } = mutant(case);
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let attach = json!([{"type": "Node"}]);
     let programs: Vec<_> = seed.programs.iter().map(|name| json!({"name": name, "attach": attach})).collect();
     node.apply(name, &bytes, json!(programs), json!([]))
 }

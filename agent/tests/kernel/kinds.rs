@@ -1,6 +1,8 @@
 //! Initial values of maps of each type and of global variables, as the program finds them and as bpftool reads them by
 //! BTF.
 
+use std::{net::Ipv6Addr, ops::Range};
+
 use serde_json::{Value, json};
 use sockeye_agent::kernel::probe::Probe;
 use sockeye_ebpf::programs::fixtures::{CGRP, KINDS};
@@ -33,21 +35,27 @@ const KINDS_SEEN: [&str; 21] = [
 ];
 
 fn programs() -> Value {
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let attach = json!([{"type": "Node"}]);
     json!([{"name": "on_connect", "attach": attach}, {"name": "on_tcp", "attach": attach}])
 }
 
 fn globals() -> Value {
     json!({
-        "rate": "0x0a", "verbose": true, "label": "web", "mode": "AUTO", "gateway": "10.0.0.1", "gateway6": "::1",
-        "mac": [0, 0, 0, 9], "offset": -2, "limits": {"bytes": 50, "ports": [1, 2]}, "port": 443,
-        "counters": [0, 0, 0, 4],
+        "rate": "0x0a", "verbose": "true", "label": "web", "mode": "AUTO", "gateway": "10.0.0.1", "gateway6": "::1",
+        "mac": "[0, 0, 0, 9]", "offset": -2, "limits": r#"{"bytes": 50, "ports": [1, 2]}"#, "port": 443,
+        "counters": "[0, 0, 0, 4]",
     })
 }
 
 /// The sum that the program computes of these variables.
 const SUM: u64 = 10 + 1 + b'w' as u64 + 7 - 2 + 1000 + 50 + 443u16.swap_bytes() as u64 + 4;
 
+/// The key of a composite type, which the spec has as JSON text.
+fn flow() -> Value {
+    json!({"address": "127.0.0.1", "port": 7})
+}
+
+/// The value of that key, of a composite type too.
 fn rule() -> Value {
     json!({
         "limits": {"bytes": 12, "adjust": -3, "ports": [80, 443]}, "mode": "AUTO", "active": true,
@@ -60,24 +68,34 @@ fn maps() -> Value {
     let one = |value: u64| json!([{"key": 1, "value": value}]);
     let pushed = |values: [u64; 2]| json!([{"value": values[0]}, {"value": values[1]}]);
     json!([
-        {"name": "array", "initial": one(11)},
-        {"name": "hash", "initial": [{"key": {"address": "127.0.0.1", "port": 7}, "value": rule()}]},
-        {"name": "lru_hash", "initial": one(13)},
-        {"name": "percpu_array", "initial": one(14)},
-        {"name": "percpu_hash", "initial": one(15)},
-        {"name": "lru_percpu_hash", "initial": one(16)},
-        {"name": "lpm_trie", "initial": [{"key": "127.0.0.0/8", "value": 17}, {"key": "0.0.0.0/0", "value": 18}]},
-        {"name": "queue", "initial": pushed([31, 32])},
-        {"name": "stack", "initial": pushed([41, 42])},
-        {"name": "bloom", "initial": [{"value": 1}]},
-        {"name": "first", "initial": [{"key": 0, "value": 51}]},
-        {"name": "second", "initial": [{"key": 0, "value": 52}]},
+        {"name": "array", "entries": one(11)},
+        {"name": "hash", "entries": [{"key": flow().to_string(), "value": rule().to_string()}]},
+        {"name": "lru_hash", "entries": one(13)},
+        {"name": "percpu_array", "entries": one(14)},
+        {"name": "percpu_hash", "entries": one(15)},
+        {"name": "lru_percpu_hash", "entries": one(16)},
+        {"name": "lpm_trie", "entries": [{"key": "127.0.0.0/8", "value": 17}, {"key": "0.0.0.0/0", "value": 18}]},
+        {"name": "queue", "entries": pushed([31, 32])},
+        {"name": "stack", "entries": pushed([41, 42])},
+        {"name": "bloom", "entries": [{"value": 1}]},
+        {"name": "first", "entries": [{"key": 0, "value": 51}]},
+        {"name": "second", "entries": [{"key": 0, "value": 52}]},
     ])
 }
 
 fn seen(node: &Node) -> Vec<(&'static str, u64)> {
     let counts = node.counts(&["pinned", &format!("{}/maps/seen", node.home("kinds"))]);
     KINDS_SEEN.into_iter().zip(counts).collect()
+}
+
+/// The bytes of two members of a rule, `octets` and `next`.
+const OCTETS: Range<usize> = 52..56;
+const NEXT: Range<usize> = 56..72;
+
+/// Returns the bytes that bpftool prints as a list.
+fn bytes_of(list: &Value) -> Vec<u8> {
+    let byte = |byte: &Value| u8::from_str_radix(byte.as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+    list.as_array().unwrap().iter().map(byte).collect()
 }
 
 /// Returns a map as bpftool dumps it.
@@ -115,7 +133,7 @@ fn programs_find_the_initial_values_of_maps_and_variables() {
     // bpftool formats values by the BTF that the kernel keeps with the map.
     let formatted = dump(&node, "hash")[0]["formatted"].clone();
     let value = &formatted["value"];
-    assert_eq!(formatted["key"]["port"], 7);
+    assert_eq!(formatted["key"], json!({"address": 0x0100_007f, "port": 7, "zero": 0}));
     assert_eq!(value["limits"], json!({"bytes": 12, "adjust": -3, "ports": [80, 443, 0]}), "{value}");
     assert_eq!(
         (&value["mode"], &value["active"], &value["label"]),
@@ -123,6 +141,9 @@ fn programs_find_the_initial_values_of_maps_and_variables() {
     );
     assert_eq!((&value["via"], &value["port"]), (&json!(0x0100_000a), &json!(0xbb01)));
     assert_eq!((&value["low"], &value["high"]), (&json!("0x5"), &json!("0x11")));
+    let raw = bytes_of(&dump(&node, "hash")[0]["value"]);
+    assert_eq!(raw[OCTETS], [1, 2, 0, 0], "{formatted}");
+    assert_eq!(raw[NEXT], "fd00::1".parse::<Ipv6Addr>().unwrap().octets(), "{formatted}");
     for (name, each) in [("percpu_array", 14), ("percpu_hash", 15), ("lru_percpu_hash", 16)] {
         let dump = dump(&node, name);
         let entry = dump.as_array().unwrap().iter().find(|entry| entry["formatted"]["key"] == 1).unwrap();
@@ -161,7 +182,7 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
     let update: Vec<String> = update.concat();
     node.run("bpftool", &update.iter().map(String::as_str).collect::<Vec<_>>());
     let mut other = maps();
-    other[0]["initial"][0]["value"] = json!(77);
+    other[0]["entries"][0]["value"] = json!(77);
     apply(&node, globals(), other.clone());
     assert_eq!((program(&node), ids(&node)), (loaded.clone(), before.clone()));
 
@@ -183,7 +204,9 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
 
     // Another agent finds the maps, and pins one again whose pin is removed.
     node.stop("KILL");
-    std::fs::remove_file(node.folder().join("node.status.yaml")).unwrap();
+    for status in ["node.status.yaml", "node.detail.status.yaml"] {
+        std::fs::remove_file(node.folder().join(status)).unwrap();
+    }
     node.start();
     node.until("the same again", |node| !node.details("kinds").is_null());
     assert_eq!((ids(&node), dump(&node, "array")[1]["formatted"]["value"].clone()), (after.clone(), json!(99)));
@@ -217,19 +240,26 @@ fn an_invalid_value_is_refused_and_nothing_is_loaded() {
     node.apply_spec("kinds", KINDS, spec(globals(), maps()));
     node.ready("kinds");
     let loaded = node.details("kinds")["programs"].clone();
-    let mut wrong = maps();
-    wrong[1]["initial"][0]["value"]["limits"]["ports"] = json!([80, 70_000]);
-    node.apply_spec("kinds", KINDS, spec(globals(), wrong));
-    let refused = node.condition_is("kinds", "Accepted", "False");
-    let message = refused["message"].as_str().unwrap();
-    assert!(message.starts_with("spec.maps[1].initial[0].value.limits.ports[1]: expected __u16"), "{message}");
-    assert_eq!(node.details("kinds")["programs"], loaded, "what was accepted last runs on");
+    let mut mistaken = rule();
+    mistaken["limits"]["ports"] = json!([80, 70_000]);
+    for (value, words) in [
+        (mistaken.to_string(), "spec.maps[1].entries[0].value.limits.ports[1]: expected __u16"),
+        (rule().to_string().replacen('{', "[", 1), "spec.maps[1].entries[0].value: expected struct rule"),
+    ] {
+        let mut wrong = maps();
+        wrong[1]["entries"][0]["value"] = json!(value);
+        node.apply_spec("kinds", KINDS, spec(globals(), wrong));
+        let refused = node.condition_is("kinds", "Accepted", "False");
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.starts_with(words), "{message}");
+        assert_eq!(node.details("kinds")["programs"], loaded, "what was accepted last runs on");
+    }
 
     // Only the kernel detects an inner map that differs from its outer map's definition.
     node.remove("kinds");
     node.apply_spec("kinds", KINDS, spec(json!({}), json!([{"name": "first", "maxEntries": 2}])));
     let refused = node.condition_is("kinds", "Ready", "False");
-    assert_eq!(refused["reason"], "MapRefused");
+    assert_eq!(refused["reason"], "MapCreateFailed");
     let message = refused["message"].as_str().unwrap();
     assert!(message.contains("does not take first into its slot") && message.contains("max_entries"), "{message}");
     assert_eq!(node.pins("kinds"), Vec::<String>::new());
@@ -241,7 +271,7 @@ fn an_invalid_value_is_refused_and_nothing_is_loaded() {
 fn cgroup_storage_works_if_the_kernel_has_it() {
     let mut node = Node::new("cgrp");
     node.start();
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let attach = json!([{"type": "Node"}]);
     node.apply("cgrp", CGRP, json!([{"name": "on_tcp", "attach": attach}]), json!([]));
     if Probe::ask().lacks.contains("MapCgrpStorage") {
         let refused = node.condition_is("cgrp", "Ready", "False");

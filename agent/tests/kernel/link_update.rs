@@ -21,11 +21,11 @@ fn every_connection_is_counted_once_during_replacements() {
     node.start();
     // One BpfProgram at the node's own cgroup counts all connections; another is at two cgroups below.
     let programs = |paths: &[&str]| -> Value {
-        let attach: Vec<Value> = paths.iter().map(|p| json!({"cgroup": {"scope": "Path", "path": p}})).collect();
+        let attach: Vec<Value> = paths.iter().map(|p| json!({"type": "CgroupPath", "cgroupPath": p})).collect();
         json!([{"name": "my_prog", "attach": attach}])
     };
     let apply = |node: &Node, object: &[u8]| {
-        let root = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+        let root = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
         node.apply("counter", object, root, json!([]));
         node.ready("counter");
         node.apply("both", object, programs(&["/a", "/b"]), json!([]));
@@ -59,7 +59,7 @@ fn every_connection_is_counted_once_during_replacements() {
 #[test]
 fn a_link_updated_by_others_during_a_pass_is_reported() {
     let mut node = Node::new("moved");
-    let at_root = || json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    let at_root = || json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
     node.apply("counter", TCP_EVENTS, at_root(), json!([]));
     assert!(node.once(None).status.success());
     let before = node.details("counter");
@@ -99,12 +99,7 @@ fn a_link_that_died_during_a_pass_is_replaced() {
     const ENOLINK: u32 = 67;
     let node = Node::new("enolink");
     let apply = |object: &[u8]| {
-        node.apply(
-            "counter",
-            object,
-            json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]),
-            json!([]),
-        )
+        node.apply("counter", object, json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]), json!([]))
     };
     apply(TCP_EVENTS);
     assert!(node.once(None).status.success());

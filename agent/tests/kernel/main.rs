@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 fn seed(node: &Node, name: &str, bytes: &[u8]) {
-    node.apply(name, bytes, json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]), json!([]));
+    node.apply(name, bytes, json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]), json!([]));
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn the_status_agrees_with_bpftool() {
         ("id", "id"),
         ("kernelName", "name"),
         ("tag", "tag"),
-        ("mapIds", "map_ids"),
+        ("mapIDs", "map_ids"),
         ("uid", "uid"),
         ("xlatedBytes", "bytes_xlated"),
         ("jitedBytes", "bytes_jited"),
@@ -66,8 +66,8 @@ fn the_status_agrees_with_bpftool() {
         ("id", "id"),
         ("kernelName", "name"),
         ("flags", "flags"),
-        ("keySize", "bytes_key"),
-        ("valueSize", "bytes_value"),
+        ("keySizeBytes", "bytes_key"),
+        ("valueSizeBytes", "bytes_value"),
         ("maxEntries", "max_entries"),
         ("memlockBytes", "bytes_memlock"),
     ] {
@@ -122,7 +122,7 @@ fn a_restarted_agent_finds_everything_and_loads_nothing() {
 fn every_map_is_pinned_even_if_no_program_uses_it() {
     let mut node = Node::new("maps");
     node.start();
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let attach = json!([{"type": "Node"}]);
     let programs = json!([{"name": "on_connect", "attach": attach}, {"name": "on_create", "attach": attach}]);
     node.apply("globals", fixtures::GLOBALS, programs, json!([]));
     node.ready("globals");
@@ -161,7 +161,7 @@ fn a_long_verifier_log_keeps_its_end() {
     node.start();
     seed(&node, "counter", fixtures::WORDY);
     let ready = node.condition_is("counter", "Ready", "False");
-    assert_eq!(ready["reason"], "VerifierRefused");
+    assert_eq!(ready["reason"], "VerifierRejected");
     let (message, details) = (ready["message"].as_str().unwrap(), node.details("counter"));
     let log = details["verifierLog"].as_str().unwrap();
     let keeps = node.has_feature("VerifierLogEnd");
@@ -179,7 +179,7 @@ fn a_failed_load_leaves_nothing_behind_and_keeps_the_known_good_revision() {
     node.start_with(&["--map-bytes-per-program", "1Mi"]);
     seed(&node, "counter", fixtures::REFUSED);
     let ready = node.condition_is("counter", "Ready", "False");
-    assert_eq!(ready["reason"], "VerifierRefused");
+    assert_eq!(ready["reason"], "VerifierRejected");
     let message = ready["message"].as_str().unwrap();
     assert!(message.contains("my_prog") && message.contains("map_value_or_null"), "{message}");
     let details = node.details("counter");
@@ -193,13 +193,13 @@ fn a_failed_load_leaves_nothing_behind_and_keeps_the_known_good_revision() {
     node.connect(5);
     let counted = node.events("counter");
 
-    let map = json!([{"name": "my_map", "onShapeChange": "Recreate", "maxEntries": 1 << 20}]);
+    let map = json!([{"name": "my_map", "onIncompatible": "Recreate", "maxEntries": 1 << 20}]);
     for (bad, maps, reason, words) in [
-        (fixtures::REFUSED, json!([]), "VerifierRefused", "map_value_or_null"),
-        (fixtures::RESHAPED, json!([]), "MapShapeChanged", "max_entries 10"),
+        (fixtures::REFUSED, json!([]), "VerifierRejected", "map_value_or_null"),
+        (fixtures::RESHAPED, json!([]), "MapIncompatible", "max_entries 10"),
         (TCP_EVENTS_BTF, map, "MapBytesExceeded", "my_map"),
     ] {
-        let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+        let attach = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
         node.apply("counter", bad, attach, maps);
         let ready = node.condition_is("counter", "Ready", "False");
         assert_eq!(ready["reason"], reason, "{ready}");
@@ -237,7 +237,7 @@ fn the_remains_of_a_deleted_namesake_are_removed_even_if_the_new_revision_fails(
         node.ready("counter");
         node.stop("KILL");
         node.run("ln", &["-sfn", "another", &format!("{}/_meta/uid", node.home("counter"))]);
-        let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": path}}]}]);
+        let attach = json!([{"name": "my_prog", "attach": [{"type": "CgroupPath", "cgroupPath": path}]}]);
         node.apply("counter", bad, attach, json!([]));
         node.start();
         node.condition_is("counter", "Ready", "False");
@@ -252,15 +252,15 @@ fn the_remains_of_a_deleted_namesake_are_removed_even_if_the_new_revision_fails(
 fn a_retained_map_outlives_its_program_and_is_reused() {
     let mut node = Node::new("retain");
     node.start();
-    let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
-    let maps = json!([{"name": "my_map", "onDelete": "Retain"}]);
+    let programs = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
+    let maps = json!([{"name": "my_map", "reclaimPolicy": "Retain"}]);
     node.apply("counter", TCP_EVENTS_BTF, programs.clone(), maps.clone());
     node.ready("counter");
     node.connect(7);
     let id = node.details("counter")["maps"][0]["id"].clone();
     node.remove("counter");
     assert_eq!(node.pins("counter"), ["maps/my_map"]);
-    let retained = &node.node_status()["retained"][0];
+    let retained = &node.node_detail()["retained"][0];
     assert_eq!((&retained["id"], retained["program"].as_str()), (&id, Some("counter")));
     assert_eq!(node.events("counter")[4], 7);
 
@@ -275,7 +275,7 @@ fn a_retained_map_outlives_its_program_and_is_reused() {
 fn a_cgroup_path_is_attached_once_it_exists() {
     let mut node = Node::new("path");
     node.start();
-    let attach = |path: &str| json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Path", "path": path}}]}]);
+    let attach = |path: &str| json!([{"name": "my_prog", "attach": [{"type": "CgroupPath", "cgroupPath": path}]}]);
     node.apply("path", TCP_EVENTS_BTF, attach("/inner"), json!([]));
     let ready = node.condition_is("path", "Ready", "False");
     assert_eq!(ready["reason"], "CgroupNotFound");
@@ -296,7 +296,7 @@ fn a_cgroup_path_is_attached_once_it_exists() {
     assert_eq!(node.events("path")[4], 0, "the node's other cgroups are not counted");
 
     // Of two entries, one below the other, only the higher gets a link.
-    let cgroups = json!([{"cgroup": {"scope": "Path", "path": "/inner"}}, {"cgroup": {"scope": "Node"}}]);
+    let cgroups = json!([{"type": "CgroupPath", "cgroupPath": "/inner"}, {"type": "Node"}]);
     let both = json!([{"name": "my_prog", "attach": cgroups}]);
     node.apply("path", TCP_EVENTS_BTF, both, json!([]));
     node.until("one link at the root", |node| {
@@ -313,7 +313,7 @@ fn a_cgroup_path_is_attached_once_it_exists() {
 fn invalid_objects_and_specs_are_refused_before_a_load() {
     let mut node = Node::new("invalid");
     node.start();
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let attach = json!([{"type": "Node"}]);
     for (name, bytes, programs, reason, word) in [
         ("no-elf", b"not an ELF".as_slice(), json!([{"name": "my_prog", "attach": attach}]), "InvalidObject", "ELF"),
         ("cut-short", &TCP_EVENTS[..700], json!([{"name": "my_prog", "attach": attach}]), "InvalidObject", "ELF"),
@@ -321,7 +321,7 @@ fn invalid_objects_and_specs_are_refused_before_a_load() {
             "no-program",
             TCP_EVENTS,
             json!([{"name": "other", "attach": attach}]),
-            "NoSuchProgram",
+            "ProgramNotFound",
             "spec.programs[0].name",
         ),
         (
@@ -351,10 +351,14 @@ fn the_agent_prints_a_table_as_kubectl_does() {
     let ids = &program["status"]["summary"];
     node.until("the table", |node| {
         let table = node.printed();
-        let row: Vec<&str> = table.lines().last().unwrap_or_default().split_whitespace().collect();
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        let [.., headings, row] = &rows[..] else { return false };
         let text = |v: &Value| v.as_str().unwrap().to_owned();
-        row.len() == 7
-            && row[..6] == ["tcp-events", "SockOps", "1/1", "True", &text(&ids["programIDs"]), &text(&ids["mapIDs"])]
+        let columns = "NAME DESIRED UPDATED FAILED PODS READY PROGRAM-IDS MAP-IDS AGE";
+        // No target selects pods, so that their column is empty.
+        row.len() == 8
+            && row[..7] == ["tcp-events", "1", "1", "0", "True", &text(&ids["programIDs"]), &text(&ids["mapIDs"])]
+            && headings.join(" ") == columns
     });
     node.remove("tcp-events");
     node.nothing_left();

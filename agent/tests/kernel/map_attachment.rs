@@ -25,8 +25,8 @@ const SK_MSG: u32 = 7;
 
 /// Returns the spec of sk-msg with these settings of its maps.
 fn spec(maps: Value) -> Value {
-    let pods = json!([{"cgroup": {"scope": "Pods"}}]);
-    let redirect = json!({"name": "redirect", "attach": [{"map": "sockets"}]});
+    let pods = json!([{"type": "AllPods"}]);
+    let redirect = json!({"name": "redirect", "attach": [{"type": "Map", "map": {"name": "sockets"}}]});
     json!({"programs": [{"name": "remember", "attach": pods}, redirect], "maps": maps})
 }
 
@@ -190,7 +190,7 @@ fn an_attached_program_is_replaced_without_a_gap() {
         let recreate = |sizes: &[(&str, u32)]| {
             let map = |(name, entries): &(&str, u32)| {
                 let on_change = "Recreate";
-                json!({"name": name, "maxEntries": entries, "onShapeChange": on_change})
+                json!({"name": name, "maxEntries": entries, "onIncompatible": on_change})
             };
             spec(sizes.iter().map(map).collect())
         };
@@ -226,7 +226,7 @@ fn external_changes_to_a_map_are_detected_and_repaired() {
         let (reported, map) = (attachment(&node), format!("{}/maps/sockets", node.home("sk-msg")));
         let wait_for_drift = |kind: &str, word: &str| {
             node.until(&format!("{kind} with {word}"), |node| {
-                let drift = node.details("sk-msg")["drift"].as_array().cloned().unwrap_or_default();
+                let drift = node.entry("sk-msg")["drift"].as_array().cloned().unwrap_or_default();
                 let matches = |d: &Value| d["kind"] == kind && d["message"].as_str().is_some_and(|m| m.contains(word));
                 drift.iter().any(matches) && attachment(node)["inEffect"] == true && node.exists(&node.pin(&reported))
             });
@@ -253,7 +253,7 @@ fn external_changes_to_a_map_are_detected_and_repaired() {
 fn a_retained_map_runs_no_program() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let node = node(&format!("retained-map-{letter}"), kernel);
-        apply(&node, spec(json!([{"name": "sockets", "onDelete": "Retain"}])));
+        apply(&node, spec(json!([{"name": "sockets", "reclaimPolicy": "Retain"}])));
         node.ready("sk-msg");
         assert_eq!(runs(&node).len(), 1);
         node.remove("sk-msg");

@@ -5,7 +5,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::node::Node;
 
-const ROOT: &str = r#"[{"cgroup": {"scope": "Node"}}]"#;
+const ROOT: &str = r#"[{"type": "Node"}]"#;
 
 fn programs(names: &[&str]) -> Value {
     let attach: Value = serde_json::from_str(ROOT).unwrap();
@@ -40,16 +40,16 @@ fn map_content_is_carried_over_unless_the_spec_recreates_the_map() {
     for (object, settings) in [(fixtures::RESHAPED, json!({})), (TCP_EVENTS, json!({"maxEntries": 11}))] {
         apply(&node, object, settings);
         let refused = node.condition_is("counter", "Ready", "False");
-        assert_eq!(refused["reason"], "MapShapeChanged");
+        assert_eq!(refused["reason"], "MapIncompatible");
         let message = refused["message"].as_str().unwrap();
-        for words in ["max_entries 10", "max_entries 11", "onShapeChange"] {
+        for words in ["max_entries 10", "max_entries 11", "onIncompatible"] {
             assert!(message.contains(words), "{message}");
         }
         node.connect(1);
     }
     assert_eq!(node.events("counter")[4], 7, "the last good one counts on");
 
-    apply(&node, fixtures::RESHAPED, json!({"onShapeChange": "Recreate"}));
+    apply(&node, fixtures::RESHAPED, json!({"onIncompatible": "Recreate"}));
     node.ready("counter");
     let larger = map(&node.details("counter"), "my_map");
     assert_eq!(larger["maxEntries"], 11);
@@ -70,7 +70,7 @@ fn a_map_that_the_object_drops_is_removed_unless_retained() {
         node.ready("changing");
     };
     let both = ["on_connect", "on_create"];
-    apply(&node, fixtures::GLOBALS, &both, json!([{"name": "unused", "onDelete": "Retain"}]));
+    apply(&node, fixtures::GLOBALS, &both, json!([{"name": "unused", "reclaimPolicy": "Retain"}]));
     let before = node.details("changing");
     let of_all = ["maps/_bss", "maps/_data", "maps/_rodata", "maps/shared", "maps/unused"];
     let maps = |node: &Node| -> Vec<String> {
@@ -79,7 +79,7 @@ fn a_map_that_the_object_drops_is_removed_unless_retained() {
     assert_eq!(maps(&node), of_all);
 
     // Global data belongs to its revision: another load has global data of its own.
-    apply(&node, fixtures::GLOBALS, &both[..1], json!([{"name": "unused", "onDelete": "Retain"}]));
+    apply(&node, fixtures::GLOBALS, &both[..1], json!([{"name": "unused", "reclaimPolicy": "Retain"}]));
     let after = node.details("changing");
     for (name, same) in [(".rodata", false), (".bss", false), ("shared", true), ("unused", true)] {
         assert_eq!(map(&before, name)["id"] == map(&after, name)["id"], same, "{name}");
@@ -87,7 +87,7 @@ fn a_map_that_the_object_drops_is_removed_unless_retained() {
 
     apply(&node, TCP_EVENTS_BTF, &["my_prog"], json!([]));
     assert_eq!(maps(&node), ["maps/my_map", "maps/unused"], "what is retained stays");
-    apply(&node, fixtures::GLOBALS, &both, json!([{"name": "unused", "onDelete": "Remove"}]));
+    apply(&node, fixtures::GLOBALS, &both, json!([{"name": "unused", "reclaimPolicy": "Delete"}]));
     assert_eq!(map(&node.details("changing"), "unused")["id"], map(&before, "unused")["id"], "and is taken up again");
     apply(&node, TCP_EVENTS_BTF, &["my_prog"], json!([]));
     assert_eq!(maps(&node), ["maps/my_map"]);
@@ -100,13 +100,13 @@ fn a_map_that_the_object_drops_is_removed_unless_retained() {
 fn an_unpinned_map_lives_as_long_as_its_program() {
     let mut node = Node::new("unpinned");
     node.start();
-    node.apply("seed", TCP_EVENTS, programs(&["my_prog"]), json!([{"name": "my_map", "pin": false}]));
+    node.apply("seed", TCP_EVENTS, programs(&["my_prog"]), json!([{"name": "my_map", "pinning": "None"}]));
     let program = node.ready("seed");
     let details = node.details("seed");
     let my_map = map(&details, "my_map");
     let id = my_map["id"].clone();
     assert_eq!((&my_map["used"], &my_map["pinPath"]), (&json!(true), &Value::Null), "{details}");
-    assert_eq!(details["programs"][0]["mapIds"], json!([id]), "the program keeps it");
+    assert_eq!(details["programs"][0]["mapIDs"], json!([id]), "the program keeps it");
     assert_eq!(node.bpftool(&["map", "show", "id", &id.to_string()])["name"], "my_map");
     assert_eq!(program["status"]["summary"]["mapIDs"], id.to_string());
     assert_eq!(node.pins("seed").iter().filter(|pin| pin.starts_with("maps/")).count(), 0);
@@ -132,7 +132,7 @@ fn an_unused_unpinned_map_is_freed_after_the_load() {
     let mut node = Node::new("unused");
     node.start();
     let both = programs(&["on_connect", "on_create"]);
-    node.apply("globals", fixtures::GLOBALS, both, json!([{"name": "unused", "pin": false}]));
+    node.apply("globals", fixtures::GLOBALS, both, json!([{"name": "unused", "pinning": "None"}]));
     node.ready("globals");
     let details = node.details("globals");
     assert_eq!(map(&details, "unused"), Value::Null);

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use crate::node::Node;
 
 /// A program name and a map name that nothing else uses.
@@ -60,11 +58,4 @@ pub fn links(node: &Node, cgroups: &[u64]) -> BTreeMap<u64, usize> {
         }
     }
     links
-}
-
-/// Returns the entry of one BpfProgram under `programs` in the node's status.
-pub fn entry(node: &Node, name: &str) -> Value {
-    let status = node.node_status();
-    let all = status["programs"].as_array().cloned().unwrap_or_default();
-    all.into_iter().find(|program| program["name"] == name).unwrap_or_default()
 }

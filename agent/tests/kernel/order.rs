@@ -8,7 +8,7 @@ use crate::node::Node;
 const FEATURE: &str = "CgroupLinkOrder";
 
 fn apply(node: &Node, name: &str, priority: Option<i64>) {
-    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    let attach = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
     node.apply_spec(name, TCP_EVENTS_BTF, json!({"programs": attach, "priority": priority}));
     node.ready(name);
 }
@@ -25,7 +25,7 @@ fn runs(node: &Node, names: &[&str]) -> Vec<String> {
 
 /// Returns the same as the agent reports it.
 fn reported(node: &Node) -> Vec<String> {
-    let order = node.node_status()["order"][0].clone();
+    let order = node.node_detail()["attachOrder"][0].clone();
     assert_eq!((order["cgroupPath"].as_str(), order["attachType"].as_str()), (Some("/"), Some("cgroup_sock_ops")));
     let name = |runs: &Value| {
         runs["name"].as_str().map_or_else(|| runs["id"].to_string(), |name| name.replace("/my_prog", ""))
@@ -60,7 +60,7 @@ fn lower_priorities_run_first_in_any_order_of_arrival() {
     }
     let expected = ["first", "second", "middle", "last"];
     assert_eq!(runs(&node, &names), expected);
-    node.until("the order in its BpfNode", |node| reported(node) == expected);
+    node.until("the order in its BpfNodeDetail", |node| reported(node) == expected);
 
     // A foreign program keeps its position.
     let pin = format!("{}/stranger", node.bpffs());
@@ -72,7 +72,7 @@ fn lower_priorities_run_first_in_any_order_of_arrival() {
     let all = ["last", "first", "middle", "second", "very-last"];
     let expected = ["first", "second", "middle", "last", &stranger, "very-last"];
     assert_eq!(runs(&node, &all), expected);
-    node.until("the order in its BpfNode", |node| reported(node) == expected);
+    node.until("the order in its BpfNodeDetail", |node| reported(node) == expected);
 
     // A move attaches as few links anew as possible, and is reported.
     let before = all.map(|name| link(&node, name));
@@ -87,7 +87,7 @@ fn lower_priorities_run_first_in_any_order_of_arrival() {
 
     // A new program in the same link keeps its position, and another agent keeps all positions.
     let twice = sockeye_ebpf::programs::fixtures::TWICE;
-    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    let attach = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
     node.apply_spec("middle", twice, json!({"programs": attach}));
     node.ready("middle");
     node.stop("KILL");
@@ -125,7 +125,7 @@ fn one_pass_corrects_a_wrong_order() {
     }
     assert_eq!(runs(&node, &names), names);
     node.stop("KILL");
-    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    let attach = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
     for (name, priority) in names.into_iter().zip([500, 100, 400, 300, 0]) {
         node.apply_spec(name, TCP_EVENTS_BTF, json!({"programs": attach, "priority": priority}));
     }

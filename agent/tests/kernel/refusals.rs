@@ -22,7 +22,7 @@ impl Neighbourhood {
     fn new(name: &str, arguments: &[&str]) -> Self {
         let mut node = Node::new(name);
         node.start_with(arguments);
-        node.apply("neighbour", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
+        node.apply("neighbour", TCP_EVENTS_BTF, at(&[json!({"type": "Node"})]), json!([]));
         node.ready("neighbour");
         let before = node.details("neighbour");
         Self { node, before }
@@ -57,13 +57,12 @@ impl Neighbourhood {
     }
 }
 
-fn at(cgroups: &[Value]) -> Value {
-    let attach: Vec<Value> = cgroups.iter().map(|cgroup| json!({"cgroup": cgroup})).collect();
-    json!([{"name": "my_prog", "attach": attach}])
+fn at(targets: &[Value]) -> Value {
+    json!([{"name": "my_prog", "attach": targets}])
 }
 
 fn path(path: &str) -> Value {
-    json!({"scope": "Path", "path": path})
+    json!({"type": "CgroupPath", "cgroupPath": path})
 }
 
 #[track_caller]
@@ -87,7 +86,7 @@ fn the_65th_program_on_a_cgroup_is_refused() {
     let attach = |_| bpf::link_create(program, cgroup.as_fd(), kind.attach_type, None).unwrap();
     let links: Vec<_> = (0..bpf::MAX_PROGRAMS_PER_CGROUP).map(attach).collect();
 
-    let message = test.refused(at(&[path("/full")]), json!([]), "AttachRefused");
+    let message = test.refused(at(&[path("/full")]), json!([]), "AttachFailed");
     assert_contains(&message, &["my_prog", "/full", "64 programs", "remove some"]);
     drop(links);
     test.recovers();
@@ -105,9 +104,9 @@ fn an_exclusive_foreign_attachment_is_named() {
     test.node.run("bpftool", &["cgroup", "attach", &exclusive, "cgroup_sock_ops", "pinned", &program]);
     let id = test.before["programs"][0]["id"].to_string();
 
-    let message = test.refused(at(&[path("/exclusive/below")]), json!([]), "AttachRefused");
+    let message = test.refused(at(&[path("/exclusive/below")]), json!([]), "AttachFailed");
     assert_contains(&message, &[&format!("program {id}, attached at cgroup /exclusive "), "multi", "detach it"]);
-    let message = test.refused(at(&[path("/exclusive")]), json!([]), "AttachRefused");
+    let message = test.refused(at(&[path("/exclusive")]), json!([]), "AttachFailed");
     assert_contains(&message, &["attached at cgroup /exclusive "]);
     test.node.run("bpftool", &["cgroup", "detach", &exclusive, "cgroup_sock_ops", "pinned", &program]);
     test.recovers();
@@ -117,7 +116,7 @@ fn an_exclusive_foreign_attachment_is_named() {
 fn a_missing_capability_is_named() {
     let mut node = Node::new("capability");
     node.start_as(&["--bounding-set", "-all,+bpf,+perfmon"], &[]);
-    node.apply("refused", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
+    node.apply("refused", TCP_EVENTS_BTF, at(&[json!({"type": "Node"})]), json!([]));
     let attached = node.condition_is("refused", "Attached", "False");
     assert_eq!(attached["reason"], "PermissionDenied", "{attached}");
     assert_contains(attached["message"].as_str().unwrap(), &["my_prog", "CAP_NET_ADMIN"]);
@@ -135,7 +134,7 @@ fn a_path_without_cgroup_v2_directory_is_refused() {
     assert_contains(&message, &["cgroup v1", "cgroup v2"]);
     let message = test.refused(at(&[path("/sys/fs/cgroup/system.slice")]), json!([]), "CgroupNotFound");
     assert_contains(&message, &["leave out /sys/fs/cgroup"]);
-    let message = test.refused(at(&[json!({"scope": "Pods"})]), json!([]), "CgroupNotFound");
+    let message = test.refused(at(&[json!({"type": "AllPods"})]), json!([]), "CgroupNotFound");
     assert_contains(&message, &["/kubepods"]);
     test.node.make_cgroup("kubepods");
     test.recovers();
@@ -144,9 +143,9 @@ fn a_path_without_cgroup_v2_directory_is_refused() {
 #[test]
 fn a_map_too_large_for_memory_is_refused() {
     let test = Neighbourhood::new("memory", &[]);
-    let node = at(&[json!({"scope": "Node"})]);
+    let node = at(&[json!({"type": "Node"})]);
     let largest = json!([{"name": "my_map", "maxEntries": u32::MAX}]);
-    let message = test.refused(node.clone(), largest, "MapRefused");
+    let message = test.refused(node.clone(), largest, "MapCreateFailed");
     assert_contains(&message, &["my_map", "not enough memory"]);
     test.node.apply("refused", TCP_EVENTS_BTF, node, json!([]));
     test.recovers();
@@ -155,7 +154,7 @@ fn a_map_too_large_for_memory_is_refused() {
 #[test]
 fn maps_beyond_the_policy_are_refused() {
     let test = Neighbourhood::new("policy", &["--map-bytes-per-program", "1Mi", "--map-bytes-per-node", "1Mi"]);
-    let node = at(&[json!({"scope": "Node"})]);
+    let node = at(&[json!({"type": "Node"})]);
     let of = |entries: u32| json!([{"name": "my_map", "maxEntries": entries}]);
     let message = test.refused(node.clone(), of(1 << 20), "MapBytesExceeded");
     assert_contains(&message, &["8388608", "1048576", "my_map", "policy.mapBytesPerProgram"]);
@@ -176,9 +175,9 @@ fn maps_beyond_the_policy_are_refused_after_a_restart() {
         assert_eq!(ready["reason"], "MapBytesExceeded", "{ready}");
     };
     node.start_with(&bounds);
-    node.apply("holds", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), of(1 << 16));
+    node.apply("holds", TCP_EVENTS_BTF, at(&[json!({"type": "Node"})]), of(1 << 16));
     node.ready("holds");
-    node.apply("a-refused", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), of(1 << 17));
+    node.apply("a-refused", TCP_EVENTS_BTF, at(&[json!({"type": "Node"})]), of(1 << 17));
     refused(&node);
     node.stop("KILL");
     node.forget_log();
@@ -196,7 +195,7 @@ fn maps_beyond_the_policy_are_refused_after_a_restart() {
 #[test]
 fn a_map_type_that_the_kernel_lacks_is_refused() {
     let test = Neighbourhood::new("storage", &[]);
-    let node = at(&[json!({"scope": "Node"})]);
+    let node = at(&[json!({"type": "Node"})]);
     if test.node.has_feature("MapCgrpStorage") {
         test.node.apply("refused", fixtures::STORAGE, node, json!([]));
         test.node.ready("refused");
@@ -216,13 +215,13 @@ fn a_missing_bpffs_is_reported_and_waited_for() {
     let mut node = Node::new("bpffs");
     node.run("umount", &["/sys/fs/bpf"]);
     node.start();
-    node.apply("waiting", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
+    node.apply("waiting", TCP_EVENTS_BTF, at(&[json!({"type": "Node"})]), json!([]));
     let attached = node.condition_is("waiting", "Attached", "False");
     assert_eq!(attached["reason"], "BpffsUnusable", "{attached}");
     assert_contains(attached["message"].as_str().unwrap(), &["/sys/fs/bpf", "mount -t bpf"]);
     // Another file system is refused as well.
     node.run("mount", &["-t", "tmpfs", "none", "/sys/fs/bpf"]);
-    node.apply("waiting", TCP_EVENTS_BTF, at(&[json!({"scope": "Node"})]), json!([]));
+    node.apply("waiting", TCP_EVENTS_BTF, at(&[json!({"type": "Node"})]), json!([]));
     assert_eq!(node.condition_is("waiting", "Attached", "False")["reason"], "BpffsUnusable");
     node.run("umount", &["/sys/fs/bpf"]);
     node.run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]);
@@ -235,7 +234,7 @@ fn a_missing_bpffs_is_reported_and_waited_for() {
 fn an_unknown_field_is_refused() {
     let mut node = Node::new("strict");
     node.start();
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let attach = json!([{"type": "Node"}]);
     node.apply("typo", TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": attach, "atach": []}]), json!([]));
     node.until("the refusal", |node| node.log().contains("unknown field spec.programs[0].atach"));
     assert_eq!(node.pins("typo"), Vec::<String>::new());

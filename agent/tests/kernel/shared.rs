@@ -10,10 +10,14 @@ use crate::{
     program_types::object,
 };
 
+/// Returns a spec with another BpfProgram's map, or with a map of its own that it shares.
 fn spec(from: Option<&str>) -> Value {
-    let attach = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
-    let from = from.map(|program| json!([{"name": "my_map", "from": {"program": program, "map": "my_map"}}]));
-    json!({"programs": attach, "maps": from.unwrap_or_else(|| json!([]))})
+    let attach = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
+    let map = match from {
+        Some(program) => json!({"name": "my_map", "mapRef": {"program": program, "name": "my_map"}}),
+        None => json!({"name": "my_map", "sharing": "Shared"}),
+    };
+    json!({"programs": attach, "maps": [map]})
 }
 
 fn map(node: &Node, name: &str) -> Value {
@@ -42,7 +46,7 @@ fn both_programs_count_in_one_shared_map() {
     // The reader comes first. It reports the missing map, and starts as soon as that exists.
     node.apply_spec("reader", TCP_EVENTS_BTF, spec(Some("writer")));
     let waits = node.condition_is("reader", "Ready", "False");
-    assert_eq!(waits["reason"], "SharedMapMissing", "{waits}");
+    assert_eq!(waits["reason"], "SharedMapNotFound", "{waits}");
     assert!(waits["message"].as_str().unwrap().contains("map my_map of BpfProgram writer"), "{waits}");
     assert_eq!(node.pins("reader"), Vec::<String>::new());
     node.apply_spec("writer", TCP_EVENTS, spec(None));
@@ -53,7 +57,7 @@ fn both_programs_count_in_one_shared_map() {
     assert_eq!((node.events("writer")[4], node.events("reader")[4]), (10, 10));
     let (theirs, own) = (map(&node, "writer"), map(&node, "reader"));
     assert_eq!(theirs["sharedBy"], json!(["reader"]));
-    assert_eq!(own["from"], json!({"program": "writer", "map": "my_map"}));
+    assert_eq!(own["from"], json!({"program": "writer", "name": "my_map"}));
 
     // Another agent finds the same.
     node.stop("KILL");
@@ -64,13 +68,13 @@ fn both_programs_count_in_one_shared_map() {
     assert_eq!((map(&node, "writer"), map(&node, "reader")), (theirs, own));
 
     // After it is recreated, both use the new map.
-    let recreate = json!([{"name": "my_map", "onShapeChange": "Recreate"}]);
     let mut larger = spec(None);
-    larger["maps"] = json!([{"name": "my_map", "onShapeChange": "Recreate", "maxEntries": 11}]);
+    larger["maps"][0]["onIncompatible"] = json!("Recreate");
+    larger["maps"][0]["maxEntries"] = json!(11);
     node.apply_spec("writer", TCP_EVENTS_BTF, larger);
     node.ready("writer");
     let refused = node.condition_is("reader", "Ready", "False");
-    assert_eq!(refused["reason"], "MapShapeChanged", "{refused}");
+    assert_eq!(refused["reason"], "MapIncompatible", "{refused}");
     let message = refused["message"].as_str().unwrap();
     for words in ["writer", "max_entries 11", "max_entries 10"] {
         assert!(message.contains(words), "{message}");
@@ -85,13 +89,59 @@ fn both_programs_count_in_one_shared_map() {
     assert_eq!(map(&node, "writer")["id"], map(&node, "reader")["id"]);
     node.apply_spec("reader", TCP_EVENTS_BTF, spec(Some("writer")));
     let mut same = spec(None);
-    same["maps"] = recreate;
+    same["maps"][0]["onIncompatible"] = json!("Recreate");
     node.apply_spec("writer", TCP_EVENTS_BTF, same);
     node.ready("writer");
     node.until("the reader has that one", |node| map(node, "reader")["id"] == map(node, "writer")["id"]);
     node.ready("reader");
     assert_one_map(&node, "writer", "reader");
 
+    for name in ["reader", "writer"] {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
+fn assert_not_shared(node: &Node, name: &str, words: &str) {
+    let accepted = node.condition_is(name, "Accepted", "False");
+    assert_eq!(accepted["reason"], "MapNotShared", "{accepted}");
+    assert!(accepted["message"].as_str().unwrap().contains(words), "{accepted}");
+}
+
+/// Who has a map that is no longer shared keeps it, and gets no other one.
+#[test]
+fn a_map_that_is_not_shared_is_lent_to_nobody() {
+    let mut node = Node::new("private");
+    node.start();
+    let private = |object: &[u8]| {
+        let mut spec = spec(None);
+        spec["maps"][0]["sharing"] = json!("Private");
+        node.apply_spec("writer", object, spec);
+        node.ready("writer");
+    };
+    private(TCP_EVENTS);
+    node.apply_spec("reader", TCP_EVENTS_BTF, spec(Some("writer")));
+    assert_not_shared(&node, "reader", "BpfProgram writer does not share map my_map: set sharing: Shared");
+    assert_eq!((node.pins("reader"), node.attached().len()), (vec![], 1), "nothing of it is loaded");
+
+    node.apply_spec("writer", TCP_EVENTS, spec(None));
+    node.ready("reader");
+    let lent = assert_one_map(&node, "writer", "reader");
+    private(TCP_EVENTS_BTF);
+    assert_not_shared(&node, "reader", "BpfProgram writer does not share map my_map");
+    assert_eq!(assert_one_map(&node, "writer", "reader"), lent);
+    node.connect(1);
+    assert_eq!(node.events("reader")[4], 2, "both count on in it");
+
+    // An edit is not accepted before the map is shared again.
+    node.apply_spec("reader", fixtures::TWICE, spec(Some("writer")));
+    assert_not_shared(&node, "reader", "BpfProgram writer does not share map my_map");
+    node.connect(1);
+    assert_eq!(node.events("reader")[4], 4, "the last accepted one counts on");
+    node.apply_spec("writer", TCP_EVENTS_BTF, spec(None));
+    node.ready("reader");
+    node.connect(1);
+    assert_eq!(node.events("reader")[4], 7);
     for name in ["reader", "writer"] {
         node.remove(name);
     }
@@ -106,21 +156,22 @@ fn the_status_says_why_a_shared_map_is_missing() {
     let wait_for_message = |node: &Node, name: &str, words: &str| {
         node.until(words, |node| {
             let ready = node.condition(name, "Ready");
-            ready["reason"] == "SharedMapMissing" && ready["message"].as_str().unwrap().contains(words)
+            ready["reason"] == "SharedMapNotFound" && ready["message"].as_str().unwrap().contains(words)
         });
     };
     node.apply_spec("one", TCP_EVENTS_BTF, spec(Some("nobody")));
     wait_for_message(&node, "one", "map my_map of BpfProgram nobody: that BpfProgram is not to run on this node");
     let mut misspelt = spec(Some("two"));
-    misspelt["maps"][0]["from"]["map"] = json!("my_mpa");
+    misspelt["maps"][0]["mapRef"]["name"] = json!("my_mpa");
     node.apply_spec("two", TCP_EVENTS_BTF, spec(None));
     node.ready("two");
     node.apply_spec("one", TCP_EVENTS_BTF, misspelt);
-    wait_for_message(&node, "one", "map my_mpa of BpfProgram two: that BpfProgram has no such map; its maps: my_map");
+    assert_not_shared(&node, "one", "BpfProgram two does not share map my_mpa");
+    // A map that is taken from another BpfProgram is not lent on.
     node.apply_spec("one", TCP_EVENTS_BTF, spec(Some("three")));
     node.apply_spec("three", TCP_EVENTS_BTF, spec(Some("one")));
-    wait_for_message(&node, "three", "in a circle");
-    // One of them breaks the circle.
+    assert_not_shared(&node, "three", "BpfProgram one does not share map my_map");
+    assert_not_shared(&node, "one", "BpfProgram three does not share map my_map");
     node.apply_spec("one", TCP_EVENTS_BTF, spec(None));
     for name in ["one", "two", "three"] {
         node.ready(name);
@@ -132,21 +183,25 @@ fn the_status_says_why_a_shared_map_is_missing() {
     node.nothing_left();
 }
 
+fn shared_sockets() -> Value {
+    json!([{"name": "sockets", "sharing": "Shared"}])
+}
+
 /// A program is attached to another's map, and then to a map of its own with the same name. The other's map runs
 /// nothing any more.
 #[test]
 fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let node = map_attachment::node(&format!("leaves-{letter}"), kernel);
-        let remember = json!({"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]});
-        let redirect = json!({"name": "redirect", "attach": [{"map": "sockets"}]});
-        let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
+        let remember = json!({"name": "remember", "attach": [{"type": "AllPods"}]});
+        let redirect = json!({"name": "redirect", "attach": [{"type": "Map", "map": {"name": "sockets"}}]});
+        let from = json!([{"name": "sockets", "mapRef": {"program": "first", "name": "sockets"}}]);
         let runs = |of: &str| attached_to(&node.outer_path(&format!("{}/maps/sockets", node.home(of))));
         let second = |maps: &Value| {
             node.apply_spec("second", object("sk-msg"), json!({"programs": [remember, redirect], "maps": maps}));
             node.ready("second");
         };
-        node.apply_spec("first", object("sk-msg"), json!({"programs": [remember], "maps": []}));
+        node.apply_spec("first", object("sk-msg"), json!({"programs": [remember], "maps": shared_sockets()}));
         node.ready("first");
         second(&from);
         assert_eq!((runs("first").len(), runs("second").len()), (1, 1), "one map");
@@ -166,29 +221,26 @@ fn a_program_attached_to_a_shared_map_is_not_replaced_by_another_user() {
     for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
         let node = map_attachment::node(&format!("taken-{letter}"), kernel);
         let attach = json!([
-            {"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]},
-            {"name": "redirect", "attach": [{"map": "sockets"}]},
+            {"name": "remember", "attach": [{"type": "AllPods"}]},
+            {"name": "redirect", "attach": [{"type": "Map", "map": {"name": "sockets"}}]},
         ]);
-        let from = json!([{"name": "sockets", "from": {"program": "first", "map": "sockets"}}]);
-        node.apply_spec("first", object("sk-msg"), json!({"programs": attach, "maps": []}));
+        let from = json!([{"name": "sockets", "mapRef": {"program": "first", "name": "sockets"}}]);
+        node.apply_spec("first", object("sk-msg"), json!({"programs": attach, "maps": shared_sockets()}));
         node.ready("first");
         let before = node.details("first");
-        assert_eq!(
-            (before["cgroups"].clone(), before["links"].as_array().unwrap().len()),
-            (json!(1), 2),
-            "a map is no cgroup"
-        );
+        let listed = before["links"].as_array().map(Vec::len);
+        assert_eq!((node.entry("first")["links"].as_u64(), listed), (Some(2), Some(2)));
         node.apply_spec("second", object("sk-msg"), json!({"programs": attach, "maps": from}));
         let refused = node.condition_is("second", "Ready", "False");
         let message = refused["message"].as_str().unwrap();
-        assert!(refused["reason"] == "AttachRefused" && message.contains("BpfProgram first"), "{refused}");
+        assert!(refused["reason"] == "AttachFailed" && message.contains("BpfProgram first"), "{refused}");
         std::thread::sleep(std::time::Duration::from_secs(5));
         let Value::Object(mut now) = node.details("first") else { panic!("no details") };
         now.remove("maps");
         let mut was = before.as_object().unwrap().clone();
         was.remove("maps");
         assert_eq!(now, was, "the first one is unchanged");
-        node.apply_spec("first", object("sk-msg"), json!({"programs": [attach[0]], "maps": []}));
+        node.apply_spec("first", object("sk-msg"), json!({"programs": [attach[0]], "maps": shared_sockets()}));
         node.ready("second");
         for name in ["second", "first"] {
             node.remove(name);

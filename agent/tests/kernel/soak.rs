@@ -38,14 +38,14 @@ fn turn(node: &Node, turn: usize) {
         let object = [TCP_EVENTS, TCP_EVENTS_BTF, fixtures::TWICE, fixtures::REFUSED][(n + turn) % 4];
         let path = if (n + turn).is_multiple_of(2) { "/inner" } else { "/" };
         let attach: Value = match path {
-            "/" => json!([{"cgroup": {"scope": "Node"}}]),
-            path => json!([{"cgroup": {"scope": "Path", "path": path}}]),
+            "/" => json!([{"type": "Node"}]),
+            path => json!([{"type": "CgroupPath", "cgroupPath": path}]),
         };
         node.apply_spec(
             &name(n),
             object,
             json!({"programs": [{"name": "my_prog", "attach": attach}],
-                "suspend": (n + turn).is_multiple_of(5), "maps": [{"name": "my_map", "onShapeChange": "Recreate"}]}),
+                "suspend": (n + turn).is_multiple_of(5), "maps": [{"name": "my_map", "onIncompatible": "Recreate"}]}),
         );
     }
     node.until("every status about this turn", |node| (0..PROGRAMS).all(|n| node.is_status_current(&name(n))));

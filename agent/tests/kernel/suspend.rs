@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn apply(node: &Node, name: &str, object: &[u8], suspend: bool) {
-    let programs = json!([{"name": "my_prog", "attach": [{"cgroup": {"scope": "Node"}}]}]);
+    let programs = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
     node.apply_spec(name, object, json!({"programs": programs, "suspend": suspend}));
 }
 
@@ -40,7 +40,7 @@ fn a_suspended_program_is_loaded_and_attached_nowhere() {
     assert!(ready["message"].as_str().unwrap().contains("spec.suspend"), "{ready}");
     assert_eq!(node.condition("counter", "Reconciling"), Value::Null, "nothing is in progress");
     let status = &node.program("counter")["status"];
-    assert_eq!((&status["summary"]["nodes"], &status["nodes"]["suspended"]), (&json!("0/1"), &json!(1)));
+    assert_eq!((&status["nodes"]["updated"], &status["nodes"]["suspended"]), (&json!(0), &json!(1)));
     assert_eq!((links(&node, "counter"), ids(&node, "counter")), (0, before.clone()));
     node.connect(2);
     assert_eq!(node.events("counter")[4], 4);
@@ -51,7 +51,7 @@ fn a_suspended_program_is_loaded_and_attached_nowhere() {
     node.condition_is("counter", "Ready", "False");
     assert_eq!(links(&node, "counter"), 0);
     apply(&node, "counter", fixtures::RESHAPED, true);
-    assert_eq!(node.condition_is("counter", "Ready", "False")["reason"], "MapShapeChanged");
+    assert_eq!(node.condition_is("counter", "Ready", "False")["reason"], "MapIncompatible");
     assert_eq!(links(&node, "counter"), 0);
 
     apply(&node, "counter", TCP_EVENTS_BTF, false);

@@ -61,8 +61,8 @@ fn the_audit_command_prints_every_connection() {
     assert_eq!(node.entries("connect-audit", "lost")[0]["value"], 0);
 
     // Without a reader, events beyond the buffer are counted as lost. Loopback can be excluded.
-    for (globals, room) in [(json!({"loopback": false}), true), (json!({}), false)] {
-        let small = json!([{"name": "events", "maxEntries": 4096, "onShapeChange": "Recreate"}]);
+    for (globals, room) in [(json!({"loopback": "false"}), true), (json!({}), false)] {
+        let small = json!([{"name": "events", "maxEntries": 4096, "onIncompatible": "Recreate"}]);
         let spec = json!({"programs": on_node(&["connect4"]), "maps": small, "globals": globals});
         node.apply_from("connect-audit", json!({"builtin": ConnectAudit}), spec);
         node.ready("connect-audit");

@@ -27,7 +27,7 @@ fn goes_on() {
 }
 
 fn apply(node: &Node, dry_run: bool) {
-    apply_with(node, EgressGuard, &ALL, json!({"dry_run": dry_run, "allow_loopback": false}));
+    apply_with(node, EgressGuard, &ALL, json!({"dry_run": dry_run.to_string(), "allow_loopback": "false"}));
 }
 
 /// Adds a network with one port to the list.

@@ -22,7 +22,7 @@ use crate::node::{Node, text};
 
 /// Returns `spec.programs` with these, attached to the node's cgroup.
 fn on_node(programs: &[&str]) -> Value {
-    let attach = json!([{"cgroup": {"scope": "Node"}}]);
+    let attach = json!([{"type": "Node"}]);
     json!(programs.iter().map(|name| json!({"name": name, "attach": attach})).collect::<Vec<_>>())
 }
 
@@ -132,7 +132,7 @@ fn every_builtin_loads_by_its_name() {
         apply(&node, name, &programs);
         let status = node.program(&name.to_string());
         assert_eq!(status["spec"]["bytecode"], json!({"builtin": name}), "the manifest's own field");
-        assert_eq!(status["status"]["dispatch"]["digest"], sockeye_crds::names::digest(builtin(name)));
+        assert_eq!(status["status"]["currentRevision"]["digest"], sockeye_crds::names::digest(builtin(name)));
         if name == Builtin::TcpEvents {
             node.connect(3);
             assert_eq!(node.events("tcp-events")[4], 3);

@@ -15,8 +15,8 @@ use crate::node::{Node, is_long_run};
 
 fn apply(node: &Node) {
     let programs = json!([
-        {"name": "join", "attach": [{"cgroup": {"scope": "Node"}}]},
-        {"name": "redirect", "attach": [{"map": "sockets"}]},
+        {"name": "join", "attach": [{"type": "Node"}]},
+        {"name": "redirect", "attach": [{"type": "Map", "map": {"name": "sockets"}}]},
     ]);
     node.apply_from("sock-redirect", json!({"builtin": SockRedirect}), json!({"programs": programs}));
     node.ready("sock-redirect");

@@ -43,7 +43,7 @@ fn options_are_set_on_both_ends() {
 
     let globals = json!({
         "congestion_control": "reno", "send_buffer": 50_000, "receive_buffer": 60_000, "keepalive_idle": 77,
-        "keepalive_interval": 11, "keepalive_count": 5, "no_delay": true,
+        "keepalive_interval": 11, "keepalive_count": 5, "no_delay": "true",
     });
     apply_with(&node, TcpTune, &["tune"], globals);
     let set = json!({

@@ -33,8 +33,8 @@ impl Scene {
         let program = &self.programs[*which];
         let named = replace(object("sk-msg"), b"redirect", program.as_bytes());
         let attach = json!([
-            {"name": "remember", "attach": [{"cgroup": {"scope": "Pods"}}]},
-            {"name": program, "attach": [{"map": self.map}]},
+            {"name": "remember", "attach": [{"type": "AllPods"}]},
+            {"name": program, "attach": [{"type": "Map", "map": {"name": self.map}}]},
         ]);
         let spec = json!({"programs": attach, "maps": maps, "suspend": suspend});
         self.node.apply_spec(NAME, &replace(&named, b"sockets", self.map.as_bytes()), spec);
@@ -81,14 +81,14 @@ fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
         let idle_calls = *idle_calls
             .get_or_insert_with(|| super::calls_of_an_idle_pass(|call| scene.once(Some(call)).status.success()));
         let settings = |value: Value| {
-            let mut map = json!({"name": scene.map, "onShapeChange": "Recreate"});
+            let mut map = json!({"name": scene.map, "onIncompatible": "Recreate"});
             map.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
             json!([map])
         };
         let first = Desired(0, settings(json!({})), false);
         let other = Desired(1, settings(json!({})), false);
         let moved = Desired(0, settings(json!({"maxEntries": 64})), false);
-        let retained = Desired(0, settings(json!({"onDelete": "Retain"})), false);
+        let retained = Desired(0, settings(json!({"reclaimPolicy": "Retain"})), false);
         let suspended = Desired(0, settings(json!({})), true);
         let mut kills = 0;
         for (what, from, to, holds) in [

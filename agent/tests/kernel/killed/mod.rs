@@ -6,11 +6,12 @@ mod maps;
 use std::{fs, os::unix::fs::MetadataExt as _, os::unix::process::ExitStatusExt as _, thread::sleep, time::Duration};
 
 use serde_json::{Value, json};
+use sockeye_agent::node::layout::VERSION;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
     node::{Node, is_long_run, text},
-    objects::{Names, entry, links},
+    objects::{Names, links},
     program_types::{PODS, example},
 };
 
@@ -42,8 +43,8 @@ impl Scene {
     /// Returns a desired state: an object at some cgroups, with settings of the map and other fields of the spec.
     fn desired(&self, object: &[u8], paths: &[&str], map: Value, other: Value) -> Desired {
         let attach = |path: &&str| match *path {
-            "/" => json!({"cgroup": {"scope": "Node"}}),
-            path => json!({"cgroup": {"scope": "Path", "path": path}}),
+            "/" => json!({"type": "Node"}),
+            path => json!({"type": "CgroupPath", "cgroupPath": path}),
         };
         let attach: Vec<Value> = paths.iter().map(attach).collect();
         let mut spec = json!({"programs": [{"name": self.names.program, "attach": attach}]});
@@ -79,7 +80,7 @@ impl Scene {
 
     /// Asserts that the reported program is the pinned one, and uses the pinned map.
     fn assert_pinned_program_runs(&self, what: &str) {
-        let (now, details) = (entry(&self.node, NAME), self.node.details(NAME));
+        let (now, details) = (self.node.entry(NAME), self.node.details(NAME));
         let ids = |kind: &str| -> Vec<Value> {
             details[kind].as_array().into_iter().flatten().map(|object| object["id"].clone()).collect()
         };
@@ -122,15 +123,15 @@ fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
     let other = scene.desired(fixtures::TWICE, &root, keep(), json!({}));
     let apart = scene.desired(TCP_EVENTS_BTF, &["/a", "/b"], keep(), json!({}));
     let moved = scene.desired(TCP_EVENTS, &["/a", "/b"], keep(), json!({}));
-    let smaller = scene.desired(TCP_EVENTS_BTF, &root, json!({"onShapeChange": "Recreate"}), json!({}));
-    let larger = scene.desired(fixtures::RESHAPED, &root, json!({"onShapeChange": "Recreate"}), json!({}));
-    let retained = scene.desired(TCP_EVENTS_BTF, &root, json!({"onDelete": "Retain"}), json!({}));
-    let unpinned = scene.desired(TCP_EVENTS_BTF, &root, json!({"pin": false}), json!({}));
+    let smaller = scene.desired(TCP_EVENTS_BTF, &root, json!({"onIncompatible": "Recreate"}), json!({}));
+    let larger = scene.desired(fixtures::RESHAPED, &root, json!({"onIncompatible": "Recreate"}), json!({}));
+    let retained = scene.desired(TCP_EVENTS_BTF, &root, json!({"reclaimPolicy": "Retain"}), json!({}));
+    let unpinned = scene.desired(TCP_EVENTS_BTF, &root, json!({"pinning": "None"}), json!({}));
     let suspended = scene.desired(TCP_EVENTS_BTF, &root, keep(), json!({"suspend": true}));
     let filled = scene.desired(
         TCP_EVENTS_BTF,
         &root,
-        json!({"initial": [{"key": 0, "value": 7}, {"key": 9, "value": 8}]}),
+        json!({"entries": [{"key": 0, "value": 7}, {"key": 9, "value": 8}]}),
         json!({}),
     );
     let guard = scene.desired(fixtures::SHUT, &root, keep(), json!({}));
@@ -158,7 +159,7 @@ fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
             assert!(call < 200, "{what} does not end");
             scene.set(from);
             scene.converge(what);
-            let status = entry(&scene.node, NAME);
+            let status = scene.node.entry(NAME);
 
             scene.set(to);
             let killed = scene.node.once(Some(&format!("kill@*#{call}")));
@@ -167,7 +168,7 @@ fn a_kill_before_any_call_is_recovered_by_the_next_pass() {
                 calls += call - begin;
                 break;
             }
-            assert_eq!(entry(&scene.node, NAME), status, "{what}: an agent killed in a pass writes no status");
+            assert_eq!(scene.node.entry(NAME), status, "{what}: an agent killed in a pass writes no status");
             // Some go back to the previous state instead.
             let back = call % 4 == 0 && from.is_some();
             if back {
@@ -224,7 +225,7 @@ fn a_failed_call_leaves_the_old_or_the_new_revision_whole() {
             assert!(call < 200, "{what} does not end");
             scene.set(from);
             scene.converge(what);
-            let (ran, status) = (scene.attached(), entry(&scene.node, NAME));
+            let (ran, status) = (scene.attached(), scene.node.entry(NAME));
             scene.set(Some(to));
             let failed = refuse(call);
             if !text(&failed).contains("SOCKEYE_FAULT says so") {
@@ -232,7 +233,7 @@ fn a_failed_call_leaves_the_old_or_the_new_revision_whole() {
                 break;
             }
             // All of one revision or all of the other runs, and the one that is reported to be in effect is.
-            let (runs, now) = (scene.attached(), entry(&scene.node, NAME));
+            let (runs, now) = (scene.attached(), scene.node.entry(NAME));
             let what = format!("{what}, call {call} refused: {}", text(&failed));
             let id = &now["programIDs"][0];
             let new = at.iter().all(|(cgroup, _)| runs[*cgroup].contains(id));
@@ -333,7 +334,7 @@ fn an_agent_killed_at_random_moments_leaves_no_duplicates() {
         Some(scene.desired(TCP_EVENTS_BTF, &["/"], keep(), json!({}))),
         Some(scene.desired(fixtures::TWICE, &["/a", "/b"], keep(), json!({}))),
         Some(scene.desired(TCP_EVENTS, &["/a"], keep(), json!({}))),
-        Some(scene.desired(TCP_EVENTS_BTF, &["/b"], json!({"pin": false}), json!({}))),
+        Some(scene.desired(TCP_EVENTS_BTF, &["/b"], json!({"pinning": "None"}), json!({}))),
         Some(scene.desired(TCP_EVENTS_BTF, &["/"], keep(), json!({"suspend": true}))),
         None,
     ];
@@ -376,6 +377,8 @@ fn an_empty_home_is_removed() {
     for (home, below) in [("made", ""), ("left", "_meta"), ("claimed", "maps")] {
         node.run("mkdir", &["-p", &format!("{}/{below}", node.home(home))]);
     }
+    // An agent notes the layout before it makes a home.
+    node.run("ln", &["-s", VERSION, &node.home("_layout")]);
     assert!(node.once(None).status.success());
     node.nothing_left();
 }

@@ -63,15 +63,21 @@ impl Node {
 
     /// Runs one pass in a process of its own, with or without a fault (see the agent's kernel/fault.rs).
     pub fn once(&self, fault: Option<&str>) -> Output {
+        self.once_with(fault, &[])
+    }
+
+    /// Runs one pass with these arguments of the agent's.
+    pub fn once_with(&self, fault: Option<&str>, arguments: &[&str]) -> Output {
         let mut command = self.standalone(&[]);
-        command.arg("--once").envs(fault.map(|fault| ("SOCKEYE_FAULT", fault)));
+        command.args(arguments).arg("--once").envs(fault.map(|fault| ("SOCKEYE_FAULT", fault)));
         command.output().unwrap()
     }
 
-    /// Runs a command of the agent's binary that must succeed.
-    pub fn agent_command(&self, verb: &str, arguments: &[&str]) {
+    /// Runs a command of the agent's binary that must succeed, and returns its output.
+    pub fn agent_command(&self, verb: &str, arguments: &[&str]) -> String {
         let done = self.command(&[], verb).args(arguments).output().unwrap();
         assert!(done.status.success(), "{verb}: {}", text(&done));
+        text(&done)
     }
 
     /// Runs a command of the agent's binary that must fail, and returns its output.

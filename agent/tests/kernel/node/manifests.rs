@@ -53,14 +53,13 @@ impl Node {
     pub fn remove(&self, name: &str) {
         self.withdraw(name);
         self.until("its removal", |node| {
-            let status = node.node_status();
-            let named = status["programs"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == name));
-            !named && !node.exists(&format!("{}/programs", node.home(name))) || node.is_retained(name)
+            node.entry(name).is_null() && !node.exists(&format!("{}/programs", node.home(name)))
+                || node.is_retained(name)
         });
     }
 
     fn is_retained(&self, name: &str) -> bool {
-        self.node_status()["retained"].as_array().is_some_and(|all| all.iter().any(|m| m["program"] == name))
+        self.node_detail()["retained"].as_array().is_some_and(|all| all.iter().any(|m| m["program"] == name))
             && self.pins(name).iter().all(|pin| pin.starts_with("maps/"))
     }
 

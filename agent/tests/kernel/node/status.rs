@@ -14,6 +14,7 @@ impl Node {
         self.yaml(&self.status_file(name))
     }
 
+    /// Returns the status of the node's BpfNode.
     pub fn node_status(&self) -> Value {
         self.yaml(&self.folder.join("node.status.yaml"))["status"].clone()
     }
@@ -34,9 +35,19 @@ impl Node {
         value.clone()
     }
 
+    /// Returns the status of the node's BpfNodeDetail.
+    pub fn node_detail(&self) -> Value {
+        self.yaml(&self.folder.join("node.detail.status.yaml"))["status"].clone()
+    }
+
+    /// Returns the entry of a BpfProgram in the node's BpfNode.
+    pub fn entry(&self, name: &str) -> Value {
+        named(&self.node_status()["programs"], name)
+    }
+
+    /// Returns the entry of a BpfProgram in the node's BpfNodeDetail.
     pub fn details(&self, name: &str) -> Value {
-        let all = self.node_status()["details"].as_array().cloned().unwrap_or_default();
-        all.into_iter().find(|details| details["name"] == name).unwrap_or_default()
+        named(&self.node_detail()["programs"], name)
     }
 
     pub fn condition(&self, name: &str, type_: &str) -> Value {
@@ -73,4 +84,9 @@ impl Node {
         }
         details
     }
+}
+
+/// Returns the item of a list that has a name.
+fn named(list: &Value, name: &str) -> Value {
+    list.as_array().into_iter().flatten().find(|item| item["name"] == name).cloned().unwrap_or_default()
 }

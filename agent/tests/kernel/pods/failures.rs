@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
-use super::{Driver, Pods};
+use super::{Driver, Pods, of_app};
 use crate::node::Node;
 
 #[test]
@@ -19,10 +19,10 @@ fn a_refusal_at_one_pod_does_not_affect_the_others() {
     pods.node.foreign_program(TCP_EVENTS_BTF, "/sys/fs/bpf/foreign");
     let second = pods.path(&driver.pod(2)).display().to_string();
     pods.node.run("bpftool", &["cgroup", "attach", &second, "sock_ops", "pinned", "/sys/fs/bpf/foreign"]);
-    pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}})]);
+    pods.apply("web", &[json!({"type": "Pods", "pods": {"podSelector": {}}})]);
     let ready = pods.node.condition_is("web", "Ready", "False");
     let message = ready["message"].as_str().unwrap();
-    assert!(ready["reason"] == "AttachRefused" && message.contains(&driver.pod(2)), "{ready}");
+    assert!(ready["reason"] == "AttachFailed" && message.contains(&driver.pod(2)), "{ready}");
     pods.wait_for_links("web", vec![driver.pod(1), driver.pod(3)]);
     // A pod that comes meanwhile is attached at once.
     pods.add_pod(driver, 4);
@@ -47,13 +47,13 @@ fn an_edit_refused_at_every_new_pod_keeps_the_old_links() {
     pods.node.foreign_program(TCP_EVENTS_BTF, "/sys/fs/bpf/foreign");
     let second = pods.path(&driver.pod(2)).display().to_string();
     pods.node.run("bpftool", &["cgroup", "attach", &second, "sock_ops", "pinned", "/sys/fs/bpf/foreign"]);
-    let of = |app: &str| [json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": app}}})];
+    let of = |app: &str| [of_app(app)];
     pods.apply("web", &of("web"));
     pods.wait_for_links("web", vec![driver.pod(1)]);
     pods.node.ready("web");
     pods.apply("web", &of("other"));
     let ready = pods.node.condition_is("web", "Ready", "False");
-    assert_eq!(ready["reason"], "AttachRefused", "{ready}");
+    assert_eq!(ready["reason"], "AttachFailed", "{ready}");
     pods.wait_for_links("web", vec![driver.pod(1)]);
     pods.node.run("bpftool", &["cgroup", "detach", &second, "sock_ops", "pinned", "/sys/fs/bpf/foreign"]);
     pods.wait_for_links("web", vec![driver.pod(2)]);
@@ -66,7 +66,7 @@ fn an_edit_refused_at_every_new_pod_keeps_the_old_links() {
 fn the_known_good_revision_keeps_running_while_a_newer_one_fails() {
     let pods = Pods::new("goes-on");
     let driver = Driver::Cgroupfs;
-    let attach = json!([{"cgroup": {"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}}}]);
+    let attach = json!([of_app("web")]);
     let apply =
         |object: &[u8]| pods.node.apply("web", object, json!([{"name": "my_prog", "attach": attach}]), json!([]));
     pods.add_pod(driver, 1);
@@ -74,7 +74,7 @@ fn the_known_good_revision_keeps_running_while_a_newer_one_fails() {
     pods.wait_for_links("web", vec![driver.pod(1)]);
     let program = pods.node.ready("web")["status"]["programIDs"].clone();
     let detachments = |pods: &Pods| {
-        let drift = pods.node.details("web")["drift"].as_array().cloned().unwrap_or_default();
+        let drift = pods.node.entry("web")["drift"].as_array().cloned().unwrap_or_default();
         let detached = drift.iter().filter(|drift| drift["kind"] == "LinkDetached");
         detached.map(|drift| drift["count"].as_u64().unwrap()).sum::<u64>()
     };
@@ -111,7 +111,10 @@ fn a_missing_cgroup_path_does_not_affect_pods_and_is_attached_when_it_appears() 
     let driver = Driver::Cgroupfs;
     let path = "/web.service".to_owned();
     pods.make_cgroup(&path);
-    pods.apply("web", &[json!({"scope": "Path", "path": path}), json!({"scope": "Pods", "podSelector": {}})]);
+    pods.apply(
+        "web",
+        &[json!({"type": "CgroupPath", "cgroupPath": path}), json!({"type": "Pods", "pods": {"podSelector": {}}})],
+    );
     pods.wait_for_links("web", vec![path.clone()]);
     for n in 1..3 {
         pods.remove_cgroup(&path);
@@ -129,7 +132,7 @@ fn a_missing_cgroup_path_does_not_affect_pods_and_is_attached_when_it_appears() 
     }
     // Links stay until the new cgroup path exists.
     let elsewhere = "/db.service".to_owned();
-    pods.apply("web", &[json!({"scope": "Path", "path": elsewhere})]);
+    pods.apply("web", &[json!({"type": "CgroupPath", "cgroupPath": elsewhere})]);
     let ready = pods.node.condition_is("web", "Ready", "False");
     let message = ready["message"].as_str().unwrap();
     assert!(ready["reason"] == "CgroupNotFound" && message.ends_with("keeps running there"), "{ready}");

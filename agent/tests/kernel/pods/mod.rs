@@ -54,6 +54,11 @@ impl Driver {
     }
 }
 
+/// Returns the target of the pods with a label `app`.
+fn of_app(app: &str) -> Value {
+    json!({"type": "Pods", "pods": {"podSelector": {"matchLabels": {"app": app}}}})
+}
+
 impl Pods {
     fn new(name: &str) -> Self {
         let mut node = Node::new(name);
@@ -111,8 +116,7 @@ impl Pods {
     }
 
     fn apply(&self, name: &str, targets: &[Value]) {
-        let attach: Vec<Value> = targets.iter().map(|target| json!({"cgroup": target})).collect();
-        self.node.apply(name, TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": attach}]), json!([]));
+        self.node.apply(name, TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": targets}]), json!([]));
     }
 
     /// Returns the cgroup paths of a BpfProgram's links, with pod and container.

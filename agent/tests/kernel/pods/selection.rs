@@ -4,17 +4,18 @@ use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Driver, Pods};
+use super::{Driver, Pods, of_app};
 use crate::node::is_long_run;
 
 #[test]
 fn pods_are_selected_and_followed_under_both_cgroup_drivers() {
     for driver in [Driver::Cgroupfs, Driver::Systemd] {
         let pods = Pods::new("picked");
-        pods.apply("web", &[json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}})]);
-        let of_team =
-            json!({"scope": "Pods", "namespaceSelector": {"matchLabels": {"team": "a"}}, "containers": ["app"]});
-        pods.apply("team", &[of_team]);
+        pods.apply("web", &[of_app("web")]);
+        let of_team = json!({
+            "podSelector": {}, "namespaceSelector": {"matchLabels": {"team": "a"}}, "containers": ["app"],
+        });
+        pods.apply("team", &[json!({"type": "Pods", "pods": of_team})]);
         // A node without such a pod is ready.
         for name in ["web", "team"] {
             pods.node.ready(name);
@@ -32,10 +33,13 @@ fn pods_are_selected_and_followed_under_both_cgroup_drivers() {
         pods.wait_shortly_for_links("team", vec![driver.container(1, "app"), driver.container(3, "app")]);
         assert_eq!(pods.links("web")[0].1, "shop/pod-1");
         assert_eq!((&pods.links("team")[1].1, &pods.links("team")[1].2), (&json!("shop/pod-3"), &json!("app")));
-        pods.node.until("its placement", |node| {
-            let placement = &node.program("web")["status"]["placements"][0];
-            placement["cgroups"] == 2 && placement["pods"] == json!(["bank/pod-2", "shop/pod-1"])
+        pods.node.until("its numbers", |node| {
+            let status = &node.program("web")["status"];
+            let (summary, on_node) = (&status["summary"], &status["nodeStatuses"][0]);
+            [summary, on_node].iter().all(|at| at["pods"] == 2 && at["links"] == 2)
         });
+        let of_web: Vec<Value> = pods.links("web").into_iter().map(|(_, pod, _)| pod).collect();
+        assert_eq!(of_web, ["shop/pod-1", "bank/pod-2"]);
 
         // Labels change; a pod is evicted, its cgroups first; a container is restarted.
         pods.set_pod(3, "shop", "web", &["app", "proxy"]);
@@ -54,7 +58,7 @@ fn pods_are_selected_and_followed_under_both_cgroup_drivers() {
         pods.node.verified_details("team");
 
         // The node's root covers all pods: one link, and nothing counts twice.
-        pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}}), json!({"scope": "Node"})]);
+        pods.apply("web", &[json!({"type": "Pods", "pods": {"podSelector": {}}}), json!({"type": "Node"})]);
         pods.wait_for_links("web", vec!["/".to_owned()]);
         pods.node.connect(3);
         assert_eq!(pods.node.events("web")[4], 3);
@@ -70,8 +74,8 @@ fn the_empty_root_of_a_former_cgroup_driver_is_ignored() {
     let pods = Pods::new("driver");
     pods.make_cgroup("/kubepods.slice/kubepods-besteffort.slice");
     pods.add_pod(Driver::Cgroupfs, 1);
-    pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}})]);
-    pods.apply("all", &[json!({"scope": "Pods"})]);
+    pods.apply("web", &[json!({"type": "Pods", "pods": {"podSelector": {}}})]);
+    pods.apply("all", &[json!({"type": "AllPods"})]);
     pods.wait_for_links("web", vec![Driver::Cgroupfs.pod(1)]);
     pods.wait_for_links("all", vec!["/kubepods".to_owned()]);
     for name in ["web", "all"] {
@@ -87,7 +91,7 @@ fn containers_of_an_attached_pod_are_counted_from_their_first_connection() {
     pods.make_cgroup(&pod);
     pods.set_pod(1, "shop", "web", &[]);
     pods.write_list();
-    pods.apply("web", &[json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}})]);
+    pods.apply("web", &[of_app("web")]);
     pods.wait_for_links("web", vec![pod.clone()]);
     let containers = if is_long_run() { 10_000 } else { 1000 };
     pods.node.connect_in_new_cgroups(&pods.path(&pod), containers);
@@ -102,11 +106,10 @@ fn a_thousand_pods_come_and_go_and_leave_nothing_behind() {
     let pods = Pods::new("thousand");
     let driver = Driver::Cgroupfs;
     pods.make_cgroup("/kubepods/burstable");
-    for (name, containers) in [("pods", json!([])), ("containers", json!(["app"]))] {
-        pods.apply(
-            name,
-            &[json!({"scope": "Pods", "podSelector": {"matchLabels": {"app": "web"}}, "containers": containers})],
-        );
+    let mut of_containers = of_app("web");
+    of_containers["pods"]["containers"] = json!(["app"]);
+    for (name, target) in [("pods", of_app("web")), ("containers", of_containers)] {
+        pods.apply(name, &[target]);
         pods.node.ready(name);
     }
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", pods.node.process())).unwrap().count();
@@ -121,9 +124,8 @@ fn a_thousand_pods_come_and_go_and_leave_nothing_behind() {
         for n in these.clone() {
             pods.make_cgroup(&driver.container(n, "app"));
         }
-        pods.node.until("all links", |node| {
-            ["pods", "containers"].iter().all(|name| node.details(name)["cgroups"] == at_once)
-        });
+        pods.node
+            .until("all links", |node| ["pods", "containers"].iter().all(|name| node.entry(name)["links"] == at_once));
         for n in these.clone() {
             pods.remove_cgroup(&driver.container(n, "app"));
             pods.remove_cgroup(&driver.pod(n));
@@ -132,7 +134,7 @@ fn a_thousand_pods_come_and_go_and_leave_nothing_behind() {
         pods.listed.borrow_mut().clear();
         pods.write_list();
         pods.node.until("no link", |node| {
-            ["pods", "containers"].iter().all(|name| node.details(name)["cgroups"] == Value::Null)
+            ["pods", "containers"].iter().all(|name| node.entry(name)["links"] == Value::Null)
         });
     }
     for name in ["pods", "containers"] {
@@ -156,7 +158,7 @@ fn links_of_cgroups_removed_while_no_agent_ran_are_removed_at_start() {
     for n in 1..3 {
         pods.add_pod(driver, n);
     }
-    pods.apply("web", &[json!({"scope": "Pods", "podSelector": {}})]);
+    pods.apply("web", &[json!({"type": "Pods", "pods": {"podSelector": {}}})]);
     pods.wait_for_links("web", vec![driver.pod(1), driver.pod(2)]);
     pods.node.stop("KILL");
     pods.remove_cgroup(&driver.pod(2));
@@ -171,7 +173,7 @@ fn links_of_cgroups_removed_while_no_agent_ran_are_removed_at_start() {
     pods.node.stop("KILL");
     pods.node.start_with(&["--pods", &list]);
     pods.node.until("the message", |node| {
-        node.details("web")["message"].as_str().is_some_and(|m| m.contains("can't be listed"))
+        node.entry("web")["message"].as_str().is_some_and(|m| m.contains("can't be listed"))
     });
     pods.wait_for_links("web", vec![driver.pod(1)]);
     // Once pods can be listed again, links follow them again.
