@@ -8,6 +8,7 @@ mod api_server;
 mod bpffs;
 mod builtins;
 mod connectivity;
+mod directory;
 mod drift;
 mod examples;
 mod hostile;

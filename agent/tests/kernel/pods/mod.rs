@@ -3,6 +3,7 @@
 //! The tests make the pods' cgroups as the kubelet and the runtime do. The agent reads the list of pods from a file.
 
 mod failures;
+mod kept;
 mod selection;
 
 use std::{cell::RefCell, collections::BTreeMap, fs, path::PathBuf, time::Instant};
