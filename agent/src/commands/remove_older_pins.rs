@@ -35,8 +35,8 @@ pub fn run(paths: NodePaths) -> Result<()> {
         println!("there are no pins of another layout in {}", layout.directory().display());
         return Ok(());
     }
-    // First, because the node's agent writes a note of its own as soon as the last home is gone. Homes without a note are
-    // of another layout too.
+    // First, because the node's agent writes a note of its own as soon as the last home is gone. Homes without a note
+    // are of another layout too.
     root.remove(&layout::version()).context("the note of the layout's version can't be removed")?;
     let mut failed = Vec::new();
     for home in &homes {

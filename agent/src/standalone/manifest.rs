@@ -161,7 +161,7 @@ fn parse(path: &Path) -> Result<BpfProgram, String> {
     Ok(program)
 }
 
-/// Names a field as the API server does: `programs[0].cgroup.path`, where serde_ignored has `programs.0.cgroup.?.path`.
+/// Names a field as the API server does: `attach[0].pods.selector`, where serde_ignored has `attach.0.pods.?.selector`.
 fn field(path: &str) -> String {
     path.split('.').filter(|part| *part != "?").fold(String::new(), |at, part| match part.parse::<usize>() {
         Ok(index) => format!("{at}[{index}]"),

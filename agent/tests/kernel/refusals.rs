@@ -237,5 +237,9 @@ fn an_unknown_field_is_refused() {
     let attach = json!([{"type": "Node"}]);
     node.apply("typo", TCP_EVENTS_BTF, json!([{"name": "my_prog", "attach": attach, "atach": []}]), json!([]));
     node.until("the refusal", |node| node.log().contains("unknown field spec.programs[0].atach"));
+    let target = json!({"type": "Pods", "pods": {"podSelector": {}, "whenUnselectd": "KeepUntilPodEnds"}});
+    node.apply("typo", TCP_EVENTS_BTF, at(&[target]), json!([]));
+    let field = "unknown field spec.programs[0].attach[0].pods.whenUnselectd";
+    node.until("the refusal", |node| node.log().contains(field));
     assert_eq!(node.pins("typo"), Vec::<String>::new());
 }

@@ -59,6 +59,9 @@ pub(crate) fn shape(entries: u32) -> MapShape {
 /// The cgroups that a function is attached to, with their owners.
 type Paths = BTreeMap<&'static str, Option<CgroupOwner>>;
 
+/// The index of a function's kind, the cgroups and maps to attach it to, and keepers that may select no pod.
+type Function = (usize, Paths, BTreeSet<&'static str>, BTreeSet<&'static str>);
+
 prop_compose! {
     pub(crate) fn any_desired()(
         uid in 0..2u8,
@@ -89,7 +92,7 @@ prop_compose! {
         let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
         // As in a validated spec: only pinned maps are targets, and each of them of one program of a kind.
         let mut taken: Vec<(String, u32)> = Vec::new();
-        let function = |(name, (kind, paths, to, keepers)): (&str, (usize, Paths, BTreeSet<&str>, BTreeSet<&str>))| {
+        let function = |(name, (kind, paths, to, keepers)): (&str, Function)| {
             let kind = KINDS[kind];
             let mut paths: BTreeMap<String, Option<CgroupOwner>> =
                 paths.into_iter().map(|(path, owner)| (path.to_owned(), owner)).collect();

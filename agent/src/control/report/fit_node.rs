@@ -48,8 +48,8 @@ struct Leaver<'a> {
 }
 
 impl Leaver<'_> {
-    /// Takes items of one kind, those of the last BpfProgram first, and returns how many. `take` returns the number that
-    /// it took of one BpfProgram.
+    /// Takes items of one kind, those of the last BpfProgram first, and returns how many. `take` returns the number
+    /// that it took of one BpfProgram.
     fn leave_out(&mut self, take: impl Fn(&mut NodeProgram) -> usize) -> i64 {
         let mut taken = 0;
         for program in self.programs.iter_mut().rev() {

@@ -57,7 +57,7 @@ impl Pods {
         let before = self.node.events(name);
         let [made] = self.node.connect_during([DRIVER.pod(n).trim_start_matches('/')], 3, || ());
         let counted = self.node.events(name)[4] - before[4];
-        assert!(counted == 0 || counted % made == 0, "{counted} of {made}");
+        assert!(counted.is_multiple_of(made), "{counted} of {made}");
         counted > 0
     }
 }
