@@ -55,8 +55,8 @@ fn default_status(schema: &mut JSONSchemaProps, default: Value) {
     }
 }
 
-/// Returns the status of a BpfProgram that the operator has not looked at yet, as Gateway API has it. Without it kstatus
-/// takes a new object for one that is complete.
+/// Returns the status of a BpfProgram that the operator has not looked at yet, as Gateway API has it. Without it
+/// kstatus takes a new object for one that is complete.
 fn pending() -> Value {
     let pending = |condition: ConditionType| {
         json!({

@@ -29,8 +29,8 @@ use crate::{
     // The cost of joining a number's text, whose length CEL does not bound, would exceed the API server's limit.
     validation = Rule::new("self.metadata.name.startsWith(self.spec.programRef.name + '-') && \
         self.metadata.name.substring(self.spec.programRef.name.size() + 1) == string(self.spec.sequence)")
-        .message("metadata.name must be the BpfProgram's name, '-' and the sequence: of two writers of one sequence, one \
-            fails"),
+        .message("metadata.name must be the BpfProgram's name, '-' and the sequence: of two writers of one sequence, \
+            one fails"),
     doc = "BpfRevision is an accepted spec of a BpfProgram without the object's bytes. The operator writes it and \
         agents run it. All but its state is immutable.",
     printcolumn(name = "Program", type_ = "string", json_path = ".spec.programRef.name",

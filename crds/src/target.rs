@@ -168,8 +168,8 @@ impl TryFrom<Members> for AttachTarget {
     }
 }
 
-// `AttachTarget` is read from it, and has its schema. A structural schema has no `oneOf` over the members of a union, so
-// that rules say which member goes with which type.
+// `AttachTarget` is read from it, and has its schema. A structural schema has no `oneOf` over the members of a union:
+// rules say which member goes with which type.
 /// A target that a program is attached to. `type` names the one member that is present.
 #[derive(Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -1,5 +1,5 @@
-//! What users get wrong, end to end: a condition and an Event that say what, and nothing of it on any node. On the local
-//! cluster, as `e2e`.
+//! What users get wrong, end to end: a condition and an Event that say what, and nothing of it on any node. On the
+//! local cluster, as `e2e`.
 #![allow(missing_docs)]
 
 use anyhow::{Context as _, Result, ensure};

@@ -239,8 +239,8 @@ fn a_node_that_is_not_ready_delays_neither_status_nor_deletion() -> Result<()> {
     Ok(())
 }
 
-/// With a hundred BpfPrograms and no changes, nothing is written but the operator's Lease, the agents use less than 0.1 % of a core, and do not
-/// grow.
+/// With a hundred BpfPrograms and no changes, nothing is written but the operator's Lease, the agents use less than
+/// 0.1 % of a core, and do not grow.
 #[test]
 fn an_idle_cluster_writes_nothing() -> Result<()> {
     let names: Vec<String> = (0..100).map(|n| format!("idle-{n}")).collect();

@@ -13,14 +13,14 @@ use kube::{Client, core::PartialObjectMeta, runtime::reflector::Store};
 use sockeye_crds::{BpfNodeDetail, BpfNodeDetailStatus};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::object_writer::{ObjectWriter, Seen};
 
 /// The shortest time from one write to the next.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// The object is looked at after this long, at the next report.
+/// The object is looked at after this long.
 const LOOK: Duration = Duration::from_secs(290);
 
 /// Writes one BpfNodeDetail's status.
@@ -44,8 +44,8 @@ impl DetailWriter {
     pub async fn run(mut self, mut details: watch::Receiver<Option<BpfNodeDetailStatus>>) -> Result<Infallible> {
         let mut is_failing = false;
         loop {
-            if !is_failing {
-                details.changed().await?;
+            if !is_failing && let Ok(changed) = timeout(LOOK, details.changed()).await {
+                changed?;
             }
             let Some(detail) = details.borrow_and_update().clone() else { continue };
             let written = self.write(&detail).await;

@@ -38,7 +38,7 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, Config};
 use sockeye_client::Readiness;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::{
     context::{Tasks, WatchContext},

@@ -21,8 +21,8 @@ pub enum TrialState {
     /// The kubelet no longer renewed the node's Lease and the revision was reverted; not known yet whether that let the
     /// kubelet renew it.
     SuspectedByLease,
-    /// The connection, or the kubelet, came back too long after the revert to blame the revision: the agent is to attach
-    /// it again.
+    /// The connection, or the kubelet, came back too long after the revert to blame the revision: the agent is to
+    /// attach it again.
     Reprieved,
     /// The revision was attached again after a reprieve: not decided yet.
     Reopened,

@@ -21,8 +21,8 @@ use crate::{MapDefinition, ProgramType, program::MapRef, schema};
     category = "sockeye",
     status = "BpfNodeDetailStatus",
     derive = "PartialEq",
-    doc = "BpfNodeDetail describes the kernel's objects that sockeye holds on the node of the same name: programs, maps, \
-        links, verifier logs. The node's agent writes it, less often than its BpfNode.",
+    doc = "BpfNodeDetail describes the kernel's objects that sockeye holds on the node of the same name: programs, \
+        maps, links, verifier logs. The node's agent writes it, less often than its BpfNode.",
     printcolumn(
         name = "Omitted",
         type_ = "integer",

@@ -88,7 +88,7 @@ impl Service<Request<Body>> for Guarded {
         Box::pin(async move {
             let is_write = request.method() != Method::GET;
             let mut sent = pin!(client.send(request));
-            // Nothing is sent before the first poll, and a request that waits, as for `Retry-After`, is sent by a later one.
+            // Nothing is sent before the first poll; a request that waits, as for `Retry-After`, goes with a later one.
             poll_fn(|context| match is_write && !gate.is_open() {
                 true => Poll::Ready(Err(NotLeading.into())),
                 false => sent.as_mut().poll(context).map_err(Into::into),

@@ -98,8 +98,8 @@ impl Outcome {
     }
 
     /// Fails if statuses were late or a client made too many requests: within ten seconds after the fault as many as in
-    /// two starts, during it as in three, since failed lists are repeated, and one a second. The operator also renews its
-    /// Lease.
+    /// two starts, during it as in three, since failed lists are repeated, and one a second. The operator also renews
+    /// its Lease.
     fn judge(&self, what: &str) -> Result<()> {
         for (traffic, lasted, starts, a_second) in [(&self.during, self.lasted, 3, 1), (&self.after, RIGHT, 2, 0)] {
             let seconds = usize::try_from(lasted.as_secs())?;
