@@ -16,7 +16,7 @@ use sockeye_agent::{
     plan::quota::MapQuota,
 };
 use sockeye_crds::{
-    BpfRevision,
+    BpfRevision, Reason,
     names::digest,
     node::{NodeFacts, State},
 };
@@ -40,10 +40,13 @@ fn revision(name: &str) -> BpfRevision {
     BpfRevision::of(serde_json::from_value(spec).unwrap())
 }
 
-fn reported(names: impl Iterator<Item = String>) -> Report {
-    let revisions = names.map(|name| (name.clone(), Arc::new(revision(&name)))).collect();
+fn assigned(revisions: impl Iterator<Item = BpfRevision>) -> Assignment {
+    let revisions = revisions.map(|revision| (revision.spec.program_ref.name.clone(), Arc::new(revision))).collect();
     let objects = [(digest(OBJECT), OBJECT.into())].into();
-    let assignment = Assignment { revisions, objects, complete: true, ..Assignment::default() };
+    Assignment { revisions, objects, complete: true, ..Assignment::default() }
+}
+
+fn controller() -> Controller<FakeNode> {
     let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
     let settings = Settings {
         layout,
@@ -52,9 +55,16 @@ fn reported(names: impl Iterator<Item = String>) -> Report {
         release_namespace: None,
         time_of_day: Timestamp::now,
     };
-    let mut controller = Controller::new(FakeNode::default(), settings, Instant::now());
-    settle(&mut controller, [Event::AssignmentChanged(Arc::new(assignment))]);
+    Controller::new(FakeNode::default(), settings, Instant::now())
+}
+
+fn report(controller: &mut Controller<FakeNode>, assignment: Assignment) -> Report {
+    settle(controller, [Event::AssignmentChanged(Arc::new(assignment))]);
     controller.report()
+}
+
+fn reported(names: impl Iterator<Item = String>) -> Report {
+    report(&mut controller(), assigned(names.map(|name| revision(&name))))
 }
 
 #[test]
@@ -80,4 +90,23 @@ fn a_report_of_few_programs_is_whole() {
     assert_eq!((status.programs.len(), detail.programs.len()), (20, 20));
     assert!(detail.programs.iter().all(|d| d.links.len() == 1 && d.maps.len() == 1));
     assert!(awaiting.is_empty() && assignment.is_some_and(|assignment| assignment.revisions.len() == 20));
+}
+
+#[test]
+fn a_program_whose_pods_can_not_be_listed_is_reported() {
+    let mut revision = revision("guard");
+    let pods = json!([{"type": "Pods", "pods": {"podSelector": {}}}]);
+    revision.spec.template.programs[0].attach = serde_json::from_value(pods).unwrap();
+    let mut controller = controller();
+    let unlisted = || assigned([revision.clone()].into_iter());
+    let listed = || Assignment { pods: Some(Arc::default()), ..unlisted() };
+    // The same again and again, with nothing there and with a loaded program.
+    for assignment in [unlisted(), unlisted(), listed(), unlisted(), unlisted(), listed()] {
+        let (is_known, report) = (assignment.pods.is_some(), report(&mut controller, assignment));
+        let [program] = &report.status.programs[..] else { panic!("{:?}", report.status.programs) };
+        assert_eq!(program.uid, revision.spec.program_ref.uid);
+        let expected =
+            if is_known { (State::Attached, None) } else { (State::Failed, Some(Reason::InputsUnavailable)) };
+        assert_eq!((program.state, program.reason), expected);
+    }
 }

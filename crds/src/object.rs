@@ -41,6 +41,7 @@ pub struct ProgramInfo {
     pub section: String,
     /// The program type, from the section's name. Absent if sockeye does not run programs of that section.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<ProgramType>")]
     pub program_type: Option<ProgramType>,
 }
 

@@ -1,6 +1,6 @@
 //! Schemas of types from other crates, with the bounds on every string and list that CEL's cost estimate needs.
 
-use schemars::{Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 /// For `serde(skip_serializing_if)`: a count whose absence means zero.
 pub(crate) fn is_zero(n: &i64) -> bool {
@@ -11,6 +11,12 @@ pub(crate) fn is_zero(n: &i64) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(crate) const fn is_false(on: &bool) -> bool {
     !*on
+}
+
+/// The schema of an optional field's type, for the field to add its own description. For an `Option` without it, kube
+/// takes the type's.
+pub(crate) fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    T::json_schema(generator)
 }
 
 /// A selector of Nodes.
@@ -33,7 +39,8 @@ const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 /// The keys that Kubernetes accepts for a label. The pattern does not bound the parts' lengths.
 const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$";
 
-/// A `metav1.LabelSelector` with bounds. A schema cannot check the keys of matchLabels.
+/// A `metav1.LabelSelector` with bounds. A schema cannot check the keys of matchLabels. An empty `matchLabels` is
+/// refused: it is what remains of `matchLabels: {app: }`, whose null the API server drops, and would select everything.
 fn label_selector(description: &str) -> Schema {
     json_schema!({
         "description": description,
@@ -43,6 +50,7 @@ fn label_selector(description: &str) -> Schema {
             "matchLabels": {
                 "description": "The labels that an object must have, all of them.",
                 "type": "object",
+                "minProperties": 1,
                 "maxProperties": 32,
                 "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE}
             },

@@ -57,9 +57,11 @@ pub struct PodsTarget {
     pub containers: Vec<String>,
     /// Whether a selected container starts before the program is attached to it. If absent, Immediate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<StartPolicy>")]
     pub start_policy: Option<StartPolicy>,
     /// The fate of the attachment to a running pod that is no longer selected. If absent, Detach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<WhenUnselected>")]
     pub when_unselected: Option<WhenUnselected>,
 }
 

@@ -97,7 +97,7 @@ impl<N: Node> Controller<N> {
             tracing::debug!(program = name, "attempt");
         }
         match (task, &pass.context) {
-            (Task::Freeze(why), Ok(_)) => self.freeze(name, why),
+            (Task::Freeze(why), Ok(_)) => self.freeze(name, why, assignment.knows(name)),
             (Task::Observe, Ok(_)) => self.observe(name),
             (Task::KeepKnownGood(observation), Ok(_)) => {
                 return self.keep_known_good(name, observation, assignment, pass);

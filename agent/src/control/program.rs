@@ -202,16 +202,18 @@ impl ProgramState {
         self.map_bytes = None;
     }
 
-    /// Takes an observation of a BpfProgram whose desired state is unknown: what is there stays, and is reported with
-    /// the reason.
-    pub fn freeze(&mut self, observed: Observed, why: Refusal) {
+    /// Takes an observation of a BpfProgram whose desired state is unknown, be it because of its revision or of its
+    /// pods: what is there stays, and is reported with the reason.
+    pub fn freeze(&mut self, observed: Observed, why: Refusal, is_revision_known: bool) {
         self.observe(observed);
-        self.assigned = Assigned {
-            uid: self.observed.uid.clone(),
-            name: self.observed.revision.clone(),
-            summary: self.assigned.summary,
-            ..Assigned::default()
-        };
+        if !is_revision_known {
+            self.assigned = Assigned {
+                uid: self.observed.uid.clone(),
+                name: self.observed.revision.clone(),
+                summary: self.assigned.summary,
+                ..Assigned::default()
+            };
+        }
         self.failure = Some(why.into());
         self.converged = false;
         // Once the desired state is known again, a look is due whatever else happened.

@@ -18,7 +18,7 @@ use sockeye_crds::{
     BpfNode, BpfNodeDetail, BpfNodeDetailStatus, BpfNodeStatus, BpfProgram, BpfRevision, BpfRevisionSpec, Condition,
     ConditionType, Reason, condition,
     node::{BpfNodeDetailSpec, BpfNodeSpec},
-    program::{MapRef, MapSpec},
+    program::MapSpec,
     summary::{self, Acceptance, Liveness, NodeView, Subject},
 };
 use sockeye_ebpf::check;
@@ -202,14 +202,12 @@ impl Folder {
             .map(|Dispatched { revision, .. }| (revision.spec.program_ref.name.clone(), Arc::clone(revision)))
             .collect();
         let unshared = |(index, map): (usize, &MapSpec)| {
-            let MapRef { program, name } = map.map_ref.as_ref()?;
-            let lender = &templates.get(program)?.spec.template;
-            let is_shared = lender.map(name).is_some_and(MapSpec::is_shared);
+            let map_ref = map.map_ref.as_ref()?;
+            let lender = &templates.get(&map_ref.program)?.spec.template;
+            let is_shared = lender.map(&map_ref.name).is_some_and(MapSpec::is_shared);
             (!is_shared).then(|| {
-                format!(
-                    "spec.maps[{index}].mapRef: BpfProgram {program} does not share map {name}: set sharing: Shared \
-                     for it in spec.maps there"
-                )
+                let shared = lender.maps.iter().filter(|map| map.is_shared()).map(|map| map.name.as_str());
+                format!("spec.maps[{index}].mapRef: {}", map_ref.unshared_message(shared))
             })
         };
         for manifest in self.manifests.values_mut() {

@@ -57,6 +57,7 @@ pub struct BpfNodeDetailStatus {
     pub attach_order: Vec<AttachOrder>,
     /// The number of items for which there is no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<OmittedDetail>")]
     pub omitted: Option<OmittedDetail>,
 }
 
@@ -174,9 +175,11 @@ pub struct LoadedMap {
     pub btf_id: Option<i64>,
     /// The form of the map's definition in the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<MapDefinition>")]
     pub definition: Option<MapDefinition>,
     /// The map of another BpfProgram that this one is. Absent if the map is the BpfProgram's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<MapRef>")]
     pub from: Option<MapRef>,
     /// The names of the first 16 other BpfPrograms on the node that use the map.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

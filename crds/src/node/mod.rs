@@ -97,6 +97,7 @@ pub struct BpfNodeStatus {
     pub conditions: Vec<Condition>,
     /// The number of items for which there is no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<Omitted>")]
     pub omitted: Option<Omitted>,
 }
 
@@ -119,6 +120,7 @@ pub struct NodeFacts {
     pub architecture: String,
     /// Unified means cgroup v2 alone, Hybrid means cgroup v1 controllers beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<CgroupMode>")]
     pub cgroup_mode: Option<CgroupMode>,
     /// The kernel features that sockeye uses and this kernel has, sorted: "CgroupLink", "KernelBtf", ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -177,6 +179,7 @@ pub struct NodeProgram {
     pub state: State,
     /// The reason why the desired revision is not in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<crate::Reason>")]
     pub reason: Option<crate::Reason>,
     /// The explanation of the reason, for people: what is wrong, where, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,6 +23,7 @@ pub struct MapSpec {
     pub name: String,
     /// Whether the map is pinned on bpffs. If absent, ByName.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<Pinning>")]
     pub pinning: Option<Pinning>,
     /// The maximum number of entries, in place of the object's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,10 +31,12 @@ pub struct MapSpec {
     pub max_entries: Option<i64>,
     /// The fate of the pinned map when the BpfProgram is deleted. If absent, Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<ReclaimPolicy>")]
     pub reclaim_policy: Option<ReclaimPolicy>,
     /// The reaction to a new object that defines the map with another shape (type, sizes, flags, maximum entries) than
     /// the pinned one has. If absent, Fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<OnIncompatible>")]
     pub on_incompatible: Option<OnIncompatible>,
     /// The entries of a newly created map. A map that already exists keeps its content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -42,9 +45,11 @@ pub struct MapSpec {
     pub entries: Vec<Entry>,
     /// Whether other BpfPrograms may use the map by mapRef. If absent, Private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<Sharing>")]
     pub sharing: Option<Sharing>,
     /// A shared map of another BpfProgram to use in place of this one. On each node both then share one map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<MapRef>")]
     pub map_ref: Option<MapRef>,
 }
 
@@ -85,6 +90,20 @@ pub struct MapRef {
     /// The name of the map in that BpfProgram's ELF object.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_]+$"))]
     pub name: String,
+}
+
+impl MapRef {
+    /// Says that the map is not among those that its BpfProgram shares, and what to do.
+    pub fn unshared_message<'a>(&self, shared: impl IntoIterator<Item = &'a str>) -> String {
+        let Self { program, name } = self;
+        let shared: Vec<&str> = shared.into_iter().collect();
+        let mut message =
+            format!("BpfProgram {program} does not share map {name}: set sharing: Shared for it in spec.maps there");
+        if !shared.is_empty() {
+            message += &format!(", or name one that it shares: {}", shared.join(", "));
+        }
+        message
+    }
 }
 
 impl fmt::Display for MapRef {

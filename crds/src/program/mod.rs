@@ -132,9 +132,11 @@ pub struct Bytecode {
     pub inline: Option<String>,
     /// A ConfigMap in the namespace of sockeye that holds the object in its binaryData.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<ConfigMapKeyRef>")]
     pub config_map_ref: Option<ConfigMapKeyRef>,
     /// The name of a program that ships with sockeye.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<Builtin>")]
     pub builtin: Option<Builtin>,
 }
 
@@ -163,6 +165,7 @@ pub struct ProgramSpec {
     pub name: String,
     /// The program's type. The name of its ELF section determines it; if set, this field must agree.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<ProgramType>")]
     pub program_type: Option<ProgramType>,
     /// The cgroups or maps to attach the program to. If absent, those of `spec.attach`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -16,16 +16,20 @@ pub struct BpfProgramStatus {
     pub observed_generation: Option<i64>,
     /// The revision that agents are to run. It was made from the last accepted spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<CurrentRevision>")]
     pub current_revision: Option<CurrentRevision>,
     /// The content of the current revision's object, read from its bytes before any node loads it. Absent if it has
     /// more than 24 KiB; the BpfRevision has it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<ObjectInfo>")]
     pub object: Option<ObjectInfo>,
     /// The number of nodes in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<NodeCounts>")]
     pub nodes: Option<NodeCounts>,
     /// The columns of `kubectl get`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<Summary>")]
     pub summary: Option<Summary>,
     /// The state on individual nodes, failed ones first: at most 64, and no more than fit into 56 KiB. The BpfNodes
     /// list all.
@@ -125,6 +129,7 @@ pub struct NodeStatus {
     pub revision: Option<String>,
     /// The reason why the current revision is not in effect on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<crate::Reason>")]
     pub reason: Option<crate::Reason>,
     /// The explanation of the reason, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,12 +31,10 @@ pub fn refuse_unshared(gathered: &Gathered, validated: &mut Validated) {
 }
 
 fn refusal(gathered: &Gathered, index: usize, map: &MapSpec) -> Option<Refusal> {
-    let MapRef { program, name } = map.map_ref.as_ref()?;
+    let map_ref @ MapRef { program, name } = map.map_ref.as_ref()?;
     let why = match gathered.lenders.get(program) {
         Some(Lender::Sharing(maps)) if maps.contains(name) => return None,
-        Some(Lender::Sharing(_)) => {
-            format!("BpfProgram {program} does not share map {name}: set sharing: Shared for it in spec.maps there")
-        }
+        Some(Lender::Sharing(maps)) => map_ref.unshared_message(maps.iter().map(String::as_str)),
         Some(Lender::NotDispatched) => {
             format!("BpfProgram {program} shares no map {name} yet, because none of its specs was accepted")
         }

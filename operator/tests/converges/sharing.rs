@@ -22,9 +22,11 @@ fn sharing<const N: usize>(maps: [&str; N]) -> Lender {
 #[test]
 fn a_map_that_is_not_shared_is_refused_by_its_name_and_its_lenders() {
     let not_shared = "spec.maps[0].mapRef: BpfProgram lender does not share map flows";
+    let other =
+        format!("{not_shared}: set sharing: Shared for it in spec.maps there, or name one that it shares: other");
     for (lender, message) in [
         (sharing([]), not_shared),
-        (sharing(["others"]), not_shared),
+        (sharing(["other"]), &*other),
         (Lender::NotDispatched, "spec.maps[0].mapRef: BpfProgram lender shares no map flows yet"),
         (Lender::Missing, "spec.maps[0].mapRef: there is no BpfProgram lender"),
     ] {

@@ -51,6 +51,8 @@ fn invalid() -> Vec<(Value, &'static str)> {
         (json!({"type": "Pods", "pods": {"namespaceSelector": {}}}), ".pods.podSelector"),
         (json!({"type": "Pods", "pods": null}), ".pods"),
         (of_pods("podSelector", json!(null)), ".pods.podSelector"),
+        // Whoever leaves the value out means a label. The API server drops the null.
+        (of_pods("podSelector", json!({"matchLabels": {"app": null}})), ".pods.podSelector.matchLabels"),
         (of_pods("podSelector", not_in.clone()), ".pods.podSelector.matchExpressions[0]"),
         (of_pods("podSelector", json!({"matchLabels": {"a": "b c"}})), ".pods.podSelector.matchLabels.a"),
         (of_pods("namespaceSelector", not_in), ".pods.namespaceSelector.matchExpressions[0]"),
