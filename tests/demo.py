@@ -193,7 +193,7 @@ def compare(status, node_and_detail, table, kernel):
 
     node, detail = node_and_detail
     (of_node,) = status["nodeStatuses"]
-    (reported,) = node["programs"]
+    (reported,) = map(json.loads, node["programs"].values())
     for said in (of_node, reported):
         check("the programs", sorted(said["programIDs"]), ids["prog"])
         check("the maps", sorted(said["mapIDs"]), ids["map"])

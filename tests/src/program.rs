@@ -141,18 +141,17 @@ pub fn node_status<'a>(program: &'a Value, node: &str) -> Result<&'a Value> {
 
 /// Returns the entry of a BpfProgram from the status of a BpfNode.
 pub fn report(node: &str, program: &str) -> Result<Value> {
-    entry("bpfnodes", node, program)
+    let status = json(&["get", "bpfnodes", node])?["status"].clone();
+    let text = status["programs"][program].as_str().with_context(|| format!("bpfnodes/{node} lacks {program}"))?;
+    Ok(serde_json::from_str(text)?)
 }
 
 /// Returns the entry of a BpfProgram from the status of a BpfNodeDetail, which may be ten seconds old.
 pub fn detail(node: &str, program: &str) -> Result<Value> {
-    entry("bpfnodedetails", node, program)
-}
-
-fn entry(kind: &str, node: &str, program: &str) -> Result<Value> {
-    let status = json(&["get", kind, node])?["status"].clone();
-    let all = status["programs"].as_array().cloned().unwrap_or_default();
-    all.into_iter().find(|entry| entry["name"] == program).with_context(|| format!("{kind}/{node} lacks {program}"))
+    let status = json(&["get", "bpfnodedetails", node])?["status"].clone();
+    let mut all = status["programs"].as_array().into_iter().flatten();
+    let found = all.find(|entry| entry["name"] == program).cloned();
+    found.with_context(|| format!("bpfnodedetails/{node} lacks {program}"))
 }
 
 /// Returns whether a BpfNodeDetail's entry has the IDs and the number of links that the BpfNode's has.

@@ -262,7 +262,7 @@ async fn what_someone_else_changed_is_written_again() {
         server.version += 1;
         let version = server.version.to_string();
         let object = server.objects.get_mut(plural).unwrap();
-        object["status"]["programs"] = json!([]);
+        object["status"].as_object_mut().unwrap().remove("programs");
         object["metadata"]["resourceVersion"] = json!(version);
     };
     spoil(NODES);
@@ -270,7 +270,7 @@ async fn what_someone_else_changed_is_written_again() {
     agent.watch(&server);
     agent.report(&server, ("2", "a"), 5).await;
     assert_eq!(server.writes(NODES), [0, 1, 3]);
-    assert_eq!(server.object(NODES)["status"]["programs"][0]["name"], "p");
+    assert!(server.object(NODES)["status"]["programs"]["p"].is_string());
     // Nobody watches the detail.
     sleep(Duration::from_secs(300)).await;
     assert_eq!(note(&server), "a");
@@ -298,6 +298,6 @@ async fn objects_of_a_node_that_is_gone_are_made_anew() {
         let metadata = &server.object(plural)["metadata"];
         assert_ne!(metadata["uid"], "old", "{plural}");
         assert_eq!(metadata["ownerReferences"][0]["uid"], NODE_UID, "{plural}");
-        assert_eq!(server.object(plural)["status"]["programs"][0]["name"], "p", "{plural}");
+        assert!(server.object(plural)["status"]["programs"].to_string().contains(r#""p""#), "{plural}");
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::{Timestamp, Unit};
-use sockeye_crds::node::{Drift, DriftKind};
+use sockeye_crds::node::{Drift, DriftKind, NodeProgram};
 
 use crate::model::{kernel::Cgroup, observed::Observed};
 
 /// This many different changes of a BpfProgram are remembered.
-const MAX_REMEMBERED: usize = 8;
+const MAX_REMEMBERED: usize = NodeProgram::MAX_DRIFT;
 
 /// One external change.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,19 +1,16 @@
 //! `Drift`: a change that others made to a BpfProgram's objects on a node.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A change that others made to a BpfProgram's objects.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
     /// The time at which the agent last detected the change (RFC 3339, seconds).
-    #[schemars(length(max = 40))]
     pub seen_time: String,
     /// The kind of the change.
     pub kind: DriftKind,
     /// The change and how the agent dealt with it, for people.
-    #[schemars(length(max = 512))]
     pub message: String,
     /// The number of times that the same change was detected.
     #[serde(default)]
@@ -21,7 +18,7 @@ pub struct Drift {
 }
 
 /// The kinds of changes that others make to a BpfProgram's objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum DriftKind {
     /// A pin or a note of sockeye was removed or replaced.
     PinRemoved,

@@ -6,18 +6,20 @@
 mod attach_order;
 mod detail;
 mod drift;
+mod program;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, condition, schema};
+use crate::{Condition, condition, revision::ProgramRef, schema};
 pub use attach_order::{AttachOrder, OrderedProgram};
 pub use detail::{
     AttachedLink, BpfNodeDetail, BpfNodeDetailSpec, BpfNodeDetailStatus, LoadedMap, LoadedProgram, OmittedDetail,
     ProgramDetail, RetainedMap,
 };
 pub use drift::{Drift, DriftKind};
+pub use program::{NodeProgram, State};
 
 /// A BpfNode reports what sockeye holds on the node of the same name. The node's agent writes it.
 #[allow(clippy::duplicated_attributes, reason = "clippy takes the columns' settings for attributes")]
@@ -80,10 +82,11 @@ pub struct BpfNodeStatus {
     /// The number of objects on the node.
     #[serde(default)]
     pub counts: NodeProgramCounts,
-    /// Every BpfProgram that the node holds or should hold, sorted by name. This list is never truncated.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4096))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    /// Every BpfProgram that the node holds or should hold, by name: its state as JSON text, with `uid`, `revision`,
+    /// `desiredRevision` if that is another one, `state` (Attached, Failed, Suspended or Removing), `reason`, `message`,
+    /// `programIDs`, `mapIDs`, the numbers of `links` and `pods`, and `drift`. None is ever left out.
+    #[serde(default, with = "program::text", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "program::text::schema")]
     pub programs: Vec<NodeProgram>,
     /// The reason why sockeye is suspended on the whole node. Absent if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +102,14 @@ pub struct BpfNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<Omitted>")]
     pub omitted: Option<Omitted>,
+}
+
+impl BpfNodeStatus {
+    /// Returns the state of a BpfProgram, not of an earlier one of the same name.
+    pub fn program(&self, ProgramRef { name, uid }: &ProgramRef) -> Option<&NodeProgram> {
+        let at = self.programs.binary_search_by(|program| program.name.cmp(name)).ok()?;
+        self.programs.get(at).filter(|program| program.uid == *uid)
+    }
 }
 
 /// The node and its kernel.
@@ -155,71 +166,6 @@ pub struct NodeProgramCounts {
     /// The number of links in effect.
     #[serde(default)]
     pub links: i64,
-}
-
-/// The state of one BpfProgram on the node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeProgram {
-    /// The name of the BpfProgram.
-    #[schemars(length(max = 63))]
-    pub name: String,
-    /// The UID of the BpfProgram.
-    #[schemars(length(max = 64))]
-    pub uid: String,
-    /// The revision in effect. Absent if none is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub revision: Option<String>,
-    /// The revision that should be in effect, if it is another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub desired_revision: Option<String>,
-    /// The state of the desired revision.
-    pub state: State,
-    /// The reason why the desired revision is not in effect.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::of::<crate::Reason>")]
-    pub reason: Option<crate::Reason>,
-    /// The explanation of the reason, for people: what is wrong, where, and what to do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
-    pub message: Option<String>,
-    /// The kernel's program IDs, ordered by the functions' names.
-    #[serde(default, rename = "programIDs", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub program_ids: Vec<i64>,
-    /// The kernel's map IDs, ordered by the maps' names.
-    #[serde(default, rename = "mapIDs", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub map_ids: Vec<i64>,
-    /// The number of links in effect.
-    #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub links: i64,
-    /// The number of selected pods to which a program is attached.
-    #[serde(default, skip_serializing_if = "schema::is_zero")]
-    pub pods: i64,
-    /// Recent changes that others made to the BpfProgram's objects, the latest last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub drift: Vec<Drift>,
-}
-
-/// The state of a BpfProgram on a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum State {
-    /// The desired revision is in effect.
-    Attached,
-    /// The desired revision is not in effect. The one in `revision`, if any, still is.
-    #[default]
-    Failed,
-    /// The desired revision is loaded and, as someone asked, not attached.
-    Suspended,
-    /// The node should no longer hold the BpfProgram, and could not yet remove all of it.
-    Removing,
 }
 
 /// The number of items for which a BpfNode has no room.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{BpfNodeStatus, BpfRevision, Reason, revision::ProgramRef};
+use crate::{BpfNodeStatus, BpfRevision, Reason, node::NodeProgram, revision::ProgramRef};
 
 /// A node with its latest report.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,13 @@ pub struct NodeView<'a> {
     pub liveness: Liveness,
     /// The status that the agent wrote last.
     pub report: Option<&'a BpfNodeStatus>,
+}
+
+impl<'a> NodeView<'a> {
+    /// Returns what the report says of a BpfProgram.
+    pub fn program(&self, program: &ProgramRef) -> Option<&'a NodeProgram> {
+        self.report?.program(program)
+    }
 }
 
 /// The reliability of a node's report.

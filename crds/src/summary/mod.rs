@@ -104,8 +104,7 @@ pub fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<&'a str>
 /// deletion does not wait for them.
 pub fn absent_holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<&'a str> {
     let absent = nodes.iter().filter(|node| node.liveness != Liveness::Live);
-    let mut names: Vec<&str> =
-        absent.filter(|node| placement::find(program, node.report).is_some()).map(|node| node.name).collect();
+    let mut names: Vec<&str> = absent.filter(|node| node.program(program).is_some()).map(|node| node.name).collect();
     names.sort_unstable();
     names
 }

@@ -4,7 +4,7 @@ use kube::ResourceExt as _;
 
 use super::input::{Liveness, NodeView};
 use crate::{
-    BpfNodeStatus, BpfRevision, Reason,
+    BpfRevision, Reason,
     node::{NodeProgram, State},
     revision::ProgramRef,
 };
@@ -59,7 +59,7 @@ pub(super) fn of<'a>(program: &ProgramRef, revision: &BpfRevision, nodes: &[Node
             Liveness::Unknown => selected.then(|| placed(PlacementState::Unknown, None)),
             Liveness::WithoutAgent => selected.then(|| placed(PlacementState::WithoutAgent, None)),
             Liveness::Live => {
-                let entry = find(program, node.report);
+                let entry = node.program(program);
                 match (selected, entry) {
                     (true, _) => Some(placed(state_of(&name, entry), entry)),
                     (false, Some(_)) => Some(placed(PlacementState::Leaving, entry)),
@@ -74,7 +74,7 @@ pub(super) fn of<'a>(program: &ProgramRef, revision: &BpfRevision, nodes: &[Node
 pub(super) fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<NodePlacement<'a>> {
     let live = nodes.iter().filter(|node| node.liveness == Liveness::Live);
     sorted(live.filter_map(|node| {
-        let entry = find(program, node.report)?;
+        let entry = node.program(program)?;
         Some(NodePlacement { node: node.name, state: PlacementState::Leaving, entry: Some(entry) })
     }))
 }
@@ -96,12 +96,6 @@ const fn rank(state: PlacementState) -> u8 {
         PlacementState::Suspended => 5,
         PlacementState::InEffect => 6,
     }
-}
-
-/// Returns a report's entry for this BpfProgram, not for an earlier one of the same name.
-pub(super) fn find<'a>(program: &ProgramRef, report: Option<&'a BpfNodeStatus>) -> Option<&'a NodeProgram> {
-    let ProgramRef { name, uid } = program;
-    report?.programs.iter().find(|held| held.name == *name && held.uid == *uid)
 }
 
 fn state_of(current: &str, entry: Option<&NodeProgram>) -> PlacementState {

@@ -60,9 +60,9 @@ mod tests {
                 "spec": {}, "status": status});
             leftover(&serde_json::from_value(node).unwrap()).map(|leftover| leftover.programs)
         };
-        let held = json!([{"name": "p", "uid": "u", "state": "Attached"}]);
+        let held = json!({"p": r#"{"uid": "u", "state": "Attached"}"#});
         assert_eq!(programs(json!({"programs": held})), Some(vec!["p".to_owned()]));
-        assert_eq!(programs(json!({"programs": []})), None);
+        assert_eq!(programs(json!({"programs": {}})), None);
         assert_eq!(programs(Value::Null), None, "its agent has reported nothing yet");
         assert_eq!(programs(json!({"programs": 7})), Some(vec![]), "it cannot be read");
     }

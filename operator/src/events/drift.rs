@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, mem};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use sockeye_crds::{
     names,
-    node::{Drift, DriftKind, NodeProgram},
+    node::{Drift, DriftKind},
     revision::ProgramRef,
     summary::NodeView,
 };
@@ -45,7 +45,7 @@ impl DriftTracker {
         let mut nodes_by_drift: BTreeMap<(DriftKind, &str), Vec<&str>> = BTreeMap::new();
         for node in nodes {
             let known = before.remove(node.name);
-            let Some(held) = held(program, node) else {
+            let Some(held) = node.program(program) else {
                 self.counts.extend(known.map(|known| (node.name.to_owned(), known)));
                 continue;
             };
@@ -82,10 +82,6 @@ fn is_recent(drift: &Drift, now: Timestamp) -> bool {
     drift.seen_time.parse::<Timestamp>().is_ok_and(|seen| now.duration_since(seen) <= RECENT)
 }
 
-fn held<'a>(program: &ProgramRef, node: &NodeView<'a>) -> Option<&'a NodeProgram> {
-    node.report?.programs.iter().find(|held| held.name == program.name && held.uid == program.uid)
-}
-
 fn event(kind: DriftKind, message: &str, nodes: &[&str], suppressed: u64) -> ProgramEvent {
     let mut note = format!("on {}: {}", list_nodes(nodes), names::line(message, 512));
     if suppressed > 0 {
@@ -98,7 +94,7 @@ fn event(kind: DriftKind, message: &str, nodes: &[&str], suppressed: u64) -> Pro
 mod tests {
     use sockeye_crds::{
         BpfNodeStatus,
-        node::{Omitted, State},
+        node::{NodeProgram, Omitted, State},
         summary::Liveness,
     };
 

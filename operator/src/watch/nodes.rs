@@ -16,7 +16,6 @@ use serde::Deserialize;
 use sockeye_client::{Decode, decode::deserialize_metadata};
 use sockeye_crds::{
     BpfNode, BpfNodeStatus,
-    node::NodeProgram,
     revision::ProgramRef,
     summary::{Liveness, NodeView},
 };
@@ -128,7 +127,7 @@ struct ReportingNode {
 }
 
 impl Nodes {
-    /// Joins Nodes, agents' Pods and reports by the Node's name. Reports must be [sorted](sort_by_name).
+    /// Joins Nodes, agents' Pods and reports by the Node's name.
     pub fn new(
         nodes: impl IntoIterator<Item = Arc<PartialNode>>,
         pods: impl IntoIterator<Item = Arc<PartialPod>>,
@@ -142,7 +141,6 @@ impl Nodes {
         }
         let mut reports: BTreeMap<String, Report> =
             reports.into_iter().map(|report| (report.name_any(), report)).collect();
-        debug_assert!(reports.values().filter_map(|report| status(report)).all(is_sorted));
         let join = |node: Arc<PartialNode>| {
             let name = node.name_any();
             let liveness = liveness(node.is_ready(), has_ready_agent.get(&name).copied());
@@ -166,8 +164,8 @@ impl Nodes {
     /// Returns the revisions of a BpfProgram that any node reports, live or not.
     pub fn running_revisions(&self, program: &ProgramRef) -> BTreeSet<String> {
         let reports = self.nodes.iter().filter_map(|node| node.report.as_ref()).chain(&self.orphaned_reports);
-        let entries = reports.filter_map(|report| status(report)).flat_map(|status| entries(status, &program.name));
-        entries.filter(|held| held.uid == program.uid).filter_map(|held| held.revision.clone()).collect()
+        let entries = reports.filter_map(|report| status(report)?.program(program));
+        entries.filter_map(|held| held.revision.clone()).collect()
     }
 
     /// Returns the nodes as `sockeye_crds::summary` needs them.
@@ -186,22 +184,6 @@ impl ReportingNode {
             report: report.as_ref().and_then(|report| status(report)),
         }
     }
-}
-
-/// Sorts a report's BpfPrograms by name, so that [`Nodes`] finds one without reading all.
-pub fn sort_by_name(status: &mut BpfNodeStatus) {
-    status.programs.sort_by(|a, b| a.name.cmp(&b.name));
-}
-
-fn is_sorted(status: &BpfNodeStatus) -> bool {
-    status.programs.is_sorted_by(|a, b| a.name <= b.name)
-}
-
-/// Returns the entries of one name. There are two while a node removes what an earlier BpfProgram of that name left.
-fn entries<'a>(status: &'a BpfNodeStatus, name: &str) -> &'a [NodeProgram] {
-    let start = status.programs.partition_point(|held| held.name.as_str() < name);
-    let from = &status.programs[start..];
-    &from[..from.partition_point(|held| held.name == name)]
 }
 
 fn status(report: &DeserializeGuard<BpfNode>) -> Option<&BpfNodeStatus> {
@@ -227,8 +209,10 @@ fn is_owned_by(report: &DeserializeGuard<BpfNode>, node: &PartialNode) -> bool {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use serde_json::json;
+    use sockeye_crds::node::NodeProgram;
+
     use super::*;
-    use serde_json::{Value, json};
 
     fn node(ready: &str) -> Arc<PartialNode> {
         let conditions = json!([{"type": "Ready", "status": ready}]);
@@ -243,17 +227,17 @@ mod tests {
         Arc::new(serde_json::from_value(pod).unwrap())
     }
 
-    fn report(owner: &str, programs: &[Value]) -> Report {
+    fn report(owner: &str, programs: &[NodeProgram]) -> Report {
         let owners = json!([{"apiVersion": "v1", "kind": "Node", "name": "a", "uid": owner}]);
+        let status = BpfNodeStatus { programs: programs.to_vec(), ..BpfNodeStatus::default() };
         let report = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "spec": {},
-            "metadata": {"name": "a", "ownerReferences": owners}, "status": {"programs": programs}});
-        let mut report: DeserializeGuard<BpfNode> = serde_json::from_value(report).unwrap();
-        sort_by_name(report.0.as_mut().unwrap().status.as_mut().unwrap());
-        Arc::new(report)
+            "metadata": {"name": "a", "ownerReferences": owners}, "status": status});
+        Arc::new(serde_json::from_value(report).unwrap())
     }
 
-    fn held(name: &str, uid: &str) -> Value {
-        json!({"name": name, "uid": uid, "revision": format!("{name}-of-{uid}"), "state": "Attached"})
+    fn held(name: &str, uid: &str) -> NodeProgram {
+        let revision = Some(format!("{name}-of-{uid}"));
+        NodeProgram { name: name.to_owned(), uid: uid.to_owned(), revision, ..NodeProgram::default() }
     }
 
     #[test]
@@ -279,7 +263,7 @@ mod tests {
 
     #[test]
     fn running_revisions_are_those_of_one_uid_on_any_node() {
-        let programs = [held("b", "new"), held("c", "1"), held("b", "old"), held("a", "1")];
+        let programs = [held("c", "1"), held("b", "new"), held("a", "1")];
         let running = |nodes: &Nodes, name: &str, uid: &str| {
             Vec::from_iter(nodes.running_revisions(&ProgramRef { name: name.into(), uid: uid.into() }))
         };
@@ -287,8 +271,7 @@ mod tests {
             [Nodes::new([node("False")], [], [report("1", &programs)]), Nodes::new([], [], [report("1", &programs)])]
         {
             assert_eq!(running(&nodes, "b", "new"), ["b-of-new"]);
-            assert_eq!(running(&nodes, "b", "old"), ["b-of-old"]);
-            assert!(running(&nodes, "b", "other").is_empty() && running(&nodes, "d", "1").is_empty());
+            assert!(running(&nodes, "b", "old").is_empty() && running(&nodes, "d", "1").is_empty());
         }
     }
 

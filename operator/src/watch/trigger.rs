@@ -112,14 +112,10 @@ impl Watched for DeserializeGuard<BpfNode> {
     }
 }
 
-/// Groups a report by BpfProgram.
-fn entries(report: Option<&DeserializeGuard<BpfNode>>) -> BTreeMap<&str, Vec<&NodeProgram>> {
-    let mut entries: BTreeMap<&str, Vec<&NodeProgram>> = BTreeMap::new();
+/// Returns a report's entries by BpfProgram.
+fn entries(report: Option<&DeserializeGuard<BpfNode>>) -> BTreeMap<&str, &NodeProgram> {
     let status = report.and_then(|report| report.0.as_ref().ok()).and_then(|node| node.status.as_ref());
-    for held in status.iter().flat_map(|status| &status.programs) {
-        entries.entry(&held.name).or_default().push(held);
-    }
-    entries
+    status.iter().flat_map(|status| &status.programs).map(|held| (held.name.as_str(), held)).collect()
 }
 
 impl Watched for PartialNode {
@@ -148,6 +144,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use serde_json::{Value, json};
+    use sockeye_crds::BpfNodeStatus;
 
     use super::*;
 
@@ -176,11 +173,15 @@ mod tests {
     }
 
     fn report(programs: &[(&str, i64)]) -> DeserializeGuard<BpfNode> {
-        let held =
-            |(name, id): &(&str, i64)| json!({"name": name, "uid": "u", "state": "Attached", "programIDs": [id]});
-        let programs: Vec<Value> = programs.iter().map(held).collect();
+        let held = |&(name, id): &(&str, i64)| NodeProgram {
+            name: name.to_owned(),
+            uid: "u".to_owned(),
+            program_ids: vec![id],
+            ..NodeProgram::default()
+        };
+        let status = BpfNodeStatus { programs: programs.iter().map(held).collect(), ..BpfNodeStatus::default() };
         read(json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "spec": {}, "metadata": {"name": "a"},
-            "status": {"programs": programs}}))
+            "status": status}))
     }
 
     fn paced<const N: usize>(names: [&str; N]) -> Trigger {

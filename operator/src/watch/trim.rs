@@ -4,7 +4,7 @@ use kube::{Resource as _, core::DeserializeGuard};
 use sockeye_crds::{BpfNode, BpfNodeStatus, BpfProgram, BpfRevision, node::NodeFacts};
 
 use crate::watch::{
-    nodes::{PartialNode, PartialPod, sort_by_name},
+    nodes::{PartialNode, PartialPod},
     stores::ConfigMapMeta,
 };
 
@@ -37,7 +37,6 @@ impl Trim for DeserializeGuard<BpfNode> {
         if let Ok(BpfNode { status: Some(status), .. }) = &mut self.0 {
             let BpfNodeStatus { node, counts: _, programs: _, suspended, conditions, omitted: _ } = status;
             (*node, *suspended, *conditions) = (NodeFacts::default(), None, Vec::new());
-            sort_by_name(status);
         }
     }
 }

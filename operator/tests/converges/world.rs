@@ -163,8 +163,9 @@ impl World {
         let node = |name| read(json!({"metadata": {"name": name}, "status": ready(self.live_nodes.contains(name))}));
         let pod = |name| read(json!({"metadata": {"name": name}, "spec": {"nodeName": name}, "status": ready(true)}));
         let report = |name| {
-            let held = |revision| json!([{"name": "p", "uid": "u", "revision": revision, "state": "Attached"}]);
-            let programs = self.running.get(name).map_or(json!([]), held);
+            let held =
+                |revision| json!({"p": json!({"uid": "u", "revision": revision, "state": "Attached"}).to_string()});
+            let programs = self.running.get(name).map_or(json!({}), held);
             read(
                 json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "metadata": {"name": name}, "spec": {},
                 "status": {"programs": programs}}),

@@ -11,7 +11,7 @@ use sockeye_crds::{
 use super::counts::count;
 
 /// The maximum size of a status in bytes of JSON, with its conditions.
-pub const MAX_BYTES: usize = 256 << 10;
+pub const MAX_BYTES: usize = 320 << 10;
 /// The room for what is added to a status that fits: two conditions, each with a message of [`MAX_MESSAGE`] bytes whose
 /// characters may take six each, and the numbers of items left out.
 ///
@@ -57,9 +57,9 @@ impl Leaver<'_> {
                 break;
             }
             // A list that is empty is not written at all: more goes than its items.
-            let size = bytes(program);
+            let size = program.bytes();
             taken += count(take(program));
-            *self.over = self.over.saturating_sub(size.saturating_sub(bytes(program)));
+            *self.over = self.over.saturating_sub(size.saturating_sub(program.bytes()));
         }
         taken
     }

@@ -1,15 +1,18 @@
-//! The longest lists of a report. The schemas refuse a status with longer ones. Pure.
+//! The longest lists of a report. A status with longer ones is refused: a detail by its schema, the state of a
+//! BpfProgram by the operator. Pure.
+
+use sockeye_crds::node::NodeProgram;
 
 /// Functions of one BpfProgram. More stay pinned if detaching those of earlier revisions fails.
-pub(super) const MAX_FUNCTIONS: usize = 32;
+pub(super) const MAX_FUNCTIONS: usize = NodeProgram::MAX_PROGRAM_IDS;
 /// Maps of one BpfProgram. It has more if maps of earlier revisions are retained.
-pub(super) const MAX_MAPS: usize = 128;
+pub(super) const MAX_MAPS: usize = NodeProgram::MAX_MAP_IDS;
 /// Links of one BpfProgram.
 pub(super) const MAX_LINKS: usize = 64;
 /// Other BpfPrograms that use a map.
 pub(super) const MAX_USERS: usize = 16;
 /// Bytes of a message on one BpfProgram.
-pub(super) const MAX_MESSAGE: usize = 1024;
+pub(super) const MAX_MESSAGE: usize = NodeProgram::MAX_MESSAGE;
 /// Notes on one BpfProgram.
 pub(super) const MAX_NOTES: usize = 16;
 /// Cgroups whose attach order is listed.

@@ -42,7 +42,8 @@ impl Node {
 
     /// Returns the entry of a BpfProgram in the node's BpfNode.
     pub fn entry(&self, name: &str) -> Value {
-        named(&self.node_status()["programs"], name)
+        let text = self.node_status()["programs"][name].clone();
+        text.as_str().map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default()
     }
 
     /// Returns the entry of a BpfProgram in the node's BpfNodeDetail.
