@@ -100,7 +100,8 @@ reasons! {
     /// The program is detached because someone asked for it: by `spec.suspend`, by the switch for the whole cluster, or
     /// by `detach --all` on the node.
     Suspended,
-    /// The agent detached the program again because the node could not reach the API server any more.
+    /// The agent detached the program again because with it the node could not reach the API server, or its kubelet did
+    /// not renew the node's Lease.
     ConnectivityLost,
     /// The program has a strict target, but the container runtime does not wait for the agent before it starts
     /// containers.
