@@ -226,6 +226,20 @@ fn a_start_after_a_suspension_waits_until_all_is_attached_again() {
     assert_eq!(decisions(&settle(&mut controller, [])), [(2, Ok(()))]);
 }
 
+/// Nothing is attached there, and nothing can be.
+#[test]
+fn no_start_waits_for_what_is_suspended_on_a_node_without_bpffs() {
+    let node = node();
+    node.unmount_bpffs();
+    let mut controller = controller(node);
+    let effects = settle(&mut controller, [assigned(at_hand(assignment(&all_pods()))), requested(1, pod())]);
+    assert!(matches!(decisions(&effects)[..], [(1, Err(_))]), "{effects:?}");
+    let suspend = |why: Option<&str>| Event::SuspendChanged(why.map(str::to_owned));
+    assert_eq!(decisions(&settle(&mut controller, [suspend(Some("drill")), requested(2, pod())])), [(2, Ok(()))]);
+    let effects = settle(&mut controller, [suspend(None), requested(3, pod())]);
+    assert!(matches!(decisions(&effects)[..], [(3, Err(_))]), "{effects:?}");
+}
+
 /// A newer revision of it can't be read, and the agent has just started: what the older one selects is not let through.
 #[test]
 fn a_strict_program_that_can_no_longer_be_read_still_holds_starts() {

@@ -89,8 +89,8 @@ pub(super) struct Survey {
     pub bpffs: Option<Option<u64>>,
     /// Which pins have another layout than this agent's, and what to do about them, if there are any.
     pub older_layout: Option<String>,
-    /// The node's own suspension note was there.
-    pub marked: bool,
+    /// The node's own suspension note, if it was there.
+    pub mark: Option<String>,
     /// The reason why nothing is to be attached on this node, if so.
     pub suspended: Option<String>,
     /// Priorities differ, and the kernel keeps an attach order.

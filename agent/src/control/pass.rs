@@ -161,7 +161,14 @@ impl<N: Node> Controller<N> {
             tracing::error!("{older}");
         }
         self.survey.older_layout = older;
-        let Bpffs { device, suspended: mark } = bpffs?;
+        let Bpffs { device, suspended: mark } = match bpffs {
+            Ok(bpffs) => bpffs,
+            Err(error) => {
+                // Nothing can be detached; but container starts do not wait for what is suspended.
+                self.set_suspended(self.survey.mark.clone());
+                return Err(error);
+            }
+        };
         let mounted_anew = before.is_some_and(|before| before != Some(device));
         if mounted_anew {
             tracing::warn!("bpffs was mounted anew: everything is pinned again");
@@ -171,7 +178,7 @@ impl<N: Node> Controller<N> {
                 self.programs.entry(name).or_default();
             }
         }
-        self.survey.marked = mark.is_some();
+        self.survey.mark.clone_from(&mark);
         let turned = self.set_suspended(mark);
         if turned || mounted_anew {
             self.programs.values_mut().for_each(ProgramState::forget_failures);

@@ -112,8 +112,10 @@ struct SpecSummary {
 impl SpecSummary {
     fn of(revision: &BpfRevision) -> Self {
         let template = &revision.spec.template;
+        // Where it is suspended, it has no targets.
+        let targets = || template.targets().filter(|_| !template.suspend);
         Self {
-            required: RequiredInputs::of(template.targets()),
+            required: RequiredInputs::of(targets()),
             priority: Some(template.priority.unwrap_or(DEFAULT_PRIORITY)),
             shares: template.maps.iter().any(|map| map.map_ref.is_some()),
             strict: template.targets().filter_map(AttachTarget::pods).any(PodsTarget::is_strict),
@@ -169,12 +171,12 @@ impl ProgramState {
             return;
         }
         let name = revision.and_then(|revision| revision.metadata.name.clone());
+        // A BpfProgram that was deleted and made again begins with the same names.
+        let uid = revision.map(|revision| revision.spec.program_ref.uid.clone());
         let was_known = std::mem::replace(&mut self.assigned.is_known, true);
-        if name != self.assigned.name || (name.is_none() && !was_known) {
+        if name != self.assigned.name || uid != self.assigned.uid || (name.is_none() && !was_known) {
             self.retry.reset_failures();
-            self.assigned.name = name;
-            // A revision's name stands for all of it, its BpfProgram's UID too.
-            self.assigned.uid = revision.map(|revision| revision.spec.program_ref.uid.clone());
+            (self.assigned.name, self.assigned.uid) = (name, uid);
             self.pending.changed = true;
         }
         self.assigned.summary = revision.map(|revision| SpecSummary::of(revision)).unwrap_or_default();

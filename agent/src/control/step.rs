@@ -100,7 +100,7 @@ impl<N: Node> Controller<N> {
         let Self { node, programs, monitor, survey, settings, .. } = self;
         let found = node.bpffs();
         let mounted_anew = Some(found.as_ref().ok().map(|bpffs| bpffs.device)) != survey.bpffs;
-        let marked = found.is_ok_and(|bpffs| bpffs.suspended.is_some() != survey.marked);
+        let marked = found.is_ok_and(|bpffs| bpffs.suspended.is_some() != survey.mark.is_some());
         let mut has_cgroup = false;
         for program in programs.values_mut().filter(|program| program.waits_for_cgroup()) {
             let Some(desired) = program.desired.clone() else { continue };

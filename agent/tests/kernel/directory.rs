@@ -117,7 +117,7 @@ fn pins_of_another_layout_are_left_alone_until_a_command_removes_them() {
         let current = node_condition(&node, "PinsCurrent");
         assert_eq!((&current["status"], &current["reason"]), (&"False".into(), &"OlderLayout".into()), "{current}");
         let message = current["message"].as_str().unwrap();
-        for words in ["counter, older", "/sys/fs/bpf/sockeye", "remove-older-pins --bpffs=/sys/fs/bpf"] {
+        for words in ["counter, older", "/sys/fs/bpf/sockeye", "sockeye-agent remove-older-pins --bpffs=/sys/fs/bpf."] {
             assert!(message.contains(words), "{message}");
         }
         assert_eq!(["counter", "older"].map(|name| node.pins(name)), pins, "they are left alone");

@@ -73,7 +73,8 @@ pub struct LeaseWatch {
     last: Option<Renewal>,
     /// The number of renewals since the beginning.
     renewals: u32,
-    /// When the last of them was seen, or the Lease for the first time, or the beginning.
+    /// When the last of them was seen, or the Lease for the first time, or the beginning; or, if that is later, when the
+    /// Lease could not be read last: where the API server's storage is away, no kubelet can renew it either.
     quiet_since: Instant,
     /// The last answer says nothing about the kubelet.
     unusable: bool,
@@ -89,7 +90,10 @@ impl LeaseWatch {
     /// Takes a reading that was made after the beginning.
     pub fn read(&mut self, reading: LeaseReading, now: Instant) {
         self.unusable = match reading {
-            LeaseReading::Unread => self.unusable,
+            LeaseReading::Unread => {
+                self.quiet_since = now;
+                self.unusable
+            }
             LeaseReading::Forbidden => true,
             // A kubelet that is well soon makes a Lease again that somebody deleted.
             LeaseReading::Absent => self.last.is_none() && self.beginning != Beginning::Reverted,
@@ -176,12 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_can_not_be_read_is_not_renewed() {
+    fn a_lease_that_can_not_be_read_says_nothing_and_is_waited_for_anew() {
         let mut watched = Watched::new(Beginning::Attached);
-        assert_eq!(watched.reads(28, LeaseReading::Unread), Finding::Awaited);
-        assert_eq!(watched.reads(30, LeaseReading::Unread), Finding::Silent);
-        assert_eq!(watched.reads(32, LeaseReading::Forbidden), Finding::Unusable);
-        assert_eq!(watched.reads(34, LeaseReading::Unread), Finding::Unusable, "as far as is known");
+        assert_eq!(watched.reads(2, renewed(1, QUARTER)), Finding::Awaited);
+        assert_eq!(watched.reads(90, LeaseReading::Unread), Finding::Awaited);
+        assert_eq!(watched.reads(119, renewed(1, QUARTER)), Finding::Awaited);
+        assert_eq!(watched.reads(120, renewed(1, QUARTER)), Finding::Silent, "half a minute after it was read again");
+        assert_eq!(watched.reads(122, LeaseReading::Forbidden), Finding::Unusable);
+        assert_eq!(watched.reads(124, LeaseReading::Unread), Finding::Unusable, "as far as is known");
     }
 
     #[test]

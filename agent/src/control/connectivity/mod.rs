@@ -16,6 +16,7 @@
 //! | | is not renewed for half a minute | SuspectedByLease | the program is reverted |
 //! | | after half a minute: is reached, and was renewed twice | Passed | |
 //! | | after half a minute: is reached, and no Lease says anything about the kubelet | PassedWithoutLease | |
+//! | | is reached, and the Lease can't be read | Open | the Lease is waited for anew |
 //! | Suspected | is reached, soon | Reverted | until another revision is assigned |
 //! | | is reached, later, three times in a row | Reprieved | the program is attached once more, noted as Reopened |
 //! | SuspectedByLease | is renewed, soon | RevertedByLease | until another revision is assigned |

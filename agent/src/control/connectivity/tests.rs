@@ -244,7 +244,7 @@ fn a_program_passes_by_the_api_server_alone_where_no_lease_tells_of_the_kubelet(
         assert_eq!(node(Harm::Node).run(40), [(6, Suspected), (8, Reverted)]);
     }
     let unread = Node { instead: Some(LeaseReading::Unread), ..Node::well(Harm::None) };
-    assert_eq!(unread.run(400), [(30, SuspectedByLease)], "an API server without its storage");
+    assert_eq!(unread.run(400), [], "an API server without its storage");
 }
 
 #[test]

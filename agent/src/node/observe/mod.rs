@@ -15,8 +15,8 @@ mod reader;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    path::Path,
+    env, io,
+    path::{Path, PathBuf},
 };
 
 use sockeye_crds::names;
@@ -56,10 +56,12 @@ pub enum ObserveError {
     },
     /// The pins are of another version of sockeye, which lays them out differently.
     #[error(
-        "the pins of {} in {path} are of another version of sockeye, whose layout this agent does not know: it leaves \
-         them alone, and nothing runs here until they are removed. This detaches and removes them, in the agent's \
-         container on this node: {command}",
-        names::line(&homes.join(", "), 200)
+        "the pins of {} in {path} are of another version of sockeye, whose layout this agent does not know, or somebody \
+         removed the note _layout there: the agent leaves them alone, and nothing runs here until they are removed. This \
+         detaches and removes them, in the agent's container on this node: {command}. If only the note is missing: ln \
+         -s {} {path}/_layout",
+        names::line(&homes.join(", "), 200),
+        layout::VERSION,
     )]
     OlderLayout {
         /// The directory.
@@ -117,9 +119,20 @@ fn open_current(layout: &Layout) -> Result<(u64, Dir), ObserveError> {
         homes => Err(ObserveError::OlderLayout {
             path: layout.host_directory().display().to_string(),
             homes,
-            command: format!("sockeye-agent remove-older-pins --bpffs={}", layout.root().display()),
+            command: remove_older_pins(layout),
         }),
     }
+}
+
+/// Returns the command that removes pins of another layout, as it is to be called where this process runs.
+fn remove_older_pins(layout: &Layout) -> String {
+    let program = env::current_exe().unwrap_or_else(|_| PathBuf::from("sockeye-agent"));
+    let (root, host) = (layout.root(), layout.host_root());
+    let mut command = format!("{} remove-older-pins --bpffs={}", program.display(), root.display());
+    if host != root {
+        command += &format!(" --host-bpffs={}", host.display());
+    }
+    command
 }
 
 /// Opens the bpffs, whatever the layout of its pins; returns its device number and its root.
