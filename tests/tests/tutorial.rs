@@ -94,13 +94,15 @@ fn the_tutorial_does_what_it_says() -> Result<()> {
     tools(&bin)?;
     let path = format!("{}:{}", bin.display(), std::env::var("PATH")?);
     let page = fs::read_to_string(repo().join("docs/tutorial.md"))?;
+    // What the page says of the local cluster.
+    let image = "--image=localhost/sockeye-toolbox:dev --image-pull-policy=Never";
+    ensure!(page.contains(image), "the page does not name {image}");
     let mut count = 0;
     for part in parts(&page) {
         match part {
             Part::File(name, text) => fs::write(work.path().join(name), text)?,
             Part::Command { on_node, command, output } => {
                 count += 1;
-                let image = "--image=localhost/sockeye-toolbox:dev --image-pull-policy=Never";
                 let command = command.replace("NODE", "node-1").replace("--image=busybox", image);
                 let printed = if on_node {
                     helper("exec", &["node-1", "sh", "-c", &command])?
