@@ -16,25 +16,25 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::object_writer::{ObjectWriter, Seen};
+use super::object_writer::{Existing, ObjectWriter};
 
 /// The shortest time from one write to the next.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// The object is looked at after this long.
-const LOOK: Duration = Duration::from_secs(290);
+/// The object is read again after this long.
+const RESYNC: Duration = Duration::from_secs(290);
 
 /// Writes one BpfNodeDetail's status.
 pub struct DetailWriter {
     node: Store<PartialObjectMeta<Node>>,
     writer: ObjectWriter<BpfNodeDetail>,
-    /// The time of the last look.
-    looked: Option<Instant>,
+    /// The time at which it was read last.
+    last_read: Option<Instant>,
 }
 
 impl DetailWriter {
     /// Returns a writer for a node whose Node is in this store.
     pub fn new(client: Client, node_name: String, node: Store<PartialObjectMeta<Node>>) -> Self {
-        Self { node, writer: ObjectWriter::new(client, node_name), looked: None }
+        Self { node, writer: ObjectWriter::new(client, node_name), last_read: None }
     }
 
     /// Writes the newest detail that comes.
@@ -44,7 +44,7 @@ impl DetailWriter {
     pub async fn run(mut self, mut details: watch::Receiver<Option<BpfNodeDetailStatus>>) -> Result<Infallible> {
         let mut is_failing = false;
         loop {
-            if !is_failing && let Ok(changed) = timeout(LOOK, details.changed()).await {
+            if !is_failing && let Ok(changed) = timeout(RESYNC, details.changed()).await {
                 changed?;
             }
             let Some(detail) = details.borrow_and_update().clone() else { continue };
@@ -64,31 +64,31 @@ impl DetailWriter {
     /// Writes a detail where it differs from what the API server has; reports whether it had to.
     async fn write(&mut self, detail: &BpfNodeDetailStatus) -> Result<bool> {
         let Some(node) = self.node.state().into_iter().next() else { return Ok(false) };
-        let is_due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
+        let is_due = self.last_read.is_none_or(|last| last.elapsed() >= RESYNC);
         if !is_due && self.writer.has(detail) {
             return Ok(false);
         }
-        // After a failure it is looked at again.
-        let looked = if is_due { Instant::now() } else { self.looked.take().unwrap_or_else(Instant::now) };
-        self.looked = None;
+        // After a failure it is read again.
+        let last_read = if is_due { Instant::now() } else { self.last_read.take().unwrap_or_else(Instant::now) };
+        self.last_read = None;
         match self.writer.metadata().cloned() {
             Some(known) if !is_due => {
-                self.writer.write(&node, Some(Seen { metadata: &known, status: None }), detail).await?;
+                self.writer.write(&node, Some(Existing { metadata: &known, status: None }), detail).await?;
             }
             Some(_) => {
                 let found = self.writer.get_metadata().await?;
-                let seen = found.as_ref().map(|found| Seen { metadata: &found.metadata, status: None });
-                self.writer.write(&node, seen, detail).await?;
+                let existing = found.as_ref().map(|found| Existing { metadata: &found.metadata, status: None });
+                self.writer.write(&node, existing, detail).await?;
             }
             // The detail of the agent before this one may still be true.
             None => {
                 let found = self.writer.get().await?;
                 let status = found.as_ref().and_then(|found| found.status.as_ref());
-                let seen = found.as_ref().map(|found| Seen { metadata: &found.metadata, status });
-                self.writer.write(&node, seen, detail).await?;
+                let existing = found.as_ref().map(|found| Existing { metadata: &found.metadata, status });
+                self.writer.write(&node, existing, detail).await?;
             }
         }
-        self.looked = Some(looked);
+        self.last_read = Some(last_read);
         Ok(true)
     }
 }

@@ -78,7 +78,7 @@ struct Written<S> {
 }
 
 /// The object as it was seen last, by a watch or a request.
-pub struct Seen<'a, S> {
+pub struct Existing<'a, S> {
     /// Its metadata.
     pub metadata: &'a ObjectMeta,
     /// Its status, where it has one that can be read.
@@ -122,24 +122,25 @@ impl<K: NodeObject> ObjectWriter<K> {
         self.api.get_metadata_opt(&self.node_name).await.with_context(|| format!("read of the {}", K::kind(&())))
     }
 
-    /// Writes a status where it differs from what the API server has; `seen` is the object if it was seen at all.
+    /// Writes a status where it differs from what the API server has; `existing` is the object, if there is one as far as is known.
     ///
     /// # Errors
     /// Fails where the API server does not answer, or refuses.
     pub async fn write(
         &mut self,
         node: &PartialObjectMeta<Node>,
-        seen: Option<Seen<'_, K::Status>>,
+        existing: Option<Existing<'_, K::Status>>,
         status: &K::Status,
     ) -> Result<()> {
-        let metadata = match seen {
-            Some(seen) if is_owned_by(seen.metadata, node) => {
+        let metadata = match existing {
+            Some(existing) if is_owned_by(existing.metadata, node) => {
                 // The status of the agent before this one may still be true, if it can be read: that agent may have
                 // been newer. Later the watch may lag behind our own writes.
-                if self.written.as_ref().is_none_or(|written| is_newer(seen.metadata, &written.metadata)) {
-                    self.written = Some(Written { metadata: seen.metadata.clone(), status: seen.status.cloned() });
+                if self.written.as_ref().is_none_or(|written| is_newer(existing.metadata, &written.metadata)) {
+                    self.written =
+                        Some(Written { metadata: existing.metadata.clone(), status: existing.status.cloned() });
                 }
-                seen.metadata.clone()
+                existing.metadata.clone()
             }
             Some(stale) => {
                 let kind = K::kind(&());

@@ -29,7 +29,7 @@ use tokio::{
 
 pub use super::object_writer::write_status;
 use super::{
-    object_writer::{ObjectWriter, Seen},
+    object_writer::{Existing, ObjectWriter},
     throttle::{Passed, Throttle},
 };
 use crate::control::{event::Report, newest::Newest, report::conditions::conditions};
@@ -129,19 +129,19 @@ impl StatusWriter {
     /// deleted that. Reports whether it has it then: while the Node object is missing there is nowhere to write it.
     async fn write(&mut self) -> Result<bool> {
         let Some(node) = self.node.state().into_iter().next() else { return Ok(false) };
-        let existing = self.bpf_node.state().into_iter().next();
-        let seen = existing.as_ref().map(|existing| Seen {
-            metadata: existing.meta(),
-            status: existing.0.as_ref().ok().and_then(|known| known.status.as_ref()),
+        let bpf_node = self.bpf_node.state().into_iter().next();
+        let existing = bpf_node.as_ref().map(|bpf_node| Existing {
+            metadata: bpf_node.meta(),
+            status: bpf_node.0.as_ref().ok().and_then(|known| known.status.as_ref()),
         });
-        let before = || seen.as_ref()?.status.map(|status| status.conditions.clone());
+        let before = || existing.as_ref()?.status.map(|status| status.conditions.clone());
         let before = self.conditions.take().or_else(before).unwrap_or_default();
         // As the API server stores it.
         let now = Timestamp::from_second(Timestamp::now().as_second())?;
         let conditions = condition::merge(&before, self.states.clone(), None::<i64>, now);
         self.conditions = Some(conditions.clone());
         let status = BpfNodeStatus { conditions, ..self.newest.status.clone() };
-        self.writer.write(&node, seen, &status).await?;
+        self.writer.write(&node, existing, &status).await?;
         Ok(true)
     }
 }
