@@ -26,6 +26,9 @@ pub enum DriftKind {
     LinkDetached,
     /// A program that is not sockeye's was attached to the same cgroup and attach type.
     AttachedBeside,
+    /// The kind comes from a newer agent, and this version does not know it.
+    #[serde(other)]
+    Other,
 }
 
 impl DriftKind {

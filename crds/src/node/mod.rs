@@ -10,7 +10,8 @@ mod program;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, from_value};
 
 use crate::{Condition, condition, revision::ProgramRef, schema};
 pub use attach_order::{AttachOrder, OrderedProgram};
@@ -105,10 +106,11 @@ pub struct BpfNodeStatus {
 }
 
 impl BpfNodeStatus {
-    /// Returns the state of a BpfProgram, not of an earlier one of the same name.
+    /// Returns the state of a BpfProgram, not of an earlier one of the same name. An entry whose UID can't be read may
+    /// be about either, so it is returned: a deletion waits for it.
     pub fn program(&self, ProgramRef { name, uid }: &ProgramRef) -> Option<&NodeProgram> {
         let at = self.programs.binary_search_by(|program| program.name.cmp(name)).ok()?;
-        self.programs.get(at).filter(|program| program.uid == *uid)
+        self.programs.get(at).filter(|program| program.uid == *uid || program.uid.is_empty())
     }
 }
 
@@ -130,7 +132,7 @@ pub struct NodeFacts {
     #[schemars(length(max = 32))]
     pub architecture: String,
     /// Unified means cgroup v2 alone, Hybrid means cgroup v1 controllers beside it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<CgroupMode>")]
     pub cgroup_mode: Option<CgroupMode>,
     /// The kernel features that sockeye uses and this kernel has, sorted: "CgroupLink", "KernelBtf", ...
@@ -142,6 +144,11 @@ pub struct NodeFacts {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub agent_version: String,
+}
+
+/// Reads a mode. One that only a newer agent knows is none, and hides nothing else of its report.
+fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CgroupMode>, D::Error> {
+    Ok(from_value(Value::deserialize(deserializer)?).ok())
 }
 
 /// The mounted versions of cgroups.

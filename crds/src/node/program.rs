@@ -1,9 +1,10 @@
 //! `NodeProgram`: the state of one BpfProgram on a node. No IO.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{Map, Value, from_value};
 
 use super::Drift;
-use crate::{Reason, schema, size};
+use crate::{Reason, names, schema, size};
 
 /// The state of one BpfProgram on the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +13,7 @@ pub struct NodeProgram {
     /// The name of the BpfProgram, which is the text's key.
     #[serde(skip)]
     pub name: String,
-    /// The UID of the BpfProgram.
+    /// The UID of the BpfProgram. Empty if it can't be read: the entry is then about every BpfProgram of its name.
     pub uid: String,
     /// The revision in effect. Absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,6 +22,7 @@ pub struct NodeProgram {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_revision: Option<String>,
     /// The state of the desired revision.
+    #[serde(deserialize_with = "state")]
     pub state: State,
     /// The reason why the desired revision is not in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +61,12 @@ pub enum State {
     Removing,
 }
 
+/// Reads a state, and names the field where a newer agent reports one that this version does not know.
+fn state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
+    let state = Value::deserialize(deserializer)?;
+    from_value(state).map_err(|error| D::Error::custom(format!("state: {error}")))
+}
+
 impl NodeProgram {
     /// The maximum number of program IDs.
     pub const MAX_PROGRAM_IDS: usize = 32;
@@ -68,10 +76,35 @@ impl NodeProgram {
     pub const MAX_MESSAGE: usize = 1024;
     /// The maximum number of changes that others made.
     pub const MAX_DRIFT: usize = 8;
+    /// The maximum number of bytes of a UID.
+    const MAX_UID: usize = 64;
+    /// The maximum number of bytes of a revision's name.
+    const MAX_REVISION: usize = 253;
 
     /// Returns the number of bytes that it takes in a BpfNode, without its name.
     pub fn bytes(&self) -> usize {
         size::bytes(&text::Text(self))
+    }
+
+    /// Reads the state of a BpfProgram. One that can't be read, as a newer agent may write it, is a failed one whose
+    /// message says why. So the node still holds that BpfProgram, and its other BpfPrograms are read.
+    fn read(text: &str) -> Self {
+        let program = serde_json::from_str(text).map_err(|error| error.to_string());
+        program.and_then(|program: Self| program.check().map(|()| program)).unwrap_or_else(|error| {
+            let fields: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+            let name =
+                |field: &str, max| Some(fields.get(field)?.as_str()?.to_owned()).filter(|name| name.len() <= max);
+            let message = format!("the agent's report can't be read, is it newer than the operator? {error}");
+            Self {
+                uid: name("uid", Self::MAX_UID).unwrap_or_default(),
+                revision: name("revision", Self::MAX_REVISION),
+                desired_revision: name("desiredRevision", Self::MAX_REVISION),
+                state: State::Failed,
+                reason: Some(Reason::Other),
+                message: Some(names::line(&message, 512)),
+                ..Self::default()
+            }
+        })
     }
 
     /// Checks that nothing is longer than an agent reports it: no schema looks into a text.
@@ -81,8 +114,8 @@ impl NodeProgram {
     fn check(&self) -> Result<(), String> {
         let revisions = self.revision.iter().chain(&self.desired_revision);
         let lengths = [
-            ("uid", self.uid.len(), 64),
-            ("revision", revisions.map(String::len).max().unwrap_or_default(), 253),
+            ("uid", self.uid.len(), Self::MAX_UID),
+            ("revision", revisions.map(String::len).max().unwrap_or_default(), Self::MAX_REVISION),
             ("message", self.message.as_ref().map_or(0, String::len), Self::MAX_MESSAGE),
             ("programIDs", self.program_ids.len(), Self::MAX_PROGRAM_IDS),
             ("mapIDs", self.map_ids.len(), Self::MAX_MAP_IDS),
@@ -106,7 +139,7 @@ pub(super) mod text {
     use std::collections::BTreeMap;
 
     use schemars::{Schema, SchemaGenerator, json_schema};
-    use serde::{Deserialize as _, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
+    use serde::{Deserialize as _, Deserializer, Serialize, Serializer, ser::Error as _};
 
     use super::NodeProgram;
 
@@ -130,14 +163,7 @@ pub(super) mod text {
     /// For `serde(with)`. The result is sorted by name.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NodeProgram>, D::Error> {
         let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
-        let read = |(name, text): (String, String)| {
-            let program = serde_json::from_str(&text).map_err(|error| error.to_string());
-            match program.and_then(|program: NodeProgram| program.check().map(|()| program)) {
-                Ok(program) => Ok(NodeProgram { name, ..program }),
-                Err(error) => Err(D::Error::custom(format!("programs[{name}]: {error}"))),
-            }
-        };
-        texts.into_iter().map(read).collect()
+        Ok(texts.into_iter().map(|(name, text)| NodeProgram { name, ..NodeProgram::read(&text) }).collect())
     }
 
     /// For `schemars(schema_with)`.
@@ -152,14 +178,13 @@ pub(super) mod text {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-    use crate::BpfNodeStatus;
+    use crate::{BpfNodeStatus, node::DriftKind, revision::ProgramRef};
 
-    fn read(programs: &Value) -> Result<Vec<NodeProgram>, String> {
-        let status = json!({"programs": programs});
-        serde_json::from_value(status).map(|status: BpfNodeStatus| status.programs).map_err(|error| error.to_string())
+    fn read(programs: &Value) -> BpfNodeStatus {
+        from_value(json!({"programs": programs})).unwrap()
     }
 
     #[test]
@@ -175,19 +200,53 @@ mod tests {
         let written = serde_json::to_value(&status).unwrap();
         let text = written["programs"]["a"].as_str().unwrap();
         assert_eq!(serde_json::from_str::<Value>(text).unwrap()["state"], "Failed");
-        assert_eq!(read(&written["programs"]), Ok(vec![program("a"), program("a-b"), program("b")]));
+        assert_eq!(read(&written["programs"]).programs, [program("a"), program("a-b"), program("b")]);
     }
 
     #[test]
-    fn a_program_that_can_not_be_read_is_named() {
-        let error = |text: &Value| read(&json!({"ok": r#"{"uid": "u", "state": "Attached"}"#, "p": text})).unwrap_err();
-        for text in ["", "[]", r#"{"state": "Attached"}"#, r#"{"uid": "u", "state": "AsNeverBefore"}"#] {
-            let error = error(&json!(text));
-            assert!(error.starts_with("programs[p]: "), "{text}: {error}");
+    fn a_program_that_can_not_be_read_is_a_failed_one_and_hides_no_other() {
+        let read = |text: &str| read(&json!({"ok": r#"{"uid": "u", "state": "Attached"}"#, "p": text}));
+        let long = NodeProgram { uid: "u".into(), map_ids: vec![1; 129], ..NodeProgram::default() };
+        for (text, uid, why) in [
+            ("", "", "EOF"),
+            ("[]", "", "invalid"),
+            (r#"{"state": "Attached"}"#, "", "missing field `uid`"),
+            (r#"{"uid": 7, "state": "Attached"}"#, "", "invalid type: integer `7`, expected a string"),
+            (r#"{"uid": "u"}"#, "u", "missing field `state`"),
+            (r#"{"uid": "u", "state": "AsNeverBefore"}"#, "u", "state: unknown variant `AsNeverBefore`"),
+            (&serde_json::to_string(&long).unwrap(), "u", "mapIDs has 129 items or bytes; at most 128 are read"),
+        ] {
+            let status = read(text);
+            let [ok, program] = &*status.programs else { panic!("{status:?}") };
+            assert_eq!((ok.state, &*program.uid, program.state), (State::Attached, uid, State::Failed), "{text}");
+            assert_eq!(program.reason, Some(Reason::Other), "{text}");
+            let message = program.message.as_deref().unwrap_or_default();
+            assert!(message.starts_with("the agent's report can't be read") && message.contains(why), "{message}");
         }
-        assert!(error(&json!({"uid": "u", "state": "Attached"})).contains("expected a string"));
-        let long = NodeProgram { map_ids: vec![1; 129], ..NodeProgram::default() };
-        let too_long = "programs[p]: mapIDs has 129 items or bytes; at most 128 are read";
-        assert_eq!(error(&json!(serde_json::to_string(&long).unwrap())), too_long);
+        let running = read(r#"{"uid": "u", "revision": "p-1", "desiredRevision": "p-2", "state": "AsNeverBefore"}"#);
+        let NodeProgram { revision, desired_revision, .. } = &running.programs[1];
+        assert_eq!((revision.as_deref(), desired_revision.as_deref()), (Some("p-1"), Some("p-2")));
+    }
+
+    #[test]
+    fn an_entry_without_a_uid_that_can_be_read_is_about_every_program_of_its_name() {
+        let about = |text: &str, uid: &str| {
+            let program = ProgramRef { name: "p".into(), uid: uid.into() };
+            read(&json!({"p": text})).program(&program).is_some()
+        };
+        assert!(about(r#"{"uid": "u", "state": "AsNeverBefore"}"#, "u"));
+        assert!(!about(r#"{"uid": "u", "state": "AsNeverBefore"}"#, "another"));
+        assert!(about("{", "u"));
+    }
+
+    #[test]
+    fn drift_of_an_unknown_kind_hides_nothing() {
+        let drift = |kind: &str| json!({"seenTime": "now", "kind": kind, "message": kind, "count": 1});
+        let text = json!({"uid": "u", "state": "Attached", "drift": [drift("Moved"), drift("PinRemoved")]});
+        let status = read(&json!({"p": text.to_string()}));
+        let NodeProgram { state, drift, .. } = &status.programs[0];
+        let drift: Vec<_> = drift.iter().map(|drift| (drift.kind, drift.message.as_str())).collect();
+        assert_eq!(*state, State::Attached);
+        assert_eq!(drift, [(DriftKind::Other, "Moved"), (DriftKind::PinRemoved, "PinRemoved")]);
     }
 }

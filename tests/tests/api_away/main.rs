@@ -19,6 +19,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use hyper::StatusCode;
+use serde_json::json;
+use sockeye_crds::{Reason, node::State};
 use sockeye_tests::{
     chart, cluster,
     identity::RELEASE,
@@ -276,7 +278,9 @@ async fn an_agent_overwrites_the_status_of_a_newer_agent() -> Result<()> {
     let as_agent = [&*agent, &*on_node, "--as-group=system:masters"];
     let patch = ["patch", "bpfnode", NODE, "--subresource=status", "--type=merge", "-p", &newer];
     chart::kubectl(&[&as_agent[..], &patch].concat(), "")?;
-    ensure!(world.reported().await.is_err(), "the newer status can be read");
+    // The operator reads it as a failure: the node still holds the BpfProgram.
+    let read = world.node_program().await?.context("the newer status has no entry")?;
+    ensure!(read.state == State::Failed && read.reason == Some(Reason::Other), "{read:?}");
     world.start_agent();
     let back = Instant::now();
     while let Err(error) = world.reported().await {

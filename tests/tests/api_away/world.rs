@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sockeye_crds::{
     BpfNode, BpfNodeDetail, BpfProgram,
     condition::{ConditionType, Status},
+    node::NodeProgram,
 };
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 use sockeye_tests::{
@@ -214,6 +215,13 @@ impl World {
         Api::all(self.admin.clone())
     }
 
+    /// Returns what the real node's BpfNode says of CHANGING.
+    pub async fn node_program(&self) -> Result<Option<NodeProgram>> {
+        let node = Api::<BpfNode>::all(self.admin.clone()).get_opt(NODE).await?;
+        let status = node.and_then(|node| node.status).unwrap_or_default();
+        Ok(status.programs.into_iter().find(|program| program.name == CHANGING))
+    }
+
     /// Waits until the real node's BpfNode has the IDs of the program and the map, and the number of links, that the
     /// kernel has for CHANGING.
     pub async fn reported(&self) -> Result<()> {
@@ -224,9 +232,7 @@ impl World {
         let expected = (ids("programs/"), ids("maps/"), ids("links/").len());
         let start = Instant::now();
         loop {
-            let node = Api::<BpfNode>::all(self.admin.clone()).get_opt(NODE).await?;
-            let status = node.and_then(|node| node.status).unwrap_or_default();
-            let said = status.programs.into_iter().find(|program| program.name == CHANGING).map(|program| {
+            let said = self.node_program().await?.map(|program| {
                 let links = usize::try_from(program.links).unwrap_or_default();
                 (program.program_ids.into_iter().collect(), program.map_ids.into_iter().collect(), links)
             });
