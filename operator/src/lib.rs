@@ -137,7 +137,7 @@ pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Out
     let stored = StoredObjects::new(guarded.clone(), &namespace);
     let writer = Writer::new(guarded.clone(), namespace.clone(), stored.clone(), publisher, health.clone());
     let reader = Reader { client: guarded, namespace, stores: stores.clone(), stored };
-    let context = Context { reader, writer, drift_budget: Arc::default() };
+    let context = Context { reader, writer, event_budget: Arc::default() };
     let (phases, phase) = channel(Phase::StandBy);
     let elected = async {
         // It stands for election once it could do the work.

@@ -165,7 +165,7 @@ impl Controller {
     }
 
     async fn collect_garbage(&self) {
-        let Context { reader, writer, drift_budget: _ } = &*self.context;
+        let Context { reader, writer, event_budget: _ } = &*self.context;
         let steps = collect_garbage(&reader.stores, self.config.bytes_grace, Timestamp::now());
         // Stored bytes belong to no BpfProgram.
         match timeout(LOOP_INTERVAL / 2, writer.apply(&mut ObjectVersion::default(), steps)).await {

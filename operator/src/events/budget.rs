@@ -1,11 +1,13 @@
-//! [`EventBudget`]: bounds the Events about drift on each node. IO: none; callers pass the time.
+//! [`EventBudget`]: bounds the Events that quote each node. IO: none; callers pass the time.
 //!
-//! Drift is reported by nodes, in their words, and each new message is a new Event. Without a bound, whoever is root on
-//! one node could fill etcd with them.
+//! Nodes report drift and failures in their own words, and each new message is a new Event. Without a bound, whoever is
+//! root on one node could fill etcd with them.
 
 use std::collections::HashMap;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::events::ProgramEvent;
 
 /// A node may have this many Events at once.
 const BURST: u32 = 10;
@@ -29,6 +31,15 @@ struct Bucket {
 }
 
 impl EventBudget {
+    /// Takes a token of each node that an Event quotes. Returns the Event unless none of them has one. It says how many
+    /// Events of theirs were suppressed before.
+    pub fn allow(&mut self, mut event: ProgramEvent, now: Timestamp) -> Option<ProgramEvent> {
+        let quoted = std::mem::take(&mut event.quoted);
+        let allowed: Vec<u64> = quoted.iter().filter_map(|node| self.take(node, now)).collect();
+        event.note += &suppressed_before(allowed.iter().sum());
+        (quoted.is_empty() || !allowed.is_empty()).then_some(event)
+    }
+
     /// Takes a node's token for one Event. Returns the number of its Events that were suppressed before; none if this
     /// one is suppressed too.
     pub fn take(&mut self, node: &str, now: Timestamp) -> Option<u64> {
@@ -38,6 +49,11 @@ impl EventBudget {
         let full = Bucket { tokens: BURST, since: now, suppressed: 0 };
         self.buckets.entry(node.to_owned()).or_insert(full).take(now)
     }
+}
+
+/// Returns the end of an Event's note that counts the suppressed ones, or nothing.
+pub(super) fn suppressed_before(count: u64) -> String {
+    if count == 0 { String::new() } else { format!(" ({count} more Events that quote them were suppressed before)") }
 }
 
 impl Bucket {
@@ -98,6 +114,20 @@ mod tests {
         assert_eq!(take_all(&mut budget, "a", at(120)), [2]);
         assert_eq!(take_all(&mut budget, "a", at(120 + 3 * 60)), [1, 0, 0]);
         assert_eq!(take_all(&mut budget, "a", at(1_000_000)).len(), BURST as usize, "no more than a burst is saved");
+    }
+
+    #[test]
+    fn an_event_that_quotes_nodes_needs_the_token_of_one() {
+        let mut budget = EventBudget::default();
+        let mut allow = |quoted: &[&str], second| {
+            let quoted = quoted.iter().map(|node| (*node).to_owned()).collect();
+            let event = ProgramEvent { is_warning: true, reason: String::new(), action: "", note: "n".into(), quoted };
+            budget.allow(event, at(second)).map(|event| event.note)
+        };
+        assert_eq!((0..100).filter_map(|_| allow(&["a"], 0)).count(), BURST as usize);
+        assert_eq!(allow(&["a", "b"], 0).as_deref(), Some("n"));
+        assert_eq!(allow(&[], 0).as_deref(), Some("n"), "it quotes no node");
+        assert_eq!(allow(&["a"], 60).as_deref(), Some("n (91 more Events that quote them were suppressed before)"));
     }
 
     #[test]

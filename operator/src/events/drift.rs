@@ -16,7 +16,11 @@ use sockeye_crds::{
     summary::NodeView,
 };
 
-use crate::events::{ProgramEvent, budget::EventBudget, list_nodes};
+use crate::events::{
+    ProgramEvent,
+    budget::{EventBudget, suppressed_before},
+    list_nodes,
+};
 
 /// An operator that is rescheduled, upgraded, or without an API server is usually back sooner.
 const RECENT: SignedDuration = SignedDuration::from_mins(5);
@@ -83,11 +87,9 @@ fn is_recent(drift: &Drift, now: Timestamp) -> bool {
 }
 
 fn event(kind: DriftKind, message: &str, nodes: &[&str], suppressed: u64) -> ProgramEvent {
-    let mut note = format!("on {}: {}", list_nodes(nodes), names::line(message, 512));
-    if suppressed > 0 {
-        note += &format!(" ({suppressed} more Events about drift there were suppressed before)");
-    }
-    ProgramEvent { is_warning: true, reason: kind.as_str(), action: "Observe", note }
+    let suppressed = suppressed_before(suppressed);
+    let note = format!("on {}: {}{suppressed}", list_nodes(nodes), names::line(message, 512));
+    ProgramEvent { is_warning: true, reason: kind.as_str(), action: "Observe", note, quoted: vec![] }
 }
 
 #[cfg(test)]
@@ -172,6 +174,7 @@ mod tests {
         assert!(notes(&mut tracker, &[None], RECENT).is_empty());
         assert_eq!(notes(&mut tracker, &[Some(2)], OLD).len(), 1, "drift meanwhile is an Event");
     }
+
     #[test]
     fn drift_that_did_not_fit_for_a_while_does_not_start_over() {
         let (mut tracker, mut budget) = (DriftTracker::default(), EventBudget::default());
@@ -197,6 +200,6 @@ mod tests {
         let (labels, report) = (BTreeMap::new(), report(vec![drift("y\u{1b}", 1, RECENT)]));
         let view = NodeView { name: "n0", labels: &labels, liveness: Liveness::Live, report: Some(&report) };
         let events = tracker.observe(&program, &[view], &mut budget, later);
-        assert_eq!(events[0].note, "on n0: y? (91 more Events about drift there were suppressed before)");
+        assert_eq!(events[0].note, "on n0: y? (91 more Events that quote them were suppressed before)");
     }
 }

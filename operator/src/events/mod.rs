@@ -1,5 +1,5 @@
-//! Kubernetes Events about a BpfProgram: [`transitions`] and [`drift`] decide on them, [`budget`] bounds those about
-//! drift, [`publisher`] writes them.
+//! Kubernetes Events about a BpfProgram: [`transitions`] and [`drift`] decide on them, [`budget`] bounds those that
+//! quote nodes, [`publisher`] writes them.
 
 pub mod budget;
 pub mod drift;
@@ -20,6 +20,8 @@ pub struct ProgramEvent {
     pub action: &'static str,
     /// The message.
     pub note: String,
+    /// The nodes whose words the message quotes, if the [`EventBudget`](budget::EventBudget) has not allowed it yet.
+    pub quoted: Vec<String>,
 }
 
 /// Lists nodes as part of a sentence: the first few names, then the number of the others.

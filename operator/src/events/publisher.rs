@@ -47,7 +47,7 @@ impl Publisher {
 
     /// Publishes an Event about a BpfProgram.
     pub async fn publish(&self, program: &ProgramRef, event: ProgramEvent) -> Result<(), kube::Error> {
-        let ProgramEvent { is_warning, reason, action, note } = event;
+        let ProgramEvent { is_warning, reason, action, note, quoted: _ } = event;
         let regarding = ObjectReference {
             api_version: Some(BpfProgram::api_version(&()).into_owned()),
             kind: Some(BpfProgram::kind(&()).into_owned()),

@@ -21,7 +21,7 @@ pub fn transitions(old: &BpfProgramStatus, new: &BpfProgramStatus) -> Vec<Progra
     let has_news = has_new_failing_node(old, new) || is_suspended_everywhere(new) && !is_suspended_everywhere(old);
     let events = [
         accepted(pair(ConditionType::Accepted), revision(old) != revision(new)),
-        attached(pair(ConditionType::Attached), has_news),
+        attached(pair(ConditionType::Attached), has_news).map(|event| ProgramEvent { quoted: quoted(new), ..event }),
         in_use(pair(ConditionType::Ready)),
     ];
     events.into_iter().flatten().collect()
@@ -38,7 +38,13 @@ pub fn detached(absent: &[&str]) -> ProgramEvent {
             list_nodes(absent)
         ),
     };
-    ProgramEvent { is_warning: !absent.is_empty(), reason: "Detached".to_owned(), action: "Delete", note }
+    ProgramEvent {
+        is_warning: !absent.is_empty(),
+        reason: "Detached".to_owned(),
+        action: "Delete",
+        note,
+        quoted: vec![],
+    }
 }
 
 /// One condition before and after.
@@ -67,6 +73,15 @@ fn attached(Pair { old, new }: Pair<'_>, has_news: bool) -> Option<ProgramEvent>
     // A user seldom wants a BpfProgram that is Ready and runs nowhere.
     let is_warning = !is_as_intended || new.reason == Reason::NoNodeSelected;
     ((is_transition || has_news) && !is_in_progress).then(|| event(new, "Attach", is_warning))
+}
+
+/// Lists the nodes that Attached quotes: those that fail, or if none does, those that say why they are suspended.
+fn quoted(status: &BpfProgramStatus) -> Vec<String> {
+    let suspended = status.node_statuses.iter().filter(|node| node.reason == Some(Reason::Suspended));
+    let suspended = suspended.map(|node| node.node_name.as_str());
+    let failing: Vec<&str> = failing_nodes(status).collect();
+    let all: Vec<&str> = if failing.is_empty() { suspended.collect() } else { failing };
+    all.into_iter().take(summary::MAX_QUOTED).map(str::to_owned).collect()
 }
 
 /// Reports whether a node that the condition's message quotes began to fail. The message quotes only the first failing
@@ -101,7 +116,13 @@ fn outcome(condition: &Condition) -> (Status, Reason) {
 }
 
 fn event(condition: &Condition, action: &'static str, is_warning: bool) -> ProgramEvent {
-    ProgramEvent { is_warning, reason: condition.reason.as_str().to_owned(), action, note: condition.message.clone() }
+    ProgramEvent {
+        is_warning,
+        reason: condition.reason.as_str().to_owned(),
+        action,
+        note: condition.message.clone(),
+        quoted: vec![],
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +203,8 @@ mod tests {
         assert!(!is_event(&["n1", "n2"], &["n2"]) && !is_event(&["n1"], &["n1"]));
         assert!(!is_event(&["n1", "n2", "n3"], &["n1", "n2", "n3", "n4"]), "n4 is not quoted");
         assert!(is_event(&["n2", "n3", "n4"], &["n1", "n2", "n3", "n4"]));
+        let events = transitions(&failing_on(&["n1"]), &failing_on(&["n1", "n2", "n3", "n4"]));
+        assert_eq!(events[0].quoted, ["n1", "n2", "n3"], "a token of theirs is taken");
     }
 
     #[test]
@@ -194,12 +217,20 @@ mod tests {
     fn a_suspension_on_some_nodes_is_not_the_last_event() {
         let suspended_on = |suspended: i64| {
             let mut status = status(ACCEPTED, (Status::False, Reason::Suspended), Some("r1"));
+            status.node_statuses = (0..suspended)
+                .map(|n| NodeStatus {
+                    node_name: format!("n{n}"),
+                    reason: Some(Reason::Suspended),
+                    ..NodeStatus::default()
+                })
+                .collect();
             status.nodes = Some(NodeCounts { desired: 3, unknown: 1, suspended, ..NodeCounts::default() });
             status
         };
         let suspended = [("Suspended".to_owned(), false)];
         assert_eq!(reasons(&status(ACCEPTED, IN_EFFECT, Some("r1")), &suspended_on(1)), suspended);
         assert_eq!(reasons(&suspended_on(1), &suspended_on(2)), suspended, "on all that are live");
+        assert_eq!(transitions(&suspended_on(1), &suspended_on(2))[0].quoted, ["n0", "n1"]);
         assert_eq!(reasons(&suspended_on(2), &suspended_on(2)), []);
         assert_eq!(reasons(&suspended_on(2), &suspended_on(1)), []);
     }

@@ -218,7 +218,7 @@ fn replaced(config_map: &str) -> ProgramEvent {
         "ConfigMap {config_map} did not hold the bytes that its name says, or could be changed: it was replaced. Find \
          out who may create ConfigMaps in sockeye's namespace"
     );
-    ProgramEvent { is_warning: true, reason: "BytesReplaced".to_owned(), action: "Store", note }
+    ProgramEvent { is_warning: true, reason: "BytesReplaced".to_owned(), action: "Store", note, quoted: vec![] }
 }
 
 /// Turns a 404 into success, for writes that remove something.

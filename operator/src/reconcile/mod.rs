@@ -68,8 +68,8 @@ pub struct Context {
     pub reader: Reader,
     /// Does the writes.
     pub writer: Writer,
-    /// Bounds the Events about drift.
-    pub drift_budget: Arc<Mutex<EventBudget>>,
+    /// Bounds the Events that quote nodes.
+    pub event_budget: Arc<Mutex<EventBudget>>,
 }
 
 /// The outcome of a reconciliation.
@@ -141,7 +141,7 @@ pub async fn reconcile(context: &Context, name: &str, cache: &mut ProgramCache) 
 }
 
 async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> Result<Outcome, Error> {
-    let Context { reader, writer, drift_budget } = context;
+    let Context { reader, writer, event_budget } = context;
     let Some(object) = reader.stores.program(name) else { return Ok(Outcome::Gone) };
     let mut gathered = reader.gather(object, cache).await?;
     let mut validated = validate(&mut gathered, cache).await?;
@@ -166,7 +166,7 @@ async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> R
             Some(error)
         }
     };
-    let drift = drift_events(&gathered, &mut cache.drift, drift_budget);
+    let drift = drift_events(&gathered, &mut cache.drift, event_budget);
     writer.apply(&mut version, drift).await?;
     let steps = update_status(&gathered, &validated, current.as_ref(), now());
     if failure.is_none()
@@ -174,6 +174,7 @@ async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> R
     {
         return Ok(Outcome::Throttled(until));
     }
+    let steps = within_budget(steps, event_budget);
     write_status(writer, &gathered.intent, &mut version, steps, cache).await?;
     match failure {
         Some(error) => Err(error.into()),
@@ -185,6 +186,16 @@ fn drift_events(gathered: &Gathered, tracker: &mut DriftTracker, budget: &Mutex<
     let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
     let events = tracker.observe(&gathered.intent.program, &gathered.nodes.views(), &mut budget, now());
     events.into_iter().map(Step::PublishEvent).collect()
+}
+
+/// Drops the Events that quote nodes which have had as many as they may.
+fn within_budget(steps: Vec<Step>, budget: &Mutex<EventBudget>) -> Vec<Step> {
+    let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+    let allow = |step| match step {
+        Step::PublishEvent(event) => budget.allow(event, now()).map(Step::PublishEvent),
+        write => Some(write),
+    };
+    steps.into_iter().filter_map(allow).collect()
 }
 
 /// Returns the time at which the status may be written, if it may not be now. The last status before the finalizer is

@@ -19,7 +19,7 @@ fn program() -> ObjectVersion {
 }
 
 fn publish() -> Vec<Step> {
-    let event = ProgramEvent { is_warning: false, reason: "R".into(), action: "A", note: "n".into() };
+    let event = ProgramEvent { is_warning: false, reason: "R".into(), action: "A", note: "n".into(), quoted: vec![] };
     vec![Step::PublishEvent(event)]
 }
 
