@@ -127,7 +127,6 @@ impl Reason {
                 | Self::MapNotFound
                 | Self::Unsupported
                 | Self::InvalidSpec
-                | Self::DigestMismatch
                 | Self::VerifierRejected
                 | Self::MapIncompatible
                 | Self::ConnectivityLost

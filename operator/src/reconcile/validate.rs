@@ -38,8 +38,8 @@ pub struct Validated {
 pub enum CheckOutcome {
     /// The spec was checked, now or earlier.
     Checked(Arc<CheckResult>),
-    /// This generation was accepted and dispatched earlier. Its bytes are no longer where they came from, which changes
-    /// nothing.
+    /// This generation was accepted and dispatched earlier. Its bytes are no longer where they came from, or others are
+    /// there, which changes nothing.
     AcceptedEarlier,
     /// The spec cannot be checked, or not be dispatched.
     Rejected(Refusal),
@@ -68,12 +68,22 @@ impl Validated {
 pub async fn validate(gathered: &mut Gathered, cache: &mut ProgramCache) -> Result<Validated, Error> {
     let bytecode = mem::replace(&mut gathered.bytecode, GatheredBytecode::Checked);
     let intent = &gathered.intent;
+    let mut validated = check_bytecode(intent, bytecode, cache).await?;
+    if validated.refusal().is_some_and(|refusal| was_accepted(intent, refusal)) {
+        validated.outcome = CheckOutcome::AcceptedEarlier;
+    }
+    Ok(validated)
+}
+
+async fn check_bytecode(
+    intent: &Intent,
+    bytecode: GatheredBytecode,
+    cache: &mut ProgramCache,
+) -> Result<Validated, Error> {
     let (input, fetched) = match bytecode {
         GatheredBytecode::Checked => return Ok(cached(cache)),
         GatheredBytecode::Unavailable(refusal) => {
-            let is_accepted = was_accepted(intent, &refusal);
-            let outcome = if is_accepted { CheckOutcome::AcceptedEarlier } else { CheckOutcome::Rejected(refusal) };
-            return Ok(Validated { outcome, bytes: None });
+            return Ok(Validated { outcome: CheckOutcome::Rejected(refusal), bytes: None });
         }
         GatheredBytecode::InSpec(input) => (input, None),
         GatheredBytecode::Fetched(input, bytes) => (input, Some(bytes)),
@@ -137,10 +147,11 @@ fn parser_panicked() -> Refusal {
     Refusal { reason: Reason::InvalidObject, message }
 }
 
-/// Reports whether this generation was accepted earlier, so that only the source of its bytes is missing.
+/// Reports whether this generation was accepted earlier, so that only the source of its bytes is missing or was changed.
+/// Whoever may write the ConfigMap must not be able to make the BpfProgram fail.
 fn was_accepted(intent: &Intent, refusal: &Refusal) -> bool {
     let accepted = condition::find(&intent.status.conditions, ConditionType::Accepted);
-    refusal.reason == Reason::BytecodeUnavailable
+    matches!(refusal.reason, Reason::BytecodeUnavailable | Reason::DigestMismatch)
         && intent.status.current_revision.is_some()
         && accepted.is_some_and(|accepted| {
             accepted.status == condition::Status::True && accepted.observed_generation == Some(intent.generation())
@@ -149,9 +160,53 @@ fn was_accepted(intent: &Intent, refusal: &Refusal) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::DeserializeGuard;
     use serde_json::json;
+    use sockeye_crds::names;
 
     use super::*;
+    use crate::watch::{nodes::Nodes, revisions::Revisions};
+
+    /// Gathers a BpfProgram of generation 2 whose ConfigMap holds other bytes than the spec says, and whose status
+    /// accepts a generation.
+    fn gathered_with_other_bytes(accepted: i64) -> Gathered {
+        let digest = names::digest(b"elf");
+        let spec = json!({"bytecode": {"configMapRef": {"name": "n", "key": "k", "digest": digest}},
+            "programs": [{"name": "my_prog", "attach": [{"type": "Node"}]}]});
+        let status = json!({"currentRevision": {"name": "p-1", "generation": accepted, "digest": digest},
+            "conditions": [{"type": "Accepted", "status": "True", "reason": "Dispatched", "message": "",
+                "observedGeneration": accepted, "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        let object: DeserializeGuard<_> = serde_json::from_value(json!({"apiVersion": "sockeye.dev/v1alpha1",
+            "kind": "BpfProgram", "metadata": {"name": "p", "uid": "u", "generation": 2}, "spec": spec,
+            "status": status}))
+        .unwrap();
+        let input = CheckInput { uid: "u".into(), generation: 2, config_map: None };
+        Gathered {
+            intent: Intent::new(Arc::new(object), &ProgramCache::default()),
+            bytecode: GatheredBytecode::Fetched(input, b"other".to_vec()),
+            revisions: Revisions::default(),
+            lenders: [].into(),
+            borrowers: vec![],
+            nodes: Nodes::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn other_bytes_leave_a_generation_alone_that_was_accepted() {
+        let (mut gathered, mut cache) = (gathered_with_other_bytes(2), ProgramCache::default());
+        for _ in 0..2 {
+            // The second time the result is cached.
+            let validated = validate(&mut gathered, &mut cache).await.unwrap();
+            assert!(matches!(validated.outcome, CheckOutcome::AcceptedEarlier), "{validated:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn other_bytes_reject_a_generation_that_was_not_accepted_until_they_are_replaced() {
+        let validated = validate(&mut gathered_with_other_bytes(1), &mut ProgramCache::default()).await.unwrap();
+        let reason = validated.refusal().unwrap().reason;
+        assert_eq!((reason, reason.needs_edit()), (Reason::DigestMismatch, false));
+    }
 
     fn refusal(spec: serde_json::Value, bytes: Option<&[u8]>) -> Refusal {
         let spec: BpfProgramSpec = serde_json::from_value(spec).unwrap();
@@ -162,7 +217,7 @@ mod tests {
     fn a_rejection_names_the_field() {
         let programs = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
         let config_map =
-            |bytes| json!({"configMapRef": {"name": "n", "key": "k", "digest": sockeye_crds::names::digest(bytes)}});
+            |bytes| json!({"configMapRef": {"name": "n", "key": "k", "digest": names::digest(bytes)}});
         let selector = json!({"matchExpressions": [{"key": "disk", "operator": "Near"}]});
         for (spec, bytes, reason, field) in [
             (json!({"bytecode": {}, "programs": programs}), None, Reason::InvalidSpec, "spec.bytecode"),
@@ -204,7 +259,7 @@ mod tests {
         let (result, bytes) = check(&spec, None);
         let bytes = bytes.unwrap();
         assert_eq!(bytes, sockeye_ebpf::programs::builtin(sockeye_crds::Builtin::TcpRtt));
-        assert_eq!(result.unwrap().digest, sockeye_crds::names::digest(&bytes));
+        assert_eq!(result.unwrap().digest, names::digest(&bytes));
     }
 
     #[tokio::test]
