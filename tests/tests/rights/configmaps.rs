@@ -24,6 +24,7 @@ use crate::{
 
 const NOT_STORED: &str = "bytes that agents load: only the operator creates, changes and deletes it";
 const NOT_SUSPENDED: &str = "you need the verb \"suspend\" on bpfprograms.sockeye.dev";
+const NOT_UNINSTALLED: &str = "deletes the bytes that agents load, and no other ConfigMap";
 const NOT_MARKED: &str = "the label sockeye.dev/object marks bytes that the operator stores and deletes";
 
 /// A ConfigMap that would hold bytes, and one that anybody may have.
@@ -155,6 +156,12 @@ async fn controllers_and_the_uninstall_job_may_delete_what_nobody_else_may() -> 
     let job = ConfigMaps::of(speaking_for("sockeye-uninstall").await?);
     job.delete_all(&format!("{LABEL_OBJECT}=true")).await?;
     ensure!(root.0.get_opt(STORED).await?.is_none(), "it was not deleted");
+    // Its right is to delete any collection.
+    for other in [SUSPENSION, OTHER] {
+        root.create(json!({"name": other, "labels": {"rights": ""}})).await?;
+        refused(job.delete_all("rights").await, NOT_UNINSTALLED).context(other)?;
+        root.delete(other).await?;
+    }
     Ok(())
 }
 
