@@ -18,7 +18,8 @@
 //!
 //! Not guaranteed: a write that was sent in time may arrive late, and the clock stands still while the machine sleeps.
 //! So writes collide by themselves: a revision's name has its sequence, and patches and deletions carry the UID and the
-//! resourceVersion that they are based on.
+//! resourceVersion that they are based on. Whoever may delete the Lease can have two processes lead until the first one
+//! notices: one that starts just after the deletion reads no Lease, and creates it at once.
 
 pub mod election;
 pub mod gate;
