@@ -1,36 +1,36 @@
-//! Garbage collection of stored bytes. IO: none; it plans [`Step`]s.
+//! Garbage collection of stored bytes. IO: none; it says what to delete.
 //!
 //! BpfPrograms with the same bytes share a ConfigMap, so it belongs to none of them. A ConfigMap with another name than
 //! stored bytes have is nobody's garbage, whatever its labels: it may be the kill switch.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::DeserializeGuard;
 use sockeye_crds::{BpfRevision, names};
 
 use crate::{
-    reconcile::{
-        step::{ObjectVersion, Step},
-        stored_object::digest_in,
-    },
-    watch::stores::{ConfigMapMeta, Stores},
+    reconcile::{step::ObjectVersion, stored_object::digest_in},
+    watch::stores::ConfigMapMeta,
 };
 
-/// Plans the deletion of stored bytes that no revision names and that are older than `grace`. Within that time the
-/// revision is created for which they were stored.
+/// Returns the stored bytes that no revision names and that are older than `grace`. Within that time the revision is
+/// created for which they were stored.
 ///
-/// While any revision cannot be read, nothing is deleted: that revision may name any bytes.
-pub fn collect_garbage(stores: &Stores, grace: Duration, now: Timestamp) -> Vec<Step> {
-    let revisions = stores.revisions.state();
-    let Some(named) = named_config_maps(revisions.iter().map(AsRef::as_ref)) else { return vec![] };
-    let is_garbage = |config_map: &ConfigMapMeta| {
+/// While any revision cannot be read, nothing is garbage: that revision may name any bytes.
+pub fn garbage<'a>(
+    revisions: impl Iterator<Item = &'a DeserializeGuard<BpfRevision>>,
+    config_maps: &[Arc<ConfigMapMeta>],
+    grace: Duration,
+    now: Timestamp,
+) -> Vec<ObjectVersion> {
+    let Some(named) = named_config_maps(revisions) else { return vec![] };
+    let is_garbage = |config_map: &&Arc<ConfigMapMeta>| {
         let name = config_map.metadata.name.as_ref();
         name.is_some_and(|name| !named.contains(name)) && is_collectable(config_map, grace, now)
     };
-    let config_maps = stores.config_maps.state();
-    let garbage = config_maps.iter().filter(|config_map| is_garbage(config_map));
-    garbage.filter_map(|config_map| delete(config_map)).collect()
+    let garbage = config_maps.iter().filter(is_garbage);
+    garbage.filter_map(|config_map| ObjectVersion::of(&config_map.metadata)).collect()
 }
 
 /// Lists the ConfigMaps that revisions name; nothing if a revision cannot be read.
@@ -55,10 +55,6 @@ fn is_collectable(config_map: &ConfigMapMeta, grace: Duration, now: Timestamp) -
     let created = meta.creation_timestamp.as_ref();
     let is_old = created.is_some_and(|created| now.duration_since(created.0) > grace);
     is_ours && is_marked && is_old && meta.deletion_timestamp.is_none()
-}
-
-fn delete(config_map: &ConfigMapMeta) -> Option<Step> {
-    ObjectVersion::of(&config_map.metadata).map(Step::DeleteBytes)
 }
 
 #[cfg(test)]
@@ -103,18 +99,25 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_that_cannot_be_read_may_name_any_bytes() {
+    fn what_a_revision_names_is_no_garbage_and_one_that_cannot_be_read_may_name_any_bytes() {
         let object = json!({"programs": [], "maps": [], "license": "GPL", "btf": true});
-        let spec = json!({"state": "Retired", "programRef": {"name": "p", "uid": "u"}, "programGeneration": 1,
-            "sequence": 1, "template": {"digest": "sha256:ab", "object": object, "programs": []}});
+        let naming = |bytes: &[u8]| {
+            json!({"state": "Retired", "programRef": {"name": "p", "uid": "u"}, "programGeneration": 1, "sequence": 1,
+                "template": {"digest": names::digest(bytes), "object": object, "programs": []}})
+        };
         let revision = |spec: Value| -> DeserializeGuard<BpfRevision> {
             let revision = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfRevision",
                 "metadata": {"name": "p-1"}, "spec": spec});
             serde_json::from_value(revision).unwrap()
         };
-        let (readable, unreadable) = (revision(spec), revision(json!(7)));
-        let named = named_config_maps([&readable].into_iter());
-        assert_eq!(named, Some(BTreeSet::from([names::object_config_map("sha256:ab")])));
-        assert_eq!(named_config_maps([&readable, &unreadable].into_iter()), None);
+        let mut stored = config_map("2026-01-01T11:00:00Z");
+        stored["metadata"]["resourceVersion"] = json!("5");
+        let stored = [Arc::new(serde_json::from_value(stored).unwrap())];
+        let noon = "2026-01-01T12:00:00Z".parse().unwrap();
+        let is_garbage_beside =
+            |revisions: &[DeserializeGuard<BpfRevision>]| !garbage(revisions.iter(), &stored, GRACE, noon).is_empty();
+        assert!(is_garbage_beside(&[]) && is_garbage_beside(&[revision(naming(b"other"))]));
+        assert!(!is_garbage_beside(&[revision(naming(b"other")), revision(naming(b"elf"))]));
+        assert!(!is_garbage_beside(&[revision(naming(b"other")), revision(json!(7))]));
     }
 }

@@ -1,9 +1,9 @@
 //! [`Controller`]: the loop that reconciles BpfPrograms while this process leads, a few at a time and each once at a
 //! time.
 //!
-//! The watches trigger it, the [`queue`] decides when each BpfProgram is due, and now and then it calls
-//! [`collect_garbage`](mod@collect_garbage). A reconciliation that panics counts as failed, so one object cannot stop
-//! the operator for the others.
+//! The watches trigger it, and the [`queue`] decides when each BpfProgram is due. Now and then, while no reconciliation
+//! runs, it [collects garbage](collect_garbage). A reconciliation that panics counts as failed, so one object cannot
+//! stop the operator for the others.
 
 pub mod collect_garbage;
 pub mod queue;
@@ -24,10 +24,12 @@ use tracing::{debug, error, warn};
 
 use crate::{
     config::Config,
-    controller::{collect_garbage::collect_garbage, queue::Queue},
+    controller::{collect_garbage::garbage, queue::Queue},
     health::{Health, STUCK_AFTER},
     leader::Phase,
-    reconcile::{Context, Outcome, cache::ProgramCache, reconcile, step::ObjectVersion, stored_object::digest_in},
+    reconcile::{
+        Context, Outcome, cache::ProgramCache, gather::list_all_revisions, reconcile, stored_object::digest_in,
+    },
     watch::trigger::{Pace, Trigger},
 };
 
@@ -73,11 +75,17 @@ impl Controller {
                 while self.running.join_next().await.is_some() {}
                 return Ok(());
             }
+            // A reconciliation may be about to use stored bytes again that no revision names yet.
+            if Instant::now() >= next_collection && self.running.is_empty() {
+                self.collect_garbage().await;
+                next_collection = Instant::now() + LOOP_INTERVAL;
+            }
             self.start_due();
             let now = Instant::now();
             let has_room = self.running.len() < self.config.concurrency;
             let due = self.queue.next_due().filter(|_| has_room);
-            let wake = due.map_or(next_collection, |due| due.min(next_collection));
+            let collection = if self.running.is_empty() { next_collection } else { now + LOOP_INTERVAL };
+            let wake = due.map_or(collection, |due| due.min(collection));
             tokio::select! {
                 trigger = triggers.recv() => {
                     self.trigger(trigger.ok_or(WatchesEnded)?);
@@ -88,12 +96,7 @@ impl Controller {
                 }
                 Some(joined) = self.running.join_next_with_id() => self.finish(joined),
                 Ok(()) = phase.changed() => {}
-                () = sleep(wake.saturating_duration_since(now)) => {
-                    if Instant::now() >= next_collection {
-                        self.collect_garbage().await;
-                        next_collection = Instant::now() + LOOP_INTERVAL;
-                    }
-                }
+                () = sleep(wake.saturating_duration_since(now)) => {}
             }
         }
     }
@@ -165,15 +168,30 @@ impl Controller {
     }
 
     async fn collect_garbage(&self) {
-        let Context { reader, writer, event_budget: _ } = &*self.context;
-        let steps = collect_garbage(&reader.stores, self.config.bytes_grace, Timestamp::now());
-        // Stored bytes belong to no BpfProgram.
-        match timeout(LOOP_INTERVAL / 2, writer.apply(&mut ObjectVersion::default(), steps)).await {
+        match timeout(LOOP_INTERVAL / 2, self.delete_garbage()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) if error.is_conflict() => debug!(%error, "kept bytes that have changed; retrying later"),
             Ok(Err(error)) => warn!(%error, "cannot delete unused bytes; retrying later"),
             Err(_) => warn!("deleting unused bytes takes too long; retrying later"),
         }
+    }
+
+    /// Deletes the stored bytes that no revision names. Once there may be some, the revisions are asked for: the watch
+    /// may not have brought the one yet that was just created.
+    async fn delete_garbage(&self) -> anyhow::Result<()> {
+        let Context { reader, writer, event_budget: _ } = &*self.context;
+        let (config_maps, now) = (reader.stores.config_maps.state(), Timestamp::now());
+        let watched = reader.stores.revisions.state();
+        if garbage(watched.iter().map(Arc::as_ref), &config_maps, self.config.bytes_grace, now).is_empty() {
+            return Ok(());
+        }
+        let revisions = list_all_revisions(&reader.client).await?;
+        for config_map in garbage(revisions.iter(), &config_maps, self.config.bytes_grace, now) {
+            match writer.delete_bytes(&config_map).await {
+                Err(error) if error.is_conflict() => debug!(%error, "kept bytes that have changed; retrying later"),
+                deleted => deleted?,
+            }
+        }
+        Ok(())
     }
 }
 

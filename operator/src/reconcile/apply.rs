@@ -101,17 +101,26 @@ impl Writer {
     pub async fn apply(&self, program: &mut ObjectVersion, steps: Vec<Step>) -> Result<(), Error> {
         for step in steps {
             let action = describe(&step, program);
-            if let Step::PublishEvent(event) = step {
-                self.publish(program, event).await;
-                continue;
-            }
+            let is_write = !matches!(step, Step::PublishEvent(_) | Step::KeepBytes { .. });
             let result = self.run(program, step).await;
-            self.health.record_write(result.as_ref().err().and_then(WriteError::answer));
-            if let Err(source) = result {
-                return Err(Error { action, source });
+            if is_write {
+                self.health.record_write(result.as_ref().err().and_then(WriteError::answer));
             }
-            info!(program = program.name, "{action}");
+            result.map_err(|source| Error { action: action.clone(), source })?;
+            if is_write {
+                info!(program = program.name, "{action}");
+            }
         }
+        Ok(())
+    }
+
+    /// Deletes the ConfigMap that stores an object's bytes, if it still has this version.
+    pub async fn delete_bytes(&self, config_map: &ObjectVersion) -> Result<(), Error> {
+        let result = ignore_not_found(self.write(requests::delete_config_map(&self.namespace, config_map)).await);
+        self.health.record_write(result.as_ref().err());
+        let action = format!("deleting ConfigMap {}", config_map.name);
+        result.map_err(|source| Error { action: action.clone(), source: source.into() })?;
+        info!("{action}");
         Ok(())
     }
 
@@ -134,8 +143,11 @@ impl Writer {
             Step::DeleteRevision(revision) => {
                 ignore_not_found(self.write(requests::delete_revision(&revision)).await)?;
             }
-            Step::DeleteBytes(config_map) => {
-                ignore_not_found(self.write(requests::delete_config_map(&self.namespace, &config_map)).await)?;
+            Step::KeepBytes { digest, bytes } => {
+                let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+                if api.get_metadata_opt(&names::object_config_map(&digest)).await?.is_none() {
+                    self.store(program, &digest, bytes).await?;
+                }
             }
             Step::PublishEvent(event) => self.publish(program, event).await,
         }
@@ -234,12 +246,12 @@ fn describe(step: &Step, program: &ObjectVersion) -> String {
     match step {
         Step::AddFinalizer { present: _ } => format!("adding the finalizer to BpfProgram {name}"),
         Step::StoreBytes { digest, bytes } => format!("storing {} bytes as {digest}", bytes.len()),
+        Step::KeepBytes { digest, bytes: _ } => format!("keeping the bytes of {digest}"),
         Step::Dispatch(revision) => {
             format!("dispatching BpfRevision {}", revision.metadata.name.as_deref().unwrap_or_default())
         }
         Step::Retire(revision) => format!("retiring BpfRevision {}", revision.name),
         Step::DeleteRevision(revision) => format!("deleting BpfRevision {}", revision.name),
-        Step::DeleteBytes(config_map) => format!("deleting ConfigMap {}", config_map.name),
         Step::WriteStatus(_) => format!("writing the status of BpfProgram {name}"),
         Step::PublishEvent(event) => format!("publishing Event {} on BpfProgram {name}", event.reason),
         Step::RemoveFinalizer { others: _ } => format!("removing the finalizer from BpfProgram {name}"),

@@ -124,3 +124,8 @@ pub async fn list_revisions(client: &Client, program: &ProgramRef) -> Result<Rev
     let page = page.map_err(|source| Error::Revisions { program: program.name.clone(), source })?;
     Ok(Revisions::of(program, &page.items))
 }
+
+/// Lists all revisions from the API server.
+pub async fn list_all_revisions(client: &Client) -> Result<Vec<DeserializeGuard<BpfRevision>>, kube::Error> {
+    Ok(list(&Api::all(client.clone()), &ListParams::default()).await?.items)
+}

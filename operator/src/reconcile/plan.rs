@@ -1,6 +1,7 @@
 //! Plan: the writes that dispatch the latest accepted spec. IO: none. When nothing changed, there are none.
 //!
-//! - Bytes are stored first, then the revision is created, then older revisions are removed.
+//! - Bytes are stored first, then the revision is created, then older revisions are removed. Bytes that were stored
+//!   before, for another revision, may have been garbage until then: they are looked at once more.
 //! - A BpfProgram has one active revision: the last accepted one. An older one that stayed active would run on nodes
 //!   that the newer one no longer selects.
 //! - A retired revision is kept while any node reports that it runs there, and then deleted. A node on which the newer
@@ -54,26 +55,29 @@ pub fn plan(gathered: &Gathered, validated: &Validated, is_stored: bool) -> Plan
         steps.extend(remove_superseded(gathered, newest.as_ref(), false));
         return Plan { steps, current: newest };
     };
+    let digest = accepted.digest.clone();
     if let (false, Some(bytes)) = (is_stored, &validated.bytes) {
-        steps.push(Step::StoreBytes { digest: accepted.digest.clone(), bytes: bytes.clone() });
+        steps.push(Step::StoreBytes { digest: digest.clone(), bytes: bytes.clone() });
     }
     let has_bytes = is_stored || validated.bytes.is_some();
     // Without its bytes no agent could run a revision. The next reconciliation reads them again.
-    let current = if is_dispatched(gathered, accepted) || !has_bytes {
-        newest
-    } else {
-        let next = next_revision(gathered, accepted);
+    let next = undispatched(gathered, accepted).filter(|_| has_bytes);
+    if let Some(next) = &next {
         steps.push(Step::Dispatch(Box::new(next.clone())));
-        Some(next)
-    };
+        if let (true, Some(bytes)) = (is_stored, &validated.bytes) {
+            steps.push(Step::KeepBytes { digest, bytes: bytes.clone() });
+        }
+    }
+    let current = next.or(newest);
     steps.extend(remove_superseded(gathered, current.as_ref(), has_bytes));
     Plan { steps, current }
 }
 
-/// Reports whether agents run the accepted spec already.
-pub fn is_dispatched(gathered: &Gathered, accepted: &Accepted) -> bool {
+/// Returns the revision of an accepted spec, unless agents run that spec already.
+pub fn undispatched(gathered: &Gathered, accepted: &Accepted) -> Option<BpfRevision> {
+    let next = next_revision(gathered, accepted);
     let newest = gathered.revisions.newest();
-    newest.is_some_and(|newest| is_same_content(&newest.spec, &next_revision(gathered, accepted).spec))
+    (!newest.is_some_and(|newest| is_same_content(&newest.spec, &next.spec))).then_some(next)
 }
 
 /// Builds the active revision of an accepted spec.

@@ -12,7 +12,7 @@ use sockeye_crds::{
 use crate::{
     reconcile::{
         gather::Gathered,
-        plan::is_dispatched,
+        plan::undispatched,
         validate::{CheckOutcome, Validated},
     },
     watch::sharing::Lender,
@@ -21,7 +21,7 @@ use crate::{
 /// Turns the acceptance of a spec into a refusal if it would dispatch a revision with a map that is not shared.
 pub fn refuse_unshared(gathered: &Gathered, validated: &mut Validated) {
     let Some(accepted) = validated.accepted() else { return };
-    if gathered.intent.is_deleted() || is_dispatched(gathered, accepted) {
+    if gathered.intent.is_deleted() || undispatched(gathered, accepted).is_none() {
         return;
     }
     let refusal = accepted.maps.iter().enumerate().find_map(|(index, map)| refusal(gathered, index, map));

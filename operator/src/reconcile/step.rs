@@ -45,12 +45,17 @@ pub enum Step {
     },
     /// Creates an active revision, which agents run.
     Dispatch(Box<BpfRevision>),
+    /// Stores bytes again if somebody deleted them: an operator that led before may just have taken them for garbage.
+    KeepBytes {
+        /// The digest.
+        digest: String,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// Marks a revision as retired, so that agents ignore it.
     Retire(ObjectVersion),
     /// Deletes a revision.
     DeleteRevision(ObjectVersion),
-    /// Deletes the ConfigMap that stores an object's bytes.
-    DeleteBytes(ObjectVersion),
     /// Writes the BpfProgram's status.
     WriteStatus(Box<BpfProgramStatus>),
     /// Publishes an Event about the BpfProgram.

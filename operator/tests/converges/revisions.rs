@@ -126,3 +126,14 @@ fn a_revision_that_is_there_already_counts_as_dispatched() {
     world.reconcile(usize::MAX);
     assert_eq!((world.conflicts, world.live_revisions()), (0, vec!["p-2".to_owned()]));
 }
+
+#[test]
+fn stored_bytes_that_are_used_again_survive_a_late_deletion() {
+    let mut world = World::rolled_out();
+    world.edit(Some(1));
+    world.converge();
+    world.is_collected_late = true;
+    world.edit(Some(0));
+    world.reconcile(usize::MAX);
+    assert!(world.stored_digests.contains(&world.revisions.last().unwrap().spec.template.digest));
+}

@@ -59,6 +59,8 @@ pub struct World {
     /// The names of revisions that a newer operator created and this one cannot read.
     pub unreadable: BTreeSet<String>,
     pub stored_digests: BTreeSet<String>,
+    /// True if a former leader's deletion of stored bytes arrives just after a dispatch.
+    pub is_collected_late: bool,
     /// The revision that each node runs.
     running: BTreeMap<&'static str, String>,
     pub live_nodes: BTreeSet<&'static str>,
@@ -114,8 +116,9 @@ impl World {
                 notes: vec![],
             }),
         };
-        // Gathering reads bytes only if they are not stored yet.
-        let is_read = result.is_ok() && !self.is_stored();
+        // Gathering reads bytes if they are not stored, and those of a spec that it has not checked before.
+        let is_checked = self.status.observed_generation == Some(self.generation);
+        let is_read = result.is_ok() && (!is_checked || !self.is_stored());
         Validated { outcome: CheckOutcome::Checked(Arc::new(result)), bytes: is_read.then_some(bytes) }
     }
 
@@ -227,7 +230,16 @@ impl World {
                 assert_eq!(names::digest(&bytes), digest);
                 self.stored_digests.insert(digest);
             }
-            Step::Dispatch(revision) => return self.create_revision(*revision),
+            Step::Dispatch(revision) => {
+                self.create_revision(*revision)?;
+                if self.is_collected_late {
+                    self.stored_digests.clear();
+                }
+            }
+            Step::KeepBytes { digest, bytes } => {
+                assert_eq!(names::digest(&bytes), digest);
+                self.stored_digests.insert(digest);
+            }
             Step::Retire(version) => {
                 let active = self.revisions.iter().filter(|revision| revision.is_live()).count();
                 assert!(active > 1, "the last active revision is retired");
@@ -256,7 +268,6 @@ impl World {
                 self.is_gone = true;
             }
             Step::PublishEvent(event) => self.events.push(event),
-            Step::DeleteBytes(_) => panic!("bytes belong to no BpfProgram"),
         }
         Ok(())
     }

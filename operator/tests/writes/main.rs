@@ -23,10 +23,6 @@ fn publish() -> Vec<Step> {
     vec![Step::PublishEvent(event)]
 }
 
-fn delete_bytes() -> Vec<Step> {
-    vec![Step::DeleteBytes(ObjectVersion { name: "c".into(), ..program() })]
-}
-
 fn store() -> Vec<Step> {
     vec![Step::StoreBytes { digest: names::digest(b"elf"), bytes: b"elf".to_vec() }]
 }
@@ -35,7 +31,7 @@ fn store() -> Vec<Step> {
 async fn an_event_does_not_make_an_operator_ready_whose_last_write_was_rejected() {
     let api = Api::new([Answer::failure(403, "Forbidden")]);
     api.health.set_listed();
-    assert!(api.writer.apply(&mut program(), delete_bytes()).await.unwrap_err().rejection().is_some());
+    assert!(api.writer.delete_bytes(&program()).await.unwrap_err().rejection().is_some());
     assert!(api.health.ready().is_err());
     api.writer.apply(&mut program(), publish()).await.unwrap();
     assert!(api.health.ready().is_err(), "nothing but an Event was written");
@@ -52,7 +48,7 @@ async fn an_event_that_cannot_be_published_fails_no_write() {
 #[tokio::test]
 async fn a_deletion_of_a_missing_object_succeeds() {
     let api = Api::new([Answer::failure(404, "NotFound")]);
-    api.writer.apply(&mut program(), delete_bytes()).await.unwrap();
+    api.writer.delete_bytes(&program()).await.unwrap();
 }
 
 #[tokio::test]
@@ -63,7 +59,6 @@ async fn a_conflict_is_transient_and_nothing_to_tell_the_user_or_the_kubelet() {
         Step::WriteStatus(Box::default()),
         Step::Retire(program()),
         Step::DeleteRevision(program()),
-        Step::DeleteBytes(program()),
     ] {
         let api = Api::new([Answer::failure(409, "Conflict")]);
         api.health.set_listed();
@@ -144,6 +139,17 @@ async fn a_config_map_with_other_bytes_is_replaced_and_an_event_says_so() {
         assert_eq!(preconditions, &json!({"uid": "stored", "resourceVersion": "5"}));
         assert_eq!(api.events(), ["Warning BytesReplaced"]);
     }
+}
+
+#[tokio::test]
+async fn bytes_that_are_gone_are_stored_again_once_they_are_to_be_kept() {
+    let keep = || vec![Step::KeepBytes { digest: names::digest(b"elf"), bytes: b"elf".to_vec() }];
+    let api = Api::new([Answer::ok(stored(b"elf"))]);
+    api.writer.apply(&mut program(), keep()).await.unwrap();
+    assert_eq!(api.methods(), ["GET"]);
+    let api = Api::new([Answer::failure(404, "NotFound"), Answer::ok(stored(b"elf"))]);
+    api.writer.apply(&mut program(), keep()).await.unwrap();
+    assert_eq!(api.methods(), ["GET", "POST"]);
 }
 
 #[tokio::test]

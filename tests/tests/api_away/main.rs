@@ -37,9 +37,9 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The requests of a client that starts. An agent lists and watches four kinds, fetches an object and writes its
 /// report; it reads and writes its BpfNodeDetail too, for which there is no allowance. The operator lists and watches
-/// six and its Lease, which it reads and takes, and makes eight requests for a BpfProgram that changed.
+/// six and its Lease, which it reads and takes, and makes nine requests for a BpfProgram that changed.
 const AGENT_STARTS: usize = 4 + 4 + 1 + 1;
-const OPERATOR_STARTS: usize = 6 + 6 + 4 + 8;
+const OPERATOR_STARTS: usize = 6 + 6 + 4 + 9;
 
 /// The duration of a fault.
 const FAULT: Duration = Duration::from_secs(4);
