@@ -11,6 +11,7 @@ mod chart;
 mod clients;
 mod configmaps;
 mod hooks;
+mod leases;
 mod needs;
 mod people;
 mod revisions;
