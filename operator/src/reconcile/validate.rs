@@ -216,8 +216,7 @@ mod tests {
     #[test]
     fn a_rejection_names_the_field() {
         let programs = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
-        let config_map =
-            |bytes| json!({"configMapRef": {"name": "n", "key": "k", "digest": names::digest(bytes)}});
+        let config_map = |bytes| json!({"configMapRef": {"name": "n", "key": "k", "digest": names::digest(bytes)}});
         let selector = json!({"matchExpressions": [{"key": "disk", "operator": "Near"}]});
         for (spec, bytes, reason, field) in [
             (json!({"bytecode": {}, "programs": programs}), None, Reason::InvalidSpec, "spec.bytecode"),
