@@ -46,7 +46,7 @@ pub enum Lost {
     Released,
 }
 
-/// What the writers are to do.
+/// Tells the writers to wait, to write, or to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Another process leads: be ready, and write nothing.

@@ -20,7 +20,7 @@ const MAX_REMEMBERED: usize = 8192;
 #[derive(Clone)]
 pub struct StoredObjects {
     api: Api<ConfigMap>,
-    /// Whether the ConfigMap of a UID is intact.
+    /// True for the UIDs of intact ConfigMaps, false for those of others.
     verified: Arc<Mutex<HashMap<String, bool>>>,
 }
 

@@ -41,12 +41,12 @@ impl Trim for DeserializeGuard<BpfNode> {
     }
 }
 
-/// It is read without what nobody reads.
+/// [`PartialNode`] has no other fields than those that are read.
 impl Trim for PartialNode {
     fn trim(&mut self) {}
 }
 
-/// It is read without what nobody reads.
+/// [`PartialPod`] has no other fields than those that are read.
 impl Trim for PartialPod {
     fn trim(&mut self) {}
 }
