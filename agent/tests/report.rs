@@ -31,7 +31,7 @@ fn revision(name: &str) -> BpfRevision {
         "object": {"license": "GPL", "btf": true,
             "programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}],
             "maps": [{"name": "my_map", "type": "Array", "keySizeBytes": 4, "valueSizeBytes": 8, "maxEntries": 10,
-                "flags": 0, "definition": "Btf", "usedBy": ["my_prog"]}]},
+                "flags": 0, "definition": "BTF", "usedBy": ["my_prog"]}]},
     });
     let spec = json!({
         "state": "Active", "programRef": {"name": name, "uid": "0b8a1b7e-6a3c-4b0f-9d7c-7f3a5f0d1c2e"},

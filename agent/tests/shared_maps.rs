@@ -26,7 +26,7 @@ fn revision(name: &str, settings: Value) -> Arc<BpfRevision> {
         "object": {
             "programs": [{"name": "f", "section": "sockops"}],
             "maps": [{"name": "m", "type": "Array", "keySizeBytes": 4, "valueSizeBytes": 8, "maxEntries": 10,
-                "definition": "Btf", "usedBy": ["f"]}],
+                "definition": "BTF", "usedBy": ["f"]}],
         },
     });
     let spec = json!({

@@ -102,6 +102,7 @@ pub enum MapDefinition {
     /// `struct bpf_map_def` in a "maps" section, which libbpf refuses since version 1.0.
     Legacy,
     /// A variable with BTF in the ".maps" section.
+    #[serde(rename = "BTF")]
     Btf,
     /// Global data: .rodata, .data or .bss.
     Data,

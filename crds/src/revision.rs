@@ -48,21 +48,22 @@ use crate::{
     self.sequence == oldSelf.sequence && self.programGeneration == oldSelf.programGeneration")
     .message("only a BpfRevision's state is mutable: edit the BpfProgram instead"))]
 pub struct BpfRevisionSpec {
-    /// Whether agents may run the revision.
+    /// Tells agents to run the revision, or not to run it anew.
     pub state: RevisionState,
     /// The BpfProgram that the revision was made from.
     pub program_ref: ProgramRef,
     /// The generation of the BpfProgram that the revision was made from.
+    #[schemars(range(min = 1))]
     pub program_generation: i64,
     /// The order of a BpfProgram's revisions; each has a higher sequence than the one before. An agent runs the highest
     /// active one that selects its node.
     #[schemars(range(min = 1))]
     pub sequence: i64,
-    /// What agents run.
+    /// The accepted spec, which agents run.
     pub template: RevisionTemplate,
 }
 
-/// Whether agents may run a revision.
+/// Tells agents to run a revision, or not to run it anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RevisionState {
     /// Agents may run the revision.
@@ -81,12 +82,12 @@ impl RevisionState {
     }
 }
 
-/// What agents run: an accepted spec, with the digest in place of the bytes.
+/// An accepted spec, which agents run, with the digest in place of the bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionTemplate {
     /// The SHA-256 digest of the object's bytes: `sha256:` and 64 hexadecimal digits.
-    #[schemars(length(max = 80), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
+    #[schemars(length(max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: String,
     /// The content of the object, as the operator read it.
     pub object: ObjectInfo,
@@ -97,7 +98,7 @@ pub struct RevisionTemplate {
     /// The features that an agent must know to run this revision. An agent that lacks one keeps what it runs and
     /// reports AgentTooOld.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 64)))]
+    #[schemars(length(max = 32), inner(length(max = 64), regex(pattern = "^[A-Z][A-Za-z0-9]*$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub requires: Vec<String>,
     /// The programs to run. The operator has set their types and their targets.
@@ -112,6 +113,7 @@ pub struct RevisionTemplate {
     /// Values of global variables (.rodata, .data, .bss), by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 256))]
+    #[x_kube(validation = schema::names_of_globals())]
     pub globals: BTreeMap<String, Value>,
     /// The position among other BpfPrograms on the same cgroup and attach type. If absent, 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]

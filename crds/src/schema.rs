@@ -1,5 +1,6 @@
 //! Schemas of types from other crates, with the bounds on every string and list that CEL's cost estimate needs.
 
+use kube::core::Rule;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 /// For `serde(skip_serializing_if)`: a count whose absence means zero.
@@ -91,4 +92,11 @@ fn label_selector(description: &str) -> Schema {
             }
         }
     })
+}
+
+/// The rule that bounds the keys of `globals`. It checks no pattern: CEL's cost estimate takes keys for as long as a
+/// request may be.
+pub(crate) fn names_of_globals() -> Rule {
+    Rule::new("self.all(name, name.size() > 0 && name.size() <= 256)")
+        .message("the names of global variables have 1 to 256 characters")
 }

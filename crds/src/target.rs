@@ -55,7 +55,7 @@ pub struct PodsTarget {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub containers: Vec<String>,
-    /// Whether a selected container starts before the program is attached to it. If absent, Immediate.
+    /// The start of a selected container: at once, or once the program is attached to it. If absent, Immediate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<StartPolicy>")]
     pub start_policy: Option<StartPolicy>,
@@ -65,7 +65,7 @@ pub struct PodsTarget {
     pub when_unselected: Option<WhenUnselected>,
 }
 
-/// Whether a selected container starts before a program is attached to it.
+/// The start of a selected container: at once, or once the program is attached to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum StartPolicy {
     /// The container starts whether or not the program is attached.
@@ -173,7 +173,7 @@ impl TryFrom<Members> for AttachTarget {
 // `AttachTarget` is read from it, and has its schema. A structural schema has no `oneOf` over the members of a union:
 // rules say which member goes with which type.
 /// A target that a program is attached to. `type` names the one member that is present.
-#[derive(Serialize, Deserialize, KubeSchema)]
+#[derive(Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("(self.type == 'Pods') == has(self.pods)")
@@ -192,14 +192,11 @@ struct Members {
     #[serde(rename = "type")]
     type_: TargetType,
     /// The cgroups of selected pods, or of selected containers in them.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pods: Option<PodsTarget>,
     /// The path of a cgroup below the node's cgroup root.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     cgroup_path: Option<String>,
     /// A sockmap or sockhash, for sk_msg and sk_skb programs.
-    #[serde(skip_serializing_if = "Option::is_none")]
     map: Option<MapTarget>,
 }
 

@@ -67,7 +67,7 @@ fn print_columns_are_as_expected_and_described() -> Result<()> {
     for (definition, narrow) in definitions()?.iter().zip([
         &["Desired", "Updated", "Failed", "Pods", "Ready", "Program-IDs", "Map-IDs", "Age"][..],
         &["Program", "Sequence", "State", "Generation", "Age"],
-        &["Kernel", "Programs", "Failed", "Links", "Agent", "Age"],
+        &["Ready", "Kernel", "Programs", "Failed", "Links", "Agent", "Age"],
         &["Omitted", "Age"],
     ]) {
         let columns = only_version(definition)["additionalPrinterColumns"].as_array().context("columns")?;
@@ -205,5 +205,32 @@ fn every_rule_has_a_message() -> Result<()> {
         rules.iter().any(|rule| !rule["message"].is_string()).then_some("a CEL rule without a message")
     })?;
     assert_eq!(mute, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn counts_times_and_digests_are_what_they_say() -> Result<()> {
+    let definitions = definitions()?;
+    let (digest, zero, one) = ("^sha256:[0-9a-f]{64}$", 0.0, 1.0);
+    for (definition, field, keyword, expected) in [
+        (0, "status/properties/currentRevision/properties/digest", "pattern", Value::from(digest)),
+        (0, "status/properties/currentRevision/properties/programGeneration", "minimum", one.into()),
+        (0, "status/properties/nodes/properties/updated", "minimum", zero.into()),
+        (0, "status/properties/summary/properties/links", "minimum", zero.into()),
+        (1, "spec/properties/programGeneration", "minimum", one.into()),
+        (1, "spec/properties/template/properties/digest", "pattern", digest.into()),
+        (1, "spec/properties/template/properties/requires/items", "pattern", "^[A-Z][A-Za-z0-9]*$".into()),
+        (2, "status/properties/counts/properties/failed", "minimum", zero.into()),
+        (
+            3,
+            "status/properties/programs/items/properties/programs/items/properties/loadTime",
+            "format",
+            "date-time".into(),
+        ),
+    ] {
+        let schema = &only_version(&definitions[definition])["schema"]["openAPIV3Schema"];
+        let found = schema.pointer(&format!("/properties/{field}")).context(field)?;
+        assert_eq!(found[keyword], expected, "{field}");
+    }
     Ok(())
 }

@@ -202,7 +202,7 @@ fn a_revision_names_the_features_that_it_uses() {
     assert_eq!(uses(|t| t.maps = vec![MapSpec { entries: entries(1), ..MapSpec::named("m") }]), ["MapEntries"]);
     let holds: fn(&mut RevisionTemplate) = |t| {
         let info = json!({"name": "m", "type": "ProgArray", "keySizeBytes": 4, "valueSizeBytes": 4, "maxEntries": 1,
-            "definition": "Btf", "holds": ["f"]});
+            "definition": "BTF", "holds": ["f"]});
         t.object.maps = vec![serde_json::from_value(info).unwrap()];
     };
     assert_eq!(uses(holds), ["MapEntries"]);

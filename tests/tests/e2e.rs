@@ -41,7 +41,7 @@ fn the_status_equals_what_bpftool_prints() -> Result<()> {
             ("kernelName", "name"),
             ("tag", "tag"),
             ("mapIDs", "map_ids"),
-            ("uid", "uid"),
+            ("userID", "uid"),
             ("xlatedBytes", "bytes_xlated"),
             ("jitedBytes", "bytes_jited"),
             ("memlockBytes", "bytes_memlock"),

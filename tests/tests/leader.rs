@@ -178,7 +178,7 @@ impl World {
         self.wait(name, |program| {
             let status = program.and_then(|program| program.status.as_ref());
             let current = status.and_then(|status| status.current_revision.as_ref());
-            current.is_some_and(|current| current.generation == generation)
+            current.is_some_and(|current| current.program_generation == generation)
         })
         .await
     }

@@ -37,7 +37,7 @@ fn a_shared_map_blocks_the_deletion_of_its_owner() -> Result<()> {
         wait_until(TIMEOUT, "the borrower in the lender's detail", || {
             Ok(lender.detail(node)?["maps"][0]["sharedBy"] == json!(["borrower"]))
         })?;
-        let from = borrower.detail(node)?["maps"][0]["from"].clone();
+        let from = borrower.detail(node)?["maps"][0]["mapRef"].clone();
         ensure!(from == json!({"program": "lender", "name": "my_map"}), "{from}");
     }
 

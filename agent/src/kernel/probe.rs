@@ -118,9 +118,9 @@ impl Probe {
     /// Asks the kernel for each feature.
     pub fn ask() -> Self {
         let mut probe = Self::default();
-        probe.note("KernelBtf", Answer::is(fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)));
+        probe.note("KernelBTF", Answer::is(fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)));
         let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
-        probe.note("Jit", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
+        probe.note("JIT", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
         probe.note("LinkUpdate", Answer::by_bad_fd(&bpf::link_update_nothing()));
         probe.note("VerifierLogEnd", verifier_log_end());
         probe.note("MapMemory", map_memory());

@@ -53,7 +53,7 @@ fn the_status_agrees_with_bpftool() {
         ("kernelName", "name"),
         ("tag", "tag"),
         ("mapIDs", "map_ids"),
-        ("uid", "uid"),
+        ("userID", "uid"),
         ("xlatedBytes", "bytes_xlated"),
         ("jitedBytes", "bytes_jited"),
         ("memlockBytes", "bytes_memlock"),

@@ -86,7 +86,7 @@ fn the_status_of_an_attachment_agrees_with_the_kernel() {
         let (reported, program, map) =
             (attachment(&node), named(&node, "programs", "redirect"), named(&node, "maps", "sockets"));
         let linked = kernel.is_none() && node.has_feature("SockmapLink");
-        assert_eq!(reported["type"], if linked { "sockmap" } else { "none" }, "{reported}");
+        assert_eq!(reported["type"], if linked { json!("sockmap") } else { Value::Null }, "{reported}");
         assert_eq!((&reported["map"], &reported["mapID"]), (&json!("sockets"), &map["id"]), "{reported}");
         assert_eq!((&reported["programID"], &reported["inEffect"]), (&program["id"], &json!(true)), "{reported}");
         assert_eq!((&reported["attachType"], &reported["cgroupID"]), (&json!("sk_msg_verdict"), &Value::Null));
@@ -96,7 +96,7 @@ fn the_status_of_an_attachment_agrees_with_the_kernel() {
             assert_eq!((&reported["id"], &reported["programID"]), (&shown["id"], &shown["prog_id"]), "{shown}");
         } else {
             let shown = node.bpftool(&["prog", "show", "pinned", &node.pin(&reported)]);
-            assert_eq!((&reported["id"], &shown["id"]), (&json!(0), &program["id"]), "{shown}");
+            assert_eq!((&reported["id"], &shown["id"]), (&Value::Null, &program["id"]), "{shown}");
         }
         let notes = node.details("sk-msg")["notes"].to_string();
         assert!(notes.contains("keep the programs they came in with"), "{notes}");

@@ -57,7 +57,7 @@ fn both_programs_count_in_one_shared_map() {
     assert_eq!((node.events("writer")[4], node.events("reader")[4]), (10, 10));
     let (theirs, own) = (map(&node, "writer"), map(&node, "reader"));
     assert_eq!(theirs["sharedBy"], json!(["reader"]));
-    assert_eq!(own["from"], json!({"program": "writer", "name": "my_map"}));
+    assert_eq!(own["mapRef"], json!({"program": "writer", "name": "my_map"}));
 
     // Another agent finds the same.
     node.stop("KILL");
@@ -284,7 +284,7 @@ fn a_shared_map_outlives_its_owner() {
     node.ready("reader");
     assert_ne!(map(&node, "reader")["id"], both);
     assert_eq!(map(&node, "writer")["id"], both);
-    assert_eq!(map(&node, "reader")["from"], Value::Null);
+    assert_eq!(map(&node, "reader")["mapRef"], Value::Null);
     assert!(!node.notes("reader").iter().any(|note| note.starts_with("from~")), "{:?}", node.notes("reader"));
 
     for name in ["reader", "writer"] {

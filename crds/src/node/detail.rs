@@ -115,15 +115,20 @@ pub struct LoadedProgram {
     /// True if the program's licence allows it to call GPL-only helpers.
     pub gpl_compatible: bool,
     /// The time of the load (RFC 3339, seconds).
-    #[schemars(length(max = 40))]
+    #[schemars(length(max = 40), extend("format" = "date-time"))]
     pub load_time: String,
-    /// The ID of the user who loaded the program.
-    pub uid: i64,
+    /// The Unix user who loaded the program.
+    #[serde(rename = "userID")]
+    #[schemars(range(min = 0))]
+    pub user_id: i64,
     /// The size of the translated instructions in bytes.
+    #[schemars(range(min = 0))]
     pub xlated_bytes: i64,
     /// The size of the machine code in bytes; 0 without a JIT.
+    #[schemars(range(min = 0))]
     pub jited_bytes: i64,
     /// The memory that the kernel charges, in bytes.
+    #[schemars(range(min = 0))]
     pub memlock_bytes: i64,
     /// The kernel's IDs of the maps that the program uses.
     #[serde(default, rename = "mapIDs", skip_serializing_if = "Vec::is_empty")]
@@ -135,6 +140,7 @@ pub struct LoadedProgram {
     pub btf_id: Option<i64>,
     /// The number of the program's links in effect.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub links: i64,
     /// The path of the pin on the host.
     #[schemars(length(max = 512))]
@@ -158,14 +164,19 @@ pub struct LoadedMap {
     #[schemars(length(max = 64))]
     pub map_type: String,
     /// The BPF_F_* flags.
+    #[schemars(range(min = 0))]
     pub flags: i64,
     /// The size of a key in bytes.
+    #[schemars(range(min = 0))]
     pub key_size_bytes: i64,
     /// The size of a value in bytes.
+    #[schemars(range(min = 0))]
     pub value_size_bytes: i64,
     /// The maximum number of entries.
+    #[schemars(range(min = 0))]
     pub max_entries: i64,
     /// The memory that the kernel charges, in bytes.
+    #[schemars(range(min = 0))]
     pub memlock_bytes: i64,
     /// True if the map is frozen, so that user space can no longer write it.
     #[serde(default)]
@@ -180,7 +191,7 @@ pub struct LoadedMap {
     /// The map of another BpfProgram that this one is. Absent if the map is the BpfProgram's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<MapRef>")]
-    pub from: Option<MapRef>,
+    pub map_ref: Option<MapRef>,
     /// The names of the first 16 other BpfPrograms on the node that use the map.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 63)))]
@@ -201,20 +212,21 @@ pub struct AttachedLink {
     /// The name of the function in the ELF object.
     #[schemars(length(max = 128))]
     pub program: String,
-    /// The kernel's ID of the link; 0 if there is no link.
-    pub id: i64,
-    /// The type of the link: cgroup or sockmap. It is none if the kernel has no links for maps and the pinned map holds
-    /// the attachment.
-    #[serde(rename = "type")]
+    /// The kernel's ID of the link. Absent if there is no link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<i64>,
+    /// The type of the link: cgroup or sockmap. Absent if there is no link, because the kernel has none for maps and the
+    /// pinned map holds the attachment.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    pub link_type: String,
+    pub link_type: Option<String>,
     /// The kernel's ID of the attached program.
     #[serde(rename = "programID")]
     pub program_id: i64,
     /// The attach type by bpftool's name, such as cgroup_sock_ops.
     #[schemars(length(max = 64))]
     pub attach_type: String,
-    /// The cgroup's ID, which is its inode number; 0 once the link is detached or the cgroup is gone. Absent for a map.
+    /// The cgroup's ID, which is its inode number. Absent once the link is detached or the cgroup is gone, and for a map.
     #[serde(default, rename = "cgroupID", skip_serializing_if = "Option::is_none")]
     pub cgroup_id: Option<i64>,
     /// The path of the cgroup below the node's cgroup root.
@@ -233,7 +245,7 @@ pub struct AttachedLink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub map: Option<String>,
-    /// The kernel's ID of that map; 0 once the program is detached.
+    /// The kernel's ID of that map. Absent once the program is detached.
     #[serde(default, rename = "mapID", skip_serializing_if = "Option::is_none")]
     pub map_id: Option<i64>,
     /// True if the kernel lists the program when asked for the cgroup's or map's programs.
@@ -266,23 +278,30 @@ pub struct RetainedMap {
 pub struct OmittedDetail {
     /// BpfPrograms.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub programs: i64,
     /// Links.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub links: i64,
     /// Cgroups whose attach order is not listed.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub attach_order: i64,
     /// Verifier logs.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub verifier_logs: i64,
     /// Maps beyond 128 of one BpfProgram.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub maps: i64,
     /// Functions beyond 32 of one BpfProgram.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub functions: i64,
     /// Retained maps.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub retained: i64,
 }

@@ -37,6 +37,12 @@ pub use program::{NodeProgram, State};
     doc = "BpfNode reports what sockeye holds on the node of the same name, as read back from the kernel. The node's \
         agent writes it.",
     printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether every BpfProgram that the node should run is in effect"
+    ),
+    printcolumn(
         name = "Kernel",
         type_ = "string",
         json_path = ".status.node.kernelRelease",
@@ -135,7 +141,7 @@ pub struct NodeFacts {
     #[serde(default, deserialize_with = "known", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<CgroupMode>")]
     pub cgroup_mode: Option<CgroupMode>,
-    /// The kernel features that sockeye uses and this kernel has, sorted: "CgroupLink", "KernelBtf", ...
+    /// The kernel features that sockeye uses and this kernel has, sorted: "CgroupLink", "KernelBTF", ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -166,12 +172,15 @@ pub enum CgroupMode {
 pub struct NodeProgramCounts {
     /// The number of BpfPrograms.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub programs: i64,
     /// The number of BpfPrograms whose desired revision is not in effect.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub failed: i64,
     /// The number of links in effect.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub links: i64,
 }
 
@@ -181,14 +190,18 @@ pub struct NodeProgramCounts {
 pub struct Omitted {
     /// Changes that others made.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub drift: i64,
     /// Messages.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub messages: i64,
     /// The kernel's IDs of maps.
     #[serde(default, rename = "mapIDs", skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub map_ids: i64,
     /// The kernel's IDs of programs.
     #[serde(default, rename = "programIDs", skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub program_ids: i64,
 }

@@ -107,10 +107,10 @@ impl NodeProgram {
         })
     }
 
-    /// Checks that nothing is longer than an agent reports it: no schema looks into a text.
+    /// Checks that nothing is longer than an agent reports it, and no count negative: no schema looks into a text.
     ///
     /// # Errors
-    /// Names the field that is too long.
+    /// Names the field.
     fn check(&self) -> Result<(), String> {
         let revisions = self.revision.iter().chain(&self.desired_revision);
         let lengths = [
@@ -123,8 +123,11 @@ impl NodeProgram {
             ("drift.seenTime", self.drift.iter().map(|drift| drift.seen_time.len()).max().unwrap_or_default(), 40),
             ("drift.message", self.drift.iter().map(|drift| drift.message.len()).max().unwrap_or_default(), 512),
         ];
-        match lengths.into_iter().find(|(_, length, max)| length > max) {
-            Some((field, length, max)) => Err(format!("{field} has {length} items or bytes; at most {max} are read")),
+        if let Some((field, length, max)) = lengths.into_iter().find(|(_, length, max)| length > max) {
+            return Err(format!("{field} has {length} items or bytes; at most {max} are read"));
+        }
+        match [("links", self.links), ("pods", self.pods)].into_iter().find(|(_, count)| *count < 0) {
+            Some((field, count)) => Err(format!("{field} is {count}, and no count is negative")),
             None => Ok(()),
         }
     }
@@ -171,7 +174,11 @@ pub(super) mod text {
         json_schema!({
             "type": "object",
             "maxProperties": 4096,
-            "additionalProperties": {"type": "string", "maxLength": MAX_TEXT}
+            "additionalProperties": {"type": "string", "maxLength": MAX_TEXT},
+            "x-kubernetes-validations": [{
+                "rule": "self.all(name, name.size() <= 63)",
+                "message": "the keys are names of BpfPrograms, of at most 63 characters"
+            }]
         })
     }
 }
@@ -214,6 +221,7 @@ mod tests {
             (r#"{"uid": 7, "state": "Attached"}"#, "", "invalid type: integer `7`, expected a string"),
             (r#"{"uid": "u"}"#, "u", "missing field `state`"),
             (r#"{"uid": "u", "state": "AsNeverBefore"}"#, "u", "state: unknown variant `AsNeverBefore`"),
+            (r#"{"uid": "u", "state": "Attached", "links": -1}"#, "u", "links is -1, and no count is negative"),
             (&serde_json::to_string(&long).unwrap(), "u", "mapIDs has 129 items or bytes; at most 128 are read"),
         ] {
             let status = read(text);

@@ -21,7 +21,7 @@ pub struct MapSpec {
     /// The name of the map in the ELF object.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_.]+$"))]
     pub name: String,
-    /// Whether the map is pinned on bpffs. If absent, ByName.
+    /// The pinning of the map on bpffs. If absent, ByName.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<Pinning>")]
     pub pinning: Option<Pinning>,
@@ -43,7 +43,7 @@ pub struct MapSpec {
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub entries: Vec<Entry>,
-    /// Whether other BpfPrograms may use the map by mapRef. If absent, Private.
+    /// The other BpfPrograms that may use the map by mapRef: none, or all. If absent, Private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<Sharing>")]
     pub sharing: Option<Sharing>,
@@ -123,7 +123,7 @@ pub struct Entry {
     pub value: Value,
 }
 
-/// Whether a map is pinned on bpffs, in libbpf's words (`enum libbpf_pin_type`).
+/// The pinning of a map on bpffs, in libbpf's words (`enum libbpf_pin_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Pinning {
     /// The map is not pinned, and lives only while a program uses it.
@@ -150,8 +150,8 @@ pub enum OnIncompatible {
     Recreate,
 }
 
-/// Whether other BpfPrograms may use a map; if absent, Private. Those that use it when it becomes Private keep it, but
-/// their next edits are refused while they name it.
+/// The other BpfPrograms that may use a map. Those that use it when it becomes Private keep it, but their next edits are
+/// refused while they name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Sharing {
     /// No other BpfProgram may use the map.

@@ -96,6 +96,7 @@ pub struct BpfProgramSpec {
     /// They replace the object's own values and are encoded by the variables' BTF types.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 256))]
+    #[x_kube(validation = schema::names_of_globals())]
     pub globals: BTreeMap<String, Value>,
     /// The position among other BpfPrograms on the same cgroup and attach type, 0 to 1000. Lower values run first;
     /// equal ones run in the order in which they were attached. If absent, 500.

@@ -39,6 +39,7 @@ pub struct BpfProgramStatus {
     pub node_statuses: Vec<NodeStatus>,
     /// The number of nodes that `nodeStatuses` leaves out.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub node_statuses_omitted: i64,
     /// The operator's conditions are Accepted, Attached and Ready, and Reconciling or Stalled while they are True.
     /// Others may add theirs.
@@ -55,10 +56,11 @@ pub struct CurrentRevision {
     /// The name of the BpfRevision.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// The generation of the spec that the revision was made from.
-    pub generation: i64,
-    /// The SHA-256 digest of the object's bytes.
-    #[schemars(length(max = 80))]
+    /// The generation of the BpfProgram that the revision was made from.
+    #[schemars(range(min = 1))]
+    pub program_generation: i64,
+    /// The SHA-256 digest of the object's bytes: `sha256:` and 64 hexadecimal digits.
+    #[schemars(length(max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: String,
 }
 
@@ -68,19 +70,26 @@ pub struct CurrentRevision {
 #[serde(rename_all = "camelCase")]
 pub struct NodeCounts {
     /// Nodes that the current revision selects.
+    #[schemars(range(min = 0))]
     pub desired: i64,
     /// Ready nodes on which the current revision is in effect.
+    #[schemars(range(min = 0))]
     pub updated: i64,
     /// Ready nodes on which any revision is in effect.
+    #[schemars(range(min = 0))]
     pub attached: i64,
     /// Ready nodes on which the program is suspended: loaded and not attached.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub suspended: i64,
     /// Ready nodes on which the current revision failed.
+    #[schemars(range(min = 0))]
     pub failed: i64,
     /// Nodes whose state is unknown because the node or its agent's pod is not Ready.
+    #[schemars(range(min = 0))]
     pub unknown: i64,
     /// Ready nodes without an agent's pod.
+    #[schemars(range(min = 0))]
     pub without_agent: i64,
 }
 
@@ -94,9 +103,11 @@ pub struct Summary {
     pub program_type: String,
     /// The number of pods that the targets select and a program is attached to. Absent if no target selects pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub pods: Option<i64>,
     /// The number of links in effect.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub links: i64,
     /// The program IDs, ordered by node, if at most two nodes have any.
     #[serde(default, rename = "programIDs", skip_serializing_if = "String::is_empty")]
@@ -137,9 +148,11 @@ pub struct NodeStatus {
     pub message: Option<String>,
     /// The number of selected pods to which a program is attached.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub pods: i64,
     /// The number of links in effect.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
     pub links: i64,
     /// The kernel's program IDs, ordered by the functions' names. They change with every load and boot.
     #[serde(default, rename = "programIDs", skip_serializing_if = "Vec::is_empty")]

@@ -55,7 +55,7 @@ pub fn fold(
         observed_generation: Some(generation),
         current_revision: current.map(|revision| CurrentRevision {
             name: revision.name_any(),
-            generation: revision.spec.program_generation,
+            program_generation: revision.spec.program_generation,
             digest: revision.spec.template.digest.clone(),
         }),
         object: current.map(|revision| &revision.spec.template.object).filter(|object| is_short(object)).cloned(),

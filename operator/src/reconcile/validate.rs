@@ -173,7 +173,7 @@ mod tests {
         let digest = names::digest(b"elf");
         let spec = json!({"bytecode": {"configMapRef": {"name": "n", "key": "k", "digest": digest}},
             "programs": [{"name": "my_prog", "attach": [{"type": "Node"}]}]});
-        let status = json!({"currentRevision": {"name": "p-1", "generation": accepted, "digest": digest},
+        let status = json!({"currentRevision": {"name": "p-1", "programGeneration": accepted, "digest": digest},
             "conditions": [{"type": "Accepted", "status": "True", "reason": "Dispatched", "message": "",
                 "observedGeneration": accepted, "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
         let object: DeserializeGuard<_> = serde_json::from_value(json!({"apiVersion": "sockeye.dev/v1alpha1",

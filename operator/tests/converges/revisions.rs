@@ -15,13 +15,16 @@ fn a_rejected_edit_changes_no_revision() {
     assert_eq!(world.revisions, before);
     assert_eq!(world.condition(ConditionType::Accepted), Some((Status::False, Reason::ProgramNotFound)));
     assert_eq!(world.condition(ConditionType::Attached), Some((Status::True, Reason::InEffect)));
-    assert_eq!(world.status.current_revision.as_ref().map(|current| current.generation), Some(1));
+    assert_eq!(world.status.current_revision.as_ref().map(|current| current.program_generation), Some(1));
 
     world.edit(Some(0));
     world.converge();
     assert_eq!(world.revisions, before, "the same content needs no new revision");
     assert_eq!(world.condition(ConditionType::Ready), Some((Status::True, Reason::InEffect)));
-    assert_eq!((world.status.observed_generation, world.status.current_revision.unwrap().generation), (Some(3), 1));
+    assert_eq!(
+        (world.status.observed_generation, world.status.current_revision.unwrap().program_generation),
+        (Some(3), 1)
+    );
 }
 
 #[test]

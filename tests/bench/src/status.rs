@@ -128,7 +128,7 @@ fn entry(i: usize, n: i64) -> NodeProgram {
 
 /// Returns the status of a node with these entries.
 fn node_status(programs: Vec<NodeProgram>) -> BpfNodeStatus {
-    let features = ["AttachOrder", "CgroupLink", "KernelBtf", "LinkUpdate", "SockMapLink", "UnixSockets"];
+    let features = ["AttachOrder", "CgroupLink", "KernelBTF", "LinkUpdate", "SockMapLink", "UnixSockets"];
     BpfNodeStatus {
         node: NodeFacts {
             boot_id: "7e0e2d4a-2d8a-4f0e-9d4e-6b9c1a2b3c4d".to_owned(),

@@ -47,6 +47,7 @@ fn lists_of_values_are_bounded_and_complete() -> Result<()> {
         [
             (with("/spec/globals", json!([1])), "spec.globals"),
             (with("/spec/globals", json!(many)), "spec.globals"),
+            (with("/spec/globals", json!({"v".repeat(257): 1})), "spec.globals"),
             (entries(json!([{"key": 1}])), "spec.maps[0].entries[0].value"),
             (entries(json!([{"key": 1, "value": null}])), "spec.maps[0].entries[0].value"),
             (entries(json!([{"value": 1, "ttl": 1}])), "spec.maps[0].entries[0].ttl"),

@@ -255,7 +255,7 @@ impl World {
             let said = status.programs.iter().find(|detail| detail.name == CHANGING).map(|detail| {
                 let (programs, maps, links) = (&detail.programs, &detail.maps, &detail.links);
                 let programs = programs.iter().map(|program| program.id);
-                programs.chain(maps.iter().map(|map| map.id)).chain(links.iter().map(|link| link.id)).collect()
+                programs.chain(maps.iter().map(|map| map.id)).chain(links.iter().filter_map(|link| link.id)).collect()
             });
             if said.as_ref() == Some(&ids) {
                 return Ok(());

@@ -81,7 +81,7 @@ impl Lists<'_> {
             tag: info.tag.clone(),
             gpl_compatible: info.gpl_compatible,
             load_time: info.load_time.clone(),
-            uid: info.uid.into(),
+            user_id: info.uid.into(),
             xlated_bytes: info.xlated_bytes.into(),
             jited_bytes: info.jited_bytes.into(),
             memlock_bytes: info.memlock_bytes.cast_signed(),
@@ -96,7 +96,7 @@ impl Lists<'_> {
         let pin = pin_name(name);
         let users = self.contents.users.and_then(|users| users.get(pin.as_str())).into_iter().flatten();
         LoadedMap {
-            from: observed.from.clone(),
+            map_ref: observed.from.clone(),
             shared_by: users.take(MAX_USERS).map(|user| (*user).to_owned()).collect(),
             pin_path: Some(self.home.host(&layout::map(&pin))),
             ..self.loaded_map(name, &observed.info)
@@ -119,7 +119,7 @@ impl Lists<'_> {
             frozen: info.frozen,
             btf_id: info.btf_id.map(i64::from),
             definition: desired.map(|map| map.definition),
-            from: None,
+            map_ref: None,
             shared_by: Vec::new(),
             used: self.contents.used.contains(&info.id),
             pin_path: None,
@@ -133,16 +133,16 @@ impl Lists<'_> {
         let owner = paths.and_then(|paths| paths.get(link.path.as_ref()?)).and_then(Option::as_ref);
         AttachedLink {
             program: key.function.clone(),
-            id: info.id.into(),
-            link_type: link_type(info.link_type).to_owned(),
+            id: present(info.id.into()),
+            link_type: link_type(info.link_type).map(str::to_owned),
             program_id: info.program_id.into(),
             attach_type: section::attach_type_name(info.attach_type).into_owned(),
-            cgroup_id: key.map().is_none().then(|| info.cgroup_id.cast_signed()),
+            cgroup_id: present(info.cgroup_id.cast_signed()),
             cgroup_path: link.path.as_deref().map(|path| clip(path, 1024)),
             pod: owner.and_then(|owner| owner.pod.clone()),
             container: owner.and_then(|owner| owner.container.clone()),
             map: key.map().map(str::to_owned),
-            map_id: key.map().map(|_| info.map_id.into()),
+            map_id: present(info.map_id.into()),
             in_effect: link.in_effect,
             pin_path: self.home.host(&layout::link(&key.function, &key.place)),
         }
@@ -153,11 +153,16 @@ impl Lists<'_> {
     }
 }
 
-/// Returns bpftool's name of a link type.
-const fn link_type(number: u32) -> &'static str {
+/// Returns an ID unless it is the kernel's zero, which stands for none.
+fn present(id: i64) -> Option<i64> {
+    (id != 0).then_some(id)
+}
+
+/// Returns bpftool's name of a link type; nothing for what is no link.
+const fn link_type(number: u32) -> Option<&'static str> {
     match number {
-        LINK_TYPE_CGROUP => "cgroup",
-        LINK_TYPE_SOCKMAP => "sockmap",
-        _ => "none",
+        LINK_TYPE_CGROUP => Some("cgroup"),
+        LINK_TYPE_SOCKMAP => Some("sockmap"),
+        _ => None,
     }
 }

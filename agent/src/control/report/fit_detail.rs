@@ -68,8 +68,8 @@ mod tests {
     fn detail(name: &str, links: usize) -> ProgramDetail {
         let link = |n: usize| AttachedLink {
             program: "my_prog".to_owned(),
-            id: n as i64,
-            link_type: "cgroup".to_owned(),
+            id: Some(n as i64),
+            link_type: Some("cgroup".to_owned()),
             program_id: 1,
             attach_type: "cgroup_sock_ops".to_owned(),
             cgroup_id: Some(1_000_000),

@@ -44,7 +44,7 @@ fn only_a_pinned_map_is_an_attach_target() {
             "object": {
                 "programs": [{"name": "f", "section": "sk_msg"}],
                 "maps": [{"name": "m", "type": "Sockhash", "keySizeBytes": 4, "valueSizeBytes": 8, "maxEntries": 1,
-                    "definition": "Btf"}],
+                    "definition": "BTF"}],
             },
             "programs": [{"name": "f", "attach": [{"type": "Map", "map": {"name": map}}]}],
             "maps": [{"name": "m", "pinning": pinning}],
@@ -67,7 +67,7 @@ fn a_feature_that_the_agent_does_not_support_is_named() {
 #[test]
 fn a_name_that_could_lead_out_of_a_directory_is_refused() {
     let map = json!({"name": "m", "type": "Hash", "keySizeBytes": 4, "valueSizeBytes": 8, "maxEntries": 1,
-        "definition": "Btf"});
+        "definition": "BTF"});
     let maps = |map_ref: Value| json!({"object": {"maps": [map]}, "maps": [{"name": "m", "mapRef": map_ref}]});
     assert!(desired(&maps(json!({"program": "lender", "name": "m"}))).is_ok());
     for map_ref in [
@@ -91,7 +91,7 @@ fn a_feature_that_the_kernel_lacks_is_named() {
         "object": {
             "programs": [{"name": "f", "section": "cgroup/getpeername4"}],
             "maps": [{"name": "m", "type": "CgrpStorage", "keySizeBytes": 4, "valueSizeBytes": 8, "maxEntries": 0,
-                "flags": 1, "definition": "Btf"}],
+                "flags": 1, "definition": "BTF"}],
         },
         "programs": [{"name": "f", "attach": [{"type": "Node"}]}],
     }));

@@ -32,7 +32,10 @@ fn a_program_in_effect_on_all_nodes_is_ready() {
     assert_eq!((counts.desired, counts.updated, counts.attached), (2, 2, 2));
     let node = &status.node_statuses[0];
     assert_eq!((&*node.program_ids, &*node.map_ids, node.links), (&[57][..], &[31][..], 1));
-    assert_eq!(status.current_revision.as_ref().map(|current| (&*current.name, current.generation)), Some(("r2", 3)));
+    assert_eq!(
+        status.current_revision.as_ref().map(|current| (&*current.name, current.program_generation)),
+        Some(("r2", 3))
+    );
     assert_eq!(status.observed_generation, Some(3));
 }
 

@@ -221,7 +221,7 @@ impl Member {
             kernel_release: "6.12.0".to_owned(),
             architecture: "x86_64".to_owned(),
             cgroup_mode: Some(CgroupMode::Unified),
-            features: vec!["Jit".to_owned(), "KernelBtf".to_owned()],
+            features: vec!["JIT".to_owned(), "KernelBTF".to_owned()],
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let bpffs = Path::new("/sys/fs/bpf");
