@@ -95,7 +95,8 @@ async fn a_leader_that_gets_no_answer_ends_in_time() {
         sleep(SECOND * 20).await;
         assert!(gate.is_open(), "it renews");
         server.is_silent.store(true, Ordering::Relaxed);
-        sleep(RENEW_DEADLINE - SECOND * 2).await;
+        // The last renewal may be two seconds old.
+        sleep(RENEW_DEADLINE - SECOND * 5 / 2).await;
         assert!(gate.is_open());
         pending::<()>().await;
     };
