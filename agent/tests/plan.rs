@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use sockeye_agent::{
     model::{
-        cgroup_path::is_within,
         desired::{Desired, DesiredMap, DesiredProgram},
+        kept_pod::KeptPod,
         kernel::{Cgroup, MapInfo, ProgramKind},
-        observed::{AttachSite, LinkKey, Observed, ObservedProgram, Predecessor},
+        observed::{LinkKey, Observed, ObservedKeptPod, ObservedProgram, Predecessor},
         pin_names::PinNames,
         trial::{Trial, TrialState},
     },
@@ -62,9 +62,9 @@ proptest! {
         scene.fake.unlinked = unlinked;
         for event in events {
             let killed = scene.happen(event);
-            let (context, kept) = (scene.context(), scene.kept());
-            let desired = kept.as_ref();
-            let Scene { fake, ids, .. } = &mut scene;
+            let context = scene.context();
+            let Scene { fake, ids, desired, .. } = &mut scene;
+            let desired = desired.as_ref();
             let steps = match plan(desired, &fake.observed, &context) {
                 Err(refusal) => {
                     prop_assert_eq!(refusal.reason, Reason::SharedMapNotFound);
@@ -73,18 +73,13 @@ proptest! {
                 steps => steps.unwrap(),
             };
             check_notes(desired, &steps, &fake.observed)?;
-            check_kept(desired, &steps, &fake.observed)?;
             let steps = &steps[..steps.len().min(killed)];
             let names = PinNames::of(&fake.observed).after(steps);
             fake.execute(ids, desired, steps);
             prop_assert_eq!(PinNames::of(&fake.observed), names);
 
-            let kept = scene.kept();
-            let desired = kept.as_ref();
-            let Scene { fake, ids, .. } = &mut scene;
             let steps = plan(desired, &fake.observed, &context).unwrap();
             check_notes(desired, &steps, &fake.observed)?;
-            check_kept(desired, &steps, &fake.observed)?;
             let had_no_links = fake.observed.links.is_empty();
             fake.execute(ids, desired, &steps);
             let is_risky = |function: &String| desired.is_some_and(|desired| desired.functions[function].can_cut_off);
@@ -121,44 +116,28 @@ proptest! {
     }
 }
 
-/// Returns the keeper of a desired link.
-fn keeper<'a>(desired: &'a Desired, function: &str, path: &str) -> Option<&'a String> {
-    desired.functions.get(function)?.paths.get(path)?.as_ref()?.keeper.as_ref()
-}
-
-/// Checks that a link's keeper is noted before the link is made, so that a killed agent leaves no link without it.
+/// Checks that all kept pods are noted while anything is attached or detached: a killed agent leaves no link that the
+/// next one would not keep.
 fn check_notes(desired: Option<&Desired>, steps: &[Step], observed: &Observed) -> Result<(), TestCaseError> {
-    let mut noted = observed.keepers.clone();
-    for step in steps {
-        match (step, desired) {
-            (Step::SetKeeper { key, keeper: Some(keeper) }, _) => drop(noted.insert(key.clone(), keeper.clone())),
-            (Step::SetKeeper { key, keeper: None } | Step::Detach(key), _) => drop(noted.remove(key)),
-            (Step::Attach { function, site: AttachSite::Cgroup(cgroup), .. }, Some(desired)) => {
-                let keeper = keeper(desired, function, &cgroup.path);
-                let key = LinkKey::at(function, cgroup);
-                prop_assert!(keeper.is_none() || noted.get(&key) == keeper, "{:?} is made without its keeper", key);
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Checks that the steps detach no link in effect whose keeper the revision has, unless another link covers its cgroup.
-fn check_kept(desired: Option<&Desired>, steps: &[Step], observed: &Observed) -> Result<(), TestCaseError> {
     let Some(desired) = desired.filter(|desired| observed.uid.as_ref() == Some(&desired.program.uid)) else {
         return Ok(());
     };
+    let noted = observed.kept_pods.iter().filter(|(_, kept)| kept.noted);
+    let mut noted: BTreeSet<&KeptPod> = noted.map(|(pod, _)| pod).collect();
+    let mut is_forgotten = false;
     for step in steps {
-        let Step::Detach(key) = step else { continue };
-        let (link, function) = (&observed.links[key], desired.functions.get(&key.function));
-        let is_kept = function.zip(observed.keepers.get(key)).is_some_and(|(f, keeper)| f.keepers.contains(keeper));
-        let is_covered = |path: &str| function.is_some_and(|f| f.paths.keys().any(|above| is_within(path, above)));
-        prop_assert!(
-            !(is_kept && link.in_effect) || link.path.as_deref().is_some_and(is_covered),
-            "{:?} is detached",
-            key
-        );
+        match step {
+            Step::KeepPod { pod, .. } => drop(noted.insert(pod)),
+            Step::ForgetPod(pod) => {
+                prop_assert!(noted.remove(pod) || !observed.kept_pods[pod].noted);
+                is_forgotten = true;
+            }
+            Step::Attach { .. } | Step::Update(_) | Step::Move { .. } | Step::Detach(_) => {
+                prop_assert!(!is_forgotten, "{steps:?}");
+                prop_assert!(desired.kept_pods.keys().all(|pod| noted.contains(pod)), "{steps:?}");
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -177,11 +156,8 @@ fn check(
     prop_assert_eq!(observed.uid.as_ref(), Some(&desired.program.uid));
     let links: usize = desired.functions.values().map(|f| f.paths.len() + f.maps.len()).sum();
     prop_assert_eq!(observed.links.len(), links);
-    let kept = observed
-        .links
-        .iter()
-        .filter_map(|(key, link)| Some((key.clone(), keeper(desired, &key.function, link.path.as_ref()?)?.clone())));
-    prop_assert_eq!(&observed.keepers, &kept.collect::<BTreeMap<_, _>>(), "only kept links have notes");
+    let kept = |(pod, path): (&KeptPod, &String)| (pod.clone(), ObservedKeptPod { path: path.clone(), noted: true });
+    prop_assert_eq!(&observed.kept_pods, &desired.kept_pods.iter().map(kept).collect::<BTreeMap<_, _>>());
     for (key, link) in &observed.links {
         prop_assert!(link.in_effect);
         prop_assert_eq!(link.info.program_id, observed.functions[&key.function].info.id);
@@ -224,6 +200,7 @@ fn revision(uid: &str, name: &str, functions: BTreeMap<String, DesiredProgram>) 
         digest: "sha256:0".into(),
         functions,
         maps: BTreeMap::new(),
+        kept_pods: BTreeMap::new(),
         attaches_to_maps: false,
         globals: BTreeMap::new(),
         settings: Vec::new(),
@@ -236,7 +213,7 @@ fn revision(uid: &str, name: &str, functions: BTreeMap<String, DesiredProgram>) 
 /// A function that is to be attached to one cgroup, which the spec names.
 fn function_at(path: &str, kind: ProgramKind) -> DesiredProgram {
     let paths = [(path.to_owned(), None)].into();
-    DesiredProgram { kind, paths, keepers: BTreeSet::new(), maps: BTreeSet::new(), can_cut_off: false }
+    DesiredProgram { kind, paths, maps: BTreeSet::new(), can_cut_off: false }
 }
 
 /// A map that is not recreated when its shape changes.

@@ -104,8 +104,9 @@ impl<N: Node> Controller<N> {
         }
         // A pod without a cgroup is not among those that are known.
         let known = pods.pods.iter().find(|known| known.uid == pod.uid);
-        if !pods.selects(target, known.unwrap_or(pod)) {
-            return Ok(());
+        let keeps = || program.observed.keeps(program.uid().unwrap_or_default(), target, &pod.uid);
+        if !(pods.selects(target, known.unwrap_or(pod)) || keeps()) {
+            return self.knows_kept_pods(program, target);
         }
         // By the kubelet's and the runtime's names, as everything that is attached to is found: the runtime's own paths
         // begin at its root, which need not be ours.
@@ -125,6 +126,13 @@ impl<N: Node> Controller<N> {
             _ => cgroups.map(|cgroups| &cgroups.path),
         };
         self.is_in_effect_at(cgroup.ok_or_else(|| nowhere(program))?, program, function)
+    }
+
+    /// Checks that the pods are known which a target selected before this agent started, and goes on selecting.
+    fn knows_kept_pods(&self, program: &ProgramState, target: &PodsTarget) -> Result<(), NotYet> {
+        let is_known = !target.keeps_unselected() || program.was_observed || self.is_idle();
+        let why = || "may have selected it before, which is not known yet".to_owned();
+        if is_known { Ok(()) } else { Err(NotYet { why: why(), passes: true }) }
     }
 
     /// Reports whether all work is done that is known of.

@@ -68,7 +68,7 @@ pub fn since(before: &Observed, now: &Observed, cgroups: &BTreeMap<String, Cgrou
             Some(_) => {}
         }
     }
-    if before.uid != now.uid || before.retained != now.retained || before.keepers != now.keepers {
+    if before.uid != now.uid || before.retained != now.retained || before.kept_pods != now.kept_pods {
         let message = "notes under _meta were removed or changed: they are written again".to_owned();
         changes.push(Change { kind: DriftKind::PinRemoved, message });
     }

@@ -219,6 +219,7 @@ impl<N: Node> Controller<N> {
                 pods: pods::joined(&assignment.pods.clone().unwrap_or_default(), announced),
                 namespaces: assignment.namespaces.clone().unwrap_or_default(),
                 cgroups,
+                complete: assignment.pods.is_some(),
             };
         } else {
             self.starts.announced = BTreeMap::new();

@@ -57,7 +57,7 @@ pub(super) struct Attempt<'a> {
 
 /// What an attempt is to bring about.
 struct Goal {
-    /// What is desired, with the links that are kept.
+    /// What is desired.
     desired: Option<Arc<Desired>>,
     /// Its cgroups that exist.
     cgroups: BTreeMap<String, Cgroup>,
@@ -71,6 +71,21 @@ struct Round {
     converged: bool,
 }
 
+/// Resolves the revision of an attempt. Where that is a known good one, the assigned one's kept pods stay noted.
+fn resolve(
+    name: &str,
+    revision: &BpfRevision,
+    Attempt { context, assignment, .. }: &Attempt<'_>,
+    observed: &Observed,
+) -> Result<Desired, Refusal> {
+    let mut desired = Desired::new(revision, context, observed)?;
+    let assigned = assignment.revisions.get(name).filter(|assigned| assigned.metadata.name != revision.metadata.name);
+    if let Some(assigned) = assigned {
+        desired.keep_noted(&assigned.spec, context, observed);
+    }
+    Ok(desired)
+}
+
 impl<N: Node> Controller<N> {
     /// Makes one attempt; returns whether an object was loaded, and the outcome.
     pub(super) fn attempt(&mut self, name: &str, attempt: &Attempt<'_>) -> (bool, Result<(), Failure>) {
@@ -80,13 +95,19 @@ impl<N: Node> Controller<N> {
     }
 
     fn try_attempt(&mut self, name: &str, attempt: &Attempt<'_>, loaded: &mut bool) -> Result<(), Failure> {
-        let Attempt { revision, context, .. } = *attempt;
+        let Attempt { revision, .. } = *attempt;
         self.touch(name).pending = Default::default();
-        let (resolved, refusal) = match revision.map(|revision| Desired::new(revision, context)).transpose() {
+        let observed = match attempt.observation {
+            Observation::Fresh => Some(self.node.observe(name)?),
+            Observation::Cached => None,
+        };
+        let before = &self.touch(name).observed;
+        let resolved = revision.map(|revision| resolve(name, revision, attempt, observed.as_ref().unwrap_or(before)));
+        let (resolved, refusal) = match resolved.transpose() {
             Ok(resolved) => (resolved, None),
             Err(refusal) => (None, Some(refusal)),
         };
-        let Goal { desired, cgroups } = self.take_observation(name, resolved, attempt)?;
+        let Goal { desired, cgroups } = self.take_observation(name, observed, resolved)?;
         if revision.is_some() && self.is_suspended(name)? {
             return Ok(());
         }
@@ -151,25 +172,20 @@ impl<N: Node> Controller<N> {
         if steps.is_empty() { Ok(()) } else { self.execute_steps(name, &steps) }
     }
 
-    /// Observes, takes what is desired, and records external changes. Cgroups are looked up after the observation: the
-    /// cgroup of a link that died with it must not be seen any more.
+    /// Takes what is observed, if it was observed anew, and what is desired, and records external changes. Cgroups are
+    /// looked up after the observation: the cgroup of a link that died with it must not be seen any more.
     fn take_observation(
         &mut self,
         name: &str,
+        observed: Option<Observed>,
         resolved: Option<Desired>,
-        attempt: &Attempt<'_>,
     ) -> Result<Goal, Failure> {
-        let observed = match attempt.observation {
-            Observation::Fresh => Some(self.node.observe(name)?),
-            Observation::Cached => None,
-        };
         let by_spec =
             resolved.as_ref().is_some_and(|desired| desired.suspended).then(|| "spec.suspend is true".to_owned());
         let suspended = self.survey.suspended.clone().or(by_spec);
         let detaching = self.survey.suspended.is_some();
         self.touch(name).suspended = suspended;
-        let before = self.programs.get(name).map(|program| &program.observed);
-        let desired = self.keep(resolved, observed.as_ref().or(before), attempt.context)?;
+        let desired = resolved.map(Arc::new);
         let cgroups = self.cgroups(desired.as_deref())?;
         let program = self.touch(name);
         let keeps_known_good = program.keeps_known_good();
@@ -193,21 +209,6 @@ impl<N: Node> Controller<N> {
             }
         }
         Ok(Goal { desired, cgroups })
-    }
-
-    /// Adds to what is desired the cgroups of the links that stay although no target selects them.
-    fn keep(
-        &self,
-        resolved: Option<Desired>,
-        observed: Option<&Observed>,
-        context: &NodeContext,
-    ) -> Result<Option<Arc<Desired>>, SysError> {
-        let Some(mut desired) = resolved else { return Ok(None) };
-        if let Some(observed) = observed {
-            let cgroups = self.node.cgroups(&desired.kept_paths(observed))?;
-            desired.keep(observed, &context.pods, &cgroups);
-        }
-        Ok(Some(Arc::new(desired)))
     }
 
     /// Returns the external changes to what was desired until now; `cgroups` are those of what is desired now.

@@ -8,7 +8,7 @@ use sockeye_crds::{
     revision::ProgramRef,
 };
 
-use super::{kernel::ProgramKind, map_shape::MapShape, pods::CgroupOwner};
+use super::{kept_pod::KeptPod, kernel::ProgramKind, map_shape::MapShape, pods::CgroupOwner};
 
 /// The state that one BpfProgram should have on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub struct Desired {
     pub functions: BTreeMap<String, DesiredProgram>,
     /// Every map of the object, by its name in the ELF.
     pub maps: BTreeMap<String, DesiredMap>,
+    /// The pods that keepers select or go on selecting, each with the path of its cgroup. They are noted also while
+    /// nothing is to be attached.
+    pub kept_pods: BTreeMap<KeptPod, String>,
     /// True if the spec attaches any program to a map, even while it is suspended.
     pub attaches_to_maps: bool,
     /// The values of global variables.
@@ -49,8 +52,6 @@ pub struct DesiredProgram {
     /// A cgroup that a selector picked has an owner and may come and go. Without an owner, a missing cgroup is an
     /// error.
     pub paths: BTreeMap<String, Option<CgroupOwner>>,
-    /// The keepers among its targets, by their identities.
-    pub keepers: BTreeSet<String>,
     /// The maps to attach it to, by pin name.
     pub maps: BTreeSet<String>,
     /// True if it can cut this node's agent or kubelet off from the API server, so that its attachment starts a

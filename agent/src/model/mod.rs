@@ -9,7 +9,7 @@
 //! | `observed`, `pin_names` | the state that a BpfProgram has here, and the names of its pins |
 //! | `node_context` | the facts about this node that `resolve/` uses |
 //! | `pods`, `cgroup_path` | this node's pods and their cgroups |
-//! | `keeper` | the targets that keep links at pods which they no longer select |
+//! | `keeper`, `kept_pod` | the targets that go on selecting running pods which are relabelled, and these pods |
 //! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
 //! | `start` | a pod or a container that is about to start |
 //! | `trial` | the connectivity trial of a revision |
@@ -19,6 +19,7 @@ pub mod assignment;
 pub mod cgroup_path;
 pub mod desired;
 pub mod keeper;
+pub mod kept_pod;
 pub mod kernel;
 pub mod map_shape;
 pub mod node_context;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sockeye_crds::program::MapRef;
 
 use super::{
+    kept_pod::KeptPod,
     kernel::{Cgroup, LinkInfo, MapInfo, ProgramInfo},
     map_shape::MapShape,
     trial::Trial,
@@ -30,8 +31,8 @@ pub struct Observed {
     pub maps: BTreeMap<String, ObservedMap>,
     /// Links.
     pub links: BTreeMap<LinkKey, ObservedLink>,
-    /// The keepers of links, by their identities, from the links' notes.
-    pub keepers: BTreeMap<LinkKey, String>,
+    /// The pods that keepers go on selecting.
+    pub kept_pods: BTreeMap<KeptPod, ObservedKeptPod>,
     /// The pin names of the maps to retain after the BpfProgram is deleted.
     pub retained: BTreeSet<String>,
     /// True if a killed agent left half-made pins or an empty home.
@@ -142,6 +143,15 @@ pub struct ObservedLink {
     pub pinned: bool,
 }
 
+/// A pod that a keeper goes on selecting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedKeptPod {
+    /// The path of the pod's cgroup below the cgroup root, from the note.
+    pub path: String,
+    /// True if the note exists; otherwise only the agent remembers it.
+    pub noted: bool,
+}
+
 impl ObservedLink {
     /// Returns true for a kernel link, which can be updated; without one the map alone holds the program.
     pub const fn is_link(&self) -> bool {
@@ -157,14 +167,14 @@ impl Observed {
 
     /// Returns true if the BpfProgram has nothing left but retained maps.
     pub fn is_retained_only(&self) -> bool {
-        let Self { uid: _, revision, trial, previous: _, functions, maps, links, keepers, retained, stray } = self;
+        let Self { uid: _, revision, trial, previous: _, functions, maps, links, kept_pods, retained, stray } = self;
         !maps.is_empty()
             && maps.keys().all(|pin| retained.contains(pin))
             && revision.is_none()
             && trial.is_none()
             && functions.is_empty()
             && links.is_empty()
-            && keepers.is_empty()
+            && kept_pods.is_empty()
             && !stray
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    kept_pod::KeptPod,
     observed::{LinkKey, Observed},
     trial::Trial,
 };
@@ -22,8 +23,8 @@ pub struct PinNames {
     pub maps: BTreeSet<String>,
     /// Pinned links.
     pub links: BTreeSet<LinkKey>,
-    /// Links whose keepers are noted.
-    pub kept: BTreeSet<LinkKey>,
+    /// Noted pods that keepers go on selecting.
+    pub kept_pods: BTreeSet<KeptPod>,
     /// Maps to retain after the BpfProgram is deleted.
     pub retained: BTreeSet<String>,
     /// Maps that are shared from other BpfPrograms.
@@ -35,7 +36,8 @@ pub struct PinNames {
 impl PinNames {
     /// Returns the notes and names of an observed state.
     pub fn of(observed: &Observed) -> Self {
-        let Observed { uid, revision, trial, previous: _, functions, maps, links, keepers, retained, stray } = observed;
+        let Observed { uid, revision, trial, previous: _, functions, maps, links, kept_pods, retained, stray } =
+            observed;
         Self {
             uid: uid.clone(),
             revision: revision.clone(),
@@ -43,7 +45,7 @@ impl PinNames {
             functions: functions.keys().cloned().collect(),
             maps: maps.keys().cloned().collect(),
             links: links.keys().cloned().collect(),
-            kept: keepers.keys().cloned().collect(),
+            kept_pods: kept_pods.keys().cloned().collect(),
             retained: retained.clone(),
             shared: maps.iter().filter(|(_, map)| map.from.is_some()).map(|(pin, _)| pin.clone()).collect(),
             stray: *stray,

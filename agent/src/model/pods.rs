@@ -9,7 +9,7 @@ use sockeye_crds::{
     target::{AttachTarget, PodsTarget},
 };
 
-use super::keeper;
+use super::kept_pod::KeptByTarget;
 
 /// The label that the API server sets on every namespace, to its name.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -77,6 +77,8 @@ pub struct Pods {
     pub namespaces: Arc<BTreeMap<String, Labels>>,
     /// The pods' cgroups, by pod UID.
     pub cgroups: BTreeMap<String, PodCgroup>,
+    /// True if all pods are known; false if they could not be listed, or no target asks for them.
+    pub complete: bool,
 }
 
 /// The pod or container that owns a cgroup.
@@ -86,40 +88,46 @@ pub struct CgroupOwner {
     pub pod: Option<String>,
     /// The container's name, if the cgroup is a container's.
     pub container: Option<String>,
-    /// The keeper that selects or once selected the pod, by its identity.
-    pub keeper: Option<String>,
 }
 
 impl Pods {
-    /// Returns the cgroups that a target picks, with their owners.
-    pub fn pick<'a>(&'a self, target: &'a PodsTarget) -> impl Iterator<Item = (String, CgroupOwner)> + 'a {
-        let keeper = keeper::identity(target);
-        let picked = self.pods.iter().filter(move |pod| self.selects(target, pod));
-        let cgroups = picked.flat_map(move |pod| self.cgroups_of(pod, &target.containers));
-        cgroups.map(move |(path, owner)| (path, CgroupOwner { keeper: keeper.clone(), ..owner }))
+    /// Returns the cgroups that a target picks, with their owners. `kept` are the pods that it goes on selecting.
+    pub fn pick<'a>(
+        &'a self,
+        target: &'a PodsTarget,
+        kept: &'a KeptByTarget<'_>,
+    ) -> impl Iterator<Item = (String, CgroupOwner)> + 'a {
+        self.selected(target, kept).flat_map(move |pod| self.cgroups_of(pod, &target.containers))
     }
 
-    /// Returns true if a target selects a pod or containers of it.
+    /// Returns the listed pods that a target selects. `kept` are the pods that it goes on selecting.
+    pub fn selected<'a>(
+        &'a self,
+        target: &'a PodsTarget,
+        kept: &'a KeptByTarget<'_>,
+    ) -> impl Iterator<Item = &'a Pod> + 'a {
+        self.pods.iter().filter(move |pod| kept.contains_key(pod.uid.as_str()) || self.selects(target, pod))
+    }
+
+    /// Returns true if a target's selectors match a pod.
     pub fn selects(&self, target: &PodsTarget, pod: &Pod) -> bool {
         let PodsTarget { pod_selector, namespace_selector, .. } = target;
         selects(Some(pod_selector), &pod.labels)
             && namespace_selector.as_ref().is_none_or(|selector| self.selects_namespace(selector, &pod.namespace))
     }
 
+    /// Returns the kept pods that are no longer listed, and whose cgroups still exist: by UID, the cgroups' paths.
+    pub fn unlisted<'a>(&'a self, kept: &KeptByTarget<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let mut unlisted = kept.clone();
+        for pod in self.pods.iter().filter(|_| !kept.is_empty()) {
+            unlisted.remove(pod.uid.as_str());
+        }
+        unlisted.into_keys().filter_map(|uid| Some((uid, self.cgroups.get(uid)?.path.as_str())))
+    }
+
     /// Returns true if a target's selector uses labels of a namespace that are not known.
     pub fn lacks_namespace(&self, target: &PodsTarget, namespace: &str) -> bool {
         target.namespace_selector.as_ref().is_some_and(uses_other_labels) && !self.namespaces.contains_key(namespace)
-    }
-
-    /// Returns the owner of the cgroup at a path, as far as it is known.
-    pub fn owner(&self, path: &str) -> CgroupOwner {
-        let mut found = self.cgroups.iter().filter_map(|(uid, cgroup)| {
-            let container = cgroup.containers.iter().find(|(_, of)| *of == path).map(|(id, _)| id);
-            (cgroup.path == path || container.is_some()).then_some((uid, container))
-        });
-        let Some((uid, container)) = found.next() else { return CgroupOwner::default() };
-        let Some(pod) = self.pods.iter().find(|pod| pod.uid == *uid) else { return CgroupOwner::default() };
-        owner(pod, container.and_then(|id| pod.containers.get(id)))
     }
 
     fn selects_namespace(&self, selector: &LabelSelector, namespace: &str) -> bool {
@@ -144,7 +152,7 @@ impl Pods {
 
 fn owner(pod: &Pod, container: Option<&String>) -> CgroupOwner {
     let pod = Some(format!("{}/{}", pod.namespace, pod.name));
-    CgroupOwner { pod, container: container.cloned(), keeper: None }
+    CgroupOwner { pod, container: container.cloned() }
 }
 
 /// Returns true if a selector uses labels of a namespace other than its name.
@@ -246,6 +254,7 @@ mod tests {
             ]),
             namespaces: Arc::new([("shop".to_owned(), labels(&[(NAMESPACE_NAME, "shop"), ("team", "a")]))].into()),
             cgroups: ["u1", "u2", "u3"].map(cgroup).into(),
+            complete: true,
         }
     }
 
@@ -253,10 +262,10 @@ mod tests {
         let mut target = PodsTarget::default();
         edit(&mut target);
         let pods = pods();
-        let shown = |(path, CgroupOwner { pod, container, .. }): (String, CgroupOwner)| {
+        let shown = |(path, CgroupOwner { pod, container }): (String, CgroupOwner)| {
             format!("{path} {} {container:?}", pod.unwrap())
         };
-        pods.pick(&target).map(shown).collect()
+        pods.pick(&target, &KeptByTarget::new()).map(shown).collect()
     }
 
     #[test]
@@ -297,12 +306,17 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroups_owner_is_known_while_its_pod_is_listed() {
-        let owner = |path: &str| pods().owner(path);
-        let web = CgroupOwner { pod: Some("shop/web-u1".into()), ..CgroupOwner::default() };
-        assert_eq!(owner("/pods/u1"), web);
-        assert_eq!(owner("/pods/u1/u1-2"), CgroupOwner { container: Some("proxy".into()), ..web });
-        assert_eq!(owner("/pods/u9"), CgroupOwner::default());
+    fn kept_pods_are_picked_whatever_their_labels_are() {
+        let mut target = PodsTarget { pod_selector: selector(&[("app", "none")]), ..PodsTarget::default() };
+        let kept = KeptByTarget::from([("u2", "/pods/u2"), ("u4", "/pods/u4"), ("u9", "/pods/u9")]);
+        let pods = Pods { pods: Arc::new(pods().pods[1..].to_vec()), ..pods() };
+        let picked = |target: &PodsTarget| pods.pick(target, &kept).map(|(path, _)| path).collect::<Vec<_>>();
+        assert_eq!(picked(&target), ["/pods/u2"], "u4 has no cgroup");
+        target.containers = vec!["proxy".into()];
+        assert_eq!(picked(&target), ["/pods/u2/u2-2"]);
+        assert_eq!(pods.unlisted(&kept).count(), 0, "u9 has no cgroup");
+        let unlisted = KeptByTarget::from([("u1", "/pods/u1"), ("u2", "/pods/u2")]);
+        assert_eq!(pods.unlisted(&unlisted).collect::<Vec<_>>(), [("u1", "/pods/u1")]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     kernel::Fd,
     model::{
+        kept_pod::KeptPod,
         observed::{LinkKey, Predecessor},
         pin_names::PinNames,
     },
@@ -23,6 +24,8 @@ pub struct Handles {
     pub maps: BTreeMap<String, Fd>,
     /// Links, by function and place.
     pub links: BTreeMap<LinkKey, LinkHandle>,
+    /// Kept pods, each with the path of its cgroup, as the notes last said.
+    pub kept_pods: BTreeMap<KeptPod, String>,
     /// What ran before the revision that is on trial.
     pub previous: Option<PredecessorHandles>,
 }
@@ -88,8 +91,6 @@ pub struct LinkHandle {
     pub id: u32,
     /// The cgroup's path, as the note last said.
     pub path: Option<String>,
-    /// The link's keeper, as the note last said.
-    pub keeper: Option<String>,
     /// The attach type, if this agent attached a program to a map without a link.
     pub map_attach_type: Option<u32>,
 }
@@ -97,21 +98,21 @@ pub struct LinkHandle {
 impl LinkHandle {
     /// A link to a cgroup.
     pub const fn to_cgroup(fd: Fd, id: u32, path: Option<String>) -> Self {
-        Self { fd, id, path, keeper: None, map_attach_type: None }
+        Self { fd, id, path, map_attach_type: None }
     }
 
     /// A link to a map, or the program that the map holds without a link; that one with its attach type if this agent
     /// attached it.
     pub const fn to_map(fd: Fd, map_attach_type: Option<u32>) -> Self {
-        Self { fd, id: 0, path: None, keeper: None, map_attach_type }
+        Self { fd, id: 0, path: None, map_attach_type }
     }
 }
 
 impl Handles {
-    /// Tells whether no program, map or link is held.
+    /// Tells whether no program, map or link is held, and no kept pod remembered.
     pub fn is_empty(&self) -> bool {
-        let Self { programs, maps, links, previous: _ } = self;
-        programs.is_empty() && maps.is_empty() && links.is_empty()
+        let Self { programs, maps, links, kept_pods, previous: _ } = self;
+        programs.is_empty() && maps.is_empty() && links.is_empty() && kept_pods.is_empty()
     }
 
     /// The names of what is orphaned: held here, and not among the pins.

@@ -13,7 +13,8 @@
 //!                                   /retain~<map>         -> Retain: the map outlives its BpfProgram
 //!                                   /from~<map>           -> <BpfProgram>/<map>: its owner, if that is another one
 //!                                   /cgroup~<ID>          -> the cgroup's path below the root
-//!                                   /keeper~<function>~<ID> -> the keeper of the link on that cgroup
+//!                                   /keeper~<keeper>~<pod UID> -> the path of the pod's cgroup: the keeper goes on
+//!                                                         selecting the pod
 //!                                   /trial                -> <state>.<BpfRevision>: whether it cut the node off
 //!                                   /~new                 a new pin or note, before it is renamed over the old one
 //! ```
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use sockeye_crds::program::MapRef;
 
-use crate::model::observed::LinkKey;
+use crate::model::kept_pod::KeptPod;
 
 /// The directory that holds everything of sockeye's.
 pub const DIRECTORY: &str = "sockeye";
@@ -38,7 +39,7 @@ pub const STAGING: &str = "~new";
 /// The prefix of the notes on maps to retain. Pins' names contain no `~`.
 const RETAIN: &str = "retain~";
 
-/// The prefix of the notes on links' keepers.
+/// The prefix of the notes on kept pods.
 const KEEPER: &str = "keeper~";
 
 /// The prefix of the notes on maps of other BpfPrograms.
@@ -207,15 +208,15 @@ pub fn cgroup(place: &str) -> PathBuf {
     meta().join(format!("cgroup~{place}"))
 }
 
-/// The note of a link's keeper.
-pub fn keeper(LinkKey { function, place }: &LinkKey) -> PathBuf {
-    meta().join(format!("{KEEPER}{function}~{place}"))
+/// The note of a kept pod.
+pub fn kept_pod(pod: &KeptPod) -> PathBuf {
+    meta().join(format!("{KEEPER}{}~{}", pod.keeper(), pod.uid()))
 }
 
-/// The link whose keeper a note names, if the note of that name does so.
-pub fn kept(note: &str) -> Option<LinkKey> {
-    let (function, place) = note.strip_prefix(KEEPER)?.split_once('~')?;
-    Some(LinkKey { function: function.to_owned(), place: place.to_owned() })
+/// The pod that a note keeps, if the note of that name does so.
+pub fn parse_kept_pod(note: &str) -> Option<KeptPod> {
+    let (keeper, uid) = note.strip_prefix(KEEPER)?.split_once('~')?;
+    KeptPod::new(keeper, uid)
 }
 
 /// The pin name of the map that a note retains, if the note of that name does so.

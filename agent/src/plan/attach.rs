@@ -8,7 +8,6 @@ use sockeye_ebpf::kinds::section::exclude_each_other;
 use super::{
     context::PlanContext,
     desired_attachments::{Attachment, attachments},
-    keepers,
     missing_cgroup::missing_cgroup,
     order::{self, Neighbour},
     step::Step,
@@ -25,8 +24,6 @@ pub(super) struct Attaching {
     pub steps: Vec<Step>,
     /// All links of the desired state.
     pub keys: BTreeSet<LinkKey>,
-    /// Those that have a keeper.
-    pub kept: BTreeSet<LinkKey>,
     /// The links that the steps detach.
     pub detached: BTreeSet<LinkKey>,
 }
@@ -45,9 +42,8 @@ pub(super) fn attach(
     }
     let attachments = attachments(desired, &context.cgroups);
     let attaching = Attaching {
-        steps: keepers::note(&attachments, observed),
+        steps: Vec::new(),
         keys: attachments.iter().map(|attachment| attachment.key.clone()).collect(),
-        kept: attachments.iter().filter(|one| one.keeper.is_some()).map(|one| one.key.clone()).collect(),
         detached: BTreeSet::new(),
     };
     let mut planner = Planner { desired, observed, context, load, attaching };
@@ -80,7 +76,7 @@ impl<'a> Planner<'a> {
 
     /// Keeps a link: restores its pin, replaces its program and moves it, each if necessary.
     fn keep(&mut self, attachment: Attachment<'_>, link: &ObservedLink) {
-        let Attachment { function, attach_type, site, key, keeper: _ } = attachment;
+        let Attachment { function, attach_type, site, key } = attachment;
         let steps = &mut self.attaching.steps;
         steps.extend((link.is_link() && !link.pinned).then(|| Step::RepinLink(key.clone())));
         let program = self.observed.functions.get(function).map(|program| program.info.id);
@@ -100,7 +96,7 @@ impl<'a> Planner<'a> {
         let blocking = self.blocking_links(&attachment);
         self.attaching.steps.extend(blocking.iter().cloned().map(Step::Detach));
         self.attaching.detached.extend(blocking);
-        let Attachment { function, attach_type, site, key, keeper: _ } = attachment;
+        let Attachment { function, attach_type, site, key } = attachment;
         let before = match &site {
             AttachSite::Cgroup(cgroup) => self.successor(cgroup, attach_type, &key),
             AttachSite::Map(pin) => match self.other_program(pin, attach_type) {

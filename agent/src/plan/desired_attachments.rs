@@ -16,25 +16,20 @@ pub(super) struct Attachment<'a> {
     pub attach_type: u32,
     pub site: AttachSite,
     pub key: LinkKey,
-    /// The keeper that keeps the link once no target selects the pod any more.
-    pub keeper: Option<&'a str>,
 }
 
 /// Returns all desired attachments whose cgroups exist, in the order in which to attach them.
 pub(super) fn attachments<'a>(desired: &'a Desired, cgroups: &BTreeMap<String, Cgroup>) -> Vec<Attachment<'a>> {
     let mut attachments = Vec::new();
-    for (function, DesiredProgram { kind, paths, keepers: _, maps, can_cut_off: _ }) in &desired.functions {
-        let existing = paths.iter().filter_map(|(path, owner)| Some((cgroups.get(path)?, owner)));
-        let cgroups = existing.map(|(cgroup, owner)| {
-            (AttachSite::Cgroup(cgroup.clone()), owner.as_ref().and_then(|owner| owner.keeper.as_deref()))
-        });
-        let maps = maps.iter().map(|pin| (AttachSite::Map(pin.clone()), None));
-        attachments.extend(cgroups.chain(maps).map(|(site, keeper)| Attachment {
+    for (function, DesiredProgram { kind, paths, maps, can_cut_off: _ }) in &desired.functions {
+        let existing = paths.keys().filter_map(|path| cgroups.get(path));
+        let cgroups = existing.map(|cgroup| AttachSite::Cgroup(cgroup.clone()));
+        let maps = maps.iter().map(|pin| AttachSite::Map(pin.clone()));
+        attachments.extend(cgroups.chain(maps).map(|site| Attachment {
             function,
             attach_type: kind.attach_type,
             key: LinkKey::to(function, &site),
             site,
-            keeper,
         }));
     }
     attachments.sort_by_key(|attachment| rank(&attachment.key, attachment.attach_type));

@@ -14,7 +14,7 @@
 //! | `pins` | which pins are restored, and which maps are retained |
 //! | `attach` | for each attachment, whether its link is kept, updated, moved or made |
 //! | `desired_attachments`, `order` | the order of attaching, and the order of programs on a cgroup |
-//! | `keepers` | which notes say that links stay at pods which no target selects any more |
+//! | `kept_pods` | which notes say that keepers go on selecting pods |
 //! | `missing_cgroup` | the refusal of a revision whose cgroup does not exist |
 //! | `trial` | whether a connectivity trial begins or ends, and the steps of a revert |
 //! | `remove` | which links and pins are removed |
@@ -25,7 +25,7 @@
 mod attach;
 pub mod context;
 mod desired_attachments;
-mod keepers;
+mod kept_pods;
 mod load;
 mod missing_cgroup;
 pub mod order;
@@ -59,6 +59,7 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, context: &PlanContex
     steps.extend(pins::repin(desired, observed));
     steps.extend(load);
     steps.extend(pins::retention(desired, observed));
+    steps.extend(kept_pods::note(desired, observed));
     steps.extend(trial::begin(desired, observed, &attaching.steps));
     steps.extend(attaching.steps.iter().cloned());
     let is_in_effect = observed.revision.as_ref() == Some(&desired.revision);

@@ -31,8 +31,8 @@ impl PinNames {
             | Step::RepinProgram(_)
             | Step::RepinMap(_)
             | Step::RepinLink(_) => {}
-            Step::SetKeeper { key, keeper: Some(_) } => drop(self.kept.insert(key.clone())),
-            Step::SetKeeper { key, keeper: None } => drop(self.kept.remove(key)),
+            Step::KeepPod { pod, path: _ } => drop(self.kept_pods.insert(pod.clone())),
+            Step::ForgetPod(pod) => drop(self.kept_pods.remove(pod)),
             Step::Retain(pin) => drop(self.retained.insert(pin.clone())),
             Step::Release(pin) => drop(self.retained.remove(pin)),
             Step::PinMap(name) => {
@@ -50,10 +50,7 @@ impl PinNames {
             Step::PinProgram(function) => drop(self.functions.insert(function.clone())),
             Step::UnpinProgram(function) => drop(self.functions.remove(function)),
             Step::Attach { function, site, before: _ } => drop(self.links.insert(LinkKey::to(function, site))),
-            Step::Detach(key) => {
-                self.links.remove(key);
-                self.kept.remove(key);
-            }
+            Step::Detach(key) => drop(self.links.remove(key)),
             Step::Leave => *self = Self::default(),
         }
     }

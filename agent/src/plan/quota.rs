@@ -96,6 +96,7 @@ mod tests {
             digest: String::new(),
             functions: BTreeMap::new(),
             maps: [("my_map".to_owned(), map)].into(),
+            kept_pods: BTreeMap::new(),
             attaches_to_maps: false,
             globals: BTreeMap::new(),
             settings: Vec::new(),

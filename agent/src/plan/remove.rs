@@ -1,31 +1,28 @@
 //! The steps that remove links and pins: those that a revision does not need, all links, or everything. Pure.
 
-use std::collections::BTreeSet;
-
-use super::{attach::Attaching, desired_attachments::detach_order, keepers, pins::keeps_map, step::Step};
+use super::{attach::Attaching, desired_attachments::detach_order, kept_pods, pins::keeps_map, step::Step};
 use crate::model::{desired::Desired, observed::Observed};
 
 /// Removes what the desired state lacks after the steps of `attaching`, links first, so that nothing runs half removed.
 pub(super) fn remove_stale(desired: &Desired, observed: &Observed, attaching: &Attaching) -> Vec<Step> {
-    let Attaching { steps: _, keys, kept, detached } = attaching;
+    let Attaching { steps: _, keys, detached } = attaching;
     let links = detach_order(observed).filter(|key| !keys.contains(key) && !detached.contains(key));
     let functions = observed.functions.keys().filter(|function| !desired.functions.contains_key(*function));
     let maps = observed.maps.keys().filter(|pin| !keeps_map(desired, observed, pin));
     let detach = links.cloned().map(Step::Detach);
     let unpin_programs = functions.cloned().map(Step::UnpinProgram);
     let unpin_maps = maps.cloned().map(Step::UnpinMap);
-    let forget_keepers = keepers::forget(observed, kept, |key| keys.contains(key));
-    detach.chain(forget_keepers).chain(unpin_programs).chain(unpin_maps).collect()
+    detach.chain(kept_pods::forget(desired, observed)).chain(unpin_programs).chain(unpin_maps).collect()
 }
 
-/// Returns the steps that detach all links and change nothing else.
+/// Returns the steps that detach all links and change nothing else. Keepers go on selecting their pods.
 pub fn detach(observed: &Observed) -> Vec<Step> {
     detach_order(observed).cloned().map(Step::Detach).collect()
 }
 
 /// Removes everything but the maps to retain, whose pins it restores.
 pub(super) fn remove_all(observed: &Observed) -> Vec<Step> {
-    let Observed { uid: _, revision, trial, previous: _, functions, maps, links: _, keepers: _, retained, stray } =
+    let Observed { uid: _, revision, trial, previous: _, functions, maps, links: _, kept_pods, retained, stray } =
         observed;
     let unpinned = maps.iter().filter(|(pin, map)| retained.contains(*pin) && !map.pinned);
     let mut steps: Vec<Step> = unpinned.map(|(pin, _)| Step::RepinMap(pin.clone())).collect();
@@ -34,7 +31,7 @@ pub(super) fn remove_all(observed: &Observed) -> Vec<Step> {
     }
     steps.extend(stray.then_some(Step::RemoveStray));
     steps.extend(detach(observed));
-    steps.extend(keepers::forget(observed, &BTreeSet::new(), |_| false));
+    steps.extend(kept_pods.keys().cloned().map(Step::ForgetPod));
     steps.extend(functions.keys().cloned().map(Step::UnpinProgram));
     steps.extend(maps.keys().filter(|pin| !retained.contains(*pin)).cloned().map(Step::UnpinMap));
     if maps.keys().any(|pin| retained.contains(pin)) {

@@ -6,6 +6,7 @@ use sockeye_crds::program::MapRef;
 
 use super::order::Neighbour;
 use crate::model::{
+    kept_pod::KeptPod,
     kernel::Cgroup,
     observed::{AttachSite, LinkKey},
     trial::Trial,
@@ -30,13 +31,15 @@ pub enum Step {
     },
     /// Forget which load a pinned program comes from, because maps of another load are about to be pinned.
     ForgetLoad(String),
-    /// Note which keeper keeps a link to a running pod that it no longer selects; `None` forgets it.
-    SetKeeper {
-        /// The link.
-        key: LinkKey,
-        /// The keeper's identity.
-        keeper: Option<String>,
+    /// Note that a keeper goes on selecting a pod.
+    KeepPod {
+        /// The keeper and the pod.
+        pod: KeptPod,
+        /// The path of the pod's cgroup.
+        path: String,
     },
+    /// Remove the note that a keeper goes on selecting a pod.
+    ForgetPod(KeptPod),
     /// Note that a map, by pin name, is retained after the BpfProgram is deleted.
     Retain(String),
     /// Remove the note that a map, by pin name, is retained.
@@ -85,7 +88,7 @@ pub enum Step {
     RepinLink(LinkKey),
     /// Note the revision that is now in effect; `None` also ends a trial.
     SetRevision(Option<String>),
-    /// Detach and unpin a link, and forget its keeper.
+    /// Detach and unpin a link.
     Detach(LinkKey),
     /// Unpin a program and forget which load it comes from.
     UnpinProgram(String),

@@ -8,7 +8,7 @@ use sockeye_agent::{
         facts,
         load::{KernelBtf, MapSource, Request, load},
     },
-    model::{desired::Desired, node_context::NodeContext},
+    model::{desired::Desired, node_context::NodeContext, observed::Observed},
     node::failure::Failure,
     plan::quota::MapQuota,
 };
@@ -80,7 +80,7 @@ fn attempt(mutant: &Mutant, context: &NodeContext, kernel_btf: &KernelBtf) -> Re
     let accepted = check(&spec(seed.programs), bytes).map_err(|refusal| (1, refusal_of(refusal)))?;
     let program = ProgramRef { name: "mutant".to_owned(), uid: "u".to_owned() };
     let revision = BpfRevision::of(accepted.into_revision_spec(program, 1, 1));
-    let desired = Desired::new(&revision, context).map_err(|refusal| (3, refusal.into()))?;
+    let desired = Desired::new(&revision, context, &Observed::default()).map_err(|refusal| (3, refusal.into()))?;
     let policy = MapQuota { map_bytes_per_program: Some(16 << 20), map_bytes_per_node: None };
     policy.admit(&desired, || 0, &context.machine).map_err(|refusal| (3, refusal.into()))?;
     let mut request = Request::default();

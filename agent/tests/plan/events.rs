@@ -7,10 +7,11 @@ use sockeye_agent::{
     model::{
         cgroup_path::highest,
         desired::{Desired, DesiredMap, DesiredProgram},
+        kept_pod::KeptPod,
         kernel::{MapInfo, ProgramKind},
         map_shape::MapShape,
         observed::Observed,
-        pods::{CgroupOwner, Pods},
+        pods::CgroupOwner,
         trial::TrialState,
     },
     plan::{context::PlanContext, plan},
@@ -22,8 +23,13 @@ use sockeye_fake::{Fake, Ids};
 use crate::{Generations, PATHS, context};
 
 const FUNCTIONS: [&str; 3] = ["f", "g", "h"];
-/// Targets that keep their links to pods which they no longer select.
-const KEEPERS: [&str; 2] = ["keeper-1", "keeper-2"];
+/// Kept pods: two keepers, and two pods.
+const KEPT: [(&str, &str); 4] = [
+    ("0123456789abcdef", "pod-1"),
+    ("0123456789abcdef", "pod-2"),
+    ("fedcba9876543210", "pod-1"),
+    ("fedcba9876543210", "pod-2"),
+];
 /// The object fills `slots` itself.
 const MAPS: [&str; 5] = ["m", "n", "slots", ".rodata", ".bss"];
 
@@ -45,11 +51,17 @@ pub(crate) fn info(id: u32, entries: u32) -> MapInfo {
     MapInfo { id, map_type, key_size, value_size, max_entries, flags, ..MapInfo::default() }
 }
 
-/// The owner of a cgroup: none where the spec names the cgroup; else a pod, which a keeper selects or another target.
+/// The owner of a cgroup: a pod, or none where the spec names the cgroup.
 fn owner() -> impl Strategy<Value = Option<CgroupOwner>> {
-    let keeper = prop::option::of(prop::sample::select(&KEEPERS[..]).prop_map(str::to_owned));
-    let pod = |keeper| CgroupOwner { pod: Some("default/pod".to_owned()), container: None, keeper };
-    prop::option::of(keeper.prop_map(pod))
+    let pod = CgroupOwner { pod: Some("default/pod".to_owned()), container: None };
+    prop::option::of(Just(pod))
+}
+
+/// Some of the kept pods, with the paths of their cgroups.
+fn kept_pods() -> impl Strategy<Value = BTreeMap<KeptPod, String>> {
+    let kept = |((keeper, pod), path): ((&str, &str), &str)| (KeptPod::new(keeper, pod).unwrap(), path.to_owned());
+    let all = prop::collection::btree_map(prop::sample::select(&KEPT[..]), prop::sample::select(&PATHS[..2]), 0..4);
+    all.prop_map(move |some| some.into_iter().map(kept).collect())
 }
 
 pub(crate) fn shape(entries: u32) -> MapShape {
@@ -59,8 +71,8 @@ pub(crate) fn shape(entries: u32) -> MapShape {
 /// The cgroups that a function is attached to, with their owners.
 type Paths = BTreeMap<&'static str, Option<CgroupOwner>>;
 
-/// The index of a function's kind, the cgroups and maps to attach it to, and keepers that may select no pod.
-type Function = (usize, Paths, BTreeSet<&'static str>, BTreeSet<&'static str>);
+/// The index of a function's kind, and the cgroups and maps to attach it to.
+type Function = (usize, Paths, BTreeSet<&'static str>);
 
 prop_compose! {
     pub(crate) fn any_desired()(
@@ -68,10 +80,10 @@ prop_compose! {
         load in 0..3u8,
         functions in prop::collection::btree_map(prop::sample::select(&FUNCTIONS[..]),
             (0..6usize, prop::collection::btree_map(prop::sample::select(&PATHS[..]), owner(), 1..3),
-                prop::collection::btree_set(prop::sample::select(&MAPS[..2]), 0..3),
-                prop::collection::btree_set(prop::sample::select(&KEEPERS[..]), 0..2)), 1..4),
+                prop::collection::btree_set(prop::sample::select(&MAPS[..2]), 0..3)), 1..4),
         maps in prop::collection::btree_map(prop::sample::select(&MAPS[..]), (any::<bool>(), any::<bool>(), 10..12u32,
             prop::option::weighted(0.3, 0..2u8)), 0..4),
+        kept_pods in kept_pods(),
         suspended in prop::bool::weighted(0.2),
         can_cut_off in any::<bool>(),
     ) -> Desired {
@@ -92,21 +104,18 @@ prop_compose! {
         let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
         // As in a validated spec: only pinned maps are targets, and each of them of one program of a kind.
         let mut taken: Vec<(String, u32)> = Vec::new();
-        let function = |(name, (kind, paths, to, keepers)): (&str, Function)| {
+        let function = |(name, (kind, paths, to)): (&str, Function)| {
             let kind = KINDS[kind];
             let mut paths: BTreeMap<String, Option<CgroupOwner>> =
                 paths.into_iter().map(|(path, owner)| (path.to_owned(), owner)).collect();
-            // Some of the keepers select no pod.
-            let noted = paths.values().flatten().filter_map(|owner| owner.keeper.clone());
-            let mut keepers: BTreeSet<String> = noted.chain(keepers.into_iter().map(str::to_owned)).collect();
             let mut to: BTreeSet<String> = to.into_iter().map(str::to_owned).collect();
-            if suspended { paths.clear(); keepers.clear(); to.clear() }
-            if kind.prog_type == 13 { to.clear() } else { paths.clear(); keepers.clear() }
+            if suspended { paths.clear(); to.clear() }
+            if kind.prog_type == 13 { to.clear() } else { paths.clear() }
             let paths = highest(&paths);
             to.retain(|pin| maps.get(pin).is_some_and(|map: &DesiredMap| map.pin)
                 && !taken.iter().any(|(at, other)| at == pin && exclude_each_other(*other, kind.attach_type)));
             taken.extend(to.iter().map(|pin| (pin.clone(), kind.attach_type)));
-            (name.to_owned(), DesiredProgram { kind, paths, keepers, maps: to, can_cut_off })
+            (name.to_owned(), DesiredProgram { kind, paths, maps: to, can_cut_off })
         };
         let functions: BTreeMap<_, _> = functions.into_iter().map(function).collect();
         // As in a load key: other functions, pins or sizes are another load. So is another program, which alone decides
@@ -122,6 +131,7 @@ prop_compose! {
             digest: "sha256:0".into(),
             functions,
             maps,
+            kept_pods,
             attaches_to_maps: false,
             globals: BTreeMap::new(),
             settings: Vec::new(),
@@ -137,13 +147,12 @@ prop_compose! {
 pub(crate) enum Event {
     /// A revision is desired, or none.
     Desire(Box<Option<Desired>>),
-    /// Pods are relabelled, so that no target selects them any more: those of every second path (true), or of the
-    /// others.
-    Relabelled(bool),
+    /// Pods come, and others end: these are kept now.
+    PodsChanged(BTreeMap<KeptPod, String>),
     /// A cgroup is removed, and another one takes its path.
     CgroupReplaced(usize),
-    /// Someone removes the note of a link's keeper.
-    KeeperLost(usize),
+    /// Someone removes the note of a kept pod, while an agent runs (true) and remembers the pod, or while none does.
+    NoteLost(usize, bool),
     /// The agent is killed after so many steps towards another revision; then the previous one is desired again.
     TurnBack(Box<Desired>, usize),
     /// The agent is killed after so many steps of the next plan, and started again.
@@ -172,9 +181,9 @@ pub(crate) fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Desire(Box::new(None))),
         2 => (any_desired(), 0..12usize).prop_map(|(desired, steps)| Event::TurnBack(Box::new(desired), steps)),
         3 => (0..12usize).prop_map(Event::KilledAfter),
-        2 => any::<bool>().prop_map(Event::Relabelled),
+        2 => kept_pods().prop_map(Event::PodsChanged),
         1 => (0..PATHS.len()).prop_map(Event::CgroupReplaced),
-        1 => (0..4usize).prop_map(Event::KeeperLost),
+        1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::NoteLost(i, runs)),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, unpinned)| Event::LinkLost(i, unpinned)),
         1 => (0..4usize, any::<bool>()).prop_map(|(i, runs)| Event::MapLost(i, runs)),
         1 => (0..4usize).prop_map(Event::MapReplaced),
@@ -203,22 +212,15 @@ impl Scene {
         context(&self.fake.others, self.generations)
     }
 
-    /// The desired state, with the links that are kept.
-    pub(crate) fn kept(&self) -> Option<Desired> {
-        self.desired.as_ref().map(|desired| kept(desired, &self.fake.observed, &self.context()))
-    }
-
     /// Lets an event happen. Returns the number of steps of the next plan after which the agent is killed.
     pub(crate) fn happen(&mut self, event: Event) -> usize {
         let context = self.context();
         let Self { fake, ids, desired, generations, made } = self;
         match event {
             Event::Desire(next) => *desired = *next,
-            Event::Relabelled(odd) => {
-                let is_selected =
-                    |path: &str| PATHS.iter().position(|other| path == *other).unwrap() % 2 != usize::from(odd);
-                for function in desired.iter_mut().flat_map(|desired| desired.functions.values_mut()) {
-                    function.paths.retain(|path, owner| owner.is_none() || is_selected(path));
+            Event::PodsChanged(kept_pods) => {
+                if let Some(desired) = desired {
+                    desired.kept_pods = kept_pods;
                 }
             }
             Event::CgroupReplaced(i) => {
@@ -229,12 +231,16 @@ impl Scene {
                     link.info.cgroup_id = 0;
                 }
             }
-            Event::KeeperLost(i) => {
-                let key = fake.observed.keepers.keys().nth(i).cloned();
-                key.map(|key| fake.observed.keepers.remove(&key));
+            Event::NoteLost(i, true) => {
+                if let Some(kept) = fake.observed.kept_pods.values_mut().nth(i) {
+                    kept.noted = false;
+                }
+            }
+            Event::NoteLost(i, false) => {
+                let pod = fake.observed.kept_pods.keys().nth(i).cloned();
+                pod.map(|pod| fake.observed.kept_pods.remove(&pod));
             }
             Event::TurnBack(other, killed) => {
-                let other = kept(&other, &fake.observed, &context);
                 if let Ok(steps) = plan(Some(&other), &fake.observed, &context) {
                     fake.execute(ids, Some(&other), &steps[..steps.len().min(killed)]);
                 }
@@ -308,11 +314,4 @@ impl Scene {
 fn detach_from(observed: &mut Observed, pin: &str) {
     let links = observed.links.iter_mut().filter(|(key, _)| key.map() == Some(pin));
     links.for_each(|(_, link)| link.in_effect = false);
-}
-
-/// A desired state with the links that stay although no target selects their pods.
-pub(crate) fn kept(desired: &Desired, observed: &Observed, context: &PlanContext) -> Desired {
-    let mut desired = desired.clone();
-    desired.keep(observed, &Pods::default(), &context.cgroups);
-    desired
 }

@@ -27,7 +27,7 @@ use sockeye_agent::{
         },
         map_shape::MapShape,
         node_context::NodeContext,
-        observed::{AttachSite, LinkKey, Observed, ObservedLink, ObservedMap, ObservedProgram},
+        observed::{AttachSite, LinkKey, Observed, ObservedKeptPod, ObservedLink, ObservedMap, ObservedProgram},
         pods::{PodCgroup, Pods, RequiredInputs},
         trial::Trial,
     },
@@ -176,17 +176,13 @@ impl Fake {
             Step::RepinProgram(function) => pin_again(&mut observed.functions.get_mut(function).unwrap().pinned),
             Step::RepinMap(pin) => pin_again(&mut observed.maps.get_mut(pin).unwrap().pinned),
             Step::RepinLink(key) => pin_again(&mut observed.links.get_mut(key).unwrap().pinned),
-            Step::SetKeeper { key, keeper: Some(keeper) } => {
-                let noted = observed.keepers.insert(key.clone(), keeper.clone());
-                assert_ne!(noted.as_ref(), Some(keeper), "a noted keeper is not noted again");
+            Step::KeepPod { pod, path } => {
+                let kept = ObservedKeptPod { path: path.clone(), noted: true };
+                let before = observed.kept_pods.insert(pod.clone(), kept.clone());
+                assert_ne!(before, Some(kept), "a noted pod is not noted again");
             }
-            Step::SetKeeper { key, keeper: None } => {
-                drop(observed.keepers.remove(key).expect("a keeper to forget"));
-            }
-            Step::Detach(key) => {
-                drop(observed.links.remove(key).expect("a link to detach"));
-                observed.keepers.remove(key);
-            }
+            Step::ForgetPod(pod) => drop(observed.kept_pods.remove(pod).expect("a kept pod to forget")),
+            Step::Detach(key) => drop(observed.links.remove(key).expect("a link to detach")),
             Step::UnpinProgram(function) => drop(observed.functions.remove(function).expect("a program to unpin")),
             Step::UnpinMap(pin) => {
                 assert!(!observed.links.keys().any(|key| key.map() == Some(pin)), "its attachments are removed first");
@@ -194,7 +190,7 @@ impl Fake {
             }
             Step::Leave => {
                 assert!(observed.functions.is_empty() && observed.maps.is_empty() && observed.links.is_empty());
-                assert!(observed.keepers.is_empty(), "no note of a keeper is left");
+                assert!(observed.kept_pods.is_empty(), "no kept pod is remembered");
                 *observed = Observed::default();
             }
         }
@@ -242,6 +238,15 @@ impl FakeNode {
     pub fn make_pod(&self, uid: &str) {
         let cgroup = PodCgroup { path: format!("/kubepods/pod{uid}"), containers: BTreeMap::new() };
         self.node().pods.insert(uid.to_owned(), cgroup);
+    }
+
+    /// Makes the cgroup of a container in a pod; returns its path.
+    pub fn make_container(&self, uid: &str, id: &str) -> String {
+        let mut node = self.node();
+        let pod = node.pods.get_mut(uid).unwrap();
+        let path = format!("{}/{id}", pod.path);
+        pod.containers.insert(id.to_owned(), path.clone());
+        path
     }
 
     /// Removes the pins of a BpfProgram's programs, as anybody may.

@@ -232,7 +232,6 @@ fn pods_are_counted_once_and_only_those_in_effect() {
     let function = DesiredProgram {
         kind: ProgramKind { prog_type: 13, attach_type: 3 },
         paths: paths.map(|(path, pod)| (path.to_owned(), owner(pod))).into(),
-        keepers: BTreeSet::new(),
         maps: BTreeSet::new(),
         can_cut_off: false,
     };
@@ -256,6 +255,7 @@ fn pods_are_counted_once_and_only_those_in_effect() {
         digest: String::new(),
         functions: [("f".to_owned(), function)].into(),
         maps: BTreeMap::new(),
+        kept_pods: BTreeMap::new(),
         attaches_to_maps: false,
         globals: BTreeMap::new(),
         settings: Vec::new(),

@@ -10,9 +10,9 @@
 //! | `programs` | functions |
 //! | `targets` | attach targets |
 //! | `maps` | maps |
-//! | `kept` | links that stay although no target selects their pods any more |
+//! | `kept_pods` | pods that keepers select or go on selecting |
 
-mod kept;
+mod kept_pods;
 mod maps;
 mod programs;
 mod targets;
@@ -23,22 +23,31 @@ use sockeye_crds::{
     program::DEFAULT_PRIORITY,
 };
 
-use super::{desired::Desired, node_context::NodeContext, refusal::Refusal};
+use super::{desired::Desired, node_context::NodeContext, observed::Observed, refusal::Refusal};
+
+/// The inputs of a resolution.
+struct Inputs<'a> {
+    spec: &'a BpfRevisionSpec,
+    node_context: &'a NodeContext,
+    observed: &'a Observed,
+}
 
 impl Desired {
-    /// Resolves a revision on this node.
-    pub fn new(revision: &BpfRevision, node_context: &NodeContext) -> Result<Self, Refusal> {
+    /// Resolves a revision on this node. `observed` says which pods its targets have selected before.
+    pub fn new(revision: &BpfRevision, node_context: &NodeContext, observed: &Observed) -> Result<Self, Refusal> {
         check_required_features(revision, node_context)?;
         let spec = &revision.spec;
         check_name(spec)?;
         let template = &spec.template;
+        let inputs = Inputs { spec, node_context, observed };
         Ok(Self {
             program: spec.program_ref.clone(),
             revision: revision.metadata.name.clone().unwrap_or_default(),
             load_key: template.load_key(),
             digest: template.digest.clone(),
-            functions: programs::resolve(template, node_context)?,
+            functions: programs::resolve(&inputs)?,
             maps: maps::resolve(spec, node_context)?,
+            kept_pods: kept_pods::resolve(&inputs),
             attaches_to_maps: template.targets().any(|target| target.map_name().is_some()),
             globals: template.globals.clone(),
             settings: template.maps.clone(),

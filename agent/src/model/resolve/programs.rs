@@ -2,27 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sockeye_crds::{RevisionTemplate, names::is_pin_name, program::ProgramSpec, target::AttachTarget};
+use sockeye_crds::{RevisionTemplate, names::is_pin_name, program::ProgramSpec};
 use sockeye_ebpf::kinds::section::{self, Section, Target};
 
-use super::targets;
+use super::{Inputs, targets};
 use crate::model::{
     cgroup_path::highest,
     desired::DesiredProgram,
-    keeper,
     kernel::ProgramKind,
     node_context::NodeContext,
     refusal::{Refusal, kernel_unsupported, unsupported},
 };
 
 /// Resolves the template's programs, and the functions that program arrays hold, which are loaded and attached nowhere.
-pub(super) fn resolve(
-    template: &RevisionTemplate,
-    node_context: &NodeContext,
-) -> Result<BTreeMap<String, DesiredProgram>, Refusal> {
+pub(super) fn resolve(inputs: &Inputs<'_>) -> Result<BTreeMap<String, DesiredProgram>, Refusal> {
+    let Inputs { spec, node_context, observed: _ } = *inputs;
+    let template = &spec.template;
     let mut functions = BTreeMap::new();
     for program in &template.programs {
-        functions.insert(program.name.clone(), attached(template, program, node_context)?);
+        functions.insert(program.name.clone(), attached(inputs, program)?);
     }
     let program_arrays = template.object.maps.iter().filter(|map| map.map_type == "ProgArray");
     for name in program_arrays.flat_map(|map| &map.holds) {
@@ -34,31 +32,27 @@ pub(super) fn resolve(
 }
 
 /// Resolves one of the template's programs with its attach targets, of which a suspended template has none.
-fn attached(
-    template: &RevisionTemplate,
-    program: &ProgramSpec,
-    node_context: &NodeContext,
-) -> Result<DesiredProgram, Refusal> {
+fn attached(inputs: &Inputs<'_>, program: &ProgramSpec) -> Result<DesiredProgram, Refusal> {
+    let Inputs { spec, node_context, observed: _ } = *inputs;
+    let template = &spec.template;
     let ProgramSpec { name, program_type: _, attach } = program;
     let (section, kind) = section_and_kind(template, name, node_context)?;
     let (mut paths, mut maps) = (BTreeMap::new(), BTreeSet::new());
     let attach = if template.suspend { &[] } else { attach.as_slice() };
     for target in attach {
         match section.target {
-            Target::Cgroup => targets::add_cgroups(target, node_context, &mut paths)?,
+            Target::Cgroup => targets::add_cgroups(name, target, inputs, &mut paths)?,
             Target::Map => drop(maps.insert(targets::map_pin(template, name, target)?)),
         }
     }
-    let keepers = attach.iter().filter_map(AttachTarget::pods).filter_map(keeper::identity).collect();
     let can_cut_off = node_context.has_api && section.can_deny();
-    Ok(DesiredProgram { kind, paths: highest(&paths), keepers, maps, can_cut_off })
+    Ok(DesiredProgram { kind, paths: highest(&paths), maps, can_cut_off })
 }
 
 /// Resolves a function that is loaded and attached nowhere.
 fn unattached(template: &RevisionTemplate, name: &str, node_context: &NodeContext) -> Result<DesiredProgram, Refusal> {
     let (_, kind) = section_and_kind(template, name, node_context)?;
-    let (paths, keepers, maps) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-    Ok(DesiredProgram { kind, paths, keepers, maps, can_cut_off: false })
+    Ok(DesiredProgram { kind, paths: BTreeMap::new(), maps: BTreeSet::new(), can_cut_off: false })
 }
 
 /// Looks up the ELF section of a function and the program kind that the section stands for.

@@ -1,11 +1,16 @@
 //! Resolution of attach targets: cgroup targets become paths, and map targets become pin names. Pure.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
-use sockeye_crds::{Reason, RevisionTemplate, names::pin_name, target::AttachTarget};
+use sockeye_crds::{
+    Reason, RevisionTemplate,
+    names::pin_name,
+    target::{AttachTarget, PodsTarget},
+};
 
+use super::Inputs;
 use crate::model::{
-    node_context::NodeContext,
+    cgroup_path::is_within,
     pods::CgroupOwner,
     refusal::{Refusal, unsupported},
 };
@@ -13,15 +18,20 @@ use crate::model::{
 /// The cgroups that a program is to be attached to, by path.
 type Paths = BTreeMap<String, Option<CgroupOwner>>;
 
-/// Adds the cgroups of one target to `paths`. A cgroup that one target names has no owner, even if a selector picks it
-/// too.
-pub(super) fn add_cgroups(target: &AttachTarget, node_context: &NodeContext, paths: &mut Paths) -> Result<(), Refusal> {
+/// Adds the cgroups of one of a function's targets to `paths`. A cgroup that one target names has no owner, even if a
+/// selector picks it too.
+pub(super) fn add_cgroups(
+    function: &str,
+    target: &AttachTarget,
+    inputs: &Inputs<'_>,
+    paths: &mut Paths,
+) -> Result<(), Refusal> {
     let path = match target {
         AttachTarget::Node => "/".to_owned(),
-        AttachTarget::AllPods => node_context.pods_root.clone(),
+        AttachTarget::AllPods => inputs.node_context.pods_root.clone(),
         AttachTarget::CgroupPath { cgroup_path } => normalize(cgroup_path)?,
         AttachTarget::Pods { pods } => {
-            node_context.pods.pick(pods).for_each(|(path, owner)| add_picked(path, owner, paths));
+            add_pods(function, pods, inputs, paths);
             return Ok(());
         }
         AttachTarget::Map { map } => {
@@ -32,14 +42,22 @@ pub(super) fn add_cgroups(target: &AttachTarget, node_context: &NodeContext, pat
     Ok(())
 }
 
-/// Adds a cgroup that a selector picked. Of several targets that pick it, a keeper counts.
-fn add_picked(path: String, owner: CgroupOwner, paths: &mut Paths) {
-    match paths.entry(path) {
-        Entry::Vacant(vacant) => drop(vacant.insert(Some(owner))),
-        Entry::Occupied(mut picked) => {
-            if let Some(known) = picked.get_mut().as_mut().filter(|known| known.keeper.is_none()) {
-                known.keeper = owner.keeper;
-            }
+/// Adds the cgroups of the pods that a target selects or goes on selecting.
+///
+/// The containers' names of a kept pod that is no longer listed are unknown. So of a target with `containers`, the
+/// links that the function has within the pod stay.
+fn add_pods(function: &str, target: &PodsTarget, inputs: &Inputs<'_>, paths: &mut Paths) {
+    let Inputs { spec, node_context, observed } = *inputs;
+    let kept = observed.kept_by(&spec.program_ref.uid, target);
+    for (path, owner) in node_context.pods.pick(target, &kept) {
+        paths.entry(path).or_insert(Some(owner));
+    }
+    for (_, pod) in node_context.pods.unlisted(&kept) {
+        let links = observed.links.iter().filter(|(key, _)| key.function == function);
+        let within = links.filter_map(|(_, link)| link.path.as_deref()).filter(|path| is_within(path, pod));
+        let stay: Vec<&str> = if target.containers.is_empty() { vec![pod] } else { within.collect() };
+        for path in stay {
+            paths.entry(path.to_owned()).or_insert_with(|| Some(CgroupOwner::default()));
         }
     }
 }
@@ -72,18 +90,21 @@ pub(super) fn map_pin(template: &RevisionTemplate, function: &str, target: &Atta
 mod tests {
     use std::sync::Arc;
 
-    use sockeye_crds::target::{PodsTarget, WhenUnselected};
+    use sockeye_crds::BpfRevisionSpec;
 
     use super::*;
     use crate::model::{
-        keeper,
+        node_context::NodeContext,
+        observed::Observed,
         pods::{Pod, PodCgroup, Pods},
-        resolve::tests::node_context,
+        resolve::tests::{node_context, revision},
     };
 
     fn resolved(targets: &[AttachTarget], node_context: &NodeContext) -> Result<Paths, Refusal> {
+        let spec: BpfRevisionSpec = revision(&serde_json::json!({})).spec;
+        let inputs = Inputs { spec: &spec, node_context, observed: &Observed::default() };
         let mut paths = Paths::new();
-        targets.iter().try_for_each(|target| add_cgroups(target, node_context, &mut paths))?;
+        targets.iter().try_for_each(|target| add_cgroups("f", target, &inputs, &mut paths))?;
         Ok(paths)
     }
 
@@ -115,20 +136,5 @@ mod tests {
         let paths = |target| resolved(&[target], &node_context).unwrap().into_keys().collect::<Vec<_>>();
         assert_eq!(paths(AttachTarget::AllPods), ["/kubepods"]);
         assert_eq!(paths(PodsTarget::default().into()), ["/kubepods/pod1", "/kubepods/pod2"]);
-    }
-
-    #[test]
-    fn of_several_targets_that_pick_a_pod_the_keeper_counts() {
-        let pods = Pods {
-            pods: Arc::new(vec![Pod { uid: "1".to_owned(), ..Pod::default() }]),
-            cgroups: [("1".to_owned(), PodCgroup { path: "/kubepods/pod1".to_owned(), ..PodCgroup::default() })].into(),
-            ..Pods::default()
-        };
-        let node_context = NodeContext { pods, ..node_context() };
-        let keeper = PodsTarget { when_unselected: Some(WhenUnselected::KeepUntilPodEnds), ..PodsTarget::default() };
-        let targets = [PodsTarget::default().into(), keeper.clone().into(), PodsTarget::default().into()];
-        let paths = resolved(&targets, &node_context).unwrap();
-        assert_eq!(paths["/kubepods/pod1"].as_ref().unwrap().keeper, keeper::identity(&keeper));
-        assert!(keeper::identity(&keeper).is_some() && keeper::identity(&PodsTarget::default()).is_none());
     }
 }

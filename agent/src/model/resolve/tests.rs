@@ -7,6 +7,7 @@ use crate::model::{
     desired::Desired,
     kernel::{Machine, MissingFeatures, ProgramKind},
     node_context::NodeContext,
+    observed::Observed,
     pods::Pods,
     refusal::Refusal,
 };
@@ -19,7 +20,7 @@ pub(super) fn node_context() -> NodeContext {
 }
 
 /// A revision of BpfProgram p with these fields of a template.
-fn revision(template: &Value) -> BpfRevision {
+pub(super) fn revision(template: &Value) -> BpfRevision {
     let mut whole = json!({"digest": "sha256:0", "object": {}, "programs": []});
     for (field, value) in template.as_object().unwrap() {
         whole[field] = value.clone();
@@ -34,7 +35,7 @@ fn revision(template: &Value) -> BpfRevision {
 }
 
 fn desired(template: &Value) -> Result<Desired, Refusal> {
-    Desired::new(&revision(template), &node_context())
+    Desired::new(&revision(template), &node_context(), &Observed::default())
 }
 
 #[test]
@@ -80,7 +81,7 @@ fn a_name_that_could_lead_out_of_a_directory_is_refused() {
     for name in ["../q", "p.q", ""] {
         let mut revision = revision(&json!({}));
         name.clone_into(&mut revision.spec.program_ref.name);
-        let refusal = Desired::new(&revision, &node_context()).unwrap_err();
+        let refusal = Desired::new(&revision, &node_context(), &Observed::default()).unwrap_err();
         assert_eq!(refusal.reason, Reason::InvalidSpec, "{refusal}");
     }
 }
@@ -95,7 +96,8 @@ fn a_feature_that_the_kernel_lacks_is_named() {
         },
         "programs": [{"name": "f", "attach": [{"type": "Node"}]}],
     }));
-    let kind = Desired::new(&revision, &node_context()).unwrap().functions["f"].kind;
+    let desired = |node_context: &NodeContext| Desired::new(&revision, node_context, &Observed::default());
+    let kind = desired(&node_context()).unwrap().functions["f"].kind;
     let other = ProgramKind { attach_type: 30, ..kind };
     for (programs, maps, words) in [
         (vec![kind], vec![], ["program f", "cgroup_inet4_getpeername", "5.8"]),
@@ -106,7 +108,7 @@ fn a_feature_that_the_kernel_lacks_is_named() {
             maps: maps.into_iter().collect(),
             order: false,
         };
-        let refusal = Desired::new(&revision, &NodeContext { missing_features, ..node_context() }).unwrap_err();
+        let refusal = desired(&NodeContext { missing_features, ..node_context() }).unwrap_err();
         assert_eq!(refusal.reason, Reason::KernelUnsupported);
         assert!(words.iter().all(|word| refusal.message.contains(word)), "{refusal}");
     }

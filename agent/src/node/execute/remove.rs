@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Executor<'_> {
-    /// Detaches and unpins a link, and forgets its keeper.
+    /// Detaches and unpins a link.
     ///
     /// The kernel call detaches it at once, even if another process holds the link. Dropping the last reference would
     /// leave the detachment to a kernel worker, at some later time.
@@ -23,7 +23,6 @@ impl Executor<'_> {
             self.detach_fd(key, &link, handles)?;
         }
         dir.remove(&path)?;
-        dir.remove(&layout::keeper(key))?;
         // A function can have a thousand links: its directory is not listed for each.
         dir.remove_dir_if_empty(&layout::links_of(&key.function))?;
         for function in dir.list(&layout::links())? {

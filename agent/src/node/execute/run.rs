@@ -104,10 +104,10 @@ impl Executor<'_> {
             Step::Claim { uid } => self.claim(uid, progress),
             Step::Load { reuse, shared } => self.load(reuse, shared, progress),
             Step::ForgetLoad(function) => Ok(self.remove_note(layout::origin(function), &mut progress.undo)?),
-            Step::SetKeeper { key, keeper: Some(keeper) } => {
-                Ok(self.set_note(layout::keeper(key), keeper, &mut progress.undo).map(drop)?)
+            Step::KeepPod { pod, path } => {
+                Ok(self.set_note(layout::kept_pod(pod), path, &mut progress.undo).map(drop)?)
             }
-            Step::SetKeeper { key, keeper: None } => Ok(self.forget_keeper(key, progress)?),
+            Step::ForgetPod(pod) => Ok(self.forget_pod(pod, progress)?),
             Step::Retain(pin) => Ok(self.set_note(layout::retention(pin), "Retain", &mut progress.undo).map(drop)?),
             Step::Release(pin) => Ok(self.remove_note(layout::retention(pin), &mut progress.undo)?),
             Step::PinMap(name) => self.pin_map(name, None, progress),
@@ -146,7 +146,7 @@ impl Executor<'_> {
 /// Tells whether a step only removes what is no longer desired, or ends a trial.
 const fn removes(step: &Step) -> bool {
     match step {
-        Step::Detach(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) | Step::SetKeeper { keeper: None, .. } => true,
+        Step::Detach(_) | Step::ForgetPod(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) => true,
         Step::SetTrial(trial) => trial.state.has_passed(),
         _ => false,
     }

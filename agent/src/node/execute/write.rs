@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     kernel::{Fd, SysError},
-    model::observed::LinkKey,
+    model::{kept_pod::KeptPod, observed::LinkKey},
     node::{
         failure::Failure,
         handles::{Handles, ProgramHandle},
@@ -49,12 +49,10 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Forgets a link's keeper, which is noted again if the rest is undone.
-    pub(super) fn forget_keeper(&self, key: &LinkKey, progress: &mut Progress<'_>) -> Result<(), SysError> {
-        self.remove_note(layout::keeper(key), &mut progress.undo)?;
-        if let Some(handle) = progress.handles.links.get_mut(key) {
-            handle.keeper = None;
-        }
+    /// Removes the note of a kept pod; it is noted again if the rest is undone.
+    pub(super) fn forget_pod(&self, pod: &KeptPod, progress: &mut Progress<'_>) -> Result<(), SysError> {
+        self.remove_note(layout::kept_pod(pod), &mut progress.undo)?;
+        progress.handles.kept_pods.remove(pod);
         Ok(())
     }
 
@@ -108,14 +106,11 @@ impl Executor<'_> {
         Ok(self.pin(fd, &layout::map(pin)).map(drop)?)
     }
 
-    /// Pins a link again whose pin somebody removed, and writes the notes of its cgroup and its keeper again.
+    /// Pins a link again whose pin somebody removed, and writes the note of its cgroup again.
     pub(super) fn repin_link(&self, key: &LinkKey, handles: &Handles) -> Result<(), Failure> {
         let link = handles.links.get(key).ok_or_else(|| no_handle("link", &key.place))?;
         if let Some(path) = &link.path {
             self.note(&layout::cgroup(&key.place), path)?;
-        }
-        if let Some(keeper) = &link.keeper {
-            self.note(&layout::keeper(key), keeper)?;
         }
         Ok(self.pin(&link.fd, &layout::link(&key.function, &key.place)).map(drop)?)
     }

@@ -54,13 +54,13 @@ pub struct ExecutedPlan<'a> {
 }
 
 /// Reads one home after a plan, without listing directories: the plan tells which pins there are. If the steps only
-/// attach to cgroups and detach from them, only these links are read. If an expected pin is missing, everything is
-/// listed and read. The next full observation finds whatever else came meanwhile.
+/// attach to cgroups, detach from them and note kept pods, only these links and notes are read. If an expected pin is
+/// missing, everything is listed and read. The next full observation finds whatever else came meanwhile.
 pub fn after(home: &OpenHome<'_>, plan: ExecutedPlan<'_>, handles: &mut Handles) -> Result<Observed, SysError> {
     let ExecutedPlan { before, steps, pinned } = plan;
     let mut reader = Reader::new(home, handles).with_pinned(pinned);
-    let read = match steps.iter().all(is_about_links) {
-        true => reader.reread_links(before, steps),
+    let read = match steps.iter().all(is_about_cgroups) {
+        true => reader.reread(before, steps),
         false => reader.read(&PinNames::of(before).after(steps)),
     };
     match read {
@@ -69,12 +69,12 @@ pub fn after(home: &OpenHome<'_>, plan: ExecutedPlan<'_>, handles: &mut Handles)
     }
 }
 
-/// Tells whether a step changes nothing but a link to a cgroup.
-fn is_about_links(step: &Step) -> bool {
+/// Tells whether a step changes nothing but a link to a cgroup or the note of a kept pod.
+fn is_about_cgroups(step: &Step) -> bool {
     match step {
         Step::Attach { site, .. } => matches!(site, AttachSite::Cgroup(_)),
         Step::Detach(key) => key.map().is_none(),
-        Step::SetKeeper { .. } => true,
+        Step::KeepPod { .. } | Step::ForgetPod(_) => true,
         _ => false,
     }
 }
@@ -97,7 +97,7 @@ fn list(dir: &Dir) -> Result<Option<PinNames>, SysError> {
         functions: dir.list(&layout::programs())?.into_iter().collect(),
         maps: dir.list(&layout::maps())?.into_iter().collect(),
         links,
-        kept: notes.iter().filter_map(|note| layout::kept(note)).collect(),
+        kept_pods: notes.iter().filter_map(|note| layout::parse_kept_pod(note)).collect(),
         retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
         shared: notes.iter().filter_map(|note| layout::shared(note)).map(str::to_owned).collect(),
         stray: notes.iter().any(|name| name == STAGING),

@@ -1,13 +1,14 @@
 //! `Reader`: reads single programs, maps and links of a home, by their pins or by the agent's own descriptors.
 
-use std::{collections::btree_map::Entry, io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _};
 
 use super::attached::QueryCache;
 use crate::{
     kernel::{Fd, SysError, bpffs::Dir, info},
     model::{
+        kept_pod::KeptPod,
         kernel::LinkInfo,
-        observed::{LinkKey, Observed, ObservedLink, ObservedMap, ObservedProgram},
+        observed::{LinkKey, Observed, ObservedKeptPod, ObservedLink, ObservedMap, ObservedProgram},
         pin_names::PinNames,
     },
     node::{
@@ -37,25 +38,19 @@ impl<'a> Reader<'a> {
         Self { pinned, ..self }
     }
 
-    /// Reads the links that steps attach, detach or note a keeper of; everything else is as it was before.
-    pub(super) fn reread_links(&mut self, before: &Observed, steps: &[Step]) -> Result<Observed, SysError> {
+    /// Reads the links that steps attach or detach, and the kept pods that they note or forget; all else is as before.
+    pub(super) fn reread(&mut self, before: &Observed, steps: &[Step]) -> Result<Observed, SysError> {
         let mut observed = before.clone();
         for step in steps {
             match step {
                 Step::Attach { function, site, .. } => {
                     let key = LinkKey::to(function, site);
                     let link = self.pinned_link(&key)?;
-                    self.remember_keeper(&key, observed.keepers.get(&key));
                     observed.links.insert(key, link);
                 }
-                Step::Detach(key) => {
-                    observed.links.remove(key);
-                    observed.keepers.remove(key);
-                }
-                Step::SetKeeper { key, .. } => {
-                    observed.keepers.remove(key);
-                    self.read_keeper(key, &mut observed)?;
-                }
+                Step::Detach(key) => drop(observed.links.remove(key)),
+                Step::KeepPod { pod, .. } => self.read_kept_pod(pod, &mut observed)?,
+                Step::ForgetPod(pod) => drop(observed.kept_pods.remove(pod)),
                 _ => {}
             }
         }
@@ -95,7 +90,7 @@ impl<'a> Reader<'a> {
         for key in links {
             observed.links.extend(self.orphaned_link(&key)?.map(|link| (key, link)));
         }
-        self.read_keepers(names, &mut observed)?;
+        self.read_kept_pods(names, &mut observed)?;
         Ok(observed)
     }
 
@@ -146,36 +141,25 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads the notes of links' keepers. A link whose note somebody removed keeps its keeper, and is not pinned whole.
-    fn read_keepers(&mut self, names: &PinNames, observed: &mut Observed) -> Result<(), SysError> {
-        for key in &names.kept {
-            self.read_keeper(key, observed)?;
+    /// Reads the notes of kept pods. A pod whose note somebody removed is kept all the same.
+    fn read_kept_pods(&mut self, names: &PinNames, observed: &mut Observed) -> Result<(), SysError> {
+        for pod in &names.kept_pods {
+            self.read_kept_pod(pod, observed)?;
         }
-        let known = self.handles.links.iter().filter_map(|(key, handle)| Some((key, handle.keeper.as_ref()?)));
-        for (key, keeper) in known {
-            if let (Entry::Vacant(unnoted), Some(link)) =
-                (observed.keepers.entry(key.clone()), observed.links.get_mut(key))
-            {
-                unnoted.insert(keeper.clone());
-                link.pinned = false;
-            }
+        for (pod, path) in &self.handles.kept_pods {
+            let remembered = || ObservedKeptPod { path: path.clone(), noted: false };
+            observed.kept_pods.entry(pod.clone()).or_insert_with(remembered);
         }
         Ok(())
     }
 
-    /// Reads the note of a link's keeper.
-    fn read_keeper(&mut self, key: &LinkKey, observed: &mut Observed) -> Result<(), SysError> {
-        if let Some(keeper) = self.dir.read_note(&layout::keeper(key))? {
-            self.remember_keeper(key, Some(&keeper));
-            observed.keepers.insert(key.clone(), keeper);
+    /// Reads the note of a kept pod.
+    fn read_kept_pod(&mut self, pod: &KeptPod, observed: &mut Observed) -> Result<(), SysError> {
+        if let Some(path) = self.dir.read_note(&layout::kept_pod(pod))? {
+            self.handles.kept_pods.insert(pod.clone(), path.clone());
+            observed.kept_pods.insert(pod.clone(), ObservedKeptPod { path, noted: true });
         }
         Ok(())
-    }
-
-    fn remember_keeper(&mut self, key: &LinkKey, keeper: Option<&String>) {
-        if let Some(handle) = self.handles.links.get_mut(key) {
-            handle.keeper = keeper.cloned();
-        }
     }
 
     fn pinned_link(&mut self, key: &LinkKey) -> Result<ObservedLink, SysError> {
@@ -191,11 +175,10 @@ impl<'a> Reader<'a> {
         let info = info::link(fd.as_fd())?;
         let noted = self.dir.read_note(&layout::cgroup(&key.place))?;
         let known = self.handles.links.remove(key).filter(|handle| handle.id == info.id);
-        let (known, keeper) = known.map(|handle| (handle.path, handle.keeper)).unwrap_or_default();
+        let known = known.and_then(|handle| handle.path);
         let pinned = noted.is_some() || known.is_none();
         let path = noted.or(known);
-        let handle = LinkHandle { keeper, ..LinkHandle::to_cgroup(fd, info.id, path.clone()) };
-        self.handles.links.insert(key.clone(), handle);
+        self.handles.links.insert(key.clone(), LinkHandle::to_cgroup(fd, info.id, path.clone()));
         self.cgroup_link(info, path, pinned)
     }
 
