@@ -1,10 +1,10 @@
-//! Pods that a target no longer selects, because somebody relabelled them: their links stay if the target says so, for
-//! as long as the pod's cgroup lives.
+//! Pods whose labels a target no longer matches, because somebody relabelled them: the target goes on selecting them
+//! until they end, if it says so.
 
-use std::{thread::sleep, time::Duration};
+use std::{collections::BTreeMap, thread::sleep, time::Duration};
 
 use serde_json::{Value, json};
-use sockeye_ebpf::programs::fixtures;
+use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
 use super::{Driver, Pods, of_app, uid};
 use crate::{
@@ -31,7 +31,8 @@ fn link_ids(pods: &Pods, name: &str) -> Vec<(String, Value)> {
     ids
 }
 
-fn keepers(node: &Node, name: &str) -> usize {
+/// Returns the number of notes of kept pods.
+fn kept(node: &Node, name: &str) -> usize {
     node.notes(name).iter().filter(|note| note.starts_with("keeper~")).count()
 }
 
@@ -75,7 +76,7 @@ fn a_relabelled_pod_keeps_its_link_until_it_ends_if_the_target_says_so() {
         pods.node.ready(name);
     }
     let made = link_ids(&pods, "keeps");
-    assert_eq!((keepers(&pods.node, "keeps"), keepers(&pods.node, "detaches")), (2, 0));
+    assert_eq!((kept(&pods.node, "keeps"), kept(&pods.node, "detaches")), (2, 0));
 
     pods.relabel(1, "other");
     pods.wait_shortly_for_links("detaches", vec![DRIVER.pod(2)]);
@@ -88,7 +89,7 @@ fn a_relabelled_pod_keeps_its_link_until_it_ends_if_the_target_says_so() {
         (Some(2), Some(1))
     );
 
-    // Another agent finds in the links' notes which to keep, also of pods that were relabelled meanwhile.
+    // Another agent finds in the notes which pods are kept, also of those that were relabelled meanwhile.
     for signal in ["TERM", "KILL"] {
         pods.restart("keeps", signal, |_| ());
         assert_eq!(link_ids(&pods, "keeps"), made, "after SIG{signal}");
@@ -119,7 +120,7 @@ fn a_relabelled_pod_keeps_its_link_until_it_ends_if_the_target_says_so() {
     assert_eq!(link_ids(&pods, "keeps"), made, "the pod ends, and its cgroup lives");
     pods.remove_cgroup(&DRIVER.pod(1));
     pods.wait_shortly_for_links("keeps", vec![DRIVER.pod(2)]);
-    pods.node.until("one note", |node| keepers(node, "keeps") == 1);
+    pods.node.until("one note", |node| kept(node, "keeps") == 1);
     pods.make_cgroup(&DRIVER.pod(1));
     pods.relabel(1, "other");
     sleep(Duration::from_secs(1));
@@ -128,7 +129,7 @@ fn a_relabelled_pod_keeps_its_link_until_it_ends_if_the_target_says_so() {
     // What keeps nothing any more loses what was kept.
     pods.apply("keeps", &[web("Detach")]);
     pods.wait_shortly_for_links("keeps", vec![]);
-    assert_eq!(keepers(&pods.node, "keeps"), 0);
+    assert_eq!(kept(&pods.node, "keeps"), 0);
     pods.node.ready("keeps");
     for name in ["keeps", "detaches"] {
         pods.node.remove(name);
@@ -155,7 +156,7 @@ fn containers_of_a_pod_whose_namespace_was_relabelled_keep_their_links() {
     let made = link_ids(&pods, "team");
     pods.namespaces.borrow_mut().clear();
     pods.add_namespace("shop", "b");
-    // Of a pod that is no longer selected, a container that starts gets nothing.
+    // A pod that comes later is not selected.
     pods.add_pod(DRIVER, 2);
     pods.make_cgroup(&DRIVER.container(2, "app"));
     pods.set_pod(2, "shop", "web", &["app"]);
@@ -163,9 +164,67 @@ fn containers_of_a_pod_whose_namespace_was_relabelled_keep_their_links() {
     sleep(Duration::from_secs(2));
     assert_eq!(link_ids(&pods, "team"), made);
     assert_eq!((&pods.links("team")[0].1, &pods.links("team")[0].2), (&json!("shop/pod-1"), &json!("app")));
+    // A container that is restarted has another cgroup.
     pods.remove_cgroup(&app);
     pods.wait_shortly_for_links("team", vec![]);
+    pods.make_cgroup(&app);
+    pods.wait_shortly_for_links("team", vec![app.clone()]);
+    // The pod is no longer listed, so that the names of its containers are unknown.
+    pods.listed.borrow_mut().remove(&uid(1));
+    pods.write_list();
+    sleep(Duration::from_secs(1));
+    pods.wait_shortly_for_links("team", vec![app.clone()]);
+    for container in [&app, &proxy] {
+        pods.remove_cgroup(container);
+    }
+    pods.remove_cgroup(&DRIVER.pod(1));
+    pods.node.until("no note", |node| kept(node, "team") == 0);
     pods.node.remove("team");
+    pods.node.nothing_left();
+}
+
+#[test]
+fn a_pod_that_is_relabelled_twice_past_another_target_keeps_its_program() {
+    let pods = Pods::new("kept-twice");
+    pods.add_pod(DRIVER, 1);
+    pods.apply("keeps", &[web("KeepUntilPodEnds"), of_app("audited")]);
+    pods.wait_for_links("keeps", vec![DRIVER.pod(1)]);
+    let made = link_ids(&pods, "keeps");
+    for app in ["audited", "other"] {
+        pods.relabel(1, app);
+        sleep(Duration::from_secs(1));
+        assert_eq!(link_ids(&pods, "keeps"), made, "{app}");
+    }
+    assert_eq!(pods.node.entry("keeps")["pods"], 1);
+    pods.node.remove("keeps");
+    pods.node.nothing_left();
+}
+
+#[test]
+fn a_relabelled_pod_is_attached_to_again_after_everything_was_detached() {
+    let mut pods = Pods::new("kept-detached");
+    let apply = |pods: &Pods, suspend: bool| {
+        let programs = json!([{"name": "my_prog", "attach": [web("KeepUntilPodEnds")]}]);
+        pods.node.apply_spec("keeps", TCP_EVENTS_BTF, json!({"programs": programs, "suspend": suspend}));
+    };
+    pods.add_pod(DRIVER, 1);
+    apply(&pods, false);
+    pods.wait_for_links("keeps", vec![DRIVER.pod(1)]);
+    pods.relabel(1, "other");
+    pods.node.agent_command("detach", &["--all"]);
+    pods.wait_for_links("keeps", vec![]);
+    pods.restart("keeps", "KILL", |_| ());
+    assert_eq!((pods.links("keeps").len(), kept(&pods.node, "keeps")), (0, 1));
+    pods.node.agent_command("attach", &["--all"]);
+    pods.wait_for_links("keeps", vec![DRIVER.pod(1)]);
+    apply(&pods, true);
+    pods.wait_for_links("keeps", vec![]);
+    pods.restart("keeps", "TERM", |_| ());
+    assert_eq!((pods.links("keeps").len(), kept(&pods.node, "keeps")), (0, 1));
+    apply(&pods, false);
+    pods.wait_for_links("keeps", vec![DRIVER.pod(1)]);
+    pods.node.ready("keeps");
+    pods.node.remove("keeps");
     pods.node.nothing_left();
 }
 
@@ -187,7 +246,7 @@ fn a_kept_link_survives_the_removal_of_its_pins() {
         pods.node.signal("STOP");
         pods.node.run("sh", &["-c", &format!("rm -r {home}/{what}")]);
         pods.node.signal("CONT");
-        pods.node.until(is_restored, |node| keepers(node, "keeps") == 2 && node.pins("keeps").len() == 4);
+        pods.node.until(is_restored, |node| kept(node, "keeps") == 2 && node.pins("keeps").len() == 4);
         pods.node.ready("keeps");
         assert_eq!(link_ids(&pods, "keeps"), made, "{what} removed");
     }
@@ -195,18 +254,19 @@ fn a_kept_link_survives_the_removal_of_its_pins() {
     pods.node.nothing_left();
 }
 
-/// The pod is relabelled after the kill: what the killed agent attached stays, and what it did not attach is not
-/// attached.
+/// The pod is relabelled after the kill. If the killed agent noted it, it is attached to; otherwise not. Nothing is
+/// attached to it without a note.
 #[test]
-fn an_agent_killed_before_any_call_leaves_no_link_without_its_keeper() {
+fn an_agent_killed_before_any_call_leaves_no_link_at_a_pod_without_its_note() {
     let mut pods = Pods::new("kept-killed");
     pods.node.stop("KILL");
     pods.add_pod(DRIVER, 1);
     let list = pods.node.folder().join("pods.json").display().to_string();
     let once = |fault: Option<&str>| pods.node.once_with(fault, &["--pods", &list]);
-    let attached = || pods.node.attached_below(DRIVER.pod(1).trim_start_matches('/'));
+    let attached = || pods.node.attached_below(DRIVER.pod(1).trim_start_matches('/')).len();
+    let noted = || kept(&pods.node, "keeps");
     let idle_calls = calls_of_an_idle_pass(|call| once(Some(&format!("kill@*#{call}"))).status.success());
-    let (mut kept, mut unattached) = (0, 0);
+    let mut ends = BTreeMap::new();
     for call in idle_calls.. {
         assert!(call < 200, "it does not end");
         pods.relabel(1, "web");
@@ -214,18 +274,19 @@ fn an_agent_killed_before_any_call_leaves_no_link_without_its_keeper() {
         if once(Some(&format!("kill@*#{call}"))).status.success() {
             break;
         }
-        let left = attached();
+        let left = (noted(), attached());
+        assert!(left.0 >= left.1, "after a kill before call {call}: {left:?} notes and links");
         pods.relabel(1, "other");
         let done = once(None);
         assert!(done.status.success(), "{}", text(&done));
-        assert_eq!(attached(), left, "after a kill before call {call}");
-        *(if left.is_empty() { &mut unattached } else { &mut kept }) += 1;
+        assert_eq!((noted(), attached()), (left.0, left.0), "after a kill before call {call}");
+        *ends.entry(left).or_insert(0) += 1;
         pods.node.withdraw("keeps");
         assert!(once(None).status.success());
         pods.node.nothing_left();
     }
-    println!("kept {kept} times, not attached {unattached} times");
-    assert!(kept > 1 && unattached > 5, "too few kills");
+    println!("kills by notes and links that they left: {ends:?}");
+    assert!(ends[&(0, 0)] > 5 && ends[&(1, 0)] > 1 && ends[&(1, 1)] > 1, "too few kills: {ends:?}");
     pods.node.withdraw("keeps");
     assert!(once(None).status.success());
     pods.node.nothing_left();
