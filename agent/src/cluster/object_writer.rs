@@ -122,7 +122,8 @@ impl<K: NodeObject> ObjectWriter<K> {
         self.api.get_metadata_opt(&self.node_name).await.with_context(|| format!("read of the {}", K::kind(&())))
     }
 
-    /// Writes a status where it differs from what the API server has; `existing` is the object, if there is one as far as is known.
+    /// Writes a status where it differs from what the API server has; `existing` is the object, if there is one as far
+    /// as is known.
     ///
     /// # Errors
     /// Fails where the API server does not answer, or refuses.

@@ -215,8 +215,8 @@ pub struct AttachedLink {
     /// The kernel's ID of the link. Absent if there is no link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
-    /// The type of the link: cgroup or sockmap. Absent if there is no link, because the kernel has none for maps and the
-    /// pinned map holds the attachment.
+    /// The type of the link: cgroup or sockmap. Absent if there is no link, because the kernel has none for maps and
+    /// the pinned map holds the attachment.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub link_type: Option<String>,
@@ -226,7 +226,8 @@ pub struct AttachedLink {
     /// The attach type by bpftool's name, such as cgroup_sock_ops.
     #[schemars(length(max = 64))]
     pub attach_type: String,
-    /// The cgroup's ID, which is its inode number. Absent once the link is detached or the cgroup is gone, and for a map.
+    /// The cgroup's ID, which is its inode number. Absent once the link is detached or the cgroup is gone, and for a
+    /// map.
     #[serde(default, rename = "cgroupID", skip_serializing_if = "Option::is_none")]
     pub cgroup_id: Option<i64>,
     /// The path of the cgroup below the node's cgroup root.

@@ -90,8 +90,8 @@ pub struct BpfNodeStatus {
     #[serde(default)]
     pub counts: NodeProgramCounts,
     /// Every BpfProgram that the node holds or should hold, by name: its state as JSON text, with `uid`, `revision`,
-    /// `desiredRevision` if that is another one, `state` (Attached, Failed, Suspended or Removing), `reason`, `message`,
-    /// `programIDs`, `mapIDs`, the numbers of `links` and `pods`, and `drift`. None is ever left out.
+    /// `desiredRevision` if that is another one, `state` (Attached, Failed, Suspended or Removing), `reason`,
+    /// `message`, `programIDs`, `mapIDs`, the numbers of `links` and `pods`, and `drift`. None is ever left out.
     #[serde(default, with = "program::text", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "program::text::schema")]
     pub programs: Vec<NodeProgram>,

@@ -150,8 +150,8 @@ pub enum OnIncompatible {
     Recreate,
 }
 
-/// The other BpfPrograms that may use a map. Those that use it when it becomes Private keep it, but their next edits are
-/// refused while they name it.
+/// The other BpfPrograms that may use a map. Those that use it when it becomes Private keep it, but their next edits
+/// are refused while they name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Sharing {
     /// No other BpfProgram may use the map.

@@ -44,8 +44,8 @@ async fn create(name: &str) -> Result<()> {
     get_or_create(&leases(admin().await?), lease).await.map(drop)
 }
 
-/// Installs the chart, creates the Lease, and waits until the policy is in effect. Returns the way of somebody whom RBAC
-/// lets do everything with Leases there.
+/// Installs the chart, creates the Lease, and waits until the policy is in effect. Returns the way of somebody whom
+/// RBAC lets do everything with Leases there.
 async fn policy() -> Result<Api<Lease>> {
     install()?;
     let any_lease = json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}]);

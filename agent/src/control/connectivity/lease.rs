@@ -73,8 +73,8 @@ pub struct LeaseWatch {
     last: Option<Renewal>,
     /// The number of renewals since the beginning.
     renewals: u32,
-    /// When the last of them was seen, or the Lease for the first time, or the beginning; or, if that is later, when the
-    /// Lease could not be read last: where the API server's storage is away, no kubelet can renew it either.
+    /// When the last of them was seen, or the Lease for the first time, or the beginning; or, if that is later, when
+    /// the Lease could not be read last: where the API server's storage is away, no kubelet can renew it either.
     quiet_since: Instant,
     /// The last answer says nothing about the kubelet.
     unusable: bool,

@@ -56,10 +56,10 @@ pub enum ObserveError {
     },
     /// The pins are of another version of sockeye, which lays them out differently.
     #[error(
-        "the pins of {} in {path} are of another version of sockeye, whose layout this agent does not know, or somebody \
-         removed the note _layout there: the agent leaves them alone, and nothing runs here until they are removed. This \
-         detaches and removes them, in the agent's container on this node: {command}. If only the note is missing: ln \
-         -s {} {path}/_layout",
+        "the pins of {} in {path} are of another version of sockeye, whose layout this agent does not know, or \
+         somebody removed the note _layout there: the agent leaves them alone, and nothing runs here until they are \
+         removed. This detaches and removes them, in the agent's container on this node: {command}. If only the note \
+         is missing: ln -s {} {path}/_layout",
         names::line(&homes.join(", "), 200),
         layout::VERSION,
     )]
