@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use sockeye_crds::target::PodsTarget;
-
-use super::{keeper, observed::Observed};
+use super::keeper;
 
 /// A UID in a note's name has at most this many characters.
 const MAX_UID: usize = 128;
@@ -40,24 +38,6 @@ impl KeptPod {
     /// Returns the UID of the pod.
     pub fn uid(&self) -> &str {
         &self.uid
-    }
-}
-
-impl Observed {
-    /// Returns the pods that a target of a BpfProgram goes on selecting. Notes of a deleted BpfProgram of the same name
-    /// do not count. Without the note of the UID, which somebody may have removed, they are this one's.
-    pub fn kept_by(&self, program_uid: &str, target: &PodsTarget) -> KeptByTarget<'_> {
-        let is_of_program = self.uid.as_ref().is_none_or(|uid| uid == program_uid);
-        let Some(keeper) = keeper::identity(target).filter(|_| is_of_program) else { return KeptByTarget::new() };
-        let kept = self.kept_pods.iter().filter(|(pod, _)| pod.keeper == keeper);
-        kept.map(|(pod, observed)| (pod.uid.as_str(), observed.path.as_str())).collect()
-    }
-
-    /// Returns true if a target of a BpfProgram goes on selecting a pod.
-    pub fn keeps(&self, program_uid: &str, target: &PodsTarget, pod_uid: &str) -> bool {
-        // A keeper's identity takes a while to compute.
-        let may_keep = self.kept_pods.keys().any(|pod| pod.uid == pod_uid);
-        may_keep && self.kept_by(program_uid, target).contains_key(pod_uid)
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sockeye_crds::program::MapRef;
+use sockeye_crds::{program::MapRef, target::PodsTarget};
 
 use super::{
-    kept_pod::KeptPod,
+    keeper,
+    kept_pod::{KeptByTarget, KeptPod},
     kernel::{Cgroup, LinkInfo, MapInfo, ProgramInfo},
     map_shape::MapShape,
     trial::Trial,
@@ -176,5 +177,21 @@ impl Observed {
             && links.is_empty()
             && kept_pods.is_empty()
             && !stray
+    }
+
+    /// Returns the pods that a target of a BpfProgram goes on selecting. Notes of a deleted BpfProgram of the same name
+    /// do not count. Without the note of the UID, which somebody may have removed, they are this one's.
+    pub fn kept_by(&self, program_uid: &str, target: &PodsTarget) -> KeptByTarget<'_> {
+        let is_of_program = self.uid.as_ref().is_none_or(|uid| uid == program_uid);
+        let Some(keeper) = keeper::identity(target).filter(|_| is_of_program) else { return KeptByTarget::new() };
+        let kept = self.kept_pods.iter().filter(|(pod, _)| pod.keeper() == keeper);
+        kept.map(|(pod, observed)| (pod.uid(), observed.path.as_str())).collect()
+    }
+
+    /// Returns true if a target of a BpfProgram goes on selecting a pod.
+    pub fn keeps(&self, program_uid: &str, target: &PodsTarget, pod_uid: &str) -> bool {
+        // A keeper's identity takes a while to compute.
+        let may_keep = self.kept_pods.keys().any(|pod| pod.uid() == pod_uid);
+        may_keep && self.kept_by(program_uid, target).contains_key(pod_uid)
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn node_program(name: &str, program: &ProgramState, contents: &Conten
     }
 }
 
-/// Returns the pods at which a program is in effect that a target selects, or keeps.
+/// Returns the pods at which a program is in effect that a target selects, or goes on selecting.
 fn pods(program: &ProgramState) -> BTreeSet<&str> {
     let Some(desired) = program.desired.as_deref() else { return BTreeSet::new() };
     let pod = |(key, link): (&LinkKey, &ObservedLink)| {

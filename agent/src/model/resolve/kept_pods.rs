@@ -11,7 +11,7 @@ use sockeye_crds::{
     target::{AttachTarget, PodsTarget},
 };
 
-use super::Inputs;
+use super::inputs::Inputs;
 use crate::model::{desired::Desired, keeper, kept_pod::KeptPod, node_context::NodeContext, observed::Observed};
 
 impl Desired {

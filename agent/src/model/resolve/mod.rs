@@ -7,11 +7,13 @@
 //! | file | resolves |
 //! |---|---|
 //! | this one | the revision as a whole |
+//! | `inputs` | nothing: the inputs of the others |
 //! | `programs` | functions |
 //! | `targets` | attach targets |
 //! | `maps` | maps |
 //! | `kept_pods` | pods that keepers select or go on selecting |
 
+mod inputs;
 mod kept_pods;
 mod maps;
 mod programs;
@@ -23,14 +25,8 @@ use sockeye_crds::{
     program::DEFAULT_PRIORITY,
 };
 
+use self::inputs::Inputs;
 use super::{desired::Desired, node_context::NodeContext, observed::Observed, refusal::Refusal};
-
-/// The inputs of a resolution.
-struct Inputs<'a> {
-    spec: &'a BpfRevisionSpec,
-    node_context: &'a NodeContext,
-    observed: &'a Observed,
-}
 
 impl Desired {
     /// Resolves a revision on this node. `observed` says which pods its targets have selected before.

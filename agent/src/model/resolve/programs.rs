@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sockeye_crds::{RevisionTemplate, names::is_pin_name, program::ProgramSpec};
 use sockeye_ebpf::kinds::section::{self, Section, Target};
 
-use super::{Inputs, targets};
+use super::{inputs::Inputs, targets};
 use crate::model::{
     cgroup_path::highest,
     desired::DesiredProgram,

@@ -8,7 +8,7 @@ use sockeye_crds::{
     target::{AttachTarget, PodsTarget},
 };
 
-use super::Inputs;
+use super::inputs::Inputs;
 use crate::model::{
     cgroup_path::is_within,
     pods::CgroupOwner,
