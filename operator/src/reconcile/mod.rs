@@ -240,3 +240,22 @@ fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::ProgramEvent;
+
+    #[test]
+    fn events_of_a_node_that_fails_again_and_again_are_dropped_and_the_status_is_written() {
+        let budget = Mutex::default();
+        let failure = |n: i32| {
+            let (reason, note) = ("LoadFailed".to_owned(), format!("failed for the {n}th time"));
+            ProgramEvent { is_warning: true, reason, action: "Attach", note, quoted: vec!["n1".to_owned()] }
+        };
+        let steps = |n| vec![Step::WriteStatus(Box::default()), Step::PublishEvent(failure(n))];
+        let left: Vec<Step> = (0..100).flat_map(|n| within_budget(steps(n), &budget)).collect();
+        let events = left.iter().filter(|step| matches!(step, Step::PublishEvent(_))).count();
+        assert_eq!((left.len() - events, events), (100, 10));
+    }
+}
