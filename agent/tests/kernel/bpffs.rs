@@ -37,7 +37,8 @@ fn a_new_bpffs_under_a_running_agent_is_filled_again() {
         assert_eq!(node.events(name)[4], 6, "no connection was missed");
     }
     assert!(start.elapsed() < timeout() / 4, "a poll detects it: {:?}", start.elapsed());
-    // Changes on the new bpffs are detected.
+    // Changes on the new bpffs are detected. It is watched before what was found is reported.
+    node.until("the report", |node| node.entry("btf")["drift"].is_array());
     let map = format!("{}/maps/my_map", node.home("btf"));
     let start = Instant::now();
     node.run("rm", &[&map]);
