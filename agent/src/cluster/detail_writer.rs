@@ -65,7 +65,7 @@ impl DetailWriter {
     async fn write(&mut self, detail: &BpfNodeDetailStatus) -> Result<bool> {
         let Some(node) = self.node.state().into_iter().next() else { return Ok(false) };
         let is_due = self.last_read.is_none_or(|last| last.elapsed() >= RESYNC);
-        if !is_due && self.writer.has(detail) {
+        if !is_due && self.writer.has(detail, &node) {
             return Ok(false);
         }
         // After a failure it is read again.

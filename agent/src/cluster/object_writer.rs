@@ -96,9 +96,10 @@ impl<K: NodeObject> ObjectWriter<K> {
         self.written.as_ref().map(|written| &written.metadata)
     }
 
-    /// Reports whether the API server has this status, as far as it is known.
-    pub fn has(&self, status: &K::Status) -> bool {
-        self.written.as_ref().is_some_and(|written| written.status.as_ref() == Some(status))
+    /// Reports whether the API server has this status in an object of this Node, as far as it is known.
+    pub fn has(&self, status: &K::Status, node: &PartialObjectMeta<Node>) -> bool {
+        let has = |written: &Written<K::Status>| written.status.as_ref() == Some(status);
+        self.written.as_ref().is_some_and(|written| has(written) && is_owned_by(&written.metadata, node))
     }
 
     /// Returns the object, without its status where it can't be read.
@@ -159,7 +160,7 @@ impl<K: NodeObject> ObjectWriter<K> {
             },
         };
         let is_same = |written: &Written<K::Status>| written.metadata.uid == metadata.uid;
-        if self.written.as_ref().is_some_and(is_same) && self.has(status) {
+        if self.written.as_ref().is_some_and(is_same) && self.has(status, node) {
             return Ok(());
         }
         // Without a version, so that nothing counts as newer than what may have been accepted.

@@ -128,16 +128,14 @@ impl Objects {
 struct Agent {
     reports: Arc<Newest<Box<Report>>>,
     bpf_node: Writer<DeserializeGuard<BpfNode>>,
-    _node: Writer<PartialObjectMeta<Node>>,
+    node: Writer<PartialObjectMeta<Node>>,
     readiness: Readiness,
     _tasks: JoinSet<()>,
 }
 
 impl Agent {
     fn start(server: &Server) -> Self {
-        let (nodes, mut node) = reflector::store();
-        let object = json!({"metadata": {"name": "n", "uid": NODE_UID}});
-        fill(&mut node, serde_json::from_value(object).ok());
+        let (nodes, node) = reflector::store();
         let (bpf_nodes, bpf_node) = reflector::store();
         let reports = Arc::new(Newest::default());
         let (detail, details) = watch::channel(None);
@@ -148,12 +146,18 @@ impl Agent {
         let status_writing = status_writer.run(Arc::clone(&reports), readiness.clone(), Arc::<Backoff>::default());
         tasks.spawn(async move { drop(status_writing.await) });
         tasks.spawn(async move { drop(detail_writer.run(details).await) });
-        let mut agent = Self { reports, bpf_node, _node: node, readiness, _tasks: tasks };
+        let mut agent = Self { reports, bpf_node, node, readiness, _tasks: tasks };
+        agent.watch_node(NODE_UID);
         agent.watch(server);
         agent
     }
 
-    /// Has the watch catch up with the server.
+    /// Has the watch show a Node.
+    fn watch_node(&mut self, uid: &str) {
+        fill(&mut self.node, serde_json::from_value(json!({"metadata": {"name": "n", "uid": uid}})).ok());
+    }
+
+    /// Has the watch of the BpfNode catch up with the server.
     fn watch(&mut self, server: &Server) {
         let object = server.lock().objects.get(NODES).map(|object| serde_json::from_value(object.clone()).unwrap());
         fill(&mut self.bpf_node, object.map(|object| DeserializeGuard(Ok(object))));
@@ -299,5 +303,21 @@ async fn objects_of_a_node_that_is_gone_are_made_anew() {
         assert_ne!(metadata["uid"], "old", "{plural}");
         assert_eq!(metadata["ownerReferences"][0]["uid"], NODE_UID, "{plural}");
         assert!(server.object(plural)["status"]["programs"].to_string().contains(r#""p""#), "{plural}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_of_a_node_that_returns_under_its_name_are_made_anew() {
+    let server = Server::new();
+    let mut agent = Agent::start(&server);
+    agent.report(&server, ("1", "a"), 1).await;
+    agent.watch(&server);
+    // The garbage collector has not come yet.
+    agent.watch_node("again");
+    agent.report(&server, ("1", "a"), 30).await;
+    for plural in [NODES, DETAILS] {
+        let object = server.object(plural);
+        assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "again", "{plural}");
+        assert!(object["status"]["programs"].to_string().contains(r#""p""#), "{plural}");
     }
 }
