@@ -1,7 +1,11 @@
 //! The size of the report of a node with very many BpfPrograms.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
@@ -117,8 +121,21 @@ fn a_program_whose_pods_can_not_be_listed_is_reported() {
     let mut controller = controller();
     let unlisted = || assigned([revision.clone()].into_iter());
     let listed = || Assignment { pods: Some(Arc::default()), ..unlisted() };
-    // The same again and again, with nothing there and with a loaded program.
-    for assignment in [unlisted(), unlisted(), listed(), unlisted(), unlisted(), listed()] {
+    // The first list takes a moment, of which nothing is said.
+    let start = report(&mut controller, unlisted());
+    assert!(start.status.programs.iter().all(|program| program.reason.is_none()), "{:?}", start.status.programs);
+    let later = Instant::now() + Duration::from_secs(10);
+    let lasting = [Event::AssignmentChanged(Arc::new(unlisted()))];
+    let mut result = controller.step(later, lasting);
+    while result.wake <= later {
+        result = controller.step(later, []);
+    }
+    let lasting = controller.report();
+    let [program] = &lasting.status.programs[..] else { panic!("{:?}", lasting.status.programs) };
+    assert_eq!((program.state, program.reason), (State::Failed, Some(Reason::InputsUnavailable)));
+    assert_eq!(program.uid, revision.spec.program_ref.uid);
+    // With a loaded program that is said at once.
+    for assignment in [listed(), unlisted(), unlisted(), listed()] {
         let (is_known, report) = (assignment.pods.is_some(), report(&mut controller, assignment));
         let [program] = &report.status.programs[..] else { panic!("{:?}", report.status.programs) };
         assert_eq!(program.uid, revision.spec.program_ref.uid);

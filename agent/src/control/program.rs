@@ -1,7 +1,11 @@
 //! `ProgramState`: one BpfProgram on this node over time: its revision, what is there of it, why these differ, when to
 //! try again. No IO.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{
@@ -27,6 +31,9 @@ use crate::{
     node::failure::Failure,
 };
 
+/// The first lists of pods and namespaces take at most this long, unless something is wrong.
+const FIRST_LISTS: Duration = Duration::from_secs(10);
+
 /// One BpfProgram on this node.
 #[derive(Clone, Debug, Default)]
 pub struct ProgramState {
@@ -49,6 +56,8 @@ pub struct ProgramState {
     pub pending: Pending,
     /// The time of the next attempt after a failure.
     pub retry: Retry,
+    /// The time since which its desired state is unknown.
+    frozen_since: Option<Instant>,
     /// The revision that came into effect last, after its predecessor if that can be reverted to. Whichever of them is
     /// in effect is kept where a newer one fails.
     known_good: Vec<(Arc<BpfRevision>, SpecSummary)>,
@@ -205,10 +214,12 @@ impl ProgramState {
     }
 
     /// Takes an observation of a BpfProgram whose desired state is unknown, be it because of its revision or of its
-    /// pods: what is there stays, and is reported with the reason.
-    pub fn freeze(&mut self, observed: Observed, why: Refusal, is_revision_known: bool) {
+    /// pods: what is there stays, and is reported with the reason. Of one that has nothing here, that is reported only
+    /// if it lasts: the first list of pods takes a moment.
+    pub fn freeze(&mut self, observed: Observed, why: Refusal, is_revision_known: bool, now: Instant) {
         self.observe(observed);
-        if !is_revision_known {
+        let frozen_since = *self.frozen_since.get_or_insert(now);
+        if !is_revision_known || now.saturating_duration_since(frozen_since) < FIRST_LISTS {
             self.assigned = Assigned {
                 uid: self.observed.uid.clone(),
                 name: self.observed.revision.clone(),
@@ -224,6 +235,7 @@ impl ProgramState {
 
     /// Takes the outcome of an attempt, and schedules the next one after a failure.
     pub fn finish_attempt(&mut self, outcome: Result<(), Failure>, now: Instant) {
+        self.frozen_since = None;
         if outcome.as_ref().err().is_none_or(|failure| failure.partial) {
             self.remember_known_good();
         }

@@ -318,8 +318,9 @@ impl<N: Node> Controller<N> {
 
     /// Observes a BpfProgram and leaves it as it is; but where this node is suspended, it is detached too.
     pub(super) fn freeze(&mut self, name: &str, why: Refusal, is_revision_known: bool) {
+        let now = self.now;
         match self.node.observe(name) {
-            Ok(observed) => self.touch(name).freeze(observed, why, is_revision_known),
+            Ok(observed) => self.touch(name).freeze(observed, why, is_revision_known, now),
             Err(error) => tracing::warn!(program = name, %error, "can't be observed"),
         }
         if let Err(failure) = self.detach_where_suspended(name) {
