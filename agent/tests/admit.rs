@@ -4,12 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sockeye_agent::{
     control::{
@@ -23,11 +21,10 @@ use sockeye_agent::{
         pods::Pod,
         start::{Container, Decision, Start, StartId},
     },
-    node::{Node as _, layout::Layout, watch::Change},
-    plan::quota::MapQuota,
+    node::{Node as _, watch::Change},
 };
-use sockeye_crds::{BpfRevision, names::digest, node::NodeFacts};
-use sockeye_fake::{FakeNode, settle};
+use sockeye_crds::{BpfRevision, names::digest};
+use sockeye_fake::{FakeNode, settings, settle};
 
 const OBJECT: &[u8] = b"object";
 const RELEASE_NAMESPACE: &str = "sockeye-system";
@@ -90,14 +87,7 @@ fn node() -> FakeNode {
 }
 
 fn controller(node: FakeNode) -> Controller<FakeNode> {
-    let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
-    let settings = Settings {
-        layout,
-        quota: MapQuota::default(),
-        facts: NodeFacts::default(),
-        release_namespace: Some(RELEASE_NAMESPACE.to_owned()),
-        time_of_day: Timestamp::now,
-    };
+    let settings = Settings { release_namespace: Some(RELEASE_NAMESPACE.to_owned()), ..settings() };
     Controller::new(node, settings, Instant::now())
 }
 

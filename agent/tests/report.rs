@@ -2,29 +2,24 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use sockeye_agent::{
     control::{
         Controller,
-        controller::Settings,
         event::{Event, Report},
     },
     model::assignment::Assignment,
-    node::layout::Layout,
-    plan::quota::MapQuota,
 };
 use sockeye_crds::{
     BpfRevision, Reason,
     names::digest,
-    node::{NodeFacts, NodeProgram, State},
+    node::{NodeProgram, State},
 };
-use sockeye_fake::{FakeNode, settle};
+use sockeye_fake::{FakeNode, settings, settle};
 
 const OBJECT: &[u8] = b"object";
 
@@ -51,15 +46,7 @@ fn assigned(revisions: impl Iterator<Item = BpfRevision>) -> Assignment {
 }
 
 fn controller() -> Controller<FakeNode> {
-    let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
-    let settings = Settings {
-        layout,
-        quota: MapQuota::default(),
-        facts: NodeFacts::default(),
-        release_namespace: None,
-        time_of_day: Timestamp::now,
-    };
-    Controller::new(FakeNode::default(), settings, Instant::now())
+    Controller::new(FakeNode::default(), settings(), Instant::now())
 }
 
 fn report(controller: &mut Controller<FakeNode>, assignment: Assignment) -> Report {

@@ -2,18 +2,15 @@
 //! these revisions; an agent runs what it is given, in whatever order that comes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sockeye_agent::{
-    control::{Controller, controller::Settings, event::Event},
+    control::{Controller, event::Event},
     model::assignment::Assignment,
-    node::layout::Layout,
-    plan::quota::MapQuota,
 };
-use sockeye_crds::{BpfRevision, Reason, names::digest, node::NodeFacts};
-use sockeye_fake::{FakeNode, settle};
+use sockeye_crds::{BpfRevision, Reason, names::digest};
+use sockeye_fake::{FakeNode, settings, settle};
 
 const OBJECT: &[u8] = b"object";
 
@@ -41,23 +38,16 @@ fn from(program: &str, map: &str) -> Value {
 }
 
 /// Returns the message on `borrower` of a node with these revisions; none if it is in effect.
-fn refusal(settings: Value, others: &[(&str, Value)]) -> Option<String> {
+fn refusal(borrower: Value, others: &[(&str, Value)]) -> Option<String> {
     let others = others.iter().map(|(name, settings)| (*name, settings.clone()));
-    let all = others.chain([("borrower", settings)]);
+    let all = others.chain([("borrower", borrower)]);
     let assignment = Assignment {
         revisions: all.map(|(name, settings)| (name.to_owned(), revision(name, settings))).collect(),
         objects: [(digest(OBJECT), OBJECT.into())].into(),
         complete: true,
         ..Assignment::default()
     };
-    let settings = Settings {
-        layout: Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf")),
-        quota: MapQuota::default(),
-        facts: NodeFacts::default(),
-        release_namespace: None,
-        time_of_day: Timestamp::now,
-    };
-    let mut controller = Controller::new(FakeNode::default(), settings, Instant::now());
+    let mut controller = Controller::new(FakeNode::default(), settings(), Instant::now());
     settle(&mut controller, [Event::AssignmentChanged(Arc::new(assignment))]);
     let entry = controller.status().programs.into_iter().find(|program| program.name == "borrower").unwrap();
     assert!(matches!(entry.reason, None | Some(Reason::SharedMapNotFound)), "{entry:?}");

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,15 +12,13 @@ use sockeye_agent::{
     control::{
         Controller,
         connectivity::{LeaseReading, Probe, Renewal},
-        controller::Settings,
         event::{Effect, Event},
     },
     model::assignment::Assignment,
-    node::{Node as _, layout::Layout},
-    plan::quota::MapQuota,
+    node::Node as _,
 };
-use sockeye_crds::{BpfRevision, Reason, names::digest, node::NodeFacts};
-use sockeye_fake::FakeNode;
+use sockeye_crds::{BpfRevision, Reason, names::digest};
+use sockeye_fake::{FakeNode, settings};
 
 const OBJECT: &[u8] = b"object";
 
@@ -38,14 +35,6 @@ impl Agent {
     /// Starts the agent of a node that is to run a program of this section.
     fn start(node: FakeNode, section: &str, program_type: &str, now: Instant) -> Self {
         node.join_cluster();
-        let layout = Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf"));
-        let settings = Settings {
-            layout,
-            quota: MapQuota::default(),
-            facts: NodeFacts::default(),
-            release_namespace: None,
-            time_of_day: Timestamp::now,
-        };
         let template = json!({
             "digest": digest(OBJECT), "programs": [{"name": "my_prog", "attach": [{"type": "Node"}]}],
             "object": {"programs": [{"name": "my_prog", "section": section, "type": program_type}]},
@@ -61,7 +50,7 @@ impl Agent {
             complete: true,
             ..Assignment::default()
         };
-        let controller = Controller::new(node.clone(), settings, now);
+        let controller = Controller::new(node.clone(), settings(), now);
         Self { node, controller, start: now, now, events: vec![Event::AssignmentChanged(Arc::new(assignment))] }
     }
 

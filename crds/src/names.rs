@@ -79,11 +79,15 @@ pub fn clip(text: &str, max: usize) -> String {
     if text.len() <= max {
         return text.to_owned();
     }
-    let mut end = max.saturating_sub(MARK.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = text.floor_char_boundary(max.saturating_sub(MARK.len()));
     format!("{}{MARK}", &text[..end])
+}
+
+/// Lists names as part of a sentence: the first `most`, then the number of the others.
+pub fn list(names: &[&str], most: usize) -> String {
+    let (named, others) = names.split_at(names.len().min(most));
+    let named = named.join(", ");
+    if others.is_empty() { named } else { format!("{named} and {} more", others.len()) }
 }
 
 /// Returns text as one line of at most `max` bytes for a status or a log. Unprintable characters, which could control a
@@ -125,6 +129,12 @@ mod tests {
             assert!(!is_pin_name(bad), "{bad}");
         }
         assert!(is_pin_name(&pin_name(".rodata")));
+    }
+
+    #[test]
+    fn a_list_names_the_first_and_counts_the_others() {
+        assert_eq!((list(&[], 2), list(&["a", "b"], 2)), (String::new(), "a, b".to_owned()));
+        assert_eq!(list(&["a", "b", "c", "d"], 2), "a, b and 2 more");
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Feature {
     /// Returns the names of the features that a template uses, sorted.
     pub fn of(template: &RevisionTemplate) -> Vec<String> {
         let targets = |is: fn(&AttachTarget) -> bool| template.targets().any(is);
-        let pods = |are: fn(&PodsTarget) -> bool| template.targets().filter_map(AttachTarget::pods).any(are);
+        let pods = |are: fn(&PodsTarget) -> bool| template.pods_targets().any(are);
         let uses = |feature: &Self| match feature {
             Self::AllPods => targets(|target| matches!(target, AttachTarget::AllPods)),
             Self::PodSelectors => pods(|_| true),
@@ -225,6 +225,11 @@ impl RevisionTemplate {
     /// Returns the targets of all programs.
     pub fn targets(&self) -> impl Iterator<Item = &AttachTarget> {
         self.programs.iter().flat_map(|program| &program.attach)
+    }
+
+    /// Returns the targets that select pods.
+    pub fn pods_targets(&self) -> impl Iterator<Item = &PodsTarget> {
+        self.targets().filter_map(AttachTarget::pods)
     }
 
     /// Returns a key that identifies the result of loading this revision: a node that has loaded one revision needs no

@@ -165,9 +165,7 @@ impl<N: Node> Controller<N> {
 
     /// Fails where a strict revision is in effect, and the container runtime does not ask before it starts containers.
     pub(super) fn check_runtime_asks(&self, revision: Option<&BpfRevision>) -> Result<(), Failure> {
-        let strict = revision.is_some_and(|revision| {
-            revision.spec.template.targets().filter_map(AttachTarget::pods).any(PodsTarget::is_strict)
-        });
+        let strict = revision.is_some_and(|revision| revision.spec.template.pods_targets().any(PodsTarget::is_strict));
         match self.inputs.runtime_gap.as_ref().filter(|_| strict) {
             Some(why) => {
                 let message = format!(

@@ -165,7 +165,7 @@ impl<N: Node> Controller<N> {
             Ok(bpffs) => bpffs,
             Err(error) => {
                 // Nothing can be detached; but container starts do not wait for what is suspended.
-                self.set_suspended(self.survey.mark.clone());
+                self.set_suspended();
                 return Err(error);
             }
         };
@@ -178,8 +178,8 @@ impl<N: Node> Controller<N> {
                 self.programs.entry(name).or_default();
             }
         }
-        self.survey.mark.clone_from(&mark);
-        let turned = self.set_suspended(mark);
+        self.survey.mark = mark;
+        let turned = self.set_suspended();
         if turned || mounted_anew {
             self.programs.values_mut().for_each(ProgramState::forget_failures);
         }
@@ -191,8 +191,8 @@ impl<N: Node> Controller<N> {
     }
 
     /// Takes why nothing is to be attached on this node; reports whether that began or ended.
-    fn set_suspended(&mut self, mark: Option<String>) -> bool {
-        let by_node = || mark.map(|why| format!("detach --all on this node: {why}"));
+    fn set_suspended(&mut self) -> bool {
+        let by_node = || self.survey.mark.as_ref().map(|why| format!("detach --all on this node: {why}"));
         // A user chose the words.
         let suspended = self.inputs.suspended.clone().or_else(by_node).map(|why| names::line(&why, 512));
         let turned = suspended.is_some() != self.survey.suspended.is_some();

@@ -12,7 +12,7 @@ use sockeye_crds::{
     BpfRevision, Reason,
     node::{Drift, State},
     program::{DEFAULT_PRIORITY, MapRef},
-    target::{AttachTarget, PodsTarget},
+    target::PodsTarget,
 };
 
 use super::{
@@ -127,7 +127,7 @@ impl SpecSummary {
             required: RequiredInputs::of(targets()),
             priority: Some(template.priority.unwrap_or(DEFAULT_PRIORITY)),
             shares: template.maps.iter().any(|map| map.map_ref.is_some()),
-            strict: template.targets().filter_map(AttachTarget::pods).any(PodsTarget::is_strict),
+            strict: template.pods_targets().any(PodsTarget::is_strict),
         }
     }
 }

@@ -84,11 +84,7 @@ fn tail(log: &str, max: usize) -> String {
     if log.len() <= max {
         return log.to_owned();
     }
-    let mut from = log.len() - max;
-    while !log.is_char_boundary(from) {
-        from += 1;
-    }
-    let tail = &log[from..];
+    let tail = &log[log.ceil_char_boundary(log.len() - max)..];
     let whole = tail.split_once('\n').map_or(tail, |(_, rest)| rest);
     format!("…\n{whole}")
 }

@@ -132,29 +132,18 @@ pub fn deserialize_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
         finalizers: Option<Vec<String>>,
         owner_references: Option<Vec<OwnerReference>>,
     }
-    let MetadataOutline {
-        name,
-        namespace,
-        uid,
-        resource_version,
-        generation,
-        creation_timestamp,
-        deletion_timestamp,
-        labels,
-        finalizers,
-        owner_references,
-    } = MetadataOutline::deserialize(deserializer)?;
+    let outline = MetadataOutline::deserialize(deserializer)?;
     Ok(ObjectMeta {
-        name,
-        namespace,
-        uid,
-        resource_version,
-        generation,
-        creation_timestamp,
-        deletion_timestamp,
-        labels,
-        finalizers,
-        owner_references,
+        name: outline.name,
+        namespace: outline.namespace,
+        uid: outline.uid,
+        resource_version: outline.resource_version,
+        generation: outline.generation,
+        creation_timestamp: outline.creation_timestamp,
+        deletion_timestamp: outline.deletion_timestamp,
+        labels: outline.labels,
+        finalizers: outline.finalizers,
+        owner_references: outline.owner_references,
         ..ObjectMeta::default()
     })
 }
@@ -204,11 +193,7 @@ fn describe(error: &serde_json::Error) -> String {
 
 /// Returns the first bytes of a text, cut between characters.
 fn clip(text: &str) -> String {
-    let mut end = MAX_ERROR.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    text[..text.floor_char_boundary(MAX_ERROR)].to_owned()
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ fn holds_a_revision(placed: &NodePlacement<'_>) -> bool {
 /// Returns the columns of `kubectl get`. `current` is absent while the BpfProgram is being deleted.
 pub(super) fn summary(program_type: String, current: Option<&BpfRevision>, placed: &[NodePlacement<'_>]) -> Summary {
     let sum = |of: fn(&NodeProgram) -> i64| placed.iter().filter_map(|p| p.entry).map(of).fold(0, i64::saturating_add);
-    let selects_pods = current.is_none_or(|current| current.spec.template.targets().any(|t| t.pods().is_some()));
+    let selects_pods = current.is_none_or(|current| current.spec.template.pods_targets().next().is_some());
     let pods = sum(|entry| entry.pods);
     Summary {
         program_type,

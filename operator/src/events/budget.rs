@@ -35,14 +35,31 @@ impl EventBudget {
     /// Events of theirs were suppressed before.
     pub fn allow(&mut self, mut event: ProgramEvent, now: Timestamp) -> Option<ProgramEvent> {
         let quoted = std::mem::take(&mut event.quoted);
-        let allowed: Vec<u64> = quoted.iter().filter_map(|node| self.take(node, now)).collect();
-        event.note += &suppressed_before(allowed.iter().sum());
+        let (allowed, suppressed) = self.take_of_each(quoted.iter().map(String::as_str), now);
+        event.note += &suppressed_before(suppressed);
         (quoted.is_empty() || !allowed.is_empty()).then_some(event)
+    }
+
+    /// Takes a token of each node for one Event. Returns the nodes that had one, and the number of their Events that
+    /// were suppressed before.
+    pub(super) fn take_of_each<'n>(
+        &mut self,
+        nodes: impl IntoIterator<Item = &'n str>,
+        now: Timestamp,
+    ) -> (Vec<&'n str>, u64) {
+        let (mut allowed, mut suppressed) = (Vec::new(), 0);
+        for node in nodes {
+            if let Some(before) = self.take(node, now) {
+                allowed.push(node);
+                suppressed += before;
+            }
+        }
+        (allowed, suppressed)
     }
 
     /// Takes a node's token for one Event. Returns the number of its Events that were suppressed before; none if this
     /// one is suppressed too.
-    pub fn take(&mut self, node: &str, now: Timestamp) -> Option<u64> {
+    fn take(&mut self, node: &str, now: Timestamp) -> Option<u64> {
         if self.buckets.len() >= MAX_REMEMBERED && !self.buckets.contains_key(node) {
             self.buckets.retain(|_, bucket| !bucket.is_idle(now));
         }

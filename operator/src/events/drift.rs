@@ -68,13 +68,7 @@ impl DriftTracker {
             self.counts.insert(node.name.to_owned(), kept.into_iter().chain(listed).collect());
         }
         let within_budget = |((kind, message), nodes): ((DriftKind, &str), Vec<&str>)| {
-            let (mut allowed, mut suppressed) = (Vec::new(), 0);
-            for node in nodes {
-                if let Some(before) = budget.take(node, now) {
-                    allowed.push(node);
-                    suppressed += before;
-                }
-            }
+            let (allowed, suppressed) = budget.take_of_each(nodes, now);
             (!allowed.is_empty()).then(|| event(kind, message, &allowed, suppressed))
         };
         nodes_by_drift.into_iter().filter_map(within_budget).collect()

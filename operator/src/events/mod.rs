@@ -6,6 +6,8 @@ pub mod drift;
 pub mod publisher;
 pub mod transitions;
 
+use sockeye_crds::names;
+
 /// An Event names at most this many nodes.
 const MAX_NAMED_NODES: usize = 5;
 
@@ -26,9 +28,5 @@ pub struct ProgramEvent {
 
 /// Lists nodes as part of a sentence: the first few names, then the number of the others.
 fn list_nodes(nodes: &[&str]) -> String {
-    let names = nodes[..nodes.len().min(MAX_NAMED_NODES)].join(", ");
-    match nodes.len().saturating_sub(MAX_NAMED_NODES) {
-        0 => names,
-        more => format!("{names} and {more} more"),
-    }
+    names::list(nodes, MAX_NAMED_NODES)
 }

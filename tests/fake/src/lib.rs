@@ -9,14 +9,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Instant,
 };
 
+use k8s_openapi::jiff::Timestamp;
 use sockeye_agent::{
     control::{
         Controller,
+        controller::Settings,
         event::{Effect, Event},
     },
     kernel::SysError,
@@ -35,11 +37,12 @@ use sockeye_agent::{
         self, Node,
         execute::{Executed, Execution},
         failure::Failure,
+        layout::Layout,
         observe::{Bpffs, ObserveError, Query},
     },
-    plan::Step,
+    plan::{Step, quota::MapQuota},
 };
-use sockeye_crds::{names::pin_name, program::MapRef};
+use sockeye_crds::{names::pin_name, node::NodeFacts, program::MapRef};
 use sockeye_ebpf::kinds::section::exclude_each_other;
 
 /// A counter of IDs. The kernel has one for each kind of object; one for all kinds detects more mix-ups.
@@ -375,6 +378,18 @@ fn inode(path: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     path.hash(&mut hasher);
     hasher.finish() >> 32
+}
+
+/// Returns the settings of a fake node's controller.
+pub fn settings() -> Settings {
+    let bpffs = Path::new("/sys/fs/bpf");
+    Settings {
+        layout: Layout::new(bpffs, bpffs),
+        quota: MapQuota::default(),
+        facts: NodeFacts::default(),
+        release_namespace: None,
+        time_of_day: Timestamp::now,
+    }
 }
 
 /// Steps a controller until there is nothing left to do, and returns all effects.

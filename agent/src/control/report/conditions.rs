@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sockeye_crds::{
     BpfNodeStatus, ConditionType, Reason,
     condition::{ConditionState, Status},
-    names::clip,
+    names::{self, clip},
     node::{NodeProgram, State},
 };
 
@@ -43,11 +43,11 @@ fn ready(BpfNodeStatus { programs, suspended, .. }: &BpfNodeStatus, awaiting: &B
             failing.into_iter().partition(|program| program.reason == Some(reason));
         let quote = leading.iter().find_map(|program| Some(format!("{}: {}", program.name, program.message.as_ref()?)));
         let quote = quote.map(|quote| format!("; {}", clip(&quote, MAX_QUOTE))).unwrap_or_default();
-        let names = names(leading.into_iter().chain(others));
+        let names = list(leading.into_iter().chain(others));
         return not_ready(reason, &format!("not in effect: {names}{quote}"));
     }
     if !pending.is_empty() {
-        return not_ready(Reason::Progressing, &format!("being brought into effect: {}", names(pending.into_iter())));
+        return not_ready(Reason::Progressing, &format!("being brought into effect: {}", list(pending.into_iter())));
     }
     let message = "every BpfProgram that this node should run is in effect";
     state(ConditionType::Ready, Status::True, Reason::InEffect, message)
@@ -61,11 +61,8 @@ fn leading_reason(failing: &[&NodeProgram]) -> Option<Reason> {
     failing.iter().filter_map(|program| program.reason).find(|reason| counts.get(reason) == Some(most))
 }
 
-fn names<'a>(programs: impl Iterator<Item = &'a NodeProgram>) -> String {
-    let all: Vec<&str> = programs.map(|program| program.name.as_str()).collect();
-    let (named, more) = all.split_at(all.len().min(MAX_NAMED));
-    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-    format!("{}{more}", named.join(", "))
+fn list<'a>(programs: impl Iterator<Item = &'a NodeProgram>) -> String {
+    names::list(&programs.map(|program| program.name.as_str()).collect::<Vec<_>>(), MAX_NAMED)
 }
 
 fn state(type_: ConditionType, status: Status, reason: Reason, message: &str) -> ConditionState {

@@ -6,10 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use sockeye_crds::{
-    BpfRevisionSpec,
-    target::{AttachTarget, PodsTarget},
-};
+use sockeye_crds::{BpfRevisionSpec, target::PodsTarget};
 
 use super::inputs::Inputs;
 use crate::model::{desired::Desired, keeper, kept_pod::KeptPod, node_context::NodeContext, observed::Observed};
@@ -24,7 +21,7 @@ impl Desired {
 
 /// Returns the kept pods of a revision's keepers, suspended or not, each with the path of its cgroup.
 pub(super) fn resolve(inputs: &Inputs<'_>) -> BTreeMap<KeptPod, String> {
-    let targets = inputs.spec.template.targets().filter_map(AttachTarget::pods);
+    let targets = inputs.spec.template.pods_targets();
     targets.filter_map(|target| Some(kept_by(target, &keeper::identity(target)?, inputs))).flatten().collect()
 }
 

@@ -13,21 +13,18 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
-use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use sockeye_agent::{
     admission::Admission,
     cluster::{Cluster, object_writer::write_status},
     control::{Controller, controller::Settings},
-    node::layout::Layout,
-    plan::quota::MapQuota,
 };
 use sockeye_client::Readiness;
 use sockeye_crds::{
     BpfNode, BpfNodeStatus,
     node::{CgroupMode, NodeFacts},
 };
-use sockeye_fake::FakeNode;
+use sockeye_fake::{FakeNode, settings};
 use sockeye_tests::{
     identity::{RELEASE, config},
     nodes::Token,
@@ -224,14 +221,7 @@ impl Member {
             features: vec!["JIT".to_owned(), "KernelBTF".to_owned()],
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let bpffs = Path::new("/sys/fs/bpf");
-        let settings = Settings {
-            layout: Layout::new(bpffs, bpffs),
-            quota: MapQuota::default(),
-            facts,
-            release_namespace: Some(RELEASE.to_owned()),
-            time_of_day: Timestamp::now,
-        };
+        let settings = Settings { facts, release_namespace: Some(RELEASE.to_owned()), ..settings() };
         let controller = Controller::new(node.clone(), settings, Instant::now());
         let cluster = Cluster {
             client: client.clone(),
