@@ -3,9 +3,9 @@
  *
  *   libbpf OBJECT DIRECTORY
  *
- * Reads lines. "+ NAME CGROUP..." opens and loads OBJECT, attaches its program to each CGROUP, pins program, map and links
- * below DIRECTORY/NAME on bpffs as the agent pins them, reads from the pins what the agent reports, and prints the
- * nanoseconds. "- NAME" undoes it. Ends with its input, or with an error.
+ * Reads lines. "+ NAME CGROUP..." opens and loads OBJECT, attaches its one program to each CGROUP, pins program, map and
+ * links below DIRECTORY/NAME on bpffs as the agent pins them, reads from the pins what the agent reports, and prints the
+ * nanoseconds. "- NAME" undoes it. Ends with its input, or with an error. cilium/main.go does the same with cilium/ebpf.
  *
  * The agent does more, which has no reference: it observes what is pinned, checks the object's digest, and notes what must
  * survive a kill.
@@ -48,17 +48,17 @@ static const char *at(const char *directory, const char *file)
 	return path;
 }
 
-static const char *const directories[] = { "", "programs", "maps", "links", "links/my_prog" };
+static const char *const directories[] = { "", "programs", "maps", "links", "links/program" };
 #define DIRECTORIES ((int)(sizeof(directories) / sizeof(*directories)))
-#define PROG "programs/my_prog"
-#define MAP "maps/my_map"
+#define PROG "programs/program"
+#define MAP "maps/map"
 
 /* The pin of the link to the `i`th cgroup. */
 static const char *link_at(const char *directory, int i)
 {
 	char file[64];
 
-	snprintf(file, sizeof(file), "links/my_prog/%d", i);
+	snprintf(file, sizeof(file), "links/program/%d", i);
 	return at(directory, file);
 }
 

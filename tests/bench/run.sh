@@ -3,7 +3,7 @@
 # tables, and writes the same as JSON to target/bench/*.json. Fails, after all stages, if a bound is missed or something could
 # not be measured. docs/performance.md says what each figure is and how it is measured.
 #
-#   node          one node's agent compared with libbpf; no cluster
+#   node          one node's agent compared with libbpf and cilium/ebpf; no cluster
 #   pods          links at many pods, and at a new one; no cluster
 #   connections   the cost of attached counters for processes that connect, compared with bpftool's; no cluster
 #   cluster       how soon a BpfProgram is in effect and Ready, on the local cluster, which this starts and stops
@@ -55,9 +55,9 @@ alone() {
     own "$name" unshare --pid --fork --kill-child --mount-proc -- --agent "$(static_dir release)/sockeye-agent" "$@"
 }
 
-bench_node() { alone node --libbpf "$out/libbpf" --images "$images_dir"; }
+bench_node() { alone node --libbpf "$out/libbpf" --cilium "$out/cilium" --images "$images_dir"; }
 
-bench_pods() { alone pods --libbpf "$out/libbpf"; }
+bench_pods() { alone pods --libbpf "$out/libbpf" --cilium "$out/cilium"; }
 
 bench_connections() { alone connections; }
 
@@ -106,6 +106,7 @@ build_static release -p sockeye-bench
 mkdir -p "$out"
 # shellcheck disable=SC2046 # words
 gcc -O2 -Wall -Wextra tests/bench/libbpf.c -o "$out/libbpf" $(pkg-config --cflags --libs libbpf)
+(cd tests/bench/cilium && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$out/cilium" .)
 missed=()
 for what; do
     as_root "$BASH" tests/bench/run.sh --as-root "$what" || missed+=("$what")

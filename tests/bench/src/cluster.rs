@@ -24,6 +24,7 @@ use sockeye_crds::{
     names::{LABEL_PROGRAM, digest, object_config_map},
     revision::{ProgramRef, RevisionState},
 };
+use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 use sockeye_ebpf::{check::check, programs::TCP_EVENTS_BTF};
 use sockeye_operator::{
     Health,
@@ -37,10 +38,10 @@ use sockeye_operator::{
 use sockeye_tests::identity::{RELEASE, admin};
 
 use crate::{
-    libbpf::Libbpf,
     place::Place,
     process::{self, Memory},
     programs::attached,
+    reference::Reference,
     table::{Bound, Figure, median, milliseconds},
 };
 
@@ -79,7 +80,7 @@ impl Bench {
         let cluster = Cluster::of(admin().await?);
         println!("the operator at rest: bare calls, {REPEATS} times");
         cluster.operator(0).await?;
-        let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "cluster")?;
+        let mut libbpf = Reference::start(&self.libbpf, &self.place, TCP_EVENTS_BTF, "cluster")?;
         let placed = [("bare".to_owned(), vec![self.place.cgroup.clone()])];
         let mut bare = Vec::new();
         for i in 0..WARM_UP + REPEATS {

@@ -94,7 +94,7 @@ impl Bench {
     /// Makes a side whose counters bpftool attaches.
     fn by_bpftool(&self, count: usize, name: &str) -> Result<Side> {
         let mut side = Side::start(&self.place.cgroup, name)?;
-        let paths = [&self.place.object()?, &side.cgroup, &self.place.bpffs];
+        let paths = [&self.place.file(TCP_EVENTS_BTF)?, &side.cgroup, &self.place.bpffs];
         let [object, cgroup, bpffs] = paths.map(|path| path.display().to_string());
         for i in 0..count {
             let (pin, maps) = (format!("{bpffs}/{name}-{i}"), format!("{bpffs}/{name}-{i}-maps"));

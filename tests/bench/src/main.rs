@@ -5,7 +5,7 @@
 //! | [`place`] | a bpffs, a cgroup and a folder of the bench's own |
 //! | [`table`] | figures with their bounds, as a table and as JSON |
 //! | [`programs`] | the BpfPrograms that are run, and the cgroups for them |
-//! | [`libbpf`] | the reference: a C program that does the same |
+//! | [`reference`] | the references: programs that do the same with libbpf and with cilium/ebpf |
 //! | [`own`] | the agent's own path, in this process |
 //! | [`process`] | the agent as a process |
 //! | [`kubelet`] | pods without a kubelet: their cgroups, and the list of them |
@@ -19,13 +19,13 @@
 mod cluster;
 mod connections;
 mod kubelet;
-mod libbpf;
 mod node;
 mod own;
 mod place;
 mod pods;
 mod process;
 mod programs;
+mod reference;
 mod scale;
 mod status;
 mod table;
@@ -47,9 +47,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
-    /// One node's agent, against libbpf.
+    /// One node's agent, against libbpf and cilium/ebpf.
     Node(node::Bench),
-    /// Many pods on one node, against libbpf.
+    /// Many pods on one node, against libbpf and cilium/ebpf.
     Pods(pods::Bench),
     /// Connections through counters, against those that bpftool attached.
     Connections(connections::Bench),

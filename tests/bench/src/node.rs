@@ -12,15 +12,15 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use sockeye_agent::model::assignment::Assignment;
 use sockeye_crds::BpfRevision;
-use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
+use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures::CORE};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    libbpf::Libbpf,
     own::{Own, settle},
     place::Place,
     process::Process,
     programs::{Cgroups, assignment, attached, manifest, program, revision, with_object},
+    reference::{Loaders, Placed, References},
     table::{Bound, Figure, median, milliseconds},
 };
 
@@ -39,7 +39,7 @@ const STARTS: usize = 20;
 /// The agent has glanced at everything several times by then: its memory is what it stays.
 const AT_REST: Duration = Duration::from_secs(12);
 /// Loading like libbpf costs at most so many times libbpf's.
-const TIMES: Bound = Bound::Ratio(1.5);
+const TIMES: Bound = Bound::Ratio(1.2);
 
 /// What the figures are taken with.
 #[derive(clap::Args)]
@@ -47,9 +47,8 @@ pub struct Bench {
     /// The agent's binary, as its image has it.
     #[arg(long)]
     agent: PathBuf,
-    /// libbpf.c, built.
-    #[arg(long)]
-    libbpf: PathBuf,
+    #[command(flatten)]
+    loaders: Loaders,
     #[command(flatten)]
     place: Place,
     /// The folder of the images' archives.
@@ -67,6 +66,8 @@ impl Bench {
         let mut figures = Vec::new();
         println!("one program, {REPEATS} times");
         figures.extend(self.one(&cgroups)?);
+        println!("one program with CO-RE relocations, {REPEATS} times");
+        figures.extend(self.relocated(&cgroups)?);
         println!("{MANY} programs, {ROUNDS} times");
         figures.extend(self.many(&cgroups)?);
         println!("the agent's memory, idle and with {MANY} programs");
@@ -77,43 +78,75 @@ impl Bench {
         Ok(figures)
     }
 
-    /// One more program on the node: parse, create the map, relocate, load, attach, pin, note, read back. The three
-    /// sides take turns in blocks, so that what else the machine does falls on all alike and each runs as a loop runs,
-    /// and are undone at the end, so that nothing that the kernel does later for an undone one falls on the next.
+    /// One more program on the node: parse, create the map, relocate, load, attach, pin, note, read back. All sides take
+    /// turns in blocks, so that what else the machine does falls on all alike and each runs as a loop runs, and are
+    /// undone at the end, so that nothing that the kernel does later for an undone one falls on the next.
     fn one(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
-        let places: Vec<_> = (0..WARM_UP + REPEATS).map(|i| (program(i), vec![cgroups.directory(i)])).collect();
-        let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "one-libbpf")?;
+        let places = places(cgroups, WARM_UP + REPEATS);
+        let mut references = self.references(TCP_EVENTS_BTF, "one")?;
         let mut seed = Side::start(self, "one-seed", TCP_EVENTS, places.len())?;
         let mut btf = Side::start(self, "one-btf", TCP_EVENTS_BTF, places.len())?;
-        let mut took = [Vec::new(), Vec::new(), Vec::new()];
+        let mut took = [const { Vec::new() }; 4];
         for block in places.chunks(BLOCK) {
-            let turn = [libbpf.apply(block)?, seed.add(block.len()), btf.add(block.len())];
-            took.iter_mut().zip(turn).for_each(|(all, block)| all.extend(block.into_iter().map(milliseconds)));
+            let [libbpf, cilium] = references.apply(block)?;
+            let turn = [libbpf, cilium, seed.add(block.len()), btf.add(block.len())];
+            took.iter_mut().zip(turn).for_each(|(all, block)| all.extend(block));
         }
-        libbpf.undo(&places)?;
-        for side in [seed, btf] {
-            side.finish(places.len())?;
-        }
-        let [libbpf, seed, btf] = took.map(|all| median(all.into_iter().skip(WARM_UP).collect()));
-        let figure = |what, value| Figure::alone("load", what, value, "ms").against(libbpf).at_most(TIMES);
+        references.undo(&places)?;
+        seed.finish(places.len())?;
+        btf.finish(places.len())?;
+        let [libbpf, cilium, seed, btf] = took.map(warm_median);
+        let figure =
+            |what, value| Figure::alone("load", what, value, "ms").against(libbpf).beside(cilium).at_most(TIMES);
         Ok(vec![
             figure("one program into effect, the seed's form", seed),
             figure("one program into effect, the BTF form", btf),
         ])
     }
 
+    /// One more program whose object has a CO-RE relocation, for which the kernel's BTF is read: alone in a pass, and
+    /// the second of a pass.
+    fn relocated(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
+        let places = places(cgroups, WARM_UP + REPEATS);
+        let mut references = self.references(CORE, "core")?;
+        let mut alone = Side::start(self, "core-alone", CORE, places.len())?;
+        let mut pairs = Side::start(self, "core-pairs", CORE, 2 * places.len())?;
+        let mut took = [const { Vec::new() }; 4];
+        for block in places.chunks(BLOCK) {
+            let [libbpf, cilium] = references.apply(block)?;
+            let turn = [libbpf, cilium, alone.add(block.len()), pairs.add_by(2, block.len())];
+            took.iter_mut().zip(turn).for_each(|(all, block)| all.extend(block));
+        }
+        references.undo(&places)?;
+        alone.finish(places.len())?;
+        pairs.finish(2 * places.len())?;
+        let [libbpf, cilium, alone, pair] = took.map(warm_median);
+        let figure = |what, value, most| {
+            let figure = Figure::alone("relocation", what, value, "ms").against(libbpf).beside(cilium);
+            figure.at_most(Bound::Ratio(most))
+        };
+        Ok(vec![
+            figure("one program with CO-RE relocations into effect", alone, 0.7),
+            figure("the second one of a pass", pair - alone, 0.1),
+        ])
+    }
+
+    fn references(&self, object: &[u8], name: &str) -> Result<References> {
+        References::start(&self.loaders, &self.place, object, name)
+    }
+
     /// A thousand at once, and the same thousand found again by another agent, which has no bytes to load from. Then
     /// once more, while containers start.
     fn many(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
-        let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "many-libbpf")?;
+        let mut references = self.references(TCP_EVENTS_BTF, "many")?;
         let all: Vec<_> = (0..MANY).map(|i| revision(i, TCP_EVENTS)).collect::<Result<_>>()?;
         let desired = assignment(all);
-        let places: Vec<_> = (0..MANY).map(|i| (program(i), vec![cgroups.directory(i)])).collect();
-        let mut took = [Vec::new(), Vec::new(), Vec::new()];
+        let places = places(cgroups, MANY);
+        let mut took = [const { Vec::new() }; 4];
         let mut longest_start = Duration::ZERO;
         for _ in 0..ROUNDS {
-            let loop_of_libbpf = libbpf.apply(&places)?.into_iter().sum();
-            libbpf.undo(&places)?;
+            let [libbpf, cilium] = references.apply(&places)?.map(|all| all.into_iter().sum());
+            references.undo(&places)?;
             settle();
 
             let directory = self.directory("many")?;
@@ -130,16 +163,17 @@ impl Bench {
             second.in_effect(MANY)?;
             second.reconcile(&assignment([]));
             settle();
-            let turn = [loop_of_libbpf, from_nothing, found_again];
+            let turn = [libbpf, cilium, from_nothing, found_again];
             took.iter_mut().zip(turn).for_each(|(all, one)| all.push(milliseconds(one) / MANY as f64));
         }
-        let [libbpf, from_nothing, found_again] = took.map(median);
+        let [libbpf, cilium, from_nothing, found_again] = took.map(median);
         let figure = |what: &str, value| {
-            Figure::alone("many", format!("{MANY} programs, {what}, each"), value, "ms").against(libbpf)
+            let what = format!("{MANY} programs, {what}, each");
+            Figure::alone("many", what, value, "ms").against(libbpf).beside(cilium)
         };
         let start = format!("a container start during the load of {MANY} programs, at most");
         Ok(vec![
-            figure("from nothing", from_nothing),
+            figure("from nothing", from_nothing).at_most(TIMES),
             figure("found again after a restart", found_again),
             Figure::alone("many", start, milliseconds(longest_start), "ms").at_most(Bound::Value(50.0)),
         ])
@@ -262,14 +296,21 @@ impl Side {
         Ok(Self { own, desired, revisions: revisions.into_iter() })
     }
 
-    /// So many more, in a pass each; how long each took.
+    /// Adds so many more, in a pass each. Returns how long each pass took.
     fn add(&mut self, count: usize) -> Vec<Duration> {
+        self.add_by(1, count)
+    }
+
+    /// Adds `each` more in a pass, and so in `count` passes. Returns how long each pass took.
+    fn add_by(&mut self, each: usize, count: usize) -> Vec<Duration> {
         let Self { own, desired, revisions } = self;
-        let add = |revision: Arc<BpfRevision>| {
-            desired.revisions.insert(revision.spec.program_ref.name.clone(), revision);
+        let mut pass = || {
+            for revision in revisions.take(each) {
+                desired.revisions.insert(revision.spec.program_ref.name.clone(), revision);
+            }
             own.reconcile(desired)
         };
-        revisions.take(count).map(add).collect()
+        (0..count).map(|_| pass()).collect()
     }
 
     /// Fails unless all are in effect, and removes them.
@@ -279,4 +320,14 @@ impl Side {
         self.own.reconcile(&self.desired);
         self.own.in_effect(0).map(drop)
     }
+}
+
+/// Returns so many programs, each with its cgroup.
+fn places(cgroups: &Cgroups, count: usize) -> Vec<Placed> {
+    (0..count).map(|i| (program(i), vec![cgroups.directory(i)])).collect()
+}
+
+/// Returns the median in milliseconds, without those that came first.
+fn warm_median(all: Vec<Duration>) -> f64 {
+    median(all.into_iter().skip(WARM_UP).map(milliseconds).collect())
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use sockeye_ebpf::programs::TCP_EVENTS_BTF;
+use sockeye_crds::names::digest;
 
 /// A bpffs, a cgroup and a folder that nothing else uses.
 #[derive(clap::Args)]
@@ -19,10 +19,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// Writes the counter's BTF form to a file, for tools that load from one.
-    pub fn object(&self) -> io::Result<PathBuf> {
-        let object = self.work.join("tcp-events-btf.bpf.o");
-        fs::write(&object, TCP_EVENTS_BTF)?;
-        Ok(object)
+    /// Writes an object to a file, for tools that load from one.
+    pub fn file(&self, object: &[u8]) -> io::Result<PathBuf> {
+        let file = self.work.join(digest(object)).with_extension("bpf.o");
+        fs::write(&file, object)?;
+        Ok(file)
     }
 }

@@ -13,11 +13,11 @@ use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 
 use crate::{
     kubelet::Kubelet,
-    libbpf::{Libbpf, Placed},
     own::{Own, settle},
     place::Place,
     process::{Memory, Process},
     programs::{attached, manifest_of, program},
+    reference::{Loaders, Placed, References},
     table::{Bound, Figure, median, milliseconds, percentile},
 };
 
@@ -45,9 +45,8 @@ pub struct Bench {
     /// The agent's binary, as its image has it.
     #[arg(long)]
     agent: PathBuf,
-    /// libbpf.c, built.
-    #[arg(long)]
-    libbpf: PathBuf,
+    #[command(flatten)]
+    loaders: Loaders,
     #[command(flatten)]
     place: Place,
 }
@@ -68,13 +67,14 @@ impl Bench {
     fn links(&self) -> Result<Vec<Figure>> {
         let node = Node::start(self, "links", PODS, PROGRAMS)?;
         let pods = (0..PODS).map(|n| node.kubelet.make(n)).collect::<Result<Vec<_>>>()?;
-        let mut libbpf = Libbpf::start(&self.libbpf, &self.place, "libbpf")?;
+        let mut references = References::start(&self.loaders, &self.place, TCP_EVENTS_BTF, "reference")?;
         let cgroups: Vec<PathBuf> = (0..PODS).map(|n| node.kubelet.directory(n)).collect();
         let placed: Vec<Placed> = (0..PROGRAMS).map(|i| (program(i), cgroups.clone())).collect();
-        let (mut floor, mut from_nothing, mut found_again, mut idle) = (vec![], vec![], vec![], vec![]);
+        let (mut floors, mut from_nothing, mut found_again, mut idle) = ([vec![], vec![]], vec![], vec![], vec![]);
         for _ in 0..ROUNDS {
-            floor.push(microseconds_a_link(libbpf.apply(&placed)?.into_iter().sum()));
-            libbpf.undo(&placed)?;
+            let turn = references.apply(&placed)?.map(|all| microseconds_a_link(all.into_iter().sum()));
+            floors.iter_mut().zip(turn).for_each(|(all, one)| all.push(one));
+            references.undo(&placed)?;
             settle();
 
             let (first, loaded) = node.agent(&pods)?;
@@ -90,14 +90,18 @@ impl Bench {
             from_nothing.push(loaded);
             found_again.push(found);
         }
-        let floor = median(floor);
+        let [libbpf, cilium] = floors.map(median);
         let mut figures = Vec::new();
-        for (how, all) in [("from nothing", from_nothing), ("found again after a kill", found_again)] {
+        let starts = [("from nothing", from_nothing, 1.6), ("found again after a kill", found_again, 1.2)];
+        for (how, all, times) in starts {
             let of = |part: fn(&Start) -> f64| median(all.iter().map(part).collect());
             let what = |what: &str| format!("{LINKS} links, {how}, {what}");
             let took = of(|start| microseconds_a_link(start.took));
             figures.extend([
-                Figure::alone("links", what("process to report, each"), took, "µs").against(floor),
+                Figure::alone("links", what("process to report, each"), took, "µs")
+                    .against(libbpf)
+                    .beside(cilium)
+                    .at_most(Bound::Ratio(times)),
                 Figure::alone("links", what("processor time"), of(|start| milliseconds(start.cpu)), "ms"),
                 Figure::alone("memory", what("VmRSS"), of(|start| start.memory.resident), "MiB")
                     .at_most(Bound::Value(20.0)),

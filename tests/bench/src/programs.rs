@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sockeye_agent::{kernel::bpf, model::assignment::Assignment};
 use sockeye_crds::{BpfProgramSpec, BpfRevision, names::digest, revision::ProgramRef};
-use sockeye_ebpf::check::check;
+use sockeye_ebpf::{Object, check::check};
 
 /// `BPF_CGROUP_SOCK_OPS`
 const SOCK_OPS: u32 = 3;
@@ -58,12 +58,13 @@ fn target(i: usize) -> Value {
     at(&format!("/{}", name(i)))
 }
 
-/// A spec.
+/// A spec of an object's one program.
 fn spec(object: &[u8], target: &Value) -> Value {
+    let programs = Object::read(object).map(|object| object.into_info().programs).unwrap_or_default();
     json!({
         "bytecode": {"inline": STANDARD.encode(object)},
         "attach": [target],
-        "programs": [{"name": "my_prog"}],
+        "programs": programs.into_iter().map(|program| json!({"name": program.name})).collect::<Vec<_>>(),
     })
 }
 

@@ -29,6 +29,8 @@ pub struct Figure {
     pub unit: &'static str,
     /// The value of the reference in the same run.
     pub reference: Option<f64>,
+    /// The value of cilium/ebpf in the same run.
+    pub cilium: Option<f64>,
     /// The ratio of the value to the reference. It is of medians unless the bench says otherwise.
     pub ratio: Option<f64>,
     /// The limit; a figure without one is only reported.
@@ -50,12 +52,17 @@ pub enum Verdict {
 impl Figure {
     /// Makes a figure without reference and bound.
     pub fn alone(group: &'static str, what: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { group, what: what.into(), value, unit, reference: None, ratio: None, bound: None }
+        Self { group, what: what.into(), value, unit, reference: None, cilium: None, ratio: None, bound: None }
     }
 
     /// Adds a reference.
     pub fn against(self, reference: f64) -> Self {
         Self { reference: Some(reference), ratio: Some(self.value / reference), ..self }
+    }
+
+    /// Adds the value of cilium/ebpf, the loader of most other tools.
+    pub fn beside(self, cilium: f64) -> Self {
+        Self { cilium: Some(cilium), ..self }
     }
 
     /// Adds a bound.
@@ -98,13 +105,13 @@ pub fn milliseconds(duration: Duration) -> f64 {
 
 /// Prints figures as a table.
 pub fn render(figures: &[Figure]) -> String {
-    let headings = ["", "figure", "value", "reference", "ratio", "bound", "verdict"].map(str::to_owned);
-    let lines: Vec<[String; 7]> = [headings].into_iter().chain(figures.iter().map(cells)).collect();
+    let headings = ["", "figure", "value", "reference", "cilium/ebpf", "ratio", "bound", "verdict"].map(str::to_owned);
+    let lines: Vec<[String; 8]> = [headings].into_iter().chain(figures.iter().map(cells)).collect();
     let width = |i: usize| lines.iter().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..7).map(|i| width(i).unwrap_or(0)).collect();
-    let line = |cells: &[String; 7]| {
+    let widths: Vec<usize> = (0..8).map(|i| width(i).unwrap_or(0)).collect();
+    let line = |cells: &[String; 8]| {
         let padded = cells.iter().zip(&widths).enumerate().map(|(i, (cell, &width))| match i {
-            2..=4 => format!("{cell:>width$}"),
+            2..=5 => format!("{cell:>width$}"),
             _ => format!("{cell:width$}"),
         });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
@@ -112,14 +119,15 @@ pub fn render(figures: &[Figure]) -> String {
     lines.iter().map(line).collect()
 }
 
-fn cells(figure: &Figure) -> [String; 7] {
-    let Figure { group, what, value, unit, reference, ratio, bound } = figure;
+fn cells(figure: &Figure) -> [String; 8] {
+    let Figure { group, what, value, unit, reference, cilium, ratio, bound } = figure;
     let amount = |n: f64| format!("{n:.*} {unit}", if n < 1.0 { 3 } else { 1 });
     [
         (*group).to_owned(),
         what.clone(),
         amount(*value),
         reference.map(amount).unwrap_or_default(),
+        cilium.map(amount).unwrap_or_default(),
         ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
         bound
             .map(|bound| match bound {
@@ -139,10 +147,10 @@ fn cells(figure: &Figure) -> [String; 7] {
 /// Prints figures as JSON.
 pub fn json(figures: &[Figure]) -> serde_json::Result<String> {
     let figure = |figure: &Figure| {
-        let Figure { group, what, value, unit, reference, ratio, bound } = figure;
+        let Figure { group, what, value, unit, reference, cilium, ratio, bound } = figure;
         serde_json::json!({
-            "group": group, "figure": what, "value": value, "unit": unit, "reference": reference, "ratio": ratio,
-            "bound": bound, "verdict": figure.verdict(),
+            "group": group, "figure": what, "value": value, "unit": unit, "reference": reference,
+            "cilium": cilium, "ratio": ratio, "bound": bound, "verdict": figure.verdict(),
         })
     };
     serde_json::to_string_pretty(&figures.iter().map(figure).collect::<Vec<_>>()).map(|text| text + "\n")

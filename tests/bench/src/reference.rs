@@ -1,4 +1,4 @@
-//! The reference: libbpf.c, a process that does with libbpf what the agent does.
+//! `Reference`: a process that does with another loader what the agent does: libbpf.c, or cilium/main.go.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -14,18 +14,51 @@ use crate::place::Place;
 /// A program's name, and the cgroups that it is attached to.
 pub type Placed = (String, Vec<PathBuf>);
 
+/// The other loaders' programs, built.
+#[derive(clap::Args)]
+pub struct Loaders {
+    /// libbpf.c.
+    #[arg(long)]
+    pub libbpf: PathBuf,
+    /// cilium/main.go.
+    #[arg(long)]
+    pub cilium: PathBuf,
+}
+
+/// Both loaders with one object.
+pub struct References([Reference; 2]);
+
+impl References {
+    /// Starts both, each with a directory of its own on bpffs.
+    pub fn start(loaders: &Loaders, place: &Place, object: &[u8], name: &str) -> Result<Self> {
+        let start = |binary, loader| Reference::start(binary, place, object, &format!("{name}-{loader}"));
+        Ok(Self([start(&loaders.libbpf, "libbpf")?, start(&loaders.cilium, "cilium")?]))
+    }
+
+    /// Applies all programs with libbpf, then with cilium/ebpf. Returns how long each took, by loader.
+    pub fn apply(&mut self, all: &[Placed]) -> Result<[Vec<Duration>; 2]> {
+        let Self([libbpf, cilium]) = self;
+        Ok([libbpf.apply(all)?, cilium.apply(all)?])
+    }
+
+    /// Detaches and unpins the programs.
+    pub fn undo(&mut self, all: &[Placed]) -> Result<()> {
+        self.0.iter_mut().try_for_each(|reference| reference.undo(all))
+    }
+}
+
 /// The process; it ends when this is dropped.
-pub struct Libbpf {
+pub struct Reference {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-impl Libbpf {
-    /// Starts the process with the counter's BTF form and a directory on bpffs, which the process creates.
-    pub fn start(binary: &Path, place: &Place, directory: &str) -> Result<Self> {
+impl Reference {
+    /// Starts the process with an object and a directory on bpffs, which the process creates.
+    pub fn start(binary: &Path, place: &Place, object: &[u8], directory: &str) -> Result<Self> {
         let mut child = Command::new(binary)
-            .args([place.object()?, place.bpffs.join(directory)])
+            .args([place.file(object)?, place.bpffs.join(directory)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -55,14 +88,14 @@ impl Libbpf {
         let answer = |line: &String| {
             let mut answer = String::new();
             self.output.read_line(&mut answer)?;
-            let nanoseconds = answer.trim().parse().with_context(|| format!("{line}: libbpf's program ended"))?;
+            let nanoseconds = answer.trim().parse().with_context(|| format!("{line}: the reference ended"))?;
             Ok(Duration::from_nanos(nanoseconds))
         };
         lines.iter().map(answer).collect()
     }
 }
 
-impl Drop for Libbpf {
+impl Drop for Reference {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
