@@ -24,7 +24,6 @@ use sockeye_crds::{
     names::{LABEL_PROGRAM, digest, object_config_map},
     revision::{ProgramRef, RevisionState},
 };
-use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 use sockeye_ebpf::{check::check, programs::TCP_EVENTS_BTF};
 use sockeye_operator::{
     Health,
