@@ -103,16 +103,17 @@ pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// Prints figures as a table.
+/// Prints figures as a table. A column that no figure has a value for is left out.
 pub fn render(figures: &[Figure]) -> String {
     let headings = ["", "figure", "value", "reference", "cilium/ebpf", "ratio", "bound", "verdict"].map(str::to_owned);
-    let lines: Vec<[String; 8]> = [headings].into_iter().chain(figures.iter().map(cells)).collect();
-    let width = |i: usize| lines.iter().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..8).map(|i| width(i).unwrap_or(0)).collect();
+    let rows: Vec<[String; 8]> = figures.iter().map(cells).collect();
+    let shown: Vec<usize> = (0..8).filter(|&i| rows.iter().any(|row| !row[i].is_empty())).collect();
+    let lines: Vec<[String; 8]> = [headings].into_iter().chain(rows).collect();
+    let widths = [0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| lines.iter().map(|line| line[i].chars().count()).max());
     let line = |cells: &[String; 8]| {
-        let padded = cells.iter().zip(&widths).enumerate().map(|(i, (cell, &width))| match i {
-            2..=5 => format!("{cell:>width$}"),
-            _ => format!("{cell:width$}"),
+        let padded = shown.iter().map(|&i| {
+            let (cell, width) = (&cells[i], widths[i].unwrap_or(0));
+            if (2..=5).contains(&i) { format!("{cell:>width$}") } else { format!("{cell:width$}") }
         });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
