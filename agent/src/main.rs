@@ -41,7 +41,7 @@ enum Command {
     /// until `attach --all`, or until the node boots. Programs stay loaded, and maps keep their content. Needs no
     /// cluster.
     Detach(Detach),
-    /// Undo `detach --all`: the agent that runs here attaches again what is desired.
+    /// Undo `detach --all`: the agent that runs here attaches again what nothing else suspends.
     Attach(Attach),
     /// Detach and remove the pins that another version of sockeye, with another layout, left on this node: an agent
     /// leaves them alone, reports them in the BpfNode's condition PinsCurrent, and runs nothing until they are gone.

@@ -36,7 +36,7 @@ pub fn detach_all(paths: NodePaths, reason: &str) -> Result<()> {
     let failed: Vec<&str> =
         detached.iter().filter(|(_, outcome)| outcome.is_err()).map(|(name, _)| name.as_str()).collect();
     ensure!(failed.is_empty(), "not detached: {}", failed.join(", "));
-    println!("detached {} BpfPrograms; sockeye-agent attach --all takes that back", detached.len());
+    println!("detached {} BpfPrograms, until `attach --all` with the same paths or the next boot", detached.len());
     Ok(())
 }
 
@@ -47,6 +47,6 @@ pub fn detach_all(paths: NodePaths, reason: &str) -> Result<()> {
 pub fn attach_all(paths: &NodePaths) -> Result<()> {
     let root = bpffs::open(&Layout::new(&paths.bpffs, &paths.host_bpffs))?;
     root.remove(&layout::suspension())?;
-    println!("the agent on this node attaches again what is desired");
+    println!("the agent on this node attaches again what nothing else suspends");
     Ok(())
 }
