@@ -2,6 +2,7 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | [`btf`] | types in BPF Type Format |
 //! | [`object`] | an ELF object as its bytes describe it: programs, maps, BTF |
 //! | [`check`](mod@check) | a spec checked against its object |
 //! | [`values`] | the values that a spec sets, as bytes |
@@ -10,6 +11,7 @@
 //! | [`programs`] | the objects that ship with sockeye |
 //! | [`contain`](mod@contain) | turns a panic over someone's bytes into an error |
 
+pub mod btf;
 pub mod check;
 pub mod contain;
 pub mod kinds;

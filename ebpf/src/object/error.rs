@@ -2,7 +2,7 @@
 
 use sockeye_crds::names::{MAX_OBJECT_BYTES, printable};
 
-use crate::{contain::Panicked, object::btf::BtfError};
+use crate::{btf::BtfError, contain::Panicked};
 
 /// The reason why sockeye refuses bytes as an object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,12 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SymbolIndex, SymbolKind};
 
-use crate::object::{
-    btf::{ext::Ext, word},
-    elf::{Elf, Role},
-    error::{ObjectError, at_most},
-    limits::{MAX_FUNCTIONS, MAX_LINKED, MAX_PROGRAMS, MAX_RECORDS},
-    maps::Map,
+use crate::{
+    btf::word,
+    object::{
+        elf::{Elf, Role},
+        error::{ObjectError, at_most},
+        guard::Facts,
+        limits::{MAX_FUNCTIONS, MAX_LINKED, MAX_PROGRAMS, MAX_RECORDS},
+        maps::Map,
+    },
 };
 
 /// The place of a function: its section's index and its address in the section.
@@ -48,7 +51,7 @@ struct Uses {
 
 impl<'a> Functions<'a> {
     /// Reads the functions.
-    pub(crate) fn read(elf: &Elf<'a>, ext: &Ext<'_>) -> Result<Self, ObjectError> {
+    pub(crate) fn read(elf: &Elf<'a>, facts: &Facts<'_>) -> Result<Self, ObjectError> {
         let mut code = BTreeMap::new();
         let mut relocations = BTreeMap::new();
         for section in elf.sections() {
@@ -63,7 +66,7 @@ impl<'a> Functions<'a> {
                     relocations.insert((section.index().0, offset), (symbol, relocation.size()));
                 }
             }
-            let records = ext.records.get(name).copied().unwrap_or_default() + relocations.len() - before;
+            let records = facts.records.get(name).copied().unwrap_or_default() + relocations.len() - before;
             code.insert(section.index().0, (name, role, section.data().map_err(ObjectError::elf)?, records));
         }
         let mut by_place = BTreeMap::new();

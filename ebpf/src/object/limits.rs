@@ -15,13 +15,6 @@ pub(crate) const MAX_ZEROED: u64 = 8 << 20;
 
 /// Types in the BTF: the kernel's BTF_MAX_TYPE.
 pub(crate) const MAX_TYPES: usize = 0x000f_ffff;
-/// Bytes of a name in the BTF: the kernel's KSYM_NAME_LEN. Strings that are not names, such as source lines, may be
-/// longer; but reading many names that share one long end would take a minute.
-pub(crate) const MAX_NAME: usize = 512;
-/// Typedefs and qualifiers before a type, and arrays within each other: the kernel's MAX_RESOLVE_DEPTH.
-pub(crate) const MAX_TYPE_DEPTH: usize = 32;
-/// Fields of a map's definition. libbpf knows about ten.
-pub(crate) const MAX_MAP_FIELDS: usize = 64;
 /// The highest linkage of a variable: static, global, extern. aya-obj reads the number into a Rust enum.
 pub(crate) const MAX_LINKAGE: u32 = 2;
 /// CO-RE relocations.

@@ -5,9 +5,9 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionIndex};
 use sockeye_crds::{MapDefinition, MapInfo};
 
 use crate::{
+    btf::{Btf, BtfError, Field, word},
     kinds::map_type,
     object::{
-        btf::{Btf, BtfError, Field, word},
         elf::{Elf, ElfSection, Role},
         error::{ObjectError, at_most},
         limits::MAX_MAPS,
@@ -120,7 +120,7 @@ fn typed(
     name: &str,
     btf: Option<&Btf<'_>>,
 ) -> Result<Vec<Map>, ObjectError> {
-    let btf = btf.ok_or(ObjectError::Btf(BtfError("there is none, and .maps needs it")))?;
+    let btf = btf.ok_or(ObjectError::Btf(BtfError::Malformed("there is none, and .maps needs it")))?;
     let mut maps = Vec::new();
     for (map, type_id) in btf.variables(name, MAX_MAPS)? {
         let symbol = elf.symbols().find(|s| s.section_index() == Some(section.index()) && s.name() == Ok(map));

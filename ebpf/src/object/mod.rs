@@ -7,27 +7,27 @@
 //!
 //! | object | effect in aya-obj | refused in |
 //! |---|---|---|
-//! | long names, shared by many symbols, sections or parts of .BTF.ext | fills memory | `elf`, `btf` |
+//! | long names, shared by many symbols, sections or parts of .BTF.ext | fills memory | `elf`, `guard` |
 //! | overlapping sections, a large .bss | fills memory | `elf` |
-//! | records of .BTF.ext, copied for each function; callees, copied for each program | fills memory | `btf::ext`,
+//! | records of .BTF.ext, copied for each function; callees, copied for each program | fills memory | `guard`,
 //! `functions` |
 //! | deeply nested calls, linked recursively | overflows the stack | `functions` |
-//! | a map's pinning or a variable's linkage that a Rust enum lacks | is undefined behaviour | `maps`, `btf` |
-//! | many types in CO-RE relocations, each searched among all of the kernel's | takes minutes | `btf::ext` |
+//! | a map's pinning or a variable's linkage that a Rust enum lacks | is undefined behaviour | `maps`, `guard` |
+//! | many types in CO-RE relocations, each searched among all of the kernel's | takes minutes | `guard` |
 //!
 //! | module | noun |
 //! |---|---|
 //! | `elf` | the file: its sections and symbols, within bounds |
-//! | [`btf`] | the types in `.BTF` and the records in `.BTF.ext` |
+//! | `guard` | what aya-obj must not see of BTF |
 //! | `functions` | programs, the subprograms that they call, and the maps that they use |
 //! | `maps` | the maps that the object defines |
 //! | `slots` | the values that the object itself puts into its maps |
 //! | `limits` | the limits on all of these |
 
-pub mod btf;
 pub(crate) mod elf;
 mod error;
 mod functions;
+mod guard;
 mod limits;
 pub(crate) mod maps;
 mod slots;
@@ -40,13 +40,17 @@ use sockeye_crds::{
 };
 
 use self::{
-    btf::{Btf, BtfError, ext::Ext},
     elf::{Elf, section_data},
     functions::Functions,
+    guard::Facts,
     maps::Map,
 };
 pub use self::{error::ObjectError, slots::Slots};
-use crate::{contain::contain, kinds::section};
+use crate::{
+    btf::{Btf, BtfError},
+    contain::contain,
+    kinds::section,
+};
 
 /// An ELF object for BPF.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,13 +75,14 @@ impl Object {
     fn read_within_bounds(bytes: &[u8]) -> Result<Self, ObjectError> {
         let elf = elf::open(bytes)?;
         let btf = section_data(&elf, ".BTF")?.map(Btf::parse).transpose()?;
-        let ext = match (section_data(&elf, ".BTF.ext")?, &btf) {
-            (Some(data), Some(btf)) => Ext::parse(data, btf)?,
-            (Some(_), None) => return Err(BtfError("there is .BTF.ext without .BTF").into()),
-            (None, _) => Ext::default(),
+        btf.as_ref().map(guard::check_types).transpose()?;
+        let facts = match (section_data(&elf, ".BTF.ext")?, &btf) {
+            (Some(data), Some(btf)) => Facts::read(data, btf)?,
+            (Some(_), None) => return Err(BtfError::Malformed("there is .BTF.ext without .BTF").into()),
+            (None, _) => Facts::default(),
         };
         let mut maps = maps::read(&elf, btf.as_ref())?;
-        let functions = Functions::read(&elf, &ext)?;
+        let functions = Functions::read(&elf, &facts)?;
         let mut programs = Vec::new();
         for (function, used) in functions.programs(&elf, &maps)? {
             programs.push(ProgramInfo {
@@ -96,7 +101,7 @@ impl Object {
         check_version(&elf)?;
         Ok(Self {
             pin_requests: maps.iter().filter(|m| m.asks_to_be_pinned).map(|m| m.info.name.clone()).collect(),
-            needs_kernel_btf: ext.needs_kernel_btf,
+            needs_kernel_btf: facts.needs_kernel_btf,
             hidden: slots::hidden(&elf, &maps),
             slots,
             info: ObjectInfo {

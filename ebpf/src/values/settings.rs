@@ -13,10 +13,10 @@ use sockeye_crds::{
 };
 
 use crate::{
+    btf::Btf,
     contain::contain,
     object::{
         ObjectError,
-        btf::Btf,
         elf::{self, Elf, section_data},
         maps::{self, Map},
     },
