@@ -44,6 +44,23 @@ impl<'a> Function<'a> {
     }
 }
 
+/// Marks functions that lie over others as damaged. Several names of one function are not. So all functions together
+/// have no more instructions than the file, but for such names.
+fn refuse_overlaps(all: &mut [Function<'_>]) {
+    let (mut section, mut start, mut end) = (0, 0, 0);
+    for function in all {
+        let is_other = function.section != section || function.start >= end;
+        if function.code.is_err() {
+            continue;
+        }
+        if is_other {
+            (section, start, end) = (function.section, function.start, function.end());
+        } else if (function.start, function.end()) != (start, end) {
+            function.code = Err("it lies over another function");
+        }
+    }
+}
+
 /// Returns whether a section holds subprograms only: compilers put there what is in no section by the source.
 fn is_text(section: &str) -> bool {
     section == ".text" || section.starts_with(".text.")
@@ -86,6 +103,7 @@ impl<'a> Functions<'a> {
         }
         // Of two names of one function, lookups by place find the global one.
         all.sort_by(|a, b| (a.section, a.start, a.is_global, a.name).cmp(&(b.section, b.start, b.is_global, b.name)));
+        refuse_overlaps(&mut all);
         let mut relocations = BTreeMap::new();
         for function in &all {
             relocations.entry(function.section).or_insert_with(|| {

@@ -3,7 +3,7 @@
 //! The rules are those of libbpf's `bpf_program__record_reloc` and `bpf_object__reloc_code`. Unlike libbpf, a function
 //! may call functions of any section with code, since section and offset together tell which.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     bytes::{half, word},
@@ -96,7 +96,7 @@ pub(crate) struct MapPlaces {
     maps: BTreeMap<(usize, u64), usize>,
     data: BTreeMap<usize, usize>,
     /// The sections with maps that are no data.
-    sections: BTreeMap<usize, ()>,
+    sections: BTreeSet<usize>,
 }
 
 impl MapPlaces {
@@ -107,7 +107,7 @@ impl MapPlaces {
             match form {
                 MapForm::Legacy | MapForm::Btf => {
                     places.maps.entry((section, offset)).or_insert(index);
-                    places.sections.insert(section, ());
+                    places.sections.insert(section);
                 }
                 MapForm::Data | MapForm::Rodata | MapForm::Bss => drop(places.data.insert(section, index)),
                 MapForm::Kconfig => {}
@@ -171,8 +171,7 @@ impl Object<'_> {
         }
         let symbol = self.image.symbol(relocation.symbol).ok_or(ReferenceError::NoSymbol(i))?;
         if symbol.is_extern() {
-            let found = self.externs.iter().position(|one| one.symbol == symbol.index);
-            let found = found.ok_or(ReferenceError::NoSymbol(i))?;
+            let found = *self.extern_symbols.get(&symbol.index).ok_or(ReferenceError::NoSymbol(i))?;
             return Ok(if code == CALL { Target::ExternCall(found) } else { Target::Extern(found) });
         }
         let section = match symbol.place {
@@ -203,7 +202,7 @@ impl Object<'_> {
             let offset = u32::try_from(symbol.offset).map_err(|_| ReferenceError::NoSymbol(i))?;
             return Ok(Target::Data { map: *map, offset });
         }
-        if places.sections.contains_key(&section) {
+        if places.sections.contains(&section) {
             // A relocation that names only the section does not tell which of its maps is meant.
             let map = places.maps.get(&(section, symbol.offset)).filter(|_| symbol.kind != SymbolKind::Section);
             return map.map(|map| Target::Map(*map)).ok_or_else(|| ReferenceError::StaticMap(name.to_owned()));

@@ -33,7 +33,7 @@ pub enum Outcome {
 
 /// Returns the spec of a BpfProgram that runs these programs on the node's root cgroup.
 pub fn spec(programs: &[&str]) -> BpfProgramSpec {
-    let program = |name: &&str| ProgramSpec { name: (*name).to_owned(), program_type: None, attach: Vec::new() };
+    let program = |name: &&str| ProgramSpec { name: (*name).to_owned(), program_type: None, attach_type: None, attach: Vec::new() };
     BpfProgramSpec {
         bytecode: Bytecode { inline: Some(String::new()), ..Bytecode::default() },
         node_selector: None,

@@ -8,7 +8,7 @@ mod legacy;
 mod slots;
 mod typed;
 
-pub(crate) use self::{error::MapError, slots::Slot};
+pub(crate) use self::{data::KCONFIG, error::MapError, slots::Slot, typed::entries};
 use crate::{
     btf::Btf,
     object::{externs::Extern, functions::Functions, image::Image},
