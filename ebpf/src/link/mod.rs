@@ -8,6 +8,7 @@
 //! itself.
 
 pub(crate) mod alias;
+pub mod core;
 
 use std::{
     collections::{BTreeMap, HashSet},
