@@ -11,16 +11,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 #include <zlib.h>
+#include "features.h"
 #include "record.h"
-
-/* enum kern_feature_id of libbpf 1.7.0, libbpf_internal.h. */
-static const char *const feature_names[] = {
-	"prog_name", "global_data", "btf", "btf_func", "btf_datasec", "btf_global_func", "array_mmap", "exp_attach_type",
-	"probe_read_kern", "prog_bind_map", "module_btf", "btf_float", "perf_link", "btf_decl_tag", "btf_type_tag",
-	"memcg_account", "bpf_cookie", "btf_enum64", "syscall_wrapper", "uprobe_multi_link", "arg_ctx_tag",
-	"btf_qmark_datasec", "ldimm64_full_range_off", "uprobe_syscall",
-};
-#define FEATURES (sizeof(feature_names) / sizeof(*feature_names))
 
 struct file {
 	const char *path;
@@ -67,7 +59,7 @@ static void read_line(char *line)
 {
 	char *key = strtok(line, " "), *rest = strtok(NULL, "");
 
-	if (!key || *key == '#')
+	if (!key || *key == '#' || !strcmp(key, "agent"))
 		return;
 	if (!strcmp(key, "noconfig"))
 		configured = false;
@@ -174,32 +166,4 @@ int __wrap_faccessat(int folder, const char *path, int mode, int flags)
 		die("libbpf looks for %s", path);
 	errno = ENOENT;
 	return -1;
-}
-
-/* libbpf uses these of glibc 2.38 when it reads numbers; older ones have them by their first names. */
-int __isoc23_sscanf(const char *text, const char *format, ...)
-{
-	va_list args;
-	int read;
-
-	va_start(args, format);
-	read = vsscanf(text, format, args);
-	va_end(args);
-	return read;
-}
-
-int __isoc23_fscanf(FILE *file, const char *format, ...)
-{
-	va_list args;
-	int read;
-
-	va_start(args, format);
-	read = vfscanf(file, format, args);
-	va_end(args);
-	return read;
-}
-
-unsigned long long __isoc23_strtoull(const char *text, char **end, int base)
-{
-	return strtoull(text, end, base);
 }
