@@ -81,7 +81,7 @@ impl<'a> Btf<'a> {
 
     /// Returns the size of a key's or value's type in bytes.
     pub fn size(&self, id: u32) -> Result<u32> {
-        self.resolve_size(id).ok_or(BtfError::Malformed("a key or value has a type without size, or is too large"))
+        self.resolve_size(id).ok_or(BtfError::Malformed("a key or value has no size, is too large, or nested too deep"))
     }
 
     fn known(&self, id: u32) -> Result<super::Type<'a>> {

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `kind`, `types` | a type and its parts |
 //! | `resolve` | a type without modifiers, its size and alignment |
+//! | [`kernel`] | the kernel's types by name |
 //! | [`ext`] | the records in `.BTF.ext` |
 //! | `definition` | map definitions and data sections |
 //! | `value_type` | types as the encoder of values needs them |
@@ -15,7 +16,9 @@
 mod definition;
 mod error;
 pub mod ext;
+pub mod kernel;
 mod kind;
+mod names;
 mod resolve;
 mod types;
 mod validate;
@@ -27,6 +30,7 @@ pub(crate) use self::definition::Field;
 pub use self::{
     error::BtfError,
     ext::Ext,
+    kernel::KernelBtf,
     kind::Kind,
     types::{Array, Enumerator, Int, Member, Param, SectionVar, Strings, Type},
 };
@@ -50,6 +54,13 @@ pub struct Btf<'a> {
     pointer: u64,
     /// The offset of `types` in the section.
     start: usize,
+}
+
+/// What [`Btf::heads`] tells of a type.
+struct Head {
+    id: u32,
+    kind: Kind,
+    name_off: u32,
 }
 
 /// Reads a little-endian word at an offset.
@@ -113,6 +124,18 @@ impl<'a> Btf<'a> {
             let one = self.at(id, at)?;
             at += 12 + one.rest.len();
             Some(one)
+        })
+    }
+
+    /// Returns the heads of all types but `void`, in order.
+    fn heads(&self) -> impl Iterator<Item = Head> {
+        let mut at = 0;
+        (1..self.len).map_while(move |id| {
+            let head: &[u8; 12] = self.types.get(at..)?.first_chunk()?;
+            let info = word(head, 4)?;
+            let kind = Kind::of(info).ok()?;
+            at += 12 + kind.tail((info & 0xffff) as usize);
+            Some(Head { id, kind, name_off: word(head, 0)? })
         })
     }
 

@@ -96,7 +96,7 @@ impl<'a> Btf<'a> {
                 return Some(1);
             }
         }
-        Some(if one.size() % most == 0 { most } else { 1 })
+        Some(if one.size().is_multiple_of(most) { most } else { 1 })
     }
 
     /// Guesses the size of pointers from the type `long`, as libbpf does for the kernel's BTF

@@ -125,37 +125,46 @@ impl<'a> Type<'a> {
 
     /// Returns the members of a struct or union.
     pub fn members(&self) -> impl ExactSizeIterator<Item = Member<'a>> + use<'a> {
-        let (flag, strings) = (self.kind_flag(), self.strings);
-        self.parts(self.kind.is_composite(), 12).map(move |part| {
-            let offset = at(part, 8);
-            let (bit_offset, width) = if flag { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
-            Member { name_off: at(part, 0), type_id: at(part, 4), bit_offset, width, strings }
-        })
+        let one = *self;
+        self.parts(self.kind.is_composite()).map(move |part| one.read_member(part))
     }
 
     /// Returns the member at an index.
     pub fn member(&self, index: usize) -> Option<Member<'a>> {
-        self.members().nth(index)
+        self.parts(self.kind.is_composite()).nth(index).map(|part| self.read_member(part))
+    }
+
+    fn read_member(&self, part: &[u8]) -> Member<'a> {
+        let offset = at(part, 8);
+        let (bit_offset, width) = if self.kind_flag() { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
+        Member { name_off: at(part, 0), type_id: at(part, 4), bit_offset, width, strings: self.strings }
     }
 
     /// Returns the enumerators of an enum of any width.
     pub fn enumerators(&self) -> impl ExactSizeIterator<Item = Enumerator<'a>> + use<'a> {
-        let (wide, strings, signed) = (self.kind == Kind::Enum64, self.strings, self.kind_flag());
-        self.parts(self.kind.is_any_enum(), self.kind.stride()).map(move |part| {
-            let low = at(part, 4);
-            let value = match (wide, signed) {
-                (true, _) => u64::from(at(part, 8)) << 32 | u64::from(low),
-                (false, true) => i64::from(low.cast_signed()).cast_unsigned(),
-                (false, false) => low.into(),
-            };
-            Enumerator { name_off: at(part, 0), value, strings }
-        })
+        let one = *self;
+        self.parts(self.kind.is_any_enum()).map(move |part| one.read_enumerator(part))
+    }
+
+    /// Returns the enumerator at an index.
+    pub fn enumerator(&self, index: usize) -> Option<Enumerator<'a>> {
+        self.parts(self.kind.is_any_enum()).nth(index).map(|part| self.read_enumerator(part))
+    }
+
+    fn read_enumerator(&self, part: &[u8]) -> Enumerator<'a> {
+        let low = at(part, 4);
+        let value = match (self.kind, self.kind_flag()) {
+            (Kind::Enum64, _) => u64::from(at(part, 8)) << 32 | u64::from(low),
+            (_, true) => i64::from(low.cast_signed()).cast_unsigned(),
+            (_, false) => low.into(),
+        };
+        Enumerator { name_off: at(part, 0), value, strings: self.strings }
     }
 
     /// Returns the parameters of a function prototype.
     pub fn params(&self) -> impl ExactSizeIterator<Item = Param<'a>> + use<'a> {
         let strings = self.strings;
-        self.parts(self.kind == Kind::FuncProto, 8).map(move |part| Param {
+        self.parts(self.kind == Kind::FuncProto).map(move |part| Param {
             name_off: at(part, 0),
             type_id: at(part, 4),
             strings,
@@ -164,7 +173,7 @@ impl<'a> Type<'a> {
 
     /// Returns the variables of a data section.
     pub fn vars(&self) -> impl ExactSizeIterator<Item = SectionVar> + use<'a> {
-        self.parts(self.kind == Kind::Datasec, 12).map(|part| SectionVar {
+        self.parts(self.kind == Kind::Datasec).map(|part| SectionVar {
             type_id: at(part, 0),
             offset: at(part, 4),
             size: at(part, 8),
@@ -180,8 +189,8 @@ impl<'a> Type<'a> {
         at(self.rest, offset)
     }
 
-    fn parts(&self, is: bool, stride: usize) -> std::slice::ChunksExact<'a, u8> {
-        if is { self.rest.chunks_exact(stride.max(1)) } else { [].chunks_exact(1) }
+    fn parts(&self, is: bool) -> std::slice::ChunksExact<'a, u8> {
+        if is { self.rest.chunks_exact(self.kind.stride().max(1)) } else { [].chunks_exact(1) }
     }
 }
 

@@ -1,1 +1,123 @@
-//! Links an object for a kernel.
+//! Links an object for a kernel: [`link`] makes of an object, the programs that a spec names, its settings and the
+//! facts of a kernel a [`Plan`], the BTF, maps and programs as bpf(2) takes them. No IO.
+//!
+//! The result is libbpf's (`bpf_object__load`), instruction by instruction; tests/oracle/differences lists what differs
+//! and why. Everything is bounded by the size of the object, for every object.
+//!
+//! | module | noun |
+//! |---|---|
+//! | `plan` | the result |
+//! | [`Kernel`], [`Features`] | the facts of a kernel |
+//! | [`core`](mod@core) | relocations against the kernel's types |
+//! | `code` | a program with all that it calls |
+//! | `externs` | the kernel's functions, variables and configuration |
+//! | `records` | function and line information of a program |
+//! | `maps` | the maps to create |
+//! | `types` | the object's BTF as the kernel takes it |
+
+mod code;
+mod config;
+pub mod core;
+mod error;
+mod externs;
+mod features;
+mod kernel;
+mod maps;
+mod plan;
+mod records;
+mod types;
+
+use std::collections::BTreeMap;
+
+pub use self::{
+    error::LinkError,
+    features::Features,
+    kernel::Kernel,
+    plan::{Invalid, MapAttributes, Plan, PlannedMap, PlannedProgram, PlannedSlot, Records},
+};
+use self::{code::Linker, externs::Resolved, records::RecordIndex};
+use crate::{
+    object::{Object, Selection, maps::MapForm},
+    values::settings::Settings,
+};
+
+/// What to link of an object.
+#[derive(Clone, Debug, Default)]
+pub struct Request<'r> {
+    /// The programs to load, each with the kind that the kernel verifies it for.
+    pub programs: BTreeMap<&'r str, ProgramKind>,
+    /// The maps to create, with what the spec says of each. Those that the programs need must be among them.
+    pub maps: BTreeMap<&'r str, MapRequest>,
+}
+
+/// The kind that the kernel verifies a program for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramKind {
+    /// `enum bpf_prog_type`
+    pub prog_type: u32,
+    /// `enum bpf_attach_type`
+    pub attach_type: u32,
+}
+
+/// What a spec says of a map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapRequest {
+    /// The number of entries, if not the object's own.
+    pub max_entries: Option<u32>,
+}
+
+/// Links an object for a kernel.
+pub fn link<'a>(
+    object: &'a Object<'a>,
+    request: &Request<'_>,
+    settings: &'a Settings,
+    kernel: &dyn Kernel,
+) -> Result<Plan<'a>, LinkError> {
+    let names = || request.programs.keys().copied();
+    let selection = object.select(names(), request.maps.keys().copied())?;
+    let mut notes = Vec::new();
+    let features = kernel.features();
+    let externs = externs::resolve(object, &selection, kernel, &mut notes)?;
+    let mut plan = Plan {
+        license: object.license(),
+        kernel_version: object.kernel_version().unwrap_or_else(|| kernel.version()),
+        maps: maps::plan(object, &selection, (request, settings, &externs), kernel)?,
+        ..Plan::default()
+    };
+    let places = selection.maps.iter().enumerate().map(|(place, map)| (*map, place)).collect();
+    let linker = Linker::new(object, &selection, kernel)?;
+    let records = RecordIndex::of(object, features);
+    let constants = constants(object, &selection, features);
+    for index in &selection.programs {
+        let Some(function) = object.functions.get(*index) else { continue };
+        let Some(kind) = request.programs.get(function.name).copied() else { continue };
+        let mut linked = linker.link(*index);
+        linked.give(object, &externs.resolved, &places, features);
+        let (functions, lines) = records.of_program(object, &linked, &mut notes)?;
+        plan.programs.push(PlannedProgram {
+            name: function.name,
+            prog_type: kind.prog_type,
+            attach_type: kind.attach_type,
+            code: linked.code,
+            maps: linked.maps,
+            functions,
+            lines,
+            bound: constants.clone(),
+            invalid: linked.invalid,
+            strings: object.btf().map(crate::btf::Btf::strings),
+        });
+    }
+    plan.btf = types::write(object, &mut plan.programs, features);
+    plan.notes = notes;
+    Ok(plan)
+}
+
+/// Returns the maps with constants, which each program keeps (libbpf's `bpf_object_load_prog`).
+fn constants(object: &Object<'_>, selection: &Selection, features: Features) -> Vec<usize> {
+    let maps = selection.maps.iter().enumerate();
+    let is_constant = |index: &usize| object.maps.get(*index).is_some_and(|map| map.form == MapForm::Rodata);
+    maps.filter(|(_, index)| features.prog_bind_map && is_constant(index)).map(|(place, _)| place).collect()
+}
+
+/// What the externs of an object became.
+type Externs = BTreeMap<usize, Resolved>;

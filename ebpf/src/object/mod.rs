@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`image`] | the file: its sections, symbols and relocations |
 //! | `functions` | the functions, each known by section and offset |
+//! | `callbacks` | the functions that programs' exceptions end in |
 //! | `externs` | what the kernel or another object defines |
 //! | `maps` | the maps that the object defines, and what it puts into them |
 //! | `references` | what instructions refer to |
@@ -15,6 +16,7 @@
 //! | `uses` | the maps that each program uses |
 //! | `limits` | the limits on what a spec's programs may need |
 
+mod callbacks;
 mod error;
 pub(crate) mod externs;
 pub(crate) mod functions;
@@ -63,6 +65,8 @@ pub struct Object<'a> {
     extern_symbols: BTreeMap<usize, usize>,
     pub(crate) maps: Vec<Map<'a>>,
     places: MapPlaces,
+    /// The exception callback of each program that has one, as indices of functions.
+    callbacks: BTreeMap<usize, usize>,
 }
 
 impl<'a> Object<'a> {
@@ -84,6 +88,7 @@ impl<'a> Object<'a> {
             ext: ext.unwrap_or_default(),
             extern_symbols: externs.iter().enumerate().map(|(index, one)| (one.symbol, index)).collect(),
             places: MapPlaces::of(maps.iter().map(|map| (map.section, map.offset, map.form))),
+            callbacks: btf.as_ref().map(|btf| callbacks::read(btf, &functions)).unwrap_or_default(),
             image,
             btf,
             btf_fault,
@@ -110,6 +115,22 @@ impl<'a> Object<'a> {
         data.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 
+    /// Returns the kernel's version that the object says it is for, as kernels before 5.0 want it.
+    pub fn kernel_version(&self) -> Option<u32> {
+        let data = self.image.section_named("version")?.data().ok()?;
+        data.try_into().ok().map(u32::from_le_bytes)
+    }
+
+    /// Returns the function that a program's exceptions end in, if it names one.
+    pub(crate) fn exception_callback(&self, program: usize) -> Option<usize> {
+        self.callbacks.get(&program).copied()
+    }
+
+    /// Returns the names of all maps.
+    pub fn maps(&self) -> impl Iterator<Item = &'a str> {
+        self.maps.iter().map(|map| map.name)
+    }
+
     /// Returns the names of all programs, with the sections that they are in, in no order.
     pub fn programs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let programs = self.functions.all().iter().filter(|function| function.is_program());
@@ -120,6 +141,13 @@ impl<'a> Object<'a> {
     pub fn section_of(&self, program: &str) -> Option<&'a str> {
         let index = self.functions.program(program)?;
         self.functions.get(index).map(|function| function.section_name)
+    }
+
+    /// Returns whether libbpf loads a program only if it is asked to: its section's name begins with `?`.
+    pub fn is_optional(&self, program: &str) -> bool {
+        let function = self.functions.program(program).and_then(|index| self.functions.get(index));
+        let section = function.and_then(|function| self.image.section(function.section));
+        section.is_some_and(|section| section.name.starts_with('?'))
     }
 
     /// Returns the names of the maps that the selection asks to have pinned by the object's own word. Sockeye ignores

@@ -58,8 +58,9 @@ impl Object<'_> {
 
     /// Returns the functions that a program consists of: itself, and all that it calls.
     pub(crate) fn closure(&self, program: usize, selection: &Selection) -> BTreeSet<usize> {
-        let mut seen = BTreeSet::from([program]);
         let mut open = vec![program];
+        open.extend(self.exception_callback(program));
+        let mut seen: BTreeSet<usize> = open.iter().copied().collect();
         while let Some(index) = open.pop() {
             for (_, target) in selection.references.get(&index).map(Vec::as_slice).unwrap_or_default() {
                 let (Target::Call(callee) | Target::Address(callee)) = target else { continue };
@@ -78,6 +79,7 @@ impl Object<'_> {
         programs: &mut Vec<usize>,
     ) -> Result<(), ObjectError> {
         let mut open = vec![program];
+        open.extend(self.exception_callback(program));
         while let Some(index) = open.pop() {
             let Some(function) = self.functions.get(index) else { continue };
             if selection.references.contains_key(&index) {

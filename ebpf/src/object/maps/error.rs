@@ -8,9 +8,6 @@ pub(crate) enum MapError {
     /// There are no types, which hold the definitions.
     #[error("its definition is in BTF, and the object has none: compile it with -g, and strip it with llvm-strip -g")]
     NoBtf,
-    /// The types can't be read.
-    #[error("its definition is in BTF, which can't be read: {0}")]
-    Btf(String),
     /// The map is static.
     #[error("it is static, so instructions that use it don't name it: define the map without `static`")]
     Static,
