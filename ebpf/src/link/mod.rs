@@ -14,6 +14,7 @@
 //! | `records` | function and line information of a program |
 //! | `maps` | the maps to create |
 //! | `types` | the object's BTF as the kernel takes it |
+//! | [`verdict`] | what the log of a kernel that refuses a program means |
 
 mod code;
 mod config;
@@ -26,6 +27,7 @@ mod maps;
 mod plan;
 mod records;
 mod types;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 
