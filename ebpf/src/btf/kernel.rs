@@ -70,6 +70,7 @@ impl KernelBtf {
             len: self.len,
             pointer: self.pointer,
             start: self.types.start,
+            version: [1, 0],
         }
     }
 

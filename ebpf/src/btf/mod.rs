@@ -9,6 +9,7 @@
 //! | `kind`, `types` | a type and its parts |
 //! | `resolve` | a type without modifiers, its size and alignment |
 //! | [`kernel`] | the kernel's types by name |
+//! | [`fit`](mod@fit) | an object's types made fit for a kernel |
 //! | [`ext`] | the records in `.BTF.ext` |
 //! | `definition` | map definitions and data sections |
 //! | `value_type` | types as the encoder of values needs them |
@@ -16,6 +17,7 @@
 mod definition;
 mod error;
 pub mod ext;
+pub mod fit;
 pub mod kernel;
 mod kind;
 mod names;
@@ -54,6 +56,8 @@ pub struct Btf<'a> {
     pointer: u64,
     /// The offset of `types` in the section.
     start: usize,
+    /// The version of the format, and flags.
+    version: [u8; 2],
 }
 
 /// What [`Btf::heads`] tells of a type.
@@ -90,7 +94,8 @@ impl<'a> Btf<'a> {
             len += 1;
         }
         offsets.shrink_to_fit();
-        Ok(Self { types, strings: Strings(strings), offsets: offsets.into(), shift, len, pointer: 8, start })
+        let version = [2, 3].map(|at| data.get(at).copied().unwrap_or_default());
+        Ok(Self { types, strings: Strings(strings), offsets: offsets.into(), shift, len, pointer: 8, start, version })
     }
 
     /// Returns the number of types, which is one more than the last ID: type 0 is `void` (`btf__type_cnt`).
