@@ -2,22 +2,28 @@
 //! instructions that compilers make against real kernels.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod compiled;
 mod generate;
 mod oracle;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use generate::T;
 use oracle::{Code, Oracle};
 use sockeye_ebpf::{
-    btf::{Btf, KernelBtf, ext::CoreRelo},
+    btf::{Btf, KernelBtf, Kind, ext::CoreRelo, kernel::Bytes},
     link::core::{CoreError, Reason, Relocator},
+    programs::fixtures,
 };
 use sockeye_ebpf_testing::{builder::BtfBuilder, random::Rng};
 
 /// The number of random objects, which is larger in the long form of the tests.
 fn cases() -> u64 {
-    if std::env::var_os("SOCKEYE_CHAOS").is_some() { 200_000 } else { 4000 }
+    if is_long() { 200_000 } else { 4000 }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("SOCKEYE_CHAOS").is_some()
 }
 
 /// Operations: moves and additions of a constant, loads, stores, a load of a wide constant, and others.
@@ -164,19 +170,25 @@ struct Tally {
     refused: BTreeMap<String, usize>,
 }
 
-fn compare(oracle: &mut Oracle, case: &Case, tally: &mut Tally, number: u64) {
-    let Case { local, kernel, relos } = case;
+/// Compares the relocations of an object with libbpf's. The kernel's types are sent only if they are new.
+fn compare(
+    oracle: &mut Oracle,
+    name: &str,
+    case: (&[u8], &[(CoreRelo, Code)]),
+    kernel: (&KernelBtf, Option<&[u8]>),
+    tally: &mut Tally,
+) {
+    let (local, relos) = case;
     let btf = Btf::parse(local).unwrap();
-    let index = KernelBtf::new(Box::new(kernel.clone())).unwrap();
-    let mut relos = relos.clone();
-    let ours = relocate(&btf, &index, &mut relos);
-    let theirs = oracle.relocate(local, Some(kernel), &relos);
+    let (index, bytes) = kernel;
+    let mut relos = relos.to_vec();
+    let ours = relocate(&btf, index, &mut relos);
+    let theirs = oracle.relocate(local, bytes, &relos);
     for (((relo, code), (done, patched)), given) in relos.iter().zip(&ours).zip(&theirs) {
-        let relocator = Relocator::new(&btf, &index);
+        let relocator = Relocator::new(&btf, index);
         let subject = relocator.subject(relo);
-        let about = || {
-            format!("case {number}: {relo:?} {code:02x?}\n{subject}\nours {done:?} {patched:02x?}\nlibbpf's {given:?}")
-        };
+        let about =
+            || format!("{name}: {relo:?} {code:02x?}\n{subject}\nours {done:?} {patched:02x?}\nlibbpf's {given:?}");
         assert_eq!(done.is_ok(), given.error == 0, "{}", about());
         if given.error == 0 {
             assert_eq!(*patched, given.code, "{}", about());
@@ -187,7 +199,11 @@ fn compare(oracle: &mut Oracle, case: &Case, tally: &mut Tally, number: u64) {
         match done {
             Ok(false) => tally.patched += 1,
             Ok(true) => tally.poisoned += 1,
-            Err(error) => *tally.refused.entry(format!("{:?}", error.reason)).or_default() += 1,
+            Err(error) => {
+                let reason = format!("{:?}", error.reason);
+                let reason = reason.split('(').next().unwrap().to_owned();
+                *tally.refused.entry(reason).or_default() += 1;
+            }
         }
     }
 }
@@ -197,7 +213,67 @@ fn random_relocations_are_answered_as_by_libbpf() {
     let Some(mut oracle) = Oracle::start() else { return };
     let mut tally = Tally::default();
     for number in 0..cases() {
-        compare(&mut oracle, &Case::new(number), &mut tally, number);
+        let Case { local, kernel, relos } = Case::new(number);
+        let index = KernelBtf::new(Box::new(kernel.clone())).unwrap();
+        compare(&mut oracle, &format!("case {number}"), (&local, &relos), (&index, Some(&kernel)), &mut tally);
     }
     println!("{tally:?}");
+    let most = tally.refused.get("Ambiguous").copied().unwrap_or_default();
+    assert!(tally.patched > 10_000 && tally.poisoned > 1000 && most > 1000, "{tally:?}");
+}
+
+#[test]
+fn compiled_relocations_are_answered_as_by_libbpf_on_every_kernel() {
+    let Some(mut oracle) = Oracle::start() else { return };
+    let kernels = compiled::kernels();
+    let shipped = [("core", fixtures::CORE)];
+    let mut objects: Vec<compiled::Object> =
+        shipped.iter().map(|(name, bytes)| compiled::Object::read(name, bytes).unwrap()).collect();
+    // Half a second for each object. The oldest and the running kernel differ most.
+    let (compiled, each) = if is_long() { (kernels.len(), 5) } else { (2, 1) };
+    for (name, path) in kernels.iter().take(compiled) {
+        let bytes = fs::read(path).unwrap();
+        let btf = Btf::parse(&bytes).unwrap();
+        for number in 0..each {
+            let mut object = compiled::Object::compile(path, &btf, number);
+            object.name.push_str(&format!(" of {name}"));
+            objects.push(object);
+        }
+    }
+    for (name, path) in &kernels {
+        let mut tally = Tally::default();
+        let bytes = fs::read(path).unwrap();
+        let index = KernelBtf::new(Box::new(bytes.clone())).unwrap();
+        let mut send = Some(bytes.as_slice());
+        for object in &objects {
+            let about = format!("{} on {name}", object.name);
+            compare(&mut oracle, &about, (&object.btf, &object.relos), (&index, send.take()), &mut tally);
+        }
+        println!("{name}: {tally:?}");
+        assert!(tally.patched > 300 && tally.poisoned > 0, "{tally:?}");
+    }
+}
+
+/// The CPU time of this thread. Elapsed time would also measure the load of the machine.
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+#[test]
+fn the_index_of_a_kernel_is_quick_and_small() {
+    for (name, path) in compiled::kernels() {
+        let bytes = fs::read(path).unwrap();
+        let measure = |_| {
+            let bytes: Bytes = Box::new(bytes.clone());
+            let before = cpu_time();
+            let index = KernelBtf::new(bytes).unwrap();
+            let built = cpu_time();
+            assert!(!index.candidates(b"task_struct", Kind::Struct).is_empty());
+            (built - before, index.memory())
+        };
+        let (time, memory) = (0..20).map(measure).min().unwrap();
+        println!("{name}: {} KiB of BTF are indexed in {time:?}, {} KiB", bytes.len() >> 10, memory >> 10);
+        assert!(time < Duration::from_millis(10) && memory < 400 << 10, "{name}: {time:?}, {memory}");
+    }
 }

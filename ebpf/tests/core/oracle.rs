@@ -4,6 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::OnceLock,
 };
 
 use sockeye_ebpf::btf::ext::CoreRelo;
@@ -31,7 +32,8 @@ pub struct Oracle {
 impl Oracle {
     /// Builds and starts the process. None where libbpf or a compiler can't be had, which is said.
     pub fn start() -> Option<Self> {
-        match Self::build() {
+        static BUILT: OnceLock<Result<String, String>> = OnceLock::new();
+        match BUILT.get_or_init(Self::build) {
             Ok(path) => {
                 let mut child = Command::new(path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
                 let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -47,7 +49,7 @@ impl Oracle {
 
     fn build() -> Result<String, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let out = format!("{}/core-oracle-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        let out = format!("{}/core-oracle", env!("CARGO_TARGET_TMPDIR"));
         let script = "libbpf=$(tests/oracle/libbpf.sh) && gcc -std=gnu11 -Wall -Wextra -Werror -O1 -I \"$libbpf/include\" \
                       ebpf/tests/core/libbpf.c tests/oracle/glibc.c \"$(find \"$libbpf\" -name libbpf.a)\" -lelf -lz -o \"$1\"";
         let run = Command::new("bash").args(["-c", script, "bash", &out]).current_dir(root).output();
