@@ -4,6 +4,7 @@
 
 mod compiled;
 mod generate;
+mod hostile;
 mod oracle;
 
 use std::{collections::BTreeMap, fs, time::Duration};
