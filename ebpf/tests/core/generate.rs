@@ -298,7 +298,7 @@ impl T {
             Self::Void => 0,
             Self::Int { name, size, encoding, offset } => {
                 let name = types.string(name);
-                types.add(name, (1, 0), *size, &[encoding << 24 | offset << 16 | 8 * size])
+                types.add(name, (1, 0), *size, &[encoding << 24 | offset << 16 | (8 * size)])
             }
             Self::Float(size) => {
                 let name = types.string("float");

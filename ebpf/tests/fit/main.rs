@@ -19,8 +19,11 @@ use sockeye_ebpf::{
 
 type Elf<'a> = ElfFile64<'a, object::LittleEndian>;
 
+/// A field of the features.
+type Field = fn(&mut Features) -> &mut bool;
+
 /// The names of features in tables, with the field of each.
-const FEATURES: [(&str, fn(&mut Features) -> &mut bool); 8] = [
+const FEATURES: [(&str, Field); 8] = [
     ("btf_func", |features| &mut features.func),
     ("btf_global_func", |features| &mut features.global_func),
     ("btf_datasec", |features| &mut features.datasec),
