@@ -7,7 +7,7 @@ libbpf=$(tests/oracle/libbpf.sh)
 case $1 in
 record)
     # What libbpf asks of the machine, but for the object's file.
-    asked=(syscall feat_supported uname open64 fopen64 gzopen64 faccessat)
+    asked=(syscall feat_supported uname open64 fopen64 gzopen64 faccessat setrlimit64)
     options=("${asked[@]/#/-Wl,--wrap=}")
     ;;
 # It runs in a machine that has nothing else.

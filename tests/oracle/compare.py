@@ -54,12 +54,22 @@ def load(command):
     return load_text.Load(run.stdout)
 
 
+def loaded(named, sockeye):
+    """The programs to have libbpf load: those that are named, and those that program arrays hold, which sockeye adds."""
+    if not named:
+        return named
+    held = {words[3] for (kind, _), lines in sockeye.things.items() if kind == "map"
+            for words in map(str.split, lines) if words[0] == "slot" and words[2] == "prog"}
+    known = {name.partition("=")[0] for name in named}
+    return named + [name for kind, name in sockeye.things if kind == "prog" and name in held - known]
+
+
 def compared(record, plan, table, btf, item):
-    path, _, programs = item.partition(":")
-    programs = [name for name in programs.split(",") if name]
+    path, _, named = item.partition(":")
+    named = [name for name in named.split(",") if name]
     table = os.path.join(HERE, "tables", table)
-    libbpf = load([record, path, table, btf, *programs])
-    sockeye = load([plan, path, "--features", table, "--kernel-btf", btf, *programs])
+    sockeye = load([plan, path, "--features", table, "--kernel-btf", btf, *named])
+    libbpf = load([record, path, table, btf, *loaded(named, sockeye)])
     return list(load_text.differences(libbpf, sockeye))
 
 

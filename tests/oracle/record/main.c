@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <bpf/libbpf.h>
 #include "record.h"
 
@@ -130,6 +131,8 @@ int main(int argc, char **argv)
 
 	if (argc < 4)
 		die("usage: record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...");
+	if (access(argv[1], R_OK) || access(argv[3], R_OK))
+		die("%s or %s can't be read", argv[1], argv[3]);
 	read_table(argv[2], argv[3]);
 	libbpf_set_print(note);
 	object = bpf_object__open_file(argv[1], &opts);
