@@ -59,9 +59,9 @@ static int note(enum libbpf_print_level level, const char *format, va_list args)
 
 static int refused(const char *step, int error)
 {
-	printf("refused %s: %s; %s\n", step, strerror(abs(error)), first_warning);
+	printf("refused %s: %s; %s\n", step, strerror(abs(error)), last_warning);
 	if (strcmp(first_warning, last_warning))
-		printf("# %s\n", last_warning);
+		printf("# %s\n", first_warning);
 	return 0;
 }
 
