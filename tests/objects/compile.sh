@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# tests/objects/compile.sh FOLDER SOURCE...: compiles BPF programs into a folder, NAME.bpf.c to NAME.bpf.o, side by side.
+# tests/objects/compile.sh FOLDER SOURCE...: compiles BPF programs into a folder, side by side: NAME.bpf.c to
+# NAME.bpf.o.
 #
-# In a source, a line `// flags: ...` gives flags beside the usual ones, and a line `// compiler: NAME` says that another compiler
-# than clang-16 is wanted: such a source is left out here (built/ has its object). NAME.part.c is linked to NAME.bpf.c.
+# In a source, a line `// flags: ...` gives other flags, and a line `// compiler: NAME` says that it wants another
+# compiler than clang-16: such a source is left out here, and built/ has its object. NAME.part.c is linked to
+# NAME.bpf.c.
 set -euo pipefail
 
 compile() { # compile SOURCE OBJECT
     local flags
     flags=$(sed -n 's|^// flags: ||p' "$1")
     # shellcheck disable=SC2086 # several flags
-    clang-16 -target bpf -g -w ${flags:--O2 -mcpu=v3} -ffile-compilation-dir=. -fdebug-prefix-map=/= -I "$LIBBPF/include" \
-        -I "/usr/include/$(uname -m)-linux-gnu" -c "$1" -o "$2"
+    clang-16 -target bpf -g -w ${flags:--O2 -mcpu=v3} -ffile-compilation-dir=. -fdebug-prefix-map=/= \
+        -I "$LIBBPF/include" -I "/usr/include/$(uname -m)-linux-gnu" -c "$1" -o "$2"
 }
 
 # one FOLDER SOURCE: compiles and links one object.

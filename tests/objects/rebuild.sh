@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# tests/objects/rebuild.sh [RELEASE...]: writes tests/objects/built anew: some of the cases, by the compilers of all of Debian's
-# releases. They are unpacked into target/objects (2 GB) and never installed; they run in a root of their own. Needs no root.
+# tests/objects/rebuild.sh [RELEASE...]: writes tests/objects/built anew: some of the cases, by the compilers of
+# Debian's releases. These are unpacked into target/objects (2 GB) and never installed; they run in a root directory of
+# their own. Needs no root rights.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/packages.sh
@@ -12,7 +13,9 @@ declare -A compilers=(
     [trixie]="clang-19 gcc-bpf"
     [sid]="clang-22 clang-23 gcc-bpf bpftool"
 )
-sources=(plain functions sockmap-elsewhere core core-size-of-missing-type lock-in-map padding function-without-func-info)
+sources=(
+    plain functions sockmap-elsewhere core core-size-of-missing-type lock-in-map padding function-without-func-info
+)
 work=$PWD/target/objects
 libbpf=$(tests/oracle/libbpf.sh)
 
@@ -34,8 +37,9 @@ unpack() { # unpack RELEASE: unpacks its compilers
     touch "$root/ready"
 }
 
-within() { # within RELEASE COMMAND...: runs it in the release's root
-    env -i PATH=/usr/bin:/usr/sbin unshare --map-root-user chroot "$work/$1" "${@:2}"
+# within RELEASE COMMAND...: runs it in the release's root. GCC 12 orders variables by their addresses, so these don't vary.
+within() {
+    env -i PATH=/usr/bin:/usr/sbin setarch --addr-no-randomize unshare --map-root-user chroot "$work/$1" "${@:2}"
 }
 
 named() { # named RELEASE COMPILER: the name of the folder of its objects
@@ -44,7 +48,8 @@ named() { # named RELEASE COMPILER: the name of the folder of its objects
 }
 
 compile() { # compile RELEASE COMPILER SOURCE: writes build/out.o in the release's root
-    local flags=(-O2 -w -I /build/include -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include -ffile-prefix-map=/=)
+    local flags=(-O2 -w -I /build/include -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include)
+    flags+=(-ffile-prefix-map=/= -pipe)
     case $2 in
     clang-*) within "$1" "$2" -target bpf -g "${flags[@]}" -c "/build/$3.bpf.c" -o /build/out.o ;;
     # GCC 10 writes no BTF, and knows no relocations against the kernel's types.

@@ -14,7 +14,7 @@ record)
 probe) options=(-static) ;;
 esac
 mkdir -p target/oracle
-gcc -std=gnu11 -Wall -Wextra -Werror -O1 -g -I "$libbpf/include" "${options[@]}" tests/oracle/glibc.c tests/oracle/"$1"/*.c \
-    "$(find "$libbpf" -name libbpf.a)" -lelf -lz -o "target/oracle/$1.$$"
+gcc -std=gnu11 -Wall -Wextra -Werror -O1 -g -I "$libbpf/include" "${options[@]}" \
+    tests/oracle/glibc.c tests/oracle/"$1"/*.c "$(find "$libbpf" -name libbpf.a)" -lelf -lz -o "target/oracle/$1.$$"
 mv "target/oracle/$1.$$" "target/oracle/$1"
 echo "$PWD/target/oracle/$1"

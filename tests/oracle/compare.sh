@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# tests/oracle/compare.sh: compares what libbpf and sockeye's linker load, for the cases and built objects in tests/objects, the
-# programs in ebpf/programs and deploy/examples, and generated ones: 50, with SOCKEYE_CHAOS=1 a thousand. Needs no privilege.
+# tests/oracle/compare.sh: compares what libbpf and sockeye's linker load, for the objects in tests/objects,
+# ebpf/programs and deploy/examples, and for generated programs: 50, with SOCKEYE_CHAOS=1 a thousand. Needs no
+# privilege.
 #
 # SOCKEYE_SEEDS names the seeds instead; SOCKEYE_PLAN another program than the linker's.
 set -euo pipefail
@@ -23,7 +24,8 @@ for table in 5.10 6.1 6.12 7.2; do
         echo "SKIPPED: all comparisons for the kernel $table, which can't be had" >&2
     fi
 done >"$work/kernels"
-[[ $(uname -r) != "$(awk '/^release/ {print $2}' tests/oracle/tables/here)"* ]] || echo here /sys/kernel/btf/vmlinux >>"$work/kernels"
+here=$(awk '/^release/ {print $2}' tests/oracle/tables/here)
+[[ $(uname -r) != "$here"* ]] || echo here /sys/kernel/btf/vmlinux >>"$work/kernels"
 
 # shellcheck disable=SC2086 # several seeds
 /usr/bin/python3 tests/oracle/generate.py "$work/seeds" $seeds

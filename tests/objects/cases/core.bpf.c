@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Dual BSD/GPL
-/* Outcome: loads. Relocations against the kernel's types: fields that are there, that have moved, and that never were. */
+/* Outcome: loads. Relocations against the kernel's types: fields that are there, that have moved, and that never were.
+ */
 // programs: look
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>

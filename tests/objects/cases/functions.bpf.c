@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Dual BSD/GPL
-/* Outcome: loads, without BTF too. Two programs call the same functions in .text, which call each other; there is no map. */
+/* Outcome: loads, without BTF too. Two programs call the same functions in .text, which call each other; there is no
+ * map.
+ */
 // programs: drop send
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Dual BSD/GPL
-/* Outcome: loads. Every compiler for BPF in Debian takes it: maps, global variables of all sections, functions in .text, two programs. */
+/* Outcome: loads. Every compiler for BPF in Debian takes it: maps, global variables of all sections, functions in
+ * .text, two programs.
+ */
 // programs: count direct
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>

@@ -1,1 +1,1 @@
-"""Small BPF programs in C, by seed. Nothing in them makes sense to a kernel; all of it must be linked as libbpf does."""
+"""Small BPF programs in C, by seed. They make no sense to a kernel; a linker must treat them as libbpf does."""

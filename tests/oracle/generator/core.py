@@ -5,21 +5,48 @@ from .data import array
 # Some structs of kernels 5.10 to 7.2, with members as they are declared there.
 KERNEL = {
     "task_struct": [
-        "int pid", "int tgid", "unsigned int flags", "char comm[16]", "struct task_struct *real_parent", "void *stack",
-        "unsigned long long start_time", "struct nsproxy *nsproxy", "unsigned in_execve : 1", "unsigned sched_reset_on_fork : 1",
-        "int prio", "struct css_set *cgroups",
+        "int pid",
+        "int tgid",
+        "unsigned int flags",
+        "char comm[16]",
+        "struct task_struct *real_parent",
+        "void *stack",
+        "unsigned long long start_time",
+        "struct nsproxy *nsproxy",
+        "unsigned in_execve : 1",
+        "unsigned sched_reset_on_fork : 1",
+        "int prio",
+        "struct css_set *cgroups",
     ],
     "sock": [
-        "unsigned short sk_type", "unsigned short sk_protocol", "int sk_rcvbuf", "unsigned int sk_mark",
-        "unsigned char sk_userlocks : 4", "unsigned char sk_no_check_tx : 1", "unsigned long sk_flags", "int sk_err",
+        "unsigned short sk_type",
+        "unsigned short sk_protocol",
+        "int sk_rcvbuf",
+        "unsigned int sk_mark",
+        "unsigned char sk_userlocks : 4",
+        "unsigned char sk_no_check_tx : 1",
+        "unsigned long sk_flags",
+        "int sk_err",
     ],
     "sock_common": [
-        "unsigned short skc_family", "volatile unsigned char skc_state", "unsigned char skc_reuse : 4",
-        "unsigned char skc_ipv6only : 1", "unsigned int skc_daddr", "unsigned short skc_num", "unsigned short skc_dport",
+        "unsigned short skc_family",
+        "volatile unsigned char skc_state",
+        "unsigned char skc_reuse : 4",
+        "unsigned char skc_ipv6only : 1",
+        "unsigned int skc_daddr",
+        "unsigned short skc_num",
+        "unsigned short skc_dport",
     ],
     "sk_buff": [
-        "unsigned int len", "unsigned int data_len", "unsigned char pkt_type : 3", "unsigned char ip_summed : 2",
-        "unsigned short protocol", "char cb[48]", "unsigned char *head", "unsigned int mark", "unsigned short mac_header",
+        "unsigned int len",
+        "unsigned int data_len",
+        "unsigned char pkt_type : 3",
+        "unsigned char ip_summed : 2",
+        "unsigned short protocol",
+        "char cb[48]",
+        "unsigned char *head",
+        "unsigned int mark",
+        "unsigned short mac_header",
     ],
     "tcp_sock": ["unsigned int snd_cwnd", "unsigned int srtt_us", "unsigned int rcv_nxt", "unsigned short advmss"],
     "cgroup": ["int level", "unsigned long flags", "struct kernfs_node *kn", "int max_depth"],
@@ -52,7 +79,9 @@ class Flavour:
         if random.random() < 0.4:
             self.members.insert(0, random.choice(("int never_was", "char never_was[3]", "struct { int x; } never_was")))
         random.shuffle(self.members)
-        self.source = f"struct {self.name} {{\n\t" + ";\n\t".join(self.members) + ";\n} __attribute__((preserve_access_index));"
+        self.source = (
+            f"struct {self.name} {{\n\t" + ";\n\t".join(self.members) + ";\n} __attribute__((preserve_access_index));"
+        )
 
     def declared(self, random, member):
         """The member, or one of its name and another type."""
@@ -60,7 +89,9 @@ class Flavour:
         if random.random() > 0.25 or "{" in member:
             return member
         other = random.choice(OTHER_TYPES)
-        return random.choice((f"{other} {name}", f"{other} {name}{array(random)}", f"struct {{ int x; }} {name}", f"unsigned {name} : 3"))
+        return random.choice(
+            (f"{other} {name}", f"{other} {name}{array(random)}", f"struct {{ int x; }} {name}", f"unsigned {name} : 3")
+        )
 
     @staticmethod
     def member_name(member):
@@ -147,9 +178,15 @@ EXTERNS = [
     ("extern const int bpf_prog_active __ksym __weak;", "n += (long)&bpf_prog_active;"),
     ("extern const int never_was_variable __ksym __weak;", "n += &never_was_variable ? 3 : 4;"),
     ("extern void bpf_rcu_read_lock(void) __ksym __weak;", "if (bpf_rcu_read_lock) bpf_rcu_read_lock();"),
-    ("extern void bpf_rcu_read_unlock___own(void) __ksym __weak;", "if (bpf_rcu_read_unlock___own) bpf_rcu_read_unlock___own();"),
+    (
+        "extern void bpf_rcu_read_unlock___own(void) __ksym __weak;",
+        "if (bpf_rcu_read_unlock___own) bpf_rcu_read_unlock___own();",
+    ),
     ("extern int never_was_function(long x) __ksym __weak;", "if (never_was_function) n += never_was_function(n);"),
-    ("extern int bpf_dynptr_size(int a, int b, int c) __ksym __weak;", "if (bpf_dynptr_size) n += bpf_dynptr_size(n, 1, 2);"),
+    (
+        "extern int bpf_dynptr_size(int a, int b, int c) __ksym __weak;",
+        "if (bpf_dynptr_size) n += bpf_dynptr_size(n, 1, 2);",
+    ),
     # Strong, and only in newer kernels: refused on others.
     ("extern void *bpf_cast_to_kern_ctx(void *obj) __ksym;", "n += (long)bpf_cast_to_kern_ctx(ctx);"),
 ]

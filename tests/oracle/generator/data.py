@@ -17,20 +17,24 @@ def array(random, least=1):
 def member(random, number, types):
     """A member of a struct: a scalar, bit-field, array, pointer, earlier struct, or anonymous union."""
     name, scalar = f"m{number}", random.choice(SCALARS)
-    return random.choice((
-        lambda: f"{scalar} {name};",
-        lambda: f"{scalar} {name}{array(random)};",
-        lambda: f"unsigned int {name}_low : {random.randint(1, 9)}, : {random.randint(1, 5)}, {name} : {random.randint(1, 17)};",
-        lambda: f"const volatile {scalar} *{name};",
-        lambda: f"struct {random.choice(types)} {name};" if types else f"double {name};",
-        lambda: f"struct {random.choice(types)} *{name};" if types else f"float {name};",
-        lambda: f"union {{ {scalar} {name}; __u8 {name}_bytes[8]; }};",
-        lambda: f"struct {{ {scalar} inner; }} {name}[2];",
-        lambda: f"function_t {name};",
-        lambda: f"enum {random.choice(('negative', 'large'))} {name};",
-        lambda: f"struct undefined_{number} *{name};",
-        lambda: f"double {name};",
-    ))()
+    return random.choice(
+        (
+            lambda: f"{scalar} {name};",
+            lambda: f"{scalar} {name}{array(random)};",
+            lambda: "unsigned int {0}_low : {1}, : 3, {0} : {2};".format(
+                name, random.randint(1, 9), random.randint(1, 17)
+            ),
+            lambda: f"const volatile {scalar} *{name};",
+            lambda: f"struct {random.choice(types)} {name};" if types else f"double {name};",
+            lambda: f"struct {random.choice(types)} *{name};" if types else f"float {name};",
+            lambda: f"union {{ {scalar} {name}; __u8 {name}_bytes[8]; }};",
+            lambda: f"struct {{ {scalar} inner; }} {name}[2];",
+            lambda: f"function_t {name};",
+            lambda: f"enum {random.choice(('negative', 'large'))} {name};",
+            lambda: f"struct undefined_{number} *{name};",
+            lambda: f"double {name};",
+        )
+    )()
 
 
 def types(random):
@@ -70,7 +74,8 @@ class Global:
         if struct:
             return " = {}"
         return f" = {'{' * bool(self.array)}{'{' * self.array.count('][')}{random.randint(1, 90)}" + (
-            "}" * (self.array.count("[")))
+            "}" * (self.array.count("["))
+        )
 
     def uses(self, random):
         """Statements that use the variable."""
@@ -86,18 +91,41 @@ class Global:
 
 # By type: how its key and value are declared; {} in a value is a struct or scalar.
 MAPS = {
-    "HASH": ("key", "value"), "ARRAY": ("int", "value"), "PERCPU_HASH": ("key", "value"), "PERCPU_ARRAY": ("int", "value"),
-    "LRU_HASH": ("key", "value"), "LRU_PERCPU_HASH": ("key", "value"), "PERF_EVENT_ARRAY": ("sizes", "sizes"),
-    "CGROUP_ARRAY": ("int", "int"), "STACK_TRACE": ("sizes", "stack"), "LPM_TRIE": ("trie", "value"),
-    "DEVMAP": ("int", "int"), "DEVMAP_HASH": ("int", "int"), "SOCKMAP": ("int", "int"), "SOCKHASH": ("key", "int"),
-    "CPUMAP": ("int", "int"), "XSKMAP": ("int", "int"), "REUSEPORT_SOCKARRAY": ("int", "long"), "QUEUE": (None, "value"),
-    "STACK": (None, "value"), "RINGBUF": (None, None), "USER_RINGBUF": (None, None), "BLOOM_FILTER": (None, "value"),
-    "SK_STORAGE": ("storage", "value"), "TASK_STORAGE": ("storage", "value"), "INODE_STORAGE": ("storage", "value"),
-    "CGROUP_STORAGE": ("cgroup", "value"), "PERCPU_CGROUP_STORAGE": ("cgroup", "value"), "PROG_ARRAY": ("sizes", "sizes"),
+    "HASH": ("key", "value"),
+    "ARRAY": ("int", "value"),
+    "PERCPU_HASH": ("key", "value"),
+    "PERCPU_ARRAY": ("int", "value"),
+    "LRU_HASH": ("key", "value"),
+    "LRU_PERCPU_HASH": ("key", "value"),
+    "PERF_EVENT_ARRAY": ("sizes", "sizes"),
+    "CGROUP_ARRAY": ("int", "int"),
+    "STACK_TRACE": ("sizes", "stack"),
+    "LPM_TRIE": ("trie", "value"),
+    "DEVMAP": ("int", "int"),
+    "DEVMAP_HASH": ("int", "int"),
+    "SOCKMAP": ("int", "int"),
+    "SOCKHASH": ("key", "int"),
+    "CPUMAP": ("int", "int"),
+    "XSKMAP": ("int", "int"),
+    "REUSEPORT_SOCKARRAY": ("int", "long"),
+    "QUEUE": (None, "value"),
+    "STACK": (None, "value"),
+    "RINGBUF": (None, None),
+    "USER_RINGBUF": (None, None),
+    "BLOOM_FILTER": (None, "value"),
+    "SK_STORAGE": ("storage", "value"),
+    "TASK_STORAGE": ("storage", "value"),
+    "INODE_STORAGE": ("storage", "value"),
+    "CGROUP_STORAGE": ("cgroup", "value"),
+    "PERCPU_CGROUP_STORAGE": ("cgroup", "value"),
+    "PROG_ARRAY": ("sizes", "sizes"),
 }
 FIXED = {
-    "storage": ("int", ["__uint(map_flags, 1)"]), "trie": ("struct { __u32 prefixlen; __u32 address; }", ["__uint(map_flags, 1)"]),
-    "cgroup": ("struct bpf_cgroup_storage_key", []), "int": ("__u32", []), "long": ("__u64", []),
+    "storage": ("int", ["__uint(map_flags, 1)"]),
+    "trie": ("struct { __u32 prefixlen; __u32 address; }", ["__uint(map_flags, 1)"]),
+    "cgroup": ("struct bpf_cgroup_storage_key", []),
+    "int": ("__u32", []),
+    "long": ("__u64", []),
 }
 NO_ENTRIES = ("SK_STORAGE", "TASK_STORAGE", "INODE_STORAGE", "CGROUP_STORAGE", "PERCPU_CGROUP_STORAGE")
 
@@ -113,7 +141,16 @@ def side(random, word, how, structs):
         return ["__uint(value_size, 8 * 16)"]
     if how == "sizes" or random.random() < 0.15:
         return [f"__uint({word}_size, {4 if how == 'sizes' else random.choice((4, 8, 24))})"]
-    choices = ["int", "__u64", "count_t", "enum small", "char", "_Bool", "struct { int a; char b[5]; }", "union { int a; long b; }"]
+    choices = [
+        "int",
+        "__u64",
+        "count_t",
+        "enum small",
+        "char",
+        "_Bool",
+        "struct { int a; char b[5]; }",
+        "union { int a; long b; }",
+    ]
     choices += [f"struct {name}" for name in structs] * 2
     return [f"__type({word}, {random.choice(choices)})"]
 
@@ -151,7 +188,7 @@ class Map:
         return lines
 
     def uses(self, random):
-        yield f"{{ __u64 key[2] = {{n}}; char *value = bpf_map_lookup_elem(&{self.name}, key); if (value) n += *value; }}"
+        yield f"{{ __u64 key[2] = {{n}}; char *v = bpf_map_lookup_elem(&{self.name}, key); n += v ? *v : 0; }}"
         yield f"{{ __u64 key[2] = {{}}, value[2] = {{n}}; n += bpf_map_update_elem(&{self.name}, key, value, 0); }}"
         yield f"{{ __u64 key[2] = {{}}; bpf_map_delete_elem(&{self.name}, key); }}"
         if self.kind == "PROG_ARRAY":

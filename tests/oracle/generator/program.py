@@ -8,17 +8,44 @@ HEAD = """// SPDX-License-Identifier: Dual BSD/GPL
 #include <bpf/bpf_core_read.h>
 """
 CONTEXTS = {
-    "sockops": "bpf_sock_ops", "cgroup_skb/ingress": "__sk_buff", "cgroup_skb/egress": "__sk_buff",
-    "cgroup/sock_create": "bpf_sock", "cgroup/sock_release": "bpf_sock", "cgroup/post_bind4": "bpf_sock",
-    "cgroup/bind4": "bpf_sock_addr", "cgroup/connect4": "bpf_sock_addr", "cgroup/connect6": "bpf_sock_addr",
-    "cgroup/sendmsg4": "bpf_sock_addr", "cgroup/recvmsg6": "bpf_sock_addr", "cgroup/getpeername4": "bpf_sock_addr",
-    "cgroup/getsockopt": "bpf_sockopt", "cgroup/setsockopt": "bpf_sockopt", "cgroup/sysctl": "bpf_sysctl",
-    "cgroup/dev": "bpf_cgroup_dev_ctx", "sk_msg": "sk_msg_md", "sk_skb/stream_parser": "__sk_buff",
-    "sk_skb/stream_verdict": "__sk_buff", "sk_skb/verdict": "__sk_buff", "?sockops": "bpf_sock_ops", "cgroup/sock": "bpf_sock",
-    "cgroup/connect_unix": "bpf_sock_addr", "cgroup/getsockname_unix": "bpf_sock_addr",
+    "sockops": "bpf_sock_ops",
+    "cgroup_skb/ingress": "__sk_buff",
+    "cgroup_skb/egress": "__sk_buff",
+    "cgroup/sock_create": "bpf_sock",
+    "cgroup/sock_release": "bpf_sock",
+    "cgroup/post_bind4": "bpf_sock",
+    "cgroup/bind4": "bpf_sock_addr",
+    "cgroup/connect4": "bpf_sock_addr",
+    "cgroup/connect6": "bpf_sock_addr",
+    "cgroup/sendmsg4": "bpf_sock_addr",
+    "cgroup/recvmsg6": "bpf_sock_addr",
+    "cgroup/getpeername4": "bpf_sock_addr",
+    "cgroup/getsockopt": "bpf_sockopt",
+    "cgroup/setsockopt": "bpf_sockopt",
+    "cgroup/sysctl": "bpf_sysctl",
+    "cgroup/dev": "bpf_cgroup_dev_ctx",
+    "sk_msg": "sk_msg_md",
+    "sk_skb/stream_parser": "__sk_buff",
+    "sk_skb/stream_verdict": "__sk_buff",
+    "sk_skb/verdict": "__sk_buff",
+    "?sockops": "bpf_sock_ops",
+    "cgroup/sock": "bpf_sock",
+    "cgroup/connect_unix": "bpf_sock_addr",
+    "cgroup/getsockname_unix": "bpf_sock_addr",
 }
 # Programs that nobody names.
-FOREIGN = ["tc", "xdp", "kprobe/f", "tp_btf/never_was", "struct_ops/x", "usdt", "fentry/never_was", "?tc", "of/ones/own", "tcx/ingress"]
+FOREIGN = [
+    "tc",
+    "xdp",
+    "kprobe/f",
+    "tp_btf/never_was",
+    "struct_ops/x",
+    "usdt",
+    "fentry/never_was",
+    "?tc",
+    "of/ones/own",
+    "tcx/ingress",
+]
 
 
 class Source:
@@ -62,9 +89,14 @@ class Source:
     def statements(self, most):
         random = self.random
         choices = self.uses + [
-            "n *= 3;", "if (n > 5) n ^= 0x123456789abcdefLL;", "asm volatile(\"\" : \"+r\"(n));", "__sync_fetch_and_add(&n, 1);",
-            'bpf_printk("n is %d", n);', "{ char text[] = \"twelve bytes\"; n += bpf_get_current_comm(text, sizeof(text)); }",
-            "for (int i = 0; i < n; i++) asm volatile(\"\" : \"+r\"(n));", "switch (n) { case 1: n = 7; break; case 5: n = 2; }",
+            "n *= 3;",
+            "if (n > 5) n ^= 0x123456789abcdefLL;",
+            'asm volatile("" : "+r"(n));',
+            "__sync_fetch_and_add(&n, 1);",
+            'bpf_printk("n is %d", n);',
+            '{ char text[] = "twelve bytes"; n += bpf_get_current_comm(text, sizeof(text)); }',
+            'for (int i = 0; i < n; i++) asm volatile("" : "+r"(n));',
+            "switch (n) { case 1: n = 7; break; case 5: n = 2; }",
             "n += bpf_ktime_get_ns();",
         ]
         chosen = [random.choice(choices) for _ in range(random.randint(1, most))]
@@ -87,7 +119,8 @@ class Source:
         placed = "__attribute__((cold)) " * (random.random() < 0.01)
         self.callees.append(name)
         if callback:
-            return f"static long {name}(__u32 index, long *given)\n{{\n\tlong n = *given;\n\tvoid *ctx = given;\n\n\t{body}\n\treturn 0;\n}}"
+            body = f"long n = *given;\n\tvoid *ctx = given;\n\n\t{body}\n\treturn 0;"
+            return f"static long {name}(__u32 index, long *given)\n{{\n\t{body}\n}}"
         tag = random.choice(("", "", ' __attribute__((btf_decl_tag("arg:ctx")))'))
         head = f"{linkage}__noinline {padding}{placed}long {name}(void *ctx{tag}, long n)"
         return f"{head}\n{{\n\t{body}\n\treturn n;\n}}"
@@ -95,8 +128,8 @@ class Source:
     def program(self, name):
         section = self.random.choice(list(CONTEXTS))
         context = CONTEXTS[section]
-        body = self.statements(8)
-        return f'SEC("{section}") int {name}(struct {context} *ctx)\n{{\n\tlong n = (long)ctx;\n\n\t{body}\n\treturn n & 1;\n}}'
+        body = f"long n = (long)ctx;\n\n\t{self.statements(8)}\n\treturn n & 1;"
+        return f'SEC("{section}") int {name}(struct {context} *ctx)\n{{\n\t{body}\n}}'
 
     def foreign(self, number):
         section = self.random.choice(FOREIGN)
@@ -107,10 +140,15 @@ class Source:
         random = self.random
         if random.random() < 0.1:
             yield 'int _version SEC("version") = 0x50a00;'
-        yield random.choice((
-            'char LICENSE[] SEC("license") = "GPL";', 'char LICENSE[] SEC("license") = "Dual BSD/GPL";',
-            'char LICENSE[20] SEC("license") = "Apache-2.0";', 'const char LICENSE[3] SEC("license") = "GPL";', "",
-        ))
+        yield random.choice(
+            (
+                'char LICENSE[] SEC("license") = "GPL";',
+                'char LICENSE[] SEC("license") = "Dual BSD/GPL";',
+                'char LICENSE[20] SEC("license") = "Apache-2.0";',
+                'const char LICENSE[3] SEC("license") = "GPL";',
+                "",
+            )
+        )
 
     def named(self):
         """The programs to load: all of the family, or some."""

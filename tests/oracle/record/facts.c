@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Answers what libbpf asks of the machine but by bpf(2): features, release, files below /proc, /sys and /boot. The linker
- * replaces libbpf's references to these functions (--wrap). */
+/* Answers what libbpf asks of the machine by other ways than bpf(2): features, release, files below /proc, /sys and
+ * /boot. The linker replaces libbpf's references to these functions (--wrap). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...: prints what libbpf passes to bpf(2) to load these programs, as README.md
- * describes it. A SECTION stands for the program's own, as if the source said SEC("SECTION"). */
+/* record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...: prints what libbpf passes to bpf(2) to load these programs, as
+ * README.md describes it. SECTION stands for the program's own section. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
