@@ -1,7 +1,8 @@
 """compare.py RECORD PLAN KERNELS OBJECTS...: compares what libbpf and sockeye load, and fails at unlisted differences.
 
-RECORD and PLAN are the programs that README.md describes. KERNELS is a file of lines TABLE KERNEL_BTF. An object stands with the
-programs to load, as OBJECT:PROGRAM,PROGRAM; without programs, all are loaded. Ends with a line as cargo's tests do.
+RECORD and PLAN are the programs that README.md describes. KERNELS is a file of lines TABLE KERNEL_BTF. An object
+stands with the programs to load, as OBJECT:PROGRAM,PROGRAM; without programs, all are loaded. Ends with a line as
+cargo's tests do.
 """
 
 import concurrent.futures
@@ -54,12 +55,27 @@ def load(command):
     return load_text.Load(run.stdout)
 
 
+def loaded(named, sockeye):
+    """Returns what libbpf is to load: the programs that are named, and those in program arrays, which sockeye adds."""
+    if not named:
+        return named
+    held = {
+        words[3]
+        for (kind, _), lines in sockeye.things.items()
+        if kind == "map"
+        for words in map(str.split, lines)
+        if words[0] == "slot" and words[2] == "prog"
+    }
+    known = {name.partition("=")[0] for name in named}
+    return named + [name for kind, name in sockeye.things if kind == "prog" and name in held - known]
+
+
 def compared(record, plan, table, btf, item):
-    path, _, programs = item.partition(":")
-    programs = [name for name in programs.split(",") if name]
+    path, _, named = item.partition(":")
+    named = [name for name in named.split(",") if name]
     table = os.path.join(HERE, "tables", table)
-    libbpf = load([record, path, table, btf, *programs])
-    sockeye = load([plan, path, "--features", table, "--kernel-btf", btf, *programs])
+    sockeye = load([plan, path, "--features", table, "--kernel-btf", btf, *named])
+    libbpf = load([record, path, table, btf, *loaded(named, sockeye)])
     return list(load_text.differences(libbpf, sockeye))
 
 
@@ -69,7 +85,9 @@ def main(record, plan, kernels, *items):
         tables = [line.split() for line in file]
     passed = failed = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {pool.submit(compared, record, plan, *table, item): (item, table[0]) for table in tables for item in items}
+        jobs = {
+            pool.submit(compared, record, plan, *table, item): (item, table[0]) for table in tables for item in items
+        }
         for job in concurrent.futures.as_completed(jobs):
             item, table = jobs[job]
             name = os.path.basename(item.partition(":")[0])

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Dual BSD/GPL
-/* Outcome: loads; a value for the global variable `limit` is refused as ambiguous, with both places named. It is linked with
- * two-statics.part.c, which has a static variable of the same name.
+/* Outcome: loads; a value for the global variable `limit` is refused as ambiguous, with both places named. It is
+ * linked with two-statics.part.c, which has a static variable of the same name.
  */
 // programs: prog
 #include <linux/bpf.h>
