@@ -36,6 +36,14 @@ pub fn kernels() -> Vec<(String, PathBuf)> {
     found
 }
 
+/// The objects of all compilers that have relocations (tests/objects/built).
+pub fn built() -> Vec<Object> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/objects/built");
+    let compilers = fs::read_dir(folder).unwrap().map(|folder| folder.unwrap().path());
+    let objects = compilers.flat_map(|compiler| fs::read_dir(compiler).unwrap()).map(|object| object.unwrap().path());
+    objects.filter_map(|path| Object::read(&path.to_string_lossy(), &fs::read(&path).unwrap())).collect()
+}
+
 /// An object with relocations: its types, and the instructions with their records in the file's order.
 pub struct Object {
     pub name: String,
