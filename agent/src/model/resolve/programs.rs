@@ -35,7 +35,7 @@ pub(super) fn resolve(inputs: &Inputs<'_>) -> Result<BTreeMap<String, DesiredPro
 fn attached(inputs: &Inputs<'_>, program: &ProgramSpec) -> Result<DesiredProgram, Refusal> {
     let Inputs { spec, node_context, observed: _ } = *inputs;
     let template = &spec.template;
-    let ProgramSpec { name, program_type: _, attach } = program;
+    let ProgramSpec { name, program_type: _, attach_type: _, attach } = program;
     let (section, kind) = section_and_kind(template, name, node_context)?;
     let (mut paths, mut maps) = (BTreeMap::new(), BTreeSet::new());
     let attach = if template.suspend { &[] } else { attach.as_slice() };

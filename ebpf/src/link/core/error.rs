@@ -62,6 +62,13 @@ pub struct CoreError {
     pub reason: Reason,
 }
 
+impl CoreError {
+    /// Returns whether another kernel may take the object.
+    pub const fn is_of_kernel(&self) -> bool {
+        matches!(self.reason, Reason::Candidate | Reason::Ambiguous | Reason::Range(_))
+    }
+}
+
 /// The reason why a relocation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {

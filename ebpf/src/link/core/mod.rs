@@ -41,6 +41,13 @@ pub use self::{
 };
 use crate::btf::{Btf, KernelBtf, ext::CoreRelo};
 
+/// Returns whether a type of the object's may stand for one of the kernel's (libbpf's `bpf_core_types_are_compat`), as
+/// the prototype of a function that the object declares must.
+pub(crate) fn are_compatible(local: &Btf<'_>, type_id: u32, kernel: &KernelBtf, target: u32) -> bool {
+    let (types, mut budget) = (kernel.btf(), Budget::new());
+    Pair { local, target: &types, budget: &mut budget }.are_types(type_id, target, compat::MAX_LEVEL).unwrap_or(false)
+}
+
 /// Relocates the instructions of one object.
 ///
 /// libbpf remembers the candidates of each of the object's types, and drops those that did not have what an earlier
