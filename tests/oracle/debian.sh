@@ -6,7 +6,8 @@ archive=http://deb.debian.org/debian
 # It has every file that the archive ever had.
 snapshot=http://snapshot.debian.org/archive/debian/20261115T000000Z
 
-# unpacked PATH SHA256 [OPTION OF TAR...]: prints the folder that has the content of a package, by its path in the archive.
+# unpacked PATH SHA256 [OPTION OF TAR...]: prints the folder that has a package's content. PATH is the package's in the
+# archive.
 unpacked() {
     local path=$1 digest=$2 from kept part
     shift 2
@@ -17,7 +18,8 @@ unpacked() {
         for from in "$archive" "$snapshot"; do
             echo "fetching $from/$path" >&2
             # apt's own transport, which verifies the digest.
-            if /usr/lib/apt/apt-helper -o APT::Sandbox::User=root download-file "$from/$path" "$part.deb" "SHA256:$digest" >&2; then
+            if /usr/lib/apt/apt-helper -o APT::Sandbox::User=root \
+                download-file "$from/$path" "$part.deb" "SHA256:$digest" >&2; then
                 dpkg-deb --fsys-tarfile "$part.deb" | tar -x -C "$part" "$@"
                 mv -T "$part" "$kept" 2>/dev/null || true
                 break
@@ -33,8 +35,9 @@ unpacked() {
 release_apt() {
     local apt=$oracle_cache/apt/$1 command=$2
     shift 2
-    "$command" -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::Lists="$apt/lists" \
-        -o Dir::Cache="$apt/cache" -o Dir::State::status=/dev/null -o APT::Sandbox::User=root -o APT::Architecture=amd64 \
+    "$command" -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" -o Dir::State::status=/dev/null \
+        -o APT::Sandbox::User=root -o APT::Architecture=amd64 \
         -o Acquire::Check-Valid-Until=false -o Acquire::Languages=none \
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@"
 }

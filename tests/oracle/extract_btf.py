@@ -27,7 +27,8 @@ def decompressed(data):
     tools = {b"\x28\xb5\x2f\xfd": "zstd", b"\x02\x21\x4c\x18": "lz4"}
     if data[:4] not in tools:
         sys.exit(f"the kernel is compressed by a method that begins with {data[:4].hex()}")
-    return subprocess.run([tools[data[:4]], "-dc"], input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    tool = [tools[data[:4]], "-dc"]
+    return subprocess.run(tool, input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
 
 
 def section(elf, wanted):

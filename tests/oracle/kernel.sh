@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tests/oracle/kernel.sh TABLE: prints a folder with the kernel's files: vmlinuz, btf (its BTF) and config. TABLE is the name
-# of a table of kernels that Debian builds. Nothing is installed.
+# tests/oracle/kernel.sh TABLE: prints a folder with the files of a kernel that Debian builds: vmlinuz, btf (its BTF)
+# and config. TABLE is the name of the kernel's table. Nothing is installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/oracle/debian.sh

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# tests/oracle/libbpf.sh: fetches libbpf of Debian by its digest, unpacks it into the cache, and prints the folder, which has
-# libbpf.a and include/bpf. Nothing is installed.
+# tests/oracle/libbpf.sh: fetches Debian's libbpf by its digest, unpacks it into the cache, and prints the folder,
+# which has lib/*/libbpf.a and include/bpf. Nothing is installed.
 #
-# The archive, not the shared library: Debian built the latter for a glibc that Debian 12 does not have, and only an archive's
-# calls can be redirected one by one by the linker.
+# The archive, not the shared library: Debian built that for a glibc that Debian 12 does not have, and only an
+# archive's calls can be redirected one by one, by the linker.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/oracle/debian.sh

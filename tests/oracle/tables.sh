@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# tests/oracle/tables.sh [--write] [TABLE...]: compares the tables with what libbpf's own probes find: on Debian's kernels as
-# guests under emulation, and, as root, on this machine (`here`, if its kernel is of the table's series). Needs neither root
-# nor KVM for guests. With --write, writes the tables anew; their lines `config`, `ksym` and `cpus` stay.
+# tests/oracle/tables.sh [--write] [TABLE...]: compares the tables with what libbpf's own probes find: on Debian's
+# kernels as guests under emulation, and on this machine (`here`) as root if it runs the table's release. Guests need
+# neither root nor KVM. With --write, writes the tables anew; their lines `cpus` and `ksym` stay.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -19,8 +19,9 @@ mkdir -p "$work/root"/{proc,sys,dev}
 guest() { # guest TABLE: what the probes print in a guest with this kernel
     local kernel
     kernel=$(tests/oracle/kernel.sh "$1")
-    timeout --kill-after=5 120 qemu-system-x86_64 -accel tcg -cpu max,la57=off -m 256 -display none -nodefaults -no-reboot \
-        -serial "file:$work/$1.console" -serial "file:$work/$1.log" -kernel "$kernel/vmlinuz" -initrd "$work/initramfs" \
+    timeout --kill-after=5 120 qemu-system-x86_64 -accel tcg -cpu max,la57=off -m 256 -display none -nodefaults \
+        -no-reboot -serial "file:$work/$1.console" -serial "file:$work/$1.log" \
+        -kernel "$kernel/vmlinuz" -initrd "$work/initramfs" \
         -append "console=ttyS0 quiet mitigations=off panic=-1" || true
     tr -d '\r' <"$work/$1.log"
 }
@@ -32,7 +33,10 @@ probed() { # probed TABLE: what the probes print, if they came to their end
     else
         seen=$(target/oracle/probe)
     fi
-    [[ $(tail -n 1 <<<"$seen") == "# end" ]] || { echo "the probes on $1 did not come to their end: $seen" >&2; return 1; }
+    if [[ $(tail -n 1 <<<"$seen") != "# end" ]]; then
+        echo "the probes on $1 did not come to their end: $seen" >&2
+        return 1
+    fi
     sed '$d' <<<"$seen"
 }
 
@@ -43,7 +47,7 @@ checked() {
 
 # What a program may ask of a kernel's configuration, as far as tests ask.
 config() { # config TABLE
-    local names='HZ|BPF_SYSCALL|CGROUP_BPF|IPV6|DEFAULT_HOSTNAME|NR_CPUS|LOCALVERSION|NET_CLS_BPF|PHYSICAL_START|LSM|DEFAULT_INIT'
+    local names='HZ|BPF_SYSCALL|CGROUP_BPF|IPV6|NR_CPUS|NET_CLS_BPF|PHYSICAL_START|LSM|DEFAULT_INIT'
     [[ $1 == here ]] || grep -E "^CONFIG_($names)=" "$(tests/oracle/kernel.sh "$1")/config" | sed 's/^/config /'
 }
 

@@ -8,8 +8,9 @@ use std::{fmt, ops::Range, sync::OnceLock};
 
 pub use super::names::essential;
 use super::{
-    Btf, BtfError, Kind, Type,
+    Btf, BtfError, Kind, Type, info,
     names::{Names, hash},
+    word,
 };
 
 /// The index keeps the offset of each type whose index is a multiple of `1 << SHIFT`.
@@ -44,18 +45,19 @@ impl KernelBtf {
     /// Indexes BTF. Only its layout is checked: an access to a type that refers to something outside gives nothing.
     pub fn new(bytes: Bytes) -> Result<Self, BtfError> {
         let data = bytes.as_ref().as_ref();
-        let btf = Btf::split(data, SHIFT)?;
+        let mut named = Vec::new();
+        let btf = Btf::split(data, SHIFT, |id, head| named.extend(name_of(head, is_relocated).map(|name| (name, id))))?;
         let within = |part: &[u8]| {
             let start = (part.as_ptr() as usize).saturating_sub(data.as_ptr() as usize);
             start..start + part.len()
         };
         let (types, strings) = (within(btf.types), within(btf.strings.0));
         let Btf { offsets, len, .. } = &btf;
-        let named = btf.heads().filter(|head| head.name_off != 0 && is_relocated(head.kind));
-        let hashed: Vec<(u32, u32)> =
-            named.map(|head| (hash(essential(btf.strings.name(head.name_off))), head.id)).collect();
+        for (name, _) in &mut named {
+            *name = hash(essential(btf.strings.name(*name)));
+        }
         let (offsets, len, pointer) = (offsets.to_vec(), *len, btf.guess_pointer());
-        let by_name = Names::new(&hashed);
+        let by_name = Names::new(&named);
         Ok(Self { types, strings, offsets, len, pointer, by_name, symbols: OnceLock::new(), bytes })
     }
 
@@ -70,6 +72,7 @@ impl KernelBtf {
             len: self.len,
             pointer: self.pointer,
             start: self.types.start,
+            version: [1, 0],
         }
     }
 
@@ -89,8 +92,14 @@ impl KernelBtf {
     pub fn symbol(&self, name: &[u8], kind: Kind) -> Option<u32> {
         let btf = self.btf();
         let symbols = self.symbols.get_or_init(|| {
-            let named = btf.heads().filter(|head| head.name_off != 0 && matches!(head.kind, Kind::Func | Kind::Var));
-            Names::new(&named.map(|head| (hash(btf.strings.name(head.name_off)), head.id)).collect::<Vec<_>>())
+            let is = |kind| matches!(kind, Kind::Func | Kind::Var);
+            let mut named = Vec::new();
+            let data = self.bytes.as_ref().as_ref();
+            let _ = Btf::split(data, SHIFT, |id, head| named.extend(name_of(head, is).map(|name| (name, id))));
+            for (name, _) in &mut named {
+                *name = hash(btf.strings.name(*name));
+            }
+            Names::new(&named)
         });
         let is = |id: &u32| btf.get(*id).is_some_and(|one| one.kind == kind && one.is_named(name));
         symbols.get(hash(name)).iter().take(MAX_OF_A_NAME).copied().find(is)
@@ -100,6 +109,12 @@ impl KernelBtf {
     pub fn memory(&self) -> usize {
         4 * self.offsets.capacity() + self.by_name.bytes() + self.symbols.get().map_or(0, Names::bytes)
     }
+}
+
+/// Returns the offset of a type's name, if it has one and is of such a kind.
+fn name_of(head: &[u8; 12], is: impl Fn(Kind) -> bool) -> Option<u32> {
+    let name = word(head, 0).filter(|name| *name != 0)?;
+    Kind::of(info(head)).is_ok_and(is).then_some(name)
 }
 
 /// Returns whether a CO-RE relocation can find a type of that kind by its name. Those of other kinds, if any compiler

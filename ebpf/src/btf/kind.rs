@@ -74,17 +74,37 @@ impl Kind {
     /// Returns the kind in a type's info word (`BTF_INFO_KIND`), or its number if it is not known. No type in a section
     /// is of kind 0.
     pub(crate) fn of(info: u32) -> Result<Self, u8> {
-        let number = (info >> 24 & 0x1f) as u8;
-        Self::ALL.get(usize::from(number)).copied().filter(|kind| *kind != Self::Void).ok_or(number)
+        let number = info >> 24 & 0x1f;
+        match Self::ALL.get(number as usize) {
+            Some(Self::Void) | None => Err(number as u8),
+            Some(kind) => Ok(*kind),
+        }
+    }
+
+    /// Returns the size of a type in the section by its info word, 0 if its kind is not known.
+    pub(crate) fn size(info: u32) -> usize {
+        /// The fixed size and the size of each part, by the number of the kind.
+        const SIZES: [(u8, u8); 32] = {
+            let mut sizes = [(0, 0); 32];
+            let mut number = 1;
+            while number < Kind::ALL.len() {
+                sizes[number] = (12 + Kind::ALL[number].tail(0) as u8, Kind::ALL[number].stride() as u8);
+                number += 1;
+            }
+            sizes
+        };
+        let (fixed, each) = SIZES[(info >> 24 & 0x1f) as usize];
+        usize::from(fixed) + usize::from(each) * (info & 0xffff) as usize
     }
 
     /// Returns the number of bytes that follow a type of this kind with `vlen` parts (libbpf's `btf_type_size`).
     pub(crate) const fn tail(self, vlen: usize) -> usize {
-        match self {
+        let fixed = match self {
             Self::Int | Self::Var | Self::DeclTag => 4,
             Self::Array => 12,
-            _ => self.stride() * vlen,
-        }
+            _ => 0,
+        };
+        fixed + self.stride() * vlen
     }
 
     /// Returns the size of each of the parts that follow a type: members, enumerators, parameters, variables.

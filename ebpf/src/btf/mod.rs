@@ -9,6 +9,7 @@
 //! | `kind`, `types` | a type and its parts |
 //! | `resolve` | a type without modifiers, its size and alignment |
 //! | [`kernel`] | the kernel's types by name |
+//! | [`fit`](mod@fit) | an object's types made fit for a kernel |
 //! | [`ext`] | the records in `.BTF.ext` |
 //! | `definition` | map definitions and data sections |
 //! | `value_type` | types as the encoder of values needs them |
@@ -16,6 +17,7 @@
 mod definition;
 mod error;
 pub mod ext;
+pub mod fit;
 pub mod kernel;
 mod kind;
 mod names;
@@ -54,13 +56,8 @@ pub struct Btf<'a> {
     pointer: u64,
     /// The offset of `types` in the section.
     start: usize,
-}
-
-/// What [`Btf::heads`] tells of a type.
-struct Head {
-    id: u32,
-    kind: Kind,
-    name_off: u32,
+    /// The version of the format, and flags.
+    version: [u8; 2],
 }
 
 /// Reads a little-endian word at an offset.
@@ -71,26 +68,33 @@ pub(crate) fn word(data: &[u8], at: usize) -> Option<u32> {
 impl<'a> Btf<'a> {
     /// Reads a `.BTF` section.
     pub fn parse(data: &'a [u8]) -> Result<Self, BtfError> {
-        let btf = Self::split(data, 0)?;
+        let btf = Self::split(data, 0, |_, _| ())?;
         validate::validate(&btf)?;
         Ok(btf)
     }
 
-    /// Finds the types of a section, of which the offset of each `1 << shift`-th is kept.
-    fn split(data: &'a [u8], shift: u32) -> Result<Self, BtfError> {
+    /// Finds the types of a section, and shows the head of each. The offset of each `1 << shift`-th is kept.
+    fn split(data: &'a [u8], shift: u32, mut see: impl FnMut(u32, &[u8; 12])) -> Result<Self, BtfError> {
         let (types, strings, start) = parts(data)?;
-        // Most types take some sixteen bytes and more.
+        let mask = (1u32 << shift) - 1;
+        // Most types take some twenty bytes and more.
         let mut offsets = Vec::with_capacity((types.len() / 20) >> shift);
-        let (mut at, mut len) = (0usize, 1u32);
-        while at < types.len() {
-            if (len - 1).trailing_zeros() >= shift {
-                offsets.push(u32::try_from(at).map_err(|_| BtfError::Malformed("it is too large"))?);
+        let (mut rest, mut len) = (types, 1u32);
+        while let Some(head) = rest.first_chunk::<12>() {
+            if (len - 1) & mask == 0 {
+                let at = u32::try_from(types.len() - rest.len());
+                offsets.push(at.map_err(|_| BtfError::Malformed("it is too large"))?);
             }
-            at += size_at(types, at, len)?;
+            see(len, head);
+            rest = rest.get(size(head)..).filter(|after| after.len() < rest.len()).ok_or_else(|| fault(head, len))?;
             len += 1;
         }
+        if !rest.is_empty() {
+            return Err(BtfError::Type { id: len, what: "it is cut short" });
+        }
         offsets.shrink_to_fit();
-        Ok(Self { types, strings: Strings(strings), offsets: offsets.into(), shift, len, pointer: 8, start })
+        let version = [2, 3].map(|at| data.get(at).copied().unwrap_or_default());
+        Ok(Self { types, strings: Strings(strings), offsets: offsets.into(), shift, len, pointer: 8, start, version })
     }
 
     /// Returns the number of types, which is one more than the last ID: type 0 is `void` (`btf__type_cnt`).
@@ -111,8 +115,8 @@ impl<'a> Btf<'a> {
             return None;
         }
         let mut at = *self.offsets.get((index >> self.shift) as usize)? as usize;
-        for skipped in (index >> self.shift << self.shift)..index {
-            at += size_at(self.types, at, skipped + 1).ok()?;
+        for _ in (index >> self.shift << self.shift)..index {
+            at += size(self.types.get(at..)?.first_chunk()?);
         }
         self.at(id, at)
     }
@@ -124,18 +128,6 @@ impl<'a> Btf<'a> {
             let one = self.at(id, at)?;
             at += 12 + one.rest.len();
             Some(one)
-        })
-    }
-
-    /// Returns the heads of all types but `void`, in order.
-    fn heads(&self) -> impl Iterator<Item = Head> {
-        let mut at = 0;
-        (1..self.len).map_while(move |id| {
-            let head: &[u8; 12] = self.types.get(at..)?.first_chunk()?;
-            let info = word(head, 4)?;
-            let kind = Kind::of(info).ok()?;
-            at += 12 + kind.tail((info & 0xffff) as usize);
-            Some(Head { id, kind, name_off: word(head, 0)? })
         })
     }
 
@@ -154,13 +146,22 @@ impl<'a> Btf<'a> {
     }
 }
 
-/// Returns the size of the type at an offset.
-fn size_at(types: &[u8], at: usize, id: u32) -> Result<usize, BtfError> {
-    let short = || BtfError::Type { id, what: "it is cut short" };
-    let info = word(types, at + 4).ok_or_else(short)?;
-    let kind = Kind::of(info).map_err(|kind| BtfError::Kind { id, kind })?;
-    let size = 12 + kind.tail((info & 0xffff) as usize);
-    if types.len() - at < size { Err(short()) } else { Ok(size) }
+/// Returns the size of a type with all that follows it, 0 if its kind is not known.
+fn size(head: &[u8; 12]) -> usize {
+    Kind::size(info(head))
+}
+
+/// Returns the info word of a type.
+fn info(head: &[u8; 12]) -> u32 {
+    word(head, 4).unwrap_or_default()
+}
+
+/// Returns why a type can't be read.
+fn fault(head: &[u8; 12], id: u32) -> BtfError {
+    match Kind::of(info(head)) {
+        Ok(_) => BtfError::Type { id, what: "it is cut short" },
+        Err(kind) => BtfError::Kind { id, kind },
+    }
 }
 
 /// Returns the types and the strings of a section and where the types begin (`btf_parse_hdr`, `btf_parse_str_sec`).

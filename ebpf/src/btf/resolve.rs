@@ -14,11 +14,16 @@ const MAX_ALIGN: (usize, usize) = (32, 1 << 14);
 
 impl<'a> Btf<'a> {
     /// Returns a type without its typedefs and qualifiers (libbpf's `skip_mods_and_typedefs`).
-    pub fn skip_modifiers(&self, mut id: u32) -> Option<Type<'a>> {
-        for _ in 0..MAX_MODIFIERS {
+    pub fn skip_modifiers(&self, id: u32) -> Option<Type<'a>> {
+        self.skip_counted(id).map(|(one, _)| one)
+    }
+
+    /// Does the same, and returns the number of types that were looked at.
+    pub(crate) fn skip_counted(&self, mut id: u32) -> Option<(Type<'a>, usize)> {
+        for count in 1..=MAX_MODIFIERS {
             let one = self.get(id)?;
             if !one.kind.is_transparent() {
-                return Some(one);
+                return Some((one, count));
             }
             id = one.type_id();
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Prints what libbpf learns of the kernel that this runs on, as a table (README.md): by libbpf's own probes. As the first
- * process of a guest it prints to the second serial port and powers the machine off. */
+/* Prints what libbpf's own probes find on the kernel that this runs on, as a table (README.md). As the first process
+ * of a guest it prints to the second serial port and powers the machine off. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/capability.h>

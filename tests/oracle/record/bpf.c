@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Answers libbpf's bpf(2), and records what it asked. Descriptors are memfds: libbpf maps, duplicates and closes them. */
+/* Answers libbpf's bpf(2) and records what it asked. Descriptors are memfds: libbpf maps, duplicates and closes them.
+ * */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
@@ -98,6 +99,12 @@ static void add_slot(struct slot **slots, __u32 key, struct object *value)
 	*slots = new;
 }
 
+static int fail(int error)
+{
+	errno = error;
+	return -1;
+}
+
 static int update_map(const union bpf_attr *attr)
 {
 	struct object *map = object_of(attr->map_fd);
@@ -110,8 +117,9 @@ static int update_map(const union bpf_attr *attr)
 	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
 	case BPF_MAP_TYPE_HASH_OF_MAPS:
 		value = object_of(*(int *)pointer(attr->value));
+		/* libbpf does so for a program that it did not load. */
 		if (!value)
-			die("a slot is set to no object");
+			return fail(EBADF);
 		add_slot(&map->map.slots, *(__u32 *)pointer(attr->key), value);
 		return 0;
 	default:
@@ -153,12 +161,6 @@ static int bind_map(const union bpf_attr *attr)
 {
 	add_slot(&object_of(attr->prog_bind_map.prog_fd)->prog.bound, 0, object_of(attr->prog_bind_map.map_fd));
 	return 0;
-}
-
-static int fail(int error)
-{
-	errno = error;
-	return -1;
 }
 
 static int answer(int command, union bpf_attr *attr, size_t len)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Answers what libbpf asks of the machine but by bpf(2): features, release, files below /proc, /sys and /boot. The linker
- * replaces libbpf's references to these functions (--wrap). */
+/* Answers what libbpf asks of the machine by other ways than bpf(2): features, release, files below /proc, /sys and
+ * /boot. The linker replaces libbpf's references to these functions (--wrap). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -105,6 +105,13 @@ bool __wrap_feat_supported(void *cache, unsigned feature)
 	if (cache || feature >= FEATURES)
 		die("libbpf asks for feature %u", feature);
 	return features[feature];
+}
+
+/* libbpf raises the limit of locked memory for kernels that count maps by it. */
+int __wrap_setrlimit64(int resource, const void *limits)
+{
+	(void)resource, (void)limits;
+	return 0;
 }
 
 int __wrap_uname(struct utsname *out)

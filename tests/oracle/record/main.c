@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...: prints what libbpf passes to bpf(2) to load these programs, as README.md
- * describes it. A SECTION stands for the program's own, as if the source said SEC("SECTION"). */
+/* record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...: prints what libbpf passes to bpf(2) to load these programs, as
+ * README.md describes it. SECTION stands for the program's own section. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <bpf/libbpf.h>
 #include "record.h"
 
@@ -58,9 +59,9 @@ static int note(enum libbpf_print_level level, const char *format, va_list args)
 
 static int refused(const char *step, int error)
 {
-	printf("refused %s: %s; %s\n", step, strerror(abs(error)), first_warning);
+	printf("refused %s: %s; %s\n", step, strerror(abs(error)), last_warning);
 	if (strcmp(first_warning, last_warning))
-		printf("# %s\n", last_warning);
+		printf("# %s\n", first_warning);
 	return 0;
 }
 
@@ -130,6 +131,8 @@ int main(int argc, char **argv)
 
 	if (argc < 4)
 		die("usage: record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...");
+	if (access(argv[1], R_OK) || access(argv[3], R_OK))
+		die("%s or %s can't be read", argv[1], argv[3]);
 	read_table(argv[2], argv[3]);
 	libbpf_set_print(note);
 	object = bpf_object__open_file(argv[1], &opts);

@@ -16,6 +16,14 @@ pub(super) struct Answer {
     pub(super) bit_offset: u32,
 }
 
+impl Answer {
+    /// Returns whether two candidates give the same answer.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let value = |answer: &Self| answer.new.map(|new| new.value);
+        self.bit_offset == other.bit_offset && value(self) == value(other)
+    }
+}
+
 /// A value by one of the two sets of types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Value {

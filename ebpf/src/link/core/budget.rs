@@ -3,8 +3,10 @@
 use super::Reason;
 
 /// Types, members and enumerators that may be looked at: some tenths of a second. The 1,000 relocations of a large
-/// object take some 100,000.
+/// object take some 500,000.
 const MAX_WORK: u32 = 1 << 24;
+/// The work of one step of an access path, whatever is behind it.
+pub(super) const STEP: usize = 64;
 
 /// The work that is left.
 #[derive(Debug)]

@@ -24,9 +24,17 @@ pub(super) const fn are_of_one_kind(local: Kind, target: Kind) -> bool {
 impl<'l, 't> Pair<'_, 'l, 't> {
     /// Returns both types without modifiers.
     pub(super) fn skip(&mut self, local: u32, target: u32) -> Result<(Type<'l>, Type<'t>), Reason> {
-        self.budget.take(1)?;
-        let both = self.local.skip_modifiers(local).zip(self.target.skip_modifiers(target));
-        both.ok_or(Reason::Candidate)
+        Ok((self.skip_local(local)?, self.skip_target(target)?))
+    }
+
+    fn skip_local(&mut self, id: u32) -> Result<Type<'l>, Reason> {
+        let (one, count) = self.local.skip_counted(id).ok_or(Reason::Candidate)?;
+        self.budget.take(count).map(|()| one)
+    }
+
+    pub(super) fn skip_target(&mut self, id: u32) -> Result<Type<'t>, Reason> {
+        let (one, count) = self.target.skip_counted(id).ok_or(Reason::Candidate)?;
+        self.budget.take(count).map(|()| one)
     }
 
     /// Returns whether a field of the object's may be read where the kernel has that one.

@@ -23,7 +23,7 @@ impl<'t> Pair<'_, '_, 't> {
     }
 
     fn find_enumerator(&mut self, local: &Spec, target: u32, spec: &mut Spec) -> Result<bool, Reason> {
-        let of = self.target.skip_modifiers(target).ok_or(Reason::Candidate)?;
+        let of = self.skip_target(target)?;
         let name = local.accessors.first().and_then(|accessor| accessor.name_off).ok_or(Reason::Record)?;
         let name = essential(self.local.strings().name(name));
         for (index, one) in of.enumerators().enumerate() {
@@ -41,7 +41,7 @@ impl<'t> Pair<'_, '_, 't> {
     fn find_field(&mut self, local: &Spec, target: u32, spec: &mut Spec) -> Result<bool, Reason> {
         let mut id = target;
         for (i, accessor) in local.accessors.iter().enumerate() {
-            let of = self.target.skip_modifiers(id).ok_or(Reason::Candidate)?;
+            let of = self.skip_target(id)?;
             let next = match accessor.name_off {
                 Some(name_off) => self.find_member(accessor, name_off, &of, spec)?,
                 None if i == 0 => Some(of.id),
@@ -63,13 +63,13 @@ impl<'t> Pair<'_, '_, 't> {
     }
 
     /// Returns the element of the kernel's array, if it has so many.
-    fn element(&self, accessor: &Accessor, of: &Type<'_>, spec: &Spec) -> Result<Option<u32>, Reason> {
+    fn element(&mut self, accessor: &Accessor, of: &Type<'_>, spec: &Spec) -> Result<Option<u32>, Reason> {
         let Some(array) = of.array() else { return Ok(None) };
         let is_flexible = spec.accessors.last().is_some_and(|last| is_flexible(self.target, last, array.len));
         if !is_flexible && accessor.index >= array.len {
             return Ok(None);
         }
-        let element = self.target.skip_modifiers(array.element).ok_or(Reason::Candidate)?;
+        let element = self.skip_target(array.element)?;
         Ok(Some(element.id))
     }
 
@@ -107,7 +107,7 @@ impl<'t> Pair<'_, '_, 't> {
                 spec.accessors.pop();
                 return Ok(None);
             }
-            let inner = self.target.skip_modifiers(member.type_id).ok_or(Reason::Candidate)?;
+            let inner = self.skip_target(member.type_id)?;
             if let Some(found) = self.find_member(local, name_off, &inner, spec)? {
                 return Ok(Some(found));
             }

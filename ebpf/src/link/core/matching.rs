@@ -74,8 +74,8 @@ impl<'l, 't> Pair<'_, 'l, 't> {
 
     /// Returns whether two names are the same without flavours, or both empty (`bpf_core_names_match`).
     fn are_named_alike(&mut self, local: u32, target: u32) -> Result<bool, Reason> {
-        self.budget.take(1)?;
         let (local, target) = (self.local.strings().name(local), self.target.strings().name(target));
+        self.budget.take(1 + (local.len() + target.len()) / 16)?;
         Ok(if target.is_empty() { local.is_empty() } else { essential(local) == essential(target) })
     }
 

@@ -8,6 +8,7 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | `candidates` | the kernel's types of a name |
 //! | `spec` | where an access leads |
 //! | `find` | the same access in a type of the kernel's |
 //! | `compat`, `matching` | whether types may stand for each other |
@@ -17,6 +18,7 @@
 
 mod answer;
 mod budget;
+mod candidates;
 mod compat;
 mod error;
 mod find;
@@ -25,11 +27,10 @@ mod matching;
 mod patch;
 mod spec;
 
-use std::collections::HashMap;
-
 use self::{
     answer::{Answer, answer},
-    budget::Budget,
+    budget::{Budget, STEP},
+    candidates::Candidates,
     compat::Pair,
     spec::Spec,
 };
@@ -38,7 +39,7 @@ pub use self::{
     kind::RelocationKind,
     patch::BAD_RELO,
 };
-use crate::btf::{Btf, KernelBtf, Kind, Type, ext::CoreRelo};
+use crate::btf::{Btf, KernelBtf, ext::CoreRelo};
 
 /// Returns whether a type of the object's may stand for one of the kernel's (libbpf's `bpf_core_types_are_compat`), as
 /// the prototype of a function that the object declares must.
@@ -54,16 +55,15 @@ pub(crate) fn are_compatible(local: &Btf<'_>, type_id: u32, kernel: &KernelBtf, 
 #[derive(Debug)]
 pub struct Relocator<'a> {
     local: &'a Btf<'a>,
-    kernel: &'a KernelBtf,
     target: Btf<'a>,
-    candidates: HashMap<u32, Vec<u32>>,
+    candidates: Candidates<'a>,
     budget: Budget,
 }
 
 impl<'a> Relocator<'a> {
     /// Prepares to relocate an object with these types against the kernel's.
     pub fn new(local: &'a Btf<'a>, kernel: &'a KernelBtf) -> Self {
-        Self { local, kernel, target: kernel.btf(), candidates: HashMap::new(), budget: Budget::new() }
+        Self { local, target: kernel.btf(), candidates: Candidates::new(kernel), budget: Budget::new() }
     }
 
     /// Relocates the instruction that the code begins with. Returns why the instruction has become invalid, if it has.
@@ -74,24 +74,7 @@ impl<'a> Relocator<'a> {
 
     /// Describes a relocation.
     pub fn subject(&self, relo: &CoreRelo) -> Subject {
-        let root = self.local.get(relo.type_id).unwrap_or_else(Type::void);
-        let tag = match root.kind {
-            Kind::Struct => "struct ",
-            Kind::Union => "union ",
-            Kind::Enum | Kind::Enum64 => "enum ",
-            _ => "",
-        };
-        let type_name = format!("{tag}{}", root.text());
-        let kind = RelocationKind::of(relo.kind);
-        match kind.and_then(|kind| Spec::parse(self.local, relo, kind)) {
-            Ok(spec) => Subject::new(&spec.text(self.local), &type_name, &spec.field(self.local)),
-            Err(_) => {
-                let (kind, path) = (kind.map_or("unknown", RelocationKind::name), relo.access_str_off);
-                let path = self.local.strings().text(path);
-                let spec = format!("<{kind}> [{}] {} {} + {path}", root.id, root.kind.name(), root.text());
-                Subject::new(&spec, &type_name, "")
-            }
-        }
+        Subject::of(self.local, relo)
     }
 
     /// Answers a relocation (libbpf's `bpf_core_calc_relo_insn`).
@@ -99,38 +82,33 @@ impl<'a> Relocator<'a> {
         let kind = RelocationKind::of(relo.kind)?;
         let root = self.local.get(relo.type_id).ok_or(Reason::Record)?;
         let spec = Spec::parse(self.local, relo, kind)?;
-        self.budget.take(spec.raw.len() + 1)?;
+        self.budget.take(STEP * (spec.raw.len() + 1))?;
         if kind == RelocationKind::LocalTypeId {
             return answer((self.local, &spec), (self.local, Some(&spec)));
         }
         if root.name().is_empty() {
             return Err(Reason::Anonymous);
         }
-        let kernel = self.kernel;
-        let candidates = self.candidates.entry(root.id);
-        let candidates = candidates.or_insert_with(|| kernel.candidates(root.name(), root.kind));
+        let candidates = self.candidates.of(&root, &mut self.budget)?;
         let mut pair = Pair { local: self.local, target: &self.target, budget: &mut self.budget };
         let mut given: Option<Answer> = None;
         let mut kept = Vec::new();
         for candidate in candidates.iter().copied() {
             let Some(found) = pair.find(&spec, candidate)? else { continue };
+            pair.budget.take(STEP)?;
             let one = answer((self.local, &spec), (&self.target, Some(&found)))?;
-            let is_same = |first: Answer| {
-                let value = |answer: Answer| answer.new.map(|new| new.value);
-                first.bit_offset == one.bit_offset && value(first) == value(one)
-            };
-            if !given.is_none_or(is_same) {
+            if !given.is_none_or(|first| first.is_same(&one)) {
                 return Err(Reason::Ambiguous);
             }
             given.get_or_insert(one);
             kept.push(candidate);
         }
-        match given {
-            Some(given) => {
-                *candidates = kept;
-                Ok(given)
-            }
-            None => answer((self.local, &spec), (&self.target, None)),
+        let Some(given) = given else {
+            return answer((self.local, &spec), (&self.target, None));
+        };
+        if kept.len() < candidates.len() {
+            self.candidates.keep(root.id, kept);
         }
+        Ok(given)
     }
 }
