@@ -58,5 +58,15 @@ for object in tests/objects/built/*/*.o; do
     [[ ! -e $object ]] || add "$object" "tests/objects/cases/$(basename "$object" .o).c"
 done
 
+# The comparison itself.
+texts=()
+for case in plain kconfig two-statics lock-in-data; do
+    programs=$(sed -n 's|^// programs: ||p' "tests/objects/cases/$case.bpf.c")
+    # shellcheck disable=SC2086 # several programs
+    "$record" "$work/cases/$case.bpf.o" "tests/oracle/tables/$table" "$btf" $programs >"$work/$case.text"
+    texts+=("$work/$case.text")
+done
+/usr/bin/python3 tests/oracle/self_test.py "${texts[@]}"
+
 echo "comparing ${#items[@]} objects for $(wc -l <"$work/kernels") kernels"
 /usr/bin/python3 tests/oracle/compare.py "$record" "$plan" "$work/kernels" "${items[@]}"

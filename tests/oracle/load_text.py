@@ -39,6 +39,7 @@ class Btf:
             at += 12
             kind, flag, count = KINDS[info >> 24 & 31], info >> 31, info & 0xFFFF
             words = [str(number), kind, self.string(name) or "-", str(size)] + ["flag"] * flag
+            words += [f"reserved:{info & 0x60FF0000:x}"] * bool(info & 0x60FF0000)
             shape = MEMBERS.get(kind)
             layout = struct.Struct(self.order + (shape or ONCE.get(kind, "")))
             # The length of a fwd or func is its linkage.

@@ -14,6 +14,7 @@
 //! | `records` | function and line information of a program |
 //! | `maps` | the maps to create |
 //! | `types` | the object's BTF as the kernel takes it |
+//! | [`verdict`] | what the log of a kernel that refuses a program means |
 
 mod code;
 mod config;
@@ -26,6 +27,7 @@ mod maps;
 mod plan;
 mod records;
 mod types;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 
@@ -107,7 +109,7 @@ pub fn link<'a>(
             strings: object.btf().map(crate::btf::Btf::strings),
         });
     }
-    plan.btf = types::write(object, &mut plan.programs, features);
+    plan.btf = types::write(object, features);
     plan.notes = notes;
     Ok(plan)
 }

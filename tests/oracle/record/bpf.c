@@ -56,9 +56,16 @@ static struct object *make(int kind)
 	return new;
 }
 
+/* The kernel's answer to the command that is being recorded, if it is asked. */
+static int kernel_answer;
+
 static int descriptor(struct object *object, unsigned long long size)
 {
-	int fd = memfd_create("record", MFD_CLOEXEC);
+	int fd;
+
+	if (real)
+		return learn(kernel_answer, object);
+	fd = memfd_create("record", MFD_CLOEXEC);
 
 	if (fd < 0 || ftruncate(fd, (size + PAGE - 1) / PAGE * PAGE))
 		die("memfd of %llu bytes: %s", size, strerror(errno));
@@ -178,25 +185,47 @@ static int answer(int command, union bpf_attr *attr, size_t len)
 	}
 }
 
-/* glibc's syscall(2), as libbpf's archive was linked to it (--wrap). */
+static bool is_recorded(int command)
+{
+	return command == BPF_BTF_LOAD || command == BPF_MAP_CREATE || command == BPF_MAP_UPDATE_ELEM ||
+	       command == BPF_MAP_FREEZE || command == BPF_PROG_LOAD || command == BPF_PROG_BIND_MAP;
+}
+
 long __real_syscall(long number, ...);
+
+/* What the kernel refuses is not recorded: libbpf tries in other ways. */
+static int ask_kernel(int command, union bpf_attr *attr, size_t len)
+{
+	kernel_answer = __real_syscall(SYS_bpf, command, attr, len);
+	if (kernel_answer >= 0 && is_recorded(command))
+		return answer(command, attr, len);
+	return kernel_answer;
+}
+
+/* glibc's syscall(2), as libbpf's archive was linked to it (--wrap). */
 long __wrap_syscall(long number, ...)
 {
 	va_list args;
-	long a, b, c;
+	long a, b, c, d, e;
 
 	va_start(args, number);
 	a = va_arg(args, long);
 	b = va_arg(args, long);
 	c = va_arg(args, long);
+	d = va_arg(args, long);
+	e = va_arg(args, long);
 	va_end(args);
-	if (number == SYS_bpf)
+	if (number == SYS_bpf && !real)
 		return answer(a, (void *)b, c);
+	if (number == SYS_bpf)
+		return ask_kernel(a, (void *)b, c);
 	if (number == SYS_dup3) {
 		learn(b, object_of(a));
 		return __real_syscall(number, a, b, c);
 	}
 	if (number == SYS_memfd_create)
 		return __real_syscall(number, a, b);
+	if (real)
+		return __real_syscall(number, a, b, c, d, e);
 	die("libbpf makes system call %ld, to which there is no answer", number);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...: prints what libbpf passes to bpf(2) to load these programs, as
- * README.md describes it. SECTION stands for the program's own section. */
+ * README.md describes it. SECTION stands for the program's own section. With - as TABLE, loads them into this machine's
+ * kernel. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -102,6 +103,8 @@ static void name_objects(struct bpf_object *object)
 	struct bpf_program *program;
 	struct bpf_map *map;
 
+	if (object_of(bpf_object__btf_fd(object)))
+		object_of(bpf_object__btf_fd(object))->name = "";
 	bpf_object__for_each_map(map, object) {
 		struct object *made = object_of(bpf_map__fd(map));
 		const char *name = bpf_map__name(map);
@@ -133,7 +136,9 @@ int main(int argc, char **argv)
 		die("usage: record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...");
 	if (access(argv[1], R_OK) || access(argv[3], R_OK))
 		die("%s or %s can't be read", argv[1], argv[3]);
-	read_table(argv[2], argv[3]);
+	real = !strcmp(argv[2], "-");
+	if (!real)
+		read_table(argv[2], argv[3]);
 	libbpf_set_print(note);
 	object = bpf_object__open_file(argv[1], &opts);
 	if (!object)

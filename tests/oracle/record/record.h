@@ -44,7 +44,7 @@ struct slot {
 /* A thing that libbpf made. */
 struct object {
 	enum { BTF, MAP, PROG } kind;
-	/* The variable, section or function; NULL for what libbpf made only to try. */
+	/* The variable, section or function, "" for the object's BTF; NULL for what libbpf made only to try. */
 	const char *name;
 	struct object *next;
 	union {
@@ -80,6 +80,9 @@ struct object *object_of(int fd);
 
 /* Reads a table, as README.md describes them. */
 void read_table(const char *path, const char *kernel_btf);
+
+/* Whether the machine's own kernel answers, instead of a table. */
+extern bool real;
 
 void print_objects(FILE *out);
 

@@ -141,11 +141,13 @@ void print_objects(FILE *to)
 
 	out = to;
 	for (object = objects; object; object = object->next) {
+		if (!object->name)
+			continue;
 		if (object->kind == BTF)
 			print_btf(object);
-		else if (object->kind == MAP && object->name)
+		else if (object->kind == MAP)
 			print_map(object);
-		else if (object->kind == PROG && object->name)
+		else
 			print_prog(object);
 	}
 }
