@@ -98,6 +98,11 @@ impl<'a> Object<'a> {
         })
     }
 
+    /// Returns the file.
+    pub const fn image(&self) -> &Image<'a> {
+        &self.image
+    }
+
     /// Returns the types.
     pub const fn btf(&self) -> Option<&Btf<'a>> {
         self.btf.as_ref()
