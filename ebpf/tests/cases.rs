@@ -147,7 +147,11 @@ fn licences_are_the_objects_own() {
 fn objects_of_all_compilers_are_linked() {
     // GCC before 14 writes calls of functions that libbpf does not understand either.
     for compiler in ["gcc-10", "gcc-12"] {
-        assert_refused(checked(&built(compiler, "plain"), &["direct"]), Reason::InvalidObject, &["calls what is no function"]);
+        assert_refused(
+            checked(&built(compiler, "plain"), &["direct"]),
+            Reason::InvalidObject,
+            &["calls what is no function"],
+        );
     }
     for compiler in ["clang-11", "clang-14", "clang-19", "clang-22", "clang-23", "gcc-14", "gcc-16"] {
         let bytes = built(compiler, "plain");

@@ -124,10 +124,10 @@ fn said(log: &str) -> String {
 /// Loads the maps and programs that the request names.
 pub fn load(object: &Object<'_>, request: Request<'_>, kernel: &RunningKernel) -> Result<Loaded, LoadError> {
     let Request { programs, maps: sources, settings } = request;
-    for name in programs.keys().filter(|name| object.section_of(name).is_none()) {
+    if let Some(name) = programs.keys().find(|name| object.section_of(name).is_none()) {
         return Err(LoadError::Missing(format!("program {name}")));
     }
-    for name in sources.keys().filter(|name| !object.has_map(name)) {
+    if let Some(name) = sources.keys().find(|name| !object.has_map(name)) {
         return Err(LoadError::Missing(format!("map {name}")));
     }
     let wanted = |source: &MapSource| match source {
