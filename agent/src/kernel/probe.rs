@@ -11,7 +11,6 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
-use aya_obj::generated::bpf_insn;
 use sockeye_ebpf::kinds::{
     map_type,
     section::{SECTIONS, Section, Target},
@@ -19,7 +18,7 @@ use sockeye_ebpf::kinds::{
 
 use super::{
     bpf::{self, F_BEFORE, MapAttr, ProgAttr},
-    info,
+    facts, features, info,
 };
 use crate::model::kernel::{MissingFeatures, ProgramKind};
 
@@ -121,6 +120,15 @@ impl Probe {
         probe.note("KernelBTF", Answer::is(fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)));
         let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
         probe.note("JIT", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
+        probe.note("KernelReads", features::reads_kernel_memory().map_or(Answer::Unknown, Answer::is));
+        probe.note("CgroupMemory", features::charges_cgroups().map_or(Answer::Unknown, Answer::is));
+        // Not features, but what may keep programs from what the kernel has.
+        if let Some(mode) = facts::lockdown().filter(|mode| mode != "none") {
+            probe.has.insert(format!("Lockdown{}", camel(&mode)));
+        }
+        if let Some(level) = facts::perf_event_paranoid().filter(|level| *level > 2) {
+            probe.has.insert(format!("PerfEventParanoid{level}"));
+        }
         probe.note("LinkUpdate", Answer::by_bad_fd(&bpf::link_update_nothing()));
         probe.note("VerifierLogEnd", verifier_log_end());
         probe.note("MapMemory", map_memory());
@@ -196,21 +204,20 @@ const EXIT: (u8, u8, i32) = (0x95, 0, 0);
 
 /// Loads a program from instructions: operation, source register and constant.
 fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8]) -> io::Result<OwnedFd> {
-    let instruction = |&(code, source, imm): &(u8, u8, i32)| bpf_insn {
-        code,
-        _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(0, source),
-        off: 0,
-        imm,
+    let instruction = |&(code, source, imm): &(u8, u8, i32)| {
+        let mut bytes = vec![code, source << 4, 0, 0];
+        bytes.extend(imm.to_le_bytes());
+        bytes
     };
-    let instructions: Vec<bpf_insn> = code.iter().map(instruction).collect();
+    let code: Vec<u8> = code.iter().flat_map(instruction).collect();
     let ProgramKind { prog_type, attach_type } = kind;
     let attr = ProgAttr {
         name: "sockeye_probe",
         prog_type,
         expected_attach_type: attach_type,
-        instructions: &instructions,
+        code: &code,
         license: c"Apache-2.0",
+        kernel_version: 0,
         btf: None,
     };
     bpf::prog_load(&attr, log)
@@ -267,6 +274,7 @@ const fn attr<'a>(map_type: u32, key_size: u32, value_size: u32, max_entries: u3
         value_size,
         max_entries,
         flags: 0,
+        numa_node: 0,
         extra: 0,
         btf: None,
         inner: None,

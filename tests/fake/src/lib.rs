@@ -387,6 +387,7 @@ pub fn settings() -> Settings {
         layout: Layout::new(bpffs, bpffs),
         quota: MapQuota::default(),
         facts: NodeFacts::default(),
+        kernel_config: None,
         release_namespace: None,
         time_of_day: Timestamp::now,
     }
