@@ -156,4 +156,5 @@ class Source:
 
     def text(self):
         head = f"// programs: {' '.join(self.named())}\n// flags: {' '.join(self.flags)}\n"
+        head += f"// then: {self.random.choice(('strip', 'strip', 'link', 'link', 'bare', *[''] * 15))}\n"
         return head + "\n".join(part.rstrip() + "\n" for part in self.parts if part)
