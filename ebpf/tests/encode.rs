@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sockeye_ebpf::{object::btf::Btf, values::encode::Encoder};
+use sockeye_ebpf::{btf::Btf, values::encode::Encoder};
 use sockeye_ebpf_testing::{builder::BtfBuilder, random::Rng};
 
 /// A type of the generated BTF.

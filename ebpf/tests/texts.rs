@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use sockeye_crds::{Value, value::MAX_TEXT};
-use sockeye_ebpf::{object::btf::Btf, values::encode::Encoder};
+use sockeye_ebpf::{btf::Btf, values::encode::Encoder};
 use sockeye_ebpf_testing::builder::BtfBuilder;
 
 const HINT: &str = ": write an integer beyond 64 bits as text, in quotes";

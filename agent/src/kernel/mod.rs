@@ -11,6 +11,8 @@
 //! | [`bpffs`] | the file system that holds the pins |
 //! | [`inotify`] | reports which directories change |
 //! | [`facts`] | the node and its kernel |
+//! | [`features`] | the features of the kernel that change what an object becomes |
+//! | [`running`] | the facts of the kernel that linking needs |
 //! | [`heap`] | the process's heap |
 //! | [`ring`] | a ring buffer that programs fill |
 //! | [`probe`] | the BPF features that this kernel has |
@@ -24,6 +26,7 @@ pub mod bpffs;
 pub mod cgroup;
 pub mod facts;
 mod fault;
+pub mod features;
 pub mod heap;
 pub mod info;
 pub mod inotify;
@@ -31,6 +34,7 @@ pub mod load;
 pub mod map;
 pub mod probe;
 pub mod ring;
+pub mod running;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 

@@ -4,8 +4,14 @@ use std::io;
 
 use sockeye_crds::Reason;
 
+use sockeye_ebpf::link::{
+    Invalid,
+    core::{Cause, Subject},
+    verdict::{Lacking, Verdict},
+};
+
 use crate::{
-    kernel::{SysError, load::LoadError},
+    kernel::{SysError, facts, features, load::LoadError},
     node::failure::{Failure, NEEDED},
 };
 
@@ -16,19 +22,19 @@ impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         let message = error.to_string();
         let (reason, hint) = match error {
-            LoadError::Object(_) | LoadError::Missing(_) => (Reason::InvalidObject, ""),
-            LoadError::NoKernelBtf(_) => (Reason::KernelUnsupported, ""),
+            LoadError::Link(error) if error.is_of_kernel() => (Reason::KernelUnsupported, String::new()),
+            LoadError::Link(_) | LoadError::Missing(_) => (Reason::InvalidObject, String::new()),
             LoadError::Map { source, .. } => map_create_failed(&source),
             LoadError::Slot { source, .. } => slot_failed(&source),
             LoadError::Program { source, log, .. } if log.is_empty() => program_refused(&source),
-            LoadError::Program { log, .. } => return verifier_rejected(&message, &log),
+            LoadError::Program { log, verdict, .. } => return verifier_rejected(&message, &log, &verdict),
         };
         Self::new(reason, format!("{message}{hint}"))
     }
 }
 
-fn map_create_failed(error: &SysError) -> (Reason, &'static str) {
-    match error.errno() {
+fn map_create_failed(error: &SysError) -> (Reason, String) {
+    let (reason, hint) = match error.errno() {
         Some(libc::ENOMEM) => (
             Reason::MapCreateFailed,
             ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
@@ -36,12 +42,33 @@ fn map_create_failed(error: &SysError) -> (Reason, &'static str) {
         Some(libc::EINVAL | libc::E2BIG) => {
             (Reason::MapCreateFailed, ": the kernel does not accept its type, sizes or flags")
         }
-        Some(libc::EPERM) => (Reason::PermissionDenied, NEEDED),
+        // ENOTSUPP of the kernel has no number in C.
+        Some(libc::EOPNOTSUPP | 524) => {
+            (Reason::MapCreateFailed, ": the kernel has no such field (a spin lock, a timer) in maps of its type")
+        }
+        Some(libc::EPERM) => return permission_denied(),
         _ => (Reason::MapCreateFailed, ""),
-    }
+    };
+    (reason, hint.to_owned())
 }
 
-fn slot_failed(error: &SysError) -> (Reason, &'static str) {
+/// The kernel denied permission: before 5.11 also where the memory that its user may lock is used up.
+fn permission_denied() -> (Reason, String) {
+    let has_rights = facts::lacking_capabilities().is_ok_and(|lacking| lacking.is_empty());
+    if !has_rights || features::charges_cgroups() != Some(false) {
+        return (Reason::PermissionDenied, NEEDED.to_owned());
+    }
+    let (uid, limit) = facts::locked_memory();
+    let limit = limit.map_or("unlimited".to_owned(), |limit| format!("{limit} bytes"));
+    let hint = format!(
+        ": this kernel, older than 5.11, counts the memory of maps and programs against what one user may lock \
+         (RLIMIT_MEMLOCK): user {uid} may lock {limit}, for all its processes together: raise the container runtime's \
+         limit, or give the agent a user of its own"
+    );
+    (Reason::KernelUnsupported, hint)
+}
+
+fn slot_failed(error: &SysError) -> (Reason, String) {
     let hint = match error.errno() {
         Some(libc::EINVAL) => {
             ": an inner map must have the shape that the outer map's definition says, including max_entries of arrays; \
@@ -50,23 +77,63 @@ fn slot_failed(error: &SysError) -> (Reason, &'static str) {
         Some(libc::E2BIG) => ": the map has fewer entries",
         _ => "",
     };
-    (Reason::MapCreateFailed, hint)
+    (Reason::MapCreateFailed, hint.to_owned())
 }
 
 /// A refusal without a word of the verifier's.
-fn program_refused(error: &io::Error) -> (Reason, &'static str) {
+fn program_refused(error: &io::Error) -> (Reason, String) {
     match error.raw_os_error() {
-        Some(libc::EPERM) => (Reason::PermissionDenied, NEEDED),
-        Some(libc::EINVAL) => (Reason::KernelUnsupported, ""),
-        _ => (Reason::LoadFailed, ""),
+        Some(libc::EPERM) => permission_denied(),
+        Some(libc::EINVAL) => (Reason::KernelUnsupported, String::new()),
+        _ => (Reason::LoadFailed, String::new()),
     }
 }
 
-fn verifier_rejected(message: &str, log: &str) -> Failure {
-    let words = last_words(log);
-    Failure {
-        verifier_log: Some(tail(log, MAX_LOG)),
-        ..Failure::new(Reason::VerifierRejected, format!("{message}: the verifier says: {words}"))
+fn verifier_rejected(message: &str, log: &str, verdict: &Verdict) -> Failure {
+    let place = verdict.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
+    let (reason, words) = match &verdict.lacking {
+        Some(lacking) => (Reason::KernelUnsupported, lacking_words(lacking)),
+        None => (Reason::VerifierRejected, format!("the verifier says: {}", last_words(log))),
+    };
+    Failure { verifier_log: Some(tail(log, MAX_LOG)), ..Failure::new(reason, format!("{message}: {words}{place}")) }
+}
+
+/// Says what this kernel lacks.
+fn lacking_words(lacking: &Lacking) -> String {
+    match lacking {
+        Lacking::Invalid(Invalid::Core(subject, cause)) => {
+            let Subject { spec, type_name, field } = subject;
+            let what = match (cause, field.as_str()) {
+                (Cause::Size, _) => format!("this kernel's {field} of {type_name} has another size"),
+                (Cause::Missing, "") => format!("this kernel has no {type_name}"),
+                (Cause::Missing, _) => format!("this kernel's {type_name} has no {field}"),
+            };
+            format!("failed to resolve CO-RE relocation {spec}: {what}, and the program does not ask whether it has")
+        }
+        Lacking::Invalid(Invalid::Function(name)) => {
+            format!("it calls the kernel function {name}, which this kernel lacks, and does not ask whether it has it")
+        }
+        Lacking::Function(name) => {
+            format!("it calls the kernel function {name}, which this kernel does not let programs of its type call")
+        }
+        Lacking::Instructions => "it has instructions of version 4, which kernels have from 6.6 on: compile with \
+                                  -mcpu=v3"
+            .to_owned(),
+        Lacking::Helper(helper) => {
+            // bpf_probe_read and those that read the kernel's memory, which a lockdown forbids.
+            let reads = ["#4", "#45", "#113", "#115"].iter().any(|number| helper.ends_with(number));
+            let locked = match (reads, facts::lockdown(), features::reads_kernel_memory()) {
+                (true, Some(mode), _) if mode == "confidentiality" => {
+                    ": the kernel is locked down (/sys/kernel/security/lockdown says confidentiality), so programs may \
+                     not read its memory"
+                }
+                (true, _, Some(false)) => {
+                    ": it forbids programs to read its memory, as a kernel does that is locked down (confidentiality)"
+                }
+                _ => "",
+            };
+            format!("this kernel has no helper {helper} for programs of its type{locked}")
+        }
     }
 }
 
@@ -107,6 +174,7 @@ mod tests {
             name: "p".into(),
             source: io::Error::from_raw_os_error(libc::EINVAL),
             log: LOG.into(),
+            verdict: Box::default(),
         };
         let failure = Failure::from(refused);
         assert_eq!(failure.reason, Reason::VerifierRejected);

@@ -1,12 +1,12 @@
 //! `ValueType`: a type as the encoder of values needs it, and its name in C.
 
-use super::{
-    Btf, BtfError, KIND_ARRAY, KIND_ENUM, KIND_ENUM64, KIND_FLOAT, KIND_INT, KIND_PTR, KIND_STRUCT, KIND_UNION, Result,
-    TRANSPARENT, Type, word,
-};
+use super::{Btf, BtfError, Int, Kind, Type, definition::utf8};
 use sockeye_crds::names::printable;
 
-use crate::object::limits::MAX_TYPE_DEPTH;
+/// Typedefs and qualifiers before a type that values are given for.
+const MAX_DEPTH: usize = 32;
+
+type Result<T> = std::result::Result<T, BtfError>;
 
 /// A type without its typedefs and qualifiers.
 #[derive(Clone, Copy, Debug)]
@@ -44,17 +44,14 @@ pub(crate) enum Form<'a> {
 pub(crate) struct Enumerators<'a> {
     pub(crate) size: usize,
     pub(crate) signed: bool,
-    stride: usize,
-    entries: &'a [u8],
+    one: Type<'a>,
 }
 
 /// A struct or union.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
     pub(crate) is_union: bool,
-    /// True if the offsets contain the widths of bit fields.
-    has_widths: bool,
-    entries: &'a [u8],
+    one: Type<'a>,
 }
 
 /// A member of a struct or union.
@@ -73,20 +70,20 @@ impl<'a> Btf<'a> {
     /// Resolves a type through its typedefs and qualifiers.
     pub(crate) fn value_type(&self, mut id: u32) -> Result<ValueType<'a>> {
         let (mut first, mut is_alias, mut big_endian) = ("", false, false);
-        for _ in 0..MAX_TYPE_DEPTH {
-            let one = self.get(id)?;
-            let name = self.name(one.name)?;
+        for _ in 0..MAX_DEPTH {
+            let one = self.get(id).ok_or(BtfError::Malformed("a type is referred to that is not there"))?;
+            let name = utf8(one.name())?;
             if first.is_empty() {
                 first = name;
             }
-            if !TRANSPARENT.contains(&one.kind) {
-                return Ok(ValueType { name: first, is_alias, big_endian, form: Form::of(&one, name)? });
+            if !one.kind.is_transparent() {
+                return Ok(ValueType { name: first, is_alias, big_endian, form: Form::of(&one, name) });
             }
             is_alias |= !first.is_empty();
             big_endian |= matches!(name, "__be16" | "__be32" | "__be64");
-            id = one.size_or_type;
+            id = one.type_id();
         }
-        Err(BtfError("types refer to each other too deep"))
+        Err(BtfError::Malformed("types refer to each other too deep"))
     }
 
     /// Returns the name of a type as C writes it.
@@ -114,64 +111,44 @@ impl<'a> Btf<'a> {
     }
 
     /// Returns the members of a struct or union.
-    pub(crate) fn members<'s>(&'s self, record: &Record<'a>) -> impl Iterator<Item = Result<Member<'a>>> + use<'a, 's> {
-        let has_widths = record.has_widths;
-        record.entries.chunks_exact(12).map(move |entry| {
-            let at = |at| word(entry, at).ok_or(BtfError("a struct is cut short"));
-            let (name, type_id, offset) = (self.name(at(0)?)?, at(4)?, at(8)?);
-            let (bit, width) = if has_widths { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
-            Ok(Member { name, type_id, bit, width: (width > 0).then_some(width) })
+    pub(crate) fn members(&self, record: &Record<'a>) -> impl Iterator<Item = Result<Member<'a>>> + use<'a> {
+        record.one.members().map(|member| {
+            let width = (member.width > 0).then_some(member.width);
+            Ok(Member { name: utf8(member.name())?, type_id: member.type_id, bit: member.bit_offset, width })
         })
     }
 
     /// Returns an enum's names with their values as bits.
-    pub(crate) fn enumerators<'s>(
-        &'s self,
-        of: &Enumerators<'a>,
-    ) -> impl Iterator<Item = Result<(&'a str, u64)>> + use<'a, 's> {
-        let stride = of.stride;
-        of.entries.chunks_exact(stride).map(move |entry| {
-            let at = |at| word(entry, at).ok_or(BtfError("an enum is cut short"));
-            let high = if stride == 12 { u64::from(at(8)?) << 32 } else { 0 };
-            Ok((self.name(at(0)?)?, high | u64::from(at(4)?)))
-        })
+    pub(crate) fn enumerators(&self, of: &Enumerators<'a>) -> impl Iterator<Item = Result<(&'a str, u64)>> + use<'a> {
+        of.one.enumerators().map(|one| Ok((utf8(one.name())?, one.value)))
     }
 }
 
 impl<'a> Form<'a> {
-    fn of(one: &Type<'a>, name: &str) -> Result<Self> {
-        const SIGNED: u32 = 1;
-        const CHAR: u32 = 2;
-        const BOOL: u32 = 4;
-        let size = one.size_or_type as usize;
-        Ok(match one.kind {
-            KIND_INT => {
-                let int = word(one.rest, 0).ok_or(BtfError("an integer is cut short"))?;
-                let (encoding, offset, bits) = (int >> 24 & 0xf, int >> 16 & 0xff, int & 0xff);
+    fn of(one: &Type<'a>, name: &str) -> Self {
+        let size = one.size() as usize;
+        match one.kind {
+            Kind::Int => {
+                let Int { encoding, offset, bits } = one.int();
                 match size {
-                    1 if encoding & BOOL != 0 => Self::Bool,
-                    1 if encoding & CHAR != 0 || name == "char" => Self::Char,
+                    1 if encoding & Int::BOOL != 0 => Self::Bool,
+                    1 if encoding & Int::CHAR != 0 || name == "char" => Self::Char,
                     1 | 2 | 4 | 8 | 16 if offset == 0 && bits as usize == 8 * size => {
-                        Self::Number { size, signed: encoding & SIGNED != 0 }
+                        Self::Number { size, signed: encoding & Int::SIGNED != 0 }
                     }
                     _ => Self::Other("an integer of an odd size"),
                 }
             }
-            KIND_ENUM | KIND_ENUM64 if matches!(size, 1 | 2 | 4 | 8) => {
-                let stride = if one.kind == KIND_ENUM { 8 } else { 12 };
-                Self::Enum(Enumerators { size, signed: one.flag, stride, entries: one.rest })
+            Kind::Enum | Kind::Enum64 if matches!(size, 1 | 2 | 4 | 8) => {
+                Self::Enum(Enumerators { size, signed: one.kind_flag(), one: *one })
             }
-            KIND_STRUCT | KIND_UNION => {
-                let is_union = one.kind == KIND_UNION;
-                Self::Record(Record { is_union, has_widths: one.flag, entries: one.rest })
-            }
-            KIND_ARRAY => {
-                let at = |at| word(one.rest, at).ok_or(BtfError("an array is cut short"));
-                Self::Array { element: at(0)?, len: at(8)? }
-            }
-            KIND_PTR => Self::Other("a pointer"),
-            KIND_FLOAT => Self::Other("a floating-point number"),
-            _ => Self::Other("a type without values"),
-        })
+            Kind::Struct | Kind::Union => Self::Record(Record { is_union: one.kind == Kind::Union, one: *one }),
+            Kind::Ptr => Self::Other("a pointer"),
+            Kind::Float => Self::Other("a floating-point number"),
+            _ => match one.array() {
+                Some(array) => Self::Array { element: array.element, len: array.len },
+                None => Self::Other("a type without values"),
+            },
+        }
     }
 }
