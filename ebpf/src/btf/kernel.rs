@@ -71,7 +71,6 @@ impl KernelBtf {
             shift: SHIFT,
             len: self.len,
             pointer: self.pointer,
-            start: self.types.start,
             version: [1, 0],
         }
     }

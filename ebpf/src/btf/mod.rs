@@ -11,10 +11,8 @@
 //! | [`kernel`] | the kernel's types by name |
 //! | [`fit`](mod@fit) | an object's types made fit for a kernel |
 //! | [`ext`] | the records in `.BTF.ext` |
-//! | `definition` | map definitions and data sections |
 //! | `value_type` | types as the encoder of values needs them |
 
-mod definition;
 mod error;
 pub mod ext;
 pub mod fit;
@@ -28,7 +26,6 @@ pub(crate) mod value_type;
 
 use std::borrow::Cow;
 
-pub(crate) use self::definition::Field;
 pub use self::{
     error::BtfError,
     ext::Ext,
@@ -54,8 +51,6 @@ pub struct Btf<'a> {
     len: u32,
     /// The size of a pointer.
     pointer: u64,
-    /// The offset of `types` in the section.
-    start: usize,
     /// The version of the format, and flags.
     version: [u8; 2],
 }
@@ -75,7 +70,7 @@ impl<'a> Btf<'a> {
 
     /// Finds the types of a section, and shows the head of each. The offset of each `1 << shift`-th is kept.
     fn split(data: &'a [u8], shift: u32, mut see: impl FnMut(u32, &[u8; 12])) -> Result<Self, BtfError> {
-        let (types, strings, start) = parts(data)?;
+        let (types, strings) = parts(data)?;
         let mask = (1u32 << shift) - 1;
         // Most types take some twenty bytes and more.
         let mut offsets = Vec::with_capacity((types.len() / 20) >> shift);
@@ -94,7 +89,7 @@ impl<'a> Btf<'a> {
         }
         offsets.shrink_to_fit();
         let version = [2, 3].map(|at| data.get(at).copied().unwrap_or_default());
-        Ok(Self { types, strings: Strings(strings), offsets: offsets.into(), shift, len, pointer: 8, start, version })
+        Ok(Self { types, strings: Strings(strings), offsets: offsets.into(), shift, len, pointer: 8, version })
     }
 
     /// Returns the number of types, which is one more than the last ID: type 0 is `void` (`btf__type_cnt`).
@@ -164,8 +159,8 @@ fn fault(head: &[u8; 12], id: u32) -> BtfError {
     }
 }
 
-/// Returns the types and the strings of a section and where the types begin (`btf_parse_hdr`, `btf_parse_str_sec`).
-fn parts(data: &[u8]) -> Result<(&[u8], &[u8], usize), BtfError> {
+/// Returns the types and the strings of a section (`btf_parse_hdr`, `btf_parse_str_sec`).
+fn parts(data: &[u8]) -> Result<(&[u8], &[u8]), BtfError> {
     if data.get(..2) != Some(&[0x9f, 0xeb]) {
         return Err(BtfError::Malformed("it does not begin with the magic of little-endian BTF"));
     }
@@ -184,5 +179,5 @@ fn parts(data: &[u8]) -> Result<(&[u8], &[u8], usize), BtfError> {
     if strings.first() != Some(&0) || strings.last() != Some(&0) || strings.len() > MAX_STRINGS {
         return Err(BtfError::Malformed("its strings do not begin and end with NUL"));
     }
-    Ok((types, strings, header + type_off))
+    Ok((types, strings))
 }

@@ -1,12 +1,18 @@
 //! `Type`: one type with what follows it, borrowed from the section. No access can fail: what is not there is empty.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use super::{Kind, MAX_NAME, word};
 
 /// The string section. Offsets outside it name the empty string.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Strings<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Debug for Strings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
 
 impl<'a> Strings<'a> {
     /// Returns the string at an offset, whatever its length. None if the offset lies outside the section.

@@ -1,6 +1,6 @@
 //! `ValueType`: a type as the encoder of values needs it, and its name in C.
 
-use super::{Btf, BtfError, Int, Kind, Type, definition::utf8};
+use super::{Btf, BtfError, Int, Kind, MAX_NAME, Type};
 use sockeye_crds::names::printable;
 
 /// Typedefs and qualifiers before a type that values are given for.
@@ -86,6 +86,11 @@ impl<'a> Btf<'a> {
         Err(BtfError::Malformed("types refer to each other too deep"))
     }
 
+    /// Returns the size of a value's type in bytes.
+    pub(crate) fn size(&self, id: u32) -> Result<u32> {
+        self.resolve_size(id).ok_or(BtfError::Malformed("a type has no size, is too large, or nested too deep"))
+    }
+
     /// Returns the name of a type as C writes it.
     pub(crate) fn c_name(&self, id: u32) -> String {
         let Ok(ValueType { name, is_alias, form, .. }) = self.value_type(id) else {
@@ -151,4 +156,12 @@ impl<'a> Form<'a> {
             },
         }
     }
+}
+
+/// Returns a name as text.
+fn utf8(name: &[u8]) -> Result<&str> {
+    if name.len() > MAX_NAME {
+        return Err(BtfError::Malformed("a name is longer than 512 bytes"));
+    }
+    std::str::from_utf8(name).map_err(|_| BtfError::Malformed("a name is not UTF-8"))
 }

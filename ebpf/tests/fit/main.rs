@@ -11,8 +11,8 @@ use std::{
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, elf, read::elf::ElfFile64};
 use sockeye_ebpf::{
     btf::{
-        Btf, Kind,
-        fit::{Features, Layout, Variable, fit},
+        Btf, Ext, Kind,
+        fit::{Features, Fit, Layout, Variable},
     },
     programs::{TCP_EVENTS_BTF, fixtures},
 };
@@ -61,7 +61,7 @@ fn types(dir: &Path) -> Vec<u8> {
 }
 
 /// Returns the bytes that libbpf loads, if it takes the object.
-fn recorded(recorder: &Path, dir: &Path, object: &[u8], features: &Features) -> Option<Vec<u8>> {
+fn recorded(recorder: &Path, dir: &Path, object: &[u8], (features, knows_tags): (&Features, bool)) -> Option<Vec<u8>> {
     let (path, table) = (dir.join("object.o"), dir.join("table"));
     fs::write(&path, object).unwrap();
     let all = fs::read_to_string(root().join("tests/oracle/tables/7.2")).unwrap();
@@ -69,6 +69,7 @@ fn recorded(recorder: &Path, dir: &Path, object: &[u8], features: &Features) -> 
         all.lines().filter(|line| !FEATURES.iter().any(|(name, _)| line.starts_with(&format!("feature {name} "))));
     let mut features = *features;
     let ours = FEATURES.map(|(name, field)| format!("feature {name} {}", u8::from(*field(&mut features))));
+    let ours = ours.into_iter().chain([format!("feature arg_ctx_tag {}", u8::from(knows_tags))]);
     fs::write(&table, others.map(str::to_owned).chain(ours).collect::<Vec<_>>().join("\n") + "\n").unwrap();
     let out = Command::new(recorder).args([&path, &table]).arg("/sys/kernel/btf/vmlinux").output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
@@ -122,11 +123,29 @@ fn layout<'a>(elf: &Elf<'a>, btf: &Btf<'a>) -> Layout<'a> {
 
 /// Compares the BTF of an object with libbpf's. Returns whether libbpf takes the object.
 fn compare(recorder: &Path, name: &str, object: &[u8], features: &Features) -> bool {
+    compare_with(recorder, name, object, (features, &[]))
+}
+
+/// The programs that may call functions with tagged contexts: the type of each, and the types of its functions.
+type Programs = [(u32, Vec<u32>)];
+
+/// Compares the BTF of an object with libbpf's, on a kernel that does not know the tags of contexts if programs are
+/// given.
+fn compare_with(recorder: &Path, name: &str, object: &[u8], (features, programs): (&Features, &Programs)) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let elf = Elf::parse(object).unwrap();
     let btf = Btf::parse(elf.section_by_name(".BTF").unwrap().data().unwrap()).unwrap();
-    let ours = fit(&btf, &layout(&elf, &btf), features);
-    let Some(mut theirs) = recorded(recorder, dir.path(), object, features) else { return false };
+    let layout = layout(&elf, &btf);
+    let mut fit = Fit::new(&btf, &layout);
+    for (prog_type, funcs) in programs {
+        let mut types = funcs.clone();
+        fit.retype_contexts(*prog_type, &mut types);
+        assert!(types.iter().zip(funcs).filter(|(after, before)| after > before).count() == 2, "{types:?} {funcs:?}");
+    }
+    let ours = fit.finish(&layout, features);
+    let Some(mut theirs) = recorded(recorder, dir.path(), object, (features, programs.is_empty())) else {
+        return false;
+    };
     // libbpf passes on headers of other lengths, unless it adds types.
     let header = u32::from_le_bytes(theirs[4..8].try_into().unwrap()) as usize;
     theirs.drain(24..header);
@@ -191,4 +210,27 @@ fn types_of_every_compiler_are_loaded_as_by_libbpf() {
     }
     println!("{taken} are equal, libbpf refuses {refused}");
     assert!(taken > 200, "{taken}");
+}
+
+#[test]
+fn tagged_contexts_are_retyped_as_by_libbpf() {
+    let Some(recorder) = recorder() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let types = types(dir.path());
+    let elf = Elf::parse(types.as_slice()).unwrap();
+    let data = |name| elf.section_by_name(name).unwrap().data().unwrap();
+    let (btf, ext) = (Btf::parse(data(".BTF")).unwrap(), Ext::parse(data(".BTF.ext")).unwrap());
+    let func = |name: &str| {
+        let records = ext.func_info.sections().flat_map(|section| section.func_infos().collect::<Vec<_>>());
+        let mut ids = records.map(|record| record.type_id);
+        ids.find(|id| btf.get(*id).is_some_and(|func| func.is_named(name.as_bytes()))).unwrap()
+    };
+    let other = ["other_program", "of_context", "of_hidden_context"].map(func).to_vec();
+    let program = ["program", "own", "visible", "of_context", "of_typed_context"].map(func).to_vec();
+    // The types of programs: sock_ops, cgroup_skb.
+    let programs = [(13, other), (8, program)];
+    // Kernels without types of functions get no function information, so libbpf leaves the functions alone.
+    for number in [0, 0x40, 0xf8, 0xfe] {
+        assert!(compare_with(&recorder, "types", &types, (&features(number), &programs)));
+    }
 }

@@ -67,6 +67,28 @@ static __noinline int own(struct mixed *mixed)
 	return mixed->number + local + constant;
 }
 
+#define context __attribute__((btf_decl_tag("arg:ctx")))
+
+__noinline int of_context(void *ctx context)
+{
+	return ctx ? limit : 0;
+}
+
+__noinline int of_typed_context(const int number, const void *const ctx context, struct __sk_buff *skb context)
+{
+	return ctx ? number : limit;
+}
+
+hidden __noinline int of_hidden_context(void *first context, void *second context)
+{
+	return first ? limit : 0;
+}
+
+SEC("sockops") int other_program(struct bpf_sock_ops *ops)
+{
+	return of_context(ops) + of_hidden_context(ops, ops);
+}
+
 SEC("cgroup_skb/egress") int program(struct __sk_buff *skb tagged)
 {
 	long sum = own(&global) + visible(&global) + unseen(&global) + unseen_weak();
@@ -76,6 +98,7 @@ SEC("cgroup_skb/egress") int program(struct __sk_buff *skb tagged)
 	sum += (long)&bpf_prog_fops + (long)&also_absent;
 	if (kernel_function)
 		kernel_function(&global, 1, 2);
+	sum += of_context(skb) + of_typed_context(sum, skb, skb);
 	return sum & 1;
 }
 

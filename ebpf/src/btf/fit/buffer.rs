@@ -31,7 +31,6 @@ impl Buffer {
             shift: 0,
             len: self.len(),
             pointer: 8,
-            start: 0,
             version: self.version,
         }
     }
@@ -109,11 +108,12 @@ impl Buffer {
         u32::try_from(at).unwrap_or_default()
     }
 
-    /// Adds a type with one word after it, and returns its ID.
-    pub(super) fn add(&mut self, name_off: u32, kind: Kind, size_or_type: u32, part: u32) -> u32 {
+    /// Adds a type with what follows it, and returns its ID.
+    pub(super) fn add(&mut self, name_off: u32, (kind, vlen): (Kind, usize), size_or_type: u32, parts: &[u32]) -> u32 {
         let id = self.len();
         self.offsets.push(u32::try_from(self.types.len()).unwrap_or(u32::MAX));
-        for word in [name_off, (kind as u32) << 24, size_or_type, part] {
+        let head = [name_off, (kind as u32) << 24 | (vlen as u32 & 0xffff), size_or_type];
+        for word in head.iter().chain(parts) {
             self.types.extend(word.to_le_bytes());
         }
         id

@@ -35,7 +35,7 @@ fn allocate_symbols(buffer: &mut Buffer, id: u32) {
     let int = int.map_or(0, |int| int.id);
     let dummy = has_funcs.then(|| {
         let name = buffer.string("dummy_ksym");
-        (buffer.add(name, Kind::Var, int, GLOBAL), name)
+        (buffer.add(name, (Kind::Var, 0), int, &[GLOBAL]), name)
     });
     // Functions may share a prototype, however long.
     let mut named = HashSet::new();

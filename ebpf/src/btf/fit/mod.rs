@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `externs` | the kernel's symbols and configuration values become variables |
 //! | `sections` | sizes of data sections, places of variables, hidden variables and functions |
+//! | `context` | tagged parameters become contexts |
 //! | `sanitize` | what the kernel does not know becomes something that it does |
 //! | `buffer` | the types while they change |
 //!
@@ -12,13 +13,14 @@
 //! and libbpf passes on what the object has.
 
 mod buffer;
+mod context;
 mod externs;
 mod sanitize;
 mod sections;
 
 use std::collections::{HashMap, HashSet};
 
-use self::buffer::Buffer;
+use self::{buffer::Buffer, context::ContextTag};
 use super::Btf;
 
 /// What the file says that types leave open.
@@ -81,12 +83,39 @@ impl Features {
     };
 }
 
-/// Returns the `.BTF` section that a kernel with these features takes.
+/// Types that are being made fit.
+#[derive(Clone, Debug)]
+pub struct Fit {
+    buffer: Buffer,
+    tags: Option<Vec<ContextTag>>,
+}
+
+impl Fit {
+    /// Fills in what the file says.
+    pub fn new(btf: &Btf<'_>, layout: &Layout<'_>) -> Self {
+        let mut buffer = Buffer::new(btf);
+        externs::allocate(&mut buffer, layout);
+        sections::complete(&mut buffer, layout);
+        Self { buffer, tags: None }
+    }
+
+    /// Makes tagged parameters of a program's functions into contexts, where the kernel does not know the tag
+    /// (`FEAT_ARG_CTX_TAG`). `funcs` are the types of the functions in its function information, which may get others.
+    /// The programs must come in the file's order.
+    pub fn retype_contexts(&mut self, prog_type: u32, funcs: &mut [u32]) {
+        let tags = self.tags.get_or_insert_with(|| context::tags(&self.buffer));
+        context::retype(&mut self.buffer, tags, prog_type, funcs);
+    }
+
+    /// Returns the `.BTF` section that a kernel with these features takes.
+    pub fn finish(mut self, layout: &Layout<'_>, features: &Features) -> Vec<u8> {
+        sections::hide_functions(&mut self.buffer, layout);
+        sanitize::sanitize(&mut self.buffer, features);
+        self.buffer.into_bytes()
+    }
+}
+
+/// Returns the `.BTF` section that a kernel with these features takes, if it knows the tags of contexts.
 pub fn fit(btf: &Btf<'_>, layout: &Layout<'_>, features: &Features) -> Vec<u8> {
-    let mut buffer = Buffer::new(btf);
-    externs::allocate(&mut buffer, layout);
-    sections::complete(&mut buffer, layout);
-    sections::hide_functions(&mut buffer, layout);
-    sanitize::sanitize(&mut buffer, features);
-    buffer.into_bytes()
+    Fit::new(btf, layout).finish(layout, features)
 }

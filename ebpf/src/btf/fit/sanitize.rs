@@ -36,7 +36,7 @@ pub(super) fn sanitize(buffer: &mut Buffer, features: &Features) {
             Kind::Enum64 if !features.enum64 => {
                 let placeholder = *placeholder.get_or_insert_with(|| {
                     let name = buffer.string("enum64_placeholder");
-                    buffer.add(name, Kind::Int, 1, 8)
+                    buffer.add(name, (Kind::Int, 0), 1, &[8])
                 });
                 into_union(buffer, &one, placeholder);
             }
