@@ -116,7 +116,8 @@ class Source:
         name = f"{'callback' if callback else 'function'}_{number}"
         linkage = random.choice(("static ", "static ", "", "__weak ", "__hidden "))
         padding = random.choice(("", "", "", "__attribute__((aligned(64))) "))
-        placed = "__attribute__((cold)) " * (random.random() < 0.01)
+        # libbpf makes hidden functions static only in .text.
+        placed = "__attribute__((cold)) " * (random.random() < 0.01 and "hidden" not in linkage)
         self.callees.append(name)
         if callback:
             body = f"long n = *given;\n\tvoid *ctx = given;\n\n\t{body}\n\treturn 0;"
