@@ -33,6 +33,8 @@ def member(random, number, types):
             lambda: f"enum {random.choice(('negative', 'large'))} {name};",
             lambda: f"struct undefined_{number} *{name};",
             lambda: f"double {name};",
+            lambda: f'struct task_struct __attribute__((btf_type_tag("kptr"))) *{name};',
+            lambda: f'int __attribute__((btf_type_tag("own"))) *{name} __attribute__((btf_decl_tag("member")));',
         )
     )()
 
@@ -195,6 +197,8 @@ class Map:
         yield f"{{ __u64 key[2] = {{}}; bpf_map_delete_elem(&{self.name}, key); }}"
         if self.kind == "PROG_ARRAY":
             yield f"bpf_tail_call(ctx, &{self.name}, {random.randint(0, 3)});"
+            yield f"bpf_tail_call_static(ctx, &{self.name}, 2);"
+            yield f"bpf_tail_call(ctx, &{self.name}, n);"
 
 
 class Outer(Map):

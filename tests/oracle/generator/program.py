@@ -52,6 +52,8 @@ class Source:
     def __init__(self, random):
         self.random = random
         self.flags = self.chosen_flags()
+        # Several programs share a section.
+        self.sections = random.sample(list(CONTEXTS), random.choice((1, 2, 4)))
         types, structs = data.types(random)
         self.maps = [data.Map(random, number, structs) for number in range(random.randint(0, 4))]
         self.programs = [f"program_{number}" for number in range(random.randint(1, 4))]
@@ -124,10 +126,12 @@ class Source:
             return f"static long {name}(__u32 index, long *given)\n{{\n\t{body}\n}}"
         tag = random.choice(("", "", ' __attribute__((btf_decl_tag("arg:ctx")))'))
         head = f"{linkage}__noinline {padding}{placed}long {name}(void *ctx{tag}, long n)"
+        if random.random() < 0.1:
+            body += f"\n\tif (n > 1000)\n\t\tn += {name}(ctx, n - 1);"
         return f"{head}\n{{\n\t{body}\n\treturn n;\n}}"
 
     def program(self, name):
-        section = self.random.choice(list(CONTEXTS))
+        section = self.random.choice(self.sections)
         context = CONTEXTS[section]
         body = f"long n = (long)ctx;\n\n\t{self.statements(8)}\n\treturn n & 1;"
         return f'SEC("{section}") int {name}(struct {context} *ctx)\n{{\n\t{body}\n}}'
