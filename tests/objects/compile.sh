@@ -5,6 +5,9 @@
 # In a source, a line `// flags: ...` gives other flags, and a line `// compiler: NAME` says that it wants another
 # compiler than clang-16: such a source is left out here, and built/ has its object. NAME.part.c is linked to
 # NAME.bpf.c.
+#
+# A line `// then: ...` says what to do with the object: `strip` removes DWARF, `bare` BTF, and `link` passes it through
+# bpftool's linker.
 set -euo pipefail
 
 compile() { # compile SOURCE OBJECT
@@ -21,6 +24,14 @@ one() {
     name=${name%.bpf.c}
     ! grep -q '^// compiler: ' "$2" || return 0
     compile "$2" "$1/$name.bpf.o"
+    case $(sed -n 's|^// then: ||p' "$2") in
+    strip) llvm-strip-16 -g "$1/$name.bpf.o" ;;
+    bare) llvm-objcopy-16 -R .BTF -R .BTF.ext -R .rel.BTF -R .rel.BTF.ext "$1/$name.bpf.o" ;;
+    link)
+        bpftool gen object "$1/$name.linked.o" "$1/$name.bpf.o"
+        mv "$1/$name.linked.o" "$1/$name.bpf.o"
+        ;;
+    esac
     if [[ -e ${2%.bpf.c}.part.c ]]; then
         compile "${2%.bpf.c}.part.c" "$1/$name.part.o"
         bpftool gen object "$1/$name.linked.o" "$1/$name.bpf.o" "$1/$name.part.o"

@@ -55,27 +55,23 @@ def load(command):
     return load_text.Load(run.stdout)
 
 
-def loaded(named, sockeye):
-    """Returns what libbpf is to load: the programs that are named, and those in program arrays, which sockeye adds."""
-    if not named:
-        return named
-    held = {
-        words[3]
-        for (kind, _), lines in sockeye.things.items()
-        if kind == "map"
-        for words in map(str.split, lines)
-        if words[0] == "slot" and words[2] == "prog"
-    }
-    known = {name.partition("=")[0] for name in named}
-    return named + [name for kind, name in sockeye.things if kind == "prog" and name in held - known]
+def held(load, named):
+    """Returns the programs that program arrays hold beside those that are named. The agent loads them, too."""
+    slots = [line.split() for (kind, _), lines in load.things.items() if kind == "map" for line in lines]
+    found = {words[3] for words in slots if words[0] == "slot" and words[2] == "prog"}
+    return sorted(found - {name.partition("=")[0] for name in named}) if named else []
 
 
 def compared(record, plan, table, btf, item):
     path, _, named = item.partition(":")
     named = [name for name in named.split(",") if name]
     table = os.path.join(HERE, "tables", table)
-    sockeye = load([plan, path, "--features", table, "--kernel-btf", btf, *named])
-    libbpf = load([record, path, table, btf, *loaded(named, sockeye)])
+    while True:
+        sockeye = load([plan, path, "--features", table, "--kernel-btf", btf, *named])
+        if not held(sockeye, named):
+            break
+        named += held(sockeye, named)
+    libbpf = load([record, path, table, btf, *named])
     return list(load_text.differences(libbpf, sockeye))
 
 

@@ -77,8 +77,11 @@ static void print_map(const struct object *map)
 		print_data(map->map.data, map->map.attr.value_size);
 	if (map->map.frozen)
 		fputs("  frozen\n", out);
-	for (const struct slot *slot = map->map.slots; slot; slot = slot->next)
-		fprintf(out, "  slot %u %s %s\n", slot->key, slot->value->kind == PROG ? "prog" : "map", slot->value->name);
+	for (const struct slot *slot = map->map.slots; slot; slot = slot->next) {
+		const char *name = slot->value ? slot->value->name : "(not loaded)";
+
+		fprintf(out, "  slot %u %s %s\n", slot->key, slot->value && slot->value->kind == MAP ? "map" : "prog", name);
+	}
 }
 
 static void print_insns(const struct object *prog)
