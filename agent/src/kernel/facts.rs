@@ -8,15 +8,15 @@ use sockeye_crds::node::{CgroupMode, NodeFacts};
 use super::{Call as _, SysError};
 use crate::model::kernel::Machine;
 
-/// Reads the facts. A [`Probe`](super::probe::Probe) has found the `features`.
-pub fn read(cgroup_mode: CgroupMode, features: &BTreeSet<String>) -> Result<NodeFacts, SysError> {
+/// Reads the facts. A [`Probe`](super::probe::Probe) has found the `features`, restrictions among them.
+pub fn read(cgroup_mode: CgroupMode, features: BTreeSet<String>) -> Result<NodeFacts, SysError> {
     let uname = rustix::system::uname();
     Ok(NodeFacts {
         boot_id: boot_id()?,
         kernel_release: uname.release().to_string_lossy().into_owned(),
         architecture: uname.machine().to_string_lossy().into_owned(),
         cgroup_mode: Some(cgroup_mode),
-        features: features.iter().cloned().collect(),
+        features: features.into_iter().collect(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

@@ -105,6 +105,8 @@ pub enum LoadError {
     Program {
         /// The function's name.
         name: String,
+        /// The kind that the kernel was to verify it for.
+        kind: ProgramKind,
         /// The kernel's answer.
         source: io::Error,
         /// The verifier's log; empty if it wrote none.
@@ -243,7 +245,7 @@ fn load_program(object: &Loadable, name: &str, kind: ProgramKind, btf: Option<&O
         Ok(fd) => Ok(fd),
         Err(source) => match load_with_log(&attr) {
             Ok(fd) => Ok(fd),
-            Err(log) => Err(LoadError::Program { name: name.to_owned(), source, log }),
+            Err(log) => Err(LoadError::Program { name: name.to_owned(), kind, source, log }),
         },
     }
 }

@@ -12,6 +12,7 @@
 //! | [`inotify`] | reports which directories change |
 //! | [`facts`] | the node and its kernel |
 //! | [`heap`] | the process's heap |
+//! | [`memlock`] | the limit of locked memory, which counts before Linux 5.11 |
 //! | [`ring`] | a ring buffer that programs fill |
 //! | [`probe`] | the BPF features that this kernel has |
 //! | `fault` | kills the agent or fails a call where a test asks for it |
@@ -29,6 +30,7 @@ pub mod info;
 pub mod inotify;
 pub mod load;
 pub mod map;
+pub mod memlock;
 pub mod probe;
 pub mod ring;
 

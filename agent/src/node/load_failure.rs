@@ -4,69 +4,136 @@ use std::io;
 
 use sockeye_crds::Reason;
 
+use super::{
+    failure::{Failure, NEEDED},
+    helpers,
+};
 use crate::{
-    kernel::{SysError, load::LoadError},
-    node::failure::{Failure, NEEDED},
+    kernel::{SysError, facts, load::LoadError, memlock::Memlock, probe},
+    model::kernel::ProgramKind,
 };
 
 /// The most bytes of a verifier log in a status. A longer log keeps its end, where the refusal is.
 const MAX_LOG: usize = 8000;
 
+/// What may be the cause of a refusal, on this node and for this agent.
+#[derive(Clone, Debug, Default)]
+struct Circumstances {
+    /// The capabilities that the agent lacks.
+    lacking: Vec<&'static str>,
+    /// The limit that the kernel compares the agent's maps and programs with.
+    memlock: Option<Memlock>,
+    /// Whether the kernel lets no program read its memory.
+    is_locked_down: bool,
+}
+
+impl Circumstances {
+    fn of_this_node() -> Self {
+        Self {
+            lacking: facts::lacking_capabilities().unwrap_or_default(),
+            memlock: Memlock::in_force(),
+            is_locked_down: probe::is_locked_down(),
+        }
+    }
+
+    /// What an EPERM means, which a kernel that charges users says beyond their limit.
+    fn eperm(&self) -> String {
+        match &self.memlock {
+            _ if !self.lacking.is_empty() => format!(": the agent lacks {}", self.lacking.join(", ")),
+            Some(memlock) => format!(
+                ": {memlock}: raise the limit of the container runtime's service (LimitMEMLOCK), or give the agent a \
+                 user of its own (docs/operations.md)"
+            ),
+            None => NEEDED.to_owned(),
+        }
+    }
+}
+
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
+        Self::load(&error, &Circumstances::of_this_node())
+    }
+}
+
+impl Failure {
+    fn load(error: &LoadError, circumstances: &Circumstances) -> Self {
         let message = error.to_string();
         let (reason, hint) = match error {
-            LoadError::Object(_) | LoadError::Missing(_) => (Reason::InvalidObject, ""),
-            LoadError::NoKernelBtf(_) => (Reason::KernelUnsupported, ""),
-            LoadError::Map { source, .. } => map_create_failed(&source),
-            LoadError::Slot { source, .. } => slot_failed(&source),
-            LoadError::Program { source, log, .. } if log.is_empty() => program_refused(&source),
-            LoadError::Program { log, .. } => return verifier_rejected(&message, &log),
+            LoadError::Object(_) | LoadError::Missing(_) => (Reason::InvalidObject, String::new()),
+            LoadError::NoKernelBtf(_) => (Reason::KernelUnsupported, String::new()),
+            LoadError::Map { source, .. } => map_create_failed(source, circumstances),
+            LoadError::Slot { source, .. } => (Reason::MapCreateFailed, slot_failed(source).to_owned()),
+            LoadError::Program { source, log, .. } if log.is_empty() => program_refused(source, circumstances),
+            LoadError::Program { kind, log, .. } => return verifier_rejected(&message, *kind, log, circumstances),
         };
         Self::new(reason, format!("{message}{hint}"))
     }
 }
 
-fn map_create_failed(error: &SysError) -> (Reason, &'static str) {
-    match error.errno() {
-        Some(libc::ENOMEM) => (
-            Reason::MapCreateFailed,
-            ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
-        ),
-        Some(libc::EINVAL | libc::E2BIG) => {
-            (Reason::MapCreateFailed, ": the kernel does not accept its type, sizes or flags")
-        }
-        Some(libc::EPERM) => (Reason::PermissionDenied, NEEDED),
-        _ => (Reason::MapCreateFailed, ""),
-    }
+fn map_create_failed(error: &SysError, circumstances: &Circumstances) -> (Reason, String) {
+    let hint = match error.errno() {
+        Some(libc::ENOMEM) => ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
+        Some(libc::EINVAL | libc::E2BIG) => ": the kernel does not accept its type, sizes or flags",
+        Some(libc::EPERM) => return not_permitted(Reason::MapCreateFailed, circumstances),
+        _ => "",
+    };
+    (Reason::MapCreateFailed, hint.to_owned())
 }
 
-fn slot_failed(error: &SysError) -> (Reason, &'static str) {
-    let hint = match error.errno() {
+fn slot_failed(error: &SysError) -> &'static str {
+    match error.errno() {
         Some(libc::EINVAL) => {
             ": an inner map must have the shape that the outer map's definition says, including max_entries of arrays; \
              a program must have the type of the array's other programs"
         }
         Some(libc::E2BIG) => ": the map has fewer entries",
         _ => "",
-    };
-    (Reason::MapCreateFailed, hint)
-}
-
-/// A refusal without a word of the verifier's.
-fn program_refused(error: &io::Error) -> (Reason, &'static str) {
-    match error.raw_os_error() {
-        Some(libc::EPERM) => (Reason::PermissionDenied, NEEDED),
-        Some(libc::EINVAL) => (Reason::KernelUnsupported, ""),
-        _ => (Reason::LoadFailed, ""),
     }
 }
 
-fn verifier_rejected(message: &str, log: &str) -> Failure {
+/// A refusal without a word of the verifier's.
+fn program_refused(error: &io::Error, circumstances: &Circumstances) -> (Reason, String) {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => not_permitted(Reason::LoadFailed, circumstances),
+        Some(libc::EINVAL) => (Reason::KernelUnsupported, String::new()),
+        _ => (Reason::LoadFailed, String::new()),
+    }
+}
+
+/// An EPERM; `beyond` is the reason if the limit of locked memory is its cause.
+fn not_permitted(beyond: Reason, circumstances: &Circumstances) -> (Reason, String) {
+    let is_beyond = circumstances.lacking.is_empty() && circumstances.memlock.is_some();
+    (if is_beyond { beyond } else { Reason::PermissionDenied }, circumstances.eperm())
+}
+
+fn verifier_rejected(message: &str, kind: ProgramKind, log: &str, circumstances: &Circumstances) -> Failure {
     let words = last_words(log);
+    let (reason, hint) = match helpers::refused_call(words) {
+        Some(helper) => refused_helper(kind, helper, circumstances),
+        None => (Reason::VerifierRejected, String::new()),
+    };
     Failure {
         verifier_log: Some(tail(log, MAX_LOG)),
-        ..Failure::new(Reason::VerifierRejected, format!("{message}: the verifier says: {words}"))
+        ..Failure::new(reason, format!("{message}: the verifier says: {words}{hint}"))
+    }
+}
+
+/// The call of a helper that the kernel does not let the program call: its own kernel's fault, or the program's.
+fn refused_helper(kind: ProgramKind, helper: u32, circumstances: &Circumstances) -> (Reason, String) {
+    if circumstances.is_locked_down && helpers::READ_KERNEL.contains(&helper) {
+        let hint =
+            ": this node's kernel is locked down (lockdown=confidentiality), so that no program may read its memory";
+        return (Reason::KernelUnsupported, hint.to_owned());
+    }
+    match helpers::first_seen(kind, helper) {
+        Some((name, (major, minor))) => {
+            let hint = format!(
+                ": this node's kernel does not let programs of this type call bpf_{name}, as Linux {major}.{minor} \
+                 does: set spec.nodeSelector to select nodes that have it"
+            );
+            (Reason::KernelUnsupported, hint)
+        }
+        None => (Reason::VerifierRejected, String::new()),
     }
 }
 
@@ -100,15 +167,81 @@ mod tests {
     const LOG: &str = "0: R1=ctx() R10=fp0\n0: (b7) r0 = 5\n1: (95) exit\nAt program exit the register R0 has smin=5\n\
                        processed 2 insns (limit 1000000) max_states_per_insn 0\n";
 
+    /// A refused sockops program.
+    fn program(errno: i32, log: &str) -> LoadError {
+        LoadError::Program {
+            name: "p".into(),
+            kind: ProgramKind { prog_type: 13, attach_type: 3 },
+            source: io::Error::from_raw_os_error(errno),
+            log: log.into(),
+        }
+    }
+
+    fn map(errno: i32) -> LoadError {
+        let source = SysError { call: "BPF_MAP_CREATE".into(), source: io::Error::from_raw_os_error(errno) };
+        LoadError::Map { name: "m".into(), source }
+    }
+
+    fn failure(error: LoadError, circumstances: Circumstances) -> Failure {
+        Failure::load(&error, &circumstances)
+    }
+
+    #[test]
+    fn an_eperm_of_an_old_kernel_names_the_limit_and_the_user_and_no_capability() {
+        let beyond = |limit| Circumstances { memlock: Some(Memlock { limit, uid: 61000 }), ..Circumstances::default() };
+        for (error, reason) in
+            [(program(libc::EPERM, ""), Reason::LoadFailed), (map(libc::EPERM), Reason::MapCreateFailed)]
+        {
+            let failure = failure(error, beyond(Some(64 << 10)));
+            assert_eq!(failure.reason, reason, "{failure}");
+            for words in ["RLIMIT_MEMLOCK is 64 KiB", "user 61000", "LimitMEMLOCK"] {
+                assert!(failure.message.contains(words), "{failure}");
+            }
+            assert!(!failure.message.contains("CAP_"), "{failure}");
+        }
+        let lacking = Circumstances { lacking: vec!["CAP_BPF"], ..beyond(None) };
+        for circumstances in [lacking, Circumstances::default()] {
+            let failure = failure(map(libc::EPERM), circumstances);
+            assert!(failure.reason == Reason::PermissionDenied && failure.message.contains("CAP_BPF"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_helper_that_only_newer_kernels_have_is_named_and_one_of_another_type_is_a_mistake() {
+        for (words, reason, named) in [
+            (
+                "unknown func bpf_get_netns_cookie#122",
+                Reason::KernelUnsupported,
+                "bpf_get_netns_cookie, as Linux 6.1 does",
+            ),
+            ("invalid func unknown#181", Reason::KernelUnsupported, "bpf_loop, as Linux 6.1 does"),
+            ("unknown func bpf_redirect#23", Reason::VerifierRejected, "bpf_redirect#23"),
+            ("unknown func bpf_probe_read_kernel#113", Reason::VerifierRejected, "bpf_probe_read_kernel#113"),
+        ] {
+            let failure = failure(program(libc::EINVAL, words), Circumstances::default());
+            assert!(failure.reason == reason && failure.message.contains(named), "{failure}");
+            assert_eq!(failure.verifier_log.as_deref(), Some(words));
+        }
+    }
+
+    #[test]
+    fn lockdown_is_named_where_it_is_the_cause() {
+        let locked_down = Circumstances { is_locked_down: true, ..Circumstances::default() };
+        for (words, is_cause) in [
+            ("unknown func bpf_probe_read_kernel#113", true),
+            ("program of this type cannot use helper bpf_probe_read#4", true),
+            ("unknown func bpf_redirect#23", false),
+        ] {
+            let failure = failure(program(libc::EINVAL, words), locked_down.clone());
+            assert_eq!(failure.reason == Reason::KernelUnsupported, is_cause, "{failure}");
+            assert_eq!(failure.message.contains("lockdown=confidentiality"), is_cause, "{failure}");
+        }
+    }
+
     #[test]
     fn a_verifier_failure_ends_with_the_verifiers_last_sentence() {
         assert_eq!(last_words(LOG), "At program exit the register R0 has smin=5");
-        let refused = LoadError::Program {
-            name: "p".into(),
-            source: io::Error::from_raw_os_error(libc::EINVAL),
-            log: LOG.into(),
-        };
-        let failure = Failure::from(refused);
+        let failure = failure(program(libc::EINVAL, LOG), Circumstances::default());
         assert_eq!(failure.reason, Reason::VerifierRejected);
         assert!(failure.message.contains("program p") && failure.message.contains("smin=5"), "{failure}");
     }
