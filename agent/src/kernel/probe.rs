@@ -255,7 +255,7 @@ pub(super) fn verifier_log_end() -> Answer {
 /// Probes whether the kernel charges the memory of maps and programs to memory cgroups, as it does since 5.11, and not
 /// to users. libbpf (`probe_memcg_account`) asks for the same helper, which came with that release.
 pub(super) fn memory_cgroups() -> Answer {
-    match prog_load(SOCK_OPS, &[call(KTIME_GET_COARSE_NS), EXIT], &mut []).map_err(|error| error.raw_os_error()) {
+    match prog_load(SOCK_OPS, &[call(KTIME_GET_COARSE_NS), MOV, EXIT], &mut []).map_err(|error| error.raw_os_error()) {
         Ok(_) => Answer::Has,
         // A kernel that charges users does so before it verifies the program, and says EPERM beyond the limit.
         Err(Some(libc::EPERM)) if is_capable() && Answer::by_bad_fd(&bpf::link_update_nothing()) == Answer::Has => {

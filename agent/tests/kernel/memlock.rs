@@ -21,14 +21,16 @@ const OWN: u32 = 61000;
 /// The limits that the kernel starts with, before 5.16 and since.
 const LIMITS_KIB: [u32; 2] = [64, 8192];
 
-/// Starts an agent as a container runtime would, with a limit.
+/// Starts an agent as a container runtime would, with a limit, and waits until it has observed the node.
 fn start(node: &mut Node, limit_kib: u32, own: Option<u32>) {
     let script = format!("ulimit -l {limit_kib} && exec \"$0\" \"$@\"");
     let capabilities =
         if own.is_some() { "-all,+bpf,+net_admin,+perfmon,+setuid" } else { "-all,+bpf,+net_admin,+perfmon" };
     let privileges = ["--no-new-privs", "--bounding-set", capabilities, "sh", "-c", &script];
     let arguments = own.map(|uid| format!("--memlock-uid={uid}"));
+    node.forget_log();
     node.start_as(&privileges, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    node.until("its start", |node| node.log().contains("probed the kernel"));
 }
 
 /// Fills a limit by a map of 8 MiB that this process makes, as root without a limit.
@@ -60,7 +62,7 @@ fn a_full_limit_is_named_with_its_user_and_an_own_user_has_one_to_itself() {
         fill(&node);
         seed(&node, "tcp-events", TCP_EVENTS_BTF);
         start(&mut node, limit_kib, None);
-        node.until("what the kernel has", |node| node.node_status()["node"]["kernelRelease"].is_string());
+        node.until("its report", |node| node.node_status()["node"]["kernelRelease"].is_string());
         // The probe of this needs the limit too, and is answered all the same.
         let is_charged = !node.has_feature("MemoryCgroups");
         if is_charged {
@@ -89,7 +91,6 @@ fn a_full_limit_is_named_with_its_user_and_an_own_user_has_one_to_itself() {
         for own in [None, Some(OWN)] {
             node.stop("KILL");
             start(&mut node, limit_kib, own);
-            node.until("an agent's report", |node| node.is_status_current("tcp-events"));
             node.ready("tcp-events");
             assert_eq!(node.verified_details("tcp-events"), details, "nothing is loaded again");
         }

@@ -42,11 +42,10 @@ impl Node {
     pub fn attached_below(&self, path: &str) -> Vec<Value> {
         let cgroup = self.cgroup.join(path);
         let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(&cgroup).output().unwrap();
-        // It prints nothing where nothing is attached, and where it asks for what kernels before 6.0 do not know.
-        match serde_json::from_slice::<Value>(&shown.stdout) {
-            Ok(attached) => attached.as_array().unwrap().iter().map(|program| program["id"].clone()).collect(),
-            Err(_) => queried(&cgroup),
-        }
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
+        let shown: Vec<Value> = shown.as_array().into_iter().flatten().map(|program| program["id"].clone()).collect();
+        // It shows nothing where it asks for what kernels before 6.0 do not know.
+        if shown.is_empty() { queried(&cgroup) } else { shown }
     }
 
     /// Waits until everything that the agent made is gone but the note of the layout's version: pins, directories,
