@@ -26,7 +26,7 @@ declare -A packages=(
     [nri]="$builds"
     [kernel]="$builds bpftool:bpftool nsenter:util-linux"
     [kernels]="$builds bpftool:bpftool busybox:busybox-static qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs
-        strip:binutils nsenter:util-linux gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
+        strip:binutils nsenter:util-linux runc:runc gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
         /usr/bin/python3:python3-minimal xz:xz-utils zstd:zstd lz4:lz4 /etc/ssl/certs/ca-certificates.crt:ca-certificates"
     [api]="$builds setpriv:util-linux bpftool:bpftool"
     [e2e]="$builds bpftool:bpftool busybox:busybox-static setpriv:util-linux llvm-strip-16:llvm-16"
@@ -63,8 +63,8 @@ stage_kernel() {
     cargo_test --test kernel -- --test-threads="$((2 * $(nproc)))"
 }
 
-# The same tests, and a real reboot, on Debian's 6.1 and 6.12, as guests under emulation. Then the features of all kernels by
-# which the linker is tested.
+# The same tests, and a real reboot, on Debian's 5.10, 6.1, 6.12 and 7.2, as guests under emulation. Then the features of all
+# kernels by which the linker is tested.
 stage_kernels() {
     local failed=
     renice -n 10 -p "$BASHPID" >/dev/null

@@ -10,7 +10,7 @@ use sockeye_agent::{
     cluster::Cluster,
     commands::{audit, detach, remove_older_pins},
     control::{Controller, controller::Settings},
-    kernel::{facts, heap},
+    kernel::{facts, heap, memlock},
     node::{
         KernelNode,
         open::{NodePaths, Opened},
@@ -89,6 +89,8 @@ struct Run {
     paths: PathArgs,
     #[command(flatten)]
     quota: QuotaArgs,
+    #[command(flatten)]
+    memlock: MemlockArgs,
     /// This node's name.
     #[arg(long, env = "NODE_NAME")]
     node_name: String,
@@ -114,6 +116,8 @@ struct Standalone {
     quota: QuotaArgs,
     #[command(flatten)]
     kernel: KernelArgs,
+    #[command(flatten)]
+    memlock: MemlockArgs,
     /// The folder: X.yaml holds a BpfProgram, and its status is written to X.status.yaml; that of the node
     /// to node.status.yaml and node.detail.status.yaml.
     #[arg(long)]
@@ -172,6 +176,14 @@ struct QuotaArgs {
     map_bytes_per_node: Option<u64>,
 }
 
+#[derive(Args)]
+struct MemlockArgs {
+    /// The real user ID to take on kernels that charge maps and programs to users (Linux before 5.11), so that those of
+    /// other processes do not count. Needs CAP_SETUID, and gives it up at once, on every kernel, with CAP_SYS_RESOURCE.
+    #[arg(long, value_name = "UID")]
+    memlock_uid: Option<u32>,
+}
+
 impl From<QuotaArgs> for MapQuota {
     fn from(QuotaArgs { map_bytes_per_program, map_bytes_per_node }: QuotaArgs) -> Self {
         Self { map_bytes_per_program, map_bytes_per_node }
@@ -196,6 +208,13 @@ fn start(command: Command) -> Result<()> {
     if let Err(error) = facts::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+    let memlock_uid = match &command {
+        Command::Run(run) => run.memlock.memlock_uid,
+        Command::Standalone(standalone) => standalone.memlock.memlock_uid,
+        _ => None,
+    };
+    // Before there is a second thread.
+    memlock::prepare(memlock_uid).map_err(|error| anyhow::anyhow!("{error}"))?;
     // Two workers, so that container starts and probes are answered while one decodes a long list.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -223,7 +242,7 @@ async fn until_signal(work: impl Future<Output = Result<()>>) -> Result<()> {
 }
 
 async fn in_cluster(run: Run) -> Result<()> {
-    let Run { paths, quota, kernel, node_name, namespace, health_port, nri_socket } = run;
+    let Run { paths, quota, memlock: _, kernel, node_name, namespace, health_port, nri_socket } = run;
     let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
     let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
     let paths = NodePaths { has_api: true, ..paths.into() };
@@ -243,7 +262,7 @@ async fn in_cluster(run: Run) -> Result<()> {
 }
 
 async fn alone(standalone: Standalone) -> Result<()> {
-    let Standalone { paths, quota, kernel, manifests, pods, once, node_name } = standalone;
+    let Standalone { paths, quota, kernel, memlock: _, manifests, pods, once, node_name } = standalone;
     let named = || manifests.display().to_string();
     // Before anything else: until the agent has observed the node, nobody knows which statuses of an earlier boot are
     // true.

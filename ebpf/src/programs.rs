@@ -62,6 +62,10 @@ pub mod fixtures {
     pub static LOSSY: &[u8] = object!("lossy");
     /// Has a map of each type, a global variable of each type, and a map with what a program read from them.
     pub static KINDS: &[u8] = object!("kinds");
+    /// Has a map of type BloomFilter, which kernels have since 5.16.
+    pub static BLOOM: &[u8] = object!("bloom");
+    /// Has a program that reads the kernel's memory.
+    pub static READER: &[u8] = object!("reader");
     /// Has a map of type CgrpStorage, which kernels have since 6.2.
     pub static CGRP: &[u8] = object!("cgrp");
     /// Has a program that the verifier refuses.

@@ -3,8 +3,8 @@
 
 # Tests of what differs between kernels.
 kernel_dependent=(
-    examples:: program_types:: map_attachment:: kinds:: builtins:: order:: shared::both probe:: the_status_agrees
-    a_restarted_agent pods_are_selected
+    examples:: program_types:: map_attachment:: kinds:: builtins:: order:: shared::both probe:: helpers:: lockdown::
+    memlock:: the_status_agrees a_restarted_agent pods_are_selected
 )
 
 # Tests that start an agent hundreds of times, take long, or end before a call to the kernel: under emulation they would take

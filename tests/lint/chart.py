@@ -6,6 +6,9 @@ import yaml
 
 WORKLOADS = ("DaemonSet", "Deployment", "Job")
 AGENT_CAPABILITIES = ["BPF", "NET_ADMIN", "PERFMON"]
+# Those of agents on nodes with Linux before 5.11, which values.yaml of these checks asks for.
+MEMLOCK_CAPABILITIES = [*AGENT_CAPABILITIES, "SETUID", "SYS_RESOURCE"]
+MEMLOCK_LABEL = "sockeye.dev/memlock"
 HOOK_DELETION = "before-hook-creation,hook-succeeded"
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_SECONDS = 3600
@@ -30,7 +33,8 @@ def main():
         name = f"{o['kind']} {o['metadata']['name']}"
         if o["kind"] in WORKLOADS:
             component = o["metadata"]["labels"]["app.kubernetes.io/component"]
-            complaints += [f"{name}: {c}" for c in workload(component, o["spec"]["template"]["spec"])]
+            capabilities = capabilities_of(component, o["metadata"]["name"])
+            complaints += [f"{name}: {c}" for c in workload(component, capabilities, o["spec"]["template"]["spec"])]
             if o["kind"] == "DaemonSet":
                 complaints += [f"{name}: {c}" for c in rollout(o["spec"]["updateStrategy"])]
             if o["kind"] == "Deployment":
@@ -45,19 +49,47 @@ def main():
         elif o["kind"] == "NetworkPolicy":
             complaints += [f"{name}: {c}" for c in network(o["spec"])]
         complaints += [f"{name}: {c}" for c in hook(o)]
-    kinds = sorted(o["kind"] for o in objects if o["kind"] in ("Deployment", "DaemonSet"))
-    if kinds != ["DaemonSet", "Deployment"]:
-        complaints.append(f"workloads are {kinds}")
+    deployments = [o["metadata"]["name"] for o in objects if o["kind"] == "Deployment"]
+    agents = [o for o in objects if o["kind"] == "DaemonSet"]
+    if len(deployments) != 1:
+        complaints.append(f"Deployments are {deployments}")
+    complaints += by_kernel(agents)
     selectors = [o["spec"]["podSelector"]["matchLabels"] for o in objects if o["kind"] == "NetworkPolicy"]
     pods = [o["spec"]["template"]["metadata"]["labels"] for o in objects if o["kind"] in WORKLOADS]
     for labels in pods:
         if sum(selector.items() <= labels.items() for selector in selectors) != 1:
             complaints.append(f"no network policy, or more than one, selects pods with {labels}")
-    if len(selectors) != len(pods):
+    if len(selectors) != len(pods) - len(agents) + 1:
         complaints.append(f"network policies select {selectors}")
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return bool(complaints)
+
+
+def capabilities_of(component, name):
+    if component != "agent":
+        return []
+    return MEMLOCK_CAPABILITIES if name == "sockeye-agent-memlock" else AGENT_CAPABILITIES
+
+
+def by_kernel(agents):
+    """Each node has one agent: the second DaemonSet's nodes are those that the first one's are not."""
+    names = [o["metadata"]["name"] for o in agents]
+    if names not in (["sockeye-agent"], ["sockeye-agent", "sockeye-agent-memlock"]):
+        yield f"DaemonSets are {names}"
+    for name, o in zip(names, agents):
+        pod = o["spec"]["template"]["spec"]
+        operator = "Exists" if name == "sockeye-agent-memlock" else "DoesNotExist"
+        required = {"key": MEMLOCK_LABEL, "operator": operator}
+        terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        if len(names) > 1 and not all(required in term["matchExpressions"] for term in terms):
+            yield f"{name} may land on the other's nodes: {terms}"
+        if any(a.startswith("--memlock-uid=") for a in pod["containers"][0]["args"]) != (operator == "Exists"):
+            yield f"{name} has the arguments {pod['containers'][0]['args']}"
+        if not o["spec"]["selector"]["matchLabels"].items() <= o["spec"]["template"]["metadata"]["labels"].items():
+            yield f"{name} does not select its pods"
+    if len({str(o["spec"]["selector"]) for o in agents}) != len(agents):
+        yield "two DaemonSets select the same"
 
 
 def rollout(strategy):
@@ -84,7 +116,7 @@ def replicas(spec, budgets):
         yield f"is not spread, or does not start where it can't be: {spread}"
 
 
-def workload(component, pod):
+def workload(component, added, pod):
     for shared in ("hostPID", "hostNetwork", "hostIPC"):
         if pod.get(shared):
             yield shared
@@ -106,9 +138,7 @@ def workload(component, pod):
         yield f"host paths are {host_paths}"
     security = container["securityContext"]
     capabilities = security["capabilities"]
-    if capabilities["drop"] != ["ALL"] or capabilities.get("add", []) != (
-        AGENT_CAPABILITIES if component == "agent" else []
-    ):
+    if capabilities["drop"] != ["ALL"] or capabilities.get("add", []) != added:
         yield f"capabilities are {capabilities}"
     if security.get("privileged") or security["allowPrivilegeEscalation"] or not security["readOnlyRootFilesystem"]:
         yield "privileged, may escalate, or writes its root"

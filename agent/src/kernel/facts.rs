@@ -8,15 +8,15 @@ use sockeye_crds::node::{CgroupMode, NodeFacts};
 use super::{Call as _, SysError};
 use crate::model::kernel::Machine;
 
-/// Reads the facts. A [`Probe`](super::probe::Probe) has found the `features`.
-pub fn read(cgroup_mode: CgroupMode, features: &BTreeSet<String>) -> Result<NodeFacts, SysError> {
+/// Reads the facts. A [`Probe`](super::probe::Probe) has found the `features`, restrictions among them.
+pub fn read(cgroup_mode: CgroupMode, features: BTreeSet<String>) -> Result<NodeFacts, SysError> {
     let uname = rustix::system::uname();
     Ok(NodeFacts {
         boot_id: boot_id()?,
         kernel_release: uname.release().to_string_lossy().into_owned(),
         architecture: uname.machine().to_string_lossy().into_owned(),
         cgroup_mode: Some(cgroup_mode),
-        features: features.iter().cloned().collect(),
+        features: features.into_iter().collect(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }
@@ -70,25 +70,6 @@ pub fn raise_open_files() -> Result<(), SysError> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).call(|| "setrlimit of RLIMIT_NOFILE")
-}
-
-/// The mode of the kernel's lockdown (`none`, `integrity` or `confidentiality`), if the kernel shows it. Containers see
-/// it only where /sys/kernel/security is mounted.
-pub fn lockdown() -> Option<String> {
-    let text = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
-    let (_, rest) = text.split_once('[')?;
-    rest.split_once(']').map(|(mode, _)| mode.to_owned())
-}
-
-/// The kernel's setting of who may watch performance events, from -1, all, to 4, nobody.
-pub fn perf_event_paranoid() -> Option<i32> {
-    fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
-}
-
-/// The user that this process runs as, and the bytes that it may lock in memory, if there is a limit.
-pub fn locked_memory() -> (u32, Option<u64>) {
-    use rustix::process::{Resource, getrlimit, getuid};
-    (getuid().as_raw(), getrlimit(Resource::Memlock).current)
 }
 
 /// Reads the page size and the number of CPUs, which determine the memory of a map.

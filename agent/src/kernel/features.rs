@@ -67,22 +67,6 @@ fn probe() -> Features {
     }
 }
 
-/// Asks whether the kernel charges the memory of maps to control groups (5.11), as libbpf does: such kernels have the
-/// helper `bpf_ktime_get_coarse_ns`. None if the kernel does not tell.
-pub fn charges_cgroups() -> Option<bool> {
-    static ANSWER: OnceLock<Option<bool>> = OnceLock::new();
-    *ANSWER.get_or_init(|| match load(SOCKET_FILTER, &code(&[CALL(160), EXIT]), None) {
-        Some(_) => Some(true),
-        None => load(SOCKET_FILTER, &code(&[MOV0, EXIT]), None).map(|_| false),
-    })
-}
-
-/// Asks whether programs may read the kernel's memory, which a lockdown can forbid.
-pub fn reads_kernel_memory() -> Option<bool> {
-    load(SOCKET_FILTER, &code(&[MOV0, EXIT]), None)?;
-    Some(load(TRACEPOINT, &code(&[READ_STACK, &[CALL(113), EXIT]].concat()), None).is_some())
-}
-
 /// An instruction: operation, registers and immediate.
 type Instruction = (u8, u8, i32);
 

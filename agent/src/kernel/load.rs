@@ -108,6 +108,8 @@ pub enum LoadError {
     Program {
         /// The function's name.
         name: String,
+        /// The kind that the kernel was to verify it for.
+        kind: ProgramKind,
         /// The kernel's answer.
         source: io::Error,
         /// The verifier's log; empty if it wrote none.
@@ -267,6 +269,7 @@ fn load_program(attr: &ProgAttr<'_>, program: &PlannedProgram<'_>) -> Result<Own
         Ok(fd) => Ok(fd),
         Err(log) => Err(LoadError::Program {
             name: program.name.to_owned(),
+            kind: ProgramKind { prog_type: attr.prog_type, attach_type: attr.expected_attach_type },
             verdict: Box::new(verdict(program, &log)),
             source,
             log,

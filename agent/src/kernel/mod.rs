@@ -14,6 +14,7 @@
 //! | [`features`] | the features of the kernel that change what an object becomes |
 //! | [`running`] | the facts of the kernel that linking needs |
 //! | [`heap`] | the process's heap |
+//! | [`memlock`] | the limit of locked memory, which counts before Linux 5.11 |
 //! | [`ring`] | a ring buffer that programs fill |
 //! | [`probe`] | the BPF features that this kernel has |
 //! | `fault` | kills the agent or fails a call where a test asks for it |
@@ -32,6 +33,7 @@ pub mod info;
 pub mod inotify;
 pub mod load;
 pub mod map;
+pub mod memlock;
 pub mod probe;
 pub mod ring;
 pub mod running;

@@ -18,7 +18,7 @@ use sockeye_ebpf::kinds::{
 
 use super::{
     bpf::{self, F_BEFORE, MapAttr, ProgAttr},
-    facts, features, info,
+    facts, info,
 };
 use crate::model::kernel::{MissingFeatures, ProgramKind};
 
@@ -29,6 +29,8 @@ pub struct Probe {
     pub has: BTreeSet<String>,
     /// The features that it lacks, by name.
     pub lacks: BTreeSet<String>,
+    /// What it denies to all programs and readers, by name: it depends on how the node was booted and set up.
+    pub restrictions: BTreeSet<String>,
     /// The features that it lacks and a revision may ask for.
     pub missing_features: MissingFeatures,
 }
@@ -120,18 +122,17 @@ impl Probe {
         probe.note("KernelBTF", Answer::is(fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)));
         let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
         probe.note("JIT", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
-        probe.note("KernelReads", features::reads_kernel_memory().map_or(Answer::Unknown, Answer::is));
-        probe.note("CgroupMemory", features::charges_cgroups().map_or(Answer::Unknown, Answer::is));
-        // Not features, but what may keep programs from what the kernel has.
-        if let Some(mode) = facts::lockdown().filter(|mode| mode != "none") {
-            probe.has.insert(format!("Lockdown{}", camel(&mode)));
-        }
-        if let Some(level) = facts::perf_event_paranoid().filter(|level| *level > 2) {
-            probe.has.insert(format!("PerfEventParanoid{level}"));
-        }
         probe.note("LinkUpdate", Answer::by_bad_fd(&bpf::link_update_nothing()));
+        probe.note("MemoryCgroups", memory_cgroups());
+        probe.note("NetnsCookie", calls(SOCK_OPS, GET_NETNS_COOKIE).map_or(Answer::Unknown, Answer::is));
         probe.note("VerifierLogEnd", verifier_log_end());
         probe.note("MapMemory", map_memory());
+        if is_locked_down() {
+            probe.restrictions.insert("LockdownConfidentiality".to_owned());
+        }
+        if perf_event_paranoid() == Answer::Has {
+            probe.restrictions.insert("PerfEventParanoid".to_owned());
+        }
         for section in SECTIONS {
             probe.section(section);
         }
@@ -185,8 +186,11 @@ impl Probe {
             }
             _ => {}
         }
-        // A map without links holds its program itself.
-        if section.target == Target::Cgroup { link(0) } else { Answer::Has }
+        match section.target {
+            Target::Cgroup => link(0),
+            // Kernels without links for maps load a program for an attach type that they do not know.
+            Target::Map => Answer::by_bad_fd(&bpf::prog_attach_nowhere(program, attach_type)),
+        }
     }
 }
 
@@ -201,6 +205,17 @@ const MOV: (u8, u8, i32) = (0xb7, 0, 1);
 const MOV_UNSET: (u8, u8, i32) = (0xbf, 2, 0);
 /// `exit`
 const EXIT: (u8, u8, i32) = (0x95, 0, 0);
+/// `bpf_probe_read_kernel`
+const PROBE_READ_KERNEL: i32 = 113;
+/// `bpf_get_netns_cookie`
+const GET_NETNS_COOKIE: i32 = 122;
+/// `bpf_ktime_get_coarse_ns`
+const KTIME_GET_COARSE_NS: i32 = 160;
+
+/// The call of a helper.
+const fn call(helper: i32) -> (u8, u8, i32) {
+    (0x85, 0, helper)
+}
 
 /// Loads a program from instructions: operation, source register and constant.
 fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8]) -> io::Result<OwnedFd> {
@@ -233,6 +248,53 @@ pub(super) fn verifier_log_end() -> Answer {
         }
         _ => Answer::Unknown,
     }
+}
+
+/// Probes whether the kernel charges the memory of maps and programs to memory cgroups, as it does since 5.11, and not
+/// to users. libbpf (`probe_memcg_account`) asks for the same helper, which came with that release.
+pub(super) fn memory_cgroups() -> Answer {
+    match prog_load(SOCK_OPS, &[call(KTIME_GET_COARSE_NS), MOV, EXIT], &mut []).map_err(|error| error.raw_os_error()) {
+        Ok(_) => Answer::Has,
+        // A kernel that charges users does so before it verifies the program, and says EPERM beyond the limit.
+        Err(Some(libc::EPERM)) if is_capable() && Answer::by_bad_fd(&bpf::link_update_nothing()) == Answer::Has => {
+            Answer::Lacks
+        }
+        Err(errno) => Answer::refused(errno),
+    }
+}
+
+/// Tells whether the kernel is locked down so that programs can't read its memory, as far as it tells:
+/// `lockdown=confidentiality`. The file that says so (`/sys/kernel/security/lockdown`) is not in containers.
+pub fn is_locked_down() -> bool {
+    is_capable() && calls(SOCK_OPS, PROBE_READ_KERNEL) == Some(false)
+}
+
+/// Tells whether the kernel lets programs of a kind call a helper (`enum bpf_func_id`). `None` if it does not tell.
+pub fn calls(kind: ProgramKind, helper: i32) -> Option<bool> {
+    let mut log = [0; 4096];
+    let Err(refused) = prog_load(kind, &[call(helper), MOV, EXIT], &mut log) else { return Some(true) };
+    let log = String::from_utf8_lossy(&log);
+    let words = ["unknown func", "invalid func", "cannot use helper"];
+    match refused.raw_os_error() {
+        Some(libc::EINVAL) if words.into_iter().any(|words| log.contains(words)) => Some(false),
+        // The helper's arguments are not there.
+        Some(libc::EACCES | libc::EINVAL) if log.contains("call ") => Some(true),
+        _ => None,
+    }
+}
+
+/// Tells whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid` above
+/// 2, which only distributions' patches know.
+fn perf_event_paranoid() -> Answer {
+    let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+    match level.ok().and_then(|level| level.trim().parse::<i32>().ok()) {
+        Some(level) => Answer::is(level > 2),
+        None => Answer::Unknown,
+    }
+}
+
+fn is_capable() -> bool {
+    facts::lacking_capabilities().is_ok_and(|lacking| lacking.is_empty())
 }
 
 /// Probes whether the kernel reports the memory that a map uses. Older ones report whole pages, computed from its

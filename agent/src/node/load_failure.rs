@@ -3,99 +3,143 @@
 use std::io;
 
 use sockeye_crds::Reason;
-
 use sockeye_ebpf::link::{
     Invalid,
     core::{Cause, Subject},
     verdict::{Lacking, Verdict},
 };
 
+use super::{
+    failure::{Failure, NEEDED},
+    helpers,
+};
 use crate::{
-    kernel::{SysError, facts, features, load::LoadError},
-    node::failure::{Failure, NEEDED},
+    kernel::{SysError, facts, load::LoadError, memlock::Memlock, probe},
+    model::kernel::ProgramKind,
 };
 
 /// The most bytes of a verifier log in a status. A longer log keeps its end, where the refusal is.
 const MAX_LOG: usize = 8000;
 
+/// What may be the cause of a refusal, on this node and for this agent.
+#[derive(Clone, Debug, Default)]
+struct Circumstances {
+    /// The capabilities that the agent lacks.
+    lacking: Vec<&'static str>,
+    /// The limit that the kernel compares the agent's maps and programs with.
+    memlock: Option<Memlock>,
+    /// Whether the kernel lets no program read its memory.
+    is_locked_down: bool,
+}
+
+impl Circumstances {
+    fn of_this_node() -> Self {
+        Self {
+            lacking: facts::lacking_capabilities().unwrap_or_default(),
+            memlock: Memlock::in_force(),
+            is_locked_down: probe::is_locked_down(),
+        }
+    }
+
+    /// What an EPERM means, which a kernel that charges users says beyond their limit.
+    fn eperm(&self) -> String {
+        match &self.memlock {
+            _ if !self.lacking.is_empty() => format!(": the agent lacks {}", self.lacking.join(", ")),
+            Some(memlock) => format!(
+                ": {memlock}: raise the limit of the container runtime's service (LimitMEMLOCK), or give the agent a \
+                 user of its own (docs/operations.md)"
+            ),
+            None => NEEDED.to_owned(),
+        }
+    }
+
+    /// What the verifier's last words mean. The refused call of a helper may be the kernel's fault, or the program's.
+    fn verifier_said(&self, kind: ProgramKind, words: &str) -> (Reason, String) {
+        let said = format!("the verifier says: {words}");
+        let Some(helper) = helpers::refused_call(words) else { return (Reason::VerifierRejected, said) };
+        if self.is_locked_down && helpers::READ_KERNEL.contains(&helper) {
+            let hint = ": this node's kernel is locked down (lockdown=confidentiality), so that no program may read its memory";
+            return (Reason::KernelUnsupported, format!("{said}{hint}"));
+        }
+        let Some((name, (major, minor))) = helpers::first_seen(kind, helper) else {
+            return (Reason::VerifierRejected, said);
+        };
+        let hint = format!(
+            ": this node's kernel does not let programs of this type call bpf_{name}, as Linux {major}.{minor} does: set \
+             spec.nodeSelector to select nodes that have it"
+        );
+        (Reason::KernelUnsupported, format!("{said}{hint}"))
+    }
+}
+
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
+        Self::load(&error, &Circumstances::of_this_node())
+    }
+}
+
+impl Failure {
+    fn load(error: &LoadError, circumstances: &Circumstances) -> Self {
         let message = error.to_string();
         let (reason, hint) = match error {
             LoadError::Link(error) if error.is_of_kernel() => (Reason::KernelUnsupported, String::new()),
             LoadError::Link(_) | LoadError::Missing(_) => (Reason::InvalidObject, String::new()),
-            LoadError::Map { source, .. } => map_create_failed(&source),
-            LoadError::Slot { source, .. } => slot_failed(&source),
-            LoadError::Program { source, log, .. } if log.is_empty() => program_refused(&source),
-            LoadError::Program { log, verdict, .. } => return verifier_rejected(&message, &log, &verdict),
+            LoadError::Map { source, .. } => map_create_failed(source, circumstances),
+            LoadError::Slot { source, .. } => (Reason::MapCreateFailed, slot_failed(source).to_owned()),
+            LoadError::Program { source, log, .. } if log.is_empty() => program_refused(source, circumstances),
+            LoadError::Program { kind, log, verdict, .. } => {
+                let (reason, words) = match &verdict.lacking {
+                    Some(lacking) => (Reason::KernelUnsupported, lacking_words(lacking)),
+                    None => circumstances.verifier_said(*kind, last_words(log)),
+                };
+                return verifier_rejected(&format!("{message}: {words}"), reason, log, verdict);
+            }
         };
         Self::new(reason, format!("{message}{hint}"))
     }
 }
 
-fn map_create_failed(error: &SysError) -> (Reason, String) {
-    let (reason, hint) = match error.errno() {
-        Some(libc::ENOMEM) => (
-            Reason::MapCreateFailed,
-            ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
-        ),
-        Some(libc::EINVAL | libc::E2BIG) => {
-            (Reason::MapCreateFailed, ": the kernel does not accept its type, sizes or flags")
-        }
-        // ENOTSUPP of the kernel has no number in C.
-        Some(libc::EOPNOTSUPP | 524) => {
-            (Reason::MapCreateFailed, ": the kernel has no such field (a spin lock, a timer) in maps of its type")
-        }
-        Some(libc::EPERM) => return permission_denied(),
-        _ => (Reason::MapCreateFailed, ""),
-    };
-    (reason, hint.to_owned())
-}
-
-/// The kernel denied permission: before 5.11 also where the memory that its user may lock is used up.
-fn permission_denied() -> (Reason, String) {
-    let has_rights = facts::lacking_capabilities().is_ok_and(|lacking| lacking.is_empty());
-    if !has_rights || features::charges_cgroups() != Some(false) {
-        return (Reason::PermissionDenied, NEEDED.to_owned());
-    }
-    let (uid, limit) = facts::locked_memory();
-    let limit = limit.map_or("unlimited".to_owned(), |limit| format!("{limit} bytes"));
-    let hint = format!(
-        ": this kernel, older than 5.11, counts the memory of maps and programs against what one user may lock \
-         (RLIMIT_MEMLOCK): user {uid} may lock {limit}, for all its processes together: raise the container runtime's \
-         limit, or give the agent a user of its own"
-    );
-    (Reason::KernelUnsupported, hint)
-}
-
-fn slot_failed(error: &SysError) -> (Reason, String) {
+fn map_create_failed(error: &SysError, circumstances: &Circumstances) -> (Reason, String) {
     let hint = match error.errno() {
+        Some(libc::ENOMEM) => ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
+        Some(libc::EINVAL | libc::E2BIG) => ": the kernel does not accept its type, sizes or flags",
+        // The kernel's ENOTSUPP has no number in C.
+        Some(libc::EOPNOTSUPP | 524) => ": the kernel has no such field (a spin lock, a timer) in maps of its type",
+        Some(libc::EPERM) => return not_permitted(Reason::MapCreateFailed, circumstances),
+        _ => "",
+    };
+    (Reason::MapCreateFailed, hint.to_owned())
+}
+
+fn slot_failed(error: &SysError) -> &'static str {
+    match error.errno() {
         Some(libc::EINVAL) => {
             ": an inner map must have the shape that the outer map's definition says, including max_entries of arrays; \
              a program must have the type of the array's other programs"
         }
         Some(libc::E2BIG) => ": the map has fewer entries",
         _ => "",
-    };
-    (Reason::MapCreateFailed, hint.to_owned())
+    }
 }
 
 /// A refusal without a word of the verifier's.
-fn program_refused(error: &io::Error) -> (Reason, String) {
+fn program_refused(error: &io::Error, circumstances: &Circumstances) -> (Reason, String) {
     match error.raw_os_error() {
-        Some(libc::EPERM) => permission_denied(),
+        Some(libc::EPERM) => not_permitted(Reason::LoadFailed, circumstances),
         Some(libc::EINVAL) => (Reason::KernelUnsupported, String::new()),
         _ => (Reason::LoadFailed, String::new()),
     }
 }
 
-fn verifier_rejected(message: &str, log: &str, verdict: &Verdict) -> Failure {
+/// An EPERM; `beyond` is the reason if the limit of locked memory is its cause.
+fn not_permitted(beyond: Reason, circumstances: &Circumstances) -> (Reason, String) {
+    let is_beyond = circumstances.lacking.is_empty() && circumstances.memlock.is_some();
+    (if is_beyond { beyond } else { Reason::PermissionDenied }, circumstances.eperm())
+}
+
+fn verifier_rejected(message: &str, reason: Reason, log: &str, verdict: &Verdict) -> Failure {
     let place = verdict.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
-    let (reason, words) = match &verdict.lacking {
-        Some(lacking) => (Reason::KernelUnsupported, lacking_words(lacking)),
-        None => (Reason::VerifierRejected, format!("the verifier says: {}", last_words(log))),
-    };
-    Failure { verifier_log: Some(tail(log, MAX_LOG)), ..Failure::new(reason, format!("{message}: {words}{place}")) }
+    Failure { verifier_log: Some(tail(log, MAX_LOG)), ..Failure::new(reason, format!("{message}{place}")) }
 }
 
 /// Says what this kernel lacks.
@@ -119,21 +163,6 @@ fn lacking_words(lacking: &Lacking) -> String {
         Lacking::Instructions => "it has instructions of version 4, which kernels have from 6.6 on: compile with \
                                   -mcpu=v3"
             .to_owned(),
-        Lacking::Helper(helper) => {
-            // bpf_probe_read and those that read the kernel's memory, which a lockdown forbids.
-            let reads = ["#4", "#45", "#113", "#115"].iter().any(|number| helper.ends_with(number));
-            let locked = match (reads, facts::lockdown(), features::reads_kernel_memory()) {
-                (true, Some(mode), _) if mode == "confidentiality" => {
-                    ": the kernel is locked down (/sys/kernel/security/lockdown says confidentiality), so programs may \
-                     not read its memory"
-                }
-                (true, _, Some(false)) => {
-                    ": it forbids programs to read its memory, as a kernel does that is locked down (confidentiality)"
-                }
-                _ => "",
-            };
-            format!("this kernel has no helper {helper} for programs of its type{locked}")
-        }
     }
 }
 
@@ -163,16 +192,82 @@ mod tests {
     const LOG: &str = "0: R1=ctx() R10=fp0\n0: (b7) r0 = 5\n1: (95) exit\nAt program exit the register R0 has smin=5\n\
                        processed 2 insns (limit 1000000) max_states_per_insn 0\n";
 
+    /// A refused sockops program.
+    fn program(errno: i32, log: &str) -> LoadError {
+        LoadError::Program {
+            name: "p".into(),
+            kind: ProgramKind { prog_type: 13, attach_type: 3 },
+            source: io::Error::from_raw_os_error(errno),
+            log: log.into(),
+            verdict: Box::default(),
+        }
+    }
+
+    fn map(errno: i32) -> LoadError {
+        let source = SysError { call: "BPF_MAP_CREATE".into(), source: io::Error::from_raw_os_error(errno) };
+        LoadError::Map { name: "m".into(), source }
+    }
+
+    fn failure(error: LoadError, circumstances: Circumstances) -> Failure {
+        Failure::load(&error, &circumstances)
+    }
+
+    #[test]
+    fn an_eperm_of_an_old_kernel_names_the_limit_and_the_user_and_no_capability() {
+        let beyond = |limit| Circumstances { memlock: Some(Memlock { limit, uid: 61000 }), ..Circumstances::default() };
+        for (error, reason) in
+            [(program(libc::EPERM, ""), Reason::LoadFailed), (map(libc::EPERM), Reason::MapCreateFailed)]
+        {
+            let failure = failure(error, beyond(Some(64 << 10)));
+            assert_eq!(failure.reason, reason, "{failure}");
+            for words in ["RLIMIT_MEMLOCK is 64 KiB", "user 61000", "LimitMEMLOCK"] {
+                assert!(failure.message.contains(words), "{failure}");
+            }
+            assert!(!failure.message.contains("CAP_"), "{failure}");
+        }
+        let lacking = Circumstances { lacking: vec!["CAP_BPF"], ..beyond(None) };
+        for circumstances in [lacking, Circumstances::default()] {
+            let failure = failure(map(libc::EPERM), circumstances);
+            assert!(failure.reason == Reason::PermissionDenied && failure.message.contains("CAP_BPF"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_helper_that_only_newer_kernels_have_is_named_and_one_of_another_type_is_a_mistake() {
+        for (words, reason, named) in [
+            (
+                "unknown func bpf_get_netns_cookie#122",
+                Reason::KernelUnsupported,
+                "bpf_get_netns_cookie, as Linux 6.1 does",
+            ),
+            ("invalid func unknown#181", Reason::KernelUnsupported, "bpf_loop, as Linux 6.1 does"),
+            ("unknown func bpf_redirect#23", Reason::VerifierRejected, "bpf_redirect#23"),
+            ("unknown func bpf_probe_read_kernel#113", Reason::VerifierRejected, "bpf_probe_read_kernel#113"),
+        ] {
+            let failure = failure(program(libc::EINVAL, words), Circumstances::default());
+            assert!(failure.reason == reason && failure.message.contains(named), "{failure}");
+            assert_eq!(failure.verifier_log.as_deref(), Some(words));
+        }
+    }
+
+    #[test]
+    fn lockdown_is_named_where_it_is_the_cause() {
+        let locked_down = Circumstances { is_locked_down: true, ..Circumstances::default() };
+        for (words, is_cause) in [
+            ("unknown func bpf_probe_read_kernel#113", true),
+            ("program of this type cannot use helper bpf_probe_read#4", true),
+            ("unknown func bpf_redirect#23", false),
+        ] {
+            let failure = failure(program(libc::EINVAL, words), locked_down.clone());
+            assert_eq!(failure.reason == Reason::KernelUnsupported, is_cause, "{failure}");
+            assert_eq!(failure.message.contains("lockdown=confidentiality"), is_cause, "{failure}");
+        }
+    }
+
     #[test]
     fn a_verifier_failure_ends_with_the_verifiers_last_sentence() {
         assert_eq!(last_words(LOG), "At program exit the register R0 has smin=5");
-        let refused = LoadError::Program {
-            name: "p".into(),
-            source: io::Error::from_raw_os_error(libc::EINVAL),
-            log: LOG.into(),
-            verdict: Box::default(),
-        };
-        let failure = Failure::from(refused);
+        let failure = failure(program(libc::EINVAL, LOG), Circumstances::default());
         assert_eq!(failure.reason, Reason::VerifierRejected);
         assert!(failure.message.contains("program p") && failure.message.contains("smin=5"), "{failure}");
     }

@@ -13,6 +13,7 @@
 //! | [`map_attachment`] | a function's attachment to a map |
 //! | [`failure`] | the reason why a revision is not in effect |
 //! | [`attach_failure`], `load_failure` | failures made of the kernel's answers |
+//! | [`helpers`] | the helpers that older kernels refuse |
 //! | [`open`] | finds the cgroup root, and asks the kernel what it has |
 //! | [`open_home`] | a BpfProgram's opened home |
 //! | [`kubelet`] | names of pods' cgroups |
@@ -23,6 +24,7 @@ pub mod directory;
 pub mod execute;
 pub mod failure;
 pub mod handles;
+pub mod helpers;
 mod kernel_node;
 pub mod kubelet;
 pub mod layout;

@@ -60,11 +60,11 @@ impl NodePaths {
     pub fn open(self) -> Result<Opened, OpenError> {
         let Self { bpffs, host_bpffs, cgroup_root, kubelet_root, has_api } = self;
         let root = Root::find(cgroup_root.as_deref())?;
-        let Probe { has, lacks, missing_features } = Probe::ask();
-        let facts = facts::read(root.mode, &has)?;
+        let Probe { has, lacks, restrictions, missing_features } = Probe::ask();
+        let facts = facts::read(root.mode, &has | &restrictions)?;
         let layout = Layout::new(&bpffs, &host_bpffs);
         tracing::info!(cgroup_root = %root.path.display(), pins = %layout.directory().display(), "started");
-        tracing::info!(kernel = facts.kernel_release, ?lacks, "probed the kernel");
+        tracing::info!(kernel = facts.kernel_release, ?lacks, ?restrictions, "probed the kernel");
         let properties = NodeProperties { machine: facts::machine()?, missing_features, has_api };
         let node = KernelNode::new(layout.clone(), root, kubelet_root, properties);
         Ok(Opened { node, layout, facts })

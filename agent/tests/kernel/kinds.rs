@@ -5,12 +5,12 @@ use std::{net::Ipv6Addr, ops::Range};
 
 use serde_json::{Value, json};
 use sockeye_agent::kernel::probe::Probe;
-use sockeye_ebpf::programs::fixtures::{CGRP, KINDS};
+use sockeye_ebpf::programs::fixtures::{BLOOM, CGRP, KINDS};
 
 use crate::node::Node;
 
 /// The slots of the map `seen`, in the order of the object.
-const KINDS_SEEN: [&str; 21] = [
+const KINDS_SEEN: [&str; 20] = [
     "array",
     "hash",
     "lru_hash",
@@ -27,7 +27,6 @@ const KINDS_SEEN: [&str; 21] = [
     "hash_of_maps",
     "queue",
     "stack",
-    "bloom",
     "globals",
     "tail_call",
     "sockmap",
@@ -77,7 +76,6 @@ fn maps() -> Value {
         {"name": "lpm_trie", "entries": [{"key": "127.0.0.0/8", "value": 17}, {"key": "0.0.0.0/0", "value": 18}]},
         {"name": "queue", "entries": pushed([31, 32])},
         {"name": "stack", "entries": pushed([41, 42])},
-        {"name": "bloom", "entries": [{"value": 1}]},
         {"name": "first", "entries": [{"key": 0, "value": 51}]},
         {"name": "second", "entries": [{"key": 0, "value": 52}]},
     ])
@@ -109,8 +107,8 @@ fn ids(node: &Node) -> Vec<(String, Value)> {
     maps.map(|map| (map["name"].as_str().unwrap().to_owned(), map["id"].clone())).collect()
 }
 
-fn expected(globals: u64) -> [(&'static str, u64); 21] {
-    let values = [11, 12, 13, 14, 15, 16, 17, 1, 1, 1, 1, 1, 51, 52, 31, 42, 1, globals, 1, 1, 1];
+fn expected(globals: u64) -> [(&'static str, u64); 20] {
+    let values = [11, 12, 13, 14, 15, 16, 17, 1, 1, 1, 1, 1, 51, 52, 31, 42, globals, 1, 1, 1];
     std::array::from_fn(|i| (KINDS_SEEN[i], values[i]))
 }
 
@@ -198,9 +196,9 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
     node.connect(1);
     let found = seen(&node);
     assert_eq!(found[0], ("array", 99), "what others wrote is carried over");
-    assert_eq!(found[17], ("globals", SUM + 10));
+    assert_eq!(found[16], ("globals", SUM + 10));
     assert_eq!(found[14..16], [("queue", 32), ("stack", 41)]);
-    assert_eq!((found[12], found[18]), (("array_of_maps", 51), ("tail_call", 1)));
+    assert_eq!((found[12], found[17]), (("array_of_maps", 51), ("tail_call", 1)));
 
     // Another agent finds the maps, and pins one again whose pin is removed.
     node.stop("KILL");
@@ -264,6 +262,24 @@ fn an_invalid_value_is_refused_and_nothing_is_loaded() {
     assert!(message.contains("does not take first into its slot") && message.contains("max_entries"), "{message}");
     assert_eq!(node.pins("kinds"), Vec::<String>::new());
     node.remove("kinds");
+    node.nothing_left();
+}
+
+#[test]
+fn a_bloom_filter_has_its_initial_values_if_the_kernel_has_the_type() {
+    let mut node = Node::new("bloom");
+    node.start();
+    let programs = json!([{"name": "on_connect", "attach": [{"type": "Node"}]}]);
+    node.apply("bloom", BLOOM, programs, json!([{"name": "bloom", "entries": [{"value": 1}]}]));
+    if Probe::ask().lacks.contains("MapBloomFilter") {
+        let refused = node.condition_is("bloom", "Ready", "False");
+        assert_eq!(refused["reason"], "KernelUnsupported", "{refused}");
+    } else {
+        node.ready("bloom");
+        node.connect(3);
+        assert_eq!(node.counts(&["pinned", &format!("{}/maps/seen", node.home("bloom"))]), [3, 3]);
+    }
+    node.remove("bloom");
     node.nothing_left();
 }
 

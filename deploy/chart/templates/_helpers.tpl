@@ -83,17 +83,19 @@ for a year.
 {{- end }}
 
 {{/*
-A pod's affinity: the user's, restricted to architectures that have images. Node selector terms are alternatives, so each
-gets the architectures. Call with the user's affinity.
+A pod's affinity: the user's, restricted to architectures that have images, and to what else is required. Node selector
+terms are alternatives, so each gets the requirements. Call with (dict "affinity" .Values.operator.affinity), and with
+"requires", a list of further requirements.
 */}}
 {{- define "sockeye.affinity" -}}
 {{- $arch := dict "key" "kubernetes.io/arch" "operator" "In" "values" (list "amd64" "arm64") -}}
-{{- $affinity := deepCopy . -}}
+{{- $requires := prepend (.requires | default list) $arch -}}
+{{- $affinity := deepCopy .affinity -}}
 {{- $node := $affinity.nodeAffinity | default dict -}}
 {{- $required := $node.requiredDuringSchedulingIgnoredDuringExecution | default dict -}}
 {{- $terms := list -}}
 {{- range $required.nodeSelectorTerms | default (list dict) -}}
-{{- $terms = append $terms (set . "matchExpressions" (append (.matchExpressions | default list) $arch)) -}}
+{{- $terms = append $terms (set . "matchExpressions" (concat (.matchExpressions | default list) $requires)) -}}
 {{- end -}}
 {{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (set $required "nodeSelectorTerms" $terms) -}}
 {{- toYaml (set $affinity "nodeAffinity" $node) -}}
@@ -118,7 +120,7 @@ nodeSelector: {{- include "sockeye.nodeSelector" .Values.operator.nodeSelector |
 {{- with .Values.operator.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-affinity: {{- include "sockeye.affinity" .Values.operator.affinity | nindent 2 }}
+affinity: {{- include "sockeye.affinity" (dict "affinity" .Values.operator.affinity) | nindent 2 }}
 automountServiceAccountToken: false
 volumes: {{- include "sockeye.tokenVolume" . | nindent 0 }}
 {{- end }}

@@ -27,8 +27,6 @@ pub struct Verdict {
 pub enum Lacking {
     /// What a relocation or an optional function stands for.
     Invalid(Invalid),
-    /// A helper, by its name and number.
-    Helper(String),
     /// A kernel function that programs of that type may not call.
     Function(String),
     /// The instructions of version 4 of the instruction set.
@@ -71,12 +69,6 @@ fn instruction(line: &str) -> Option<usize> {
 
 fn lacking_by(program: &PlannedProgram<'_>, words: &str) -> Option<Lacking> {
     let shown = |text: &str| line(text.trim(), 128);
-    if let Some(helper) = words.strip_prefix("unknown func ") {
-        return Some(Lacking::Helper(shown(helper)));
-    }
-    if let Some(helper) = words.strip_prefix("program of this type cannot use helper ") {
-        return Some(Lacking::Helper(shown(helper)));
-    }
     if let Some((name, _)) =
         words.strip_prefix("calling kernel function ").and_then(|rest| rest.split_once(" is not allowed"))
     {
@@ -171,8 +163,6 @@ mod tests {
         assert_eq!(lacking(log), Some(core));
         let log = "5: (85) call unknown#2002000001\ninvalid func unknown#2002000001\n";
         assert_eq!(lacking(log), Some(Lacking::Invalid(Invalid::Function("absent".into()))));
-        let log = "5: (85) call bpf_get_netns_cookie#122\nunknown func bpf_get_netns_cookie#122\n";
-        assert_eq!(lacking(log), Some(Lacking::Helper("bpf_get_netns_cookie#122".into())));
         let log = "calling kernel function bpf_task_from_pid is not allowed\n";
         assert_eq!(lacking(log), Some(Lacking::Function("bpf_task_from_pid".into())));
         assert_eq!(lacking("unknown opcode d7\n"), Some(Lacking::Instructions));

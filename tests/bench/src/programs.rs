@@ -60,11 +60,11 @@ fn target(i: usize) -> Value {
 
 /// A spec of an object's one program.
 fn spec(object: &[u8], target: &Value) -> Value {
-    let programs = Object::read(object).map(|object| object.into_info().programs).unwrap_or_default();
+    let named = |object: Object<'_>| object.programs().map(|(name, _)| json!({"name": name})).collect::<Vec<_>>();
     json!({
         "bytecode": {"inline": STANDARD.encode(object)},
         "attach": [target],
-        "programs": programs.into_iter().map(|program| json!({"name": program.name})).collect::<Vec<_>>(),
+        "programs": Object::read(object).map(named).unwrap_or_default(),
     })
 }
 

@@ -58,6 +58,18 @@ pub fn link_create_nowhere(program: BorrowedFd<'_>, attach_type: u32, flags: u32
     refusal(bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr))
 }
 
+/// `BPF_PROG_ATTACH` without a cgroup or map. It attaches nothing; the error tells whether the kernel knows the attach
+/// type.
+pub fn prog_attach_nowhere(program: BorrowedFd<'_>, attach_type: u32) -> io::Error {
+    let mut attr = zeroed();
+    // SAFETY: as above.
+    let attach = unsafe { &mut attr.__bindgen_anon_5 };
+    attach.__bindgen_anon_1.target_fd = NO_FD;
+    attach.attach_bpf_fd = raw(program);
+    attach.attach_type = attach_type;
+    refusal(bpf(bpf_cmd::BPF_PROG_ATTACH, &mut attr))
+}
+
 /// `BPF_LINK_UPDATE` without a link. The error tells whether the kernel knows the command.
 pub fn link_update_nothing() -> io::Error {
     let mut attr = zeroed();

@@ -15,7 +15,8 @@ mod object;
 
 pub use attach::{
     Attachments, F_BEFORE, MAX_PROGRAMS_PER_CGROUP, link_create, link_create_nowhere, link_detach, link_update,
-    link_update_nothing, map_attach, map_detach, map_link, map_query, prog_query, prog_query_nowhere,
+    link_update_nothing, map_attach, map_detach, map_link, map_query, prog_attach_nowhere, prog_query,
+    prog_query_nowhere,
 };
 pub use create::{
     MapAttr, ProgAttr, ProgBtf, btf_load, map_create, map_create_logged, map_freeze, map_update, prog_bind_map,

@@ -150,7 +150,7 @@ impl Node {
 }
 
 /// Returns the path of the agent: the one in SOCKEYE_AGENT, or the one that was built beside the tests.
-fn agent_path() -> PathBuf {
+pub fn agent_path() -> PathBuf {
     let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("sockeye-agent");
     std::env::var_os("SOCKEYE_AGENT").map_or_else(beside, PathBuf::from)
 }

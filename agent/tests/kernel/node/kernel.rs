@@ -1,8 +1,10 @@
 //! The kernel's own information about a node, by bpftool.
 
-use std::{fs, thread::sleep, time::Duration};
+use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path, thread::sleep, time::Duration};
 
 use serde_json::Value;
+use sockeye_agent::kernel::bpf;
+use sockeye_ebpf::kinds::section::{SECTIONS, Target};
 
 use super::{Node, text};
 
@@ -39,9 +41,11 @@ impl Node {
     /// Returns the IDs of the programs that are attached to a cgroup below the node's.
     pub fn attached_below(&self, path: &str) -> Vec<Value> {
         let cgroup = self.cgroup.join(path);
-        let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(cgroup).output().unwrap();
-        let attached: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
-        attached.as_array().into_iter().flatten().map(|program| program["id"].clone()).collect()
+        let shown = self.inside("bpftool").args(["--json", "cgroup", "show"]).arg(&cgroup).output().unwrap();
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
+        let shown: Vec<Value> = shown.as_array().into_iter().flatten().map(|program| program["id"].clone()).collect();
+        // It shows nothing where it asks for what kernels before 6.0 do not know.
+        if shown.is_empty() { queried(&cgroup) } else { shown }
     }
 
     /// Waits until everything that the agent made is gone but the note of the layout's version: pins, directories,
@@ -54,4 +58,14 @@ impl Node {
         });
         assert_eq!(self.attached(), Vec::<Value>::new(), "still attached");
     }
+}
+
+/// Returns the IDs of the programs attached to a cgroup, by the kernel's own query.
+fn queried(cgroup: &Path) -> Vec<Value> {
+    let Ok(cgroup) = fs::File::open(cgroup) else { return Vec::new() };
+    let attach_types = SECTIONS.iter().filter(|section| section.target == Target::Cgroup);
+    let attach_types: BTreeSet<u32> = attach_types.map(|section| section.attach_type).collect();
+    // The kernel does not know each of them.
+    let attached = attach_types.into_iter().filter_map(|of| bpf::prog_query(cgroup.as_fd(), of).ok());
+    attached.flat_map(|attached| attached.programs).map(Value::from).collect()
 }

@@ -7,6 +7,8 @@ mod kernel;
 mod manifests;
 mod status;
 
+pub use agent::agent_path;
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -83,7 +85,8 @@ impl Node {
         }
     }
 
-    fn inside(&self, program: &str) -> Command {
+    /// Returns a command that runs a program in the node's mount namespace.
+    pub fn inside(&self, program: &str) -> Command {
         let Some(holder) = &self.holder else { return Command::new(program) };
         let mut command = Command::new("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", holder.id())).arg("--").arg(program);
