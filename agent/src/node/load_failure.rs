@@ -205,7 +205,7 @@ mod tests {
 
     fn map(errno: i32) -> LoadError {
         let source = SysError { call: "BPF_MAP_CREATE".into(), source: io::Error::from_raw_os_error(errno) };
-        LoadError::Map { name: "m".into(), source }
+        LoadError::Map { name: "m".into(), source, log: String::new() }
     }
 
     fn failure(error: LoadError, circumstances: Circumstances) -> Failure {

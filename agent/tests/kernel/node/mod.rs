@@ -7,6 +7,7 @@ mod kernel;
 mod manifests;
 mod status;
 
+#[allow(unused_imports, reason = "a file of other tests includes this module")]
 pub use agent::agent_path;
 
 use std::{
