@@ -122,12 +122,12 @@ impl Probe {
         probe.note("JIT", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
         probe.note("KernelReads", features::reads_kernel_memory().map_or(Answer::Unknown, Answer::is));
         probe.note("CgroupMemory", features::charges_cgroups().map_or(Answer::Unknown, Answer::is));
-        // Not features, but what may keep programs from what the kernel has.
+        // From 3 on, which only distributions' kernels know, nobody without CAP_SYS_ADMIN watches events.
+        let watches = facts::perf_event_paranoid().map(|level| level < 3);
+        probe.note("PerfEvents", watches.map_or(Answer::Unknown, Answer::is));
+        // No feature, but what keeps programs from some.
         if let Some(mode) = facts::lockdown().filter(|mode| mode != "none") {
             probe.has.insert(format!("Lockdown{}", camel(&mode)));
-        }
-        if let Some(level) = facts::perf_event_paranoid().filter(|level| *level > 2) {
-            probe.has.insert(format!("PerfEventParanoid{level}"));
         }
         probe.note("LinkUpdate", Answer::by_bad_fd(&bpf::link_update_nothing()));
         probe.note("VerifierLogEnd", verifier_log_end());

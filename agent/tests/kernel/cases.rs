@@ -126,10 +126,5 @@ fn a_refusal_names_what_the_kernel_lacks_and_the_line_of_the_source() {
         Reason::KernelUnsupported,
         &["struct task_struct___m has no renamed_long_ago", "<byte_off>", "core-missing-field.bpf.c:"],
     );
-    assert_refused(
-        &case("license-none"),
-        "count",
-        Reason::VerifierRejected,
-        &["GPL", "license-none.bpf.c:"],
-    );
+    assert_refused(&case("license-none"), "count", Reason::VerifierRejected, &["GPL", "license-none.bpf.c:"]);
 }
