@@ -257,7 +257,9 @@ impl T {
             member.of.change(rng);
             // An anonymous struct that becomes another one would have names of the outer struct's a second time, which
             // C refuses. libbpf then adds up offsets of both.
-            if member.name.is_empty() && !member.of.is_same_record(&before) {
+            // By a bit field of a type without size libbpf divides by zero.
+            let is_lost = member.name.is_empty() && !member.of.is_same_record(&before);
+            if is_lost || member.width > 0 && member.of.size() == 0 {
                 member.of = before;
             }
         }
