@@ -50,8 +50,9 @@ impl Oracle {
     fn build() -> Result<String, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let out = format!("{}/core-oracle", env!("CARGO_TARGET_TMPDIR"));
-        let script = "libbpf=$(tests/oracle/libbpf.sh) && gcc -std=gnu11 -Wall -Wextra -Werror -O1 -I \"$libbpf/include\" \
-                      ebpf/tests/core/libbpf.c tests/oracle/glibc.c \"$(find \"$libbpf\" -name libbpf.a)\" -lelf -lz -o \"$1\"";
+        let script = "libbpf=$(tests/oracle/libbpf.sh) && \
+            gcc -std=gnu11 -Wall -Wextra -Werror -O1 -I \"$libbpf/include\" ebpf/tests/core/libbpf.c \
+            tests/oracle/glibc.c \"$(find \"$libbpf\" -name libbpf.a)\" -lelf -lz -o \"$1\"";
         let run = Command::new("bash").args(["-c", script, "bash", &out]).current_dir(root).output();
         match run {
             Ok(done) if done.status.success() => Ok(out),
