@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Kernel, LinkError};
 use crate::object::{
     Object,
-    externs::{Config, ConfigForm, ExternKind},
+    externs::{Config, ConfigForm, Extern, ExternKind},
 };
 
 /// The values to find, and the map's content.
@@ -33,27 +33,27 @@ impl<'o, 'a> Values<'o, 'a> {
         }
     }
 
-    /// Finds all values and returns the map's content.
+    /// Finds all values and returns the map's content. Those that nobody reads are set too, where they can be.
     pub(super) fn fill(mut self, kernel: &dyn Kernel, notes: &mut Vec<String>) -> Result<Vec<u8>, LinkError> {
-        let (configured, own): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.wanted).into_iter().partition(|(name, _)| name.starts_with("CONFIG_"));
-        for (name, (index, function)) in own {
-            let value = self.own(name, index, kernel).ok_or_else(|| {
-                let why = "libbpf and sockeye give no such value: there are CONFIG_..., LINUX_KERNEL_VERSION, \
-                           LINUX_HAS_BPF_COOKIE and LINUX_HAS_SYSCALL_WRAPPER";
-                refuse(function, name, why)
-            })?;
-            self.set_number(index, value).map_err(|why| refuse(function, name, &why))?;
-        }
-        if configured.is_empty() {
+        let wanted = std::mem::take(&mut self.wanted);
+        if self.content.is_empty() {
             return Ok(self.content);
         }
-        let text = kernel.config();
-        let mut left: BTreeMap<&str, (usize, &str)> = configured.into_iter().collect();
+        let is_config = |one: &Extern<'_>| matches!(one.kind, ExternKind::Config(_));
+        let all = self.object.externs.iter().enumerate().filter(|(_, one)| is_config(one));
+        let (mut configured, own): (BTreeMap<&str, usize>, BTreeMap<&str, usize>) =
+            all.map(|(index, one)| (one.name, index)).partition(|(name, _)| name.starts_with("CONFIG_"));
+        for (name, index) in own {
+            let set = self.own(name, index, kernel).and_then(|value| self.set_number(index, value));
+            check(name, &wanted, set)?;
+        }
+        // Reading the configuration costs more than all else.
+        let text = if configured.is_empty() { None } else { kernel.config() };
         for line in text.unwrap_or_default().lines() {
             let Some((name, value)) = line.split_once('=').filter(|_| line.starts_with("CONFIG_")) else { continue };
-            let Some((index, function)) = left.remove(name) else { continue };
-            self.set(index, value).map_err(|why| refuse(function, name, &why))?;
+            let Some(index) = configured.remove(name) else { continue };
+            let set = self.set(index, value);
+            check(name, &wanted, set)?;
         }
         let absent = match text {
             Some(_) => "this kernel's configuration does not set it",
@@ -62,11 +62,10 @@ impl<'o, 'a> Values<'o, 'a> {
                  agent.kernelConfig names no file"
             }
         };
-        for (name, (index, function)) in left {
+        for (name, index) in configured {
             if !self.object.externs.get(index).is_some_and(|one| one.is_weak) {
-                return Err(refuse(function, name, absent));
-            }
-            if text.is_none() {
+                check(name, &wanted, Err(absent.to_owned()))?;
+            } else if let (None, Some((_, function))) = (text, wanted.get(name)) {
                 notes.push(format!("function {function} reads {name} as 0: {absent}"));
             }
         }
@@ -74,15 +73,15 @@ impl<'o, 'a> Values<'o, 'a> {
     }
 
     /// Returns a value that does not come from the configuration.
-    fn own(&self, name: &str, index: usize, kernel: &dyn Kernel) -> Option<u64> {
+    fn own(&self, name: &str, index: usize, kernel: &dyn Kernel) -> Result<u64, String> {
         match name {
-            "LINUX_KERNEL_VERSION" => Some(kernel.version().into()),
-            "LINUX_HAS_BPF_COOKIE" => Some(kernel.features().bpf_cookie.into()),
-            "LINUX_HAS_SYSCALL_WRAPPER" => Some(kernel.features().syscall_wrapper.into()),
-            _ => {
-                let is_weak = self.object.externs.get(index).is_some_and(|one| one.is_weak);
-                (name.starts_with("LINUX_") && is_weak).then_some(0)
-            }
+            "LINUX_KERNEL_VERSION" => Ok(kernel.version().into()),
+            "LINUX_HAS_BPF_COOKIE" => Ok(kernel.features().bpf_cookie.into()),
+            "LINUX_HAS_SYSCALL_WRAPPER" => Ok(kernel.features().syscall_wrapper.into()),
+            _ if name.starts_with("LINUX_") && self.object.externs.get(index).is_some_and(|one| one.is_weak) => Ok(0),
+            _ => Err("libbpf and sockeye give no such value: there are CONFIG_..., LINUX_KERNEL_VERSION, \
+                      LINUX_HAS_BPF_COOKIE and LINUX_HAS_SYSCALL_WRAPPER"
+                .to_owned()),
         }
     }
 
@@ -161,8 +160,14 @@ impl<'o, 'a> Values<'o, 'a> {
     }
 }
 
-fn refuse(function: &str, name: &str, why: &str) -> LinkError {
-    LinkError::Config { function: function.to_owned(), name: name.to_owned(), why: why.to_owned() }
+/// Refuses a value that can't be given to a function that reads it.
+fn check(name: &str, wanted: &BTreeMap<&str, (usize, &str)>, set: Result<(), String>) -> Result<(), LinkError> {
+    match (set, wanted.get(name)) {
+        (Err(why), Some((_, function))) => {
+            Err(LinkError::Config { function: (*function).to_owned(), name: name.to_owned(), why })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads a number as C's `strtoull(text, NULL, 0)` does, to its end.

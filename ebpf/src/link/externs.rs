@@ -47,7 +47,7 @@ pub(super) fn resolve(
 ) -> Result<Externs, LinkError> {
     let used = used(object, selection);
     let mut externs = Externs::default();
-    let map = object.map(KCONFIG);
+    let map = object.map(KCONFIG).filter(|map| selection.maps.contains(map));
     let mut values = Values::new(object, map);
     let mut symbols: BTreeMap<&str, Vec<(usize, &str)>> = BTreeMap::new();
     for (index, function) in &used {

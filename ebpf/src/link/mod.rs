@@ -109,7 +109,7 @@ pub fn link<'a>(
             strings: object.btf().map(crate::btf::Btf::strings),
         });
     }
-    plan.btf = types::write(object, features);
+    plan.btf = types::write(object, &mut plan.programs, features);
     plan.notes = notes;
     Ok(plan)
 }

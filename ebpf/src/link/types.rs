@@ -1,8 +1,9 @@
 //! The object's BTF as the kernel takes it.
 
-use super::Features;
+use super::{Features, PlannedProgram};
 use crate::{
-    btf::fit::{self, Layout, Variable},
+    btf::fit::{self, Fit, Layout, Variable},
+    bytes::word,
     object::{
         Object,
         externs::ExternKind,
@@ -10,10 +11,29 @@ use crate::{
     },
 };
 
-/// Returns the bytes of the object's BTF for a kernel. None if the object has none, or the kernel takes none.
-pub(super) fn write(object: &Object<'_>, features: Features) -> Option<Vec<u8>> {
+/// Returns the bytes of the object's BTF for a kernel. None if the object has none, or the kernel takes none. Functions
+/// of the programs may get other types.
+pub(super) fn write(
+    object: &Object<'_>,
+    programs: &mut [PlannedProgram<'_>],
+    features: Features,
+) -> Option<Vec<u8>> {
     let btf = object.btf().filter(|_| features.btf)?;
-    Some(fit::fit(btf, &layout(object), &known(features)))
+    let layout = layout(object);
+    let mut fit = Fit::new(btf, &layout);
+    for program in programs.iter_mut().filter(|program| !features.arg_ctx_tag && !program.functions.is_empty()) {
+        let records = &mut program.functions;
+        let size = records.size.max(1);
+        let types = records.bytes.chunks_exact(size).map(|record| word(record, 4).unwrap_or_default());
+        let mut types: Vec<u32> = types.collect();
+        fit.retype_contexts(program.prog_type, &mut types);
+        for (record, id) in records.bytes.chunks_exact_mut(size).zip(types) {
+            if let Some(place) = record.get_mut(4..8) {
+                place.copy_from_slice(&id.to_le_bytes());
+            }
+        }
+    }
+    Some(fit.finish(&layout, &known(features)))
 }
 
 /// Returns what the file says that the types leave open.

@@ -67,17 +67,26 @@ fn print(bytes: &[u8], programs: &[String], kernel: &TableKernel) -> String {
 /// Asks for the programs, by default all, and all maps that can be created.
 fn request<'o>(object: &'o Object<'_>, programs: &[String]) -> Result<Request<'o>, ObjectError> {
     let mut request = Request::default();
-    for (name, section) in object.programs() {
-        if !programs.is_empty() && !programs.iter().any(|program| program == name) {
-            continue;
-        }
-        if programs.is_empty() && object.is_optional(name) {
-            continue;
-        }
+    for (name, section) in object.programs().filter(|(name, _)| programs.is_empty() && !object.is_optional(name)) {
         request.programs.insert(name, kind(section));
+    }
+    for program in programs {
+        // NAME=SECTION: libbpf is told the type that this section stands for.
+        let (name, section) = program.split_once('=').map_or((program.as_str(), None), |(name, of)| (name, Some(of)));
+        let (name, own) = object
+            .programs()
+            .find(|(there, _)| *there == name)
+            .ok_or_else(|| ObjectError::NoProgram(name.to_owned()))?;
+        request.programs.insert(name, kind(section.unwrap_or(own)));
     }
     let mut selection = object.select(request.programs.keys().copied(), [])?;
     let held = object.info(&mut selection);
+    // The programs that their arrays hold.
+    for name in held.maps.iter().filter(|map| map.map_type == "ProgArray").flat_map(|map| &map.holds) {
+        if let Some((name, section)) = object.programs().find(|(there, _)| there == name) {
+            request.programs.entry(name).or_insert_with(|| kind(section));
+        }
+    }
     for name in object.maps() {
         // What only others use is created by libbpf too, if it can be.
         let is_needed = held.maps.iter().any(|map| map.name == name);
