@@ -36,7 +36,7 @@ fn pair() -> (Vec<u8>, u32) {
 
 fn encode(btf: &[u8], id: u32, text: &str) -> Result<Vec<u8>, String> {
     let btf = Btf::parse(btf).unwrap();
-    let mut out = vec![0; btf.size(id).unwrap() as usize];
+    let mut out = vec![0; btf.resolve_size(id).unwrap() as usize];
     Encoder::new(&btf).encode(id, &Value::from(text), &mut out).map(|()| out).map_err(|mistake| mistake.to_string())
 }
 

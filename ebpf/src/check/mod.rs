@@ -39,8 +39,8 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     for (i, program) in programs.iter().enumerate() {
         program::row(&format!("spec.programs[{i}]"), program, &object)?;
     }
-    let settings = Settings::read(&object, globals, maps).map_err(|error| refuse(error.reason(), error.to_string()))?;
-    let mut selection = select(spec, &object, &settings)?;
+    let settings = Settings::read(&object, globals, maps);
+    let mut selection = select(spec, &object, settings.as_ref().ok())?;
     let info = object.info(&mut selection);
     attach::check_targets(attach::DEFAULT, attach, &info)?;
     let mut checked = Vec::with_capacity(programs.len());
@@ -59,6 +59,7 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     attach::check_attached_maps(&checked, maps)?;
     program::check_tail_calls(programs, &info)?;
     check_count("spec.globals", globals.len(), 0, 256)?;
+    settings.map_err(|error| refuse(error.reason(), error.to_string()))?;
     let programs: Vec<ProgramSpec> = checked.into_iter().map(|checked| checked.spec).collect();
     Ok(Accepted {
         digest,
@@ -74,11 +75,12 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
 }
 
 /// Selects what the spec needs of the object: its programs, and the maps that it names anywhere.
-fn select(spec: &BpfProgramSpec, object: &Object<'_>, settings: &Settings) -> Result<Selection, Refusal> {
+fn select(spec: &BpfProgramSpec, object: &Object<'_>, settings: Option<&Settings>) -> Result<Selection, Refusal> {
     let targets = spec.attach.iter().chain(spec.programs.iter().flat_map(|program| &program.attach));
     let attached = targets.filter_map(AttachTarget::map_name);
     let named = spec.maps.iter().map(|map| map.name.as_str()).chain(attached);
-    let maps = named.chain(settings.globals.keys().map(String::as_str)).filter(|name| object.has_map(name));
+    let set = settings.into_iter().flat_map(|settings| settings.globals.keys());
+    let maps = named.chain(set.map(String::as_str)).filter(|name| object.has_map(name));
     let programs = spec.programs.iter().map(|program| program.name.as_str());
     object.select(programs, maps).map_err(|error| invalid_object(&error))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sockeye_crds::{ProgramType, program::ProgramSpec, target::AttachTarget};
+use sockeye_crds::{ProgramType, names::line, program::ProgramSpec, target::AttachTarget};
 
 use super::rules::list;
 use crate::object::{Object, Selection};
@@ -43,5 +43,5 @@ pub(super) fn notes(object: &Object<'_>, selection: &Selection, programs: &[Prog
             list(devices.into_iter())
         ));
     }
-    notes
+    notes.into_iter().map(|note| line(&note, 1024)).collect()
 }

@@ -108,6 +108,11 @@ impl<'a> Object<'a> {
         self.btf_fault.as_ref()
     }
 
+    /// Returns whether any of the object's functions is relocated against the kernel's types.
+    pub fn has_core_relocations(&self) -> bool {
+        !self.ext.core_relos.is_empty()
+    }
+
     /// Returns the licence: the bytes of its section before the first NUL, as libbpf passes them. An object without one
     /// has none.
     pub fn license(&self) -> &'a [u8] {
