@@ -21,7 +21,7 @@ lanes=("e2e" "kernel api" "unit oracle nri kernels")
 builds="clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev"
 declare -A packages=(
     [unit]="$builds lua5.4:lua5.4 /usr/bin/python3:python3-minimal"
-    [oracle]="$builds bpftool:bpftool gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
+    [oracle]="$builds llvm-strip-16:llvm-16 bpftool:bpftool gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
         /usr/bin/pdb3:python3 xz:xz-utils zstd:zstd lz4:lz4"
     [nri]="$builds"
     [kernel]="$builds bpftool:bpftool nsenter:util-linux"

@@ -16,6 +16,8 @@ declare -A compilers=(
 sources=(
     plain functions sockmap-elsewhere core core-size-of-missing-type lock-in-map padding function-without-func-info
 )
+# What only newer compilers make something of.
+newer=(arena jump-table)
 work=$PWD/target/objects
 libbpf=$(tests/oracle/libbpf.sh)
 
@@ -37,7 +39,8 @@ unpack() { # unpack RELEASE: unpacks its compilers
     touch "$root/ready"
 }
 
-# within RELEASE COMMAND...: runs it in the release's root. GCC 12 orders variables by their addresses, so these don't vary.
+# within RELEASE COMMAND...: runs it in the release's root. GCC 12 orders variables by their addresses, which must not
+# vary.
 within() {
     env -i PATH=/usr/bin:/usr/sbin setarch --addr-no-randomize unshare --map-root-user chroot "$work/$1" "${@:2}"
 }
@@ -51,6 +54,8 @@ compile() { # compile RELEASE COMPILER SOURCE: writes build/out.o in the release
     local flags=(-O2 -w -I /build/include -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include)
     flags+=(-ffile-prefix-map=/= -pipe)
     case $2 in
+    # ISA v4 is newer than clang's default.
+    clang-23-v4) within "$1" clang-23 -target bpf -mcpu=v4 -g "${flags[@]}" -c "/build/$3.bpf.c" -o /build/out.o ;;
     clang-*) within "$1" "$2" -target bpf -g "${flags[@]}" -c "/build/$3.bpf.c" -o /build/out.o ;;
     # GCC 10 writes no BTF, and knows no relocations against the kernel's types.
     gcc-bpf) within "$1" bpf-gcc -gbtf -mco-re "${flags[@]}" -c "/build/$3.bpf.c" -o /build/out.o ||
@@ -59,11 +64,12 @@ compile() { # compile RELEASE COMPILER SOURCE: writes build/out.o in the release
 }
 
 objects() { # objects RELEASE COMPILER: all that this compiler takes
-    local folder source root=$work/$1
+    local folder source root=$work/$1 chosen=("${sources[@]}")
     folder=tests/objects/built/$(named "$1" "$2")
     rm -rf "$folder"
     mkdir -p "$folder"
-    for source in "${sources[@]}"; do
+    [[ $2 != clang-[12][239]* ]] || chosen+=("${newer[@]}")
+    for source in "${chosen[@]}"; do
         cp "tests/objects/cases/$source.bpf.c" "$root/build"
         if compile "$1" "$2" "$source" 2>"$root/build/words"; then
             llvm-strip-16 -g -o "$folder/$source.bpf.o" "$root/build/out.o"
@@ -73,12 +79,15 @@ objects() { # objects RELEASE COMPILER: all that this compiler takes
     done
 }
 
-# The same object after bpftool's linker.
+# Some of the objects after bpftool's linker, which gives BTF a header of 32 bytes.
 linked() {
+    local name
     mkdir -p tests/objects/built/bpftool-7.8
-    cp tests/objects/built/clang-22/lock-in-map.bpf.o "$work/sid/build/in.o"
-    within sid bpftool gen object /build/out.o /build/in.o
-    cp "$work/sid/build/out.o" tests/objects/built/bpftool-7.8/lock-in-map.bpf.o
+    for name in plain core lock-in-map; do
+        cp "tests/objects/built/clang-22/$name.bpf.o" "$work/sid/build/in.o"
+        within sid bpftool gen object /build/out.o /build/in.o
+        cp "$work/sid/build/out.o" "tests/objects/built/bpftool-7.8/$name.bpf.o"
+    done
 }
 
 need mmdebstrap:mmdebstrap llvm-strip-16:llvm-16 unshare:util-linux
@@ -88,5 +97,8 @@ for release; do
     for compiler in ${compilers[$release]}; do
         [[ $compiler == bpftool ]] || objects "$release" "$compiler"
     done
-    [[ $release != sid ]] || linked
+    if [[ $release == sid ]]; then
+        objects sid clang-23-v4
+        linked
+    fi
 done

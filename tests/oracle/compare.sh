@@ -17,8 +17,8 @@ plan=${SOCKEYE_PLAN:-$(cargo build --locked -p sockeye-ebpf-testing --bin plan -
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')}
 
 # Where a kernel's types can't be had, its table is left out, and that is said.
-for table in 5.10 6.1 6.12 7.2; do
-    if kernel=$(tests/oracle/kernel.sh "$table"); then
+for table in 5.10 6.1 6.12 6.12-agent 7.2; do
+    if kernel=$(tests/oracle/kernel.sh "${table%-*}"); then
         echo "$table $kernel/btf"
     else
         echo "SKIPPED: all comparisons for the kernel $table, which can't be had" >&2

@@ -1,5 +1,7 @@
 """Types of the kernel as a program sees them: relocations, kernel functions and variables, and its configuration."""
 
+import re
+
 from .data import array
 
 # Some structs of kernels 5.10 to 7.2, with members as they are declared there.
@@ -19,6 +21,7 @@ KERNEL = {
         "struct css_set *cgroups",
     ],
     "sock": [
+        "struct { unsigned short skc_family; unsigned int skc_daddr; } __sk_common",
         "unsigned short sk_type",
         "unsigned short sk_protocol",
         "int sk_rcvbuf",
@@ -116,6 +119,11 @@ class Flavour:
             yield f"n += BPF_CORE_READ_BITFIELD_PROBED({pointer}, {name});"
             yield f"BPF_CORE_WRITE_BITFIELD({pointer}, {name}, n);"
             return
+        for inner, length in re.findall(r"(\w+)(\[\d+\])?;", member):
+            inner = f"{name}.{inner}" + "[1]" * bool(length)
+            yield f"n += {pointer}->{inner};"
+            yield f"n += bpf_core_field_exists({struct}, {inner});"
+            yield f"bpf_core_read(&n, 2, &{pointer}->{inner});"
         yield f"n += bpf_core_field_size({struct}, {name});"
         yield f"n += bpf_core_field_offset({struct}, {name});"
         yield f"bpf_core_read(&n, sizeof(n), &{pointer}->{name});"
@@ -177,6 +185,7 @@ EXTERNS = [
     ("struct rq { int cpu; };\nextern const struct rq runqueues __ksym;", "n += (long)bpf_this_cpu_ptr(&runqueues);"),
     ("extern const int bpf_prog_active __ksym __weak;", "n += (long)&bpf_prog_active;"),
     ("extern const int never_was_variable __ksym __weak;", "n += &never_was_variable ? 3 : 4;"),
+    ("extern void bpf_rcu_read_lock(void) __ksym __weak;", "n += (long)&bpf_rcu_read_lock;"),
     ("extern void bpf_rcu_read_lock(void) __ksym __weak;", "if (bpf_rcu_read_lock) bpf_rcu_read_lock();"),
     (
         "extern void bpf_rcu_read_unlock___own(void) __ksym __weak;",

@@ -33,6 +33,8 @@ def member(random, number, types):
             lambda: f"enum {random.choice(('negative', 'large'))} {name};",
             lambda: f"struct undefined_{number} *{name};",
             lambda: f"double {name};",
+            lambda: f'struct task_struct __attribute__((btf_type_tag("kptr"))) *{name};',
+            lambda: f'int __attribute__((btf_type_tag("own"))) *{name} __attribute__((btf_decl_tag("member")));',
         )
     )()
 
@@ -180,7 +182,9 @@ class Map:
         if self.kind == "ARRAY" and random.random() < 0.1:
             lines.append("__uint(map_flags, BPF_F_MMAPABLE)")
         if self.kind == "BLOOM_FILTER":
-            lines.append(random.choice(("__uint(map_extra, 3)", "__ulong(map_extra, 3)", "__uint(map_extra, 0)")))
+            # libbpf's __ulong can be used only once in a file.
+            ulong = "__ulong" if self.name == "map0" else "__uint"
+            lines.append(random.choice(("__uint(map_extra, 3)", f"{ulong}(map_extra, 5)", "__uint(map_extra, 0)")))
         if random.random() < 0.1:
             lines.append("__uint(numa_node, 1)")
         if random.random() < 0.1:
@@ -193,6 +197,8 @@ class Map:
         yield f"{{ __u64 key[2] = {{}}; bpf_map_delete_elem(&{self.name}, key); }}"
         if self.kind == "PROG_ARRAY":
             yield f"bpf_tail_call(ctx, &{self.name}, {random.randint(0, 3)});"
+            yield f"bpf_tail_call_static(ctx, &{self.name}, 2);"
+            yield f"bpf_tail_call(ctx, &{self.name}, n);"
 
 
 class Outer(Map):
@@ -200,6 +206,8 @@ class Outer(Map):
 
     def __init__(self, random, number, structs, maps, programs):
         self.name, self.kind = f"map{number}", random.choice(("ARRAY_OF_MAPS", "HASH_OF_MAPS", "PROG_ARRAY"))
+        # clang forgets most structs that only such a definition uses, and libbpf then refuses the object.
+        structs = structs if random.random() < 0.2 else []
         inner = Map(random, f"{number}_inner", structs, random.choice(("ARRAY", "HASH", "RINGBUF", "SK_STORAGE")), "")
         lines = [f"__uint(type, BPF_MAP_TYPE_{self.kind})", "__uint(max_entries, 4)"]
         lines.append(random.choice(("__type(key, int)", "__uint(key_size, 4)")))

@@ -124,9 +124,7 @@ static int update_map(const union bpf_attr *attr)
 	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
 	case BPF_MAP_TYPE_HASH_OF_MAPS:
 		value = object_of(*(int *)pointer(attr->value));
-		/* libbpf does so for a program that it did not load. */
-		if (!value)
-			return fail(EBADF);
+		/* libbpf does so for a program that it did not load, be the map used or not; the kernel refuses it. */
 		add_slot(&map->map.slots, *(__u32 *)pointer(attr->key), value);
 		return 0;
 	default:

@@ -77,8 +77,11 @@ static void print_map(const struct object *map)
 		print_data(map->map.data, map->map.attr.value_size);
 	if (map->map.frozen)
 		fputs("  frozen\n", out);
-	for (const struct slot *slot = map->map.slots; slot; slot = slot->next)
-		fprintf(out, "  slot %u %s %s\n", slot->key, slot->value->kind == PROG ? "prog" : "map", slot->value->name);
+	for (const struct slot *slot = map->map.slots; slot; slot = slot->next) {
+		const char *name = slot->value ? slot->value->name : "(not loaded)";
+
+		fprintf(out, "  slot %u %s %s\n", slot->key, slot->value && slot->value->kind == MAP ? "map" : "prog", name);
+	}
 }
 
 static void print_insns(const struct object *prog)
@@ -87,8 +90,9 @@ static void print_insns(const struct object *prog)
 		const struct bpf_insn *insn = &prog->prog.insns[i];
 
 		fprintf(out, "  insn %02x %u %u %d ", insn->code, insn->dst_reg, insn->src_reg, insn->off);
+		/* A map without a name is one that libbpf makes for a jump table. */
 		if (prog->prog.loads[i])
-			fprintf(out, "map:%s\n", prog->prog.loads[i]->name);
+			fprintf(out, "map:%s\n", prog->prog.loads[i]->name ? prog->prog.loads[i]->name : "(unnamed)");
 		else
 			fprintf(out, "%d\n", insn->imm);
 	}
