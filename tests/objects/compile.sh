@@ -6,24 +6,34 @@
 # compiler than clang-16: such a source is left out here, and built/ has its object. NAME.part.c is linked to
 # NAME.bpf.c.
 #
+# A line `// twin: ...` gives flags to compile the source a second time with, to twins/NAME.bpf.o.
+#
 # A line `// then: ...` says what to do with the object: `strip` removes DWARF, `bare` BTF, and `link` passes it through
 # bpftool's linker.
 set -euo pipefail
 
-compile() { # compile SOURCE OBJECT
+compile() { # compile SOURCE OBJECT [MORE_FLAGS]
     local flags
     flags=$(sed -n 's|^// flags: ||p' "$1")
     # shellcheck disable=SC2086 # several flags
-    clang-16 -target bpf -g -w ${flags:--O2 -mcpu=v3} -ffile-compilation-dir=. -fdebug-prefix-map=/= \
+    clang-16 -target bpf -g -w ${flags:--O2 -mcpu=v3} ${3-} -ffile-compilation-dir=. -fdebug-prefix-map=/= \
         -I "$LIBBPF/include" -I "/usr/include/$(uname -m)-linux-gnu" -c "$1" -o "$2"
 }
 
-# one FOLDER SOURCE: compiles and links one object.
+# one FOLDER SOURCE: compiles and links one object, and its twin.
 one() {
+    ! grep -q '^// compiler: ' "$2" || return 0
+    object "$1" "$2" ""
+    if grep -q '^// twin: ' "$2"; then
+        mkdir -p "$1/twins"
+        object "$1/twins" "$2" "$(sed -n 's|^// twin: ||p' "$2")"
+    fi
+}
+
+object() { # object FOLDER SOURCE MORE_FLAGS
     local name=${2##*/}
     name=${name%.bpf.c}
-    ! grep -q '^// compiler: ' "$2" || return 0
-    compile "$2" "$1/$name.bpf.o"
+    compile "$2" "$1/$name.bpf.o" "$3"
     case $(sed -n 's|^// then: ||p' "$2") in
     strip) llvm-strip-16 -g "$1/$name.bpf.o" ;;
     bare) llvm-objcopy-16 -R .BTF -R .BTF.ext -R .rel.BTF -R .rel.BTF.ext "$1/$name.bpf.o" ;;

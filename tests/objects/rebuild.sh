@@ -39,7 +39,8 @@ unpack() { # unpack RELEASE: unpacks its compilers
     touch "$root/ready"
 }
 
-# within RELEASE COMMAND...: runs it in the release's root. GCC 12 orders variables by their addresses, so these don't vary.
+# within RELEASE COMMAND...: runs it in the release's root. GCC 12 orders variables by their addresses, which must not
+# vary.
 within() {
     env -i PATH=/usr/bin:/usr/sbin setarch --addr-no-randomize unshare --map-root-user chroot "$work/$1" "${@:2}"
 }

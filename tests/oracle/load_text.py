@@ -111,7 +111,7 @@ class Load:
                     name = words[-1][4:]
                 elif words[0] == "slot" and words[2] == "map":
                     name = words[3]
-                if name and name not in found:
+                if ("map", name) in self.things and name not in found:
                     found.add(name)
                     new.append(self.things["map", name])
         return found

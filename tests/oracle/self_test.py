@@ -22,7 +22,7 @@ def altered(lines, index):
 
 
 def changed_types(digits):
-    """BTF with a bit of its types changed, for some bits. Its header is 24 bytes long and says how long the types are."""
+    """BTF with a bit of its types changed, for some bits. Its header of 24 bytes says how long the types are."""
     data = bytes.fromhex(digits)
     for at in range(24, 24 + int.from_bytes(data[12:16], "little"), 23):
         yield (data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]).hex()

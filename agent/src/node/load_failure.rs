@@ -6,7 +6,7 @@ use sockeye_crds::Reason;
 use sockeye_ebpf::link::{
     Invalid,
     core::{Cause, Subject},
-    verdict::{Lacking, Verdict},
+    verdict::Lacking,
 };
 
 use super::{
@@ -87,12 +87,17 @@ impl Failure {
             LoadError::Map { source, .. } => map_create_failed(source, circumstances),
             LoadError::Slot { source, .. } => (Reason::MapCreateFailed, slot_failed(source).to_owned()),
             LoadError::Program { source, log, .. } if log.is_empty() => program_refused(source, circumstances),
-            LoadError::Program { kind, log, verdict, .. } => {
+            LoadError::Program { kind, log, verdict, without, .. } => {
                 let (reason, words) = match &verdict.lacking {
                     Some(lacking) => (Reason::KernelUnsupported, lacking_words(lacking)),
                     None => circumstances.verifier_said(*kind, last_words(log)),
                 };
-                return verifier_rejected(&format!("{message}: {words}"), reason, log, verdict);
+                let place = verdict.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
+                let without = needed_types(&words, without);
+                return Self {
+                    verifier_log: Some(tail(log, MAX_LOG)),
+                    ..Self::new(reason, format!("{message}: {words}{place}{without}"))
+                };
             }
         };
         Self::new(reason, format!("{message}{hint}"))
@@ -137,9 +142,11 @@ fn not_permitted(beyond: Reason, circumstances: &Circumstances) -> (Reason, Stri
     (if is_beyond { beyond } else { Reason::PermissionDenied }, circumstances.eperm())
 }
 
-fn verifier_rejected(message: &str, reason: Reason, log: &str, verdict: &Verdict) -> Failure {
-    let place = verdict.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
-    Failure { verifier_log: Some(tail(log, MAX_LOG)), ..Failure::new(reason, format!("{message}{place}")) }
+/// Returns what the program went without, if that is why the verifier refuses it: what needs types fails for want of
+/// them only once a program is verified.
+fn needed_types(words: &str, without: &[String]) -> String {
+    let needs_types = ["BTF", "func_info"].iter().any(|word| words.contains(word));
+    without.iter().filter(|_| needs_types).map(|note| format!("; {note}")).collect()
 }
 
 /// Says what this kernel lacks.
@@ -200,6 +207,7 @@ mod tests {
             source: io::Error::from_raw_os_error(errno),
             log: log.into(),
             verdict: Box::default(),
+            without: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
  * another section than .text, as libbpf refuses it. Two functions begin at the same offset of different sections: a
  * loader that knows functions by offset alone calls allow() where deny() is called. */
 // programs: filter
+// twin: -Dcold=noinline
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

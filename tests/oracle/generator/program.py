@@ -6,6 +6,13 @@ HEAD = """// SPDX-License-Identifier: Dual BSD/GPL
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
+
+/* libbpf calls only functions in .text, so it gets a twin of the program, which has all functions there. */
+#ifdef TWIN
+#define APART(name)
+#else
+#define APART(name) __attribute__((section(".text" name)))
+#endif
 """
 CONTEXTS = {
     "sockops": "bpf_sock_ops",
@@ -52,6 +59,7 @@ class Source:
     def __init__(self, random):
         self.random = random
         self.flags = self.chosen_flags()
+        self.apart = random.random() < 0.08
         # Several programs share a section.
         self.sections = random.sample(list(CONTEXTS), random.choice((1, 2, 4)))
         types, structs = data.types(random)
@@ -82,7 +90,8 @@ class Source:
     def chosen_flags(self):
         random = self.random
         flags = [random.choice(("-O2", "-O2", "-O1", "-Os")), f"-mcpu=v{random.choice((1, 2, 3, 3))}"]
-        flags += ["-ffunction-sections"] * (random.random() < 0.01)
+        self.divided = random.random() < 0.03
+        flags += ["-ffunction-sections"] * self.divided
         return flags + random.choice((["-fno-inline"], [], []))
 
     def programs_in_maps(self):
@@ -118,8 +127,7 @@ class Source:
         name = f"{'callback' if callback else 'function'}_{number}"
         linkage = random.choice(("static ", "static ", "", "__weak ", "__hidden "))
         padding = random.choice(("", "", "", "__attribute__((aligned(64))) "))
-        # libbpf makes hidden functions static only in .text.
-        placed = "__attribute__((cold)) " * (random.random() < 0.01 and "hidden" not in linkage)
+        placed = f'APART("{random.choice((".part", ".unlikely.", ".hot"))}") ' * (self.apart and random.random() < 0.5)
         self.callees.append(name)
         if callback:
             body = f"long n = *given;\n\tvoid *ctx = given;\n\n\t{body}\n\treturn 0;"
@@ -161,5 +169,7 @@ class Source:
 
     def text(self):
         head = f"// programs: {' '.join(self.named())}\n// flags: {' '.join(self.flags)}\n"
+        if self.apart or self.divided:
+            head += "// twin: -DTWIN -fno-function-sections\n"
         head += f"// then: {self.random.choice(('strip', 'strip', 'link', 'link', 'bare', *[''] * 15))}\n"
         return head + "\n".join(part.rstrip() + "\n" for part in self.parts if part)

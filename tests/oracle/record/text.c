@@ -90,8 +90,9 @@ static void print_insns(const struct object *prog)
 		const struct bpf_insn *insn = &prog->prog.insns[i];
 
 		fprintf(out, "  insn %02x %u %u %d ", insn->code, insn->dst_reg, insn->src_reg, insn->off);
+		/* A map without a name is one that libbpf makes for a jump table. */
 		if (prog->prog.loads[i])
-			fprintf(out, "map:%s\n", prog->prog.loads[i]->name);
+			fprintf(out, "map:%s\n", prog->prog.loads[i]->name ? prog->prog.loads[i]->name : "(unnamed)");
 		else
 			fprintf(out, "%d\n", insn->imm);
 	}
