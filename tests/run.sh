@@ -15,7 +15,7 @@ source tests/packages.sh
 source tests/cargo.sh
 
 # The longest lane is first. The last one computes.
-lanes=("e2e" "kernel api" "unit nri kernels")
+lanes=("e2e" "kernel api" "unit nri kernels${SOCKEYE_CHAOS:+ arm64}")
 
 # The Debian packages of each stage, as THING:PACKAGE (tests/packages.sh).
 builds="clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev"
@@ -25,6 +25,8 @@ declare -A packages=(
     [kernel]="$builds bpftool:bpftool nsenter:util-linux"
     [kernels]="$builds bpftool:bpftool busybox:busybox-static qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs
         strip:binutils nsenter:util-linux runc:runc /etc/ssl/certs/ca-certificates.crt:ca-certificates"
+    [arm64]="busybox:busybox-static qemu-system-aarch64:qemu-system-arm mmdebstrap:mmdebstrap mke2fs:e2fsprogs
+        /etc/ssl/certs/ca-certificates.crt:ca-certificates"
     [api]="$builds setpriv:util-linux bpftool:bpftool"
     [e2e]="$builds bpftool:bpftool busybox:busybox-static setpriv:util-linux llvm-strip-16:llvm-16"
 )
@@ -55,6 +57,12 @@ stage_kernel() {
 stage_kernels() {
     renice -n 10 -p "$BASHPID" >/dev/null
     tests/kernels/run.sh
+}
+
+# The same on 6.12 for arm64, on an emulated processor of that kind; in the long form alone, since it is built anew.
+stage_arm64() {
+    renice -n 10 -p "$BASHPID" >/dev/null
+    tests/kernels/arm64.sh
 }
 
 # Schemas, the chart's rights, what many nodes cost, and what happens while it is away, on a real API server, on loopback.

@@ -25,6 +25,17 @@ struct Circumstances {
     memlock: Option<Memlock>,
     /// Whether the kernel lets no program read its memory.
     is_locked_down: bool,
+    /// The instructions that its verifier does not know.
+    unknown: UnknownInstructions,
+}
+
+/// Instructions that only newer verifiers know.
+#[derive(Clone, Copy, Debug, Default)]
+struct UnknownInstructions {
+    /// Atomic operations other than an addition without a result.
+    atomic_fetch: bool,
+    /// Those of the fourth version of the instruction set.
+    v4: bool,
 }
 
 impl Circumstances {
@@ -33,6 +44,10 @@ impl Circumstances {
             lacking: facts::lacking_capabilities().unwrap_or_default(),
             memlock: Memlock::in_force(),
             is_locked_down: probe::is_locked_down(),
+            unknown: UnknownInstructions {
+                atomic_fetch: probe::lacks_atomic_fetch(),
+                v4: probe::lacks_instructions_v4(),
+            },
         }
     }
 
@@ -110,12 +125,28 @@ fn verifier_rejected(message: &str, kind: ProgramKind, log: &str, circumstances:
     let words = last_words(log);
     let (reason, hint) = match helpers::refused_call(words) {
         Some(helper) => refused_helper(kind, helper, circumstances),
-        None => (Reason::VerifierRejected, String::new()),
+        None => refused_instruction(words, circumstances.unknown),
     };
     Failure {
         verifier_log: Some(tail(log, MAX_LOG)),
         ..Failure::new(reason, format!("{message}: the verifier says: {words}{hint}"))
     }
+}
+
+/// An instruction that the verifier does not know, as it says of some (`resolve_pseudo_ldimm64`, `check_alu_op`), or
+/// another reason.
+fn refused_instruction(words: &str, unknown: UnknownInstructions) -> (Reason, String) {
+    let begins = |all: &[&str]| all.iter().any(|begin| words.starts_with(begin));
+    let v4 = ["unknown opcode", "BPF_LDX uses", "BPF_MOV uses", "BPF_ALU uses", "BPF_DIV uses", "BPF_MOD uses"];
+    let hint = if unknown.atomic_fetch && begins(&["BPF_STX uses reserved fields", "BPF_XADD uses reserved fields"]) {
+        ": this node's kernel lacks atomic operations other than an addition whose result is not used, which Linux has \
+         from 5.12 on"
+    } else if unknown.v4 && begins(&v4) {
+        ": this node's kernel lacks an instruction that Linux has from 6.6 on: compile with -mcpu=v3"
+    } else {
+        return (Reason::VerifierRejected, String::new());
+    };
+    (Reason::KernelUnsupported, hint.to_owned())
 }
 
 /// The call of a helper that the kernel does not let the program call: its own kernel's fault, or the program's.
@@ -221,6 +252,21 @@ mod tests {
             let failure = failure(program(libc::EINVAL, words), Circumstances::default());
             assert!(failure.reason == reason && failure.message.contains(named), "{failure}");
             assert_eq!(failure.verifier_log.as_deref(), Some(words));
+        }
+    }
+
+    #[test]
+    fn an_instruction_that_the_verifier_does_not_know_is_the_kernels_lack() {
+        for (words, reason, named) in [
+            ("BPF_STX uses reserved fields", Reason::KernelUnsupported, "from 5.12 on"),
+            ("unknown opcode d7", Reason::KernelUnsupported, "from 6.6 on: compile with -mcpu=v3"),
+            ("R1 invalid mem access 'scalar'", Reason::VerifierRejected, "scalar"),
+        ] {
+            let unknown = UnknownInstructions { atomic_fetch: true, v4: true };
+            let older = failure(program(libc::EINVAL, words), Circumstances { unknown, ..Circumstances::default() });
+            assert!(older.reason == reason && older.message.contains(named), "{older}");
+            let newer = failure(program(libc::EINVAL, words), Circumstances::default());
+            assert_eq!(newer.reason, Reason::VerifierRejected, "a kernel that knows them: {newer}");
         }
     }
 
