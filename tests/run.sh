@@ -15,16 +15,19 @@ source tests/packages.sh
 source tests/cargo.sh
 
 # The longest lane is first. The last one computes.
-lanes=("e2e" "kernel api" "unit nri kernels${SOCKEYE_CHAOS:+ arm64}")
+lanes=("e2e" "kernel api" "unit oracle nri kernels${SOCKEYE_CHAOS:+ arm64}")
 
 # The Debian packages of each stage, as THING:PACKAGE (tests/packages.sh).
 builds="clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev"
 declare -A packages=(
     [unit]="$builds lua5.4:lua5.4 /usr/bin/python3:python3-minimal"
+    [oracle]="$builds bpftool:bpftool gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
+        /usr/bin/pdb3:python3 xz:xz-utils zstd:zstd lz4:lz4"
     [nri]="$builds"
     [kernel]="$builds bpftool:bpftool nsenter:util-linux"
     [kernels]="$builds bpftool:bpftool busybox:busybox-static qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs
-        strip:binutils nsenter:util-linux runc:runc /etc/ssl/certs/ca-certificates.crt:ca-certificates"
+        strip:binutils nsenter:util-linux runc:runc gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
+        /usr/bin/python3:python3-minimal xz:xz-utils zstd:zstd lz4:lz4 /etc/ssl/certs/ca-certificates.crt:ca-certificates"
     [arm64]="busybox:busybox-static qemu-system-aarch64:qemu-system-arm mmdebstrap:mmdebstrap mke2fs:e2fsprogs
         /etc/ssl/certs/ca-certificates.crt:ca-certificates"
     [api]="$builds setpriv:util-linux bpftool:bpftool"
@@ -42,6 +45,15 @@ stage_unit() {
     cargo_test --lib --bins "${tests[@]}"
 }
 
+# What the linker loads against what libbpf loads. Needs no root; as root, the oracle itself is tested against this kernel.
+stage_oracle() {
+    local failed=
+    renice -n 5 -p "$BASHPID" >/dev/null
+    tests/oracle/compare.sh || failed=1
+    tests/oracle/real.sh || failed=1
+    [[ ! $failed ]]
+}
+
 # The agent's hook against the runtime's own half of NRI, which is Go. Needs no root.
 stage_nri() {
     cargo_test --test nri
@@ -53,10 +65,14 @@ stage_kernel() {
     cargo_test --test kernel -- --test-threads="$((2 * $(nproc)))"
 }
 
-# The same tests, and a real reboot, on Debian's 5.10, 6.1, 6.12 and 7.2, as guests under emulation.
+# The same tests, and a real reboot, on Debian's 5.10, 6.1, 6.12 and 7.2, as guests under emulation. Then the features of all
+# kernels by which the linker is tested.
 stage_kernels() {
+    local failed=
     renice -n 10 -p "$BASHPID" >/dev/null
-    tests/kernels/run.sh
+    tests/kernels/run.sh || failed=1
+    tests/oracle/tables.sh || failed=1
+    [[ ! $failed ]]
 }
 
 # The same on 6.12 for arm64, on an emulated processor of that kind; in the long form alone, since it is built anew.

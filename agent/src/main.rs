@@ -100,6 +100,8 @@ struct Run {
     /// The port that answers /healthz and /readyz.
     #[arg(long, default_value_t = 8081)]
     health_port: u16,
+    #[command(flatten)]
+    kernel: KernelArgs,
     /// The container runtime's NRI socket: the runtime then asks the agent before it starts a container. Absent means
     /// that it does not ask.
     #[arg(long)]
@@ -114,6 +116,8 @@ struct Standalone {
     quota: QuotaArgs,
     #[command(flatten)]
     memlock: MemlockArgs,
+    #[command(flatten)]
+    kernel: KernelArgs,
     /// The folder: X.yaml holds a BpfProgram, and its status is written to X.status.yaml; that of the node
     /// to node.status.yaml and node.detail.status.yaml.
     #[arg(long)]
@@ -151,6 +155,15 @@ impl From<PathArgs> for NodePaths {
         let host_bpffs = host_bpffs.unwrap_or_else(|| bpffs.clone());
         Self { host_bpffs, bpffs, cgroup_root, kubelet_root, has_api: false }
     }
+}
+
+#[derive(Args)]
+struct KernelArgs {
+    /// A file with the kernel's configuration, packed with gzip or not, or a folder with one that is named
+    /// config-RELEASE, such as /boot: programs that read it (`__kconfig`) need one where the kernel has no
+    /// /proc/config.gz.
+    #[arg(long)]
+    kernel_config: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -229,11 +242,11 @@ async fn until_signal(work: impl Future<Output = Result<()>>) -> Result<()> {
 }
 
 async fn in_cluster(run: Run) -> Result<()> {
-    let Run { paths, quota, memlock: _, node_name, namespace, health_port, nri_socket } = run;
+    let Run { paths, quota, memlock: _, kernel, node_name, namespace, health_port, nri_socket } = run;
     let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
     let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
     let paths = NodePaths { has_api: true, ..paths.into() };
-    let controller = controller(paths, quota.into(), Some(namespace.clone()))?;
+    let controller = controller(paths, quota.into(), kernel, Some(namespace.clone()))?;
     let readiness = Readiness::default();
     let mut admission = Admission::new(nri_socket);
     let cluster = Cluster { client, config: Some(config), node_name, namespace, readiness: readiness.clone() };
@@ -249,19 +262,24 @@ async fn in_cluster(run: Run) -> Result<()> {
 }
 
 async fn alone(standalone: Standalone) -> Result<()> {
-    let Standalone { paths, quota, memlock: _, manifests, pods, once, node_name } = standalone;
+    let Standalone { paths, quota, memlock: _, kernel, manifests, pods, once, node_name } = standalone;
     let named = || manifests.display().to_string();
     // Before anything else: until the agent has observed the node, nobody knows which statuses of an earlier boot are
     // true.
     let folder = Folder::open(&manifests, &node_name, &facts::boot_id()?).with_context(named)?;
     let folder = folder.with_pods(pods.map(PodList::new));
-    let controller = controller(paths.into(), quota.into(), None)?;
+    let controller = controller(paths.into(), quota.into(), kernel, None)?;
     standalone::run(controller, folder, once).await.with_context(named)
 }
 
 /// Returns the controller of this very node.
-fn controller(paths: NodePaths, quota: MapQuota, release_namespace: Option<String>) -> Result<Controller<KernelNode>> {
+fn controller(
+    paths: NodePaths,
+    quota: MapQuota,
+    KernelArgs { kernel_config }: KernelArgs,
+    release_namespace: Option<String>,
+) -> Result<Controller<KernelNode>> {
     let Opened { node, layout, facts } = paths.open()?;
-    let settings = Settings { layout, quota, facts, release_namespace, time_of_day: Timestamp::now };
+    let settings = Settings { layout, quota, facts, kernel_config, release_namespace, time_of_day: Timestamp::now };
     Ok(Controller::new(node, settings, Instant::now()))
 }

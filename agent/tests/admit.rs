@@ -95,6 +95,7 @@ fn controller(node: FakeNode) -> Controller<FakeNode> {
         layout,
         quota: MapQuota::default(),
         facts: NodeFacts::default(),
+        kernel_config: None,
         release_namespace: Some(RELEASE_NAMESPACE.to_owned()),
         time_of_day: Timestamp::now,
     };

@@ -56,6 +56,7 @@ fn controller() -> Controller<FakeNode> {
         layout,
         quota: MapQuota::default(),
         facts: NodeFacts::default(),
+        kernel_config: None,
         release_namespace: None,
         time_of_day: Timestamp::now,
     };

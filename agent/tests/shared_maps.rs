@@ -54,6 +54,7 @@ fn refusal(settings: Value, others: &[(&str, Value)]) -> Option<String> {
         layout: Layout::new(Path::new("/sys/fs/bpf"), Path::new("/sys/fs/bpf")),
         quota: MapQuota::default(),
         facts: NodeFacts::default(),
+        kernel_config: None,
         release_namespace: None,
         time_of_day: Timestamp::now,
     };

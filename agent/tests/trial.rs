@@ -43,6 +43,7 @@ impl Agent {
             layout,
             quota: MapQuota::default(),
             facts: NodeFacts::default(),
+            kernel_config: None,
             release_namespace: None,
             time_of_day: Timestamp::now,
         };

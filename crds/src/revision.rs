@@ -164,11 +164,13 @@ pub enum Feature {
     SharedMaps,
     /// The position among others on the same cgroup: `priority`.
     Priority,
+    /// Attach types that the spec gives: `programs[].attachType`.
+    AttachType,
 }
 
 impl Feature {
     /// All features.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AllPods,
         Self::PodSelectors,
         Self::Containers,
@@ -181,6 +183,7 @@ impl Feature {
         Self::MapEntries,
         Self::SharedMaps,
         Self::Priority,
+        Self::AttachType,
     ];
 
     /// Returns the feature's name in `requires`.
@@ -204,6 +207,7 @@ impl Feature {
             Self::Globals => !template.globals.is_empty(),
             Self::SharedMaps => template.maps.iter().any(|map| map.map_ref.is_some()),
             Self::Priority => template.priority.is_some(),
+            Self::AttachType => template.programs.iter().any(|program| program.attach_type.is_some()),
             Self::MapEntries => {
                 template.maps.iter().any(|map| !map.entries.is_empty())
                     || template.object.maps.iter().any(|map| !map.holds.is_empty())
@@ -231,7 +235,7 @@ impl RevisionTemplate {
     /// new load for another with the same key.
     ///
     /// The key is sixteen hexadecimal digits over the object's digest and every option that changes a load: the
-    /// functions, each map's size, pinning and origin, and global variables. The targets and the selected nodes are not
+    /// functions with the attach types given for them, each map's size, pinning and origin, and global variables. The targets and the selected nodes are not
     /// part of it. The entries of a pinned map are not either, since a load carries the map's content over;
     /// those of a map that is not pinned are, since every load creates the map.
     pub fn load_key(&self) -> String {
@@ -242,9 +246,11 @@ impl RevisionTemplate {
             hash.update([0]);
         };
         add(&self.digest);
-        let mut functions: Vec<&str> = self.programs.iter().map(|p| p.name.as_str()).collect();
+        let attach_type = |program: &ProgramSpec| program.attach_type.clone().map(|given| format!(":{given}"));
+        let name = |program: &ProgramSpec| program.name.clone() + &attach_type(program).unwrap_or_default();
+        let mut functions: Vec<String> = self.programs.iter().map(name).collect();
         functions.sort_unstable();
-        functions.into_iter().for_each(&mut add);
+        functions.iter().for_each(|function| add(function));
         add("maps");
         let changes_load = |map: &&MapSpec| !map.is_pinned() || map.max_entries.is_some() || map.map_ref.is_some();
         let mut maps: Vec<&MapSpec> = self.maps.iter().filter(changes_load).collect();

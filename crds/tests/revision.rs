@@ -30,7 +30,7 @@ fn map_ref(program: &str, name: &str) -> Option<MapRef> {
 }
 
 fn program(name: &str) -> ProgramSpec {
-    ProgramSpec { name: name.into(), program_type: None, attach: vec![AttachTarget::Node] }
+    ProgramSpec { name: name.into(), program_type: None, attach_type: None, attach: vec![AttachTarget::Node] }
 }
 
 fn template() -> RevisionTemplate {

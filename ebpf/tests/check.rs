@@ -18,7 +18,7 @@ use sockeye_ebpf::{
 };
 
 fn attached(name: &str, attach: Vec<AttachTarget>) -> ProgramSpec {
-    ProgramSpec { name: name.into(), program_type: None, attach }
+    ProgramSpec { name: name.into(), program_type: None, attach_type: None, attach }
 }
 
 fn program(name: &str) -> ProgramSpec {

@@ -1,17 +1,26 @@
-//! `Object::read` on the shipped objects and the fixtures. `hostile` has the tests with damaged objects.
+//! `Object` on the shipped objects and the fixtures. `hostile` has the tests with damaged objects, `cases` those with
+//! what users bring.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use sockeye_crds::{MapDefinition, ProgramType};
+use sockeye_crds::{MapDefinition, ObjectInfo, ProgramType};
 use sockeye_ebpf::{
     Object, ObjectError,
+    object::image::ImageError,
     programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures},
 };
+
+/// Returns what a status shows if all programs are named, and the maps that ask to be pinned.
+fn info(bytes: &[u8]) -> (ObjectInfo, Vec<String>) {
+    let object = Object::read(bytes).unwrap();
+    let mut selection = object.select(object.programs().map(|(name, _)| name), []).unwrap();
+    let info = object.info(&mut selection);
+    (info, object.pin_requests(&selection).into_iter().map(str::to_owned).collect())
+}
 
 #[test]
 fn tcp_events_is_read_in_both_forms() {
     for (bytes, definition) in [(TCP_EVENTS, MapDefinition::Legacy), (TCP_EVENTS_BTF, MapDefinition::Btf)] {
-        let object = Object::read(bytes).unwrap();
-        let info = object.info();
+        let (info, pin_requests) = info(bytes);
         let [program] = &info.programs[..] else { panic!("{info:?}") };
         assert_eq!((program.name.as_str(), program.section.as_str()), ("my_prog", "sockops"));
         assert_eq!(program.program_type, Some(ProgramType::SockOps));
@@ -21,15 +30,14 @@ fn tcp_events_is_read_in_both_forms() {
         assert_eq!(map.definition, definition);
         assert_eq!(map.used_by, ["my_prog"]);
         assert_eq!(info.license, "Dual BSD/GPL");
-        assert!(info.btf && !object.needs_kernel_btf && object.pin_requests.is_empty());
+        assert!(info.btf && pin_requests.is_empty());
     }
 }
 
 #[test]
 fn subprograms_global_data_and_pin_requests_are_read() {
-    let object = Object::read(fixtures::GLOBALS).unwrap();
-    let maps: Vec<_> =
-        object.info().maps.iter().map(|m| (m.name.as_str(), m.definition, m.used_by.join(","))).collect();
+    let (info, pin_requests) = info(fixtures::GLOBALS);
+    let maps: Vec<_> = info.maps.iter().map(|m| (m.name.as_str(), m.definition, m.used_by.join(","))).collect();
     use MapDefinition::{Btf, Data};
     assert_eq!(
         maps,
@@ -41,49 +49,43 @@ fn subprograms_global_data_and_pin_requests_are_read() {
             ("unused", Btf, String::new()),
         ]
     );
-    assert_eq!(object.pin_requests, ["shared"]);
-}
-
-/// aya-obj loads the objects, so it must read the same maps from the same bytes.
-#[test]
-fn aya_obj_reads_the_same_maps() {
-    use fixtures::{CORE, EVERYTHING, GLOBALS, REFUSED, RESHAPED, TWICE};
-    let all = [TCP_EVENTS, TCP_EVENTS_BTF, GLOBALS, REFUSED, RESHAPED, TWICE, CORE, EVERYTHING];
-    for bytes in all {
-        let ours = Object::read(bytes).unwrap();
-        let theirs = aya_obj::Object::parse(bytes).unwrap();
-        assert_eq!(ours.info().maps.len(), theirs.maps.len());
-        for map in &ours.info().maps {
-            let other = &theirs.maps[&map.name];
-            let sizes = [other.key_size(), other.value_size(), other.max_entries(), other.map_flags()].map(i64::from);
-            assert_eq!([map.key_size_bytes, map.value_size_bytes, map.max_entries, map.flags], sizes, "{}", map.name);
-            assert_eq!(map.map_type, sockeye_ebpf::kinds::map_type::name(other.map_type()));
-        }
-        assert!(ours.info().programs.iter().all(|p| theirs.programs.contains_key(&p.name)));
-        assert_eq!(ours.needs_kernel_btf, theirs.has_btf_relocations());
-    }
+    assert_eq!(pin_requests, ["shared"]);
 }
 
 #[test]
-fn only_objects_with_core_relocations_need_the_kernels_btf() {
-    assert!(Object::read(fixtures::CORE).unwrap().needs_kernel_btf);
-    assert!(!Object::read(fixtures::GLOBALS).unwrap().needs_kernel_btf);
+fn only_what_is_selected_is_created_and_what_nobody_uses() {
+    let object = Object::read(fixtures::GLOBALS).unwrap();
+    let mut selection = object.select(["on_create"], []).unwrap();
+    let info = object.info(&mut selection);
+    assert_eq!(info.maps.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), [".data", "shared", "unused"]);
+    assert_eq!(info.programs.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["on_connect", "on_create"]);
+    let mut left_out = object.left_out(&selection);
+    left_out.sort_unstable();
+    assert_eq!(left_out, [".bss", ".rodata"]);
+    let mut named = object.select(["on_create"], [".bss"]).unwrap();
+    assert!(object.info(&mut named).maps.iter().any(|map| map.name == ".bss"));
 }
 
 #[test]
-fn a_static_map_is_refused() {
-    let refused = Object::read(fixtures::STATIC).unwrap_err().to_string();
+fn a_static_map_is_refused_only_where_it_is_used() {
+    let object = Object::read(fixtures::STATIC).unwrap();
+    let refused = object.select(["use"], []).unwrap_err().to_string();
     assert!(refused.contains("static") && refused.contains("use"), "{refused}");
+    object.select([], []).unwrap();
 }
 
 #[test]
 fn bytes_that_are_no_object_are_refused() {
-    assert!(matches!(Object::read(b""), Err(ObjectError::NotElf)));
-    assert!(matches!(Object::read(b"\x7fELF"), Err(ObjectError::Elf(_))));
-    assert!(matches!(Object::read(&vec![0; (1 << 20) + 1]), Err(ObjectError::TooLarge(_))));
+    let refused = |bytes: &[u8]| match Object::read(bytes) {
+        Err(ObjectError::Image(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(b""), ImageError::NotElf);
+    assert_eq!(refused(b"\x7fELF"), ImageError::CutOff);
+    assert_eq!(refused(&vec![0; (1 << 20) + 1]), ImageError::TooLarge((1 << 20) + 1));
     let mut other = TCP_EVENTS.to_vec();
     other[18] = 62;
-    assert_eq!(Object::read(&other), Err(ObjectError::Machine(62)));
+    assert_eq!(refused(&other), ImageError::Machine(62));
     for len in (0..TCP_EVENTS.len()).step_by(7) {
         assert!(Object::read(&TCP_EVENTS[..len]).is_err(), "cut to {len}");
     }

@@ -6,10 +6,14 @@ use sockeye_crds::{BpfProgramSpec, Reason};
 use sockeye_ebpf::{
     Object,
     check::check,
+    link::{MapRequest, PlannedSlot, ProgramKind, Request, link},
     programs::{TCP_EVENTS, fixtures::KINDS},
     values::settings::Settings,
 };
-use sockeye_ebpf_testing::builder::{BtfBuilder, DATA, ElfBuilder, OBJECT, PROGBITS};
+use sockeye_ebpf_testing::{
+    builder::{BtfBuilder, DATA, ElfBuilder, OBJECT, PROGBITS},
+    kernel::TableKernel,
+};
 
 fn spec(program: &str, globals: Value, maps: Value) -> BpfProgramSpec {
     let programs = json!([{"name": program, "attach": [{"type": "Node"}]}]);
@@ -20,7 +24,7 @@ fn spec(program: &str, globals: Value, maps: Value) -> BpfProgramSpec {
 fn settings(globals: Value, maps: Value) -> Settings {
     let spec = spec("on_connect", globals, maps);
     check(&spec, KINDS).unwrap();
-    Settings::read(KINDS, &spec.globals, &spec.maps).unwrap()
+    Settings::read(&Object::read(KINDS).unwrap(), &spec.globals, &spec.maps).unwrap()
 }
 
 fn refusal(object: &[u8], program: &str, globals: Value, maps: Value) -> String {
@@ -202,22 +206,22 @@ fn each_mistake_names_the_field_and_the_expected_type() {
 #[test]
 fn slots_of_maps_of_maps_and_program_arrays_are_read() {
     let object = Object::read(KINDS).unwrap();
-    let slots: Vec<(&str, Vec<(u32, &str)>)> = object
-        .slots
-        .iter()
-        .map(|(map, slots)| (map.as_str(), slots.iter().map(|(slot, name)| (*slot, name.as_str())).collect()))
-        .collect();
-    assert_eq!(
-        slots,
-        [
-            ("array_of_maps", vec![(1, "first")]),
-            ("hash_of_maps", vec![(2, "second"), (3, "first")]),
-            ("prog_array", vec![(2, "on_tail_call")]),
-        ]
-    );
-    let holds = |name: &str| object.info().maps.iter().find(|map| map.name == name).unwrap().holds.clone();
+    let mut selection = object.select(object.programs().map(|(name, _)| name), []).unwrap();
+    let info = object.info(&mut selection);
+    let holds = |name: &str| info.maps.iter().find(|map| map.name == name).unwrap().holds.clone();
     assert_eq!(holds("hash_of_maps"), ["first", "second"]);
     assert!(holds("array").is_empty());
+
+    let request = Request {
+        programs: object.programs().map(|(name, _)| (name, ProgramKind::default())).collect(),
+        maps: object.maps().map(|name| (name, MapRequest::default())).collect(),
+    };
+    let settings = Settings::default();
+    let plan = link(&object, &request, &settings, &TableKernel::new(true, None)).unwrap();
+    let slots = |name: &str| plan.maps.iter().find(|map| map.name == name).unwrap().slots.clone();
+    assert_eq!(slots("array_of_maps"), [(1, PlannedSlot::Map("first"))]);
+    assert_eq!(slots("hash_of_maps"), [(2, PlannedSlot::Map("second")), (3, PlannedSlot::Map("first"))]);
+    assert_eq!(slots("prog_array"), [(2, PlannedSlot::Program("on_tail_call"))]);
 }
 
 /// The size of a value is checked before its buffer is allocated.

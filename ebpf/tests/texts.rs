@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use sockeye_crds::{Value, value::MAX_TEXT};
-use sockeye_ebpf::{object::btf::Btf, values::encode::Encoder};
+use sockeye_ebpf::{btf::Btf, values::encode::Encoder};
 use sockeye_ebpf_testing::builder::BtfBuilder;
 
 const HINT: &str = ": write an integer beyond 64 bits as text, in quotes";
@@ -36,7 +36,7 @@ fn pair() -> (Vec<u8>, u32) {
 
 fn encode(btf: &[u8], id: u32, text: &str) -> Result<Vec<u8>, String> {
     let btf = Btf::parse(btf).unwrap();
-    let mut out = vec![0; btf.size(id).unwrap() as usize];
+    let mut out = vec![0; btf.resolve_size(id).unwrap() as usize];
     Encoder::new(&btf).encode(id, &Value::from(text), &mut out).map(|()| out).map_err(|mistake| mistake.to_string())
 }
 

@@ -30,7 +30,7 @@ pub fn detach_all(paths: NodePaths, reason: &str) -> Result<()> {
     let reason = names::line(if reason.is_empty() { "no reason given" } else { reason }, 256);
     root.replace(&layout::suspension(), &layout::suspension_staging(), |at| root.make_note(at, &reason))?;
     let (quota, time_of_day) = (MapQuota::default(), Timestamp::now);
-    let settings = Settings { layout, quota, facts, release_namespace: None, time_of_day };
+    let settings = Settings { layout, quota, facts, kernel_config: None, release_namespace: None, time_of_day };
     let mut controller = Controller::new(node, settings, Instant::now());
     let detached = controller.detach_all().context("reading what is attached")?;
     let failed: Vec<&str> =

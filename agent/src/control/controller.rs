@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
@@ -22,7 +23,7 @@ use super::{
     work::WorkList,
 };
 use crate::{
-    kernel::load::KernelBtf,
+    kernel::running::RunningKernel,
     model::{assignment::Assignment, node_context::NodeContext, pods::Pods, refusal::Refusal},
     node::{failure::Failure, layout::Layout},
     plan::quota::MapQuota,
@@ -44,8 +45,8 @@ pub struct Controller<N> {
     pub(super) timer: Timer,
     /// The pass that is going on.
     pub(super) pass: Option<Pass>,
-    /// Of the last pass, until the next poll: objects arrive one by one, with a pass for each.
-    pub(super) kernel_btf: KernelBtf,
+    /// The facts of the kernel, of the last pass until the next poll: objects arrive one by one, with a pass for each.
+    pub(super) kernel: RunningKernel,
     /// The BpfPrograms that were observed since the last report.
     pub(super) touched: BTreeSet<String>,
     /// The last step began a pass and did no more, so that starts could be decided.
@@ -63,6 +64,8 @@ pub struct Settings {
     pub quota: MapQuota,
     /// The node and its kernel.
     pub facts: NodeFacts,
+    /// A file with the kernel's configuration, for kernels that don't show it.
+    pub kernel_config: Option<PathBuf>,
     /// The namespace that sockeye is installed in; absent without a cluster.
     pub release_namespace: Option<String>,
     /// The time of day, for what is reported. All else is timed by the steps.
@@ -105,8 +108,8 @@ pub(super) struct Survey {
 pub(super) struct Pass {
     /// The context in which revisions are worked out; or the reason why the node can't be surveyed.
     pub context: Result<NodeContext, Failure>,
-    /// The kernel's BTF, parsed at most once.
-    pub kernel_btf: KernelBtf,
+    /// The facts of the kernel, each found at most once.
+    pub kernel: RunningKernel,
     /// It comes to all BpfPrograms.
     pub sweep: bool,
     /// The tasks that are left.
@@ -123,7 +126,6 @@ impl<N> Controller<N> {
         Self {
             node,
             now,
-            settings,
             inputs: Inputs::default(),
             survey: Survey::default(),
             programs: BTreeMap::new(),
@@ -133,10 +135,11 @@ impl<N> Controller<N> {
             fetches: Fetches::default(),
             timer: Timer::new(now),
             pass: None,
-            kernel_btf: KernelBtf::default(),
+            kernel: RunningKernel::new(settings.kernel_config.clone()),
             touched: BTreeSet::new(),
             began_only: false,
             effects: Vec::new(),
+            settings,
         }
     }
 
@@ -147,7 +150,8 @@ impl<N> Controller<N> {
 
     /// Returns the report of the node.
     pub fn report(&self) -> Report {
-        let Settings { layout, quota: _, facts, release_namespace: _, time_of_day: _ } = &self.settings;
+        let Settings { layout, quota: _, facts, kernel_config: _, release_namespace: _, time_of_day: _ } =
+            &self.settings;
         let (status, detail) = report(&Reported {
             facts,
             layout,

@@ -46,14 +46,14 @@ impl<N: Node> Controller<N> {
             self.programs.values_mut().for_each(|program| program.pending.sweep = true);
         }
         let turned = suspended != self.survey.suspended.is_some();
-        let (kernel_btf, sweep, frozen) = match self.pass.take() {
+        let (kernel, sweep, frozen) = match self.pass.take() {
             // A sweep that begins anew is one still, and what it froze stays frozen unless the suspension turned.
-            Some(before) => (before.kernel_btf, sweep || before.sweep, before.frozen),
-            None => (mem::take(&mut self.kernel_btf), sweep, BTreeMap::new()),
+            Some(before) => (before.kernel, sweep || before.sweep, before.frozen),
+            None => (mem::take(&mut self.kernel), sweep, BTreeMap::new()),
         };
         let frozen = if turned { BTreeMap::new() } else { frozen };
         let work = work_list(&mut self.programs, assignment, requirements.inputs, now);
-        self.pass = Some(Pass { context, kernel_btf, sweep, work, frozen, rounds: 0 });
+        self.pass = Some(Pass { context, kernel, sweep, work, frozen, rounds: 0 });
     }
 
     /// Continues the pass, if there is one: does tasks until a program was loaded, a few at most; or, once all work is
@@ -61,7 +61,7 @@ impl<N: Node> Controller<N> {
     pub(super) fn continue_pass(&mut self, assignment: &Assignment, now: Instant) {
         let Some(mut pass) = self.pass.take() else { return };
         if pass.work.is_empty() && pass.rounds > 0 {
-            self.kernel_btf = pass.kernel_btf;
+            self.kernel = pass.kernel;
             return self.end_pass(assignment, pass.sweep, now);
         }
         for _ in 0..TASKS {
@@ -104,7 +104,7 @@ impl<N: Node> Controller<N> {
             }
             (Task::Attempt(observation), Ok(context)) => {
                 let revision = assignment.revisions.get(name).map(AsRef::as_ref);
-                let attempt = Attempt { revision, observation, context, assignment, kernel_btf: &pass.kernel_btf };
+                let attempt = Attempt { revision, observation, context, assignment, kernel: &pass.kernel };
                 let (loaded, outcome) = self.attempt(name, &attempt);
                 self.finish_attempt(name, outcome);
                 return self.keep_known_good(name, Observation::Cached, assignment, pass) || loaded;

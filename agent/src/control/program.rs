@@ -63,6 +63,8 @@ pub struct ProgramState {
     known_good: Vec<(Arc<BpfRevision>, SpecSummary)>,
     /// Maps of the last load that are not pinned, by name. Those that no program uses went with the loader.
     pub unpinned: BTreeMap<String, MapInfo>,
+    /// What the user may not expect of the programs and maps that this agent loaded.
+    pub load_notes: Vec<String>,
     /// Where it has device programs: by cgroup path, one program of others at or below it, as path and ID.
     pub foreign_devices: BTreeMap<String, (String, u32)>,
     /// The number of its links that were attached anew, since the agent started, for their attach order.
@@ -354,9 +356,10 @@ impl ProgramState {
         self.assigned.summary.priority.into_iter().chain(self.priority)
     }
 
-    /// Takes the unpinned maps that a load left.
-    pub fn loaded(&mut self, unpinned: BTreeMap<String, MapInfo>) {
+    /// Takes the unpinned maps that a load left, and its notes.
+    pub fn loaded(&mut self, unpinned: BTreeMap<String, MapInfo>, notes: Vec<String>) {
         self.unpinned = unpinned;
+        self.load_notes = notes;
         self.map_bytes = None;
     }
 

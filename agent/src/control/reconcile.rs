@@ -18,7 +18,7 @@ use super::{
     work::Observation,
 };
 use crate::{
-    kernel::{SysError, load::KernelBtf},
+    kernel::{SysError, running::RunningKernel},
     model::{
         assignment::Assignment,
         desired::Desired,
@@ -52,7 +52,7 @@ pub(super) struct Attempt<'a> {
     /// The objects at hand.
     pub assignment: &'a Assignment,
     /// Shared by all loads of a pass.
-    pub kernel_btf: &'a KernelBtf,
+    pub kernel: &'a RunningKernel,
 }
 
 /// What an attempt is to bring about.
@@ -152,7 +152,7 @@ impl<N: Node> Controller<N> {
             return false;
         }
         let failure = program.failure.clone();
-        let attempt = Attempt { revision: Some(&good), observation, context, assignment, kernel_btf: &pass.kernel_btf };
+        let attempt = Attempt { revision: Some(&good), observation, context, assignment, kernel: &pass.kernel };
         let (loaded, outcome) = self.attempt(name, &attempt);
         if let Err(error) = outcome {
             let revision = good.metadata.name.as_deref();
@@ -255,12 +255,12 @@ impl<N: Node> Controller<N> {
             }
             None => None,
         };
-        let execution = Execution { steps: &steps, desired, bytes: object.as_deref(), kernel_btf: attempt.kernel_btf };
-        let Executed { unpinned, refused, moved, left } = self.execute(name, &execution)?;
+        let execution = Execution { steps: &steps, desired, bytes: object.as_deref(), kernel: attempt.kernel };
+        let Executed { unpinned, load_notes, refused, moved, left } = self.execute(name, &execution)?;
         let program = self.touch(name);
         program.moved += moved;
         if loads {
-            program.loaded(unpinned);
+            program.loaded(unpinned, load_notes);
         }
         if !refused.is_empty() {
             return Err(Failure::at_pods(refused));

@@ -11,7 +11,6 @@ use super::{
     event::{Effect, Event, StepResult},
 };
 use crate::{
-    kernel::load::KernelBtf,
     model::{assignment::Assignment, trial::TrialState},
     node::{Node, watch::Change},
     plan,
@@ -31,8 +30,8 @@ impl<N: Node> Controller<N> {
             disturbed = true;
         }
         if self.timer.takes_poll(now) {
-            // The kernel's BTF is large.
-            self.kernel_btf = KernelBtf::default();
+            // The kernel's types are large.
+            self.kernel.forget();
             self.timer.pass_due |= self.poll();
         }
         let wake = match self.inputs.assignment.clone() {

@@ -21,6 +21,30 @@ pub fn read(cgroup_mode: CgroupMode, features: BTreeSet<String>) -> Result<NodeF
     })
 }
 
+/// The kernel's version as `LINUX_VERSION_CODE` has it. As in libbpf (`get_kernel_version`), Debian's own number counts,
+/// which stands in the version behind `Debian`, and then Ubuntu's.
+pub fn kernel_version() -> u32 {
+    let uname = rustix::system::uname();
+    let (release, version) = (uname.release().to_string_lossy(), uname.version().to_string_lossy());
+    let ubuntu = fs::read_to_string("/proc/version_signature").unwrap_or_default();
+    version_code(&release, &version, &ubuntu)
+}
+
+fn version_code(release: &str, version: &str, ubuntu: &str) -> u32 {
+    let numbers = |text: &str| {
+        let mut parts = text.splitn(3, '.').map(|part| {
+            let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+            part.get(..end).unwrap_or_default().parse::<u32>().ok()
+        });
+        let (major, minor, patch) = (parts.next()??, parts.next()??, parts.next()??);
+        Some(major << 16 | minor << 8 | patch.min(255))
+    };
+    // "Ubuntu 5.15.0-91.101-generic 5.15.131"
+    let ubuntu = ubuntu.strip_prefix("Ubuntu ").and_then(|text| text.split(' ').nth(1)).and_then(numbers);
+    let debian = version.split_once("Debian ").and_then(|(_, text)| numbers(text));
+    ubuntu.or(debian).or_else(|| numbers(release)).unwrap_or_default()
+}
+
 /// The ID of the running boot.
 pub fn boot_id() -> Result<String, SysError> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
@@ -55,4 +79,21 @@ pub fn machine() -> Result<Machine, SysError> {
         page: u32::try_from(rustix::param::page_size()).unwrap_or(4096),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version_code;
+
+    #[test]
+    fn distributions_own_versions_count() {
+        let code = |major: u32, minor: u32, patch: u32| major << 16 | minor << 8 | patch;
+        let debian = "#1 SMP Debian 5.10.223-1 (2024-08-10)";
+        assert_eq!(version_code("5.10.0-32-cloud-amd64", debian, ""), code(5, 10, 223));
+        assert_eq!(version_code("6.18.44", "#1 SMP PREEMPT_DYNAMIC", ""), code(6, 18, 44));
+        let ubuntu = "Ubuntu 5.15.0-91.101-generic 5.15.131\n";
+        assert_eq!(version_code("5.15.0-91-generic", "#101-Ubuntu SMP", ubuntu), code(5, 15, 131));
+        assert_eq!(version_code("4.19.325-cip", "#1", ""), code(4, 19, 255));
+        assert_eq!(version_code("odd", "", ""), 0);
+    }
 }

@@ -1,24 +1,23 @@
-//! Loads an ELF object into the kernel in libbpf's order: create the maps, relocate, load the programs.
+//! Loads an ELF object into the kernel in libbpf's order: its types, the maps, the programs, what the maps hold.
 //!
-//! The load makes nothing visible and leaves nothing that outlives its descriptors: [`Loaded`] holds them all, and
-//! dropping it before anything is pinned undoes the load. Maps that no program uses are created too; only a pin keeps
-//! those.
-//!
-//! aya-obj parses and relocates, behind our own reader ([`Loadable`]); the bpf(2) calls are our own. aya's `EbpfLoader`
-//! parses the kernel's BTF on construction, even for objects that need none, and pins below /sys/fs/bpf what an ELF
-//! asks to pin.
+//! [`link`] has decided everything; this module makes the calls and fills in descriptors. The load makes nothing
+//! visible and leaves nothing that outlives its descriptors: [`Loaded`] holds them all, and dropping it before anything
+//! is pinned undoes the load. Maps that no program uses are created too; only a pin keeps those.
 
 use std::{
-    cell::OnceCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
+    ffi::CString,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use aya_obj::{Map, btf::Btf};
 use sockeye_crds::names;
 use sockeye_ebpf::{
-    link::{LinkError, Loadable},
+    Object,
+    link::{
+        self, LinkError, MapRequest, Plan, PlannedMap, PlannedProgram, PlannedSlot, ProgramKind as Kind,
+        verdict::{Verdict, verdict},
+    },
     values::settings::Settings,
 };
 
@@ -27,19 +26,22 @@ use super::{
     bpf::{ProgAttr, ProgBtf},
     map,
     probe::{self, Answer},
+    running::RunningKernel,
 };
 use crate::model::kernel::ProgramKind;
 
 /// The most bytes of the verifier's log that are read. Kernels before 6.4 keep the start of a longer one, later ones
 /// the end.
 const MAX_LOG: usize = 1 << 20;
+/// The bytes of other logs that are read.
+const SMALL_LOG: usize = 16 << 10;
 
 /// The parts of an object to load.
 #[derive(Debug, Default)]
 pub struct Request<'a> {
     /// The functions to load, each with the kind that the kernel verifies it for.
     pub programs: BTreeMap<&'a str, ProgramKind>,
-    /// The source of every map of the object.
+    /// The source of every map to create or to use.
     pub maps: BTreeMap<&'a str, MapSource>,
     /// Values of global variables, and the first content of the maps that are created.
     pub settings: Settings,
@@ -66,24 +68,25 @@ pub struct Loaded {
     pub programs: BTreeMap<String, Fd>,
     /// By the map's name in the ELF.
     pub maps: BTreeMap<String, Fd>,
+    /// What the user may not expect of them.
+    pub notes: Vec<String>,
 }
 
 /// The reason why an object did not load.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The bytes are not an object that can be relocated.
-    #[error("the object can't be read: {0}")]
-    Object(#[from] LinkError),
-    /// The object needs the kernel's BTF, which can't be read.
-    #[error("the object holds CO-RE relocations, and the kernel's BTF can't be read: {0}")]
-    NoKernelBtf(String),
+    /// The object can't be linked.
+    #[error("the object can't be loaded: {0}")]
+    Link(#[from] LinkError),
     /// The kernel refused to create a map.
-    #[error("map {name}: {source}")]
+    #[error("map {name}: {source}{}", said(.log))]
     Map {
         /// The map's name in the ELF.
         name: String,
         /// The kernel's answer.
         source: SysError,
+        /// The kernel's log; empty if it wrote none.
+        log: String,
     },
     /// The kernel refused a map or program that the object puts into a map.
     #[error("map {map} does not take {entry} into its slot {slot}: {source}")]
@@ -111,142 +114,166 @@ pub enum LoadError {
         source: io::Error,
         /// The verifier's log; empty if it wrote none.
         log: String,
+        /// What the log means for the object.
+        verdict: Box<Verdict>,
     },
 }
 
-/// The kernel's BTF. It is parsed when the first object needs it, and shared by all loads that get the same value.
-#[derive(Default)]
-pub struct KernelBtf(OnceCell<Result<Btf, String>>);
-
-impl KernelBtf {
-    fn get(&self) -> Result<&Btf, LoadError> {
-        self.0
-            .get_or_init(|| Btf::from_sys_fs().map_err(|e| e.to_string()))
-            .as_ref()
-            .map_err(|e| LoadError::NoKernelBtf(e.clone()))
-    }
-
-    /// Tells whether it has been parsed.
-    pub fn is_parsed(&self) -> bool {
-        self.0.get().is_some()
-    }
+fn said(log: &str) -> String {
+    if log.is_empty() { String::new() } else { format!(": the kernel says: {log}") }
 }
 
 /// Loads the maps and programs that the request names.
-pub fn load(bytes: &[u8], request: Request<'_>, kernel_btf: &KernelBtf) -> Result<Loaded, LoadError> {
+pub fn load(object: &Object<'_>, request: Request<'_>, kernel: &RunningKernel) -> Result<Loaded, LoadError> {
     let Request { programs, maps: sources, settings } = request;
-    let mut object = Loadable::read(bytes)?;
-    object.set_globals(&settings.globals);
-    let btf = object_btf(&mut object)?;
-    if object.needs_kernel_btf() {
-        object.relocate_types(kernel_btf.get()?)?;
+    if let Some(name) = programs.keys().find(|name| object.section_of(name).is_none()) {
+        return Err(LoadError::Missing(format!("program {name}")));
     }
+    if let Some(name) = sources.keys().find(|name| !object.has_map(name)) {
+        return Err(LoadError::Missing(format!("map {name}")));
+    }
+    let wanted = |source: &MapSource| match source {
+        MapSource::Create { max_entries, .. } => MapRequest { max_entries: Some(*max_entries) },
+        MapSource::Reuse(_) => MapRequest::default(),
+    };
+    let kind = |kind: ProgramKind| Kind { prog_type: kind.prog_type, attach_type: kind.attach_type };
+    let linked = link::Request {
+        programs: programs.into_iter().map(|(name, of)| (name, kind(of))).collect(),
+        maps: sources.iter().map(|(name, source)| (*name, wanted(source))).collect(),
+    };
+    let plan = link::link(object, &linked, &settings, kernel)?;
+    execute(plan, sources)
+}
 
-    let Maps { fds, definitions, created } = open_maps(&mut object, sources, &settings, btf.as_ref())?;
-    let raw = definitions.iter().filter_map(|(name, map)| fds.get(name).map(|fd| (name.as_str(), fd.as_raw_fd(), map)));
-    object.link(raw, aya::features())?;
-
-    let mut loaded = Loaded { programs: BTreeMap::new(), maps: fds };
-    for (name, kind) in programs {
-        let fd = load_program(&object, name, kind, btf.as_ref())?;
-        loaded.programs.insert(name.to_owned(), fd.into());
+/// Makes the calls of a plan.
+fn execute(mut plan: Plan<'_>, mut sources: BTreeMap<&str, MapSource>) -> Result<Loaded, LoadError> {
+    let mut loaded = Loaded { notes: std::mem::take(&mut plan.notes), ..Loaded::default() };
+    let btf = plan.btf.as_deref().and_then(|bytes| load_types(bytes, &mut loaded.notes));
+    let btf = btf.as_ref().map(|fd| fd.as_fd());
+    let mut fds: Vec<Fd> = Vec::new();
+    let mut created: Vec<&PlannedMap<'_>> = Vec::new();
+    for map in &plan.maps {
+        let source = sources.remove(map.name);
+        let fd = match source.ok_or_else(|| LoadError::Missing(format!("plan for map {}", map.name)))? {
+            MapSource::Reuse(fd) => fd,
+            MapSource::Create { value_size, max_entries: _ } => {
+                created.push(map);
+                create(map, value_size, btf, &mut loaded.notes)?
+            }
+        };
+        fds.push(Fd::clone(&fd));
+        loaded.maps.insert(map.name.to_owned(), fd);
     }
-    for (name, definition) in definitions.iter().filter(|(name, _)| created.contains(name)) {
-        fill_slots(&object, name, definition, &loaded)?;
+    let license = CString::new(plan.license).unwrap_or_default();
+    for program in &mut plan.programs {
+        give_maps(program, &fds);
     }
+    for program in &plan.programs {
+        let attr = ProgAttr {
+            name: program.name,
+            prog_type: program.prog_type,
+            expected_attach_type: program.attach_type,
+            code: &program.code,
+            license: &license,
+            kernel_version: plan.kernel_version,
+            btf: btf.map(|fd| ProgBtf { fd, functions: &program.functions, lines: &program.lines }),
+        };
+        let fd = load_program(&attr, program)?;
+        for map in program.bound.iter().filter_map(|index| fds.get(*index)) {
+            // As in libbpf, a program that can't keep a map that it does not use is no failure.
+            let _ = bpf::prog_bind_map(fd.as_fd(), map.as_fd());
+        }
+        loaded.programs.insert(program.name.to_owned(), fd.into());
+    }
+    created.into_iter().try_for_each(|map| fill_slots(map, &loaded))?;
     Ok(loaded)
 }
 
-/// The maps of an object, by the names that it has for them.
-#[derive(Default)]
-struct Maps {
-    fds: BTreeMap<String, Fd>,
-    definitions: Vec<(String, Map)>,
-    /// The names of those that this load created.
-    created: BTreeSet<String>,
+/// Creates a map of its final value size.
+fn create(
+    map: &PlannedMap<'_>,
+    value_size: u32,
+    btf: Option<BorrowedFd<'_>>,
+    notes: &mut Vec<String>,
+) -> Result<Fd, LoadError> {
+    map::create(map, value_size, btf, notes).map(Fd::new).map_err(|(source, log)| LoadError::Map {
+        name: map.name.to_owned(),
+        source,
+        log,
+    })
 }
 
-/// Takes each map from its source: an existing one, or a new one.
-fn open_maps(
-    object: &mut Loadable,
-    mut sources: BTreeMap<&str, MapSource>,
-    settings: &Settings,
-    btf: Option<&OwnedFd>,
-) -> Result<Maps, LoadError> {
-    let mut maps = Maps::default();
-    for (name, mut definition) in object.take_maps() {
-        let source = sources.remove(name.as_str()).ok_or_else(|| LoadError::Missing(format!("plan for map {name}")))?;
-        let fd = match source {
-            MapSource::Reuse(fd) => fd,
-            MapSource::Create { value_size, max_entries } => {
-                definition.set_value_size(value_size);
-                definition.set_max_entries(max_entries);
-                let entries = settings.entries.get(&name).map(Vec::as_slice).unwrap_or_default();
-                maps.created.insert(name.clone());
-                map::create(&name, &definition, entries, btf.map(|fd| fd.as_fd()))
-                    .map_err(|source| LoadError::Map { name: name.clone(), source })?
-                    .into()
-            }
-        };
-        maps.fds.insert(name.clone(), fd);
-        maps.definitions.push((name, definition));
-    }
-    match sources.into_keys().next() {
-        Some(name) => Err(LoadError::Missing(format!("map {name}"))),
-        None => Ok(maps),
+/// Gives a program's instructions the descriptors of their maps.
+fn give_maps(program: &mut PlannedProgram<'_>, fds: &[Fd]) {
+    for (at, map) in &program.maps {
+        let place = program.code.get_mut(8 * at + 4..8 * at + 8);
+        if let (Some(place), Some(fd)) = (place, fds.get(*map)) {
+            place.copy_from_slice(&fd.as_raw_fd().to_le_bytes());
+        }
     }
 }
 
 /// Fills the slots of a new map with the maps or programs that the object names.
-fn fill_slots(object: &Loadable, name: &str, definition: &Map, loaded: &Loaded) -> Result<(), LoadError> {
-    let missing = || LoadError::Missing(format!("map {name}"));
-    for (slot, entry) in object.slots().get(name).into_iter().flatten() {
-        let map = loaded.maps.get(name).ok_or_else(missing)?;
-        let fd = loaded.programs.get(entry).or_else(|| loaded.maps.get(entry));
-        let fd = fd.ok_or_else(|| LoadError::Missing(format!("{entry} for map {name}")))?;
-        map::put(name, definition, map.as_fd(), *slot, fd.as_fd()).map_err(|source| LoadError::Slot {
-            map: name.to_owned(),
+fn fill_slots(map: &PlannedMap<'_>, loaded: &Loaded) -> Result<(), LoadError> {
+    for (slot, held) in &map.slots {
+        let (entry, fd) = match held {
+            PlannedSlot::Map(name) => (*name, loaded.maps.get(*name)),
+            PlannedSlot::Program(name) => (*name, loaded.programs.get(*name)),
+        };
+        let holder = loaded.maps.get(map.name);
+        let missing = || LoadError::Missing(format!("{entry} for map {}", map.name));
+        let (holder, fd) = holder.zip(fd).ok_or_else(missing)?;
+        map::put(map, holder.as_fd(), *slot, fd.as_fd()).map_err(|source| LoadError::Slot {
+            map: map.name.to_owned(),
             slot: *slot,
-            entry: entry.clone(),
+            entry: entry.to_owned(),
             source,
         })?;
     }
     Ok(())
 }
 
-/// Loads the object's own BTF, from which tools print the types of maps and functions. An object loads without it, so
-/// an old kernel's refusal is no error.
-fn object_btf(object: &mut Loadable) -> Result<Option<OwnedFd>, LoadError> {
-    let Some(features) = aya::features().btf() else { return Ok(None) };
-    let bytes = object.btf(features)?;
-    Ok(bytes.and_then(|bytes| {
-        bpf::btf_load(&bytes).inspect_err(|error| tracing::debug!(%error, "the kernel refused the object's BTF")).ok()
-    }))
+/// Loads the object's own types. A program loads without them, if it does not need them, so a refusal is no error.
+fn load_types(bytes: &[u8], notes: &mut Vec<String>) -> Option<OwnedFd> {
+    let mut log = vec![0; SMALL_LOG];
+    let loaded = bpf::btf_load(bytes, &mut []).or_else(|_| bpf::btf_load(bytes, &mut log));
+    let refused = |error: &SysError| {
+        let log = text(&log);
+        let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        notes.push(names::line(
+            &format!(
+                "the kernel refused the object's BTF, so maps and programs have no types ({error}{}): spin locks, timers \
+                 and callbacks need them",
+                said(last)
+            ),
+            512,
+        ));
+    };
+    loaded.inspect_err(refused).ok()
 }
 
-fn load_program(object: &Loadable, name: &str, kind: ProgramKind, btf: Option<&OwnedFd>) -> Result<OwnedFd, LoadError> {
-    let missing = || LoadError::Missing(format!("program {name}"));
-    let (program, function) = object.program(name).ok_or_else(missing)?;
-    let (functions, lines) = (function.func_info.func_info_bytes(), function.line_info.line_info_bytes());
-    let attr = ProgAttr {
-        name,
-        prog_type: kind.prog_type,
-        expected_attach_type: kind.attach_type,
-        instructions: &function.instructions,
-        license: &program.license,
-        btf: btf.map(|fd| ProgBtf {
-            fd: fd.as_fd(),
-            functions: (&functions, function.func_info.len()),
-            lines: (&lines, function.line_info.len()),
-        }),
-    };
+/// Returns the text of a log, fit to be shown.
+pub(super) fn text(log: &[u8]) -> String {
+    let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+    // The log quotes lines of the object's source, which may hold control characters.
+    names::lines(String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim())
+}
+
+fn load_program(attr: &ProgAttr<'_>, program: &PlannedProgram<'_>) -> Result<OwnedFd, LoadError> {
     // The log costs the verifier time: the first attempt does without.
-    match bpf::prog_load(&attr, &mut []) {
+    let source = match bpf::prog_load(attr, &mut []) {
+        Ok(fd) => return Ok(fd),
+        Err(source) => source,
+    };
+    match load_with_log(attr) {
         Ok(fd) => Ok(fd),
-        Err(source) => match load_with_log(&attr) {
-            Ok(fd) => Ok(fd),
-            Err(log) => Err(LoadError::Program { name: name.to_owned(), kind, source, log }),
-        },
+        Err(log) => Err(LoadError::Program {
+            name: program.name.to_owned(),
+            kind: ProgramKind { prog_type: attr.prog_type, attach_type: attr.expected_attach_type },
+            verdict: Box::new(verdict(program, &log)),
+            source,
+            log,
+        }),
     }
 }
 
@@ -261,9 +288,7 @@ fn load_with_log(attr: &ProgAttr<'_>) -> Result<OwnedFd, String> {
             Err(e) => break e.raw_os_error() == Some(libc::ENOSPC),
         }
     };
-    let end = log.iter().position(|&b| b == 0).unwrap_or(log.len());
-    // The log quotes lines of the object's source, which may hold control characters.
-    let mut log = names::lines(String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim());
+    let mut log = text(&log);
     if is_cut && probe::verifier_log_end() != Answer::Has {
         log += &format!("\n(the log has more than {MAX_LOG} bytes; this kernel, older than 6.4, keeps only its start)");
     }

@@ -1,53 +1,95 @@
-//! Creates a map from the object's definition and its final sizes, and writes its first content.
+//! Creates a map as it is planned, and writes its first content.
 
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use aya_obj::{EbpfSectionKind, Map, generated::bpf_map_type};
-use sockeye_ebpf::values::settings::Encoded;
+use aya_obj::generated::bpf_map_type;
+use sockeye_ebpf::link::{MapAttributes, PlannedMap};
 
 use super::{
     Call as _, SysError,
     bpf::{self, MapAttr},
+    load::text,
 };
 
-/// Creates the map that the object defines and fills it. Freezes it if it is read-only data.
-pub fn create(name: &str, map: &Map, entries: &[Encoded], btf: Option<BorrowedFd<'_>>) -> Result<OwnedFd, SysError> {
-    let inner = match map.inner() {
+/// The bytes of the kernel's log on a map that are read.
+const LOG: usize = 4096;
+
+/// Creates a map with values of that size and fills it. Freezes it if it is constant. An error comes with the kernel's
+/// log, which is empty before 7.2.
+pub fn create(
+    map: &PlannedMap<'_>,
+    value_size: u32,
+    btf: Option<BorrowedFd<'_>>,
+    notes: &mut Vec<String>,
+) -> Result<OwnedFd, (SysError, String)> {
+    let plain = |error: SysError| (error, String::new());
+    let inner = match &map.inner {
         // The kernel copies the shape of the inner maps from an example and keeps no reference to it.
-        Some(inner) => Some(bpf::map_create(&attr(name, &inner, btf, None))?),
+        Some(inner) => Some(create_one(&format!("{}.inner", map.name), inner, (btf, None), notes)?),
         None => None,
     };
-    let fd = bpf::map_create(&attr(name, map, btf, inner.as_ref().map(|fd| fd.as_fd())))?;
-    if !map.data().is_empty() {
-        update(name, map, fd.as_fd(), &0u32.to_le_bytes(), map.data())?;
+    let attributes = MapAttributes { value_size, ..map.attributes.clone() };
+    let fd = create_one(map.name, &attributes, (btf, inner.as_ref().map(|fd| fd.as_fd())), notes)?;
+    if let Some(data) = map.data.as_deref() {
+        update(map.name, &attributes, fd.as_fd(), &0u32.to_le_bytes(), data).map_err(plain)?;
     }
-    for (key, value) in entries {
-        update(name, map, fd.as_fd(), key, value)?;
+    for (key, value) in map.entries {
+        update(map.name, &attributes, fd.as_fd(), key, value).map_err(plain)?;
     }
-    if map.section_kind() == EbpfSectionKind::Rodata {
-        bpf::map_freeze(fd.as_fd())?;
+    if map.is_frozen {
+        bpf::map_freeze(fd.as_fd()).map_err(plain)?;
     }
     Ok(fd)
 }
 
+/// Creates one map. As in libbpf, a kernel that refuses the types of keys and values may take the map without.
+fn create_one(
+    name: &str,
+    attributes: &MapAttributes,
+    (btf, inner): (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>),
+    notes: &mut Vec<String>,
+) -> Result<OwnedFd, (SysError, String)> {
+    let types = btf.zip(attributes.types).map(|(fd, (key, value))| (fd, key, value));
+    let attr = attr(name, attributes, types, inner);
+    let refused = match bpf::map_create(&attr) {
+        Ok(fd) => return Ok(fd),
+        Err(error) => error,
+    };
+    if types.is_some_and(|(_, key, value)| key != 0 || value != 0)
+        && let Ok(fd) = bpf::map_create(&MapAttr { btf: None, ..attr.clone() })
+    {
+        notes.push(format!(
+            "map {name} has no types, so bpftool prints its entries as bytes: the kernel does not take those of its keys \
+             or values ({})",
+            refused.source
+        ));
+        return Ok(fd);
+    }
+    let mut log = vec![0; LOG];
+    match bpf::map_create_logged(&attr, &mut log) {
+        Ok(fd) => Ok(fd),
+        Err(_) => Err((refused, text(&log))),
+    }
+}
+
 /// Puts a map or program into a slot of a map that holds maps or programs.
-pub fn put(name: &str, map: &Map, fd: BorrowedFd<'_>, slot: u32, entry: BorrowedFd<'_>) -> Result<(), SysError> {
+pub fn put(map: &PlannedMap<'_>, fd: BorrowedFd<'_>, slot: u32, entry: BorrowedFd<'_>) -> Result<(), SysError> {
     // Descriptors are never negative.
-    update(name, map, fd, &slot.to_le_bytes(), &entry.as_raw_fd().to_le_bytes())
+    update(map.name, &map.attributes, fd, &slot.to_le_bytes(), &entry.as_raw_fd().to_le_bytes())
 }
 
 /// Writes an entry; an empty key means none. The kernel reads as many bytes as the map's keys and values have, so the
 /// lengths are checked here.
-fn update(name: &str, map: &Map, fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<(), SysError> {
-    if key.len() != map.key_size() as usize || value.len() != map.value_size() as usize {
+fn update(name: &str, map: &MapAttributes, fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<(), SysError> {
+    if key.len() != map.key_size as usize || value.len() != map.value_size as usize {
         let call = format!("filling of map {name}: the entry's key or value is not as long as the map's");
         return Err(SysError { call, source: io::ErrorKind::InvalidInput.into() });
     }
     let values;
-    let value = if is_per_cpu(map) {
+    let value = if is_per_cpu(map.map_type) {
         // The kernel reads one value per possible CPU, each padded to eight bytes.
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).call(|| "read of the possible CPUs")?;
         let mut padded = value.to_vec();
@@ -60,50 +102,28 @@ fn update(name: &str, map: &Map, fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -
     bpf::map_update(fd, (!key.is_empty()).then_some(key), value)
 }
 
-fn is_per_cpu(map: &Map) -> bool {
+fn is_per_cpu(map_type: u32) -> bool {
     use bpf_map_type::*;
     let per_cpu = [BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH];
-    bpf_map_type::try_from(map.map_type()).is_ok_and(|kind| per_cpu.contains(&kind))
+    bpf_map_type::try_from(map_type).is_ok_and(|kind| per_cpu.contains(&kind))
 }
 
-fn attr<'a>(name: &'a str, map: &Map, btf: Option<BorrowedFd<'a>>, inner: Option<BorrowedFd<'a>>) -> MapAttr<'a> {
+fn attr<'a>(
+    name: &'a str,
+    map: &MapAttributes,
+    btf: Option<(BorrowedFd<'a>, u32, u32)>,
+    inner: Option<BorrowedFd<'a>>,
+) -> MapAttr<'a> {
     MapAttr {
         name,
-        map_type: map.map_type(),
-        key_size: map.key_size(),
-        value_size: map.value_size(),
-        max_entries: map.max_entries(),
-        flags: map.map_flags(),
-        extra: map.map_extra(),
-        btf: btf.and_then(|fd| btf_types(map).map(|(key, value)| (fd, key, value))),
+        map_type: map.map_type,
+        key_size: map.key_size,
+        value_size: map.value_size,
+        max_entries: map.max_entries,
+        flags: map.flags,
+        numa_node: map.numa_node,
+        extra: map.extra,
+        btf,
         inner,
-    }
-}
-
-/// The BTF types of key and value, if the kernel accepts them for that type of map. Many types refuse them (libbpf's
-/// `bpf_object__create_map`, `map_is_btf_capable` in the kernel).
-fn btf_types(map: &Map) -> Option<(u32, u32)> {
-    use bpf_map_type::*;
-    let Map::Btf(btf) = map else { return None };
-    match bpf_map_type::try_from(map.map_type()) {
-        Ok(
-            BPF_MAP_TYPE_PERF_EVENT_ARRAY
-            | BPF_MAP_TYPE_CGROUP_ARRAY
-            | BPF_MAP_TYPE_STACK_TRACE
-            | BPF_MAP_TYPE_ARRAY_OF_MAPS
-            | BPF_MAP_TYPE_HASH_OF_MAPS
-            | BPF_MAP_TYPE_DEVMAP
-            | BPF_MAP_TYPE_DEVMAP_HASH
-            | BPF_MAP_TYPE_CPUMAP
-            | BPF_MAP_TYPE_XSKMAP
-            | BPF_MAP_TYPE_SOCKMAP
-            | BPF_MAP_TYPE_SOCKHASH
-            | BPF_MAP_TYPE_QUEUE
-            | BPF_MAP_TYPE_STACK
-            | BPF_MAP_TYPE_RINGBUF,
-        ) => None,
-        Ok(BPF_MAP_TYPE_BLOOM_FILTER) => Some((0, btf.def.btf_value_type_id)),
-        // The kernel accepts both or neither.
-        _ => Some((btf.def.btf_key_type_id, btf.def.btf_value_type_id)).filter(|(key, value)| *key != 0 && *value != 0),
     }
 }

@@ -11,6 +11,8 @@
 //! | [`bpffs`] | the file system that holds the pins |
 //! | [`inotify`] | reports which directories change |
 //! | [`facts`] | the node and its kernel |
+//! | [`features`] | the features of the kernel that change what an object becomes |
+//! | [`running`] | the facts of the kernel that linking needs |
 //! | [`heap`] | the process's heap |
 //! | [`memlock`] | the limit of locked memory, which counts before Linux 5.11 |
 //! | [`ring`] | a ring buffer that programs fill |
@@ -25,6 +27,7 @@ pub mod bpffs;
 pub mod cgroup;
 pub mod facts;
 mod fault;
+pub mod features;
 pub mod heap;
 pub mod info;
 pub mod inotify;
@@ -33,6 +36,7 @@ pub mod map;
 pub mod memlock;
 pub mod probe;
 pub mod ring;
+pub mod running;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 

@@ -11,7 +11,6 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
-use aya_obj::generated::bpf_insn;
 use sockeye_ebpf::kinds::{
     map_type,
     section::{SECTIONS, Section, Target},
@@ -226,21 +225,20 @@ const fn call(helper: i32) -> (u8, u8, i32) {
 
 /// Loads a program from instructions: operation, source register and constant.
 fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8]) -> io::Result<OwnedFd> {
-    let instruction = |&(code, source, imm): &(u8, u8, i32)| bpf_insn {
-        code,
-        _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(0, source),
-        off: 0,
-        imm,
+    let instruction = |&(code, source, imm): &(u8, u8, i32)| {
+        let mut bytes = vec![code, source << 4, 0, 0];
+        bytes.extend(imm.to_le_bytes());
+        bytes
     };
-    let instructions: Vec<bpf_insn> = code.iter().map(instruction).collect();
+    let code: Vec<u8> = code.iter().flat_map(instruction).collect();
     let ProgramKind { prog_type, attach_type } = kind;
     let attr = ProgAttr {
         name: "sockeye_probe",
         prog_type,
         expected_attach_type: attach_type,
-        instructions: &instructions,
+        code: &code,
         license: c"Apache-2.0",
+        kernel_version: 0,
         btf: None,
     };
     bpf::prog_load(&attr, log)
@@ -309,8 +307,8 @@ pub fn lacks_instructions_v4() -> bool {
     knows(BSWAP) == Answer::Lacks
 }
 
-/// Tells whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid` above
-/// 2, which only distributions' patches know.
+/// Tells whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid`
+/// above 2, which only distributions' patches know.
 fn perf_event_paranoid() -> Answer {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
     match level.ok().and_then(|level| level.trim().parse::<i32>().ok()) {
@@ -362,6 +360,7 @@ const fn attr<'a>(map_type: u32, key_size: u32, value_size: u32, max_entries: u3
         value_size,
         max_entries,
         flags: 0,
+        numa_node: 0,
         extra: 0,
         btf: None,
         inner: None,

@@ -3,6 +3,11 @@
 use std::io;
 
 use sockeye_crds::Reason;
+use sockeye_ebpf::link::{
+    Invalid,
+    core::{Cause, Subject},
+    verdict::{Lacking, Verdict},
+};
 
 use super::{
     failure::{Failure, NEEDED},
@@ -74,12 +79,17 @@ impl Failure {
     fn load(error: &LoadError, circumstances: &Circumstances) -> Self {
         let message = error.to_string();
         let (reason, hint) = match error {
-            LoadError::Object(_) | LoadError::Missing(_) => (Reason::InvalidObject, String::new()),
-            LoadError::NoKernelBtf(_) => (Reason::KernelUnsupported, String::new()),
+            LoadError::Link(error) if error.is_of_kernel() => (Reason::KernelUnsupported, String::new()),
+            LoadError::Link(_) | LoadError::Missing(_) => (Reason::InvalidObject, String::new()),
             LoadError::Map { source, .. } => map_create_failed(source, circumstances),
             LoadError::Slot { source, .. } => (Reason::MapCreateFailed, slot_failed(source).to_owned()),
             LoadError::Program { source, log, .. } if log.is_empty() => program_refused(source, circumstances),
-            LoadError::Program { kind, log, .. } => return verifier_rejected(&message, *kind, log, circumstances),
+            LoadError::Program { kind, log, verdict, .. } => {
+                let (reason, words) = refusal(*kind, log, verdict, circumstances);
+                let place = verdict.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
+                let failure = Self::new(reason, format!("{message}: {words}{place}"));
+                return Self { verifier_log: Some(tail(log, MAX_LOG)), ..failure };
+            }
         };
         Self::new(reason, format!("{message}{hint}"))
     }
@@ -89,6 +99,8 @@ fn map_create_failed(error: &SysError, circumstances: &Circumstances) -> (Reason
     let hint = match error.errno() {
         Some(libc::ENOMEM) => ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
         Some(libc::EINVAL | libc::E2BIG) => ": the kernel does not accept its type, sizes or flags",
+        // ENOTSUPP of the kernel has no number in C.
+        Some(libc::EOPNOTSUPP | 524) => ": the kernel has no such field (a spin lock, a timer) in maps of its type",
         Some(libc::EPERM) => return not_permitted(Reason::MapCreateFailed, circumstances),
         _ => "",
     };
@@ -121,27 +133,51 @@ fn not_permitted(beyond: Reason, circumstances: &Circumstances) -> (Reason, Stri
     (if is_beyond { beyond } else { Reason::PermissionDenied }, circumstances.eperm())
 }
 
-fn verifier_rejected(message: &str, kind: ProgramKind, log: &str, circumstances: &Circumstances) -> Failure {
+/// What the verifier's log means: the reason, and words for it.
+fn refusal(kind: ProgramKind, log: &str, verdict: &Verdict, circumstances: &Circumstances) -> (Reason, String) {
     let words = last_words(log);
-    let (reason, hint) = match helpers::refused_call(words) {
-        Some(helper) => refused_helper(kind, helper, circumstances),
-        None => refused_instruction(words, circumstances.unknown),
+    let (reason, hint) = match (&verdict.lacking, helpers::refused_call(words)) {
+        (Some(Lacking::Invalid(invalid)), _) => return (Reason::KernelUnsupported, invalid_words(invalid)),
+        (Some(Lacking::Function(name)), _) => {
+            let words = format!(
+                "it calls the kernel function {name}, which this kernel does not let programs of its type call"
+            );
+            return (Reason::KernelUnsupported, words);
+        }
+        (_, Some(helper)) => refused_helper(kind, helper, circumstances),
+        (lacking, None) => {
+            let is_v4 = matches!(lacking, Some(Lacking::Instructions));
+            refused_instruction(words, is_v4, circumstances.unknown)
+        }
     };
-    Failure {
-        verifier_log: Some(tail(log, MAX_LOG)),
-        ..Failure::new(reason, format!("{message}: the verifier says: {words}{hint}"))
+    (reason, format!("the verifier says: {words}{hint}"))
+}
+
+/// Says what of its types or functions the kernel lacks.
+fn invalid_words(invalid: &Invalid) -> String {
+    match invalid {
+        Invalid::Core(Subject { spec, type_name, field }, cause) => {
+            let what = match (cause, field.as_str()) {
+                (Cause::Size, _) => format!("this kernel's {field} of {type_name} has another size"),
+                (Cause::Missing, "") => format!("this kernel has no {type_name}"),
+                (Cause::Missing, _) => format!("this kernel's {type_name} has no {field}"),
+            };
+            format!("failed to resolve CO-RE relocation {spec}: {what}, and the program does not ask whether it has")
+        }
+        Invalid::Function(name) => {
+            format!("it calls the kernel function {name}, which this kernel lacks, and does not ask whether it has it")
+        }
     }
 }
 
-/// An instruction that the verifier does not know, as it says of some (`resolve_pseudo_ldimm64`, `check_alu_op`), or
-/// another reason.
-fn refused_instruction(words: &str, unknown: UnknownInstructions) -> (Reason, String) {
-    let begins = |all: &[&str]| all.iter().any(|begin| words.starts_with(begin));
-    let v4 = ["unknown opcode", "BPF_LDX uses", "BPF_MOV uses", "BPF_ALU uses", "BPF_DIV uses", "BPF_MOD uses"];
-    let hint = if unknown.atomic_fetch && begins(&["BPF_STX uses reserved fields", "BPF_XADD uses reserved fields"]) {
+/// An instruction that the verifier does not know, or another reason. `is_v4` tells whether it may be one of the fourth
+/// version of the instruction set. The words are those of `resolve_pseudo_ldimm64`.
+fn refused_instruction(words: &str, is_v4: bool, unknown: UnknownInstructions) -> (Reason, String) {
+    let is_atomic = ["BPF_STX uses reserved fields", "BPF_XADD uses reserved fields"].contains(&words);
+    let hint = if unknown.atomic_fetch && is_atomic {
         ": this node's kernel lacks atomic operations other than an addition whose result is not used, which Linux has \
          from 5.12 on"
-    } else if unknown.v4 && begins(&v4) {
+    } else if unknown.v4 && is_v4 {
         ": this node's kernel lacks an instruction that Linux has from 6.6 on: compile with -mcpu=v3"
     } else {
         return (Reason::VerifierRejected, String::new());
@@ -170,11 +206,9 @@ fn refused_helper(kind: ProgramKind, helper: u32, circumstances: &Circumstances)
 
 /// The verifier's verdict: the last line of its log that is not statistics.
 fn last_words(log: &str) -> &str {
-    log.lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time"))
-        .unwrap_or("nothing")
+    const STATISTICS: [&str; 4] = ["processed ", "verification time", "stack depth ", "insns processed "];
+    let is_word = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|begin| line.starts_with(begin));
+    log.lines().rev().map(str::trim).find(is_word).unwrap_or("nothing")
 }
 
 /// The last `max` bytes of a log, in whole lines.
@@ -200,17 +234,19 @@ mod tests {
 
     /// A refused sockops program.
     fn program(errno: i32, log: &str) -> LoadError {
+        let lacking = log.contains("unknown opcode").then_some(Lacking::Instructions);
         LoadError::Program {
             name: "p".into(),
             kind: ProgramKind { prog_type: 13, attach_type: 3 },
             source: io::Error::from_raw_os_error(errno),
             log: log.into(),
+            verdict: Box::new(Verdict { lacking, source: None }),
         }
     }
 
     fn map(errno: i32) -> LoadError {
         let source = SysError { call: "BPF_MAP_CREATE".into(), source: io::Error::from_raw_os_error(errno) };
-        LoadError::Map { name: "m".into(), source }
+        LoadError::Map { name: "m".into(), source, log: String::new() }
     }
 
     fn failure(error: LoadError, circumstances: Circumstances) -> Failure {

@@ -129,7 +129,10 @@ fn container(node: &Node, limit_kib: u32, own: bool) -> Value {
         arguments.push(format!("--memlock-uid={OWN}"));
     }
     let bytes = limit_kib << 10;
-    let bind = |from: &str, to: &str, how: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["rbind", how]});
+    let bind = |from: &str, to: &str, how: &str| {
+        let options = ["rbind", how];
+        json!({"destination": to, "type": "bind", "source": from, "options": options})
+    };
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc"}),
         json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}),

@@ -168,6 +168,12 @@ pub struct ProgramSpec {
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<ProgramType>")]
     pub program_type: Option<ProgramType>,
+    /// The attach type, by libbpf's name, such as cgroup_inet_egress or sk_skb_stream_parser. Only a program whose ELF
+    /// section does not determine it needs this: in cgroup/skb, cgroup_skb or sk_skb, or in one with a name of the
+    /// user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[a-z0-9_]+$"))]
+    pub attach_type: Option<String>,
     /// The cgroups or maps to attach the program to. If absent, those of `spec.attach`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16))]

@@ -4,14 +4,17 @@
 use std::collections::BTreeSet;
 
 use sockeye_crds::{
-    BpfProgramSpec, MapInfo, ObjectInfo, Reason, Refusal,
+    MapInfo, ObjectInfo, Reason, Refusal,
     names::{self, printable},
-    program::ProgramSpec,
+    program::{MapSpec, ProgramSpec},
     selector,
     target::{AttachTarget, MapTarget, PodsTarget},
 };
 
-use super::rules::{check_count, invalid, list, refuse};
+use super::{
+    program::Checked,
+    rules::{check_count, invalid, list, refuse},
+};
 use crate::kinds::section::{self, Section, Target};
 
 /// The field with the targets of the programs that have none of their own.
@@ -111,17 +114,12 @@ fn check_path(field: &str, path: &str) -> Result<(), Refusal> {
 }
 
 /// Checks the programs that attach to one map against each other: a map runs one program of each kind. The map must be
-/// pinned.
-pub(super) fn check_attached_maps(spec: &BpfProgramSpec, object: &ObjectInfo) -> Result<(), Refusal> {
-    let row = |program: &ProgramSpec| {
-        let info = object.programs.iter().find(|info| info.name == program.name)?;
-        section::find(&info.section)
-    };
+/// pinned. The programs have their targets set.
+pub(super) fn check_attached_maps(programs: &[Checked], maps: &[MapSpec]) -> Result<(), Refusal> {
     let mut seen: Vec<(&str, &str, u32)> = Vec::new();
-    for (i, program) in spec.programs.iter().enumerate() {
-        let Some(row) = row(program) else { continue };
-        let (field, targets) = targets_of(&format!("spec.programs[{i}]"), program, &spec.attach);
-        for (j, map) in targets.iter().enumerate().filter_map(|(j, target)| Some((j, target.map_name()?))) {
+    for Checked { spec: program, field, row } in programs {
+        let targets = program.attach.iter().enumerate();
+        for (j, map) in targets.filter_map(|(j, target)| Some((j, target.map_name()?))) {
             let field = format!("{field}[{j}].map.name");
             let taken = |(at, _, attach_type): &&(&str, &str, u32)| {
                 *at == map && section::exclude_each_other(*attach_type, row.attach_type)
@@ -133,7 +131,7 @@ pub(super) fn check_attached_maps(spec: &BpfProgramSpec, object: &ObjectInfo) ->
                     program.name
                 )));
             }
-            if spec.maps.iter().any(|settings| settings.name == map && !settings.is_pinned()) {
+            if maps.iter().any(|settings| settings.name == map && !settings.is_pinned()) {
                 return Err(invalid(format!(
                     "{field}: map {map} has pinning: None, and a program is attached to a map for as long as the map \
                      is pinned: leave it pinned"

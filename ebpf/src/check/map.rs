@@ -26,6 +26,13 @@ pub(super) fn check_map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Resu
     }
 }
 
+/// Checks that every map has a size, which some objects leave to their loader. `without` names those without.
+pub(super) fn check_entries(maps: &[MapSpec], without: &[&str]) -> Result<(), Refusal> {
+    let is_set = |name: &&&str| maps.iter().any(|map| map.name == **name && map.max_entries.is_some());
+    let Some(name) = without.iter().find(|name| !is_set(name)) else { return Ok(()) };
+    Err(invalid(format!("spec.maps: map {name} says no max_entries: set its maxEntries, in spec.maps[]")))
+}
+
 fn check_max_entries(field: &str, entries: i64, found: &MapInfo) -> Result<(), Refusal> {
     let MapInfo { name, map_type, definition, .. } = found;
     if definition.is_data() {

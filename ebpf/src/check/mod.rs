@@ -11,14 +11,22 @@ mod notes;
 mod program;
 mod rules;
 
-use sockeye_crds::{BpfProgramSpec, Reason, Refusal, names, program::MAX_PRIORITY, selector};
+use sockeye_crds::{
+    BpfProgramSpec, Reason, Refusal, names,
+    program::{MAX_PRIORITY, ProgramSpec},
+    selector,
+    target::AttachTarget,
+};
 
 use self::rules::{check_count, check_distinct, invalid, refuse};
 pub use self::{
     accepted::Accepted,
     bytecode::{decode_inline, embedded_bytes, encode_inline},
 };
-use crate::{object::Object, values::settings::Settings};
+use crate::{
+    object::{Object, ObjectError, Selection},
+    values::settings::Settings,
+};
 
 /// Checks a spec against the bytes of its object, wherever they come from. Every accepted program has its type and its
 /// targets set.
@@ -30,14 +38,19 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     }
     let digest = names::digest(bytes);
     bytecode::check_digest(bytecode, &digest)?;
-    let object = Object::read(bytes)
-        .map_err(|e| refuse(Reason::InvalidObject, format!("spec.bytecode: the object is refused: {e}")))?;
-    attach::check_targets(attach::DEFAULT, attach, object.info())?;
-    let mut checked = Vec::with_capacity(programs.len());
+    let object = Object::read(bytes).map_err(|error| invalid_object(&error))?;
     check_count("spec.programs", programs.len(), 1, 32)?;
     check_distinct("spec.programs", programs.iter().map(|p| p.name.as_str()))?;
     for (i, program) in programs.iter().enumerate() {
-        checked.push(program::check_program(&format!("spec.programs[{i}]"), program, attach, object.info())?);
+        program::row(&format!("spec.programs[{i}]"), program, &object)?;
+    }
+    let settings = Settings::read(&object, globals, maps);
+    let mut selection = select(spec, &object, settings.as_ref().ok())?;
+    let info = object.info(&mut selection);
+    attach::check_targets(attach::DEFAULT, attach, &info)?;
+    let mut checked = Vec::with_capacity(programs.len());
+    for (i, program) in programs.iter().enumerate() {
+        checked.push(program::check_program(&format!("spec.programs[{i}]"), program, attach, (&object, &info))?);
     }
     if let Some(priority) = priority.filter(|priority| !(0..=MAX_PRIORITY).contains(priority)) {
         return Err(invalid(format!("spec.priority is {priority}; it must be 0 to {MAX_PRIORITY}")));
@@ -45,21 +58,38 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     check_count("spec.maps", maps.len(), 0, 128)?;
     check_distinct("spec.maps", maps.iter().map(|m| m.name.as_str()))?;
     for (i, map) in maps.iter().enumerate() {
-        map::check_map(&format!("spec.maps[{i}]"), map, object.info())?;
+        map::check_map(&format!("spec.maps[{i}]"), map, &info)?;
     }
-    attach::check_attached_maps(spec, object.info())?;
-    program::check_tail_calls(programs, object.info())?;
+    map::check_entries(maps, &object.without_entries(&selection))?;
+    attach::check_attached_maps(&checked, maps)?;
+    program::check_tail_calls(programs, &info)?;
     check_count("spec.globals", globals.len(), 0, 256)?;
-    Settings::read(bytes, globals, maps).map_err(|error| refuse(error.reason(), error.to_string()))?;
+    settings.map_err(|error| refuse(error.reason(), error.to_string()))?;
+    let programs: Vec<ProgramSpec> = checked.into_iter().map(|checked| checked.spec).collect();
     Ok(Accepted {
         digest,
-        notes: notes::notes(&object, &checked),
-        object: object.into_info(),
-        programs: checked,
+        notes: notes::notes(&object, &selection, &programs),
+        object: info,
+        programs,
         maps: maps.clone(),
         globals: globals.clone(),
         node_selector: node_selector.clone(),
         priority: *priority,
         suspend: *suspend,
     })
+}
+
+/// Selects what the spec needs of the object: its programs, and the maps that it names anywhere.
+fn select(spec: &BpfProgramSpec, object: &Object<'_>, settings: Option<&Settings>) -> Result<Selection, Refusal> {
+    let targets = spec.attach.iter().chain(spec.programs.iter().flat_map(|program| &program.attach));
+    let attached = targets.filter_map(AttachTarget::map_name);
+    let named = spec.maps.iter().map(|map| map.name.as_str()).chain(attached);
+    let set = settings.into_iter().flat_map(|settings| settings.globals.keys());
+    let maps = named.chain(set.map(String::as_str)).filter(|name| object.has_map(name));
+    let programs = spec.programs.iter().map(|program| program.name.as_str());
+    object.select(programs, maps).map_err(|error| invalid_object(&error))
+}
+
+fn invalid_object(error: &ObjectError) -> Refusal {
+    refuse(Reason::InvalidObject, format!("spec.bytecode: the object is refused: {error}"))
 }

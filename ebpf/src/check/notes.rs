@@ -2,19 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use sockeye_crds::{ProgramType, program::ProgramSpec, target::AttachTarget};
+use sockeye_crds::{ProgramType, names::line, program::ProgramSpec, target::AttachTarget};
 
 use super::rules::list;
-use crate::object::Object;
+use crate::object::{Object, Selection};
 
 /// Returns the notes on a spec.
-pub(super) fn notes(object: &Object, programs: &[ProgramSpec]) -> Vec<String> {
+pub(super) fn notes(object: &Object<'_>, selection: &Selection, programs: &[ProgramSpec]) -> Vec<String> {
     let mut notes = Vec::new();
-    if !object.pin_requests.is_empty() {
-        let names = list(object.pin_requests.iter().map(String::as_str));
+    let requests = object.pin_requests(selection);
+    if !requests.is_empty() {
+        let names = list(requests.into_iter());
         notes.push(format!(
             "the ELF asks for maps to be pinned by their names; sockeye ignores that and pins them in the BpfProgram's \
              own directory: {names}"
+        ));
+    }
+    let left_out = object.left_out(selection);
+    if !left_out.is_empty() {
+        notes.push(format!(
+            "maps that only programs use which the spec does not name, or that can't be created and nothing uses, are \
+             not created: {}",
+            list(left_out.into_iter())
         ));
     }
     let maps: BTreeSet<&str> = programs.iter().flat_map(|p| &p.attach).filter_map(AttachTarget::map_name).collect();
@@ -34,5 +43,5 @@ pub(super) fn notes(object: &Object, programs: &[ProgramSpec]) -> Vec<String> {
             list(devices.into_iter())
         ));
     }
-    notes
+    notes.into_iter().map(|note| line(&note, 1024)).collect()
 }

@@ -2,36 +2,44 @@
 
 use std::collections::BTreeSet;
 
-use sockeye_crds::{
-    ObjectInfo, ProgramInfo, Reason, Refusal, names::printable, program::ProgramSpec, target::AttachTarget,
-};
+use sockeye_crds::{ObjectInfo, Reason, Refusal, names::printable, program::ProgramSpec, target::AttachTarget};
 
 use super::{
     attach,
     rules::{check_count, invalid, list, refuse},
 };
-use crate::kinds::section;
+use crate::{
+    kinds::section::{self, Section, Unknown},
+    object::Object,
+};
 
-/// Checks a program, and returns it with its type and its targets set. `default` has the targets of a program that has
-/// none, and is checked already.
-pub(super) fn check_program(
-    field: &str,
-    program: &ProgramSpec,
-    default: &[AttachTarget],
-    object: &ObjectInfo,
-) -> Result<ProgramSpec, Refusal> {
-    let ProgramSpec { name, program_type, attach } = program;
-    let Some(found) = object.programs.iter().find(|p| p.name == *name) else {
-        let there = list(object.programs.iter().map(|p| p.name.as_str()));
+/// A program that fits its object.
+pub(super) struct Checked {
+    /// The program, with its type and its targets set.
+    pub(super) spec: ProgramSpec,
+    /// The field that has the targets.
+    pub(super) field: String,
+    /// The kind of the program.
+    pub(super) row: &'static Section,
+}
+
+/// Returns the kind of a program, or the reason why the object has no such program, or sockeye does not run it.
+pub(super) fn row(field: &str, program: &ProgramSpec, object: &Object<'_>) -> Result<&'static Section, Refusal> {
+    let ProgramSpec { name, program_type, attach_type, attach: _ } = program;
+    let Some(section) = object.section_of(name) else {
+        let mut there: Vec<&str> = object.programs().map(|(name, _)| name).collect();
+        there.sort_unstable();
+        let there = list(there.into_iter());
         let message = format!("{field}.name: the object has no program {}; it has: {there}", printable(name));
         return Err(refuse(Reason::ProgramNotFound, message));
     };
-    let ProgramInfo { section, .. } = found;
-    let Some(row) = section::find(section) else {
-        let message =
-            format!("{field}.name: program {name} is in section {}: {}", printable(section), section::why_not(section));
-        return Err(refuse(Reason::Unsupported, message));
-    };
+    let row = section::of(section, attach_type.as_deref()).map_err(|why| {
+        let (reason, part) = match why {
+            Unknown::Section(_) => (Reason::Unsupported, "name"),
+            Unknown::AttachType(_) => (Reason::InvalidSpec, "attachType"),
+        };
+        refuse(reason, format!("{field}.{part}: program {name} is in section {}: {why}", printable(section)))
+    })?;
     if let Some(given) = program_type.filter(|given| *given != row.program_type) {
         let message = format!(
             "{field}.type is {given}, but program {name} is in section {}, which is {}: correct the type, or leave it \
@@ -41,13 +49,32 @@ pub(super) fn check_program(
         );
         return Err(refuse(Reason::TypeMismatch, message));
     }
-    attach::check_targets(&format!("{field}.attach"), attach, object)?;
+    Ok(row)
+}
+
+/// Checks a program, and returns it with its type and its targets set. `default` has the targets of a program that has
+/// none, and is checked already.
+pub(super) fn check_program(
+    field: &str,
+    program: &ProgramSpec,
+    default: &[AttachTarget],
+    (object, info): (&Object<'_>, &ObjectInfo),
+) -> Result<Checked, Refusal> {
+    let ProgramSpec { name, program_type: _, attach_type, attach } = program;
+    let row = row(field, program, object)?;
+    attach::check_targets(&format!("{field}.attach"), attach, info)?;
     let (place, targets) = attach::targets_of(field, program, default);
     if targets.is_empty() {
         return Err(invalid(format!("{field}.attach must be set, or spec.attach for all programs that have none")));
     }
     attach::check_kinds(&place, targets, name, row)?;
-    Ok(ProgramSpec { name: name.clone(), program_type: Some(row.program_type), attach: targets.to_vec() })
+    let spec = ProgramSpec {
+        name: name.clone(),
+        program_type: Some(row.program_type),
+        attach_type: attach_type.clone(),
+        attach: targets.to_vec(),
+    };
+    Ok(Checked { spec, field: place, row })
 }
 
 /// Checks the programs that the object puts into its program arrays. They are loaded with those that the spec names.
@@ -56,10 +83,13 @@ pub(super) fn check_tail_calls(programs: &[ProgramSpec], object: &ObjectInfo) ->
     for map in object.maps.iter().filter(|map| map.map_type == "ProgArray") {
         for name in &map.holds {
             let found = object.programs.iter().find(|program| program.name == *name);
-            if found.is_none_or(|found| found.program_type.is_none()) {
+            let section = found.map(|found| found.section.as_str()).unwrap_or_default();
+            let is_named = programs.iter().any(|program| program.name == *name);
+            if let Some(why) = section::of(section, None).err().filter(|_| !is_named) {
                 let message = format!(
-                    "spec.bytecode: map {} holds program {name}, of a type that sockeye does not run",
-                    map.name
+                    "spec.bytecode: map {} holds program {name}, which is in section {}: {why}",
+                    map.name,
+                    printable(section)
                 );
                 return Err(refuse(Reason::Unsupported, message));
             }

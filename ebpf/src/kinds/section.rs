@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 
-use sockeye_crds::ProgramType;
+use sockeye_crds::{ProgramType, names::printable};
+
+use super::foreign::{self, ForeignType};
 
 /// A row of the table: a section name and what it determines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,33 +137,81 @@ pub static SECTIONS: &[Section] = {
 
 /// Finds the row of a section. `None` means that sockeye does not run its programs.
 pub fn find(section: &str) -> Option<&'static Section> {
-    SECTIONS
-        .iter()
-        .find(|row| section.strip_prefix(row.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    SECTIONS.iter().find(|row| begins(section, row.name))
 }
 
-/// Section names outside the table that users may try, with the explanation or what to use instead.
-const OTHERS: [(&str, &str); 6] = [
-    ("cgroup/skb", "it says no direction: name it cgroup_skb/ingress or cgroup_skb/egress"),
-    ("cgroup_skb", "it says no direction: name it cgroup_skb/ingress or cgroup_skb/egress"),
-    ("sk_skb", "it does not say what for: name it sk_skb/stream_parser, sk_skb/stream_verdict or sk_skb/verdict"),
-    ("sk_lookup", "SkLookup programs attach to network namespaces, which is out of scope"),
-    ("sk_reuseport", "SkReuseport programs attach to one socket, by the process that owns it, which is out of scope"),
-    ("lsm_cgroup", "LsmCgroup programs attach to the kernel's security hooks, which is out of scope"),
-];
+/// The sections whose names do not say what for: each with the program type. libbpf knows `cgroup/skb` and `sk_skb`.
+const UNDIRECTED: [(&str, ProgramType); 3] =
+    [("cgroup/skb", ProgramType::CgroupSkb), ("cgroup_skb", ProgramType::CgroupSkb), ("sk_skb", ProgramType::SkSkb)];
+
+/// The reason why a section and an attach type determine no row.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// The section.
+    #[error("{0}")]
+    Section(String),
+    /// The attach type.
+    #[error("{0}")]
+    AttachType(String),
+}
+
+/// Returns the row of a section and of the attach type that a spec gives, which sections without direction need, and
+/// sections with names of the user's own.
+pub fn of(section: &str, attach_type: Option<&str>) -> Result<&'static Section, Unknown> {
+    if let Some(row) = find(section) {
+        return match attach_type.filter(|given| *given != row.attach_name) {
+            None => Ok(row),
+            Some(given) => Err(Unknown::AttachType(format!(
+                "its name says {}, and {} another attach type: correct it, or leave it out",
+                row.attach_name,
+                printable(given)
+            ))),
+        };
+    }
+    let undirected = undirected(section);
+    let Some(given) = attach_type.filter(|_| undirected.is_some() || foreign::find(section).is_none()) else {
+        return Err(Unknown::Section(why_not(section)));
+    };
+    let rows = || SECTIONS.iter().filter(|row| undirected.is_none_or(|of| row.program_type == of));
+    rows()
+        .find(|row| row.attach_name == given)
+        .ok_or_else(|| Unknown::AttachType(format!("{} is none of {}", printable(given), names(rows()))))
+}
+
+/// Returns the type of a section's programs, if its name says one that sockeye runs.
+pub fn type_of(section: &str) -> Option<ProgramType> {
+    find(section).map(|row| row.program_type).or_else(|| undirected(section))
+}
+
+fn undirected(section: &str) -> Option<ProgramType> {
+    UNDIRECTED.iter().find(|(name, _)| begins(section, name)).map(|(_, of)| *of)
+}
+
+fn begins(section: &str, name: &str) -> bool {
+    section.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn names(rows: impl Iterator<Item = &'static Section>) -> String {
+    let mut names: Vec<&str> = rows.map(|row| row.attach_name).collect();
+    names.dedup();
+    names.join(", ")
+}
 
 /// Returns why sockeye does not run the programs of a section outside the table.
-pub fn why_not(section: &str) -> &'static str {
-    let begins = |name: &str| section.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let other = OTHERS.iter().find(|(name, _)| begins(name));
-    let unknown = match section.starts_with("cgroup") {
-        true => "no section that there is: docs/program-types.md lists them, as cgroup/connect4 or cgroup_skb/ingress",
-        false => {
-            "a type that sockeye does not run: it runs socket and cgroup programs, by sections as \
-             docs/program-types.md lists them"
-        }
-    };
-    other.map_or(unknown, |(_, why)| why)
+fn why_not(section: &str) -> String {
+    if let Some(of) = undirected(section) {
+        let names = names(SECTIONS.iter().filter(|row| row.program_type == of));
+        return format!("it does not say what for: set the program's attachType to one of {names}");
+    }
+    if let Some((foreign, _)) = foreign::find(section) {
+        let ForeignType { name, does, .. } = foreign;
+        return format!("{name} programs {does}, which is out of scope: sockeye runs socket and cgroup programs");
+    }
+    let unknown = if section.starts_with("cgroup") { "no section that there is" } else { "a name that says no type" };
+    format!(
+        "{unknown}: docs/program-types.md lists those that sockeye runs, as cgroup/connect4 or cgroup_skb/ingress; for \
+         a name of your own, set the program's attachType"
+    )
 }
 
 /// Returns the program type of a number of `enum bpf_prog_type`.
@@ -178,16 +228,7 @@ pub fn attach_type_name(attach_type: u32) -> Cow<'static, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aya_obj::{ProgramSection, generated::bpf_attach_type as attach, generated::bpf_prog_type as prog};
-
-    #[test]
-    fn aya_knows_every_section_by_its_name_or_alias() {
-        for row in SECTIONS {
-            let name = crate::link::alias::of(row.name).unwrap_or_else(|| row.name.to_owned());
-            assert!(name.parse::<ProgramSection>().is_ok(), "{name}");
-            assert!(format!("{name}/more").parse::<ProgramSection>().is_ok(), "{name}");
-        }
-    }
+    use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as prog};
 
     #[test]
     fn all_programs_are_on_trial_but_those_whose_result_refuses_nothing() {
@@ -198,18 +239,36 @@ mod tests {
     #[test]
     fn sections_outside_the_table_are_explained() {
         for (section, word) in [
-            ("cgroup/skb", "direction"),
-            ("cgroup_skb", "direction"),
-            ("sk_skb", "stream_parser"),
+            ("cgroup/skb", "cgroup_inet_ingress, cgroup_inet_egress"),
+            ("cgroup_skb", "attachType"),
+            ("sk_skb", "sk_skb_stream_parser, sk_skb_stream_verdict, sk_skb_verdict"),
             ("sk_lookup", "SkLookup"),
-            ("sk_lookup/mine", "out of scope"),
+            ("sk_lookup/mine", "attachType"),
             ("sk_reuseport/migrate", "SkReuseport"),
-            ("lsm_cgroup/socket_bind", "LsmCgroup"),
-            ("xdp", "a type that sockeye does not run"),
+            ("lsm_cgroup/socket_bind", "Lsm"),
+            ("xdp", "network devices, which is out of scope"),
             ("cgroup/conect4", "cgroup/connect4"),
+            ("my/own", "attachType"),
         ] {
-            assert!(find(section).is_none() && why_not(section).contains(word), "{section}: {}", why_not(section));
+            let why = of(section, None).unwrap_err().to_string();
+            assert!(find(section).is_none() && why.contains(word), "{section}: {why}");
         }
+    }
+
+    #[test]
+    fn an_attach_type_directs_sections_without_direction_and_those_of_own_names() {
+        let attach = |section, given| of(section, Some(given)).map(|row| (row.prog_type, row.attach_type));
+        assert_eq!(attach("cgroup/skb", "cgroup_inet_egress"), Ok((8, 1)));
+        assert_eq!(attach("cgroup_skb/mine", "cgroup_inet_ingress"), Ok((8, 0)));
+        assert_eq!(attach("sk_skb", "sk_skb_verdict"), Ok((14, 38)));
+        assert_eq!(attach("own", "cgroup_inet4_connect"), Ok((18, 10)));
+        assert_eq!(attach("sockops", "cgroup_sock_ops"), Ok((13, 3)));
+        for (section, given) in
+            [("sk_skb", "cgroup_inet_egress"), ("sockops", "sk_skb_verdict"), ("own", "xdp"), ("cgroup/skb", "")]
+        {
+            assert!(matches!(attach(section, given), Err(Unknown::AttachType(_))), "{section} {given}");
+        }
+        assert!(matches!(attach("xdp", "cgroup_sock_ops"), Err(Unknown::Section(_))));
     }
 
     #[test]

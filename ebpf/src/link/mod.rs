@@ -1,142 +1,125 @@
-//! `Loadable`: an object that aya-obj makes ready for the kernel: it parses the object, relocates it against the
-//! kernel's types, fills in the maps' descriptors, and links calls. No IO.
+//! Links an object for a kernel: [`link`] makes of an object, the programs that a spec names, its settings and the
+//! facts of a kernel a [`Plan`], the BTF, maps and programs as bpf(2) takes them. No IO.
 //!
-//! Bytes reach aya-obj only through this module. aya-obj has no bounds and panics on damaged objects, so
-//! [`Object::read`] always runs first: another version of sockeye may have checked the bytes, or nobody, and reading
-//! them again costs a tenth of the load. An object that passes can only make aya-obj panic, and every step is
-//! contained. A child process with resource limits would protect against more, but would cost more than the load
-//! itself.
+//! The result is libbpf's (`bpf_object__load`), instruction by instruction; tests/oracle/differences lists what differs
+//! and why. Everything is bounded by the size of the object, for every object.
+//!
+//! | module | noun |
+//! |---|---|
+//! | `plan` | the result |
+//! | [`Kernel`], [`Features`] | the facts of a kernel |
+//! | [`core`](mod@core) | relocations against the kernel's types |
+//! | `code` | a program with all that it calls |
+//! | `externs` | the kernel's functions, variables and configuration |
+//! | `records` | function and line information of a program |
+//! | `maps` | the maps to create |
+//! | `types` | the object's BTF as the kernel takes it |
+//! | [`verdict`] | what the log of a kernel that refuses a program means |
 
-pub(crate) mod alias;
+mod code;
+mod config;
+pub mod core;
+mod error;
+mod externs;
+mod features;
+mod kernel;
+mod maps;
+mod plan;
+mod records;
+mod types;
+pub mod verdict;
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    os::fd::RawFd,
+use std::collections::BTreeMap;
+
+use self::{code::Linker, externs::Resolved, records::RecordIndex};
+pub use self::{
+    error::LinkError,
+    features::Features,
+    kernel::Kernel,
+    plan::{Invalid, MapAttributes, Plan, PlannedMap, PlannedProgram, PlannedSlot, Records},
 };
-
-use aya_obj::{
-    Features, Function, Map, Program,
-    btf::{Btf, BtfFeatures},
-};
-use sockeye_crds::names::line;
-
 use crate::{
-    contain::contain,
-    object::{Object, ObjectError, Slots},
+    object::{Object, Selection, maps::MapForm},
+    values::settings::Settings,
 };
 
-/// The reason why an object cannot be made ready for the kernel.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// The reader refused the object.
-    #[error(transparent)]
-    Refused(#[from] ObjectError),
-    /// aya-obj failed.
-    #[error("{step}: {what}")]
-    Step {
-        /// The step that failed.
-        step: &'static str,
-        /// The error message, on one line.
-        what: String,
-        /// True if aya-obj panicked.
-        panicked: bool,
-    },
+/// What to link of an object.
+#[derive(Clone, Debug, Default)]
+pub struct Request<'r> {
+    /// The programs to load, each with the kind that the kernel verifies it for.
+    pub programs: BTreeMap<&'r str, ProgramKind>,
+    /// The maps to create, with what the spec says of each. Those that the programs need must be among them.
+    pub maps: BTreeMap<&'r str, MapRequest>,
 }
 
-/// An object that is being made ready for the kernel.
-pub struct Loadable {
-    object: aya_obj::Object,
-    slots: Slots,
+/// The kind that the kernel verifies a program for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramKind {
+    /// `enum bpf_prog_type`
+    pub prog_type: u32,
+    /// `enum bpf_attach_type`
+    pub attach_type: u32,
 }
 
-impl Loadable {
-    /// Reads an object from its bytes.
-    pub fn read(bytes: &[u8]) -> Result<Self, LinkError> {
-        let object = Object::read(bytes)?;
-        let mut bytes = alias::rename(bytes, object.info().programs.iter().map(|program| program.section.as_str()))?;
-        let Object { slots, hidden, .. } = object;
-        for at in hidden {
-            // Offset 0 of the strings is the empty name.
-            at.checked_add(4).and_then(|end| bytes.to_mut().get_mut(at..end)).unwrap_or_default().fill(0);
-        }
-        let object = step("parsing", || aya_obj::Object::parse(&bytes))?;
-        Ok(Self { object, slots })
-    }
-
-    /// Sets global variables: by section, the offset and the bytes of each.
-    pub fn set_globals(&mut self, globals: &BTreeMap<String, Vec<(usize, Vec<u8>)>>) {
-        for (map, values) in globals {
-            let Some(map) = self.object.maps.get_mut(map) else { continue };
-            for (offset, value) in values {
-                let place = offset.checked_add(value.len()).and_then(|end| map.data_mut().get_mut(*offset..end));
-                // The reader has checked the offsets against the same section.
-                if let Some(place) = place {
-                    place.copy_from_slice(value);
-                }
-            }
-        }
-    }
-
-    /// Returns the values that the object itself puts into its maps.
-    pub const fn slots(&self) -> &Slots {
-        &self.slots
-    }
-
-    /// Returns whether the object needs the running kernel's BTF.
-    pub fn needs_kernel_btf(&self) -> bool {
-        self.object.has_btf_relocations()
-    }
-
-    /// Returns the object's own BTF in a form that a kernel with these features accepts.
-    pub fn btf(&mut self, features: &BtfFeatures) -> Result<Option<Vec<u8>>, LinkError> {
-        step("BTF", || self.object.fixup_and_sanitize_btf(features).map(|btf| btf.map(Btf::to_bytes)))
-    }
-
-    /// Relocates the object against the kernel's BTF.
-    pub fn relocate_types(&mut self, kernel: &Btf) -> Result<(), LinkError> {
-        step("relocation against the kernel's BTF", || self.object.relocate_btf(kernel))
-    }
-
-    /// Takes the maps that the object defines, by name.
-    pub fn take_maps(&mut self) -> Vec<(String, Map)> {
-        self.object.maps.drain().collect()
-    }
-
-    /// Fills in the maps' descriptors, and links the callees into each program.
-    pub fn link<'a>(
-        &mut self,
-        maps: impl Iterator<Item = (&'a str, RawFd, &'a Map)>,
-        features: &Features,
-    ) -> Result<(), LinkError> {
-        let code: HashSet<usize> = self.object.functions.keys().map(|(section, _)| *section).collect();
-        step("relocation of maps", || self.object.relocate_maps(maps, &code))?;
-        step("relocation of calls", || self.object.relocate_calls(&code))?;
-        step("sanitizing", || {
-            self.object.sanitize_functions(features);
-            Ok::<_, ObjectError>(())
-        })
-    }
-
-    /// Returns a program and its instructions.
-    pub fn program(&self, name: &str) -> Option<(&Program, &Function)> {
-        let program = self.object.programs.get(name)?;
-        Some((program, self.object.functions.get(&program.function_key())?))
-    }
+/// What a spec says of a map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapRequest {
+    /// The number of entries, if not the object's own.
+    pub max_entries: Option<u32>,
 }
 
-fn step<T, E: std::error::Error>(step: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T, LinkError> {
-    // Errors quote names from the object, so the text is made safe to show at once.
-    let done = contain(|| work().map_err(|error| message(&error)));
-    done.unwrap_or_else(|panicked| Err((format!("{panicked}: the object is damaged"), true)))
-        .map_err(|(what, panicked)| LinkError::Step { step, what, panicked })
+/// Links an object for a kernel.
+pub fn link<'a>(
+    object: &'a Object<'a>,
+    request: &Request<'_>,
+    settings: &'a Settings,
+    kernel: &dyn Kernel,
+) -> Result<Plan<'a>, LinkError> {
+    let names = || request.programs.keys().copied();
+    let selection = object.select(names(), request.maps.keys().copied())?;
+    let mut notes = Vec::new();
+    let features = kernel.features();
+    let externs = externs::resolve(object, &selection, kernel, &mut notes)?;
+    let mut plan = Plan {
+        license: object.license(),
+        kernel_version: object.kernel_version().unwrap_or_else(|| kernel.version()),
+        maps: maps::plan(object, &selection, (request, settings, &externs), kernel)?,
+        ..Plan::default()
+    };
+    let places = selection.maps.iter().enumerate().map(|(place, map)| (*map, place)).collect();
+    let linker = Linker::new(object, &selection, kernel)?;
+    let records = RecordIndex::of(object, features);
+    let constants = constants(object, &selection, features);
+    for index in &selection.programs {
+        let Some(function) = object.functions.get(*index) else { continue };
+        let Some(kind) = request.programs.get(function.name).copied() else { continue };
+        let mut linked = linker.link(*index);
+        linked.give(object, &externs.resolved, &places, features);
+        let (functions, lines) = records.of_program(object, &linked, &mut notes)?;
+        plan.programs.push(PlannedProgram {
+            name: function.name,
+            prog_type: kind.prog_type,
+            attach_type: kind.attach_type,
+            code: linked.code,
+            maps: linked.maps,
+            functions,
+            lines,
+            bound: constants.clone(),
+            invalid: linked.invalid,
+            strings: object.btf().map(crate::btf::Btf::strings),
+        });
+    }
+    plan.btf = types::write(object, &mut plan.programs, features);
+    plan.notes = notes;
+    Ok(plan)
 }
 
-fn message(error: &dyn std::error::Error) -> (String, bool) {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    (line(&text, 512), false)
+/// Returns the maps with constants, which each program keeps (libbpf's `bpf_object_load_prog`).
+fn constants(object: &Object<'_>, selection: &Selection, features: Features) -> Vec<usize> {
+    let maps = selection.maps.iter().enumerate();
+    let is_constant = |index: &usize| object.maps.get(*index).is_some_and(|map| map.form == MapForm::Rodata);
+    maps.filter(|(_, index)| features.prog_bind_map && is_constant(index)).map(|(place, _)| place).collect()
 }
+
+/// What the externs of an object became.
+type Externs = BTreeMap<usize, Resolved>;

@@ -1,71 +1,76 @@
-//! `ObjectError`: why sockeye refuses bytes as an object.
+//! `ObjectError`: why sockeye refuses an object, or the programs and maps of it that a spec names.
 
-use sockeye_crds::names::{MAX_OBJECT_BYTES, printable};
+use sockeye_crds::names::printable;
 
-use crate::{contain::Panicked, object::btf::BtfError};
+use crate::object::{image::ImageError, maps::MapError, references::ReferenceError};
 
-/// The reason why sockeye refuses bytes as an object.
+/// The reason why sockeye refuses an object, or the programs and maps of it that a spec names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
-    /// The object has too many bytes.
-    #[error("it has {0} bytes; an object may have {MAX_OBJECT_BYTES}")]
-    TooLarge(usize),
-    /// The object has too many items of one kind.
-    #[error("it has more than {most} {what}")]
+    /// The file can't be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The spec's programs need too many items of one kind.
+    #[error("the programs, with all that they call, have more than {most} {what}")]
     TooMany {
         /// The kind of the items.
         what: &'static str,
         /// The limit.
         most: usize,
     },
-    /// The bytes are not an ELF file.
-    #[error("it is no ELF file: give what clang -target bpf -c makes")]
-    NotElf,
-    /// The ELF file is damaged.
-    #[error(
-        "it is cut short or damaged, or no 64-bit little-endian ELF file: {0}: build it anew with clang -target bpf -c"
-    )]
-    Elf(String),
-    /// The ELF file is for another machine.
-    #[error("it is an ELF file for machine {0}, not for BPF (247): compile with -target bpf")]
-    Machine(u16),
-    /// The ELF file is for BPF, but no compiler emits such a file.
-    #[error("it is no object as compilers make them: {0}")]
-    Malformed(&'static str),
-    /// The BTF is damaged.
-    #[error(transparent)]
-    Btf(#[from] BtfError),
-    /// The definition of a map is damaged.
+    /// The object lacks a program.
+    #[error("it has no program {}", printable(.0))]
+    NoProgram(String),
+    /// The object lacks a map.
+    #[error("it has no map {}", printable(.0))]
+    NoMap(String),
+    /// A map can't be created.
     #[error("map {}: {what}", printable(.name))]
     Map {
-        /// The name of the map, or of its section.
+        /// The name of the map.
         name: String,
         /// The description of the fault.
-        what: &'static str,
+        what: String,
     },
-    /// A function is damaged.
+    /// A function can't be run.
     #[error("function {}: {what}", printable(.name))]
     Function {
         /// The name of the function.
         name: String,
         /// The description of the fault.
-        what: &'static str,
+        what: String,
+    },
+    /// Something that a program needs is defined nowhere.
+    #[error(
+        "function {}: {} is defined in no object: link the object with the one that defines it (bpftool gen object), \
+         or declare it __ksym if it is the kernel's",
+        printable(.function),
+        printable(.name)
+    )]
+    Undefined {
+        /// The name of the function.
+        function: String,
+        /// The name of what it needs.
+        name: String,
     },
     /// A name cannot be a pin's file name.
     #[error("the name {} can't be pinned: letters, digits and '_', at most 128", printable(.0))]
     Name(String),
-    /// The reader panicked, which it never should.
-    #[error("sockeye's reader gave up, which is a defect in sockeye: {0}")]
-    Defect(Panicked),
+    /// Two maps would be pinned under one name.
+    #[error("map {}: another map is pinned under the same name", printable(.0))]
+    SamePin(String),
 }
 
 impl ObjectError {
-    pub(crate) fn elf(error: object::Error) -> Self {
-        Self::Elf(error.to_string())
+    pub(crate) fn function(name: &str, what: impl ToString) -> Self {
+        Self::Function { name: name.to_owned(), what: what.to_string() }
     }
-}
 
-/// Refuses more than `most` items of a kind.
-pub(crate) fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), ObjectError> {
-    if count > most { Err(ObjectError::TooMany { what, most }) } else { Ok(()) }
+    pub(crate) fn reference(name: &str, error: &ReferenceError) -> Self {
+        Self::function(name, error)
+    }
+
+    pub(crate) fn map(name: &str, error: &MapError) -> Self {
+        Self::Map { name: name.to_owned(), what: error.to_string() }
+    }
 }

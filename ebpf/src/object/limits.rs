@@ -1,45 +1,9 @@
-//! The limits on what an object may hold. No compiler comes near them; an object written to exhaust a reader does.
+//! The limits on what the programs of a spec may need. No compiler comes near them; an object written to exhaust a
+//! linker does.
 
-/// Sections of the file. clang emits some dozens.
-pub(crate) const MAX_SECTIONS: usize = 1024;
-/// Symbols of the file.
-pub(crate) const MAX_SYMBOLS: usize = 16_384;
-/// ELF relocations of the file.
-pub(crate) const MAX_RELOCATIONS: usize = 65_536;
-/// Bytes of a section's name.
-pub(crate) const MAX_SECTION_NAME: usize = 128;
-/// Bytes of all symbols' names together; symbols that share a name count it once each.
-pub(crate) const MAX_SYMBOL_NAMES: usize = 2 << 20;
-/// Bytes of all sections that the file does not hold (`.bss`).
-pub(crate) const MAX_ZEROED: u64 = 8 << 20;
-
-/// Types in the BTF: the kernel's BTF_MAX_TYPE.
-pub(crate) const MAX_TYPES: usize = 0x000f_ffff;
-/// Bytes of a name in the BTF: the kernel's KSYM_NAME_LEN. Strings that are not names, such as source lines, may be
-/// longer; but reading many names that share one long end would take a minute.
-pub(crate) const MAX_NAME: usize = 512;
-/// Typedefs and qualifiers before a type, and arrays within each other: the kernel's MAX_RESOLVE_DEPTH.
-pub(crate) const MAX_TYPE_DEPTH: usize = 32;
-/// Fields of a map's definition. libbpf knows about ten.
-pub(crate) const MAX_MAP_FIELDS: usize = 64;
-/// The highest linkage of a variable: static, global, extern. aya-obj reads the number into a Rust enum.
-pub(crate) const MAX_LINKAGE: u32 = 2;
-/// CO-RE relocations.
-pub(crate) const MAX_CORE_RELOCATIONS: usize = 8192;
-/// Different types that CO-RE relocations start at. aya-obj searches all of the kernel's types for each.
-pub(crate) const MAX_CORE_TYPES: usize = 128;
-/// Steps of a CO-RE relocation's access path: libbpf's BPF_CORE_SPEC_MAX_LEN.
-pub(crate) const MAX_ACCESS_DEPTH: usize = 64;
-
-/// Functions. A program can have 256, and aya-obj links with a recursion as deep as the calls, on a stack of 2 MiB.
-pub(crate) const MAX_FUNCTIONS: usize = 512;
-/// Programs.
+/// Programs that a spec names, with those that the object's program arrays hold.
 pub(crate) const MAX_PROGRAMS: usize = 64;
-/// Instructions of all programs, each with everything it calls.
-pub(crate) const MAX_LINKED: usize = 1 << 19;
-/// Line records and relocations, a section's counted once for each function in it.
-pub(crate) const MAX_RECORDS: usize = 1 << 20;
-/// Maps. A program can use 64.
+/// Instructions of all programs, each with everything it calls. The kernel takes a million of one program.
+pub(crate) const MAX_LINKED: usize = 1 << 20;
+/// Maps that are created. A program can use 64.
 pub(crate) const MAX_MAPS: usize = 128;
-/// Values that the object itself puts into its maps.
-pub(crate) const MAX_SLOTS: usize = 1024;

@@ -1,172 +1,272 @@
 //! `Object`: an ELF object for BPF as its bytes describe it: programs, maps, which program uses which map, licence. No
 //! IO.
 //!
-//! The bytes may come from anyone. The reader bounds everything before it uses it, checks every access, and contains
-//! its own panics. Objects that pass the reader reach aya-obj (`link`), which has no bounds. So the reader refuses
-//! every object that could harm aya-obj in a way other than a panic:
-//!
-//! | object | effect in aya-obj | refused in |
-//! |---|---|---|
-//! | long names, shared by many symbols, sections or parts of .BTF.ext | fills memory | `elf`, `btf` |
-//! | overlapping sections, a large .bss | fills memory | `elf` |
-//! | records of .BTF.ext, copied for each function; callees, copied for each program | fills memory | `btf::ext`,
-//! `functions` |
-//! | deeply nested calls, linked recursively | overflows the stack | `functions` |
-//! | a map's pinning or a variable's linkage that a Rust enum lacks | is undefined behaviour | `maps`, `btf` |
-//! | many types in CO-RE relocations, each searched among all of the kernel's | takes minutes | `btf::ext` |
+//! The bytes may come from anyone. [`Object::read`] refuses only what can't be read at all; everything else is judged
+//! when somebody selects it ([`Object::select`]). Every walk is bounded by the size of the file.
 //!
 //! | module | noun |
 //! |---|---|
-//! | `elf` | the file: its sections and symbols, within bounds |
-//! | [`btf`] | the types in `.BTF` and the records in `.BTF.ext` |
-//! | `functions` | programs, the subprograms that they call, and the maps that they use |
-//! | `maps` | the maps that the object defines |
-//! | `slots` | the values that the object itself puts into its maps |
-//! | `limits` | the limits on all of these |
+//! | [`image`] | the file: its sections, symbols and relocations |
+//! | `functions` | the functions, each known by section and offset |
+//! | `callbacks` | the functions that programs' exceptions end in |
+//! | `externs` | what the kernel or another object defines |
+//! | `maps` | the maps that the object defines, and what it puts into them |
+//! | `references` | what instructions refer to |
+//! | [`Selection`] | the programs that a spec names, with all that they need |
+//! | `uses` | the maps that each program uses |
+//! | `limits` | the limits on what a spec's programs may need |
 
-pub mod btf;
-pub(crate) mod elf;
+mod callbacks;
 mod error;
-mod functions;
+pub(crate) mod externs;
+pub(crate) mod functions;
+pub mod image;
 mod limits;
 pub(crate) mod maps;
-mod slots;
+pub(crate) mod references;
+mod selection;
+mod uses;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{
-    ObjectInfo, ProgramInfo,
-    names::{is_pin_name, pin_name},
+    MapInfo, ObjectInfo, ProgramInfo,
+    names::{is_pin_name, line},
 };
 
+pub use self::{error::ObjectError, selection::Selection};
 use self::{
-    btf::{Btf, BtfError, ext::Ext},
-    elf::{Elf, section_data},
-    functions::Functions,
+    externs::Extern,
+    functions::{Function, Functions},
+    image::Image,
     maps::Map,
+    references::MapPlaces,
+    uses::Uses,
 };
-pub use self::{error::ObjectError, slots::Slots};
-use crate::{contain::contain, kinds::section};
+use crate::{
+    btf::{Btf, BtfError, Ext},
+    kinds::{map_type, section},
+};
+
+/// The most programs in a status.
+const MAX_LISTED: usize = 64;
 
 /// An ELF object for BPF.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
-    info: ObjectInfo,
-    /// Maps that the object asks to have pinned by their names. Sockeye ignores this.
-    pub pin_requests: Vec<String>,
-    /// True if the object has CO-RE relocations, which need the running kernel's BTF.
-    pub needs_kernel_btf: bool,
-    /// The values that the object itself puts into its maps.
-    pub slots: Slots,
-    /// File offsets of words that are zeroed before aya-obj sees the file; see [`slots`].
-    pub(crate) hidden: Vec<usize>,
+#[derive(Clone, Debug)]
+pub struct Object<'a> {
+    pub(crate) image: Image<'a>,
+    /// The types, if the object has any that can be read.
+    pub(crate) btf: Option<Btf<'a>>,
+    btf_fault: Option<BtfError>,
+    pub(crate) ext: Ext<'a>,
+    pub(crate) functions: Functions<'a>,
+    pub(crate) externs: Vec<Extern<'a>>,
+    /// The index in `externs` of each symbol that is one.
+    extern_symbols: BTreeMap<usize, usize>,
+    pub(crate) maps: Vec<Map<'a>>,
+    places: MapPlaces,
+    /// The exception callback of each program that has one, as indices of functions.
+    callbacks: BTreeMap<usize, usize>,
 }
 
-impl Object {
+impl<'a> Object<'a> {
     /// Reads an object from its bytes.
-    pub fn read(bytes: &[u8]) -> Result<Self, ObjectError> {
-        contain(|| Self::read_within_bounds(bytes)).unwrap_or_else(|panicked| Err(ObjectError::Defect(panicked)))
-    }
-
-    fn read_within_bounds(bytes: &[u8]) -> Result<Self, ObjectError> {
-        let elf = elf::open(bytes)?;
-        let btf = section_data(&elf, ".BTF")?.map(Btf::parse).transpose()?;
-        let ext = match (section_data(&elf, ".BTF.ext")?, &btf) {
-            (Some(data), Some(btf)) => Ext::parse(data, btf)?,
-            (Some(_), None) => return Err(BtfError("there is .BTF.ext without .BTF").into()),
-            (None, _) => Ext::default(),
+    pub fn read(bytes: &'a [u8]) -> Result<Self, ObjectError> {
+        let image = Image::parse(bytes)?;
+        let section = |name| image.section_named(name).and_then(|section| section.data().ok());
+        let (btf, btf_fault) = match section(".BTF").filter(|data| !data.is_empty()).map(Btf::parse) {
+            Some(Ok(btf)) => (Some(btf), None),
+            Some(Err(fault)) => (None, Some(fault)),
+            None => (None, None),
         };
-        let mut maps = maps::read(&elf, btf.as_ref())?;
-        let functions = Functions::read(&elf, &ext)?;
-        let mut programs = Vec::new();
-        for (function, used) in functions.programs(&elf, &maps)? {
-            programs.push(ProgramInfo {
-                name: function.name.to_owned(),
-                section: function.section_name.to_owned(),
-                program_type: section::find(function.section_name).map(|row| row.program_type),
-            });
-            for (_, map) in maps.iter_mut().enumerate().filter(|(index, _)| used.contains(index)) {
-                map.info.used_by.push(function.name.to_owned());
-            }
-        }
-        programs.sort_by(|a, b| a.name.cmp(&b.name));
-        check_names(&programs, &maps)?;
-        let slots = slots::read(&elf, &mut maps, &programs)?;
-        maps.iter_mut().for_each(|map| map.info.used_by.sort());
-        check_version(&elf)?;
+        // libbpf, too, goes on without records that it can't read.
+        let ext = section(".BTF.ext").filter(|_| btf.is_some()).and_then(|data| Ext::parse(data).ok());
+        let functions = Functions::read(&image);
+        let externs = externs::read(&image, btf.as_ref());
+        let maps = maps::read(&image, btf.as_ref(), &externs, &functions);
         Ok(Self {
-            pin_requests: maps.iter().filter(|m| m.asks_to_be_pinned).map(|m| m.info.name.clone()).collect(),
-            needs_kernel_btf: ext.needs_kernel_btf,
-            hidden: slots::hidden(&elf, &maps),
-            slots,
-            info: ObjectInfo {
-                programs,
-                maps: maps.into_iter().map(|map| map.info).collect(),
-                license: license(&elf)?,
-                btf: btf.is_some(),
-            },
+            ext: ext.unwrap_or_default(),
+            extern_symbols: externs.iter().enumerate().map(|(index, one)| (one.symbol, index)).collect(),
+            places: MapPlaces::of(maps.iter().map(|map| (map.section, map.offset, map.form))),
+            callbacks: btf.as_ref().map(|btf| callbacks::read(btf, &functions)).unwrap_or_default(),
+            image,
+            btf,
+            btf_fault,
+            functions,
+            externs,
+            maps,
         })
     }
 
-    /// Returns the content as statuses show it.
-    pub const fn info(&self) -> &ObjectInfo {
-        &self.info
+    /// Returns the file.
+    pub const fn image(&self) -> &Image<'a> {
+        &self.image
     }
 
-    /// Returns the content as statuses show it.
-    pub fn into_info(self) -> ObjectInfo {
-        self.info
+    /// Returns the types.
+    pub const fn btf(&self) -> Option<&Btf<'a>> {
+        self.btf.as_ref()
+    }
+
+    /// Returns why the types can't be read, if the object has some that can't.
+    pub const fn btf_fault(&self) -> Option<&BtfError> {
+        self.btf_fault.as_ref()
+    }
+
+    /// Returns whether any of the object's functions is relocated against the kernel's types.
+    pub fn has_core_relocations(&self) -> bool {
+        !self.ext.core_relos.is_empty()
+    }
+
+    /// Returns the licence: the bytes of its section before the first NUL, as libbpf passes them. An object without one
+    /// has none.
+    pub fn license(&self) -> &'a [u8] {
+        let data = self.image.section_named("license").and_then(|section| section.data().ok()).unwrap_or_default();
+        data.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
+    /// Returns the kernel's version that the object says it is for, as kernels before 5.0 want it.
+    pub fn kernel_version(&self) -> Option<u32> {
+        let data = self.image.section_named("version")?.data().ok()?;
+        data.try_into().ok().map(u32::from_le_bytes)
+    }
+
+    /// Returns the function that a program's exceptions end in, if it names one.
+    pub(crate) fn exception_callback(&self, program: usize) -> Option<usize> {
+        self.callbacks.get(&program).copied()
+    }
+
+    /// Returns the names of all maps.
+    pub fn maps(&self) -> impl Iterator<Item = &'a str> {
+        self.maps.iter().map(|map| map.name)
+    }
+
+    /// Returns the names of all programs, with the sections that they are in, in no order.
+    pub fn programs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let programs = self.functions.all().iter().filter(|function| function.is_program());
+        programs.map(|function| (function.name, function.section_name))
+    }
+
+    /// Returns the name of the section that a program is in.
+    pub fn section_of(&self, program: &str) -> Option<&'a str> {
+        let index = self.functions.program(program)?;
+        self.functions.get(index).map(|function| function.section_name)
+    }
+
+    /// Returns whether libbpf loads a program only if it is asked to: its section's name begins with `?`.
+    pub fn is_optional(&self, program: &str) -> bool {
+        let function = self.functions.program(program).and_then(|index| self.functions.get(index));
+        let section = function.and_then(|function| self.image.section(function.section));
+        section.is_some_and(|section| section.name.starts_with('?'))
+    }
+
+    /// Returns the names of the maps that the selection asks to have pinned by the object's own word. Sockeye ignores
+    /// this.
+    pub fn pin_requests(&self, selection: &Selection) -> Vec<&'a str> {
+        let maps = selection.maps.iter().filter_map(|index| self.maps.get(*index));
+        maps.filter(|map| map.definition.is_pinned).map(|map| map.name).collect()
+    }
+
+    /// Returns the names of the maps that are not created for the selection.
+    pub fn left_out(&self, selection: &Selection) -> Vec<&'a str> {
+        selection.left_out.iter().filter_map(|index| self.maps.get(*index)).map(|map| map.name).collect()
+    }
+
+    /// Returns the names of the selected maps for which the kernel wants a number of entries that the object does not
+    /// say.
+    pub fn without_entries(&self, selection: &Selection) -> Vec<&'a str> {
+        let maps = selection.maps.iter().filter_map(|index| self.maps.get(*index));
+        maps.filter(|map| map.definition.lacks_entries()).map(|map| map.name).collect()
+    }
+
+    /// Returns whether the object defines a map.
+    pub fn has_map(&self, name: &str) -> bool {
+        self.map(name).is_some()
+    }
+
+    /// Returns the index of a map.
+    pub(crate) fn map(&self, name: &str) -> Option<usize> {
+        self.maps.iter().position(|map| map.name == name)
+    }
+
+    /// Adds the maps that no program uses to a selection, and returns the content as statuses show it: the selected
+    /// programs and maps, and of the other programs as many as there is room for.
+    pub fn info(&self, selection: &mut Selection) -> ObjectInfo {
+        let uses = Uses::of(self);
+        uses.add_unused(self, selection);
+        let programs = self.listed_programs(selection);
+        let mut used_by: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for (name, index) in &programs {
+            for map in uses.maps(*index) {
+                used_by.entry(map).or_default().push((*name).to_owned());
+            }
+        }
+        let maps = selection
+            .maps
+            .iter()
+            .filter_map(|index| Some(self.map_info(self.maps.get(*index)?, used_by.remove(index).unwrap_or_default())));
+        let mut maps: Vec<MapInfo> = maps.collect();
+        maps.sort_by(|a, b| a.name.cmp(&b.name));
+        let programs = programs.into_values().filter_map(|index| self.functions.get(index)).map(program_info);
+        ObjectInfo {
+            programs: programs.collect(),
+            maps,
+            license: line(&String::from_utf8_lossy(self.license()), 128),
+            btf: self.btf.is_some(),
+        }
+    }
+
+    /// Returns the programs that a status lists, by name.
+    fn listed_programs(&self, selection: &Selection) -> BTreeMap<&'a str, usize> {
+        let all = self.functions.all().iter().enumerate().filter(|(_, function)| {
+            function.is_program() && is_pin_name(function.name) && is_plain(function.section_name)
+        });
+        let mut listed: BTreeMap<&str, usize> =
+            selection.programs.iter().filter_map(|index| Some((self.functions.get(*index)?.name, *index))).collect();
+        for (index, function) in all {
+            if listed.len() >= MAX_LISTED {
+                break;
+            }
+            listed.entry(function.name).or_insert(index);
+        }
+        listed
+    }
+
+    fn map_info(&self, map: &Map<'_>, used_by: Vec<String>) -> MapInfo {
+        use sockeye_crds::MapDefinition;
+        let definition = &map.definition;
+        let held = map.slots.iter().filter_map(|(_, slot)| match slot {
+            maps::Slot::Map(index) => self.maps.get(*index).map(|map| map.name),
+            maps::Slot::Program(index) => self.functions.get(*index).map(|function| function.name),
+        });
+        let held: BTreeSet<&str> = held.collect();
+        MapInfo {
+            name: map.name.to_owned(),
+            map_type: map_type::name(definition.map_type).into_owned(),
+            key_size_bytes: definition.key_size.into(),
+            value_size_bytes: definition.value_size.into(),
+            max_entries: definition.max_entries.into(),
+            flags: definition.flags.into(),
+            definition: match map.form {
+                maps::MapForm::Legacy => MapDefinition::Legacy,
+                maps::MapForm::Btf => MapDefinition::Btf,
+                _ => MapDefinition::Data,
+            },
+            used_by,
+            holds: held.into_iter().map(str::to_owned).collect(),
+        }
+    }
+}
+
+fn program_info(function: &Function<'_>) -> ProgramInfo {
+    ProgramInfo {
+        name: function.name.to_owned(),
+        section: line(function.section_name, 256),
+        program_type: section::type_of(function.section_name),
     }
 }
 
 /// Returns whether text from the object is safe to show: one short line of printable ASCII.
-fn is_plain(text: &[u8]) -> bool {
-    (1..=128).contains(&text.len()) && text.iter().all(|byte| (b' '..=b'~').contains(byte))
-}
-
-/// Reads the licence as aya-obj does: from the "license" section, which ends with its only NUL. Without one it is GPL.
-fn license(elf: &Elf<'_>) -> Result<String, ObjectError> {
-    let Some(data) = section_data(elf, "license")? else { return Ok("GPL".to_owned()) };
-    let text = data.strip_suffix(&[0]).filter(|text| is_plain(text));
-    let text =
-        text.ok_or(ObjectError::Malformed("its license section is no short line of ASCII that ends with NUL"))?;
-    Ok(String::from_utf8_lossy(text).into_owned())
-}
-
-/// Checks the "version" section, which only kernels before 5.0 used.
-fn check_version(elf: &Elf<'_>) -> Result<(), ObjectError> {
-    match section_data(elf, "version")? {
-        Some(data) if data.len() != 4 => Err(ObjectError::Malformed("its version section is no number of four bytes")),
-        _ => Ok(()),
-    }
-}
-
-/// Checks all names: those that become paths must be valid and distinct pin names, and section names must be safe to
-/// show in a status.
-fn check_names(programs: &[ProgramInfo], maps: &[Map]) -> Result<(), ObjectError> {
-    let mut pins = BTreeSet::new();
-    for map in maps {
-        let name = &map.info.name;
-        // Only the names of global data, such as `.rodata`, may have dots.
-        let pin = if map.info.definition.is_data() { pin_name(name) } else { name.clone() };
-        if !is_pin_name(&pin) {
-            return Err(ObjectError::Name(name.clone()));
-        }
-        if !pins.insert(pin) {
-            return Err(ObjectError::Map { name: name.clone(), what: "another map is pinned under the same name" });
-        }
-    }
-    let mut seen = BTreeSet::new();
-    for ProgramInfo { name, section, .. } in programs {
-        if !is_pin_name(name) {
-            return Err(ObjectError::Name(name.clone()));
-        }
-        if !is_plain(section.as_bytes()) {
-            return Err(ObjectError::Malformed("a program's section has a name that is not plain ASCII"));
-        }
-        if !seen.insert(name) {
-            return Err(ObjectError::Function { name: name.clone(), what: "the object has two of that name" });
-        }
-    }
-    Ok(())
+fn is_plain(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use sockeye_crds::{Value, names::clip, value::MAX_TEXT};
 
 use crate::{
-    object::btf::{
+    btf::{
         Btf,
         value_type::{Enumerators, Form, Member, Record, ValueType},
     },

@@ -3,7 +3,7 @@
 use sockeye_crds::names::{clip, printable};
 
 use crate::{
-    object::btf::BtfError,
+    btf::BtfError,
     values::json::{AS_TEXT, Json},
 };
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use sockeye_crds::{
     Reason, Value,
     names::clip,
@@ -13,12 +12,12 @@ use sockeye_crds::{
 };
 
 use crate::{
-    contain::contain,
+    btf::{Btf, Kind},
+    kinds::map_type,
     object::{
-        ObjectError,
-        btf::Btf,
-        elf::{self, Elf, section_data},
-        maps::{self, Map},
+        Object, ObjectError,
+        image::Symbol,
+        maps::{Map, MapForm},
     },
     values::{
         encode::Encoder,
@@ -73,27 +72,30 @@ impl SettingsError {
 
 impl Settings {
     /// Encodes the `globals` and `maps` of a spec by the object's types.
-    pub fn read(bytes: &[u8], globals: &BTreeMap<String, Value>, maps: &[MapSpec]) -> Result<Self, SettingsError> {
-        if globals.is_empty() && maps.iter().all(|map| map.entries.is_empty()) {
+    pub fn read(
+        object: &Object<'_>,
+        globals: &BTreeMap<String, Value>,
+        specs: &[MapSpec],
+    ) -> Result<Self, SettingsError> {
+        if globals.is_empty() && specs.iter().all(|map| map.entries.is_empty()) {
             return Ok(Self::default());
         }
-        contain(|| Self::encode(bytes, globals, maps))
-            .unwrap_or_else(|panicked| Err(ObjectError::Defect(panicked).into()))
-    }
-
-    fn encode(bytes: &[u8], globals: &BTreeMap<String, Value>, specs: &[MapSpec]) -> Result<Self, SettingsError> {
-        let elf = elf::open(bytes)?;
-        let btf = section_data(&elf, ".BTF")?.map(Btf::parse).transpose().map_err(ObjectError::from)?;
-        let maps = maps::read(&elf, btf.as_ref())?;
-        let Some(btf) = &btf else {
-            let what = "the object has no BTF, which says what variables and maps are made of: compile it with -g";
+        let Some(btf) = object.btf() else {
+            let what = match object.btf_fault() {
+                Some(fault) => format!("the object's BTF, which says what variables and maps are made of: {fault}"),
+                None => {
+                    "the object has no BTF, which says what variables and maps are made of: compile it with -g, and \
+                         strip it with llvm-strip -g"
+                        .to_owned()
+                }
+            };
             let at = if globals.is_empty() { "spec.maps" } else { "spec.globals" };
             return Err(Mistake::new(what).within(at).into());
         };
         let mut writer = Writer { encoder: Encoder::new(btf), btf, left: MAX_BYTES };
         let mut settings = Self::default();
         if !globals.is_empty() {
-            let variables = variables(&elf, btf, &maps)?;
+            let variables = variables(object, btf);
             for (name, value) in globals {
                 let at = format!("spec.globals.{}", field(name));
                 let (map, offset, bytes) = writer.global(name, value, &variables).map_err(|m| m.within(&at))?;
@@ -102,7 +104,7 @@ impl Settings {
         }
         for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.entries.is_empty()) {
             // check_map refuses a map that the object lacks.
-            let Some(map) = maps.iter().find(|map| map.info.name == spec.name) else { continue };
+            let Some(map) = object.maps.iter().find(|map| map.name == spec.name) else { continue };
             let at = format!("spec.maps[{i}].entries");
             let entries = writer.entries(map, spec).map_err(|mistake| mistake.within(&at))?;
             settings.entries.insert(spec.name.clone(), entries);
@@ -112,38 +114,45 @@ impl Settings {
 }
 
 /// A global variable.
-struct Variable {
-    map: String,
+struct Variable<'a> {
+    map: &'a str,
     offset: usize,
     size: usize,
     type_id: u32,
 }
 
-/// Returns all global variables by name; `None` for a name that several sections have.
-fn variables<'a>(
-    elf: &Elf<'a>,
-    btf: &Btf<'a>,
-    maps: &[Map],
-) -> Result<BTreeMap<&'a str, Option<Variable>>, ObjectError> {
-    let mut all = BTreeMap::new();
-    for map in maps.iter().filter(|map| map.info.definition.is_data()) {
-        let mut symbols = BTreeMap::new();
-        for symbol in elf.symbols().filter(|symbol| symbol.section_index() == Some(map.section)) {
-            symbols.insert(symbol.name().map_err(ObjectError::elf)?, (symbol.address(), symbol.size()));
+/// Returns all global variables by name. Several files that were linked into one object may each have one of a name.
+fn variables<'a>(object: &Object<'a>, btf: &Btf<'a>) -> BTreeMap<&'a str, Vec<Variable<'a>>> {
+    let mut all: BTreeMap<&str, Vec<Variable<'_>>> = BTreeMap::new();
+    let is_set = |map: &&Map<'_>| map.form.is_data() && map.form != MapForm::Kconfig && map.fault.is_none();
+    for map in object.maps.iter().filter(is_set) {
+        let Some(section) = btf.get(map.definition.value_type).filter(|one| one.kind == Kind::Datasec) else {
+            continue;
+        };
+        let mut symbols: BTreeMap<&str, Vec<Symbol<'_>>> = BTreeMap::new();
+        for symbol in object.image.symbols().filter(|symbol| symbol.section() == Some(map.section)) {
+            symbols.entry(symbol.name()).or_default().push(symbol);
         }
-        let len = elf.section_by_index(map.section).map_err(ObjectError::elf)?.size();
-        for (name, type_id) in btf.variables(&map.info.name, MAX_VARIABLES)? {
-            let Some(&(address, size)) = symbols.get(name) else { continue };
-            let within = address.checked_add(size).is_some_and(|end| end <= len);
-            if !within || btf.size(type_id).map(u64::from) != Ok(size) {
+        for entry in section.vars().take(MAX_VARIABLES) {
+            let Some(one) = btf.get(entry.type_id).filter(|one| one.kind == Kind::Var) else { continue };
+            let Ok(name) = str::from_utf8(one.name()) else { continue };
+            let of_name = symbols.get(name).map(Vec::as_slice).unwrap_or_default();
+            // Of static variables of one name, the types' own offsets tell which is which.
+            let symbol = match of_name {
+                [symbol] => Some(symbol),
+                several => several.iter().find(|symbol| symbol.offset == u64::from(entry.offset)),
+            };
+            let Some(symbol) = symbol else { continue };
+            let within =
+                symbol.offset.checked_add(symbol.size).is_some_and(|end| end <= map.definition.value_size.into());
+            if !within || btf.resolve_size(one.type_id()).map(u64::from) != Some(symbol.size) {
                 continue;
             }
-            let (offset, size) = (address as usize, size as usize);
-            let variable = Variable { map: map.info.name.clone(), offset, size, type_id };
-            all.entry(name).and_modify(|known| *known = None).or_insert(Some(variable));
+            let (offset, size) = (symbol.offset as usize, symbol.size as usize);
+            all.entry(name).or_default().push(Variable { map: map.name, offset, size, type_id: one.type_id() });
         }
     }
-    Ok(all)
+    all
 }
 
 /// Encodes the settings of one spec.
@@ -166,27 +175,32 @@ impl Writer<'_> {
         &mut self,
         name: &str,
         value: &Value,
-        variables: &BTreeMap<&str, Option<Variable>>,
+        variables: &BTreeMap<&str, Vec<Variable<'_>>>,
     ) -> Result<(String, usize, Vec<u8>), Mistake> {
         let variable = variables.get(name).ok_or_else(|| {
             let names: Vec<String> = variables.keys().map(|name| field(name)).collect();
             let there = if names.is_empty() { "none".to_owned() } else { clip(&names.join(", "), 512) };
             Mistake::new(format!("the object has no such global variable; it has: {there}"))
         })?;
-        let Variable { map, offset, size, type_id } =
-            variable.as_ref().ok_or_else(|| Mistake::new("the object has several variables of that name"))?;
-        let mut bytes = self.zeroes(*size)?;
-        self.encoder.encode(*type_id, value, &mut bytes)?;
-        Ok((map.clone(), *offset, bytes))
+        let [Variable { map, offset, size, type_id }] = variable[..] else {
+            let places = variable.iter().map(|variable| format!("{} at byte {}", variable.map, variable.offset));
+            let places = clip(&places.collect::<Vec<_>>().join(", "), 256);
+            return Err(Mistake::new(format!(
+                "the object has several variables of that name, in {places}: give each a name of its own"
+            )));
+        };
+        let mut bytes = self.zeroes(size)?;
+        self.encoder.encode(type_id, value, &mut bytes)?;
+        Ok((map.to_owned(), offset, bytes))
     }
 
-    fn entries(&mut self, map: &Map, spec: &MapSpec) -> Result<Vec<Encoded>, Mistake> {
-        let kind = map.info.map_type.as_str();
-        let has_keys = KEYED.contains(&kind);
-        if map.info.definition.is_data() {
+    fn entries(&mut self, map: &Map<'_>, spec: &MapSpec) -> Result<Vec<Encoded>, Mistake> {
+        let kind = map_type::name(map.definition.map_type);
+        let has_keys = KEYED.contains(&kind.as_ref());
+        if map.form.is_data() {
             return Err(Mistake::new("it is global data: set spec.globals instead"));
         }
-        if !has_keys && !KEYLESS.contains(&kind) {
+        if !has_keys && !KEYLESS.contains(&kind.as_ref()) {
             let what = format!(
                 "a map of type {kind} can't be given entries, only {} and {} can",
                 KEYED.join(", "),
@@ -194,7 +208,7 @@ impl Writer<'_> {
             );
             return Err(Mistake::new(what));
         }
-        let most = spec.max_entries.unwrap_or(map.info.max_entries);
+        let most = spec.max_entries.unwrap_or(map.definition.max_entries.into());
         if i64::try_from(spec.entries.len()).is_ok_and(|count| count > most) {
             return Err(Mistake::new(format!("{} entries are more than the map's {most}", spec.entries.len())));
         }
@@ -213,39 +227,42 @@ impl Writer<'_> {
             if has_keys && let Some(other) = keys.insert(key.clone(), i) {
                 return Err(within(Mistake::new(format!("it is the key of entries[{other}], too")), "key"));
             }
-            let value = self.typed(map.value_type, map.info.value_size_bytes, value).map_err(|m| within(m, "value"))?;
+            let value = self
+                .typed(map.definition.value_type, map.definition.value_size, value)
+                .map_err(|m| within(m, "value"))?;
             entries.push((key, value));
         }
         Ok(entries)
     }
 
-    fn key(&mut self, map: &Map, key: &Value, most: i64) -> Result<Vec<u8>, Mistake> {
-        if let ("LpmTrie", Value::Text(text)) = (map.info.map_type.as_str(), key)
+    fn key(&mut self, map: &Map<'_>, key: &Value, most: i64) -> Result<Vec<u8>, Mistake> {
+        let kind = map_type::name(map.definition.map_type);
+        if let ("LpmTrie", Value::Text(text)) = (kind.as_ref(), key)
             && !text.trim_start().starts_with(['{', '['])
         {
-            let size = usize::try_from(map.info.key_size_bytes).unwrap_or_default();
+            let size = map.definition.key_size as usize;
             return prefix(text, size).map_err(|what| {
                 Mistake::new(format!("expected an address prefix as 10.0.0.0/8, got {}: {what}", shown(&key.into())))
             });
         }
-        let bytes = self.typed(map.key_type, map.info.key_size_bytes, key)?;
+        let bytes = self.typed(map.definition.key_type, map.definition.key_size, key)?;
         let index = bytes.first_chunk().copied().map_or(0, u32::from_le_bytes);
-        if map.info.map_type.ends_with("Array") && i64::from(index) >= most {
+        if kind.ends_with("Array") && i64::from(index) >= most {
             return Err(Mistake::new(format!("expected an index from 0 to {}, got {}", most - 1, shown(&key.into()))));
         }
         Ok(bytes)
     }
 
     /// Encodes a key or value, and checks that its type has the size that the map's definition says.
-    fn typed(&mut self, type_id: Option<u32>, size: i64, value: &Value) -> Result<Vec<u8>, Mistake> {
-        let type_id = type_id.ok_or_else(|| {
+    fn typed(&mut self, type_id: u32, size: u32, value: &Value) -> Result<Vec<u8>, Mistake> {
+        let type_id = Some(type_id).filter(|id| *id != 0).ok_or_else(|| {
             Mistake::new(
                 "the map's definition says no type of it: define the map in .maps, with __type(key, ...) and \
                  __type(value, ...)",
             )
         })?;
         let typed = self.btf.size(type_id)?;
-        if i64::from(typed) != size {
+        if typed != size {
             return Err(Mistake::new("the map's definition says one size of it, and its type another"));
         }
         let mut bytes = self.zeroes(typed as usize)?;

@@ -187,7 +187,7 @@ pub fn words(words: &[u32]) -> Vec<u8> {
 }
 
 /// The types of an object: a `.BTF` section.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BtfBuilder {
     strings: Vec<u8>,
     types: Vec<u32>,

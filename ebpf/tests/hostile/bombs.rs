@@ -1,16 +1,15 @@
-//! Bombs: objects that cost as much time, memory and stack as possible. Each is tried at the limit that the reader
-//! sets, where it must be cheap, and beyond the limit, where it must be refused. Larger bombs make aya-obj overflow the
-//! stack (18,000 nested calls), fill 800 MB (900 overlapping sections) or search for 21 s (3,000 types).
+//! Bombs: objects that cost as much time, memory and stack as possible. Each must be cheap, whether it is accepted or
+//! refused. Larger ones made aya-obj overflow the stack (18,000 nested calls), fill 800 MB (900 overlapping sections) or
+//! search for 21 s (3,000 types).
 
 use sockeye_crds::Reason;
-use sockeye_ebpf::Object;
 use sockeye_ebpf_testing::{
     builder::{
         BtfBuilder, CODE, CREL, DATA, ElfBuilder, FUNC, OBJECT, PROGBITS, REL, SECTION, call, exit, ext, instruction,
         mov0, relocation, words,
     },
     process,
-    roundtrip::{Outcome, features, roundtrip},
+    roundtrip::{Outcome, roundtrip},
 };
 
 use crate::{NAMES, index_of, kernel};
@@ -20,36 +19,35 @@ use crate::{NAMES, index_of, kernel};
 type Bomb = (&'static str, fn(usize) -> Vec<u8>, usize, usize);
 
 const BOMBS: &[Bomb] = &[
-    ("symbols that share one long name", symbol_names, 131, 40_000),
-    ("sections that share one long name", section_names, 128, 129),
-    ("sections over each other", overlapping, 1, 100),
-    ("sections", sections, 1019, 1021),
-    (".bss", zeroed, 8, 9),
-    ("a call in a call in a call", call_chain, 511, 512),
-    ("programs that call the same", linked, 8160, 8300),
-    ("lines, for each function", lines, 2094, 2200),
-    ("programs that call programs", programs_in_programs, 0, 32),
+    ("symbols that share one long name", symbol_names, 600_000, 0),
+    ("sections that share one long name", section_names, 600_000, 0),
+    ("sections over each other", overlapping, 1000, 0),
+    ("sections", sections, 14_000, 0),
+    (".bss", zeroed, 900, 0),
+    ("a call in a call in a call", call_chain, 12_000, 0),
+    ("programs that call the same", linked, 32_700, 33_000),
+    ("lines, for each function", lines, 50_000, 0),
+    ("programs that call programs", programs_in_programs, 1000, 0),
     ("relocations", relocations, 60_000, 0),
-    ("relocations of one byte", compact_relocations, 60_000, 900_000),
-    ("CO-RE relocations of many types", core_types, 128, 129),
-    ("CO-RE relocations of functions", core_kinds, 4, 12),
-    ("CO-RE relocations of pointers", core_kinds, 19, 2),
-    ("CO-RE relocations", core_relocations, 8192, 8193),
-    ("a deep CO-RE relocation", core_depth, 64, 65),
-    ("types with long names", type_names, 512, 513),
-    ("data sections with long names", data_sections, 1024, 1025),
-    ("sections of .BTF.ext with long names", ext_names, 1024, 1025),
+    ("relocations of one byte", compact_relocations, 0, 900_000),
+    ("CO-RE relocations", core_relocations, 15_000, 0),
+    ("types with long names", type_names, 1000, 0),
+    ("data sections with long names", data_sections, 80_000, 0),
+    ("sections of .BTF.ext with long names", ext_names, 60_000, 0),
     ("parameters", parameters, 65_535, 0),
-    ("maps of many fields", map_fields, 64, 65),
-    ("maps", maps, 128, 129),
-    ("a licence", license, 128, 900_000),
+    ("maps of many fields", map_fields, 64, 0),
+    ("maps", maps, 8000, 0),
+    ("maps in use", maps_in_use, 128, 129),
+    ("externs", externs, 10_000, 0),
+    ("two names of one function", aliases, 30_000, 0),
+    ("a licence", license, 900_000, 0),
 ];
 
 #[test]
 fn objects_at_a_limit_are_cheap_and_beyond_it_refused() {
     // Each bomb runs in a process of its own, so that the peak of memory is that bomb's.
     for (index, (name, _, at, beyond)) in BOMBS.iter().enumerate() {
-        for (case, size) in (2 * index as u64..).zip([at, beyond]).filter(|(case, size)| case % 2 == 0 || **size > 0) {
+        for (case, size) in (2 * index as u64..).zip([at, beyond]).filter(|(_, size)| **size > 0) {
             println!("{name}, {size}: {}", process::run("bombs::bomb", case..case + 1, NAMES));
         }
     }
@@ -64,11 +62,43 @@ fn bomb() {
         let is_beyond = case % 2 == 1;
         let bytes = make(if is_beyond { beyond } else { at });
         assert!(bytes.len() <= 1 << 20, "{name} has {} bytes: it would be refused for that alone", bytes.len());
-        let types = Object::read(&bytes).is_ok_and(|object| object.needs_kernel_btf).then(kernel).flatten();
-        let outcome = roundtrip(&bytes, &["p0"], types.as_ref(), &features(true));
+        let count = if name == "programs that call the same" { 32 } else { 1 };
+        let programs: Vec<String> = (0..count).map(|i| format!("p{i}")).collect();
+        let outcome = roundtrip(&bytes, &programs.iter().map(String::as_str).collect::<Vec<_>>(), &kernel(true));
         let expected = if is_beyond { Outcome::Refused(Reason::InvalidObject) } else { Outcome::Ready };
         assert_eq!(outcome, expected, "{name}");
         index_of(&outcome)
+    });
+}
+
+/// Relocations that libbpf answers or refuses, not the operator: nothing in them is beyond a limit of sockeye's.
+#[test]
+fn odd_core_relocations_are_cheap() {
+    println!("{}", process::run("bombs::odd", 0..ODD.len() as u64, NAMES));
+}
+
+type Odd = (fn(usize) -> Vec<u8>, usize);
+
+/// Types of many kinds, many types, long paths.
+const ODD: &[Odd] = &[
+    (core_kinds, 2),
+    (core_kinds, 4),
+    (core_kinds, 12),
+    (core_kinds, 19),
+    (core_types, 128),
+    (core_types, 5000),
+    (core_depth, 64),
+    (core_depth, 65),
+    (core_depth, 100_000),
+];
+
+#[test]
+#[ignore = "run by odd_core_relocations_are_cheap, in a process of its own"]
+fn odd() {
+    let kernel = kernel(true);
+    process::work(|case| {
+        let (make, size) = ODD[case as usize];
+        index_of(&roundtrip(&make(size), &["p0"], &kernel))
     });
 }
 
@@ -169,10 +199,10 @@ fn call_chain(count: usize) -> Vec<u8> {
 fn linked(instructions: usize) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
     let text = text(&mut elf, 10, instructions / 10);
-    for i in 0..64 {
+    for i in 0..32 {
         calling_program(&mut elf, &format!("p{i}"), text);
     }
-    add_lines(&mut elf, instructions);
+    add_lines(&mut elf, instructions / 4);
     elf.build()
 }
 
@@ -197,14 +227,14 @@ fn add_lines(elf: &mut ElfBuilder, count: usize) {
 /// Programs that all call each other. Linking each into the others would double the size each time.
 fn programs_in_programs(calls: usize) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
-    let body: Vec<u8> = [(0..calls).flat_map(|_| call(0)).collect(), mov0(), exit()].concat();
+    let body: Vec<u8> = [(0..calls).flat_map(|_| call(-1)).collect(), mov0(), exit()].concat();
     let size = body.len();
     let section = elf.section("sockops", PROGBITS, CODE, body.repeat(32));
     let symbols: Vec<u32> =
         (0..32).map(|i| elf.symbol(format!("p{i}"), FUNC, section, ((size * i) as u64, size as u64))).collect();
     let table = (0..32 * calls).flat_map(|i| {
-        let (program, callee) = (i / calls, i % calls);
-        relocation((size * program + 8 * callee) as u64, symbols[callee], true)
+        let (program, call) = (i / calls, i % calls);
+        relocation((size * program + 8 * call) as u64, symbols[call % 32], true)
     });
     let table = table.collect();
     elf.relocations(section, REL, table);
@@ -237,11 +267,11 @@ fn compact_relocations(count: usize) -> Vec<u8> {
     })
 }
 
-/// A program of so many loads, each asking whether that path exists in one of so many types called `task_struct`, of
+/// A program of so many moves of a 1, each asking whether that path exists in one of so many types called `task_struct`, of
 /// that kind.
 fn core(kind: u32, types_count: usize, count: usize, path: &str) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
-    let code = [instruction(0x61, 0x10, 0).repeat(count), mov0(), exit()].concat();
+    let code = [instruction(0xb7, 1, 1).repeat(count), mov0(), exit()].concat();
     let size = code.len() as u64;
     let section = elf.section("sockops", PROGBITS, CODE, code);
     elf.symbol("p0", FUNC, section, (0, size));
@@ -274,7 +304,7 @@ fn core_relocations(count: usize) -> Vec<u8> {
 /// field exists.
 fn core_depth(parts: usize) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
-    let section = elf.section("sockops", PROGBITS, CODE, [mov0(), mov0(), exit()].concat());
+    let section = elf.section("sockops", PROGBITS, CODE, [instruction(0xb7, 1, 1), mov0(), exit()].concat());
     elf.symbol("p0", FUNC, section, (0, 24));
     let mut types = BtfBuilder::new();
     let (section, path) = (types.string("sockops"), types.string(vec!["0"; parts].join(":")));
@@ -356,6 +386,57 @@ fn map_fields(fields: usize) -> Vec<u8> {
 
 fn maps(count: usize) -> Vec<u8> {
     with_maps(count, 4)
+}
+
+/// A program that loads the addresses of so many maps.
+fn maps_in_use(count: usize) -> Vec<u8> {
+    let mut elf = ElfBuilder::new();
+    let load = [instruction(0x18, 1, 0), instruction(0, 0, 0)].concat();
+    let code = [load.repeat(count), mov0(), exit()].concat();
+    let size = code.len() as u64;
+    let program = elf.section("sockops", PROGBITS, CODE, code);
+    elf.symbol("p0", FUNC, program, (0, size));
+    let section = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0]).repeat(count));
+    let symbols: Vec<u32> =
+        (0..count).map(|i| elf.symbol(format!("m{i}"), OBJECT, section, (20 * i as u64, 20))).collect();
+    let table = symbols.iter().enumerate().flat_map(|(i, symbol)| relocation(16 * i as u64, *symbol, false));
+    let table = table.collect();
+    elf.relocations(program, REL, table);
+    elf.build()
+}
+
+/// So many undefined functions, which nobody calls.
+fn externs(count: usize) -> Vec<u8> {
+    let mut types = BtfBuilder::new();
+    let section = types.string(".ksyms");
+    let proto = types.add(0, (13, 0), 0, &[]);
+    let vars: Vec<u32> = (0..count)
+        .flat_map(|i| {
+            let name = types.string(format!("e{i}"));
+            [types.add(name, (12, 2), proto, &[]), 0, 0]
+        })
+        .collect();
+    types.add(section, (15, count as u32), 0, &vars);
+    with_program(|elf| {
+        for i in 0..count {
+            elf.symbol(format!("e{i}"), 0x10, 0, (0, 0));
+        }
+        elf.section(".BTF", PROGBITS, 0, types.build());
+    })
+}
+
+/// So many names of one long function.
+fn aliases(count: usize) -> Vec<u8> {
+    let mut elf = ElfBuilder::new();
+    let code = [mov0().repeat(1000), exit()].concat();
+    let size = code.len() as u64;
+    let section = elf.section("sockops", PROGBITS, CODE, code);
+    elf.symbol("p0", FUNC, section, (0, size));
+    let name = elf.string("p1");
+    for _ in 0..count {
+        elf.symbol_named_at(name, FUNC, section, (0, size));
+    }
+    elf.build()
 }
 
 fn license(len: usize) -> Vec<u8> {

@@ -8,30 +8,41 @@ mod bombs;
 mod corpus;
 mod names;
 
-use aya_obj::btf::Btf;
-use sockeye_ebpf::{link::LinkError, programs::fixtures};
+use std::fs;
+
+use sockeye_crds::Reason;
+use sockeye_ebpf::{object::image::Image, programs::fixtures};
 use sockeye_ebpf_testing::{
+    kernel::TableKernel,
     mutate::{SEEDS, mutant},
     process::{self, ENDS},
-    roundtrip::{Outcome, features, roundtrip},
+    roundtrip::{Outcome, roundtrip},
 };
 
 /// The possible results of a case.
 const NAMES: [&str; ENDS] =
-    ["ready for the kernel", "refused by the reader", "refused by aya-obj", "ended by a panic of aya-obj"];
+    ["ready for the kernel", "refused as an object", "refused for what it lacks", "refused by the linker"];
 
-fn index_of(outcome: &Outcome) -> usize {
+const fn index_of(outcome: &Outcome) -> usize {
     match outcome {
         Outcome::Ready => 0,
-        Outcome::Refused(_) => 1,
-        Outcome::Unlinked(LinkError::Step { panicked: true, .. }) => 3,
-        Outcome::Unlinked(_) => 2,
+        Outcome::Refused(Reason::InvalidObject) => 1,
+        Outcome::Refused(_) => 2,
+        Outcome::Unlinked(_) => 3,
     }
 }
 
-/// Returns the types of the running kernel.
-fn kernel() -> Option<Btf> {
-    Btf::from_sys_fs().inspect_err(|error| println!("NOT RELOCATED against the kernel's BTF: {error}")).ok()
+/// Returns a kernel with the types of the running one, and all features or none.
+fn kernel(all: bool) -> TableKernel {
+    let types = fs::read("/sys/kernel/btf/vmlinux");
+    let types = types.inspect_err(|error| println!("NOT RELOCATED against the kernel's BTF: {error}"));
+    TableKernel::new(all, types.ok())
+}
+
+/// Returns a kernel with the types of an object.
+fn small_kernel(all: bool) -> TableKernel {
+    let image = Image::parse(fixtures::EVERYTHING).unwrap();
+    TableKernel::new(all, Some(image.section_named(".BTF").unwrap().data().unwrap().to_vec()))
 }
 
 /// Returns the number of mutants, which is larger in the long form of the tests.
@@ -43,9 +54,12 @@ fn cases() -> u64 {
 fn every_mutant_is_accepted_or_refused_with_a_reason() {
     let tally = process::run("mutants", 0..cases(), NAMES);
     println!("{tally}");
-    let [ready, refused, ..] = tally.ends;
+    let [ready, refused, lacking, unlinked] = tally.ends;
     assert_eq!(tally.ends.iter().sum::<u64>(), cases());
-    assert!(ready > cases() / 20 && refused > cases() / 20, "both results must occur: {tally}");
+    assert!(
+        ready > cases() / 20 && refused > cases() / 20 && lacking > 0 && unlinked > 0,
+        "all results must occur: {tally}"
+    );
 }
 
 /// Runs in the child process of `every_mutant_is_accepted_or_refused_with_a_reason`.
@@ -53,22 +67,26 @@ fn every_mutant_is_accepted_or_refused_with_a_reason() {
 #[ignore = "run by every_mutant_is_accepted_or_refused_with_a_reason, in a process of its own"]
 fn mutants() {
     let mut here = None;
-    let small = aya_obj::Object::parse(fixtures::EVERYTHING).unwrap().btf.unwrap();
+    let small = [true, false].map(small_kernel);
     process::work(|case| {
         let mutant = mutant(case);
         // Every other round simulates a kernel without features. One round in sixteen uses the running kernel's types,
-        // because searching these takes longer than everything else. The others use an object's types instead.
+        // the others an object's, in which more is missing.
         let round = case / SEEDS.len() as u64;
-        let types = if round.is_multiple_of(16) { here.get_or_insert_with(kernel).as_ref() } else { Some(&small) };
-        index_of(&roundtrip(&mutant.bytes, mutant.seed.programs, types, &features(round.is_multiple_of(2))))
+        let all = usize::from(!round.is_multiple_of(2));
+        let kernel = match round.is_multiple_of(16) {
+            true => here.get_or_insert_with(|| kernel(true)),
+            false => &small[all],
+        };
+        index_of(&roundtrip(&mutant.bytes, mutant.seed.programs, kernel))
     });
 }
 
 #[test]
 fn undamaged_objects_are_ready_for_the_kernel() {
     for seed in &SEEDS {
-        for known in [true, false] {
-            let outcome = roundtrip(seed.bytes, seed.programs, None, &features(known));
+        for all in [true, false] {
+            let outcome = roundtrip(seed.bytes, seed.programs, &small_kernel(all));
             assert_eq!(outcome, Outcome::Ready, "{}", seed.name);
         }
     }

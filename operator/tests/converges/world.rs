@@ -106,6 +106,7 @@ impl World {
                 programs: vec![ProgramSpec {
                     name: "my_prog".into(),
                     program_type: Some(ProgramType::SockOps),
+                    attach_type: None,
                     attach: vec![AttachTarget::Node],
                 }],
                 maps: self.borrowed.iter().map(borrowing).collect(),

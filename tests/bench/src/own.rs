@@ -50,7 +50,14 @@ impl Own {
         let Opened { node, layout, facts } = paths.open()?;
         // As the chart has it.
         let quota = MapQuota { map_bytes_per_program: Some(512 << 20), map_bytes_per_node: Some(2 << 30) };
-        let settings = Settings { layout, quota, facts, release_namespace: None, time_of_day: Timestamp::now };
+        let settings = Settings {
+            layout,
+            quota,
+            facts,
+            kernel_config: None,
+            release_namespace: None,
+            time_of_day: Timestamp::now,
+        };
         Ok(Self { controller: Controller::new(node, settings, Instant::now()), assignment: Arc::default() })
     }
 

@@ -22,6 +22,7 @@ pub(super) fn notes(
 ) -> Vec<String> {
     let notes = unpinned_notes(&program.unpinned, unpinned_ids)
         .into_iter()
+        .chain(program.load_notes.iter().cloned())
         .chain(trial_note(&program.observed))
         .chain(map_notes(program))
         .chain(device_notes(&program.foreign_devices))

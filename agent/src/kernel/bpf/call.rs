@@ -35,6 +35,48 @@ pub(super) fn bpf_fd(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// `BPF_COMMON_ATTRS`: the command has further arguments.
+const COMMON_ATTRS: libc::c_long = 1 << 16;
+
+/// `struct bpf_common_attr`, which is younger than aya's bindings.
+#[repr(C)]
+struct CommonAttr {
+    log_buf: u64,
+    log_size: u32,
+    log_level: u32,
+    log_true_size: u32,
+    _padding: u32,
+}
+
+/// Makes a system call that returns a descriptor, and has the kernel say in a log why it refuses it.
+pub(super) fn bpf_fd_logged(cmd: bpf_cmd, attr: &mut bpf_attr, log: &mut [u8]) -> io::Result<OwnedFd> {
+    fault::point(|| format!("{cmd:?}"))?;
+    let mut common = CommonAttr {
+        log_buf: log.as_mut_ptr() as u64,
+        log_size: u32::try_from(log.len()).unwrap_or(u32::MAX),
+        log_level: 1,
+        log_true_size: 0,
+        _padding: 0,
+    };
+    let cmd = cmd as libc::c_long | COMMON_ATTRS;
+    let (attr, size) = (std::ptr::from_mut(attr), size_of::<bpf_attr>());
+    // SAFETY: as in `bpf`; the kernel writes the log within the size given.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            cmd,
+            attr,
+            size,
+            std::ptr::from_mut(&mut common),
+            mem::offset_of!(CommonAttr, _padding),
+        )
+    };
+    let fd = if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }?;
+    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: a descriptor that the kernel has just opened for us and that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 pub(super) fn raw(fd: BorrowedFd<'_>) -> u32 {
     // Descriptors are never negative.
     fd.as_raw_fd() as u32

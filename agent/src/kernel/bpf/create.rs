@@ -6,9 +6,10 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use aya_obj::generated::bpf_cmd;
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn};
+use sockeye_ebpf::link::Records;
 
-use super::call::{bpf, bpf_fd, raw, zeroed};
+use super::call::{bpf, bpf_fd, bpf_fd_logged, raw, zeroed};
 use crate::kernel::{Call as _, SysError};
 
 /// The name as the kernel accepts it: 15 characters (`BPF_OBJ_NAME_LEN` is 16, with the NUL) of letters, digits, `_`
@@ -37,6 +38,8 @@ pub struct MapAttr<'a> {
     pub max_entries: u32,
     /// `BPF_F_*`.
     pub flags: u32,
+    /// The node whose memory the map is in, with `BPF_F_NUMA_NODE`.
+    pub numa_node: u32,
     /// `map_extra`, whose meaning depends on the type.
     pub extra: u64,
     /// The object's BTF, and the types of key and value in it.
@@ -47,8 +50,18 @@ pub struct MapAttr<'a> {
 
 /// `BPF_MAP_CREATE`
 pub fn map_create(map: &MapAttr<'_>) -> Result<OwnedFd, SysError> {
+    bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut map_attr(map)).call(|| format!("BPF_MAP_CREATE of map {}", map.name))
+}
+
+/// `BPF_MAP_CREATE` with `BPF_COMMON_ATTRS`, which kernels have from 7.2 on: the kernel says in the log why it refuses
+/// the map. Other kernels refuse the command.
+pub fn map_create_logged(map: &MapAttr<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    bpf_fd_logged(bpf_cmd::BPF_MAP_CREATE, &mut map_attr(map), log)
+}
+
+fn map_attr(map: &MapAttr<'_>) -> bpf_attr {
     let mut attr = zeroed();
-    let MapAttr { name, map_type, key_size, value_size, max_entries, flags, extra, btf, inner } = *map;
+    let MapAttr { name, map_type, key_size, value_size, max_entries, flags, numa_node, extra, btf, inner } = *map;
     // SAFETY: every member of the union is plain integers, zeroed above.
     let create = unsafe { &mut attr.__bindgen_anon_1 };
     create.map_type = map_type;
@@ -56,6 +69,7 @@ pub fn map_create(map: &MapAttr<'_>) -> Result<OwnedFd, SysError> {
     create.value_size = value_size;
     create.max_entries = max_entries;
     create.map_flags = flags;
+    create.numa_node = numa_node;
     create.map_extra = extra;
     create.map_name = kernel_name(name);
     if let Some((fd, key_type, value_type)) = btf {
@@ -66,7 +80,7 @@ pub fn map_create(map: &MapAttr<'_>) -> Result<OwnedFd, SysError> {
     if let Some(inner) = inner {
         create.inner_map_fd = raw(inner);
     }
-    bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr).call(|| format!("BPF_MAP_CREATE of map {name}"))
+    attr
 }
 
 /// `BPF_MAP_UPDATE_ELEM`; without a key it pushes. Key and value must have as many bytes as the kernel reads for this
@@ -88,14 +102,27 @@ pub fn map_freeze(map: BorrowedFd<'_>) -> Result<(), SysError> {
     bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop).call(|| "BPF_MAP_FREEZE")
 }
 
-/// `BPF_BTF_LOAD`
-pub fn btf_load(btf: &[u8]) -> Result<OwnedFd, SysError> {
+/// `BPF_BTF_LOAD`. The kernel writes its log into `log`; an empty buffer asks for none.
+pub fn btf_load(btf: &[u8], log: &mut [u8]) -> Result<OwnedFd, SysError> {
     let mut attr = zeroed();
     // SAFETY: as above.
     let load = unsafe { &mut attr.__bindgen_anon_7 };
     load.btf = btf.as_ptr() as u64;
     load.btf_size = u32::try_from(btf.len()).unwrap_or(u32::MAX);
+    if !log.is_empty() {
+        load.btf_log_level = 1;
+        load.btf_log_buf = log.as_mut_ptr() as u64;
+        load.btf_log_size = u32::try_from(log.len()).unwrap_or(u32::MAX);
+    }
     bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr).call(|| "BPF_BTF_LOAD")
+}
+
+/// `BPF_PROG_BIND_MAP`: the program keeps a map that it does not refer to.
+pub fn prog_bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> Result<(), SysError> {
+    let mut attr = zeroed();
+    attr.prog_bind_map.prog_fd = raw(program);
+    attr.prog_bind_map.map_fd = raw(map);
+    bpf(bpf_cmd::BPF_PROG_BIND_MAP, &mut attr).map(drop).call(|| "BPF_PROG_BIND_MAP")
 }
 
 /// The arguments of `BPF_PROG_LOAD`.
@@ -106,10 +133,12 @@ pub struct ProgAttr<'a> {
     pub prog_type: u32,
     /// The `enum bpf_attach_type` that the program is verified for; 0 if its type has none.
     pub expected_attach_type: u32,
-    /// The instructions.
-    pub instructions: &'a [aya_obj::generated::bpf_insn],
+    /// The instructions, eight bytes each.
+    pub code: &'a [u8],
     /// The licence.
     pub license: &'a CStr,
+    /// The kernel's version, which kernels before 5.0 compare.
+    pub kernel_version: u32,
     /// The object's BTF, with function and line information encoded for it.
     pub btf: Option<ProgBtf<'a>>,
 }
@@ -118,35 +147,37 @@ pub struct ProgAttr<'a> {
 pub struct ProgBtf<'a> {
     /// The loaded BTF.
     pub fd: BorrowedFd<'a>,
-    /// `struct bpf_func_info`s, and how many.
-    pub functions: (&'a [u8], usize),
-    /// `struct bpf_line_info`s, and how many.
-    pub lines: (&'a [u8], usize),
+    /// `struct bpf_func_info`s.
+    pub functions: &'a Records,
+    /// `struct bpf_line_info`s.
+    pub lines: &'a Records,
 }
 
 /// `BPF_PROG_LOAD`. The verifier writes its log into `log`; an empty buffer asks for none.
 pub fn prog_load(prog: &ProgAttr<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     let mut attr = zeroed();
-    let ProgAttr { name, prog_type, expected_attach_type, instructions, license, btf } = prog;
+    let ProgAttr { name, prog_type, expected_attach_type, code, license, kernel_version, btf } = prog;
     // SAFETY: as above.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
     load.prog_name = kernel_name(name);
     load.prog_type = *prog_type;
     load.expected_attach_type = *expected_attach_type;
-    load.insns = instructions.as_ptr() as u64;
-    load.insn_cnt = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
+    load.insns = code.as_ptr() as u64;
+    load.insn_cnt = u32::try_from(code.len() / size_of::<bpf_insn>()).unwrap_or(u32::MAX);
     load.license = license.as_ptr() as u64;
+    load.kern_version = *kernel_version;
     if let Some(ProgBtf { fd, functions, lines }) = btf {
         load.prog_btf_fd = raw(*fd);
-        if functions.1 > 0 {
-            load.func_info = functions.0.as_ptr() as u64;
-            load.func_info_cnt = u32::try_from(functions.1).unwrap_or(u32::MAX);
-            load.func_info_rec_size = size_of::<aya_obj::generated::bpf_func_info>() as u32;
+        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        if !functions.is_empty() {
+            load.func_info = functions.bytes.as_ptr() as u64;
+            load.func_info_cnt = number(functions.len());
+            load.func_info_rec_size = number(functions.size);
         }
-        if lines.1 > 0 {
-            load.line_info = lines.0.as_ptr() as u64;
-            load.line_info_cnt = u32::try_from(lines.1).unwrap_or(u32::MAX);
-            load.line_info_rec_size = size_of::<aya_obj::generated::bpf_line_info>() as u32;
+        if !lines.is_empty() {
+            load.line_info = lines.bytes.as_ptr() as u64;
+            load.line_info_cnt = number(lines.len());
+            load.line_info_rec_size = number(lines.size);
         }
     }
     if !log.is_empty() {

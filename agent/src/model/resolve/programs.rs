@@ -35,7 +35,7 @@ pub(super) fn resolve(inputs: &Inputs<'_>) -> Result<BTreeMap<String, DesiredPro
 fn attached(inputs: &Inputs<'_>, program: &ProgramSpec) -> Result<DesiredProgram, Refusal> {
     let Inputs { spec, node_context, observed: _ } = *inputs;
     let template = &spec.template;
-    let ProgramSpec { name, program_type: _, attach } = program;
+    let ProgramSpec { name, program_type: _, attach_type: _, attach } = program;
     let (section, kind) = section_and_kind(template, name, node_context)?;
     let (mut paths, mut maps) = (BTreeMap::new(), BTreeSet::new());
     let attach = if template.suspend { &[] } else { attach.as_slice() };
@@ -63,8 +63,10 @@ fn section_and_kind(
 ) -> Result<(&'static Section, ProgramKind), Refusal> {
     let info = template.object.programs.iter().find(|program| program.name == name);
     let section_name = info.map(|program| program.section.as_str()).unwrap_or_default();
-    let section = section::find(section_name)
-        .ok_or_else(|| unsupported(format!("program {name}: this agent does not support section {section_name:?}")))?;
+    let attach_type = template.programs.iter().find(|program| program.name == name);
+    let attach_type = attach_type.and_then(|program| program.attach_type.as_deref());
+    let section = section::of(section_name, attach_type)
+        .map_err(|why| unsupported(format!("program {name} is in section {section_name:?}: {why}")))?;
     if !is_pin_name(name) {
         return Err(unsupported(format!("program {name:?} has a name that can't be pinned")));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    kernel::load::KernelBtf,
+    kernel::running::RunningKernel,
     model::{desired::Desired, kernel::MapInfo},
     node::failure::Failure,
     plan::Step,
@@ -17,8 +17,8 @@ pub struct Execution<'a> {
     pub desired: Option<&'a Desired>,
     /// The object's bytes. Only [`Step::Load`] needs them.
     pub bytes: Option<&'a [u8]>,
-    /// The kernel's BTF, shared by several executions.
-    pub kernel_btf: &'a KernelBtf,
+    /// The facts of the kernel, shared by several executions.
+    pub kernel: &'a RunningKernel,
 }
 
 /// The result of a plan, as far as pins do not tell it.
@@ -28,6 +28,8 @@ pub struct Executed {
     pub unpinned: BTreeMap<String, MapInfo>,
     /// The failures at single pods' cgroups, by the cgroups' paths.
     pub refused: BTreeMap<String, Failure>,
+    /// What the user may not expect of the programs and maps that were loaded.
+    pub load_notes: Vec<String>,
     /// The number of links that were attached anew to run at another place in the order.
     pub moved: usize,
     /// The reason why something that was to be removed is still there. Everything else was done.

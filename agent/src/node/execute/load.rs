@@ -5,8 +5,8 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use sockeye_crds::program::MapRef;
-use sockeye_ebpf::values::settings::Settings;
+use sockeye_crds::{Reason, program::MapRef};
+use sockeye_ebpf::{Object, values::settings::Settings};
 
 use super::{
     executor::Executor,
@@ -35,7 +35,8 @@ impl Executor<'_> {
         let (Some(desired), Some(bytes)) = (self.execution.desired, self.execution.bytes) else {
             return Err(Failure::internal("a load was planned without an object to load"));
         };
-        let settings = Settings::read(bytes, &desired.globals, &desired.settings)
+        let object = Object::read(bytes).map_err(|error| Failure::new(Reason::InvalidObject, error.to_string()))?;
+        let settings = Settings::read(&object, &desired.globals, &desired.settings)
             .map_err(|error| Failure::new(error.reason(), error.to_string()))?;
         let mut request = Request { settings, ..Request::default() };
         for (name, map) in &desired.maps {
@@ -49,12 +50,13 @@ impl Executor<'_> {
             request.maps.insert(name, source);
         }
         request.programs.extend(desired.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
-        let loaded = load::load(bytes, request, self.execution.kernel_btf)?;
+        let loaded = load::load(&object, request, self.execution.kernel)?;
         for (name, fd) in &loaded.maps {
             if desired.maps.get(name).is_some_and(|map| !map.pin) {
                 progress.executed.unpinned.insert(name.clone(), info::map(fd.as_fd())?);
             }
         }
+        progress.executed.load_notes.clone_from(&loaded.notes);
         progress.loaded = loaded;
         Ok(())
     }

@@ -27,6 +27,7 @@ pub(super) fn revision(name: &str) -> BpfRevision {
         programs: vec![ProgramSpec {
             name: "my_prog".into(),
             program_type: Some(ProgramType::SockOps),
+            attach_type: None,
             attach: vec![AttachTarget::Node],
         }],
         ..RevisionTemplate::default()

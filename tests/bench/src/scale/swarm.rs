@@ -229,6 +229,7 @@ impl Member {
             layout: Layout::new(bpffs, bpffs),
             quota: MapQuota::default(),
             facts,
+            kernel_config: None,
             release_namespace: Some(RELEASE.to_owned()),
             time_of_day: Timestamp::now,
         };

@@ -1,0 +1,280 @@
+//! `Linker`: the instructions of a program with those of all functions that it calls.
+//!
+//! The functions are appended in libbpf's order (`bpf_object__reloc_code`): each where the walk over the instructions
+//! first meets a call of it, followed by what it calls itself. The walk keeps a stack of its own, so no depth of calls
+//! exhausts the thread's.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use super::{Externs, Features, Invalid, Kernel, LinkError, Resolved, core::Relocator};
+use crate::{
+    bytes::word,
+    object::{Object, Selection, functions::INSTRUCTION, references::Target},
+};
+
+/// `BPF_JMP | BPF_CALL`
+const CALL: u8 = 0x85;
+/// `BPF_PSEUDO_MAP_FD`
+const MAP_FD: u8 = 1;
+/// `BPF_PSEUDO_MAP_VALUE`, and `BPF_PSEUDO_KFUNC_CALL` of a call
+const MAP_VALUE: u8 = 2;
+const KFUNC_CALL: u8 = 2;
+/// `BPF_PSEUDO_BTF_ID`
+const BTF_ID: u8 = 3;
+/// `BPF_PSEUDO_FUNC`
+const FUNC: u8 = 4;
+/// libbpf's `POISON_CALL_KFUNC_BASE`: no helper has such a number.
+const NO_KFUNC: u32 = 2_002_000_000;
+
+/// Links the programs of a selection.
+pub(super) struct Linker<'o, 'a> {
+    object: &'o Object<'a>,
+    selection: &'o Selection,
+    /// The instructions of each function that CO-RE relocations have changed.
+    relocated: BTreeMap<usize, Vec<u8>>,
+    /// The instructions that they have made invalid, by function.
+    invalid: BTreeMap<usize, Vec<(usize, Invalid)>>,
+    has_tags: bool,
+}
+
+/// A program with all that it calls.
+#[derive(Debug, Default)]
+pub(super) struct Linked {
+    pub(super) code: Vec<u8>,
+    /// The functions, each with the index of its first instruction.
+    pub(super) parts: Vec<(usize, usize)>,
+    /// The references that are not calls, with the index of the instruction.
+    references: Vec<(usize, Target)>,
+    pub(super) maps: Vec<(usize, usize)>,
+    pub(super) invalid: BTreeMap<usize, Invalid>,
+}
+
+impl<'o, 'a> Linker<'o, 'a> {
+    /// Relocates the functions of the selection against the kernel's types.
+    pub(super) fn new(
+        object: &'o Object<'a>,
+        selection: &'o Selection,
+        kernel: &dyn Kernel,
+    ) -> Result<Self, LinkError> {
+        let has_tags = kernel.features().btf_decl_tag;
+        let mut linker = Self { object, selection, relocated: BTreeMap::new(), invalid: BTreeMap::new(), has_tags };
+        linker.relocate(kernel)?;
+        Ok(linker)
+    }
+
+    fn relocate(&mut self, kernel: &dyn Kernel) -> Result<(), LinkError> {
+        let Some(btf) = self.object.btf() else { return Ok(()) };
+        let mut relocator: Option<Relocator<'_>> = None;
+        for block in self.object.ext.core_relos.sections() {
+            let name = btf.strings().name(block.name_off);
+            let Some(section) = str::from_utf8(name).ok().and_then(|name| self.object.image.section_named(name)) else {
+                continue;
+            };
+            for relo in block.core_relos() {
+                let offset = relo.insn_off as usize;
+                // Linkers leave the records of weak functions that another one has overridden.
+                let Some(index) = self.object.functions.at(section.index, offset) else { continue };
+                if !self.selection.references.contains_key(&index) {
+                    continue;
+                }
+                let Some(function) = self.object.functions.get(index) else { continue };
+                if relocator.is_none() {
+                    let types = kernel.btf().map_err(|why| LinkError::NoKernelBtf {
+                        function: function.name.to_owned(),
+                        needs: "it has CO-RE relocations".to_owned(),
+                        why,
+                    })?;
+                    relocator = Some(Relocator::new(btf, types));
+                }
+                let Some(relocator) = &mut relocator else { continue };
+                let at = offset - function.start;
+                let code = self.relocated.entry(index).or_insert_with(|| function.code().unwrap_or_default().to_vec());
+                let place = code.get_mut(at..).unwrap_or_default();
+                let cause = relocator.relocate(&relo, place);
+                let cause = cause.map_err(|error| LinkError::Core { function: function.name.to_owned(), error })?;
+                if let Some(cause) = cause {
+                    let invalid = Invalid::Core(relocator.subject(&relo), cause);
+                    self.invalid.entry(index).or_default().push((at / INSTRUCTION, invalid));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Links a program.
+    pub(super) fn link(&self, program: usize) -> Linked {
+        let mut linked = Linked::default();
+        let mut placed = BTreeMap::new();
+        self.append(program, &mut linked, &mut placed);
+        if self.has_tags
+            && let Some(callback) = self.object.exception_callback(program)
+        {
+            self.append(callback, &mut linked, &mut placed);
+        }
+        linked
+    }
+
+    /// Appends a function and all that it calls, except what is there.
+    fn append(&self, function: usize, linked: &mut Linked, placed: &mut BTreeMap<usize, usize>) {
+        let mut open = Vec::new();
+        self.place(function, linked, placed, &mut open);
+        while let Some((function, base, next)) = open.last_mut() {
+            let references = self.selection.references.get(function).map(Vec::as_slice).unwrap_or_default();
+            let Some((instruction, target)) = references.get(*next).copied() else {
+                open.pop();
+                continue;
+            };
+            *next += 1;
+            let at = *base + instruction;
+            match target {
+                Target::Call(callee) | Target::Address(callee) => {
+                    let to = match placed.get(&callee) {
+                        Some(to) => *to,
+                        None => self.place(callee, linked, placed, &mut open),
+                    };
+                    // Both lie within the code, which is far smaller than 2 GiB.
+                    let distance = to as i64 - at as i64 - 1;
+                    set_immediate(&mut linked.code, at, distance as i32 as u32);
+                    if matches!(target, Target::Address(_)) {
+                        set_source(&mut linked.code, at, FUNC);
+                    }
+                }
+                other => linked.references.push((at, other)),
+            }
+        }
+    }
+
+    /// Appends the instructions of a function, if it is not there, and opens it for the walk. Returns the index of its
+    /// first instruction.
+    fn place(
+        &self,
+        function: usize,
+        linked: &mut Linked,
+        placed: &mut BTreeMap<usize, usize>,
+        open: &mut Vec<(usize, usize, usize)>,
+    ) -> usize {
+        let base = linked.code.len() / INSTRUCTION;
+        match placed.entry(function) {
+            Entry::Occupied(entry) => return *entry.get(),
+            Entry::Vacant(entry) => entry.insert(base),
+        };
+        let code = self.object.functions.get(function).and_then(|function| function.code().ok()).unwrap_or_default();
+        linked.code.extend_from_slice(self.relocated.get(&function).map_or(code, Vec::as_slice));
+        linked.parts.push((function, base));
+        let invalid = self.invalid.get(&function).map(Vec::as_slice).unwrap_or_default();
+        linked.invalid.extend(invalid.iter().map(|(at, invalid)| (base + at, invalid.clone())));
+        open.push((function, base, 0));
+        base
+    }
+}
+
+impl Linked {
+    /// Gives the instructions their maps and externs (libbpf's `bpf_object__relocate_data`), and calls only helpers that
+    /// the kernel has (`bpf_object__sanitize_prog`). `places` has the place of each map in the plan.
+    pub(super) fn give(
+        &mut self,
+        object: &Object<'_>,
+        externs: &Externs,
+        places: &BTreeMap<usize, usize>,
+        features: Features,
+    ) {
+        for (at, target) in std::mem::take(&mut self.references) {
+            match target {
+                Target::Map(map) => self.give_map(at, map, MAP_FD, places),
+                Target::Data { map, offset } => {
+                    let offset = offset.wrapping_add(immediate(&self.code, at));
+                    self.give_map(at, map, MAP_VALUE, places);
+                    set_immediate(&mut self.code, at + 1, offset);
+                }
+                Target::Extern(index) => match externs.get(&index).copied() {
+                    Some(Resolved::Config { map, offset }) => {
+                        self.give_map(at, map, MAP_VALUE, places);
+                        set_immediate(&mut self.code, at + 1, offset);
+                    }
+                    Some(Resolved::Btf(id)) => {
+                        set_source(&mut self.code, at, BTF_ID);
+                        self.set_wide(at, id.into());
+                    }
+                    Some(Resolved::Address(address)) => self.set_wide(at, address),
+                    Some(Resolved::Absent) | None => self.set_wide(at, 0),
+                },
+                Target::ExternCall(index) => match externs.get(&index).copied() {
+                    Some(Resolved::Btf(id)) => {
+                        set_source(&mut self.code, at, KFUNC_CALL);
+                        set_offset(&mut self.code, at, 0);
+                        set_immediate(&mut self.code, at, id);
+                    }
+                    _ => self.give_no_function(object, at, index),
+                },
+                Target::Call(_) | Target::Address(_) => {}
+            }
+        }
+        if !features.probe_read_kern {
+            self.downgrade_helpers();
+        }
+    }
+
+    fn give_map(&mut self, at: usize, map: usize, source: u8, places: &BTreeMap<usize, usize>) {
+        set_source(&mut self.code, at, source);
+        set_immediate(&mut self.code, at, 0);
+        self.maps.extend(places.get(&map).map(|place| (at, *place)));
+    }
+
+    /// Makes a call of a function that the kernel lacks one that the verifier refuses if it can be reached (libbpf's
+    /// `poison_kfunc_call`).
+    fn give_no_function(&mut self, object: &Object<'_>, at: usize, index: usize) {
+        if let Some(head) = self.code.get_mut(at * INSTRUCTION..at * INSTRUCTION + 4) {
+            head.copy_from_slice(&[CALL, 0, 0, 0]);
+        }
+        let number = NO_KFUNC.saturating_add(u32::try_from(index).unwrap_or_default());
+        set_immediate(&mut self.code, at, number);
+        let name = object.externs.get(index).map(|one| one.name.to_owned()).unwrap_or_default();
+        self.invalid.insert(at, Invalid::Function(name));
+    }
+
+    /// Sets the immediate of an instruction of 16 bytes.
+    fn set_wide(&mut self, at: usize, value: u64) {
+        set_immediate(&mut self.code, at, value as u32);
+        set_immediate(&mut self.code, at + 1, (value >> 32) as u32);
+    }
+
+    /// Has kernels without `bpf_probe_read_kernel` and its like read by `bpf_probe_read`.
+    fn downgrade_helpers(&mut self) {
+        const PROBE_READ: u32 = 4;
+        const PROBE_READ_STR: u32 = 45;
+        for at in 0..self.code.len() / INSTRUCTION {
+            let is_helper_call = self.code.get(at * INSTRUCTION..).is_some_and(|code| code.starts_with(&[CALL, 0]));
+            let helper = match immediate(&self.code, at) {
+                // BPF_FUNC_probe_read_user, BPF_FUNC_probe_read_kernel, and the same with _str
+                112 | 113 => PROBE_READ,
+                114 | 115 => PROBE_READ_STR,
+                _ => continue,
+            };
+            if is_helper_call {
+                set_immediate(&mut self.code, at, helper);
+            }
+        }
+    }
+}
+
+fn immediate(code: &[u8], at: usize) -> u32 {
+    word(code, at * INSTRUCTION + 4).unwrap_or_default()
+}
+
+fn set_immediate(code: &mut [u8], at: usize, value: u32) {
+    if let Some(place) = code.get_mut(at * INSTRUCTION + 4..at * INSTRUCTION + 8) {
+        place.copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn set_source(code: &mut [u8], at: usize, source: u8) {
+    if let Some(registers) = code.get_mut(at * INSTRUCTION + 1) {
+        *registers = *registers & 0xf | source << 4;
+    }
+}
+
+fn set_offset(code: &mut [u8], at: usize, offset: u16) {
+    if let Some(place) = code.get_mut(at * INSTRUCTION + 2..at * INSTRUCTION + 4) {
+        place.copy_from_slice(&offset.to_le_bytes());
+    }
+}

@@ -1,0 +1,84 @@
+//! `Uses`: the maps that each program of an object uses, by itself or in what it calls. Faults do not matter here: who
+//! selects a program learns of them.
+
+use std::collections::BTreeSet;
+
+use sockeye_crds::names::{is_pin_name, pin_name};
+
+use crate::object::{
+    Object, Selection,
+    limits::MAX_MAPS,
+    maps::PROG_ARRAY,
+    references::{Reference, Target},
+};
+
+/// What each function refers to by itself, by the function's index.
+pub(super) struct Uses(Vec<Direct>);
+
+/// What a function refers to by itself.
+#[derive(Default)]
+struct Direct {
+    maps: BTreeSet<usize>,
+    functions: BTreeSet<usize>,
+}
+
+impl Uses {
+    /// Reads the references of all functions.
+    pub(super) fn of(object: &Object<'_>) -> Self {
+        let mut all: Vec<Direct> = Vec::new();
+        let mut before = None;
+        for function in object.functions.all() {
+            let mut direct = Direct::default();
+            let place = Some((function.section, function.start));
+            // Several names of one function: the first one's references are all of theirs.
+            let references = if place == before { Vec::new() } else { object.references(function) };
+            for Reference { target, instruction: _ } in references {
+                match target {
+                    Ok(Target::Call(callee) | Target::Address(callee)) => drop(direct.functions.insert(callee)),
+                    Ok(Target::Map(map) | Target::Data { map, .. }) => drop(direct.maps.insert(map)),
+                    Ok(Target::Extern(index)) => direct.maps.extend(object.kconfig(index)),
+                    Ok(Target::ExternCall(_)) | Err(_) => {}
+                }
+            }
+            if place == before {
+                direct.functions.extend(all.len().checked_sub(1));
+            }
+            before = place;
+            all.push(direct);
+        }
+        Self(all)
+    }
+
+    /// Returns the maps that a program uses.
+    pub(super) fn maps(&self, program: usize) -> BTreeSet<usize> {
+        let (mut maps, mut seen, mut open) = (BTreeSet::new(), BTreeSet::from([program]), vec![program]);
+        while let Some(direct) = open.pop().and_then(|index| self.0.get(index)) {
+            maps.extend(&direct.maps);
+            open.extend(direct.functions.iter().filter(|callee| seen.insert(**callee)));
+        }
+        maps
+    }
+
+    /// Adds the maps that no function uses to a selection, as libbpf creates them too, unless they can't be created or
+    /// would have further programs loaded.
+    pub(super) fn add_unused(&self, object: &Object<'_>, selection: &mut Selection) {
+        let used: BTreeSet<usize> = self.0.iter().flat_map(|direct| &direct.maps).copied().collect();
+        let mut pins: BTreeSet<String> = BTreeSet::new();
+        let selected: Vec<usize> = selection.maps.iter().copied().collect();
+        pins.extend(selected.iter().filter_map(|index| object.maps.get(*index)).map(|map| pin_name(map.name)));
+        for (index, map) in object.maps.iter().enumerate() {
+            if selection.maps.contains(&index) {
+                continue;
+            }
+            let has_programs = map.definition.map_type == PROG_ARRAY && !map.slots.is_empty();
+            let pin = if map.form.is_data() { pin_name(map.name) } else { map.name.to_owned() };
+            let is_sound = map.fault.is_none() && !map.definition.lacks_entries() && map.slots.is_empty();
+            let has_room = selection.maps.len() < MAX_MAPS && is_pin_name(&pin);
+            if used.contains(&index) || has_programs || !is_sound || !has_room || !pins.insert(pin) {
+                selection.left_out.insert(index);
+            } else {
+                selection.maps.insert(index);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+"""compare.py RECORD PLAN KERNELS OBJECTS...: compares what libbpf and sockeye load, and fails at unlisted differences.
+
+RECORD and PLAN are the programs that README.md describes. KERNELS is a file of lines TABLE KERNEL_BTF. An object
+stands with the programs to load, as OBJECT:PROGRAM,PROGRAM; without programs, all are loaded. Ends with a line as
+cargo's tests do.
+"""
+
+import concurrent.futures
+import fnmatch
+import os
+import re
+import subprocess
+import sys
+
+import load_text
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Listed:
+    """One entry of the file of differences."""
+
+    def __init__(self, line, reason):
+        self.sign, self.objects, self.tables, pattern = line.split(None, 3)
+        self.pattern, self.reason, self.line, self.used = re.compile(pattern), reason, line, False
+
+    def has(self, name, table, difference):
+        fits = fnmatch.fnmatchcase(name, self.objects) and fnmatch.fnmatchcase(table, self.tables)
+        fits = fits and difference[0] == self.sign and self.pattern.fullmatch(difference[2:])
+        self.used = self.used or bool(fits)
+        return fits
+
+
+def listed(path):
+    """Entries stand below their reason, which is one or several comments."""
+    entries, reason = [], ""
+    with open(path, encoding="utf-8") as file:
+        for line in file.read().splitlines():
+            if line.startswith("#"):
+                reason += line[1:]
+            elif not line:
+                reason = ""
+            elif not reason:
+                raise ValueError(f"{path}: no reason stands above: {line}")
+            else:
+                entries.append(Listed(line, reason))
+    return entries
+
+
+def load(command):
+    """Returns the text of a load, or raises an error if the tool failed."""
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if run.returncode:
+        raise RuntimeError(f"{' '.join(command)}: ended with {run.returncode}: {run.stderr.strip()}")
+    return load_text.Load(run.stdout)
+
+
+def loaded(named, sockeye):
+    """Returns what libbpf is to load: the programs that are named, and those in program arrays, which sockeye adds."""
+    if not named:
+        return named
+    held = {
+        words[3]
+        for (kind, _), lines in sockeye.things.items()
+        if kind == "map"
+        for words in map(str.split, lines)
+        if words[0] == "slot" and words[2] == "prog"
+    }
+    known = {name.partition("=")[0] for name in named}
+    return named + [name for kind, name in sockeye.things if kind == "prog" and name in held - known]
+
+
+def compared(record, plan, table, btf, item):
+    path, _, named = item.partition(":")
+    named = [name for name in named.split(",") if name]
+    table = os.path.join(HERE, "tables", table)
+    sockeye = load([plan, path, "--features", table, "--kernel-btf", btf, *named])
+    libbpf = load([record, path, table, btf, *loaded(named, sockeye)])
+    return list(load_text.differences(libbpf, sockeye))
+
+
+def main(record, plan, kernels, *items):
+    entries = listed(os.environ.get("SOCKEYE_DIFFERENCES", os.path.join(HERE, "differences")))
+    with open(kernels, encoding="utf-8") as file:
+        tables = [line.split() for line in file]
+    passed = failed = 0
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = {
+            pool.submit(compared, record, plan, *table, item): (item, table[0]) for table in tables for item in items
+        }
+        for job in concurrent.futures.as_completed(jobs):
+            item, table = jobs[job]
+            name = os.path.basename(item.partition(":")[0])
+            try:
+                unlisted = [d for d in job.result() if not any([entry.has(name, table, d) for entry in entries])]
+            except Exception as error:
+                unlisted = [f"! {error}"]
+            passed, failed = passed + (not unlisted), failed + bool(unlisted)
+            if unlisted:
+                print(f"test {item} on {table} ... FAILED")
+                print("\n".join(f"    {line[:300]}" for line in unlisted[:20] + ["..."] * (len(unlisted) > 20)))
+    for entry in entries:
+        if not entry.used and os.environ.get("SOCKEYE_CHAOS"):
+            failed += 1
+            print(f"test differences ... FAILED\n    nothing differs so any more: {entry.line}")
+    print(f"test result: {'FAILED' if failed else 'ok'}. {passed} passed; {failed} failed")
+    return bool(failed) or not passed
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
