@@ -28,6 +28,8 @@ guest() {
     mapfile -t emulator < <(machine "$name")
     arguments="console=$2 quiet mitigations=off panic=-1 root=/dev/nvme0n1 rw init=/init cgroup_no_v1=all port=$3 guest=$name"
     [[ $name != *-lockdown ]] || arguments+=" lockdown=confidentiality"
+    # The kernel hands this to init: tests that imitate other kernels by faults do so in the long form alone.
+    [[ ${SOCKEYE_CHAOS-} ]] || arguments+=" SOCKEYE_OWN_KERNEL=1"
     mke2fs -q -t ext4 -O ^has_journal -E root_owner=0:0 -d "$work/root" "$log.disk" 256M >/dev/null
     setpriv --pdeathsig TERM timeout --kill-after=5 "$limit" "${emulator[@]}" -append "$arguments" &
     echo $! >"$log.pid"

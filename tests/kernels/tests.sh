@@ -22,7 +22,7 @@ of_the_oldest=(
 # half an hour, and their result does not depend on the kernel's version.
 too_slow=(
     killed:: soak:: hostile:: link_update:: again_and_again suspend:: a_thousand_pods containers_of a_missing_cgroup_path
-    read_only policy unknown_field before_a_load a_table
+    read_only policy unknown_field before_a_load a_table the_cost_is_measured
 )
 
 # tests_of GUEST: the filters of its tests, if nobody asks for others. SOCKEYE_CHAOS=1 asks for all that emulation has time
