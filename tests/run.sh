@@ -15,7 +15,7 @@ source tests/packages.sh
 source tests/cargo.sh
 
 # The longest lane is first. The last one computes.
-lanes=("e2e" "kernel api" "unit oracle nri kernels")
+lanes=("e2e" "kernel api" "unit oracle nri kernels${SOCKEYE_CHAOS:+ arm64}")
 
 # The Debian packages of each stage, as THING:PACKAGE (tests/packages.sh).
 builds="clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev"
@@ -28,6 +28,8 @@ declare -A packages=(
     [kernels]="$builds bpftool:bpftool busybox:busybox-static qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs
         strip:binutils nsenter:util-linux runc:runc gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
         /usr/bin/python3:python3-minimal xz:xz-utils zstd:zstd lz4:lz4 /etc/ssl/certs/ca-certificates.crt:ca-certificates"
+    [arm64]="busybox:busybox-static qemu-system-aarch64:qemu-system-arm mmdebstrap:mmdebstrap mke2fs:e2fsprogs
+        /etc/ssl/certs/ca-certificates.crt:ca-certificates"
     [api]="$builds setpriv:util-linux bpftool:bpftool"
     [e2e]="$builds bpftool:bpftool busybox:busybox-static setpriv:util-linux llvm-strip-16:llvm-16"
 )
@@ -71,6 +73,12 @@ stage_kernels() {
     tests/kernels/run.sh || failed=1
     tests/oracle/tables.sh || failed=1
     [[ ! $failed ]]
+}
+
+# The same on 6.12 for arm64, on an emulated processor of that kind; in the long form alone, since it is built anew.
+stage_arm64() {
+    renice -n 10 -p "$BASHPID" >/dev/null
+    tests/kernels/arm64.sh
 }
 
 # Schemas, the chart's rights, what many nodes cost, and what happens while it is away, on a real API server, on loopback.

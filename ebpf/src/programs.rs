@@ -62,6 +62,8 @@ pub mod fixtures {
     pub static LOSSY: &[u8] = object!("lossy");
     /// Has a map of each type, a global variable of each type, and a map with what a program read from them.
     pub static KINDS: &[u8] = object!("kinds");
+    /// Has an atomic operation that kernels know since 5.12, and an instruction that they know since 6.6.
+    pub static ATOMIC: &[u8] = object!("atomic");
     /// Has a map of type BloomFilter, which kernels have since 5.16.
     pub static BLOOM: &[u8] = object!("bloom");
     /// Has a program that reads the kernel's memory.

@@ -1,14 +1,14 @@
-# shellcheck shell=bash
-# Sourced: runs guests. Who sources this says in $guests which there are, in root() what is on their disks, and in machine()
-# what emulates them.
+# shellcheck shell=bash disable=SC2154 # set by who sources this
+# Sourced: runs guests. Who sources this says in $guests which there are, in $work where their files are, in root() what is
+# on their disks, in machine() what emulates them, and in $repo and $here where the repository and these files are.
 
-work=$repo/target/kernels
 # A guest that takes longer than so many seconds is ended.
 limit=900
 
-# guest_root BUSYBOX [TEST...]: what every guest's disk holds, from a static busybox of its processor.
+# guest_root BUSYBOX [TEST...]: what every guest's disk holds, from a static busybox of its processor; in /tests are the
+# filters of each guest's tests.
 guest_root() {
-    local tool busybox=$1
+    local tool name busybox=$1
     shift
     mkdir -p "$work/root"/{bin,proc,sys,dev,tmp,mnt}
     for tool in $(busybox --list); do ln -sf busybox "$work/root/bin/$tool"; done
@@ -16,17 +16,20 @@ guest_root() {
     install "$here/init" "$work/root/init"
     # Without any, an agent takes no API server's word, be it plain HTTP.
     install -D /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/ca-certificates.crt"
-    # SOCKEYE_CHAOS=1 runs all that emulation has time for.
-    (($#)) || [[ ${SOCKEYE_CHAOS-} ]] || set -- "${kernel_dependent[@]}"
-    echo "$*" "${too_slow[@]/#/--skip=}" >"$work/root/tests"
+    mkdir "$work/root/tests"
+    for name in "${guests[@]}"; do
+        echo "${*:-$(tests_of "$name")}" "${too_slow[@]/#/--skip=}" >"$work/root/tests/$name"
+    done
 }
 
 # guest NAME CONSOLE PORT: boots it, and waits until it has powered off.
 guest() {
     local name=$1 log=$work/$1 started=$SECONDS emulator arguments
     mapfile -t emulator < <(machine "$name")
-    arguments="console=$2 quiet mitigations=off panic=-1 root=/dev/nvme0n1 rw init=/init cgroup_no_v1=all port=$3"
+    arguments="console=$2 quiet mitigations=off panic=-1 root=/dev/nvme0n1 rw init=/init cgroup_no_v1=all port=$3 guest=$name"
     [[ $name != *-lockdown ]] || arguments+=" lockdown=confidentiality"
+    # The kernel hands this to init: tests that imitate other kernels by faults do so in the long form alone.
+    [[ ${SOCKEYE_CHAOS-} ]] || arguments+=" SOCKEYE_OWN_KERNEL=1"
     mke2fs -q -t ext4 -O ^has_journal -E root_owner=0:0 -d "$work/root" "$log.disk" 256M >/dev/null
     setpriv --pdeathsig TERM timeout --kill-after=5 "$limit" "${emulator[@]}" -append "$arguments" &
     echo $! >"$log.pid"
@@ -72,7 +75,7 @@ run_guests() {
     shift 3
     at_once=$(nproc)
     mkdir -p "$repo/target"
-    exec 9>"$repo/target/kernels.lock"
+    exec 9>"$work.lock"
     flock --nonblock 9 || { echo "another run is on its way here" >&2; exit 1; }
     sweep
     for name in "${guests[@]}"; do vmlinuz "${name%-*}" "$architecture" >/dev/null; done

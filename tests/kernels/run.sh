@@ -9,6 +9,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$here/../.." && pwd)
+work=$repo/target/kernels
 # shellcheck source=tests/packages.sh
 source "$repo/tests/packages.sh"
 # shellcheck source=tests/cargo.sh
@@ -20,7 +21,8 @@ source "$here/tests.sh"
 # shellcheck source=tests/kernels/guests.sh
 source "$here/guests.sh"
 
-guests=(5.10 6.1 6.12 7.2 5.10-lockdown 7.2-lockdown)
+# Those that take long are first.
+guests=(5.10 7.2 6.1 6.12 5.10-lockdown 7.2-lockdown)
 if [[ ${1-} == --kernels ]]; then
     read -ra guests <<<"$2"
     shift 2

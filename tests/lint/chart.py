@@ -133,8 +133,9 @@ def workload(component, added, pod):
     if not LOG_SETTINGS <= names:
         yield f"the settings of its log are not all set: {sorted(LOG_SETTINGS - names)}"
     hooked = any(a.startswith("--nri-socket=") for a in container.get("args", []))
+    configured = any(a.startswith("--kernel-config=") for a in container.get("args", []))
     host_paths = sorted(v["name"] for v in pod.get("volumes", []) if "hostPath" in v)
-    if host_paths != (["bpffs", "cgroup"] + ["nri"] * hooked if component == "agent" else []):
+    if host_paths != (["bpffs", "cgroup"] + ["kernel-config"] * configured + ["nri"] * hooked if component == "agent" else []):
         yield f"host paths are {host_paths}"
     security = container["securityContext"]
     capabilities = security["capabilities"]
@@ -150,7 +151,7 @@ def workload(component, added, pod):
             yield "mounts below /sys, where containerd's AppArmor profile denies writes"
         if mount.get("mountPropagation") == "Bidirectional":
             yield "mounts reach the host"
-        if mount["name"] in ("cgroup", "nri") and not mount.get("readOnly"):
+        if mount["name"] in ("cgroup", "nri", "kernel-config") and not mount.get("readOnly"):
             yield f"may write {mount['name']}"
 
 

@@ -124,6 +124,8 @@ impl Probe {
         probe.note("JIT", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
         probe.note("LinkUpdate", Answer::by_bad_fd(&bpf::link_update_nothing()));
         probe.note("MemoryCgroups", memory_cgroups());
+        probe.note("AtomicFetch", knows(FETCH));
+        probe.note("InstructionsV4", knows(BSWAP));
         probe.note("NetnsCookie", calls(SOCK_OPS, GET_NETNS_COOKIE).map_or(Answer::Unknown, Answer::is));
         probe.note("VerifierLogEnd", verifier_log_end());
         probe.note("MapMemory", map_memory());
@@ -205,6 +207,10 @@ const MOV: (u8, u8, i32) = (0xb7, 0, 1);
 const MOV_UNSET: (u8, u8, i32) = (0xbf, 2, 0);
 /// `exit`
 const EXIT: (u8, u8, i32) = (0x95, 0, 0);
+/// `r0 = atomic_fetch_add((u64 *)(r0 + 0), r0)`
+const FETCH: (u8, u8, i32) = (0xdb, 0, 1);
+/// `r0 = bswap64 r0`
+const BSWAP: (u8, u8, i32) = (0xd7, 0, 64);
 /// `bpf_probe_read_kernel`
 const PROBE_READ_KERNEL: i32 = 113;
 /// `bpf_get_netns_cookie`
@@ -283,8 +289,26 @@ pub fn calls(kind: ProgramKind, helper: i32) -> Option<bool> {
     }
 }
 
-/// Tells whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid` above
-/// 2, which only distributions' patches know.
+/// Probes whether the verifier knows an instruction, which reads r0 and may take it for an address.
+fn knows(instruction: (u8, u8, i32)) -> Answer {
+    match prog_load(SOCK_OPS, &[MOV, instruction, MOV, EXIT], &mut []).map_err(|error| error.raw_os_error()) {
+        Ok(_) | Err(Some(libc::EACCES)) => Answer::Has,
+        Err(errno) => Answer::refused(errno),
+    }
+}
+
+/// Tells whether the verifier lacks atomic operations that give the value of before (Linux 5.12).
+pub fn lacks_atomic_fetch() -> bool {
+    knows(FETCH) == Answer::Lacks
+}
+
+/// Tells whether the verifier lacks the fourth version of the instruction set (Linux 6.6).
+pub fn lacks_instructions_v4() -> bool {
+    knows(BSWAP) == Answer::Lacks
+}
+
+/// Tells whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid`
+/// above 2, which only distributions' patches know.
 fn perf_event_paranoid() -> Answer {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
     match level.ok().and_then(|level| level.trim().parse::<i32>().ok()) {

@@ -6,7 +6,7 @@ use sockeye_crds::Reason;
 use sockeye_ebpf::link::{
     Invalid,
     core::{Cause, Subject},
-    verdict::Lacking,
+    verdict::{Lacking, Verdict},
 };
 
 use super::{
@@ -30,6 +30,17 @@ struct Circumstances {
     memlock: Option<Memlock>,
     /// Whether the kernel lets no program read its memory.
     is_locked_down: bool,
+    /// The instructions that its verifier does not know.
+    unknown: UnknownInstructions,
+}
+
+/// Instructions that only newer verifiers know.
+#[derive(Clone, Copy, Debug, Default)]
+struct UnknownInstructions {
+    /// Atomic operations other than an addition without a result.
+    atomic_fetch: bool,
+    /// Those of the fourth version of the instruction set.
+    v4: bool,
 }
 
 impl Circumstances {
@@ -38,6 +49,10 @@ impl Circumstances {
             lacking: facts::lacking_capabilities().unwrap_or_default(),
             memlock: Memlock::in_force(),
             is_locked_down: probe::is_locked_down(),
+            unknown: UnknownInstructions {
+                atomic_fetch: probe::lacks_atomic_fetch(),
+                v4: probe::lacks_instructions_v4(),
+            },
         }
     }
 
@@ -51,24 +66,6 @@ impl Circumstances {
             ),
             None => NEEDED.to_owned(),
         }
-    }
-
-    /// What the verifier's last words mean. The refused call of a helper may be the kernel's fault, or the program's.
-    fn verifier_said(&self, kind: ProgramKind, words: &str) -> (Reason, String) {
-        let said = format!("the verifier says: {words}");
-        let Some(helper) = helpers::refused_call(words) else { return (Reason::VerifierRejected, said) };
-        if self.is_locked_down && helpers::READ_KERNEL.contains(&helper) {
-            let hint = ": this node's kernel is locked down (lockdown=confidentiality), so that no program may read its memory";
-            return (Reason::KernelUnsupported, format!("{said}{hint}"));
-        }
-        let Some((name, (major, minor))) = helpers::first_seen(kind, helper) else {
-            return (Reason::VerifierRejected, said);
-        };
-        let hint = format!(
-            ": this node's kernel does not let programs of this type call bpf_{name}, as Linux {major}.{minor} does: set \
-             spec.nodeSelector to select nodes that have it"
-        );
-        (Reason::KernelUnsupported, format!("{said}{hint}"))
     }
 }
 
@@ -88,16 +85,11 @@ impl Failure {
             LoadError::Slot { source, .. } => (Reason::MapCreateFailed, slot_failed(source).to_owned()),
             LoadError::Program { source, log, .. } if log.is_empty() => program_refused(source, circumstances),
             LoadError::Program { kind, log, verdict, without, .. } => {
-                let (reason, words) = match &verdict.lacking {
-                    Some(lacking) => (Reason::KernelUnsupported, lacking_words(lacking)),
-                    None => circumstances.verifier_said(*kind, last_words(log)),
-                };
+                let (reason, words) = refusal(*kind, log, verdict, circumstances);
                 let place = verdict.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
                 let without = needed_types(&words, without);
-                return Self {
-                    verifier_log: Some(tail(log, MAX_LOG)),
-                    ..Self::new(reason, format!("{message}: {words}{place}{without}"))
-                };
+                let failure = Self::new(reason, format!("{message}: {words}{place}{without}"));
+                return Self { verifier_log: Some(tail(log, MAX_LOG)), ..failure };
             }
         };
         Self::new(reason, format!("{message}{hint}"))
@@ -108,7 +100,7 @@ fn map_create_failed(error: &SysError, circumstances: &Circumstances) -> (Reason
     let hint = match error.errno() {
         Some(libc::ENOMEM) => ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
         Some(libc::EINVAL | libc::E2BIG) => ": the kernel does not accept its type, sizes or flags",
-        // The kernel's ENOTSUPP has no number in C.
+        // ENOTSUPP of the kernel has no number in C.
         Some(libc::EOPNOTSUPP | 524) => ": the kernel has no such field (a spin lock, a timer) in maps of its type",
         Some(libc::EPERM) => return not_permitted(Reason::MapCreateFailed, circumstances),
         _ => "",
@@ -149,11 +141,30 @@ fn needed_types(words: &str, without: &[String]) -> String {
     without.iter().filter(|_| needs_types).map(|note| format!("; {note}")).collect()
 }
 
-/// Says what this kernel lacks.
-fn lacking_words(lacking: &Lacking) -> String {
-    match lacking {
-        Lacking::Invalid(Invalid::Core(subject, cause)) => {
-            let Subject { spec, type_name, field } = subject;
+/// What the verifier's log means: the reason, and words for it.
+fn refusal(kind: ProgramKind, log: &str, verdict: &Verdict, circumstances: &Circumstances) -> (Reason, String) {
+    let words = last_words(log);
+    let (reason, hint) = match (&verdict.lacking, helpers::refused_call(words)) {
+        (Some(Lacking::Invalid(invalid)), _) => return (Reason::KernelUnsupported, invalid_words(invalid)),
+        (Some(Lacking::Function(name)), _) => {
+            let words = format!(
+                "it calls the kernel function {name}, which this kernel does not let programs of its type call"
+            );
+            return (Reason::KernelUnsupported, words);
+        }
+        (_, Some(helper)) => refused_helper(kind, helper, circumstances),
+        (lacking, None) => {
+            let is_v4 = matches!(lacking, Some(Lacking::Instructions));
+            refused_instruction(words, is_v4, circumstances.unknown)
+        }
+    };
+    (reason, format!("the verifier says: {words}{hint}"))
+}
+
+/// Says what of its types or functions the kernel lacks.
+fn invalid_words(invalid: &Invalid) -> String {
+    match invalid {
+        Invalid::Core(Subject { spec, type_name, field }, cause) => {
             let what = match (cause, field.as_str()) {
                 (Cause::Size, _) => format!("this kernel's {field} of {type_name} has another size"),
                 (Cause::Missing, "") => format!("this kernel has no {type_name}"),
@@ -161,25 +172,51 @@ fn lacking_words(lacking: &Lacking) -> String {
             };
             format!("failed to resolve CO-RE relocation {spec}: {what}, and the program does not ask whether it has")
         }
-        Lacking::Invalid(Invalid::Function(name)) => {
+        Invalid::Function(name) => {
             format!("it calls the kernel function {name}, which this kernel lacks, and does not ask whether it has it")
         }
-        Lacking::Function(name) => {
-            format!("it calls the kernel function {name}, which this kernel does not let programs of its type call")
+    }
+}
+
+/// An instruction that the verifier does not know, or another reason. `is_v4` tells whether it may be one of the fourth
+/// version of the instruction set. The words are those of `resolve_pseudo_ldimm64`.
+fn refused_instruction(words: &str, is_v4: bool, unknown: UnknownInstructions) -> (Reason, String) {
+    let is_atomic = ["BPF_STX uses reserved fields", "BPF_XADD uses reserved fields"].contains(&words);
+    let hint = if unknown.atomic_fetch && is_atomic {
+        ": this node's kernel lacks atomic operations other than an addition whose result is not used, which Linux has \
+         from 5.12 on"
+    } else if unknown.v4 && is_v4 {
+        ": this node's kernel lacks an instruction that Linux has from 6.6 on: compile with -mcpu=v3"
+    } else {
+        return (Reason::VerifierRejected, String::new());
+    };
+    (Reason::KernelUnsupported, hint.to_owned())
+}
+
+/// The call of a helper that the kernel does not let the program call: its own kernel's fault, or the program's.
+fn refused_helper(kind: ProgramKind, helper: u32, circumstances: &Circumstances) -> (Reason, String) {
+    if circumstances.is_locked_down && helpers::READ_KERNEL.contains(&helper) {
+        let hint =
+            ": this node's kernel is locked down (lockdown=confidentiality), so that no program may read its memory";
+        return (Reason::KernelUnsupported, hint.to_owned());
+    }
+    match helpers::first_seen(kind, helper) {
+        Some((name, (major, minor))) => {
+            let hint = format!(
+                ": this node's kernel does not let programs of this type call bpf_{name}, as Linux {major}.{minor} \
+                 does: set spec.nodeSelector to select nodes that have it"
+            );
+            (Reason::KernelUnsupported, hint)
         }
-        Lacking::Instructions => "it has instructions of version 4, which kernels have from 6.6 on: compile with \
-                                  -mcpu=v3"
-            .to_owned(),
+        None => (Reason::VerifierRejected, String::new()),
     }
 }
 
 /// The verifier's verdict: the last line of its log that is not statistics.
 fn last_words(log: &str) -> &str {
-    log.lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time"))
-        .unwrap_or("nothing")
+    const STATISTICS: [&str; 4] = ["processed ", "verification time", "stack depth ", "insns processed "];
+    let is_word = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|begin| line.starts_with(begin));
+    log.lines().rev().map(str::trim).find(is_word).unwrap_or("nothing")
 }
 
 /// The last `max` bytes of a log, in whole lines.
@@ -201,12 +238,13 @@ mod tests {
 
     /// A refused sockops program.
     fn program(errno: i32, log: &str) -> LoadError {
+        let lacking = log.contains("unknown opcode").then_some(Lacking::Instructions);
         LoadError::Program {
             name: "p".into(),
             kind: ProgramKind { prog_type: 13, attach_type: 3 },
             source: io::Error::from_raw_os_error(errno),
             log: log.into(),
-            verdict: Box::default(),
+            verdict: Box::new(Verdict { lacking, source: None }),
             without: Vec::new(),
         }
     }
@@ -255,6 +293,21 @@ mod tests {
             let failure = failure(program(libc::EINVAL, words), Circumstances::default());
             assert!(failure.reason == reason && failure.message.contains(named), "{failure}");
             assert_eq!(failure.verifier_log.as_deref(), Some(words));
+        }
+    }
+
+    #[test]
+    fn an_instruction_that_the_verifier_does_not_know_is_the_kernels_lack() {
+        for (words, reason, named) in [
+            ("BPF_STX uses reserved fields", Reason::KernelUnsupported, "from 5.12 on"),
+            ("unknown opcode d7", Reason::KernelUnsupported, "from 6.6 on: compile with -mcpu=v3"),
+            ("R1 invalid mem access 'scalar'", Reason::VerifierRejected, "scalar"),
+        ] {
+            let unknown = UnknownInstructions { atomic_fetch: true, v4: true };
+            let older = failure(program(libc::EINVAL, words), Circumstances { unknown, ..Circumstances::default() });
+            assert!(older.reason == reason && older.message.contains(named), "{older}");
+            let newer = failure(program(libc::EINVAL, words), Circumstances::default());
+            assert_eq!(newer.reason, Reason::VerifierRejected, "a kernel that knows them: {newer}");
         }
     }
 

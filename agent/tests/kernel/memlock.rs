@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 
 use crate::{
-    node::{Node, text},
+    node::{Node, agent_path, text},
     seed,
 };
 
@@ -115,12 +115,35 @@ fn an_agent_that_may_not_take_a_user_says_so_where_it_needs_one() {
     }
 }
 
-/// Returns the configuration of a container as the chart's pod on a node with an old kernel has it.
-fn container(node: &Node, limit_kib: u32, arguments: &[&str]) -> Value {
-    let folder = node.folder().display().to_string();
-    let capabilities = json!(["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_SETUID"]);
+/// Returns the configuration of a container as the chart's pod has it, on a node with an old kernel if `own`.
+fn container(node: &Node, limit_kib: u32, own: bool) -> Value {
+    let mut capabilities = vec!["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"];
+    let mut arguments: Vec<String> =
+        "/sockeye-agent standalone --manifests=/manifests --node-name=test --bpffs=/host/bpf --host-bpffs=/sys/fs/bpf \
+         --cgroup-root=/host/cgroup --once"
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+    if own {
+        capabilities.push("CAP_SETUID");
+        arguments.push(format!("--memlock-uid={OWN}"));
+    }
     let bytes = limit_kib << 10;
-    let bind = |from: &str, to: &str, how: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["rbind", how]});
+    let bind = |from: &str, to: &str, how: &str| {
+        let options = ["rbind", how];
+        json!({"destination": to, "type": "bind", "source": from, "options": options})
+    };
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc"}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]}),
+        bind(&agent_path().display().to_string(), "/sockeye-agent", "ro"),
+        bind(node.bpffs(), "/host/bpf", "rw"),
+        bind(&node.cgroup().display().to_string(), "/host/cgroup", "ro"),
+        bind(&node.folder().display().to_string(), "/manifests", "rw"),
+    ];
+    // The libraries of an agent that is not static.
+    mounts.extend(LIBRARIES.iter().filter(|path| Path::new(path).exists()).map(|path| bind(path, path, "ro")));
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -129,15 +152,7 @@ fn container(node: &Node, limit_kib: u32, arguments: &[&str]) -> Value {
             "rlimits": [{"type": "RLIMIT_MEMLOCK", "soft": bytes, "hard": bytes}],
         },
         "root": {"path": "rootfs", "readonly": true},
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
-            bind("/bin", "/bin", "ro"), bind("/lib", "/lib", "ro"), bind("/lib64", "/lib64", "ro"),
-            bind(&super::node::agent_path().display().to_string(), "/sockeye-agent", "ro"),
-            bind(node.bpffs(), "/host/bpf", "rw"), bind(&node.cgroup().display().to_string(), "/host/cgroup", "ro"),
-            bind(&folder, "/manifests", "rw"),
-        ],
+        "mounts": mounts,
         "linux": {
             "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}],
             "readonlyPaths": ["/proc/sys"], "resources": {"devices": [{"allow": false, "access": "rwm"}]},
@@ -145,17 +160,21 @@ fn container(node: &Node, limit_kib: u32, arguments: &[&str]) -> Value {
     })
 }
 
-/// Runs a pass in a container, whose bundle is `bundle`.
-fn run_container(node: &Node, bundle: &Path, config: &Value) -> Output {
-    for directory in ["proc", "dev", "sys", "bin", "lib", "lib64", "host/bpf", "host/cgroup", "manifests"] {
-        fs::create_dir_all(bundle.join("rootfs").join(directory)).unwrap();
+/// The folders of libraries that a machine may have.
+const LIBRARIES: [&str; 3] = ["/lib", "/lib64", "/usr/lib"];
+
+/// Runs one pass of an agent in a container.
+fn pass_in_container(node: &Node, limit_kib: u32, own: bool) -> Output {
+    let bundle = tempfile::tempdir().unwrap();
+    let rootfs = bundle.path().join("rootfs");
+    for directory in ["proc", "dev", "sys", "host/bpf", "host/cgroup", "manifests"].iter().chain(&LIBRARIES) {
+        fs::create_dir_all(rootfs.join(directory.trim_start_matches('/'))).unwrap();
     }
-    fs::write(bundle.join("rootfs/sockeye-agent"), "").unwrap();
-    fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-    let name = format!("sockeye-test-{}", std::process::id());
-    let root = bundle.join("state").display().to_string();
-    let bundle = bundle.display().to_string();
-    node.inside("runc").args(["--root", &root, "run", "--bundle", &bundle, &name]).output().unwrap()
+    fs::write(rootfs.join("sockeye-agent"), "").unwrap();
+    fs::write(bundle.path().join("config.json"), container(node, limit_kib, own).to_string()).unwrap();
+    let (state, bundle) = (bundle.path().join("state").display().to_string(), bundle.path().display().to_string());
+    let name = format!("sockeye-test-{}-{limit_kib}", std::process::id());
+    node.inside("runc").args(["--root", &state, "run", "--bundle", &bundle, &name]).output().unwrap()
 }
 
 /// In a real container, with nothing but what the chart gives it.
@@ -163,31 +182,24 @@ fn run_container(node: &Node, bundle: &Path, config: &Value) -> Output {
 fn an_agent_in_a_container_has_a_limit_to_itself() {
     let is_guest = fs::read_to_string("/proc/cmdline").unwrap().contains("init=/init");
     if !is_guest || Command::new("runc").arg("--version").output().is_err() {
-        println!(
-            "NOT TESTED IN A CONTAINER: this needs runc on a machine with cgroup v2 alone, as tests/kernels boots"
-        );
+        println!("NOT TESTED IN A CONTAINER: this needs runc on a machine with cgroup v2 alone (tests/kernels)");
         return;
     }
     for limit_kib in LIMITS_KIB {
         let node = Node::new(&format!("container-{limit_kib}"));
         fill(&node);
         seed(&node, "tcp-events", TCP_EVENTS_BTF);
-        let bundle = tempfile::tempdir().unwrap();
-        let pass = [
-            "/sockeye-agent",
-            "standalone",
-            "--manifests=/manifests",
-            "--node-name=test",
-            "--bpffs=/host/bpf",
-            "--host-bpffs=/sys/fs/bpf",
-            "--cgroup-root=/host/cgroup",
-            "--once",
-            "--memlock-uid=61000",
-        ];
-        let done = run_container(&node, bundle.path(), &container(&node, limit_kib, &pass));
-        assert!(done.status.success(), "{}", text(&done));
-        assert_eq!(node.condition("tcp-events", "Ready")["status"], "True", "{}", text(&done));
-        assert_eq!(program_uid(&node), if node.has_feature("MemoryCgroups") { 0 } else { OWN });
+        let alone = pass_in_container(&node, limit_kib, false);
+        let is_charged = !node.has_feature("MemoryCgroups");
+        assert_eq!(alone.status.success(), !is_charged, "{}", text(&alone));
+        let ready = node.condition("tcp-events", "Ready");
+        let message = ready["message"].as_str().unwrap_or_default();
+        assert_eq!(message.contains(&format!("RLIMIT_MEMLOCK is {limit_kib} KiB")), is_charged, "{ready}");
+        let own = pass_in_container(&node, limit_kib, true);
+        assert!(own.status.success(), "{}", text(&own));
+        assert_eq!(node.condition("tcp-events", "Ready")["status"], "True", "{}", text(&own));
+        // On a newer kernel the first agent has loaded it, as root.
+        assert_eq!(program_uid(&node), if is_charged { OWN } else { 0 });
         node.connect(3);
         assert_eq!(node.events("tcp-events")[4], 3);
     }

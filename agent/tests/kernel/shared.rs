@@ -5,7 +5,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
     killed::calls_of_an_idle_pass,
-    map_attachment::{self, KERNELS, attached_to},
+    map_attachment::{self, attached_to, kernels},
     node::{Node, text},
     program_types::object,
 };
@@ -191,7 +191,7 @@ fn shared_sockets() -> Value {
 /// nothing any more.
 #[test]
 fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
-    for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
+    for (kernel, letter) in kernels() {
         let node = map_attachment::node(&format!("leaves-{letter}"), kernel);
         let remember = json!({"name": "remember", "attach": [{"type": "AllPods"}]});
         let redirect = json!({"name": "redirect", "attach": [{"type": "Map", "map": {"name": "sockets"}}]});
@@ -220,7 +220,7 @@ fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
 /// A map runs one program of a kind, even if the kernel would let another one replace it.
 #[test]
 fn a_program_attached_to_a_shared_map_is_not_replaced_by_another_user() {
-    for (kernel, letter) in KERNELS.into_iter().zip(["a", "b", "c"]) {
+    for (kernel, letter) in kernels() {
         let node = map_attachment::node(&format!("taken-{letter}"), kernel);
         let attach = json!([
             {"name": "remember", "attach": [{"type": "AllPods"}]},
