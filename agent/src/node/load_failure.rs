@@ -54,14 +54,18 @@ fn map_create_failed(error: &SysError) -> (Reason, String) {
     (reason, hint.to_owned())
 }
 
-/// The kernel denied permission: before 5.11 also where the memory that its user may lock is used up.
+/// The kernel denied permission.
 fn permission_denied() -> (Reason, String) {
     let has_rights = facts::lacking_capabilities().is_ok_and(|lacking| lacking.is_empty());
-    if !has_rights || features::charges_cgroups() != Some(false) {
+    permission(has_rights, features::charges_cgroups(), facts::locked_memory())
+}
+
+/// What EPERM means: before 5.11 also that the memory is used up that its user may lock.
+fn permission(has_rights: bool, charges_cgroups: Option<bool>, (uid, limit): (u32, Option<u64>)) -> (Reason, String) {
+    if !has_rights || charges_cgroups != Some(false) {
         return (Reason::PermissionDenied, NEEDED.to_owned());
     }
-    let (uid, limit) = facts::locked_memory();
-    let limit = limit.map_or("unlimited".to_owned(), |limit| format!("{limit} bytes"));
+    let limit = limit.map_or("any memory".to_owned(), |limit| format!("{limit} bytes"));
     let hint = format!(
         ": this kernel, older than 5.11, counts the memory of maps and programs against what one user may lock \
          (RLIMIT_MEMLOCK): user {uid} may lock {limit}, for all its processes together: raise the container runtime's \
@@ -170,6 +174,8 @@ fn tail(log: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sockeye_ebpf::link::verdict::SourceLine;
+
     use super::*;
 
     const LOG: &str = "0: R1=ctx() R10=fp0\n0: (b7) r0 = 5\n1: (95) exit\nAt program exit the register R0 has smin=5\n\
@@ -188,6 +194,52 @@ mod tests {
         let failure = Failure::from(refused);
         assert_eq!(failure.reason, Reason::VerifierRejected);
         assert!(failure.message.contains("program p") && failure.message.contains("smin=5"), "{failure}");
+    }
+
+    #[test]
+    fn what_a_kernel_forbids_is_told_from_memory_that_is_used_up() {
+        let (reason, hint) = permission(true, Some(false), (1000, Some(65_536)));
+        assert_eq!(reason, Reason::KernelUnsupported);
+        assert!(["RLIMIT_MEMLOCK", "user 1000 may lock 65536 bytes"].iter().all(|word| hint.contains(word)), "{hint}");
+        assert!(!hint.contains("CAP_"), "{hint}");
+        for (has_rights, charges_cgroups) in [(false, Some(false)), (true, Some(true)), (true, None)] {
+            let (reason, hint) = permission(has_rights, charges_cgroups, (0, None));
+            assert_eq!((reason, hint.as_str()), (Reason::PermissionDenied, NEEDED));
+        }
+    }
+
+    #[test]
+    fn what_a_kernel_lacks_is_told_by_name_with_the_line_of_the_source() {
+        let subject = Subject {
+            spec: "<byte_off> [2] struct task_struct___m.gone (0:0 @ offset 0)".to_owned(),
+            type_name: "struct task_struct___m".to_owned(),
+            field: "gone".to_owned(),
+        };
+        let source = SourceLine { file: "a.bpf.c".to_owned(), number: 7, text: "t->gone".to_owned() };
+        let lacking = Some(Lacking::Invalid(Invalid::Core(subject, Cause::Missing)));
+        let verdict = Box::new(Verdict { lacking, source: Some(source) });
+        let (name, source) = ("p".to_owned(), io::Error::from_raw_os_error(libc::EINVAL));
+        let failure = Failure::from(LoadError::Program { name, source, log: LOG.into(), verdict, without: vec![] });
+        assert_eq!(failure.reason, Reason::KernelUnsupported);
+        for words in ["struct task_struct___m has no gone", "<byte_off> [2]", "at a.bpf.c:7 `t->gone`"] {
+            assert!(failure.message.contains(words), "nothing of {words:?} in: {failure}");
+        }
+    }
+
+    #[test]
+    fn types_that_the_kernel_did_not_take_are_told_where_they_are_missed() {
+        let refused = |log: &str| {
+            Failure::from(LoadError::Program {
+                name: "p".into(),
+                source: io::Error::from_raw_os_error(libc::EINVAL),
+                log: log.into(),
+                verdict: Box::default(),
+                without: vec!["map m has no types".to_owned()],
+            })
+        };
+        let failure = refused("map 'm' has to have BTF in order to use bpf_spin_lock\n");
+        assert!(failure.message.ends_with("; map m has no types"), "{failure}");
+        assert!(!refused("R0 !read_ok\n").message.contains("no types"));
     }
 
     #[test]
