@@ -231,6 +231,8 @@ fn tail(log: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sockeye_ebpf::link::verdict::SourceLine;
+
     use super::*;
 
     const LOG: &str = "0: R1=ctx() R10=fp0\n0: (b7) r0 = 5\n1: (95) exit\nAt program exit the register R0 has smin=5\n\
@@ -331,6 +333,42 @@ mod tests {
         let failure = failure(program(libc::EINVAL, LOG), Circumstances::default());
         assert_eq!(failure.reason, Reason::VerifierRejected);
         assert!(failure.message.contains("program p") && failure.message.contains("smin=5"), "{failure}");
+    }
+
+    #[test]
+    fn what_a_kernel_lacks_is_told_by_name_with_the_line_of_the_source() {
+        let subject = Subject {
+            spec: "<byte_off> [2] struct task_struct___m.gone (0:0 @ offset 0)".to_owned(),
+            type_name: "struct task_struct___m".to_owned(),
+            field: "gone".to_owned(),
+        };
+        let source = SourceLine { file: "a.bpf.c".to_owned(), number: 7, text: "t->gone".to_owned() };
+        let lacking = Some(Lacking::Invalid(Invalid::Core(subject, Cause::Missing)));
+        let verdict = Box::new(Verdict { lacking, source: Some(source) });
+        let (name, source) = ("p".to_owned(), io::Error::from_raw_os_error(libc::EINVAL));
+        let (kind, without) = (ProgramKind { prog_type: 13, attach_type: 3 }, vec![]);
+        let failure = Failure::from(LoadError::Program { name, kind, source, log: LOG.into(), verdict, without });
+        assert_eq!(failure.reason, Reason::KernelUnsupported);
+        for words in ["struct task_struct___m has no gone", "<byte_off> [2]", "at a.bpf.c:7 `t->gone`"] {
+            assert!(failure.message.contains(words), "nothing of {words:?} in: {failure}");
+        }
+    }
+
+    #[test]
+    fn types_that_the_kernel_did_not_take_are_told_where_they_are_missed() {
+        let refused = |log: &str| {
+            Failure::from(LoadError::Program {
+                name: "p".into(),
+                kind: ProgramKind { prog_type: 13, attach_type: 3 },
+                source: io::Error::from_raw_os_error(libc::EINVAL),
+                log: log.into(),
+                verdict: Box::default(),
+                without: vec!["map m has no types".to_owned()],
+            })
+        };
+        let failure = refused("map 'm' has to have BTF in order to use bpf_spin_lock\n");
+        assert!(failure.message.ends_with("; map m has no types"), "{failure}");
+        assert!(!refused("R0 !read_ok\n").message.contains("no types"));
     }
 
     #[test]

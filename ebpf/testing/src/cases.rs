@@ -33,6 +33,14 @@ pub fn case(name: &str) -> Vec<u8> {
     fs::read(linked).unwrap()
 }
 
+/// Compiles a text in C with this machine's clang.
+pub fn compiled(text: &str) -> Vec<u8> {
+    let out = tempfile::tempdir().unwrap();
+    let source = out.path().join("text.bpf.c");
+    fs::write(&source, text).unwrap();
+    fs::read(compile(&source, &out.path().join("text.o"))).unwrap()
+}
+
 fn compile(source: &Path, object: &Path) -> PathBuf {
     let clang = std::env::var("SOCKEYE_CLANG").unwrap_or_else(|_| "clang-16".to_owned());
     let text = fs::read_to_string(source).unwrap();

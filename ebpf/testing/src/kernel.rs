@@ -29,11 +29,22 @@ impl TableKernel {
         Self { features, btf, cpus: 4, version: 6 << 16, ..Self::default() }
     }
 
+    /// Gives the kernel the facts of a table, but for its types.
+    pub fn with(mut self, table: &str) -> Result<Self, String> {
+        self.take(table)?;
+        Ok(self)
+    }
+
     /// Reads a table, and the kernel's BTF from a file.
     pub fn read(table: &str, btf: &Path) -> Result<Self, String> {
         let bytes = std::fs::read(btf).map_err(|error| format!("{}: {error}", btf.display()))?;
         let btf = KernelBtf::new(Box::new(bytes)).map_err(|error| error.to_string())?;
         let mut kernel = Self { btf: Some(btf), cpus: 1, config: Some(String::new()), ..Self::default() };
+        kernel.take(table)?;
+        Ok(kernel)
+    }
+
+    fn take(&mut self, table: &str) -> Result<(), String> {
         let mut release = (String::new(), String::new());
         for line in table.lines() {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -42,21 +53,23 @@ impl TableKernel {
                 "version" => rest.clone_into(&mut release.1),
                 "feature" => {
                     let (name, has) = rest.split_once(' ').ok_or_else(|| format!("no value: {line}"))?;
-                    kernel.features.set(name, has == "1");
+                    self.features.set(name, has == "1");
                 }
                 "config" => {
-                    let config = kernel.config.get_or_insert_default();
+                    let config = self.config.get_or_insert_default();
                     config.push_str(rest);
                     config.push('\n');
                 }
-                "noconfig" => kernel.config = None,
-                "cpus" => kernel.cpus = cpus(rest).ok_or_else(|| format!("no range of processors: {line}"))?,
-                "ksym" => kernel.symbol(rest),
+                "noconfig" => self.config = None,
+                "cpus" => self.cpus = cpus(rest).ok_or_else(|| format!("no range of processors: {line}"))?,
+                "ksym" => self.symbol(rest),
                 _ => {}
             }
         }
-        kernel.version = version(&release.0, &release.1);
-        Ok(kernel)
+        if !release.0.is_empty() {
+            self.version = version(&release.0, &release.1);
+        }
+        Ok(())
     }
 
     fn symbol(&mut self, line: &str) {
