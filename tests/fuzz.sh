@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# tests/fuzz.sh SECONDS: fuzzes the ELF reader, guided by coverage (ebpf/fuzz). Fails if an input ends the process, takes more
+# tests/fuzz.sh SECONDS: fuzzes the ELF reader and the linker, guided by coverage (ebpf/fuzz). Fails if an input ends the process, takes more
 # than a second, or allocates more than 64 MiB at once; such inputs are in target/fuzz/artifacts.
 #
-# The flags are cargo-fuzz's, which is not needed. AddressSanitizer watches the unsafe code of aya-obj, by an unstable flag of
-# rustc. SOCKEYE_FUZZ_SANITIZER=none does without, and is faster.
+# The flags are cargo-fuzz's, which is not needed. AddressSanitizer needs an unstable flag of rustc. SOCKEYE_FUZZ_SANITIZER=none does without, and is faster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/packages.sh

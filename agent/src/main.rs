@@ -155,8 +155,9 @@ impl From<PathArgs> for NodePaths {
 
 #[derive(Args)]
 struct KernelArgs {
-    /// A file with the kernel's configuration, packed with gzip or not: programs that read it (`__kconfig`) need one
-    /// where the kernel has no /proc/config.gz.
+    /// A file with the kernel's configuration, packed with gzip or not, or a folder with one that is named
+    /// config-RELEASE, such as /boot: programs that read it (`__kconfig`) need one where the kernel has no
+    /// /proc/config.gz.
     #[arg(long)]
     kernel_config: Option<PathBuf>,
 }
@@ -260,7 +261,6 @@ fn controller(
     release_namespace: Option<String>,
 ) -> Result<Controller<KernelNode>> {
     let Opened { node, layout, facts } = paths.open()?;
-    let settings =
-        Settings { layout, quota, facts, kernel_config, release_namespace, time_of_day: Timestamp::now };
+    let settings = Settings { layout, quota, facts, kernel_config, release_namespace, time_of_day: Timestamp::now };
     Ok(Controller::new(node, settings, Instant::now()))
 }

@@ -150,7 +150,8 @@ impl<N> Controller<N> {
 
     /// Returns the report of the node.
     pub fn report(&self) -> Report {
-        let Settings { layout, quota: _, facts, kernel_config: _, release_namespace: _, time_of_day: _ } = &self.settings;
+        let Settings { layout, quota: _, facts, kernel_config: _, release_namespace: _, time_of_day: _ } =
+            &self.settings;
         let (status, detail) = report(&Reported {
             facts,
             layout,

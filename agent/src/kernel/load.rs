@@ -114,6 +114,8 @@ pub enum LoadError {
         log: String,
         /// What the log means for the object.
         verdict: Box<Verdict>,
+        /// What the kernel did not take before, and the object then went without.
+        without: Vec<String>,
     },
 }
 
@@ -124,10 +126,10 @@ fn said(log: &str) -> String {
 /// Loads the maps and programs that the request names.
 pub fn load(object: &Object<'_>, request: Request<'_>, kernel: &RunningKernel) -> Result<Loaded, LoadError> {
     let Request { programs, maps: sources, settings } = request;
-    for name in programs.keys().filter(|name| object.section_of(name).is_none()) {
+    if let Some(name) = programs.keys().find(|name| object.section_of(name).is_none()) {
         return Err(LoadError::Missing(format!("program {name}")));
     }
-    for name in sources.keys().filter(|name| !object.has_map(name)) {
+    if let Some(name) = sources.keys().find(|name| !object.has_map(name)) {
         return Err(LoadError::Missing(format!("map {name}")));
     }
     let wanted = |source: &MapSource| match source {
@@ -176,7 +178,7 @@ fn execute(mut plan: Plan<'_>, mut sources: BTreeMap<&str, MapSource>) -> Result
             kernel_version: plan.kernel_version,
             btf: btf.map(|fd| ProgBtf { fd, functions: &program.functions, lines: &program.lines }),
         };
-        let fd = load_program(&attr, program)?;
+        let fd = load_program(&attr, program, &loaded.notes)?;
         for map in program.bound.iter().filter_map(|index| fds.get(*index)) {
             // As in libbpf, a program that can't keep a map that it does not use is no failure.
             let _ = bpf::prog_bind_map(fd.as_fd(), map.as_fd());
@@ -257,7 +259,7 @@ pub(super) fn text(log: &[u8]) -> String {
     names::lines(String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim())
 }
 
-fn load_program(attr: &ProgAttr<'_>, program: &PlannedProgram<'_>) -> Result<OwnedFd, LoadError> {
+fn load_program(attr: &ProgAttr<'_>, program: &PlannedProgram<'_>, notes: &[String]) -> Result<OwnedFd, LoadError> {
     // The log costs the verifier time: the first attempt does without.
     let source = match bpf::prog_load(attr, &mut []) {
         Ok(fd) => return Ok(fd),
@@ -268,6 +270,7 @@ fn load_program(attr: &ProgAttr<'_>, program: &PlannedProgram<'_>) -> Result<Own
         Err(log) => Err(LoadError::Program {
             name: program.name.to_owned(),
             verdict: Box::new(verdict(program, &log)),
+            without: notes.to_vec(),
             source,
             log,
         }),

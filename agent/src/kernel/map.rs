@@ -83,13 +83,7 @@ pub fn put(map: &PlannedMap<'_>, fd: BorrowedFd<'_>, slot: u32, entry: BorrowedF
 
 /// Writes an entry; an empty key means none. The kernel reads as many bytes as the map's keys and values have, so the
 /// lengths are checked here.
-fn update(
-    name: &str,
-    map: &MapAttributes,
-    fd: BorrowedFd<'_>,
-    key: &[u8],
-    value: &[u8],
-) -> Result<(), SysError> {
+fn update(name: &str, map: &MapAttributes, fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<(), SysError> {
     if key.len() != map.key_size as usize || value.len() != map.value_size as usize {
         let call = format!("filling of map {name}: the entry's key or value is not as long as the map's");
         return Err(SysError { call, source: io::ErrorKind::InvalidInput.into() });

@@ -18,7 +18,7 @@ use sockeye_ebpf::kinds::{
 
 use super::{
     bpf::{self, F_BEFORE, MapAttr, ProgAttr},
-    info,
+    facts, features, info,
 };
 use crate::model::kernel::{MissingFeatures, ProgramKind};
 
@@ -120,6 +120,15 @@ impl Probe {
         probe.note("KernelBTF", Answer::is(fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)));
         let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
         probe.note("JIT", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
+        probe.note("KernelReads", features::reads_kernel_memory().map_or(Answer::Unknown, Answer::is));
+        probe.note("CgroupMemory", features::charges_cgroups().map_or(Answer::Unknown, Answer::is));
+        // From 3 on, which only distributions' kernels know, nobody without CAP_SYS_ADMIN watches events.
+        let watches = facts::perf_event_paranoid().map(|level| level < 3);
+        probe.note("PerfEvents", watches.map_or(Answer::Unknown, Answer::is));
+        // No feature, but what keeps programs from some.
+        if let Some(mode) = facts::lockdown().filter(|mode| mode != "none") {
+            probe.has.insert(format!("Lockdown{}", camel(&mode)));
+        }
         probe.note("LinkUpdate", Answer::by_bad_fd(&bpf::link_update_nothing()));
         probe.note("VerifierLogEnd", verifier_log_end());
         probe.note("MapMemory", map_memory());

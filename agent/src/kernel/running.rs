@@ -31,7 +31,7 @@ const MAX_CONFIG: usize = 16 << 20;
 /// The facts of the running kernel.
 #[derive(Default)]
 pub struct RunningKernel {
-    /// A file with the kernel's configuration, for kernels that don't show it.
+    /// A file with the kernel's configuration, or a folder with `config-RELEASE`, for kernels that don't show it.
     config_file: Option<PathBuf>,
     btf: OnceCell<Result<KernelBtf, String>>,
     config: OnceCell<Option<String>>,
@@ -55,7 +55,12 @@ impl RunningKernel {
 
     fn read_config(&self) -> Option<String> {
         let shown = fs::read(CONFIG).ok();
-        let file = || self.config_file.as_ref().and_then(|path| fs::read(path).ok());
+        let file = || {
+            let path = self.config_file.as_deref()?;
+            let release = rustix::system::uname().release().to_string_lossy().into_owned();
+            let file = if path.is_dir() { path.join(format!("config-{release}")) } else { path.to_owned() };
+            fs::read(&file).inspect_err(|error| tracing::warn!(file = %file.display(), %error, "no configuration")).ok()
+        };
         let bytes = shown.or_else(file)?;
         if bytes.starts_with(&[0x1f, 0x8b]) { unzip(&bytes) } else { String::from_utf8(bytes).ok() }
     }
@@ -156,9 +161,8 @@ unsafe impl Sync for Mapped {}
 impl Mapped {
     fn new(file: &File, len: usize) -> io::Result<Self> {
         // SAFETY: the kernel chooses an address that is free.
-        let start = unsafe {
-            libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
-        };
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

@@ -27,7 +27,9 @@ impl From<LoadError> for Failure {
             LoadError::Map { source, .. } => map_create_failed(&source),
             LoadError::Slot { source, .. } => slot_failed(&source),
             LoadError::Program { source, log, .. } if log.is_empty() => program_refused(&source),
-            LoadError::Program { log, verdict, .. } => return verifier_rejected(&message, &log, &verdict),
+            LoadError::Program { log, verdict, without, .. } => {
+                return verifier_rejected(&message, &log, (&verdict, &without));
+            }
         };
         Self::new(reason, format!("{message}{hint}"))
     }
@@ -89,13 +91,19 @@ fn program_refused(error: &io::Error) -> (Reason, String) {
     }
 }
 
-fn verifier_rejected(message: &str, log: &str, verdict: &Verdict) -> Failure {
+fn verifier_rejected(message: &str, log: &str, (verdict, without): (&Verdict, &[String])) -> Failure {
     let place = verdict.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
     let (reason, words) = match &verdict.lacking {
         Some(lacking) => (Reason::KernelUnsupported, lacking_words(lacking)),
         None => (Reason::VerifierRejected, format!("the verifier says: {}", last_words(log))),
     };
-    Failure { verifier_log: Some(tail(log, MAX_LOG)), ..Failure::new(reason, format!("{message}: {words}{place}")) }
+    // What needs types fails for want of them only once a program is verified.
+    let needs_types = ["BTF", "func_info"].iter().any(|word| words.contains(word));
+    let without: String = without.iter().filter(|_| needs_types).map(|note| format!("; {note}")).collect();
+    Failure {
+        verifier_log: Some(tail(log, MAX_LOG)),
+        ..Failure::new(reason, format!("{message}: {words}{place}{without}"))
+    }
 }
 
 /// Says what this kernel lacks.
@@ -175,6 +183,7 @@ mod tests {
             source: io::Error::from_raw_os_error(libc::EINVAL),
             log: LOG.into(),
             verdict: Box::default(),
+            without: Vec::new(),
         };
         let failure = Failure::from(refused);
         assert_eq!(failure.reason, Reason::VerifierRejected);

@@ -6,7 +6,8 @@ use serde_json::json;
 use sockeye_agent::{
     kernel::{
         facts,
-        load::{KernelBtf, MapSource, Request, load},
+        load::{MapSource, Request, load},
+        running::RunningKernel,
     },
     model::{desired::Desired, node_context::NodeContext, observed::Observed},
     node::failure::Failure,
@@ -14,6 +15,7 @@ use sockeye_agent::{
 };
 use sockeye_crds::{BpfRevision, Reason, Refusal, names::lines, revision::ProgramRef};
 use sockeye_ebpf::{
+    Object,
     check::check,
     programs::{TCP_EVENTS_BTF, fixtures},
 };
@@ -55,10 +57,12 @@ fn mutants() {
         has_api: false,
     };
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let (kernel_btf, mut before) = (KernelBtf::default(), None);
+    let (kernel, mut before) = (RunningKernel::default(), None);
+    // Its features are asked for once, by programs and maps of its own.
+    let _ = sockeye_agent::kernel::features::features();
     process::work(|case| {
         let before = *before.get_or_insert_with(descriptors);
-        let end = attempt(&mutant(case), &context, &kernel_btf);
+        let end = attempt(&mutant(case), &context, &kernel);
         assert_eq!(descriptors(), before, "a descriptor is left");
         match end {
             Ok(()) => 0,
@@ -75,7 +79,7 @@ fn mutants() {
 }
 
 /// Does what an agent does with a BpfProgram up to its first pin. Returns the step at which that failed.
-fn attempt(mutant: &Mutant, context: &NodeContext, kernel_btf: &KernelBtf) -> Result<(), (usize, Failure)> {
+fn attempt(mutant: &Mutant, context: &NodeContext, kernel: &RunningKernel) -> Result<(), (usize, Failure)> {
     let Mutant { seed, bytes } = mutant;
     let accepted = check(&spec(seed.programs), bytes).map_err(|refusal| (1, refusal_of(refusal)))?;
     let program = ProgramRef { name: "mutant".to_owned(), uid: "u".to_owned() };
@@ -89,7 +93,8 @@ fn attempt(mutant: &Mutant, context: &NodeContext, kernel_btf: &KernelBtf) -> Re
         let (value_size, max_entries) = (map.shape.value_size, map.shape.max_entries);
         request.maps.insert(name, MapSource::Create { value_size, max_entries });
     }
-    load(bytes, request, kernel_btf).map(drop).map_err(|error| {
+    let object = Object::read(bytes).map_err(|error| (2, Failure::new(Reason::InvalidObject, error.to_string())))?;
+    load(&object, request, kernel).map(drop).map_err(|error| {
         let failure = Failure::from(error);
         let end = if failure.reason == Reason::InvalidObject { 2 } else { 3 };
         (end, failure)
@@ -116,7 +121,7 @@ fn a_verifier_log_contains_no_terminal_control_characters() {
         has_api: false,
     };
     let seed = Seed { name: "refused", bytes: fixtures::REFUSED, programs: &["my_prog"] };
-    let (_, failure) = attempt(&Mutant { seed, bytes }, &context, &KernelBtf::default()).unwrap_err();
+    let (_, failure) = attempt(&Mutant { seed, bytes }, &context, &RunningKernel::default()).unwrap_err();
     assert_eq!(failure.reason, Reason::VerifierRejected, "{failure}");
     let log = failure.verifier_log.unwrap();
     assert!(log.contains("?[2Jrn *value") && log.contains('\n') && lines(&log) == log, "{log:?}");

@@ -5,15 +5,24 @@ use std::os::fd::AsFd as _;
 use sockeye_agent::{
     kernel::{
         bpf, facts, info,
-        load::{KernelBtf, LoadError, MapSource, Request, load},
+        load::{self, LoadError, Loaded, MapSource, Request},
         probe::Probe,
+        running::RunningKernel,
     },
     model::{kernel::ProgramKind, map_shape::MapShape},
 };
-use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
+use sockeye_ebpf::{
+    Object,
+    programs::{TCP_EVENTS_BTF, fixtures},
+};
 
 /// `BPF_PROG_TYPE_SOCK_OPS`, `BPF_CGROUP_SOCK_OPS`
 const SOCK_OPS: ProgramKind = ProgramKind { prog_type: 13, attach_type: 3 };
+
+/// Loads an object as the agent does.
+pub fn load(bytes: &[u8], request: Request<'_>, kernel: &RunningKernel) -> Result<Loaded, LoadError> {
+    load::load(&Object::read(bytes).unwrap(), request, kernel)
+}
 
 fn request<'a>(program: &'a str, map: &'a str, value_size: u32, max_entries: u32) -> Request<'a> {
     let mut request = Request::default();
@@ -23,47 +32,48 @@ fn request<'a>(program: &'a str, map: &'a str, value_size: u32, max_entries: u32
 }
 
 #[test]
-fn the_kernel_btf_is_parsed_once_and_only_for_an_object_that_needs_it() {
-    let btf = KernelBtf::default();
+fn the_kernels_types_are_read_once_and_only_for_an_object_that_needs_them() {
+    let kernel = RunningKernel::default();
     for _ in 0..2 {
-        let loaded = load(TCP_EVENTS_BTF, request("my_prog", "my_map", 8, 10), &btf).unwrap();
+        let loaded = load(TCP_EVENTS_BTF, request("my_prog", "my_map", 8, 10), &kernel).unwrap();
         let program = info::program(loaded.programs["my_prog"].as_fd()).unwrap();
         let map = info::map(loaded.maps["my_map"].as_fd()).unwrap();
         assert_eq!(program.map_ids, [map.id]);
-        assert!(!btf.is_parsed(), "no relocation asks for it");
+        assert!(!kernel.has_read_types(), "no relocation asks for it");
     }
-    let first = load(fixtures::CORE, request("read_rtt", "smoothed", 4, 1), &btf).unwrap();
-    assert!(btf.is_parsed());
-    let second = load(fixtures::CORE, request("read_rtt", "smoothed", 4, 1), &btf).unwrap();
-    let tag =
-        |loaded: &sockeye_agent::kernel::load::Loaded| info::program(loaded.programs["read_rtt"].as_fd()).unwrap().tag;
+    let first = load(fixtures::CORE, request("read_rtt", "smoothed", 4, 1), &kernel).unwrap();
+    assert!(kernel.has_read_types());
+    let second = load(fixtures::CORE, request("read_rtt", "smoothed", 4, 1), &kernel).unwrap();
+    let tag = |loaded: &Loaded| info::program(loaded.programs["read_rtt"].as_fd()).unwrap().tag;
     assert_eq!(tag(&first), tag(&second));
 }
 
 #[test]
 fn a_load_uses_the_map_that_it_is_given() {
-    let btf = KernelBtf::default();
-    let mut first = load(TCP_EVENTS_BTF, request("my_prog", "my_map", 8, 10), &btf).unwrap();
+    let kernel = RunningKernel::default();
+    let mut first = load(TCP_EVENTS_BTF, request("my_prog", "my_map", 8, 10), &kernel).unwrap();
     let map = first.maps.remove("my_map").unwrap();
     let id = info::map(map.as_fd()).unwrap().id;
     let mut again = Request::default();
     again.programs.insert("my_prog", SOCK_OPS);
     again.maps.insert("my_map", MapSource::Reuse(map));
-    let second = load(fixtures::TWICE, again, &btf).unwrap();
+    let second = load(fixtures::TWICE, again, &kernel).unwrap();
     assert_eq!(info::program(second.programs["my_prog"].as_fd()).unwrap().map_ids, [id]);
 }
 
 #[test]
 fn a_load_error_names_the_missing_or_refused_program() {
-    let btf = KernelBtf::default();
-    let missing = load(TCP_EVENTS_BTF, request("other", "my_map", 8, 10), &btf).unwrap_err();
+    let kernel = RunningKernel::default();
+    let missing = load(TCP_EVENTS_BTF, request("other", "my_map", 8, 10), &kernel).unwrap_err();
     assert!(matches!(&missing, LoadError::Missing(what) if what == "program other"), "{missing}");
-    let refused = load(fixtures::REFUSED, request("my_prog", "my_map", 8, 10), &btf).unwrap_err();
-    let LoadError::Program { name, log, .. } = refused else { panic!("{refused}") };
+    let refused = load(fixtures::REFUSED, request("my_prog", "my_map", 8, 10), &kernel).unwrap_err();
+    let LoadError::Program { name, log, verdict, .. } = refused else { panic!("{refused}") };
     assert_eq!(name, "my_prog");
     assert!(log.contains("map_value_or_null"), "{log}");
-    let damaged = load(&TCP_EVENTS_BTF[..900], request("my_prog", "my_map", 8, 10), &btf).unwrap_err();
-    assert!(matches!(damaged, LoadError::Object(_)), "{damaged}");
+    let source = verdict.source.unwrap();
+    assert!(source.file.ends_with("refused.bpf.c") && source.text.contains("*value"), "{source}");
+    let without = load(TCP_EVENTS_BTF, request("my_prog", "other", 8, 10), &kernel).unwrap_err();
+    assert!(matches!(&without, LoadError::Missing(what) if what == "map other"), "{without}");
 }
 
 /// The policy computes the size of a map before its creation. A kernel without `MapMemory` reports whole pages instead,
@@ -89,6 +99,7 @@ fn the_computed_size_of_a_map_is_close_to_what_the_kernel_charges() {
             value_size,
             max_entries,
             flags: 0,
+            numa_node: 0,
             extra: 0,
             btf: None,
             inner: None,

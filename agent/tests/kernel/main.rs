@@ -7,6 +7,7 @@
 mod api_server;
 mod bpffs;
 mod builtins;
+mod cases;
 mod connectivity;
 mod directory;
 mod drift;

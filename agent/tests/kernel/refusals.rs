@@ -5,7 +5,7 @@ use std::{fs::File, os::fd::AsFd as _};
 
 use serde_json::{Value, json};
 use sockeye_agent::{
-    kernel::{bpf, load},
+    kernel::{bpf, load, running::RunningKernel},
     model::kernel::ProgramKind,
 };
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
@@ -81,7 +81,7 @@ fn the_65th_program_on_a_cgroup_is_refused() {
     let mut request = load::Request::default();
     request.programs.insert("my_prog", kind);
     request.maps.insert("my_map", load::MapSource::Create { value_size: 8, max_entries: 10 });
-    let foreign = load::load(TCP_EVENTS, request, &load::KernelBtf::default()).unwrap();
+    let foreign = crate::load::load(TCP_EVENTS, request, &RunningKernel::default()).unwrap();
     let program = foreign.programs["my_prog"].as_fd();
     let attach = |_| bpf::link_create(program, cgroup.as_fd(), kind.attach_type, None).unwrap();
     let links: Vec<_> = (0..bpf::MAX_PROGRAMS_PER_CGROUP).map(attach).collect();

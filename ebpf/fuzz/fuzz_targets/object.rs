@@ -4,21 +4,27 @@
 
 use std::sync::LazyLock;
 
-use aya_obj::{Object, btf::Btf};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
-use sockeye_ebpf::programs::fixtures;
+use sockeye_ebpf::{object::image::Image, programs::fixtures};
 use sockeye_ebpf_testing::{
+    kernel::TableKernel,
     mutate::{SEEDS, mutate},
     random::Rng,
-    roundtrip::{features, roundtrip_all_programs},
+    roundtrip::roundtrip_all_programs,
 };
 
-/// The types of an object, used as if they were a kernel's.
-static TYPES: LazyLock<Option<Btf>> = LazyLock::new(|| Object::parse(fixtures::EVERYTHING).ok()?.btf);
+/// A kernel with all features, and one with none. They have the types of an object.
+static KERNELS: LazyLock<[TableKernel; 2]> = LazyLock::new(|| {
+    [true, false].map(|all| {
+        let image = Image::parse(fixtures::EVERYTHING).ok();
+        let types = image.and_then(|image| image.section_named(".BTF")?.data().ok().map(<[u8]>::to_vec));
+        TableKernel::new(all, types)
+    })
+});
 
 fuzz_target!(|bytes: &[u8]| {
-    for known in [true, false] {
-        roundtrip_all_programs(bytes, TYPES.as_ref(), &features(known));
+    for kernel in KERNELS.iter() {
+        roundtrip_all_programs(bytes, kernel);
     }
 });
 

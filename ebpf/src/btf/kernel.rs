@@ -10,7 +10,7 @@ pub use super::names::essential;
 use super::{
     Btf, BtfError, Kind, Type, info,
     names::{Names, hash},
-    word,
+    parts, word,
 };
 
 /// The index keeps the offset of each type whose index is a multiple of `1 << SHIFT`.
@@ -45,19 +45,10 @@ impl KernelBtf {
     /// Indexes BTF. Only its layout is checked: an access to a type that refers to something outside gives nothing.
     pub fn new(bytes: Bytes) -> Result<Self, BtfError> {
         let data = bytes.as_ref().as_ref();
-        let mut named = Vec::new();
-        let btf = Btf::split(data, SHIFT, |id, head| named.extend(name_of(head, is_relocated).map(|name| (name, id))))?;
-        let within = |part: &[u8]| {
-            let start = (part.as_ptr() as usize).saturating_sub(data.as_ptr() as usize);
-            start..start + part.len()
-        };
-        let (types, strings) = (within(btf.types), within(btf.strings.0));
-        let Btf { offsets, len, .. } = &btf;
-        for (name, _) in &mut named {
-            *name = hash(essential(btf.strings.name(*name)));
-        }
-        let (offsets, len, pointer) = (offsets.to_vec(), *len, btf.guess_pointer());
-        let by_name = Names::new(&named);
+        let (types, strings) = parts(data)?;
+        let (btf, by_name) = Names::of(data, is_relocated, essential)?;
+        let (len, pointer) = (btf.len, btf.guess_pointer());
+        let offsets = btf.offsets.into_owned();
         Ok(Self { types, strings, offsets, len, pointer, by_name, symbols: OnceLock::new(), bytes })
     }
 
@@ -91,14 +82,9 @@ impl KernelBtf {
     pub fn symbol(&self, name: &[u8], kind: Kind) -> Option<u32> {
         let btf = self.btf();
         let symbols = self.symbols.get_or_init(|| {
-            let is = |kind| matches!(kind, Kind::Func | Kind::Var);
-            let mut named = Vec::new();
             let data = self.bytes.as_ref().as_ref();
-            let _ = Btf::split(data, SHIFT, |id, head| named.extend(name_of(head, is).map(|name| (name, id))));
-            for (name, _) in &mut named {
-                *name = hash(btf.strings.name(*name));
-            }
-            Names::new(&named)
+            let names = Names::of(data, |kind| matches!(kind, Kind::Func | Kind::Var), |name| name);
+            names.map_or_else(|_| Names::default(), |(_, names)| names)
         });
         let is = |id: &u32| btf.get(*id).is_some_and(|one| one.kind == kind && one.is_named(name));
         symbols.get(hash(name)).iter().take(MAX_OF_A_NAME).copied().find(is)
@@ -110,10 +96,20 @@ impl KernelBtf {
     }
 }
 
-/// Returns the offset of a type's name, if it has one and is of such a kind.
-fn name_of(head: &[u8; 12], is: impl Fn(Kind) -> bool) -> Option<u32> {
-    let name = word(head, 0).filter(|name| *name != 0)?;
-    Kind::of(info(head)).is_ok_and(is).then_some(name)
+impl Names {
+    /// Indexes the types of some kinds by a part of their names.
+    fn of(data: &[u8], is: impl Fn(Kind) -> bool, part: fn(&[u8]) -> &[u8]) -> Result<(Btf<'_>, Self), BtfError> {
+        let mut named = Vec::new();
+        let btf = Btf::split(data, SHIFT, |id, head| {
+            let name = word(head, 0).filter(|name| *name != 0 && Kind::of(info(head)).is_ok_and(&is));
+            named.extend(name.map(|name| (name, id)));
+        })?;
+        for (name, _) in &mut named {
+            *name = hash(part(btf.strings.name(*name)));
+        }
+        let names = Self::new(&named);
+        Ok((btf, names))
+    }
 }
 
 /// Returns whether a CO-RE relocation can find a type of that kind by its name. Those of other kinds, if any compiler

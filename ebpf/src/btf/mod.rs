@@ -24,7 +24,7 @@ mod types;
 mod validate;
 pub(crate) mod value_type;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 pub use self::{
     error::BtfError,
@@ -71,6 +71,7 @@ impl<'a> Btf<'a> {
     /// Finds the types of a section, and shows the head of each. The offset of each `1 << shift`-th is kept.
     fn split(data: &'a [u8], shift: u32, mut see: impl FnMut(u32, &[u8; 12])) -> Result<Self, BtfError> {
         let (types, strings) = parts(data)?;
+        let [types, strings] = [types, strings].map(|part| data.get(part).unwrap_or_default());
         let mask = (1u32 << shift) - 1;
         // Most types take some twenty bytes and more.
         let mut offsets = Vec::with_capacity((types.len() / 20) >> shift);
@@ -159,8 +160,8 @@ fn fault(head: &[u8; 12], id: u32) -> BtfError {
     }
 }
 
-/// Returns the types and the strings of a section (`btf_parse_hdr`, `btf_parse_str_sec`).
-fn parts(data: &[u8]) -> Result<(&[u8], &[u8]), BtfError> {
+/// Returns where the types and the strings of a section are (`btf_parse_hdr`, `btf_parse_str_sec`).
+fn parts(data: &[u8]) -> Result<(Range<usize>, Range<usize>), BtfError> {
     if data.get(..2) != Some(&[0x9f, 0xeb]) {
         return Err(BtfError::Malformed("it does not begin with the magic of little-endian BTF"));
     }
@@ -169,14 +170,16 @@ fn parts(data: &[u8]) -> Result<(&[u8], &[u8]), BtfError> {
     let (string_off, string_len) = (field(16)?, field(20)?);
     let part = |offset: usize, len: usize| {
         let start = header.checked_add(offset)?;
-        data.get(start..start.checked_add(len)?)
+        let end = start.checked_add(len).filter(|end| *end <= data.len())?;
+        Some(start..end)
     };
     if header < 24 || type_off % 4 != 0 || type_off.saturating_add(type_len) > string_off {
         return Err(BtfError::Malformed("its parts are not laid out as they must be"));
     }
     let types = part(type_off, type_len).ok_or(BtfError::Malformed("its types lie outside the section"))?;
     let strings = part(string_off, string_len).ok_or(BtfError::Malformed("its strings lie outside the section"))?;
-    if strings.first() != Some(&0) || strings.last() != Some(&0) || strings.len() > MAX_STRINGS {
+    let text = data.get(strings.clone()).unwrap_or_default();
+    if text.first() != Some(&0) || text.last() != Some(&0) || text.len() > MAX_STRINGS {
         return Err(BtfError::Malformed("its strings do not begin and end with NUL"));
     }
     Ok((types, strings))

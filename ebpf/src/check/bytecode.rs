@@ -31,8 +31,8 @@ pub fn decode_inline(text: &str) -> Result<Vec<u8>, Refusal> {
         STANDARD.decode(&compact).map_err(|e| refuse(Reason::InvalidSpec, format!("{field} is not base64: {e}")))?;
     if bytes.len() > MAX_INLINE_BYTES {
         let message = format!(
-            "{field} holds {} bytes; inline may hold {MAX_INLINE_BYTES}: put the object into a ConfigMap, or strip it \
-             (llvm-strip -g)",
+            "{field} holds {} bytes; inline may hold {MAX_INLINE_BYTES}: strip the object (llvm-strip -g), or, on a \
+             cluster, put it into a ConfigMap",
             bytes.len()
         );
         return Err(refuse(Reason::InvalidSpec, message));

@@ -11,7 +11,12 @@ mod notes;
 mod program;
 mod rules;
 
-use sockeye_crds::{BpfProgramSpec, Reason, Refusal, names, program::{MAX_PRIORITY, ProgramSpec}, selector, target::AttachTarget};
+use sockeye_crds::{
+    BpfProgramSpec, Reason, Refusal, names,
+    program::{MAX_PRIORITY, ProgramSpec},
+    selector,
+    target::AttachTarget,
+};
 
 use self::rules::{check_count, check_distinct, invalid, refuse};
 pub use self::{

@@ -137,9 +137,7 @@ pub static SECTIONS: &[Section] = {
 
 /// Finds the row of a section. `None` means that sockeye does not run its programs.
 pub fn find(section: &str) -> Option<&'static Section> {
-    SECTIONS
-        .iter()
-        .find(|row| begins(section, row.name))
+    SECTIONS.iter().find(|row| begins(section, row.name))
 }
 
 /// The sections whose names do not say what for: each with the program type. libbpf knows `cgroup/skb` and `sk_skb`.
@@ -175,9 +173,9 @@ pub fn of(section: &str, attach_type: Option<&str>) -> Result<&'static Section, 
         return Err(Unknown::Section(why_not(section)));
     };
     let rows = || SECTIONS.iter().filter(|row| undirected.is_none_or(|of| row.program_type == of));
-    rows().find(|row| row.attach_name == given).ok_or_else(|| {
-        Unknown::AttachType(format!("{} is none of {}", printable(given), names(rows())))
-    })
+    rows()
+        .find(|row| row.attach_name == given)
+        .ok_or_else(|| Unknown::AttachType(format!("{} is none of {}", printable(given), names(rows()))))
 }
 
 /// Returns the type of a section's programs, if its name says one that sockeye runs.

@@ -6,17 +6,10 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use super::{
-    Externs, Features, Invalid, Kernel, LinkError, Resolved,
-    core::Relocator,
-};
+use super::{Externs, Features, Invalid, Kernel, LinkError, Resolved, core::Relocator};
 use crate::{
     bytes::word,
-    object::{
-        Object, Selection,
-        functions::INSTRUCTION,
-        references::Target,
-    },
+    object::{Object, Selection, functions::INSTRUCTION, references::Target},
 };
 
 /// `BPF_JMP | BPF_CALL`
@@ -250,8 +243,7 @@ impl Linked {
         const PROBE_READ: u32 = 4;
         const PROBE_READ_STR: u32 = 45;
         for at in 0..self.code.len() / INSTRUCTION {
-            let is_helper_call =
-                self.code.get(at * INSTRUCTION..).is_some_and(|code| code.starts_with(&[CALL, 0])) ;
+            let is_helper_call = self.code.get(at * INSTRUCTION..).is_some_and(|code| code.starts_with(&[CALL, 0]));
             let helper = match immediate(&self.code, at) {
                 // BPF_FUNC_probe_read_user, BPF_FUNC_probe_read_kernel, and the same with _str
                 112 | 113 => PROBE_READ,

@@ -110,7 +110,8 @@ impl<'o, 'a> Values<'o, 'a> {
                 self.put(config, &number.to_le_bytes())
             }
             Some(b'"') => {
-                let text = value.strip_prefix('"').and_then(|text| text.strip_suffix('"')).ok_or("it is no whole text")?;
+                let text =
+                    value.strip_prefix('"').and_then(|text| text.strip_suffix('"')).ok_or("it is no whole text")?;
                 if config.form != ConfigForm::Text {
                     return Err("it is text, which an array of char can be".to_owned());
                 }

@@ -104,7 +104,8 @@ fn by_type(
             return Err(LinkError::NoKernelBtf { function: function.to_owned(), needs, why });
         }
     };
-    let refuse = |why: String| LinkError::Symbol { function: function.to_owned(), what, name: one.name.to_owned(), why };
+    let refuse =
+        |why: String| LinkError::Symbol { function: function.to_owned(), what, name: one.name.to_owned(), why };
     // Only functions may have flavours, `___x`.
     let name = if kind == Kind::Func { essential(one.name.as_bytes()) } else { one.name.as_bytes() };
     let Some(found) = types.symbol(name, kind) else {

@@ -35,9 +35,11 @@ pub(super) fn plan<'a>(
         Ok(PlannedMap {
             name: map.name,
             attributes: attributes(object, (&map.definition, map.form), wanted, kernel),
-            inner: map.definition.inner.as_deref().map(|inner| {
-                attributes(object, (inner, MapForm::Btf), MapRequest::default(), kernel)
-            }),
+            inner: map
+                .definition
+                .inner
+                .as_deref()
+                .map(|inner| attributes(object, (inner, MapForm::Btf), MapRequest::default(), kernel)),
             data,
             entries: settings.entries.get(map.name).map(Vec::as_slice).unwrap_or_default(),
             is_frozen: map.form.is_constant(),

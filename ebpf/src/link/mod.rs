@@ -31,13 +31,13 @@ pub mod verdict;
 
 use std::collections::BTreeMap;
 
+use self::{code::Linker, externs::Resolved, records::RecordIndex};
 pub use self::{
     error::LinkError,
     features::Features,
     kernel::Kernel,
     plan::{Invalid, MapAttributes, Plan, PlannedMap, PlannedProgram, PlannedSlot, Records},
 };
-use self::{code::Linker, externs::Resolved, records::RecordIndex};
 use crate::{
     object::{Object, Selection, maps::MapForm},
     values::settings::Settings,

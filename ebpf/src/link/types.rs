@@ -13,11 +13,7 @@ use crate::{
 
 /// Returns the bytes of the object's BTF for a kernel. None if the object has none, or the kernel takes none. Functions
 /// of the programs may get other types.
-pub(super) fn write(
-    object: &Object<'_>,
-    programs: &mut [PlannedProgram<'_>],
-    features: Features,
-) -> Option<Vec<u8>> {
+pub(super) fn write(object: &Object<'_>, programs: &mut [PlannedProgram<'_>], features: Features) -> Option<Vec<u8>> {
     let btf = object.btf().filter(|_| features.btf)?;
     let layout = layout(object);
     let mut fit = Fit::new(btf, &layout);

@@ -55,9 +55,8 @@ const NO_FUNCTION: &str = "invalid func unknown#2002";
 /// Interprets the verifier's log on a program.
 pub fn verdict(program: &PlannedProgram<'_>, log: &str) -> Verdict {
     let at = log.lines().rev().find_map(instruction);
-    let is_invalid = log.lines().rev().take(LAST_LINES).any(|line| {
-        line.starts_with(NO_RELOCATION) || line.starts_with(NO_FUNCTION)
-    });
+    let is_invalid =
+        log.lines().rev().take(LAST_LINES).any(|line| line.starts_with(NO_RELOCATION) || line.starts_with(NO_FUNCTION));
     let invalid = at.filter(|_| is_invalid).and_then(|at| program.invalid.get(&at));
     let lacking = invalid.cloned().map(Lacking::Invalid);
     let lacking = lacking.or_else(|| log.lines().rev().take(LAST_LINES).find_map(|line| lacking_by(program, line)));

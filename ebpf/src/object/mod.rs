@@ -34,6 +34,7 @@ use sockeye_crds::{
     names::{is_pin_name, line},
 };
 
+pub use self::{error::ObjectError, selection::Selection};
 use self::{
     externs::Extern,
     functions::{Function, Functions},
@@ -42,7 +43,6 @@ use self::{
     references::MapPlaces,
     uses::Uses,
 };
-pub use self::{error::ObjectError, selection::Selection};
 use crate::{
     btf::{Btf, BtfError, Ext},
     kinds::{map_type, section},
@@ -96,6 +96,11 @@ impl<'a> Object<'a> {
             externs,
             maps,
         })
+    }
+
+    /// Returns the file.
+    pub const fn image(&self) -> &Image<'a> {
+        &self.image
     }
 
     /// Returns the types.
@@ -196,12 +201,13 @@ impl<'a> Object<'a> {
                 used_by.entry(map).or_default().push((*name).to_owned());
             }
         }
-        let maps = selection.maps.iter().filter_map(|index| {
-            Some(self.map_info(self.maps.get(*index)?, used_by.remove(index).unwrap_or_default()))
-        });
+        let maps = selection
+            .maps
+            .iter()
+            .filter_map(|index| Some(self.map_info(self.maps.get(*index)?, used_by.remove(index).unwrap_or_default())));
         let mut maps: Vec<MapInfo> = maps.collect();
         maps.sort_by(|a, b| a.name.cmp(&b.name));
-        let programs = programs.into_iter().filter_map(|(_, index)| self.functions.get(index)).map(program_info);
+        let programs = programs.into_values().filter_map(|index| self.functions.get(index)).map(program_info);
         ObjectInfo {
             programs: programs.collect(),
             maps,
@@ -215,11 +221,8 @@ impl<'a> Object<'a> {
         let all = self.functions.all().iter().enumerate().filter(|(_, function)| {
             function.is_program() && is_pin_name(function.name) && is_plain(function.section_name)
         });
-        let mut listed: BTreeMap<&str, usize> = selection
-            .programs
-            .iter()
-            .filter_map(|index| Some((self.functions.get(*index)?.name, *index)))
-            .collect();
+        let mut listed: BTreeMap<&str, usize> =
+            selection.programs.iter().filter_map(|index| Some((self.functions.get(*index)?.name, *index))).collect();
         for (index, function) in all {
             if listed.len() >= MAX_LISTED {
                 break;

@@ -231,7 +231,9 @@ impl Object<'_> {
 /// Returns whether an instruction calls a function of the object: libbpf's `insn_is_subprog_call`.
 pub(crate) fn is_call(instruction: &[u8]) -> bool {
     // The second byte has the source register above the destination register.
-    instruction.first() == Some(&CALL) && instruction.get(1) == Some(&(PSEUDO_CALL << 4)) && half(instruction, 2) == Some(0)
+    instruction.first() == Some(&CALL)
+        && instruction.get(1) == Some(&(PSEUDO_CALL << 4))
+        && half(instruction, 2) == Some(0)
 }
 
 /// Returns whether an instruction is the first half of one that loads an address.

@@ -83,9 +83,11 @@ impl Settings {
         let Some(btf) = object.btf() else {
             let what = match object.btf_fault() {
                 Some(fault) => format!("the object's BTF, which says what variables and maps are made of: {fault}"),
-                None => "the object has no BTF, which says what variables and maps are made of: compile it with -g, and \
+                None => {
+                    "the object has no BTF, which says what variables and maps are made of: compile it with -g, and \
                          strip it with llvm-strip -g"
-                    .to_owned(),
+                        .to_owned()
+                }
             };
             let at = if globals.is_empty() { "spec.maps" } else { "spec.globals" };
             return Err(Mistake::new(what).within(at).into());
@@ -124,7 +126,9 @@ fn variables<'a>(object: &Object<'a>, btf: &Btf<'a>) -> BTreeMap<&'a str, Vec<Va
     let mut all: BTreeMap<&str, Vec<Variable<'_>>> = BTreeMap::new();
     let is_set = |map: &&Map<'_>| map.form.is_data() && map.form != MapForm::Kconfig && map.fault.is_none();
     for map in object.maps.iter().filter(is_set) {
-        let Some(section) = btf.get(map.definition.value_type).filter(|one| one.kind == Kind::Datasec) else { continue };
+        let Some(section) = btf.get(map.definition.value_type).filter(|one| one.kind == Kind::Datasec) else {
+            continue;
+        };
         let mut symbols: BTreeMap<&str, Vec<Symbol<'_>>> = BTreeMap::new();
         for symbol in object.image.symbols().filter(|symbol| symbol.section() == Some(map.section)) {
             symbols.entry(symbol.name()).or_default().push(symbol);
@@ -139,7 +143,8 @@ fn variables<'a>(object: &Object<'a>, btf: &Btf<'a>) -> BTreeMap<&'a str, Vec<Va
                 several => several.iter().find(|symbol| symbol.offset == u64::from(entry.offset)),
             };
             let Some(symbol) = symbol else { continue };
-            let within = symbol.offset.checked_add(symbol.size).is_some_and(|end| end <= map.definition.value_size.into());
+            let within =
+                symbol.offset.checked_add(symbol.size).is_some_and(|end| end <= map.definition.value_size.into());
             if !within || btf.resolve_size(one.type_id()).map(u64::from) != Some(symbol.size) {
                 continue;
             }
@@ -222,7 +227,9 @@ impl Writer<'_> {
             if has_keys && let Some(other) = keys.insert(key.clone(), i) {
                 return Err(within(Mistake::new(format!("it is the key of entries[{other}], too")), "key"));
             }
-            let value = self.typed(map.definition.value_type, map.definition.value_size, value).map_err(|m| within(m, "value"))?;
+            let value = self
+                .typed(map.definition.value_type, map.definition.value_size, value)
+                .map_err(|m| within(m, "value"))?;
             entries.push((key, value));
         }
         Ok(entries)

@@ -3,6 +3,7 @@
 //! | module | noun |
 //! |---|---|
 //! | [`builder`] | ELF objects and BTF written field by field, so that they can hold what no compiler emits |
+//! | [`cases`] | what users bring: the objects of tests/objects |
 //! | [`kernel`] | the facts of a kernel, from a table |
 //! | [`mutate`] | valid objects damaged at random; a case number reproduces the bytes |
 //! | [`process`] | a child process that runs cases and measures their time and memory |
@@ -11,6 +12,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod builder;
+pub mod cases;
 pub mod kernel;
 pub mod mutate;
 pub mod process;

@@ -70,9 +70,7 @@ pub fn roundtrip_all_programs(bytes: &[u8], kernel: &dyn Kernel) -> Outcome {
     let object = Object::read(bytes);
     let runs = |section: &str| section::find(section).is_some_and(|row| row.target == Target::Cgroup);
     let programs: Vec<&str> = match &object {
-        Ok(object) => {
-            object.programs().filter(|(_, section)| runs(section)).map(|(name, _)| name).take(32).collect()
-        }
+        Ok(object) => object.programs().filter(|(_, section)| runs(section)).map(|(name, _)| name).take(32).collect(),
         Err(_) => Vec::new(),
     };
     roundtrip(bytes, &programs, kernel)

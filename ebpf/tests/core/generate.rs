@@ -227,6 +227,14 @@ impl T {
         }
     }
 
+    fn is_number(&self) -> bool {
+        match self {
+            Self::Int { .. } | Self::Enum { .. } => true,
+            Self::Alias(.., of) => of.is_number(),
+            _ => false,
+        }
+    }
+
     fn is_same_record(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Alias(.., of), _) => of.is_same_record(other),
@@ -257,7 +265,9 @@ impl T {
             member.of.change(rng);
             // An anonymous struct that becomes another one would have names of the outer struct's a second time, which
             // C refuses. libbpf then adds up offsets of both.
-            if member.name.is_empty() && !member.of.is_same_record(&before) {
+            // By a bit field of a type that has no size of its own libbpf divides by zero.
+            let is_lost = member.name.is_empty() && !member.of.is_same_record(&before);
+            if is_lost || member.width > 0 && !member.of.is_number() {
                 member.of = before;
             }
         }

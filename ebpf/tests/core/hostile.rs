@@ -7,9 +7,9 @@ use std::{fs, sync::OnceLock};
 
 use sockeye_ebpf::{
     btf::{
-        Btf, Ext, KernelBtf,
+        Btf, Ext, KernelBtf, Kind,
         ext::CoreRelo,
-        fit::{Features, Layout, Variable, fit},
+        fit::{Features, Fit, Layout, Variable},
     },
     link::core::{Reason, Relocator},
 };
@@ -87,7 +87,12 @@ fn fit_to_kernel(btf: &Btf<'_>, rng: &mut Rng) {
         enum64: bit(),
         qmark_datasec: bit(),
     };
-    let fitted = fit(btf, &layout, &features);
+    let mut fit = Fit::new(btf, &layout);
+    let mut funcs: Vec<u32> = btf.types().filter(|one| one.kind == Kind::Func).map(|one| one.id).take(512).collect();
+    for prog_type in 0..16 {
+        fit.retype_contexts(prog_type, &mut funcs);
+    }
+    let fitted = fit.finish(&layout, &features);
     Btf::parse(&fitted).unwrap_or_else(|error| panic!("{error}: {features:?}"));
 }
 
@@ -167,6 +172,7 @@ const BOMBS: &[Bomb] = &[
     ("functions that share a prototype", shared_prototype),
     ("data sections with one long name", sections),
     ("many enumerators", enumerators),
+    ("tagged parameters", tags),
 ];
 
 fn relo(type_id: u32, access_str_off: u32, kind: u32) -> CoreRelo {
@@ -273,7 +279,19 @@ fn enumerators() -> (BtfBuilder, Vec<CoreRelo>) {
     (types, [relo(root, path, 12), relo(root, last, 11)].repeat(1000))
 }
 
-/// The kernel's types with those of all bombs beside them, so that each finds itself.
+fn tags() -> (BtfBuilder, Vec<CoreRelo>) {
+    let mut types = BtfBuilder::new();
+    let (name, tag) = (types.string("f"), types.string("arg:ctx"));
+    let pointer = types.add(0, (2, 0), 0, &[]);
+    let prototype = types.add(0, (13, 64), 0, &[name, pointer].repeat(64));
+    let funcs: Vec<u32> = (0..512).map(|_| types.add(name, (12, 1), prototype, &[])).collect();
+    for i in 0..60_000 {
+        types.add(tag, (17, 0), funcs[i % 512], &[i as u32 / 512 % 64]);
+    }
+    (types, Vec::new())
+}
+
+/// The running kernel's types.
 fn kernel() -> &'static KernelBtf {
     static KERNEL: OnceLock<KernelBtf> = OnceLock::new();
     KERNEL.get_or_init(|| {

@@ -24,7 +24,7 @@ pub struct Given {
 
 /// The running process.
 pub struct Oracle {
-    _child: Child,
+    child: Child,
     input: ChildStdin,
     output: ChildStdout,
 }
@@ -37,7 +37,7 @@ impl Oracle {
             Ok(path) => {
                 let mut child = Command::new(path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
                 let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-                Some(Self { _child: child, input, output })
+                Some(Self { child, input, output })
             }
             Err(why) => {
                 println!("NOT COMPARED WITH LIBBPF: {why}");
@@ -50,8 +50,9 @@ impl Oracle {
     fn build() -> Result<String, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let out = format!("{}/core-oracle", env!("CARGO_TARGET_TMPDIR"));
-        let script = "libbpf=$(tests/oracle/libbpf.sh) && gcc -std=gnu11 -Wall -Wextra -Werror -O1 -I \"$libbpf/include\" \
-                      ebpf/tests/core/libbpf.c tests/oracle/glibc.c \"$(find \"$libbpf\" -name libbpf.a)\" -lelf -lz -o \"$1\"";
+        let script = "libbpf=$(tests/oracle/libbpf.sh) && \
+            gcc -std=gnu11 -Wall -Wextra -Werror -O1 -I \"$libbpf/include\" ebpf/tests/core/libbpf.c \
+            tests/oracle/glibc.c \"$(find \"$libbpf\" -name libbpf.a)\" -lelf -lz -o \"$1\"";
         let run = Command::new("bash").args(["-c", script, "bash", &out]).current_dir(root).output();
         match run {
             Ok(done) if done.status.success() => Ok(out),
@@ -77,12 +78,14 @@ impl Oracle {
         }
         self.input.write_all(&case).unwrap();
         self.input.flush().unwrap();
-        relos.iter().map(|_| self.read()).collect()
+        relos.iter().map(|relo| self.read(relo)).collect()
     }
 
-    fn read(&mut self) -> Given {
+    fn read(&mut self, relo: &(CoreRelo, Code)) -> Given {
         let mut fixed = [0; 24];
-        self.output.read_exact(&mut fixed).unwrap();
+        if self.output.read_exact(&mut fixed).is_err() {
+            panic!("libbpf ended by {} at {relo:?}", self.child.wait().unwrap());
+        }
         let word = |at: usize| u32::from_le_bytes(fixed[at..at + 4].try_into().unwrap());
         let mut spec = vec![0; word(20) as usize];
         self.output.read_exact(&mut spec).unwrap();

@@ -77,8 +77,10 @@ fn odd_core_relocations_are_cheap() {
     println!("{}", process::run("bombs::odd", 0..ODD.len() as u64, NAMES));
 }
 
+type Odd = (fn(usize) -> Vec<u8>, usize);
+
 /// Types of many kinds, many types, long paths.
-const ODD: &[(fn(usize) -> Vec<u8>, usize)] = &[
+const ODD: &[Odd] = &[
     (core_kinds, 2),
     (core_kinds, 4),
     (core_kinds, 12),

@@ -56,7 +56,10 @@ fn every_mutant_is_accepted_or_refused_with_a_reason() {
     println!("{tally}");
     let [ready, refused, lacking, unlinked] = tally.ends;
     assert_eq!(tally.ends.iter().sum::<u64>(), cases());
-    assert!(ready > cases() / 20 && refused > cases() / 20 && lacking > 0 && unlinked > 0, "all results must occur: {tally}");
+    assert!(
+        ready > cases() / 20 && refused > cases() / 20 && lacking > 0 && unlinked > 0,
+        "all results must occur: {tally}"
+    );
 }
 
 /// Runs in the child process of `every_mutant_is_accepted_or_refused_with_a_reason`.

@@ -6,7 +6,8 @@ use sockeye_crds::Reason;
 use sockeye_ebpf::{Accepted, check::check};
 use sockeye_ebpf_testing::{
     builder::{
-        BtfBuilder, CODE, DATA, ElfBuilder, FUNC, OBJECT, PROGBITS, REL, exit, ext, instruction, mov0, relocation, words,
+        BtfBuilder, CODE, DATA, ElfBuilder, FUNC, OBJECT, PROGBITS, REL, exit, ext, instruction, mov0, relocation,
+        words,
     },
     roundtrip::spec,
 };
@@ -61,8 +62,7 @@ fn map(elf: &mut ElfBuilder, name: &[u8], is_legacy: bool) -> u32 {
     let maps = elf.section(".maps", PROGBITS, DATA, vec![0; 32]);
     let symbol = elf.symbol(name, OBJECT, maps, (0, 32));
     let mut types = BtfBuilder::new();
-    let [map, section, kind, entries] =
-        [name, b".maps", b"type", b"max_entries"].map(|name: &[u8]| types.string(name));
+    let [map, section, kind, entries] = [name, b".maps", b"type", b"max_entries"].map(|name: &[u8]| types.string(name));
     let (two, one) = (types.uint(2), types.uint(1));
     let composite = types.add(0, (4, 2), 16, &[kind, two, 0, entries, one, 64]);
     let variable = types.add(map, (14, 0), composite, &[1]);
@@ -175,7 +175,8 @@ fn pin_requests_in_legacy_definitions_give_one_bounded_note() {
 
 #[test]
 fn overlapping_functions_are_refused_where_one_of_them_is_run() {
-    for (value, size, word) in [(0, 8, "over another"), (8, 8, "over another"), (8, 16, "outside"), (4, 8, "not whole")] {
+    for (value, size, word) in [(0, 8, "over another"), (8, 8, "over another"), (8, 16, "outside"), (4, 8, "not whole")]
+    {
         let mut elf = ElfBuilder::new();
         let section = elf.program("p0");
         elf.symbol("p1", FUNC, section, (value, size));

@@ -62,7 +62,14 @@ pub(super) fn bpf_fd_logged(cmd: bpf_cmd, attr: &mut bpf_attr, log: &mut [u8]) -
     let (attr, size) = (std::ptr::from_mut(attr), size_of::<bpf_attr>());
     // SAFETY: as in `bpf`; the kernel writes the log within the size given.
     let answer = unsafe {
-        libc::syscall(libc::SYS_bpf, cmd, attr, size, std::ptr::from_mut(&mut common), mem::offset_of!(CommonAttr, _padding))
+        libc::syscall(
+            libc::SYS_bpf,
+            cmd,
+            attr,
+            size,
+            std::ptr::from_mut(&mut common),
+            mem::offset_of!(CommonAttr, _padding),
+        )
     };
     let fd = if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }?;
     let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;

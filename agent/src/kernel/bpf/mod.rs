@@ -18,7 +18,8 @@ pub use attach::{
     link_update_nothing, map_attach, map_detach, map_link, map_query, prog_query, prog_query_nowhere,
 };
 pub use create::{
-    MapAttr, ProgAttr, ProgBtf, btf_load, map_create, map_create_logged, map_freeze, map_update, prog_bind_map, prog_load,
+    MapAttr, ProgAttr, ProgBtf, btf_load, map_create, map_create_logged, map_freeze, map_update, prog_bind_map,
+    prog_load,
 };
 pub(super) use object::obj_info;
 pub use object::{obj_get, obj_pin, takes_directories};

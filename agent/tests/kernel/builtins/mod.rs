@@ -127,8 +127,8 @@ fn every_builtin_loads_by_its_name() {
     node.start();
     for name in Builtin::ALL {
         let object = sockeye_ebpf::Object::read(builtin(name)).unwrap();
-        let on_cgroups = object.info().programs.iter().filter(|program| program.section != "sk_msg");
-        let programs: Vec<&str> = on_cgroups.map(|program| program.name.as_str()).collect();
+        let on_cgroups = object.programs().filter(|(_, section)| *section != "sk_msg");
+        let programs: Vec<&str> = on_cgroups.map(|(name, _)| name).collect();
         apply(&node, name, &programs);
         let status = node.program(&name.to_string());
         assert_eq!(status["spec"]["bytecode"], json!({"builtin": name}), "the manifest's own field");

@@ -1,5 +1,5 @@
 //! Gives the parameters that carry the tag `arg:ctx` the type that the verifier expects of a context, for kernels that
-//! do not know the tag (libbpf's `bpf_program_fixup_func_info`). Programs of several types may call the function, so each
+//! do not know the tag (libbpf's `bpf_program_fixup_func_info`). Programs of several types may call a function, so each
 //! program gets a copy of it.
 
 use std::collections::{HashMap, HashSet};

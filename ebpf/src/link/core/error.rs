@@ -104,8 +104,8 @@ pub enum Reason {
     Work,
 }
 
-/// The cause of an instruction that a relocation has made invalid ([`super::BAD_RELO`]). The verifier refuses the program
-/// if the instruction can be reached.
+/// The cause of an instruction that a relocation has made invalid ([`super::BAD_RELO`]). The verifier refuses the
+/// program if the instruction can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The kernel has no such type, field or enumerator.

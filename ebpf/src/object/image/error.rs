@@ -24,13 +24,15 @@ pub enum ImageError {
     #[error("it is linked, not relocatable: compile with -c")]
     Linked,
     /// A part of the file is missing.
-    #[error("it is cut short or damaged: its section headers lie outside the file: build it anew")]
+    #[error("it is a damaged ELF file, or cut short: its section headers lie outside the file: build it anew")]
     CutOff,
     /// A section lies outside the file.
-    #[error("it is cut short or damaged: section {} lies outside the file: build it anew", printable(.0))]
+    #[error("it is a damaged ELF file, or cut short: section {} lies outside the file: build it anew", printable(.0))]
     Outside(String),
     /// The file has no symbol table.
-    #[error("it has no symbol table, so nothing in it can be found: strip it with llvm-strip -g, which keeps the table")]
+    #[error(
+        "it has no symbol table, so nothing in it can be found: strip it with llvm-strip -g, which keeps the table"
+    )]
     NoSymbols,
     /// The file has more than one symbol table.
     #[error("it has two symbol tables, which no compiler writes")]

@@ -223,10 +223,7 @@ fn sections(bytes: &[u8]) -> Result<Vec<Section<'_>>, ImageError> {
     let headers = table.ok_or(ImageError::CutOff)?.chunks_exact(SECTION_HEADER);
     let names = headers.clone().nth(usize::from(names)).and_then(|header| bits(bytes, header));
     let names = names.ok_or(ImageError::CutOff)?;
-    headers
-        .enumerate()
-        .map(|(index, header)| section(bytes, names, index, header).ok_or(ImageError::CutOff))
-        .collect()
+    headers.enumerate().map(|(index, header)| section(bytes, names, index, header).ok_or(ImageError::CutOff)).collect()
 }
 
 fn section<'a>(bytes: &'a [u8], names: &'a [u8], index: usize, header: &[u8]) -> Option<Section<'a>> {

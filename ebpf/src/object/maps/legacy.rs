@@ -90,10 +90,8 @@ fn definition(bytes: &[u8], types: Option<&(u32, u32, u32, u32)>) -> Definition 
 /// Gives each map of maps the shape of its inner maps, which iproute2's layout names by their `id`.
 fn inner(maps: &mut [Map<'_>], words: &[&[u8]]) {
     const IPROUTE2: usize = 36;
-    let ids: Vec<Option<(u32, u32)>> = words
-        .iter()
-        .map(|bytes| word(bytes, 20).zip(word(bytes, 28)).filter(|_| bytes.len() == IPROUTE2))
-        .collect();
+    let ids: Vec<Option<(u32, u32)>> =
+        words.iter().map(|bytes| word(bytes, 20).zip(word(bytes, 28)).filter(|_| bytes.len() == IPROUTE2)).collect();
     for i in 0..maps.len() {
         let Some((_, wanted)) = ids.get(i).copied().flatten().filter(|(_, wanted)| *wanted != 0) else { continue };
         let found = ids.iter().position(|ids| ids.is_some_and(|(id, _)| id == wanted));

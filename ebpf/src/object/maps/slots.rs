@@ -37,7 +37,9 @@ pub(super) fn read(image: &Image<'_>, maps: &mut [Map<'_>], functions: &Function
         let Some(map) = maps.get_mut(holder) else { continue };
         let slot = index(map, relocation.offset).ok_or("it refers to something outside its values");
         match slot.and_then(|slot| Ok((slot, held?))) {
-            Ok(_) if map.slots.len() >= MAX_SLOTS => map.fault = Some(MapError::Slot("it holds too much from the start")),
+            Ok(_) if map.slots.len() >= MAX_SLOTS => {
+                map.fault = Some(MapError::Slot("it holds too much from the start"))
+            }
             Ok(slot) => map.slots.push(slot),
             Err(fault) => drop(map.fault.get_or_insert(MapError::Slot(fault))),
         }
@@ -57,12 +59,7 @@ fn index(map: &Map<'_>, offset: u64) -> Option<u32> {
     u32::try_from(at / POINTER).ok()
 }
 
-fn held(
-    maps: &[Map<'_>],
-    holder: usize,
-    symbol: &Symbol<'_>,
-    functions: &Functions<'_>,
-) -> Result<Slot, &'static str> {
+fn held(maps: &[Map<'_>], holder: usize, symbol: &Symbol<'_>, functions: &Functions<'_>) -> Result<Slot, &'static str> {
     let holder = maps.get(holder).ok_or("it is not there")?;
     let definition = &holder.definition;
     if definition.map_type == PROG_ARRAY {

@@ -120,7 +120,11 @@ fn field(btf: &Btf<'_>, parsed: &mut Definition, member: &Member<'_>, is_outer: 
         }
         b"value" => {
             parsed.value_type = pointed(btf, member)?;
-            set(&mut parsed.value_size, btf.resolve_size(parsed.value_type).ok_or(MapError::NoSize("value"))?, "value")?;
+            set(
+                &mut parsed.value_size,
+                btf.resolve_size(parsed.value_type).ok_or(MapError::NoSize("value"))?,
+                "value",
+            )?;
         }
         b"values" if !is_outer => return Err(MapError::Definition("its inner maps hold maps, which no kernel allows")),
         b"values" => values(btf, parsed, member)?,
