@@ -6,6 +6,8 @@
 # SOCKEYE_SEEDS names the seeds instead; SOCKEYE_PLAN another program than the linker's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=tests/cargo.sh
+source tests/cargo.sh
 
 seeds=${SOCKEYE_SEEDS:-$(seq "$([[ ${SOCKEYE_CHAOS-} ]] && echo 1000 || echo 50)")}
 work=$PWD/target/oracle/objects
@@ -13,12 +15,12 @@ rm -rf "$work"
 mkdir -p "$work"/{seeds,cases,examples,fixtures}
 
 record=$(tests/oracle/build.sh record)
-plan=${SOCKEYE_PLAN:-$(cargo build --locked -p sockeye-ebpf-testing --bin plan --message-format=json |
+plan=${SOCKEYE_PLAN:-$(cargo build --locked --workspace --features "$test_features" --bin plan --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')}
 
 # Where a kernel's types can't be had, its table is left out, and that is said.
-for table in 5.10 6.1 6.12 6.12-agent 7.2; do
-    if kernel=$(tests/oracle/kernel.sh "${table%-*}"); then
+for table in 5.10 6.1 6.12 6.12-agent 6.12-arm64 7.2; do
+    if kernel=$(tests/oracle/kernel.sh "$table"); then
         echo "$table $kernel/btf"
     else
         echo "SKIPPED: all comparisons for the kernel $table, which can't be had" >&2

@@ -31,23 +31,24 @@ unpacked() {
     echo "$kept"
 }
 
-# release_apt RELEASE COMMAND...: apt with lists of its own, of one release of Debian.
+# release_apt RELEASE/ARCHITECTURE COMMAND...: apt with lists of its own, of one release of Debian.
 release_apt() {
-    local apt=$oracle_cache/apt/$1 command=$2
+    local apt=$oracle_cache/apt/$1 command=$2 arch=${1#*/}
     shift 2
     "$command" -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
         -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" -o Dir::State::status=/dev/null \
-        -o APT::Sandbox::User=root -o APT::Architecture=amd64 \
+        -o APT::Sandbox::User=root -o APT::Architecture="$arch" -o APT::Architectures="$arch" \
         -o Acquire::Check-Valid-Until=false -o Acquire::Languages=none \
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@"
 }
 
-# update_lists RELEASE: asks the archive at most once a day. Where it can't be asked, the lists of before are taken.
+# update_lists RELEASE/ARCHITECTURE: asks the archive at most once a day. Where it can't be asked, the lists of before
+# are taken.
 update_lists() {
     local apt=$oracle_cache/apt/$1
     mkdir -p "$apt"/{lists,cache}
     [[ ! $(find "$apt/updated" -mmin -1440 2>/dev/null) ]] || return 0
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $1 main" >"$apt/sources.list"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive ${1%/*} main" >"$apt/sources.list"
     if release_apt "$1" apt-get update -qq >&2; then
         touch "$apt/updated"
     else
@@ -56,7 +57,8 @@ update_lists() {
     fi
 }
 
-# release_package RELEASE PACKAGE [OPTION OF TAR...]: the same as `unpacked`, for the newest of that name in a release.
+# release_package RELEASE/ARCHITECTURE PACKAGE [OPTION OF TAR...]: the same as `unpacked`, for the newest of that name
+# in a release.
 release_package() {
     local release=$1 package=$2 path digest
     shift 2

@@ -1,7 +1,8 @@
-"""extract_btf.py VMLINUZ: writes the BTF of an x86 kernel image to standard output.
+"""extract_btf.py VMLINUZ: writes the BTF of a kernel image to standard output: x86's, or an uncompressed one of arm64.
 
 The image's header says where the compressed kernel lies (Documentation/arch/x86/boot.rst: payload_offset,
-payload_length), which is an ELF file with a section .BTF.
+payload_length), which is an ELF file with a section .BTF. arm64's image has no sections: its BTF is found by the
+header.
 """
 
 import lzma
@@ -42,5 +43,18 @@ def section(elf, wanted):
     sys.exit("the kernel has no BTF")
 
 
+def vmlinux_types(image):
+    """The first BTF whose strings follow its types, and that is as large as a kernel's."""
+    at = -1
+    while (at := image.find(b"\x9f\xeb\x01\x00\x18\x00\x00\x00", at + 1)) >= 0:
+        types, types_length, strings, strings_length = struct.unpack_from("<IIII", image, at + 8)
+        if types == 0 and strings == types_length > 1 << 20:
+            return image[at : at + 24 + strings + strings_length]
+    sys.exit("the kernel has no BTF")
+
+
 with open(sys.argv[1], "rb") as file:
-    sys.stdout.buffer.write(section(decompressed(payload(file.read())), b".BTF"))
+    image = file.read()
+# Documentation/arch/arm64/booting.rst
+is_arm64 = image[0x38:0x3C] == b"ARMd"
+sys.stdout.buffer.write(vmlinux_types(image) if is_arm64 else section(decompressed(payload(image)), b".BTF"))

@@ -6,7 +6,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/oracle/debian.sh
 source tests/oracle/debian.sh
 
-declare -A releases=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie [7.2]=sid)
+declare -A releases=(
+    [5.10]=bullseye/amd64 [6.1]=bookworm/amd64 [6.12]=trixie/amd64 [6.12-agent]=trixie/amd64 [6.12-arm64]=trixie/arm64
+    [7.2]=sid/amd64
+)
 release=${releases[$1]-}
 [[ $release ]] || { echo "no kernel $1; there are: ${!releases[*]}" >&2; exit 1; }
 
@@ -21,7 +24,7 @@ depends() { # depends PACKAGE PATTERN: the name of a package that it depends on
     release_apt "$release" apt-cache depends "$1" | sed -nE "s/^ +Depends: ($2)\$/\1/p"
 }
 
-image=$(depends linux-image-cloud-amd64 'linux-image-[0-9].*')
+image=$(depends "linux-image-cloud-${release#*/}" 'linux-image-[0-9].*')
 # sid has the kernel and its configuration in packages of their own.
 binary=$(depends "$image" 'linux-binary-[0-9].*')
 base=$(depends "$image" 'linux-base-[0-9].*')

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# tests/oracle/real.sh: tests the oracle itself: what libbpf passes to this machine's kernel must be what `record` prints without
-# it, for all cases and fixtures that the kernel takes. Needs root, and a kernel of the release in tables/here. Run
-# compare.sh before: it compiles the objects.
+# tests/oracle/real.sh: tests the oracle itself: what libbpf passes to this machine's kernel must be what `record`
+# prints without it, for all cases and fixtures that the kernel takes. Needs root, and a kernel of the release in
+# tables/here. Run compare.sh before: it compiles the objects.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Answers libbpf's bpf(2) and records what it asked. Descriptors are memfds: libbpf maps, duplicates and closes them.
- * */
+/* Answers libbpf's bpf(2) and records what it asked. Descriptors are memfds: libbpf maps and closes them. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
