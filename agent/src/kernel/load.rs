@@ -24,6 +24,7 @@ use sockeye_ebpf::{
 use super::{
     Fd, SysError, bpf,
     bpf::{ProgAttr, ProgBtf},
+    log::text,
     map,
     probe::{self, Answer},
     running::RunningKernel,
@@ -252,13 +253,6 @@ fn load_types(bytes: &[u8], notes: &mut Vec<String>) -> Option<OwnedFd> {
         ));
     };
     loaded.inspect_err(refused).ok()
-}
-
-/// Returns the text of a log, fit to be shown.
-pub(super) fn text(log: &[u8]) -> String {
-    let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
-    // The log quotes lines of the object's source, which may hold control characters.
-    names::lines(String::from_utf8_lossy(log.get(..end).unwrap_or_default()).trim())
 }
 
 fn load_program(attr: &ProgAttr<'_>, program: &PlannedProgram<'_>, notes: &[String]) -> Result<OwnedFd, LoadError> {

@@ -11,7 +11,7 @@ use sockeye_ebpf::link::{MapAttributes, PlannedMap};
 use super::{
     Call as _, SysError,
     bpf::{self, MapAttr},
-    load::text,
+    log::text,
 };
 
 /// The bytes of the kernel's log on a map that are read.

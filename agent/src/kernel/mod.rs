@@ -6,6 +6,7 @@
 //! | [`bpf`] | one function per bpf(2) command that the agent uses |
 //! | [`info`] | a program, map or link as the kernel describes it, through the agent's own descriptor |
 //! | [`load`] | loads the programs and maps of an ELF object |
+//! | `log` | the kernel's logs as text |
 //! | [`map`] | creates a map and fills it |
 //! | [`cgroup`] | the cgroup root and the cgroups below it |
 //! | [`bpffs`] | the file system that holds the pins |
@@ -32,6 +33,7 @@ pub mod heap;
 pub mod info;
 pub mod inotify;
 pub mod load;
+mod log;
 pub mod map;
 pub mod memlock;
 pub mod probe;

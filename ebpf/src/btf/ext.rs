@@ -4,7 +4,8 @@
 //! parts that this version does not know, are accepted. What libbpf refuses (`btf_ext_parse`) is refused: libbpf then
 //! goes on as if the object had no `.BTF.ext`.
 
-use super::{BtfError, word};
+use super::BtfError;
+use crate::bytes::word;
 
 /// The parts of `.BTF.ext`.
 #[derive(Clone, Copy, Debug, Default)]

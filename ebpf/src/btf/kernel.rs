@@ -8,10 +8,11 @@ use std::{fmt, ops::Range, sync::OnceLock};
 
 pub use super::names::essential;
 use super::{
-    Btf, BtfError, Kind, Type, info,
+    Btf, BtfError, Kind, Strings, Type,
+    btf::{info, parts},
     names::{Names, hash},
-    parts, word,
 };
+use crate::bytes::word;
 
 /// The index keeps the offset of each type whose index is a multiple of `1 << SHIFT`.
 const SHIFT: u32 = 4;
@@ -57,7 +58,7 @@ impl KernelBtf {
         let data = self.bytes.as_ref().as_ref();
         Btf {
             types: data.get(self.types.clone()).unwrap_or_default(),
-            strings: super::Strings(data.get(self.strings.clone()).unwrap_or_default()),
+            strings: Strings(data.get(self.strings.clone()).unwrap_or_default()),
             offsets: self.offsets.as_slice().into(),
             shift: SHIFT,
             len: self.len,

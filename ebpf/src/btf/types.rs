@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{Kind, MAX_NAME, word};
+use super::Kind;
+use crate::bytes::word;
+
+/// The longest name that the kernel takes, in bytes (`KSYM_NAME_LEN`).
+pub const MAX_NAME: usize = 512;
 
 /// The string section. Offsets outside it name the empty string.
 #[derive(Clone, Copy)]

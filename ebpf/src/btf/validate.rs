@@ -3,9 +3,13 @@
 
 use super::{Btf, BtfError, Kind, Type};
 
-/// Checks all types.
-pub(super) fn validate(btf: &Btf<'_>) -> Result<(), BtfError> {
-    btf.types().try_for_each(|one| check(btf, &one))
+impl<'a> Btf<'a> {
+    /// Reads a `.BTF` section, and checks all types.
+    pub fn parse(data: &'a [u8]) -> Result<Self, BtfError> {
+        let btf = Self::split(data, 0, |_, _| ())?;
+        btf.types().try_for_each(|one| check(&btf, &one))?;
+        Ok(btf)
+    }
 }
 
 fn check(btf: &Btf<'_>, one: &Type<'_>) -> Result<(), BtfError> {

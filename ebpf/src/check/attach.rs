@@ -12,7 +12,7 @@ use sockeye_crds::{
 };
 
 use super::{
-    program::Checked,
+    checked::Checked,
     rules::{check_count, invalid, list, refuse},
 };
 use crate::kinds::section::{self, Section, Target};

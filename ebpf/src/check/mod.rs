@@ -6,6 +6,7 @@
 mod accepted;
 mod attach;
 mod bytecode;
+mod checked;
 mod map;
 mod notes;
 mod program;

@@ -6,22 +6,13 @@ use sockeye_crds::{ObjectInfo, Reason, Refusal, names::printable, program::Progr
 
 use super::{
     attach,
+    checked::Checked,
     rules::{check_count, invalid, list, refuse},
 };
 use crate::{
     kinds::section::{self, Section, Unknown},
     object::Object,
 };
-
-/// A program that fits its object.
-pub(super) struct Checked {
-    /// The program, with its type and its targets set.
-    pub(super) spec: ProgramSpec,
-    /// The field that has the targets.
-    pub(super) field: String,
-    /// The kind of the program.
-    pub(super) row: &'static Section,
-}
 
 /// Returns the kind of a program, or the reason why the object has no such program, or sockeye does not run it.
 pub(super) fn row(field: &str, program: &ProgramSpec, object: &Object<'_>) -> Result<&'static Section, Refusal> {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use super::{Externs, Features, Invalid, Kernel, LinkError, Resolved, core::Relocator};
+use super::{Features, Invalid, Kernel, LinkError, core::Relocator, externs::Resolved};
 use crate::{
     bytes::word,
     object::{Object, Selection, functions::INSTRUCTION, references::Target},
@@ -174,7 +174,7 @@ impl Linked {
     pub(super) fn give(
         &mut self,
         object: &Object<'_>,
-        externs: &Externs,
+        externs: &BTreeMap<usize, Resolved>,
         places: &BTreeMap<usize, usize>,
         features: Features,
     ) {

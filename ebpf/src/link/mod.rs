@@ -6,6 +6,7 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | [`Request`] | what to link of the object |
 //! | `plan` | the result |
 //! | [`Kernel`], [`Features`] | the facts of a kernel |
 //! | [`core`](mod@core) | relocations against the kernel's types |
@@ -26,47 +27,22 @@ mod kernel;
 mod maps;
 mod plan;
 mod records;
+mod request;
 mod types;
 pub mod verdict;
 
-use std::collections::BTreeMap;
-
-use self::{code::Linker, externs::Resolved, records::RecordIndex};
+use self::{code::Linker, records::RecordIndex};
 pub use self::{
     error::LinkError,
     features::Features,
     kernel::Kernel,
     plan::{Invalid, MapAttributes, Plan, PlannedMap, PlannedProgram, PlannedSlot, Records},
+    request::{MapRequest, ProgramKind, Request},
 };
 use crate::{
     object::{Object, Selection, maps::MapForm},
     values::settings::Settings,
 };
-
-/// What to link of an object.
-#[derive(Clone, Debug, Default)]
-pub struct Request<'r> {
-    /// The programs to load, each with the kind that the kernel verifies it for.
-    pub programs: BTreeMap<&'r str, ProgramKind>,
-    /// The maps to create, with what the spec says of each. Those that the programs need must be among them.
-    pub maps: BTreeMap<&'r str, MapRequest>,
-}
-
-/// The kind that the kernel verifies a program for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProgramKind {
-    /// `enum bpf_prog_type`
-    pub prog_type: u32,
-    /// `enum bpf_attach_type`
-    pub attach_type: u32,
-}
-
-/// What a spec says of a map.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MapRequest {
-    /// The number of entries, if not the object's own.
-    pub max_entries: Option<u32>,
-}
 
 /// Links an object for a kernel.
 pub fn link<'a>(
@@ -120,6 +96,3 @@ fn constants(object: &Object<'_>, selection: &Selection, features: Features) -> 
     let is_constant = |index: &usize| object.maps.get(*index).is_some_and(|map| map.form == MapForm::Rodata);
     maps.filter(|(_, index)| features.prog_bind_map && is_constant(index)).map(|(place, _)| place).collect()
 }
-
-/// What the externs of an object became.
-type Externs = BTreeMap<usize, Resolved>;

@@ -176,6 +176,27 @@ impl Object<'_> {
     }
 }
 
+impl<'a> Object<'a> {
+    /// Returns the names of the maps that the selection asks to have pinned by the object's own word. Sockeye ignores
+    /// this.
+    pub fn pin_requests(&self, selection: &Selection) -> Vec<&'a str> {
+        let maps = selection.maps.iter().filter_map(|index| self.maps.get(*index));
+        maps.filter(|map| map.definition.is_pinned).map(|map| map.name).collect()
+    }
+
+    /// Returns the names of the maps that are not created for the selection.
+    pub fn left_out(&self, selection: &Selection) -> Vec<&'a str> {
+        selection.left_out.iter().filter_map(|index| self.maps.get(*index)).map(|map| map.name).collect()
+    }
+
+    /// Returns the names of the selected maps for which the kernel wants a number of entries that the object does not
+    /// say.
+    pub fn without_entries(&self, selection: &Selection) -> Vec<&'a str> {
+        let maps = selection.maps.iter().filter_map(|index| self.maps.get(*index));
+        maps.filter(|map| map.definition.lacks_entries()).map(|map| map.name).collect()
+    }
+}
+
 fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), ObjectError> {
     if count > most { Err(ObjectError::TooMany { what, most }) } else { Ok(()) }
 }

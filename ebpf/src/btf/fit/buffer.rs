@@ -1,6 +1,9 @@
 //! `Buffer`: types that can be changed. Their IDs stay, and so do the offsets of their names.
 
-use crate::btf::{Btf, Kind, MAX_NAME, Strings, Type, word};
+use crate::{
+    btf::{Btf, Kind, MAX_NAME, Strings, Type},
+    bytes::word,
+};
 
 /// Types with their strings.
 #[derive(Clone, Debug)]

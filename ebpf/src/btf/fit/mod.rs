@@ -9,79 +9,25 @@
 //! | `sanitize` | what the kernel does not know becomes something that it does |
 //! | `buffer` | the types while they change |
 //!
+//! [`Layout`] is what the file says, and [`Features`] what the kernel knows.
+//!
 //! Headers of any length are written with 24 bytes: the kernel refuses longer ones whose further bytes are not zero,
 //! and libbpf passes on what the object has.
 
 mod buffer;
 mod context;
 mod externs;
+mod features;
+mod layout;
 mod sanitize;
 mod sections;
 
-use std::collections::{HashMap, HashSet};
-
 use self::{buffer::Buffer, context::ContextTag};
+pub use self::{
+    features::Features,
+    layout::{Layout, Variable},
+};
 use super::Btf;
-
-/// What the file says that types leave open.
-#[derive(Clone, Debug, Default)]
-pub struct Layout<'f> {
-    /// The sizes of sections by name, in bytes.
-    pub sections: HashMap<&'f [u8], u32>,
-    /// Global and weak variables (`STT_OBJECT`) by name.
-    pub variables: HashMap<&'f [u8], Variable>,
-    /// The offsets in `.kconfig` of configuration values by name.
-    pub config: HashMap<&'f [u8], u32>,
-    /// The size of `.kconfig`.
-    pub config_size: u32,
-    /// The functions in `.text` that are hidden or internal, and not local.
-    pub hidden: HashSet<&'f [u8]>,
-}
-
-/// The symbol of a variable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Variable {
-    /// The offset in its section.
-    pub offset: u32,
-    /// True for `STV_HIDDEN` and `STV_INTERNAL`.
-    pub is_hidden: bool,
-}
-
-/// What a kernel knows of BTF (libbpf's `FEAT_BTF_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
-pub struct Features {
-    /// Functions and their prototypes (5.0).
-    pub func: bool,
-    /// Global functions (5.6).
-    pub global_func: bool,
-    /// Variables and data sections (5.2).
-    pub datasec: bool,
-    /// Floating-point numbers (5.13).
-    pub float: bool,
-    /// Declaration tags (5.16).
-    pub decl_tag: bool,
-    /// Type tags (5.17).
-    pub type_tag: bool,
-    /// Enums of 64 bits, and signed ones (6.0).
-    pub enum64: bool,
-    /// Data sections whose name begins with a question mark (6.12).
-    pub qmark_datasec: bool,
-}
-
-impl Features {
-    /// All of them.
-    pub const ALL: Self = Self {
-        func: true,
-        global_func: true,
-        datasec: true,
-        float: true,
-        decl_tag: true,
-        type_tag: true,
-        enum64: true,
-        qmark_datasec: true,
-    };
-}
 
 /// Types that are being made fit.
 #[derive(Clone, Debug)]

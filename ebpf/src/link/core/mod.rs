@@ -9,7 +9,7 @@
 //! | module | noun |
 //! |---|---|
 //! | `candidates` | the kernel's types of a name |
-//! | `spec` | where an access leads |
+//! | `spec`, `subject` | where an access leads, and the same in words |
 //! | `find` | the same access in a type of the kernel's |
 //! | `compat`, `matching` | whether types may stand for each other |
 //! | `answer` | the value before and after |
@@ -25,7 +25,9 @@ mod find;
 mod kind;
 mod matching;
 mod patch;
+mod reason;
 mod spec;
+mod subject;
 
 use self::{
     answer::{Answer, answer},
@@ -35,9 +37,11 @@ use self::{
     spec::Spec,
 };
 pub use self::{
-    error::{Cause, CoreError, Reason, Subject},
+    error::{Cause, CoreError},
     kind::RelocationKind,
     patch::BAD_RELO,
+    reason::Reason,
+    subject::Subject,
 };
 use crate::btf::{Btf, KernelBtf, ext::CoreRelo};
 

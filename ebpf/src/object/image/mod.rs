@@ -7,10 +7,12 @@
 //! The layout is that of elf(5). libbpf reads the same fields in `bpf_object__elf_init` and `bpf_object__elf_collect`.
 
 mod error;
+mod name;
 mod symbol;
 
 use std::collections::BTreeMap;
 
+use self::name::name;
 pub use self::{
     error::ImageError,
     symbol::{Binding, Place, Symbol, SymbolKind, Visibility},
@@ -40,11 +42,6 @@ const SECTION_HEADER: usize = 64;
 const SYMBOL: usize = 24;
 /// The size of `Elf64_Rel`.
 const RELOCATION: usize = 16;
-/// The most bytes of a name. Longer names are read as [`UNREADABLE`], since many symbols may share one end.
-const MAX_NAME: usize = 512;
-/// The name of what has no readable name. It contains a character that no name has, so it equals none.
-const UNREADABLE: &str = "\u{fffd}";
-
 /// An ELF file for BPF.
 #[derive(Clone, Debug)]
 pub struct Image<'a> {
@@ -244,15 +241,6 @@ fn section<'a>(bytes: &'a [u8], names: &'a [u8], index: usize, header: &[u8]) ->
 fn bits<'a>(bytes: &'a [u8], header: &[u8]) -> Option<&'a [u8]> {
     let (start, len) = (usize::try_from(long(header, 24)?).ok()?, usize::try_from(long(header, 32)?).ok()?);
     bytes.get(start..start.checked_add(len)?)
-}
-
-/// Returns the name at an offset in a string table.
-fn name(table: &[u8], offset: u32) -> &str {
-    let tail = table.get(offset as usize..).unwrap_or_default();
-    let head = tail.get(..=MAX_NAME).unwrap_or(tail);
-    let end = head.iter().position(|byte| *byte == 0);
-    let text = end.and_then(|end| head.get(..end)).and_then(|text| str::from_utf8(text).ok());
-    text.unwrap_or(UNREADABLE)
 }
 
 #[cfg(test)]

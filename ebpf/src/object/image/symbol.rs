@@ -1,6 +1,6 @@
 //! `Symbol`: an entry of the symbol table (`Elf64_Sym`).
 
-use super::name;
+use super::name::name;
 use crate::bytes::{half, long, word};
 
 /// A symbol.

@@ -1,6 +1,6 @@
 //! Tests of the reader of ELF files, on files written byte by byte.
 
-use super::*;
+use super::{name::UNREADABLE, *};
 
 /// Writes a file of the null section, names, symbols, and these further sections: name, kind, flags, info, bytes.
 fn file(sections: &[(u32, u32, u64, u32, &[u8])], symbols: &[u8]) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Global data: each section of it is an array of one element (libbpf's `bpf_object__init_global_data_maps`).
 
-use super::{ARRAY, Definition, Map, MapError, MapForm};
+use super::{Definition, Map, MapError, MapForm, definition::ARRAY};
 use crate::{
     btf::{Btf, Kind},
     object::{

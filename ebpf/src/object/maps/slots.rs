@@ -2,20 +2,11 @@
 //! {&function}` of a program array. They are relocations of `.maps`, which libbpf reads in
 //! `bpf_object__collect_map_relos`.
 
-use super::{Map, MapError, MapForm, PROG_ARRAY};
+use super::{Map, MapError, MapForm, PROG_ARRAY, Slot};
 use crate::object::{
     functions::Functions,
     image::{Image, Symbol, SymbolKind},
 };
-
-/// What the object puts into a map. Numbers are indices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
-    /// A map.
-    Map(usize),
-    /// A program.
-    Program(usize),
-}
 
 /// The size of a pointer in the object.
 const POINTER: u64 = 8;
