@@ -90,7 +90,7 @@ root() {
 machine() {
     printf '%s\n' qemu-system-aarch64 -M virt -cpu max,pauth-impdef=on -m 512 -display none -nodefaults \
         -serial "file:$work/$1.console" -chardev "file,id=tests,path=$work/$1.log" -device pci-serial,chardev=tests \
-        -kernel "$(vmlinuz "${1%-*}" arm64)" \
+        -kernel "$work/$1.vmlinuz" \
         -drive "file=$work/$1.disk,if=none,id=disk,format=raw,cache=unsafe" -device nvme,drive=disk,serial=disk
 }
 

@@ -3,7 +3,7 @@
 # on their disks, in machine() what emulates them, and in $repo and $here where the repository and these files are.
 
 # A guest that takes longer than so many seconds is ended.
-limit=900
+limit=1800
 
 # guest_root BUSYBOX [TEST...]: what every guest's disk holds, from a static busybox of its processor; in /tests are the
 # filters of each guest's tests.
@@ -78,7 +78,7 @@ run_guests() {
     exec 9>"$work.lock"
     flock --nonblock 9 || { echo "another run is on its way here" >&2; exit 1; }
     sweep
-    for name in "${guests[@]}"; do vmlinuz "${name%-*}" "$architecture" >/dev/null; done
+    for name in "${guests[@]}"; do ln -s "$(vmlinuz "${name%-*}" "$architecture")" "$work/$name.vmlinuz"; done
     root "$@"
     echo "booting ${guests[*]}, $at_once at a time"
     for name in "${guests[@]}"; do

@@ -64,7 +64,7 @@ root() {
 # -nodefaults: no devices that nobody asks for. NVMe, since its driver is in all kernels and no module is needed.
 machine() {
     printf '%s\n' qemu-system-x86_64 -accel tcg -cpu max,la57=off -m 512 -display none -nodefaults \
-        -serial "file:$work/$1.console" -serial "file:$work/$1.log" -kernel "$(vmlinuz "${1%-*}" amd64)" \
+        -serial "file:$work/$1.console" -serial "file:$work/$1.log" -kernel "$work/$1.vmlinuz" \
         -drive "file=$work/$1.disk,if=none,id=disk,format=raw,cache=unsafe" -device nvme,drive=disk,serial=disk
 }
 
