@@ -240,9 +240,9 @@ impl RevisionTemplate {
     /// new load for another with the same key.
     ///
     /// The key is sixteen hexadecimal digits over the object's digest and every option that changes a load: the
-    /// functions with the attach types given for them, each map's size, pinning and origin, and global variables. The targets and the selected nodes are not
-    /// part of it. The entries of a pinned map are not either, since a load carries the map's content over;
-    /// those of a map that is not pinned are, since every load creates the map.
+    /// functions with the attach types given for them, each map's size, pinning and origin, and global variables. The
+    /// targets and the selected nodes are not part of it. The entries of a pinned map are not either, since a load
+    /// carries the map's content over; those of a map that is not pinned are, since every load creates the map.
     pub fn load_key(&self) -> String {
         use sha2::{Digest as _, Sha256};
         let mut hash = Sha256::new();

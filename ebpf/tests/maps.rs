@@ -1,5 +1,5 @@
-//! Definitions of maps as compilers write them: every attribute reaches the kernel, or is refused by name where a program
-//! uses the map.
+//! Definitions of maps as compilers write them: every attribute reaches the kernel, or is refused by name where a
+//! program uses the map.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use sockeye_ebpf::{
@@ -73,8 +73,8 @@ fn sizes_are_fixed_as_libbpf_fixes_them() {
 #[test]
 fn maps_of_maps_have_the_shape_of_their_inner_ones() {
     let bytes = with_map(
-        "struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 2); __type(key, int); __type(value, long); \
-         };\nstruct { __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(max_entries, 2); __type(key, int); \
+        "struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 2); __type(key, int); __type(value, \
+         long); };\nstruct { __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(max_entries, 2); __type(key, int); \
          __array(values, struct inner); } m SEC(\".maps\");",
     );
     let maps = maps(&bytes, None).unwrap();

@@ -21,8 +21,8 @@ pub fn read(cgroup_mode: CgroupMode, features: BTreeSet<String>) -> Result<NodeF
     })
 }
 
-/// The kernel's version as `LINUX_VERSION_CODE` has it. As in libbpf (`get_kernel_version`), Debian's own number counts,
-/// which stands in the version behind `Debian`, and then Ubuntu's.
+/// The kernel's version as `LINUX_VERSION_CODE` has it. As in libbpf (`get_kernel_version`), Debian's own number
+/// counts, which stands in the version behind `Debian`, and then Ubuntu's.
 pub fn kernel_version() -> u32 {
     let uname = rustix::system::uname();
     let (release, version) = (uname.release().to_string_lossy(), uname.version().to_string_lossy());

@@ -62,7 +62,7 @@ fn probe() -> Features {
         prog_bind_map: can_bind(),
         arg_ctx_tag: takes_context_tag(),
         bpf_cookie: load(TRACEPOINT, &code(&[CALL(174), EXIT]), None).is_some(),
-        // libbpf asks whether a probe of `__x64_sys_bpf` can be made. Both processors have wrappers since 4.17 and 4.19.
+        // libbpf asks whether a probe of `__x64_sys_bpf` can be made. Both processors have wrappers since 4.17, 4.19.
         syscall_wrapper: cfg!(any(target_arch = "x86_64", target_arch = "aarch64")),
     }
 }

@@ -245,8 +245,8 @@ fn load_types(bytes: &[u8], notes: &mut Vec<String>) -> Option<OwnedFd> {
         let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
         notes.push(names::line(
             &format!(
-                "the kernel refused the object's BTF, so maps and programs have no types ({error}{}): spin locks, timers \
-                 and callbacks need them",
+                "the kernel refused the object's BTF, so maps and programs have no types ({error}{}): spin locks, \
+                 timers and callbacks need them",
                 said(last)
             ),
             512,

@@ -62,8 +62,8 @@ fn create_one(
         && let Ok(fd) = bpf::map_create(&MapAttr { btf: None, ..attr.clone() })
     {
         notes.push(format!(
-            "map {name} has no types, so bpftool prints its entries as bytes: the kernel does not take those of its keys \
-             or values ({})",
+            "map {name} has no types, so bpftool prints its entries as bytes: the kernel does not take those of its \
+             keys or values ({})",
             refused.source
         ));
         return Ok(fd);

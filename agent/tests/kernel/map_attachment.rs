@@ -21,8 +21,8 @@ use crate::{
 /// queried for what is attached to a map.
 pub const KERNELS: [Option<&str>; 3] = [None, Some("22@sockmap link"), Some("22@sockmap")];
 
-/// Returns the kernels that tests run on, each with a letter for names. A guest with a kernel of its own (tests/kernels)
-/// imitates no other.
+/// Returns the kernels that tests run on, each with a letter for names. A guest with a kernel of its own
+/// (tests/kernels) imitates no other.
 pub fn kernels() -> impl Iterator<Item = (Option<&'static str>, &'static str)> {
     let count = if std::env::var_os("SOCKEYE_OWN_KERNEL").is_some() { 1 } else { KERNELS.len() };
     KERNELS.into_iter().zip(["a", "b", "c"]).take(count)

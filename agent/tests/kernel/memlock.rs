@@ -147,7 +147,8 @@ fn container(node: &Node, limit_kib: u32, own: bool) -> Value {
     json!({
         "ociVersion": "1.0.2",
         "process": {
-            "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": arguments, "noNewPrivileges": true, "env": ["RUST_LOG=info"],
+            "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": arguments, "noNewPrivileges": true,
+            "env": ["RUST_LOG=info"],
             "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
             "rlimits": [{"type": "RLIMIT_MEMLOCK", "soft": bytes, "hard": bytes}],
         },

@@ -169,8 +169,8 @@ impl<'o, 'a> Linker<'o, 'a> {
 }
 
 impl Linked {
-    /// Gives the instructions their maps and externs (libbpf's `bpf_object__relocate_data`), and calls only helpers that
-    /// the kernel has (`bpf_object__sanitize_prog`). `places` has the place of each map in the plan.
+    /// Gives the instructions their maps and externs (libbpf's `bpf_object__relocate_data`), and calls only helpers
+    /// that the kernel has (`bpf_object__sanitize_prog`). `places` has the place of each map in the plan.
     pub(super) fn give(
         &mut self,
         object: &Object<'_>,

@@ -58,8 +58,8 @@ impl<'o, 'a> Values<'o, 'a> {
         let absent = match text {
             Some(_) => "this kernel's configuration does not set it",
             None => {
-                "this node does not show its kernel's configuration: there is no /proc/config.gz, and the chart's value \
-                 agent.kernelConfig names no file"
+                "this node does not show its kernel's configuration: there is no /proc/config.gz, and the chart's \
+                 value agent.kernelConfig names no file"
             }
         };
         for (name, index) in configured {

@@ -77,8 +77,8 @@ fn attributes(
 
 /// Returns whether libbpf gives maps of a type the types of their keys and values (`bpf_object__create_map`).
 const fn takes_types(map_type: u32) -> bool {
-    // PERF_EVENT_ARRAY, STACK_TRACE, CGROUP_ARRAY, ARRAY_OF_MAPS, HASH_OF_MAPS, DEVMAP, SOCKMAP, CPUMAP, XSKMAP, SOCKHASH,
-    // QUEUE, STACK, DEVMAP_HASH, ARENA
+    // PERF_EVENT_ARRAY, STACK_TRACE, CGROUP_ARRAY, ARRAY_OF_MAPS, HASH_OF_MAPS, DEVMAP, SOCKMAP, CPUMAP, XSKMAP,
+    // SOCKHASH, QUEUE, STACK, DEVMAP_HASH, ARENA
     !matches!(map_type, 4 | 7 | 8 | 12 | 13 | 14 | 15 | 16 | 17 | 18 | 22 | 23 | 25 | 33)
 }
 

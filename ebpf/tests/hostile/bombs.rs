@@ -1,6 +1,6 @@
-//! Bombs: objects that cost as much time, memory and stack as possible. Each must be cheap, whether it is accepted or
-//! refused. Larger ones made aya-obj overflow the stack (18,000 nested calls), fill 800 MB (900 overlapping sections) or
-//! search for 21 s (3,000 types).
+//! Bombs: objects that cost as much time, memory and stack as possible. Each must be cheap, whether it is accepted
+//! or refused. Larger ones made aya-obj overflow the stack (18,000 nested calls), fill 800 MB (900 overlapping
+//! sections) or search for 21 s (3,000 types).
 
 use sockeye_crds::Reason;
 use sockeye_ebpf_testing::{
@@ -267,8 +267,8 @@ fn compact_relocations(count: usize) -> Vec<u8> {
     })
 }
 
-/// A program of so many moves of a 1, each asking whether that path exists in one of so many types called `task_struct`, of
-/// that kind.
+/// A program of so many moves of a 1, each asking whether that path exists in one of so many types called
+/// `task_struct`, of that kind.
 fn core(kind: u32, types_count: usize, count: usize, path: &str) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
     let code = [instruction(0xb7, 1, 1).repeat(count), mov0(), exit()].concat();

@@ -1,6 +1,6 @@
 //! Names in objects: those of programs, maps and sections reach statuses, logs and paths. What the spec names, or what
-//! its programs need, is refused if its name is unfit for one of these, and the refusal quotes it in a form that is safe
-//! to show. Anything else in the object has whatever name it likes, and is not listed.
+//! its programs need, is refused if its name is unfit for one of these, and the refusal quotes it in a form that is
+//! safe to show. Anything else in the object has whatever name it likes, and is not listed.
 
 use sockeye_crds::Reason;
 use sockeye_ebpf::{Accepted, check::check};

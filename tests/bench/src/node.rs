@@ -78,9 +78,9 @@ impl Bench {
         Ok(figures)
     }
 
-    /// One more program on the node: parse, create the map, relocate, load, attach, pin, note, read back. All sides take
-    /// turns in blocks, so that what else the machine does falls on all alike and each runs as a loop runs, and are
-    /// undone at the end, so that nothing that the kernel does later for an undone one falls on the next.
+    /// One more program on the node: parse, create the map, relocate, load, attach, pin, note, read back. All sides
+    /// take turns in blocks, so that what else the machine does falls on all alike and each runs as a loop runs, and
+    /// are undone at the end, so that nothing that the kernel does later for an undone one falls on the next.
     fn one(&self, cgroups: &Cgroups) -> Result<Vec<Figure>> {
         let places = places(cgroups, WARM_UP + REPEATS);
         let mut references = self.references(TCP_EVENTS_BTF, "one")?;
