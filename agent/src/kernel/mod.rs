@@ -18,6 +18,7 @@
 //! | [`memlock`] | the limit of locked memory, which counts before Linux 5.11 |
 //! | [`ring`] | a ring buffer that programs fill |
 //! | [`probe`] | the BPF features that this kernel has |
+//! | [`verifier`] | questions that the verifier answers |
 //! | `fault` | kills the agent or fails a call where a test asks for it |
 //!
 //! CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON suffice for all of this. With these alone the kernel refuses to walk IDs
@@ -39,6 +40,7 @@ pub mod memlock;
 pub mod probe;
 pub mod ring;
 pub mod running;
+pub mod verifier;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 

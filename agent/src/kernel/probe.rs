@@ -16,9 +16,11 @@ use sockeye_ebpf::kinds::{
     section::{SECTIONS, Section, Target},
 };
 
+pub(super) use super::verifier::{Answer, verifier_log_end};
 use super::{
-    bpf::{self, F_BEFORE, MapAttr, ProgAttr},
-    facts, info,
+    bpf::{self, F_BEFORE, MapAttr},
+    info,
+    verifier::{self, EXIT, GET_NETNS_COOKIE, MOV, SOCK_OPS, calls, prog_load},
 };
 use crate::model::kernel::{MissingFeatures, ProgramKind};
 
@@ -77,43 +79,10 @@ const MAPS: [MapProbe; 9] = {
     ]
 };
 
-/// `BPF_PROG_TYPE_SOCK_OPS`, `BPF_CGROUP_SOCK_OPS`
-const SOCK_OPS: ProgramKind = ProgramKind { prog_type: 13, attach_type: 3 };
 /// `BPF_MAP_TYPE_ARRAY`
 const ARRAY: u32 = 2;
 /// `BPF_F_NO_PREALLOC`
 const F_NO_PREALLOC: u32 = 1;
-
-/// The kernel's answer to one question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    Has,
-    Lacks,
-    /// The kernel does not tell.
-    Unknown,
-}
-
-impl Answer {
-    const fn is(has: bool) -> Self {
-        if has { Self::Has } else { Self::Lacks }
-    }
-
-    /// The answer by an errno: the kernel refuses by EINVAL whatever it does not know.
-    const fn refused(errno: Option<i32>) -> Self {
-        match errno {
-            Some(libc::EINVAL) => Self::Lacks,
-            _ => Self::Unknown,
-        }
-    }
-
-    /// The answer by the error of a call without a valid descriptor: a kernel that knows the call says EBADF.
-    fn by_bad_fd(error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EBADF) => Self::Has,
-            errno => Self::refused(errno),
-        }
-    }
-}
 
 impl Probe {
     /// Asks the kernel for each feature.
@@ -123,13 +92,13 @@ impl Probe {
         let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
         probe.note("JIT", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
         probe.note("LinkUpdate", Answer::by_bad_fd(&bpf::link_update_nothing()));
-        probe.note("MemoryCgroups", memory_cgroups());
-        probe.note("AtomicFetch", knows(FETCH));
-        probe.note("InstructionsV4", knows(BSWAP));
+        probe.note("MemoryCgroups", verifier::memory_cgroups());
+        probe.note("AtomicFetch", verifier::atomic_fetch());
+        probe.note("InstructionsV4", verifier::instructions_v4());
         probe.note("NetnsCookie", calls(SOCK_OPS, GET_NETNS_COOKIE).map_or(Answer::Unknown, Answer::is));
         probe.note("VerifierLogEnd", verifier_log_end());
         probe.note("MapMemory", map_memory());
-        if is_locked_down() {
+        if verifier::is_locked_down() {
             probe.restrictions.insert("LockdownConfidentiality".to_owned());
         }
         if perf_event_paranoid() == Answer::Has {
@@ -201,112 +170,6 @@ fn load(kind: ProgramKind) -> Result<OwnedFd, Answer> {
     prog_load(kind, &[MOV, EXIT], &mut []).map_err(|error| Answer::refused(error.raw_os_error()))
 }
 
-/// `r0 = 1`: a return value that programs of every type may have.
-const MOV: (u8, u8, i32) = (0xb7, 0, 1);
-/// `r0 = r2`, which is uninitialized at a program's start
-const MOV_UNSET: (u8, u8, i32) = (0xbf, 2, 0);
-/// `exit`
-const EXIT: (u8, u8, i32) = (0x95, 0, 0);
-/// `r0 = atomic_fetch_add((u64 *)(r0 + 0), r0)`
-const FETCH: (u8, u8, i32) = (0xdb, 0, 1);
-/// `r0 = bswap64 r0`
-const BSWAP: (u8, u8, i32) = (0xd7, 0, 64);
-/// `bpf_probe_read_kernel`
-const PROBE_READ_KERNEL: i32 = 113;
-/// `bpf_get_netns_cookie`
-const GET_NETNS_COOKIE: i32 = 122;
-/// `bpf_ktime_get_coarse_ns`
-const KTIME_GET_COARSE_NS: i32 = 160;
-
-/// The call of a helper.
-const fn call(helper: i32) -> (u8, u8, i32) {
-    (0x85, 0, helper)
-}
-
-/// Loads a program from instructions: operation, source register and constant.
-fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8]) -> io::Result<OwnedFd> {
-    let instruction = |&(code, source, imm): &(u8, u8, i32)| {
-        let mut bytes = vec![code, source << 4, 0, 0];
-        bytes.extend(imm.to_le_bytes());
-        bytes
-    };
-    let code: Vec<u8> = code.iter().flat_map(instruction).collect();
-    let ProgramKind { prog_type, attach_type } = kind;
-    let attr = ProgAttr {
-        name: "sockeye_probe",
-        prog_type,
-        expected_attach_type: attach_type,
-        code: &code,
-        license: c"Apache-2.0",
-        kernel_version: 0,
-        btf: None,
-    };
-    bpf::prog_load(&attr, log)
-}
-
-/// Probes whether a verifier log that is too long for its buffer keeps its end, where the refusal is.
-pub(super) fn verifier_log_end() -> Answer {
-    let mut log = [0; 128];
-    let code = [MOV, MOV, MOV, MOV, MOV, MOV, MOV, MOV, MOV_UNSET, EXIT];
-    match prog_load(SOCK_OPS, &code, &mut log) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-            Answer::is(String::from_utf8_lossy(&log).contains("!read_ok"))
-        }
-        _ => Answer::Unknown,
-    }
-}
-
-/// Probes whether the kernel charges the memory of maps and programs to memory cgroups, as it does since 5.11, and not
-/// to users. libbpf (`probe_memcg_account`) asks for the same helper, which came with that release.
-pub(super) fn memory_cgroups() -> Answer {
-    match prog_load(SOCK_OPS, &[call(KTIME_GET_COARSE_NS), MOV, EXIT], &mut []).map_err(|error| error.raw_os_error()) {
-        Ok(_) => Answer::Has,
-        // A kernel that charges users does so before it verifies the program, and says EPERM beyond the limit.
-        Err(Some(libc::EPERM)) if is_capable() && Answer::by_bad_fd(&bpf::link_update_nothing()) == Answer::Has => {
-            Answer::Lacks
-        }
-        Err(errno) => Answer::refused(errno),
-    }
-}
-
-/// Tells whether the kernel is locked down so that programs can't read its memory, as far as it tells:
-/// `lockdown=confidentiality`. The file that says so (`/sys/kernel/security/lockdown`) is not in containers.
-pub fn is_locked_down() -> bool {
-    is_capable() && calls(SOCK_OPS, PROBE_READ_KERNEL) == Some(false)
-}
-
-/// Tells whether the kernel lets programs of a kind call a helper (`enum bpf_func_id`). `None` if it does not tell.
-pub fn calls(kind: ProgramKind, helper: i32) -> Option<bool> {
-    let mut log = [0; 4096];
-    let Err(refused) = prog_load(kind, &[call(helper), MOV, EXIT], &mut log) else { return Some(true) };
-    let log = String::from_utf8_lossy(&log);
-    let words = ["unknown func", "invalid func", "cannot use helper"];
-    match refused.raw_os_error() {
-        Some(libc::EINVAL) if words.into_iter().any(|words| log.contains(words)) => Some(false),
-        // The helper's arguments are not there.
-        Some(libc::EACCES | libc::EINVAL) if log.contains("call ") => Some(true),
-        _ => None,
-    }
-}
-
-/// Probes whether the verifier knows an instruction, which reads r0 and may take it for an address.
-fn knows(instruction: (u8, u8, i32)) -> Answer {
-    match prog_load(SOCK_OPS, &[MOV, instruction, MOV, EXIT], &mut []).map_err(|error| error.raw_os_error()) {
-        Ok(_) | Err(Some(libc::EACCES)) => Answer::Has,
-        Err(errno) => Answer::refused(errno),
-    }
-}
-
-/// Tells whether the verifier lacks atomic operations that give the value of before (Linux 5.12).
-pub fn lacks_atomic_fetch() -> bool {
-    knows(FETCH) == Answer::Lacks
-}
-
-/// Tells whether the verifier lacks the fourth version of the instruction set (Linux 6.6).
-pub fn lacks_instructions_v4() -> bool {
-    knows(BSWAP) == Answer::Lacks
-}
-
 /// Tells whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid`
 /// above 2, which only distributions' patches know.
 fn perf_event_paranoid() -> Answer {
@@ -315,10 +178,6 @@ fn perf_event_paranoid() -> Answer {
         Some(level) => Answer::is(level > 2),
         None => Answer::Unknown,
     }
-}
-
-fn is_capable() -> bool {
-    facts::lacking_capabilities().is_ok_and(|lacking| lacking.is_empty())
 }
 
 /// Probes whether the kernel reports the memory that a map uses. Older ones report whole pages, computed from its
@@ -346,7 +205,8 @@ fn map(row: &MapProbe) -> Answer {
             ..attr(row.map_type, 4, u32::MAX, 0)
         },
     };
-    match bpf::map_create(&attr).map_err(|error| error.errno()) {
+    let made = verifier::patiently(|| bpf::map_create(&attr).map_err(|error| error.source));
+    match made.map_err(|error| error.raw_os_error()) {
         Ok(_) | Err(Some(libc::E2BIG)) => Answer::Has,
         Err(errno) => Answer::refused(errno),
     }

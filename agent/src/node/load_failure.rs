@@ -14,7 +14,12 @@ use super::{
     helpers,
 };
 use crate::{
-    kernel::{SysError, facts, load::LoadError, memlock::Memlock, probe},
+    kernel::{
+        SysError, facts,
+        load::LoadError,
+        memlock::Memlock,
+        verifier::{self, Answer},
+    },
     model::kernel::ProgramKind,
 };
 
@@ -48,10 +53,10 @@ impl Circumstances {
         Self {
             lacking: facts::lacking_capabilities().unwrap_or_default(),
             memlock: Memlock::in_force(),
-            is_locked_down: probe::is_locked_down(),
+            is_locked_down: verifier::is_locked_down(),
             unknown: UnknownInstructions {
-                atomic_fetch: probe::lacks_atomic_fetch(),
-                v4: probe::lacks_instructions_v4(),
+                atomic_fetch: verifier::atomic_fetch() == Answer::Lacks,
+                v4: verifier::instructions_v4() == Answer::Lacks,
             },
         }
     }
