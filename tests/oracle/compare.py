@@ -49,7 +49,7 @@ def listed(path):
 
 def load(command):
     """Returns the text of a load, or raises an error if the tool failed."""
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if run.returncode:
         raise RuntimeError(f"{' '.join(command)}: ended with {run.returncode}: {run.stderr.strip()}")
     return load_text.Load(run.stdout)
