@@ -5,6 +5,8 @@
 //
 // Reads lines. "+ NAME CGROUP..." loads OBJECT, attaches its program to each CGROUP, pins program, map and links below
 // DIRECTORY/NAME on bpffs, reads from the pins what the agent reports, and prints the nanoseconds. "- NAME" undoes it.
+// "= COUNT" loads and closes OBJECT so often, and prints the nanoseconds that the process itself worked, without the
+// kernel.
 package main
 
 import (
@@ -18,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -182,6 +185,34 @@ func undo(directory string) error {
 	return nil
 }
 
+// Returns the user time that loading and closing takes, count times.
+func loadOnly(object []byte, count int) (time.Duration, error) {
+	before, err := userTime()
+	if err != nil {
+		return 0, err
+	}
+	for range count {
+		spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+		if err != nil {
+			return 0, err
+		}
+		collection, err := ebpf.NewCollection(spec)
+		if err != nil {
+			return 0, err
+		}
+		collection.Close()
+	}
+	after, err := userTime()
+	return after - before, err
+}
+
+// Returns the time that all threads worked outside of the kernel.
+func userTime() (time.Duration, error) {
+	var usage syscall.Rusage
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano()), err
+}
+
 func run(object, directory string) error {
 	code, err := os.ReadFile(object)
 	if err != nil {
@@ -199,15 +230,24 @@ func run(object, directory string) error {
 		}
 		at := filepath.Join(directory, words[1])
 		start := time.Now()
-		if words[0] == "+" {
+		took := func() time.Duration { return time.Since(start) }
+		switch words[0] {
+		case "+":
 			err = apply(code, at, words[2:])
-		} else {
+		case "=":
+			var count int
+			var user time.Duration
+			if count, err = strconv.Atoi(words[1]); err == nil {
+				user, err = loadOnly(code, count)
+			}
+			took = func() time.Duration { return user }
+		default:
 			err = undo(at)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", lines.Text(), err)
 		}
-		fmt.Println(time.Since(start).Nanoseconds())
+		fmt.Println(took().Nanoseconds())
 	}
 	return errors.Join(lines.Err(), os.Remove(directory))
 }

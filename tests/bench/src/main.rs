@@ -9,6 +9,7 @@
 //! | [`own`] | the agent's own path, in this process |
 //! | [`process`] | the agent as a process |
 //! | [`kubelet`] | pods without a kubelet: their cgroups, and the list of them |
+//! | [`linking`] | the user time of reading and linking an object |
 //! | [`node`] | one node's agent |
 //! | [`pods`] | links at many pods, and at a new one |
 //! | [`connections`] | the cost of attached programs for processes that connect |
@@ -19,6 +20,7 @@
 mod cluster;
 mod connections;
 mod kubelet;
+mod linking;
 mod node;
 mod own;
 mod place;

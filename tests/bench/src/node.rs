@@ -16,6 +16,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures::CORE};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    linking,
     own::{Own, settle},
     place::Place,
     process::Process,
@@ -68,6 +69,8 @@ impl Bench {
         figures.extend(self.one(&cgroups)?);
         println!("one program with CO-RE relocations, {REPEATS} times");
         figures.extend(self.relocated(&cgroups)?);
+        println!("reading and linking");
+        figures.push(linking::figure(&self.loaders, &self.place)?);
         println!("{MANY} programs, {ROUNDS} times");
         figures.extend(self.many(&cgroups)?);
         println!("the agent's memory, idle and with {MANY} programs");

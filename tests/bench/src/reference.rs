@@ -41,6 +41,12 @@ impl References {
         Ok([libbpf.apply(all)?, cilium.apply(all)?])
     }
 
+    /// Loads the object so often, and nothing else. Returns the user time of all, by loader.
+    pub fn load(&mut self, count: usize) -> Result<[Duration; 2]> {
+        let Self([libbpf, cilium]) = self;
+        Ok([libbpf.load(count)?, cilium.load(count)?])
+    }
+
     /// Detaches and unpins the programs.
     pub fn undo(&mut self, all: &[Placed]) -> Result<()> {
         self.0.iter_mut().try_for_each(|reference| reference.undo(all))
@@ -80,6 +86,11 @@ impl Reference {
     pub fn undo(&mut self, all: &[Placed]) -> Result<()> {
         let lines: Vec<String> = all.iter().map(|(name, _)| format!("- {name}")).collect();
         self.ask(&lines).map(drop)
+    }
+
+    /// Opens, loads and closes the object so often. Returns the process's user time for all of it.
+    pub fn load(&mut self, count: usize) -> Result<Duration> {
+        Ok(self.ask(&[format!("= {count}")])?.into_iter().sum())
     }
 
     /// Writes all lines, then reads all answers: they are short and fit into the pipe.
