@@ -1,6 +1,6 @@
 //! Facts on the node and its kernel that do not change while the agent runs, and the agent's own limits.
 
-use std::{collections::BTreeSet, fs, io, os::fd::RawFd};
+use std::{collections::BTreeSet, fs, io, os::fd::RawFd, sync::OnceLock};
 
 use rustix::thread::CapabilitySet;
 use sockeye_crds::node::{CgroupMode, NodeFacts};
@@ -27,10 +27,13 @@ pub fn read(cgroup_mode: CgroupMode, features: BTreeSet<String>) -> Result<NodeF
 /// The kernel's version as `LINUX_VERSION_CODE` has it. As in libbpf (`get_kernel_version`), Debian's own number
 /// counts, which stands in the version behind `Debian`, and then Ubuntu's.
 pub fn kernel_version() -> u32 {
-    let uname = rustix::system::uname();
-    let (release, version) = (uname.release().to_string_lossy(), uname.version().to_string_lossy());
-    let ubuntu = fs::read_to_string("/proc/version_signature").unwrap_or_default();
-    version_code(&release, &version, &ubuntu)
+    static VERSION: OnceLock<u32> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let uname = rustix::system::uname();
+        let (release, version) = (uname.release().to_string_lossy(), uname.version().to_string_lossy());
+        let ubuntu = fs::read_to_string("/proc/version_signature").unwrap_or_default();
+        version_code(&release, &version, &ubuntu)
+    })
 }
 
 fn version_code(release: &str, version: &str, ubuntu: &str) -> u32 {
