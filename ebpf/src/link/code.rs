@@ -89,7 +89,8 @@ impl<'o, 'a> Linker<'o, 'a> {
                 let Some(relocator) = &mut relocator else { continue };
                 let at = offset - function.start;
                 let code = self.relocated.entry(index).or_insert_with(|| function.code().unwrap_or_default().to_vec());
-                let place = code.get_mut(at..).unwrap_or_default();
+                // libbpf refuses what is not at the start of an instruction, as it does what has no instruction.
+                let place = code.get_mut(at..).filter(|_| at.is_multiple_of(INSTRUCTION)).unwrap_or_default();
                 let cause = relocator.relocate(&relo, place);
                 let cause = cause.map_err(|error| LinkError::Core { function: function.name.to_owned(), error })?;
                 if let Some(cause) = cause {

@@ -53,7 +53,7 @@ pub fn link<'a>(
 ) -> Result<Plan<'a>, LinkError> {
     let names = || request.programs.keys().copied();
     let selection = object.select(names(), request.maps.keys().copied())?;
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = records::unread(object).into_iter().collect();
     let features = kernel.features();
     let externs = externs::resolve(object, &selection, kernel, &mut notes)?;
     let mut plan = Plan {

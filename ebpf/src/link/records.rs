@@ -62,6 +62,16 @@ impl<'a> RecordIndex<'a> {
     }
 }
 
+/// Returns a note if the object's types or records can't be read, and it is loaded without, as libbpf does.
+pub(super) fn unread(object: &Object<'_>) -> Option<String> {
+    match (object.btf_fault(), object.ext_fault()) {
+        (None, None) => None,
+        (None, Some(fault)) => Some(format!("CO-RE relocations, functions and lines are not known: {fault}")),
+        (Some(fault), None) => Some(format!("types are not known: {fault}")),
+        (Some(fault), Some(_)) => Some(format!("types, CO-RE relocations, functions and lines are not known: {fault}")),
+    }
+}
+
 /// Returns the first records of each section, as libbpf looks at no others.
 fn blocks<'a>(object: &Object<'a>, info: Info<'a>) -> BTreeMap<usize, Block<'a>> {
     let mut blocks = BTreeMap::new();
