@@ -1,9 +1,12 @@
 //! `Plan`: an object linked for a kernel: the BTF, maps and programs as bpf(2) takes them. It has no descriptors: who
 //! executes the plan fills them in.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
-use super::core::{Cause, Subject};
+use super::{
+    core::{Cause, Subject},
+    poisoned::Poisoned,
+};
 use crate::{btf::Strings, values::settings::Encoded};
 
 /// An object linked for a kernel.
@@ -93,8 +96,8 @@ pub struct PlannedProgram<'a> {
     pub lines: Records,
     /// The maps that the program keeps although it does not refer to them (`BPF_PROG_BIND_MAP`), as indices.
     pub bound: Vec<usize>,
-    /// The instructions that the verifier refuses if they can be reached, by index.
-    pub invalid: BTreeMap<usize, Invalid>,
+    /// The instructions that the verifier refuses if they can be reached.
+    pub poisoned: Poisoned<'a>,
     /// The names in `lines`.
     pub strings: Option<Strings<'a>>,
 }

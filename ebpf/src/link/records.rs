@@ -42,7 +42,7 @@ impl<'a> RecordIndex<'a> {
     pub(super) fn of_program(
         &self,
         object: &Object<'a>,
-        linked: &Linked,
+        linked: &Linked<'_>,
         notes: &mut Vec<String>,
     ) -> Result<(Records, Records), LinkError> {
         let mut functions = collect(&self.functions, object, linked)?;
@@ -93,7 +93,7 @@ fn offset(record: &[u8]) -> u32 {
 fn collect(
     blocks: &BTreeMap<usize, Block<'_>>,
     object: &Object<'_>,
-    linked: &Linked,
+    linked: &Linked<'_>,
 ) -> Result<Result<Records, Option<String>>, LinkError> {
     let mut records = Records::default();
     for (i, (index, base)) in linked.parts.iter().enumerate() {

@@ -7,6 +7,8 @@
 mod bombs;
 mod corpus;
 mod names;
+mod odd;
+mod poisoned;
 
 use std::fs;
 
