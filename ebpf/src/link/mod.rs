@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`Request`] | what to link of the object |
 //! | `plan` | the result |
-//! | [`Poisoned`] | the instructions that no verifier accepts |
+//! | [`Poisoned`] | the instructions that no verifier accepts, and why |
 //! | [`Kernel`], [`Features`] | the facts of a kernel |
 //! | [`core`](mod@core) | relocations against the kernel's types |
 //! | `code` | a program with all that it calls |
@@ -38,8 +38,8 @@ pub use self::{
     error::LinkError,
     features::Features,
     kernel::Kernel,
-    plan::{Invalid, MapAttributes, Plan, PlannedMap, PlannedProgram, PlannedSlot, Records},
-    poisoned::Poisoned,
+    plan::{MapAttributes, Plan, PlannedMap, PlannedProgram, PlannedSlot, Records},
+    poisoned::{Invalid, Poisoned},
     request::{MapRequest, ProgramKind, Request},
 };
 use crate::{

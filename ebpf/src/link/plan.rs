@@ -3,10 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{
-    core::{Cause, Subject},
-    poisoned::Poisoned,
-};
+use super::poisoned::Poisoned;
 use crate::{btf::Strings, values::settings::Encoded};
 
 /// An object linked for a kernel.
@@ -109,15 +106,6 @@ pub struct Records {
     pub size: usize,
     /// The records.
     pub bytes: Vec<u8>,
-}
-
-/// The reason why an instruction was made invalid.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Invalid {
-    /// A relocation found nothing that it could stand for in the kernel.
-    Core(Subject, Cause),
-    /// The kernel lacks a function, which the object can do without.
-    Function(String),
 }
 
 impl Records {

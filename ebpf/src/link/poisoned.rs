@@ -5,13 +5,19 @@
 
 use std::sync::Arc;
 
-use super::{
-    Invalid,
-    core::{Cause, Subject},
-};
+use super::core::{Cause, Subject};
 use crate::btf::{Btf, ext::CoreRelo};
 
-/// The reason why an instruction was made invalid, without words.
+/// The reason why an instruction was made invalid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// A relocation found nothing that it could stand for in the kernel.
+    Core(Subject, Cause),
+    /// The kernel lacks a function, which the object can do without.
+    Function(String),
+}
+
+/// The same without words.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Poison<'a> {
     /// A relocation found nothing that it could stand for in the kernel.
