@@ -133,7 +133,7 @@ fn checked(bytes: &[u8]) -> Result<Accepted, Refusal> {
 
 #[track_caller]
 fn assert_refused(what: &str, bytes: &[u8], words: &[&str]) {
-    let refusal = checked(bytes).map(|_| ()).expect_err(what);
+    let Err(refusal) = checked(bytes) else { panic!("{what}: it is accepted") };
     assert_eq!(refusal.reason, Reason::InvalidObject, "{what}: {refusal}");
     words.iter().for_each(|word| assert!(refusal.message.contains(word), "{what}: nothing of {word:?} in: {refusal}"));
 }

@@ -31,6 +31,7 @@ const BOMBS: &[Bomb] = &[
     ("a call in a call in a call", call_chain, 12_000, 0),
     ("programs that call the same", linked, 32_700, 33_000),
     ("lines, for each function", lines, 50_000, 0),
+    ("lines of one instruction in all programs", repeated_lines, 50_000, 0),
     ("programs that call programs", programs_in_programs, 1000, 0),
     ("relocations", relocations, 60_000, 0),
     ("relocations of one byte", compact_relocations, 0, 900_000),
@@ -50,8 +51,12 @@ const BOMBS: &[Bomb] = &[
 ];
 
 /// The bombs of which all programs are run.
-const MANY: [&str; 3] =
-    ["programs that call the same", "poisoned relocations in all programs", "poisoned calls in all programs"];
+const MANY: [&str; 4] = [
+    "programs that call the same",
+    "lines of one instruction in all programs",
+    "poisoned relocations in all programs",
+    "poisoned calls in all programs",
+];
 
 #[test]
 fn objects_at_a_limit_are_cheap_and_beyond_it_refused() {
@@ -181,7 +186,7 @@ fn linked(instructions: usize) -> Vec<u8> {
     for i in 0..32 {
         calling_program(&mut elf, &format!("p{i}"), text);
     }
-    add_lines(&mut elf, instructions / 4);
+    add_lines(&mut elf, instructions / 4, 8);
     elf.build()
 }
 
@@ -189,16 +194,26 @@ fn lines(records: usize) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
     let text = text(&mut elf, 500, 5);
     calling_program(&mut elf, "p0", text);
-    add_lines(&mut elf, records);
+    add_lines(&mut elf, records, 8);
     elf.build()
 }
 
-/// Adds a line record for each of the first instructions of `.text`.
-fn add_lines(elf: &mut ElfBuilder, count: usize) {
+fn repeated_lines(records: usize) -> Vec<u8> {
+    let mut elf = ElfBuilder::new();
+    let text = text(&mut elf, 1, 3);
+    for i in 0..PROGRAMS {
+        calling_program(&mut elf, &format!("p{i}"), text);
+    }
+    add_lines(&mut elf, records, 0);
+    elf.build()
+}
+
+/// Adds line records of `.text`, the given number of bytes of code apart.
+fn add_lines(elf: &mut ElfBuilder, count: usize, apart: u32) {
     let mut types = BtfBuilder::new();
     let name = types.string(".text");
     let mut records = vec![name, count as u32];
-    records.extend((0..count as u32).flat_map(|i| [8 * i, 0, 0, 0]));
+    records.extend((0..count as u32).flat_map(|i| [apart * i, 0, 0, 0]));
     elf.section(".BTF", PROGBITS, 0, types.build());
     elf.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, records), (16, vec![])]));
 }

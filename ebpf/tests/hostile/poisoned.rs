@@ -76,10 +76,9 @@ fn linked(bytes: &[u8], look: impl FnOnce(Plan<'_>)) {
 
 #[test]
 fn each_poisoned_instruction_has_its_words_in_each_program() {
-    let all: [(Vec<u8>, fn(Invalid) -> bool); 2] = [
-        (relocations(10), |invalid| matches!(invalid, Invalid::Core(subject, _) if subject.field.starts_with("mmm"))),
-        (calls(10), |invalid| matches!(invalid, Invalid::Function(name) if name.len() == LONG)),
-    ];
+    let is_relocation = |invalid| matches!(invalid, Invalid::Core(subject, _) if subject.field.starts_with("mmm"));
+    let is_call = |invalid| matches!(invalid, Invalid::Function(name) if name.len() == LONG);
+    let all: [(_, fn(Invalid) -> bool); 2] = [(relocations(10), is_relocation), (calls(10), is_call)];
     for (bytes, is_right) in all {
         linked(&bytes, |plan| {
             assert_eq!(plan.programs.len(), PROGRAMS);
