@@ -74,11 +74,13 @@ fn linked(bytes: &[u8], look: impl FnOnce(Plan<'_>)) {
     look(link(&object, &request, &settings, &small_kernel(true)).unwrap());
 }
 
+type Check = fn(Invalid) -> bool;
+
 #[test]
 fn each_poisoned_instruction_has_its_words_in_each_program() {
     let is_relocation = |invalid| matches!(invalid, Invalid::Core(subject, _) if subject.field.starts_with("mmm"));
     let is_call = |invalid| matches!(invalid, Invalid::Function(name) if name.len() == LONG);
-    let all: [(_, fn(Invalid) -> bool); 2] = [(relocations(10), is_relocation), (calls(10), is_call)];
+    let all: [(Vec<u8>, Check); 2] = [(relocations(10), is_relocation), (calls(10), is_call)];
     for (bytes, is_right) in all {
         linked(&bytes, |plan| {
             assert_eq!(plan.programs.len(), PROGRAMS);
