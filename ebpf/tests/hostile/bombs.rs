@@ -16,6 +16,7 @@ use crate::{
     NAMES, index_of, kernel,
     odd::core_relocations,
     poisoned::{self, PROGRAMS},
+    repeated,
 };
 
 /// A bomb: its name, its constructor, the largest size that is accepted, and a size that is refused. The latter is 0 if
@@ -31,7 +32,7 @@ const BOMBS: &[Bomb] = &[
     ("a call in a call in a call", call_chain, 12_000, 0),
     ("programs that call the same", linked, 32_700, 33_000),
     ("lines, for each function", lines, 50_000, 0),
-    ("lines of one instruction in all programs", repeated_lines, 50_000, 0),
+    ("lines of one instruction in all programs", repeated::lines, 50_000, 0),
     ("programs that call programs", programs_in_programs, 1000, 0),
     ("relocations", relocations, 60_000, 0),
     ("relocations of one byte", compact_relocations, 0, 900_000),
@@ -152,7 +153,7 @@ fn zeroed(count: usize) -> Vec<u8> {
 
 /// Adds a program whose first instruction calls into `.text`, and which then returns.
 pub fn calling_program(elf: &mut ElfBuilder, name: &str, text: u32) {
-    let section = elf.section("sockops", PROGBITS, CODE, [call(-1), mov0(), exit()].concat());
+    let section = elf.section(format!("sockops/{name}"), PROGBITS, CODE, [call(-1), mov0(), exit()].concat());
     elf.symbol(name, FUNC, section, (0, 24));
     elf.relocations(section, REL, relocation(0, text, true));
 }
@@ -186,7 +187,7 @@ fn linked(instructions: usize) -> Vec<u8> {
     for i in 0..32 {
         calling_program(&mut elf, &format!("p{i}"), text);
     }
-    add_lines(&mut elf, instructions / 4, 8);
+    add_lines(&mut elf, instructions / 4);
     elf.build()
 }
 
@@ -194,26 +195,16 @@ fn lines(records: usize) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
     let text = text(&mut elf, 500, 5);
     calling_program(&mut elf, "p0", text);
-    add_lines(&mut elf, records, 8);
+    add_lines(&mut elf, records);
     elf.build()
 }
 
-fn repeated_lines(records: usize) -> Vec<u8> {
-    let mut elf = ElfBuilder::new();
-    let text = text(&mut elf, 1, 3);
-    for i in 0..PROGRAMS {
-        calling_program(&mut elf, &format!("p{i}"), text);
-    }
-    add_lines(&mut elf, records, 0);
-    elf.build()
-}
-
-/// Adds line records of `.text`, the given number of bytes of code apart.
-fn add_lines(elf: &mut ElfBuilder, count: usize, apart: u32) {
+/// Adds a line record for each of the first instructions of `.text`.
+fn add_lines(elf: &mut ElfBuilder, count: usize) {
     let mut types = BtfBuilder::new();
     let name = types.string(".text");
     let mut records = vec![name, count as u32];
-    records.extend((0..count as u32).flat_map(|i| [apart * i, 0, 0, 0]));
+    records.extend((0..count as u32).flat_map(|i| [8 * i, 0, 0, 0]));
     elf.section(".BTF", PROGBITS, 0, types.build());
     elf.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, records), (16, vec![])]));
 }

@@ -9,6 +9,7 @@ mod corpus;
 mod names;
 mod odd;
 mod poisoned;
+mod repeated;
 
 use std::fs;
 
