@@ -15,6 +15,8 @@
 //! | `reconcile` | one BpfProgram: observe, plan, execute, observe again |
 //! | [`fetches`] | the ELF objects that loads wait for |
 //! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
+//! | `spec_summary` | the parts of a revision that every pass reads |
+//! | `known_good` | the revisions that are kept running while a newer one fails |
 //! | `dependencies` | what of other BpfPrograms one depends on |
 //! | `suspend` | what is to be attached nowhere |
 //! | `admit` | whether a container may start; [`starts`] are those that wait |
@@ -31,6 +33,8 @@ pub mod attachments;
 pub mod connectivity;
 pub mod controller;
 mod dependencies;
+mod known_good;
+mod spec_summary;
 pub mod drift;
 pub mod event;
 pub mod fetches;

@@ -62,7 +62,7 @@ impl<N: Node> Controller<N> {
         let Some(mut pass) = self.pass.take() else { return };
         if pass.work.is_empty() && pass.rounds > 0 {
             self.kernel = pass.kernel;
-            return self.end_pass(assignment, pass.sweep, now);
+            return self.end_pass(pass.sweep, now);
         }
         for _ in 0..TASKS {
             let Some((name, listed)) = pass.work.pop_front() else { break };
@@ -119,7 +119,7 @@ impl<N: Node> Controller<N> {
     }
 
     /// Ends a pass: forgets what is gone, asks for watches of what is there, and reports.
-    fn end_pass(&mut self, assignment: &Assignment, sweep: bool, now: Instant) {
+    fn end_pass(&mut self, sweep: bool, now: Instant) {
         self.fetches.forget_unused(now);
         self.programs.retain(|_, p| p.is_desired() || !p.observed.is_empty() || p.failure.is_some());
         let touched = mem::take(&mut self.touched);
@@ -129,7 +129,9 @@ impl<N: Node> Controller<N> {
         }
         let directories = touched.into_iter().flat_map(|name| self.watched_directories(name)).collect();
         self.effects.push(Effect::WatchHomes { bpffs: self.survey.bpffs.flatten(), directories, all: sweep });
-        if let RequiredInputs { pods: true, containers, .. } = assignment.required_inputs() {
+        // Those of known good revisions too.
+        let required = self.programs.values().map(ProgramState::required_in_all);
+        if let RequiredInputs { pods: true, containers, .. } = required.fold(Default::default(), RequiredInputs::and) {
             match self.node.pod_directories(containers) {
                 Ok(directories) => self.effects.push(Effect::WatchPods(directories)),
                 Err(error) => tracing::warn!(%error, "the pods' cgroups can't be watched: sweeps find them"),

@@ -11,16 +11,18 @@ use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{
     BpfRevision, Reason,
     node::{Drift, State},
-    program::{DEFAULT_PRIORITY, MapRef},
-    target::PodsTarget,
+    program::MapRef,
 };
 
 use super::{
     drift::{self, Change},
+    known_good::KnownGood,
     retry::Retry,
+    spec_summary::SpecSummary,
 };
 use crate::{
     model::{
+        assignment::ReportedRevision,
         desired::Desired,
         kernel::{Machine, MapInfo},
         map_shape::MapShape,
@@ -58,9 +60,10 @@ pub struct ProgramState {
     pub retry: Retry,
     /// The time since which its desired state is unknown.
     frozen_since: Option<Instant>,
-    /// The revision that came into effect last, after its predecessor if that can be reverted to. Whichever of them is
-    /// in effect is kept where a newer one fails.
-    known_good: Vec<(Arc<BpfRevision>, SpecSummary)>,
+    /// The revisions that were in effect. Whichever of them is, is kept where a newer one fails.
+    known_good: KnownGood,
+    /// The revision in effect according to the BpfNode when this agent started: the node may have been rebooted since.
+    reported: Option<ReportedRevision>,
     /// Maps of the last load that are not pinned, by name. Those that no program uses went with the loader.
     pub unpinned: BTreeMap<String, MapInfo>,
     /// What the user may not expect of the programs and maps that this agent loaded.
@@ -109,29 +112,6 @@ pub struct MapBytes {
     pub own: u64,
     /// Some of its maps are other BpfPrograms'.
     pub shares: bool,
-}
-
-/// The parts of a revision that every pass reads.
-#[derive(Clone, Copy, Debug, Default)]
-struct SpecSummary {
-    required: RequiredInputs,
-    priority: Option<i64>,
-    shares: bool,
-    strict: bool,
-}
-
-impl SpecSummary {
-    fn of(revision: &BpfRevision) -> Self {
-        let template = &revision.spec.template;
-        // Where it is suspended, it has no targets.
-        let targets = || template.targets().filter(|_| !template.suspend);
-        Self {
-            required: RequiredInputs::of(targets()),
-            priority: Some(template.priority.unwrap_or(DEFAULT_PRIORITY)),
-            shares: template.maps.iter().any(|map| map.map_ref.is_some()),
-            strict: template.pods_targets().any(PodsTarget::is_strict),
-        }
-    }
 }
 
 /// Returns a BpfProgram's map that others may share, as last observed.
@@ -258,23 +238,60 @@ impl ProgramState {
         let in_effect = |revision: &&Arc<BpfRevision>| revision.metadata.name == self.observed.revision;
         let Some(revision) = self.assigned.revision.as_ref().filter(in_effect) else { return };
         let before = self.observed.previous.as_ref().and_then(|predecessor| predecessor.revision.as_ref());
-        self.known_good.retain(|(good, _)| before.is_some() && good.metadata.name.as_ref() == before);
-        self.known_good.push((Arc::clone(revision), self.assigned.summary));
+        self.known_good.remember(revision, self.assigned.summary, before);
+        self.reported = None;
+    }
+
+    /// Takes the revision in effect according to the BpfNode when this agent started.
+    pub fn report(&mut self, reported: &ReportedRevision) {
+        if !self.was_observed {
+            self.reported = Some(reported.clone());
+        }
+    }
+
+    /// Returns the name of the revision that was in effect last: by its note, or on a node that was rebooted since by
+    /// the BpfNode.
+    pub fn last_in_effect(&self) -> Option<&str> {
+        let reported = self.reported.as_ref().filter(|reported| Some(&reported.uid) == self.assigned.uid.as_ref());
+        let is_new = self.observed.uid.is_none() || self.observed.uid == self.assigned.uid;
+        let reported = reported.filter(|_| is_new).map(|reported| reported.revision.as_str());
+        self.observed.revision.as_deref().or(reported)
+    }
+
+    /// Returns the name of the known good revision that is to be kept running because the assigned one fails.
+    fn known_good_to_keep(&self) -> Option<&str> {
+        let fails = self.failure.as_ref().is_some_and(|failure| !failure.partial);
+        let assigned = self.assigned.revision.as_ref()?;
+        let good = self.last_in_effect().filter(|good| Some(*good) != assigned.metadata.name.as_deref())?;
+        let is_kept = fails && self.suspended.is_none() && !self.retry.puts_off_repair();
+        (is_kept && !assigned.spec.template.suspend).then_some(good)
     }
 
     /// Returns the known good revision that is kept running because the assigned one fails, and what must be known of
     /// pods for it.
     pub fn kept_known_good(&self) -> Option<(Arc<BpfRevision>, RequiredInputs)> {
-        let fails = self.failure.as_ref().is_some_and(|failure| !failure.partial);
-        let (good, summary) = self.known_good.iter().find(|(good, _)| good.metadata.name == self.observed.revision)?;
-        let assigned = self.assigned.revision.as_ref()?;
-        let is_kept = fails
-            && self.suspended.is_none()
-            && !self.retry.puts_off_repair()
-            && good.spec.program_ref.uid == assigned.spec.program_ref.uid
-            && good.metadata.name != assigned.metadata.name
-            && !assigned.spec.template.suspend;
-        is_kept.then(|| (Arc::clone(good), summary.required))
+        let (good, required) = self.known_good.get(self.known_good_to_keep()?)?;
+        let is_same_program = self.assigned.uid.as_ref() == Some(&good.spec.program_ref.uid);
+        is_same_program.then(|| (Arc::clone(good), required))
+    }
+
+    /// Returns the name of the known good revision if the API server has to be asked for it: an earlier agent brought
+    /// it into effect.
+    pub fn known_good_to_fetch(&mut self, now: Instant) -> Option<String> {
+        let good = self.known_good_to_keep().filter(|_| !self.is_awaiting())?.to_owned();
+        self.known_good.asks_for(&good, now).then_some(good)
+    }
+
+    /// Takes the API server's answer about a known good revision.
+    pub fn known_good_arrived(&mut self, name: &str, answer: Result<Arc<BpfRevision>, String>, now: Instant) {
+        self.pending.dirty |= self.known_good.arrived(self.assigned.uid.as_deref(), name, answer, now);
+    }
+
+    /// Says why the known good revision is not kept as it should be, if the API server does not give it.
+    pub fn known_good_gap(&self) -> Option<String> {
+        let good = self.known_good_to_keep()?;
+        let why = self.known_good.refusal(good)?;
+        Some(format!("{good} stays where it is attached, and no new pod gets it: {why}"))
     }
 
     /// Reports whether a known good revision is kept running.
@@ -312,7 +329,7 @@ impl ProgramState {
 
     /// Returns the same for the assigned revision and those that are known good.
     pub fn required_in_all(&self) -> RequiredInputs {
-        self.known_good.iter().fold(self.required(), |all, (_, summary)| all.and(summary.required))
+        self.required().and(self.known_good.required())
     }
 
     /// Reports whether its only failure is that its object is being fetched.

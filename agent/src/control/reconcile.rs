@@ -13,6 +13,7 @@ use super::{
     Controller,
     controller::Pass,
     drift::{self, Change},
+    event::Effect,
     fetches::Missing,
     program::{self, MapBytes, ProgramState},
     work::Observation,
@@ -146,6 +147,9 @@ impl<N: Node> Controller<N> {
     ) -> bool {
         let (Ok(context), Some(program)) = (&pass.context, self.programs.get_mut(name)) else { return false };
         program.pending.pods = false;
+        if let Some(revision) = program.known_good_to_fetch(self.now) {
+            self.effects.push(Effect::FetchRevision { program: name.to_owned(), name: revision });
+        }
         let Some((good, required)) = program.kept_known_good() else { return false };
         // Without its pods it would seem to have no place at all.
         if assignment.unknown_inputs(required).is_some() {

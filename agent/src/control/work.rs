@@ -89,6 +89,11 @@ pub(super) fn assign(programs: &mut BTreeMap<String, ProgramState>, assignment: 
             program.assign(Some(revision));
         }
     }
+    for (name, reported) in assignment.reported.iter() {
+        if let Some(program) = programs.get_mut(name) {
+            program.report(reported);
+        }
+    }
     let mut requirements = Requirements::default();
     programs.values().for_each(|program| requirements.add(program));
     requirements

@@ -21,6 +21,10 @@ pub struct NodeProgram {
     /// The revision that should be in effect, if it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_revision: Option<String>,
+    /// The revision that was in effect last, if none is in effect as a whole now. The agent goes back to it while the
+    /// desired one fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_good_revision: Option<String>,
     /// The state of the desired revision.
     #[serde(deserialize_with = "state")]
     pub state: State,
@@ -99,6 +103,7 @@ impl NodeProgram {
                 uid: name("uid", Self::MAX_UID).unwrap_or_default(),
                 revision: name("revision", Self::MAX_REVISION),
                 desired_revision: name("desiredRevision", Self::MAX_REVISION),
+                known_good_revision: name("knownGoodRevision", Self::MAX_REVISION),
                 state: State::Failed,
                 reason: Some(Reason::Other),
                 message: Some(names::line(&message, 512)),
@@ -112,7 +117,7 @@ impl NodeProgram {
     /// # Errors
     /// Names the field.
     fn check(&self) -> Result<(), String> {
-        let revisions = self.revision.iter().chain(&self.desired_revision);
+        let revisions = self.revision.iter().chain(&self.desired_revision).chain(&self.known_good_revision);
         let lengths = [
             ("uid", self.uid.len(), Self::MAX_UID),
             ("revision", revisions.map(String::len).max().unwrap_or_default(), Self::MAX_REVISION),

@@ -106,6 +106,22 @@ pub struct BpfProgramSpec {
     /// If true, the programs are detached on every node. They stay loaded, and their maps keep their content.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub suspend: bool,
+    /// The number of retired BpfRevisions that are kept, the latest ones, with their objects' bytes. If absent, 10. One
+    /// that a node runs, or goes back to while a newer one fails there, is kept besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub revision_history_limit: Option<i64>,
+}
+
+impl BpfProgramSpec {
+    /// The number of retired revisions that are kept if the spec does not say.
+    pub const REVISION_HISTORY_LIMIT: usize = 10;
+
+    /// Returns the number of retired revisions to keep.
+    pub fn revision_history_limit(&self) -> usize {
+        let limit = self.revision_history_limit.and_then(|limit| usize::try_from(limit).ok());
+        limit.unwrap_or(Self::REVISION_HISTORY_LIMIT)
+    }
 }
 
 /// The priority of a BpfProgram that sets none.

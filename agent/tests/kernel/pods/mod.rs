@@ -4,6 +4,7 @@
 
 mod failures;
 mod kept;
+mod restarted;
 mod selection;
 
 use std::{cell::RefCell, collections::BTreeMap, fs, path::PathBuf, time::Instant};
