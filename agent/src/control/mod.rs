@@ -17,6 +17,7 @@
 //! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
 //! | `spec_summary` | the parts of a revision that every pass reads |
 //! | `known_good` | the revisions that are kept running while a newer one fails |
+//! | `pod_search` | pods whose processes are not where the kubelet's names say |
 //! | `dependencies` | what of other BpfPrograms one depends on |
 //! | `suspend` | what is to be attached nowhere |
 //! | `admit` | whether a container may start; [`starts`] are those that wait |
@@ -40,6 +41,7 @@ pub mod event;
 pub mod fetches;
 pub mod newest;
 mod pass;
+mod pod_search;
 pub mod program;
 mod reconcile;
 pub mod report;

@@ -9,6 +9,7 @@ use super::{
     Controller,
     controller::Pass,
     event::Effect,
+    pod_search::PodSearch,
     program::ProgramState,
     reconcile::Attempt,
     starts::{Starts, Waiting},
@@ -211,20 +212,25 @@ impl<N: Node> Controller<N> {
     fn survey_pods(&mut self, assignment: &Assignment, inputs: RequiredInputs) -> Result<Pods, ObserveError> {
         let mut pods = Pods::default();
         if inputs.pods {
-            let cgroups = self.node.pod_cgroups(inputs.containers)?;
+            let mut cgroups = self.node.pod_cgroups(inputs.containers)?;
             let Starts { announced, waiting } = &mut self.starts;
             for Waiting { start, .. } in waiting.values() {
                 announced.entry(start.pod.uid.clone()).or_insert_with(|| start.pod.clone());
             }
             announced.retain(|uid, _| cgroups.contains_key(uid));
+            let joined = pods::joined(&assignment.pods.clone().unwrap_or_default(), announced);
+            let Self { node, pod_search, now, .. } = self;
+            let unlocated = pod_search.survey(node, &joined, &mut cgroups, inputs.containers, *now)?;
             pods = Pods {
-                pods: pods::joined(&assignment.pods.clone().unwrap_or_default(), announced),
+                pods: joined,
                 namespaces: assignment.namespaces.clone().unwrap_or_default(),
                 cgroups,
+                unlocated,
                 complete: assignment.pods.is_some(),
             };
         } else {
             self.starts.announced = BTreeMap::new();
+            self.pod_search = PodSearch::default();
         }
         if pods != self.survey.pods {
             self.programs.values_mut().for_each(|program| program.pending.pods = true);

@@ -15,6 +15,7 @@ use super::{
     drift::{self, Change},
     event::Effect,
     fetches::Missing,
+    pod_search::refuse_unlocated,
     program::{self, MapBytes, ProgramState},
     work::Observation,
 };
@@ -129,6 +130,10 @@ impl<N: Node> Controller<N> {
                 if let Some(refusal) = desired.and_then(|desired| plan::missing_cgroup(&desired, &plan_context.cgroups))
                 {
                     return Err(Failure { partial: true, ..refusal.into() });
+                }
+                if let Some(revision) = revision {
+                    let refused = refuse_unlocated(revision, &attempt.context.pods, &self.touch(name).observed);
+                    refused.map_err(|refusal| Failure { partial: true, ..refusal.into() })?;
                 }
                 return self.check_runtime_asks(revision);
             }

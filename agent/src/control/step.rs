@@ -116,7 +116,8 @@ impl<N: Node> Controller<N> {
                 has_cgroup = true;
             }
         }
-        monitor.poll(node, programs, settings.time_of_day) || mounted_anew || marked || has_cgroup
+        let searches = self.pod_search.is_due(self.now);
+        monitor.poll(node, programs, settings.time_of_day) || mounted_anew || marked || has_cgroup || searches
     }
 
     /// Continues the pass, or begins one that is due.

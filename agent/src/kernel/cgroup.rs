@@ -108,6 +108,17 @@ impl Root {
         }
     }
 
+    /// Reports whether any process is in a cgroup or below it (`populated` in cgroup.events). A cgroup that is gone has
+    /// none.
+    pub fn is_populated(&self, path: &str) -> Result<bool, SysError> {
+        let events = self.join(path).join("cgroup.events");
+        match fs::read_to_string(&events) {
+            Ok(text) => Ok(text.lines().any(|line| line == "populated 1")),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(false),
+            Err(error) => Err(error).call(|| format!("read of {}", events.display())),
+        }
+    }
+
     /// The paths of a cgroup and of all cgroups below it. Cgroups that are removed during the walk are left out.
     pub fn below(&self, path: &str) -> Vec<String> {
         let mut found = vec![path.to_owned()];

@@ -2,7 +2,7 @@
 //! runtime's list of what runs, and passes on each start. No IO on the connection.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     mem,
     time::Duration,
 };
@@ -216,7 +216,7 @@ fn failure(stream: u32, code: i32, message: String) -> Message {
 impl From<proto::PodSandbox> for Pod {
     fn from(pod: proto::PodSandbox) -> Self {
         let proto::PodSandbox { id: _, name, uid, namespace, labels } = pod;
-        Self { uid, namespace, name, labels, containers: BTreeMap::new() }
+        Self { uid, namespace, name, labels, ..Self::default() }
     }
 }
 

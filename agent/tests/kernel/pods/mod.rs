@@ -2,6 +2,7 @@
 //!
 //! The tests make the pods' cgroups as the kubelet and the runtime do. The agent reads the list of pods from a file.
 
+mod elsewhere;
 mod failures;
 mod kept;
 mod restarted;
