@@ -100,6 +100,8 @@ pub(super) struct Survey {
     pub suspended: Option<String>,
     /// Priorities differ, and the kernel keeps an attach order.
     pub ordered: bool,
+    /// The kernel keeps an attach order.
+    pub keeps_order: bool,
     /// A map of some BpfProgram is to be another's.
     pub sharing: bool,
     /// The node's pods.

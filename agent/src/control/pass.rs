@@ -187,7 +187,8 @@ impl<N: Node> Controller<N> {
             self.programs.values_mut().for_each(ProgramState::forget_failures);
         }
         let mut context = self.node.node_context(requirements.inputs)?;
-        self.survey.ordered = requirements.ordered && !context.missing_features.order;
+        self.survey.keeps_order = !context.missing_features.order;
+        self.survey.ordered = requirements.ordered && self.survey.keeps_order;
         self.survey.sharing = requirements.shares;
         context.pods = self.survey_pods(assignment, requirements.inputs)?;
         Ok(context)

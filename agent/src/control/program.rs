@@ -1,5 +1,4 @@
-//! `ProgramState`: one BpfProgram on this node over time: its revision, what is there of it, why these differ, when to
-//! try again. No IO.
+//! `ProgramState`: one BpfProgram on this node over time: what is there of it, why that is not its revision. No IO.
 
 use std::{
     collections::BTreeMap,
@@ -24,13 +23,13 @@ use crate::{
     model::{
         assignment::ReportedRevision,
         desired::Desired,
-        kernel::{Machine, MapInfo},
-        map_shape::MapShape,
+        kernel::MapInfo,
         observed::{Observed, ObservedMap},
         pods::RequiredInputs,
         refusal::Refusal,
     },
     node::failure::Failure,
+    plan::order::Rank,
 };
 
 /// The first lists of pods and namespaces take at most this long, unless something is wrong.
@@ -75,7 +74,7 @@ pub struct ProgramState {
     /// Recent external changes to it.
     pub drift: Vec<Drift>,
     /// The bytes that its maps may hold, once computed.
-    map_bytes: Option<MapBytes>,
+    pub(super) map_bytes: Option<MapBytes>,
 }
 
 /// The revision that the assignment names.
@@ -316,6 +315,12 @@ impl ProgramState {
         Err(Failure::new(Reason::NotInEffect, message))
     }
 
+    /// Records maps that a load made anew.
+    pub fn record_recreated(&mut self, changes: Vec<Change>, time_of_day: Timestamp) {
+        changes.iter().for_each(|change| tracing::info!("{}", change.message));
+        changes.into_iter().for_each(|change| drift::remember(&mut self.drift, change, time_of_day));
+    }
+
     /// Retries at once: the cause of its failure may have changed.
     pub const fn forget_failures(&mut self) {
         self.retry.reset();
@@ -358,6 +363,13 @@ impl ProgramState {
         failure.is_some_and(|failure| failure.reason == Reason::CgroupNotFound) && !self.keeps_known_good()
     }
 
+    /// Returns its rank if it was suspended, and is attached nowhere yet.
+    pub fn comes_back(&self) -> Option<Rank> {
+        let Observed { claimed, links, .. } = &self.observed;
+        let priority = self.assigned.summary.priority?;
+        (self.suspended.is_some() && links.is_empty()).then_some(Rank { priority, claimed: *claimed })
+    }
+
     /// Reports whether container starts wait for it.
     pub const fn is_strict(&self) -> bool {
         self.assigned.summary.strict
@@ -378,18 +390,5 @@ impl ProgramState {
         self.unpinned = unpinned;
         self.load_notes = notes;
         self.map_bytes = None;
-    }
-
-    /// Returns the bytes that its maps may hold. A map that is not pinned counts as long as the agent that loaded it
-    /// runs.
-    pub fn map_bytes(&mut self, machine: &Machine) -> MapBytes {
-        let Self { observed, unpinned, .. } = self;
-        let uses = |map: u32| observed.functions.values().any(|function| function.info.map_ids.contains(&map));
-        *self.map_bytes.get_or_insert_with(|| {
-            let pinned = observed.maps.values().filter(|map| map.from.is_none()).map(ObservedMap::shape);
-            let unpinned = unpinned.values().filter(|map| uses(map.id)).map(MapShape::of);
-            let own = pinned.chain(unpinned).fold(0, |sum: u64, shape| sum.saturating_add(shape.bytes(machine)));
-            MapBytes { own, shares: observed.maps.values().any(|map| map.from.is_some()) }
-        })
     }
 }

@@ -85,6 +85,10 @@ impl Root {
         if stat.st_dev != self.device || !FileType::from_raw_mode(stat.st_mode).is_dir() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a cgroup v2 directory")).call(named);
         }
+        if relative(path) == "." {
+            // The root stays open when it is removed, and then has no files.
+            rustix::fs::statat(&*self.fd, "cgroup.procs", AtFlags::empty()).call(named)?;
+        }
         Ok(Cgroup { id: stat.st_ino, path: path.to_owned() })
     }
 

@@ -36,7 +36,8 @@ impl Pod {
         let lists =
             status.map(|s| [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses]);
         let containers = || lists.into_iter().flatten().flatten().flatten();
-        let id = |status: &core::ContainerStatus| Some(status.container_id.as_deref()?.rsplit_once("://")?.1.to_owned());
+        let id =
+            |status: &core::ContainerStatus| Some(status.container_id.as_deref()?.rsplit_once("://")?.1.to_owned());
         let runs = |status: &&core::ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
         // Only the UID of a static pod is a hash, without hyphens: a forged annotation can't name another pod.
         let mirrored = pod.annotations().get(CONFIG_MIRROR).filter(|uid| !uid.contains('-'));

@@ -11,8 +11,8 @@ use sockeye_crds::{
     target::{AttachTarget, PodsTarget},
 };
 
-use super::{cgroup_path::is_within, kept_pod::KeptByTarget};
 pub use super::pod::{Labels, Pod};
+use super::{cgroup_path::is_within, kept_pod::KeptByTarget};
 
 /// The label that the API server sets on every namespace, to its name.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";

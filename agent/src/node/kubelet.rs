@@ -112,10 +112,7 @@ mod tests {
             ("/kubelet/kubepods/podu", Some("/kubelet/kubepods")),
             ("/kubelet/kubepods/burstable/podu", Some("/kubelet/kubepods")),
             ("/a.slice/a-kubepods.slice/a-kubepods-podu.slice", Some("/a.slice/a-kubepods.slice")),
-            (
-                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podu.slice",
-                Some("/kubepods.slice"),
-            ),
+            ("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podu.slice", Some("/kubepods.slice")),
             ("/system.slice/podu", None),
             ("/kubepods/other/podu", None),
             ("podu", None),

@@ -99,7 +99,7 @@ pub struct BpfProgramSpec {
     #[x_kube(validation = schema::names_of_globals())]
     pub globals: BTreeMap<String, Value>,
     /// The position among other BpfPrograms on the same cgroup and attach type, 0 to 1000. Lower values run first;
-    /// equal ones run in the order in which they were attached. If absent, 500.
+    /// equal ones run in the order in which the BpfPrograms came to the node. If absent, 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub priority: Option<i64>,

@@ -129,7 +129,10 @@ fn attached(current: Option<&BpfRevision>, counts: &NodeCounts, placed: &[NodePl
         );
         return attached(Status::True, Reason::NoPodSelected, message);
     }
-    attached(Status::True, Reason::InEffect, format!("in effect on {updated} of {live} Ready nodes{besides}"))
+    let warnings = quotes(placed.iter().flat_map(warnings));
+    let warnings = if warnings.is_empty() { warnings } else { format!("; {warnings}") };
+    let message = format!("in effect on {updated} of {live} Ready nodes{besides}{warnings}");
+    attached(Status::True, Reason::InEffect, message)
 }
 
 fn ready(accepted: &ConditionState, attached: &ConditionState) -> ConditionState {
@@ -196,6 +199,12 @@ fn failures<'a>(placed: &'a [NodePlacement<'_>]) -> impl Iterator<Item = (&'a st
         PlacementState::Failed(reason) => Some((p.node, message_or_reason(p, reason))),
         _ => None,
     })
+}
+
+/// Returns what does not go as one would expect on a node.
+fn warnings<'a>(placed: &'a NodePlacement<'_>) -> impl Iterator<Item = (&'a str, String)> {
+    let warnings = placed.entry.into_iter().flat_map(|entry| &entry.warnings);
+    warnings.map(|warning| (placed.node, warning.clone()))
 }
 
 /// Returns whether all targets are selective and no Ready node has a selected pod, as with a misspelt label, or before

@@ -70,8 +70,7 @@ fn attached(Pair { old, new }: Pair<'_>, has_news: bool) -> Option<ProgramEvent>
     let is_in_progress = matches!(new.reason, Reason::Progressing | Reason::NotDispatched);
     // Pods come and go, and with them the last selected one.
     let follows_pods = |condition: &Condition| matches!(condition.reason, Reason::InEffect | Reason::NoPodSelected);
-    let is_transition =
-        old.is_none_or(|old| outcome(old) != outcome(new) && !(follows_pods(old) && follows_pods(new)));
+    let is_transition = old.is_none_or(|old| outcome(old) != outcome(new) && !(follows_pods(old) && follows_pods(new)));
     let is_as_intended = new.status == Status::True || new.reason == Reason::Suspended;
     // A user seldom wants a BpfProgram that is Ready and runs nowhere.
     let is_warning = !is_as_intended || new.reason == Reason::NoNodeSelected;

@@ -1,11 +1,7 @@
 //! `Plugin`: the agent's side of the protocol on one connection. It registers, subscribes to starts, takes the
 //! runtime's list of what runs, and passes on each start. No IO on the connection.
 
-use std::{
-    collections::HashMap,
-    mem,
-    time::Duration,
-};
+use std::{collections::HashMap, mem, time::Duration};
 
 use futures::future::BoxFuture;
 use prost::Message as _;

@@ -54,6 +54,7 @@ pub(super) fn node_program(name: &str, program: &ProgramState, contents: &Conten
         links: count(observed.links.values().filter(|link| link.in_effect).count()),
         pods: count(pods(program).len()),
         drift: drift.clone(),
+        ..NodeProgram::default()
     }
 }
 

@@ -134,6 +134,17 @@ fn a_program_that_selects_no_pod_is_ready_with_a_reason() {
 }
 
 #[test]
+fn warnings_are_quoted_and_ready_stays_true() {
+    let mut cluster = Cluster::new([(Live, Some(attached("r2"))), (Live, Some(attached("r2")))]);
+    for (.., report) in &mut cluster.nodes {
+        report.as_mut().unwrap().programs[0].warnings = vec!["it is not covered".into()];
+    }
+    let words = "in effect on 2 of 2 Ready nodes; node-000, node-001: it is not covered";
+    assert_eq!(message(&cluster.fold(), Ready), words);
+    assert_eq!(says(&cluster.fold(), Ready), Some((Status::True, Reason::InEffect)));
+}
+
+#[test]
 fn nodes_that_are_not_live_do_not_delay_ready() {
     let status = Cluster::new([(Live, Some(attached("r2"))), (Unknown, None), (WithoutAgent, None)]).fold();
     assert_eq!(says(&status, Ready), Some((Status::True, Reason::InEffect)));
