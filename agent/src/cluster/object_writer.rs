@@ -168,7 +168,9 @@ impl<K: NodeObject> ObjectWriter<K> {
                     self.written =
                         Some(Written { metadata: existing.metadata.clone(), status: existing.status.cloned() });
                 }
-                existing.metadata.clone()
+                // The watch may still show what was there before the last write, be it an object that is gone.
+                let known = self.written.as_ref().filter(|written| written.metadata.resource_version.is_some());
+                known.map_or(existing.metadata, |known| &known.metadata).clone()
             }
             Some(stale) => {
                 let kind = K::kind(&());

@@ -171,7 +171,7 @@ fn a_removed_cgroup_loses_its_link_and_a_new_one_gets_a_new_link() {
     node.apply("inner", TCP_EVENTS_BTF, attach, json!([]));
     node.ready("inner");
     let before = node.details("inner");
-    std::fs::remove_dir(node.cgroup().join("inner")).unwrap();
+    fs::remove_dir(node.cgroup().join("inner")).unwrap();
     let start = Instant::now();
     let gone = node.condition_is("inner", "Ready", "False");
     assert!(start.elapsed() < DETECTED_WITHIN, "{:?}", start.elapsed());
