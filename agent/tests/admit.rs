@@ -75,7 +75,7 @@ fn pod() -> Pod {
         namespace: "shop".into(),
         name: "web".into(),
         labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
-        containers: BTreeMap::new(),
+        ..Pod::default()
     }
 }
 

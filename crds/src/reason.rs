@@ -59,6 +59,8 @@ reasons! {
     InEffect,
     /// No node matches `spec.nodeSelector`.
     NoNodeSelected,
+    /// The revision is in effect on all nodes where it should be, and its selectors match no pod on any of them.
+    NoPodSelected,
     /// Nodes are selected, and none of them is Ready and has an agent that is Ready.
     NoReadyNodes,
     /// Some nodes have not yet reported that the revision is in effect.
@@ -77,6 +79,8 @@ reasons! {
     AttachFailed,
     /// The cgroup to attach to does not exist or is not a cgroup v2 directory.
     CgroupNotFound,
+    /// A selected pod runs, and its processes are in no cgroup of its UID or its containers' IDs.
+    PodCgroupNotFound,
     /// bpffs is not mounted, not writable, full, or its directory is not safely sockeye's.
     BpffsUnusable,
     /// The pins on the node have the layout of another version of sockeye, and the agent leaves them alone.

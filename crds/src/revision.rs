@@ -68,7 +68,8 @@ pub struct BpfRevisionSpec {
 pub enum RevisionState {
     /// Agents may run the revision.
     Active,
-    /// Agents do not run the revision anew. It is kept while a node reports that it still runs there.
+    /// Agents do not run the revision anew, but on nodes on which it is the known good one and a newer one fails. It is
+    /// kept while a node reports it so, and among the latest `spec.revisionHistoryLimit` retired ones.
     Retired,
 }
 

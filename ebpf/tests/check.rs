@@ -48,6 +48,7 @@ fn spec(programs: Vec<ProgramSpec>, maps: Vec<MapSpec>) -> BpfProgramSpec {
         globals: BTreeMap::new(),
         priority: None,
         suspend: false,
+        revision_history_limit: None,
     }
 }
 

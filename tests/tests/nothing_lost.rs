@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 use sockeye_tests::{
     NODES, TIMEOUT, bpftool, cluster, condition, helper, json, kubectl,
+    load::Pod,
     process::{Usage, agents},
     program::{TestProgram, report, updated},
     release::{NAMESPACE, pods},
@@ -104,6 +105,52 @@ fn a_program_that_cuts_its_node_off_is_reverted() -> Result<()> {
     // A corrected spec is tried anew.
     shut.edit(TCP_EVENTS_BTF, on("node-1"))?;
     shut.ready_on("1/1")?;
+    Ok(())
+}
+
+/// A good revision, then one that the verifier refuses, then other agents; then a pod comes.
+#[test]
+fn a_guard_is_attached_to_new_pods_after_its_agent_restarted_with_a_revision_that_fails() -> Result<()> {
+    let selector = json!({"matchLabels": {"app": "guarded"}});
+    let attach = json!({"attach": [{"type": "Pods", "pods": {"podSelector": selector}}]});
+    let guard = TestProgram::apply("guard", TCP_EVENTS_BTF, attach.clone())?;
+    guard.ready_on("2/2")?;
+    let good = guard.get()?["status"]["currentRevision"]["name"].clone();
+    ensure!(reason(&guard, "Ready")? == "NoPodSelected", "{:#}", guard.get()?["status"]);
+    guard.edit(fixtures::REFUSED, attach.clone())?;
+    wait_until(TIMEOUT, "VerifierRejected", || Ok(reason(&guard, "Attached")? == "VerifierRejected"))?;
+    let agents = pods("agent")?;
+    kubectl(&["delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent", "--wait"])?;
+    kubectl(&["rollout", "status", "-n", NAMESPACE, "daemonset", "--timeout=60s"])?;
+    ensure!(pods("agent")?.iter().all(|uid| !agents.contains(uid)));
+    let pod = Pod::run("guarded", "node-1", "sleep 1000")?;
+    kubectl(&["label", "pod/guarded", "app=guarded"])?;
+    pod.uid()?;
+    wait_until(TIMEOUT, "a guard on the new pod", || Ok(links_of("node-1", "guard")? == 1))?;
+    let said = guard.get()?;
+    let running = &said["status"]["summary"]["runningRevisions"];
+    ensure!(*running == good && report("node-1", "guard")?["revision"] == good, "{:#}", said["status"]);
+    let message = condition(&said, "Attached").map(|c| c["message"].to_string()).unwrap_or_default();
+    ensure!(message.contains(&format!("{} keeps running there", good.as_str().unwrap_or_default())), "{message}");
+    // A spec that is refused changes nothing, and its condition names what runs.
+    guard.edit(TCP_EVENTS_BTF, json!({"programs": [{"name": "no_such"}], "attach": attach["attach"]}))?;
+    wait_until(TIMEOUT, "ProgramNotFound", || Ok(reason(&guard, "Accepted")? == "ProgramNotFound"))?;
+    let said = guard.get()?;
+    let message = condition(&said, "Ready").map(|c| c["message"].to_string()).unwrap_or_default();
+    ensure!(message.contains(&format!("{} keeps running", good.as_str().unwrap_or_default())), "{message}");
+    ensure!(said["status"]["summary"]["runningRevisions"] == good, "{:#}", said["status"]);
+    Ok(())
+}
+
+/// Somebody spoils what an agent reports: the agent writes it again, and says nothing twice.
+#[test]
+fn a_bpf_node_that_someone_else_changed_is_written_again() -> Result<()> {
+    let program = TestProgram::apply("spoiled", TCP_EVENTS_BTF, json!({}))?;
+    program.ready_on("2/2")?;
+    let spoil = json!({"status": {"programs": null}}).to_string();
+    kubectl(&["patch", "bpfnode", "node-2", "--subresource=status", "--type=merge", "-p", &spoil])?;
+    wait_until(TIMEOUT, "the report", || Ok(report("node-2", "spoiled")?["state"] == "Attached"))?;
+    program.ready_on("2/2")?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 //! | `context` | what the tasks share |
 //! | [`pods`] | the watches of pods and namespaces |
 //! | [`bytecode`] | objects, fetched by digest |
+//! | `known_good` | retired revisions that were in effect, read by name |
 //! | [`probe`] | whether the API server can be reached, and when the kubelet renewed the node's Lease last |
 //! | [`status_writer`] | the node's status, written to its BpfNode; [`throttle`] says what of it waits |
 //! | [`detail_writer`] | the node's detail, written to its BpfNodeDetail |
@@ -22,6 +23,7 @@
 pub mod bytecode;
 mod context;
 pub mod detail_writer;
+mod known_good;
 pub mod object_writer;
 pub mod pods;
 pub mod probe;
@@ -92,12 +94,16 @@ impl Cluster {
         let reports = Arc::new(Newest::default());
         let newest_report = Arc::clone(&reports);
         let (fetch, fetches) = mpsc::unbounded_channel();
+        let (fetch_revision, revisions) = mpsc::unbounded_channel();
         let (probe, probes) = mpsc::unbounded_channel();
         let answers = admission.answers();
         let (events, mut controlling) = run::run(controller, move |effect| match effect {
             Effect::WriteStatus(report) => drop(newest_report.put(report)),
             Effect::AnswerStart(id, decision) => answers.answer(id, decision),
             Effect::FetchBytes(digest) => drop(fetch.send(digest)),
+            Effect::FetchRevision { program, name } => {
+                drop(fetch_revision.send(known_good::Request { program, name }));
+            }
             Effect::ProbeApiServer => drop(probe.send(())),
             // Carried out by the controller's thread.
             Effect::WatchHomes { .. } | Effect::WatchPods(_) => {}
@@ -107,6 +113,13 @@ impl Cluster {
         let answer_fetch = events.clone();
         let fetched = move |digest, bytes| answer_fetch.send(Event::BytesArrived { digest, bytes });
         tasks.spawn(bytecode::fetch(config_maps, Arc::clone(&context.backoff), fetches, fetched));
+        let answer_revision = events.clone();
+        let fetched = move |known_good::Request { program, name }, answer| {
+            answer_revision.send(Event::RevisionArrived { program, name, answer });
+        };
+        let backoff = Arc::clone(&context.backoff);
+        let api = Api::all(client.clone());
+        tasks.spawn(known_good::fetch(api, backoff, revisions, pods.requirement(), fetched));
         let prober = probe::Prober::new(client.clone(), config, node_name.clone());
         tasks.spawn(prober.run(probes, events.clone()));
         let (detail, details) = watch::channel(None);

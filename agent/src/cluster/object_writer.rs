@@ -123,6 +123,32 @@ impl<K: NodeObject> ObjectWriter<K> {
         self.api.get_metadata_opt(&self.node_name).await.with_context(|| format!("read of the {}", K::kind(&())))
     }
 
+    /// Compares the object's version with that of the last write, and has the next write made if they differ: somebody
+    /// else changed it, or an earlier state of etcd was restored, of which a watch need not say anything.
+    ///
+    /// # Errors
+    /// Fails where the API server does not answer, or refuses.
+    pub async fn check(&mut self) -> Result<()> {
+        let version = |metadata: &ObjectMeta| (metadata.uid.clone(), metadata.resource_version.clone());
+        let Some(known) = self.metadata().filter(|known| known.resource_version.is_some()).map(version) else {
+            return Ok(());
+        };
+        let found = self.get_metadata().await?;
+        if found.as_ref().map(|found| version(&found.metadata)) != Some(known) {
+            tracing::info!(node = self.node_name, kind = %K::kind(&()), "it is not as written: writing it again");
+            self.forget_status();
+        }
+        Ok(())
+    }
+
+    /// Forgets which status the API server has. Without a version nothing counts as newer than what may be there.
+    fn forget_status(&mut self) {
+        if let Some(written) = &mut self.written {
+            written.metadata.resource_version = None;
+            written.status = None;
+        }
+    }
+
     /// Writes a status where it differs from what the API server has; `existing` is the object, if there is one as far
     /// as is known.
     ///
@@ -142,7 +168,9 @@ impl<K: NodeObject> ObjectWriter<K> {
                     self.written =
                         Some(Written { metadata: existing.metadata.clone(), status: existing.status.cloned() });
                 }
-                existing.metadata.clone()
+                // The watch may still show what was there before the last write, be it an object that is gone.
+                let known = self.written.as_ref().filter(|written| written.metadata.resource_version.is_some());
+                known.map_or(existing.metadata, |known| &known.metadata).clone()
             }
             Some(stale) => {
                 let kind = K::kind(&());
@@ -163,10 +191,16 @@ impl<K: NodeObject> ObjectWriter<K> {
         if self.written.as_ref().is_some_and(is_same) && self.has(status, node) {
             return Ok(());
         }
-        // Without a version, so that nothing counts as newer than what may have been accepted.
-        let unknown = ObjectMeta { resource_version: None, ..metadata };
-        self.written = Some(Written { metadata: unknown, status: None });
-        let written = write_status(&self.api, &self.node_name, status).await;
+        self.written = Some(Written { metadata, status: None });
+        self.forget_status();
+        let written = match write_status(&self.api, &self.node_name, status).await {
+            // A watch may still show an object that is gone, for good after an earlier state of etcd was restored.
+            Err(kube::Error::Api(status_of)) if status_of.code == 404 => {
+                self.create(node).await?;
+                write_status(&self.api, &self.node_name, status).await
+            }
+            written => written,
+        };
         let written = written.with_context(|| format!("write of {}.status", K::kind(&())))?;
         self.written = Some(Written { metadata: written.meta().clone(), status: Some(status.clone()) });
         Ok(())

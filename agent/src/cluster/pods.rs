@@ -18,7 +18,7 @@ type Listed<V> = Option<Arc<BTreeMap<String, V>>>;
 
 /// Pods and namespaces, as they were listed last.
 pub struct PodWatches {
-    required: latest::Sender<RequiredInputs>,
+    required: Requirement,
     pods: latest::Receiver<Listed<Pod>>,
     namespaces: latest::Receiver<Listed<Labels>>,
 }
@@ -27,6 +27,7 @@ impl PodWatches {
     /// Starts the watches as tasks, which do nothing until something is required.
     pub(super) fn start(client: &Client, node_name: &str, context: &WatchContext, tasks: &mut Tasks) -> Self {
         let (required, requirement) = latest::channel(RequiredInputs::default());
+        let required = Requirement(required);
         let mut starter = Starter { requirement, context, tasks };
         let of_node = Selection { fields: Some(format!("spec.nodeName={node_name}")), ..Selection::default() };
         let pod = |pod: &core::Pod| (pod.uid().unwrap_or_default(), Pod::read(pod));
@@ -39,12 +40,9 @@ impl PodWatches {
         }
     }
 
-    /// Has everything watched that is required. What was required once is watched from then on.
-    pub fn require(&self, inputs: RequiredInputs) {
-        self.required.send_if_modified(|all| {
-            let more = all.and(inputs);
-            mem::replace(all, more) != more
-        });
+    /// Returns what says what is required.
+    pub fn requirement(&self) -> Requirement {
+        self.required.clone()
     }
 
     /// Returns the node's pods.
@@ -55,6 +53,20 @@ impl PodWatches {
     /// Returns the labels of namespaces, by name.
     pub fn namespaces(&self) -> Option<Arc<BTreeMap<String, Labels>>> {
         self.namespaces.borrow().clone()
+    }
+}
+
+/// Says what is required of pods and namespaces.
+#[derive(Clone)]
+pub struct Requirement(latest::Sender<RequiredInputs>);
+
+impl Requirement {
+    /// Has everything watched that is required. What was required once is watched from then on.
+    pub fn require(&self, inputs: RequiredInputs) {
+        self.0.send_if_modified(|all| {
+            let more = all.and(inputs);
+            mem::replace(all, more) != more
+        });
     }
 }
 

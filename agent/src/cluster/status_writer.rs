@@ -6,6 +6,7 @@
 //! - a write that fails is retried with the process's [`Backoff`];
 //! - the API server spends at most half of the time on this node's writes: a busy one gets fewer of many nodes'
 //!   statuses;
+//! - what somebody else changed is overwritten: at once where the watch shows it, within minutes where it does not;
 //! - the detail is passed on once the BpfNode is written.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -36,6 +37,8 @@ use crate::control::{event::Report, newest::Newest, report::conditions::conditio
 
 /// After a write the writer rests as long as that took, up to this.
 const LONGEST_REST: Duration = Duration::from_secs(10);
+/// The object's version is read again after this long. There is a report every five minutes at least.
+const RESYNC: Duration = Duration::from_secs(290);
 
 /// Writes one BpfNode's status.
 pub struct StatusWriter {
@@ -49,6 +52,8 @@ pub struct StatusWriter {
     /// The conditions of the last write; absent before the first.
     conditions: Option<Vec<Condition>>,
     details: watch::Sender<Option<BpfNodeDetailStatus>>,
+    /// The time at which the object's version was known last.
+    last_check: Instant,
 }
 
 impl StatusWriter {
@@ -69,6 +74,7 @@ impl StatusWriter {
             states: Vec::new(),
             conditions: None,
             details,
+            last_check: Instant::now(),
         }
     }
 
@@ -129,6 +135,10 @@ impl StatusWriter {
     /// deleted that. Reports whether it has it then: while the Node object is missing there is nowhere to write it.
     async fn write(&mut self) -> Result<bool> {
         let Some(node) = self.node.state().into_iter().next() else { return Ok(false) };
+        if self.last_check.elapsed() >= RESYNC {
+            self.writer.check().await?;
+            self.last_check = Instant::now();
+        }
         let bpf_node = self.bpf_node.state().into_iter().next();
         let existing = bpf_node.as_ref().map(|bpf_node| Existing {
             metadata: bpf_node.meta(),

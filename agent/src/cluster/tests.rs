@@ -283,6 +283,32 @@ async fn what_someone_else_changed_is_written_again() {
     assert_eq!(note(&server), "a");
 }
 
+/// The watch goes on as if nothing had happened.
+#[tokio::test(start_paused = true)]
+async fn an_earlier_state_of_etcd_is_written_over() {
+    let server = Server::new();
+    let mut agent = Agent::start(&server);
+    agent.report(&server, ("1", "a"), 1).await;
+    let earlier = server.object(NODES);
+    agent.report(&server, ("2", "a"), 2).await;
+    agent.watch(&server);
+    server.lock().objects.insert(NODES.to_owned(), earlier);
+    agent.report(&server, ("2", "a"), 280).await;
+    assert_eq!(server.writes(NODES), [0, 1], "it is not read again and again");
+    agent.report(&server, ("2", "a"), 300).await;
+    let program = |server: &Server| server.object(NODES)["status"]["programs"]["p"].to_string();
+    agent.report(&server, ("2", "a"), 310).await;
+    assert_eq!(server.writes(NODES), [0, 1, 300]);
+    assert!(program(&server).contains('2'), "{}", program(&server));
+    // And one from before the object was there.
+    server.lock().objects.remove(NODES);
+    agent.report(&server, ("2", "a"), 600).await;
+    agent.report(&server, ("2", "a"), 610).await;
+    assert!(program(&server).contains('2'), "{}", program(&server));
+    agent.report(&server, ("2", "a"), 2000).await;
+    assert_eq!(server.writes(NODES).len(), 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn objects_of_a_node_that_is_gone_are_made_anew() {
     let server = Server::new();

@@ -10,7 +10,7 @@ use std::{
 
 use sockeye_crds::{
     BpfNodeDetailStatus, BpfNodeStatus,
-    node::{NodeProgram, ProgramDetail},
+    node::{NodeProgram, ProgramDetail, State},
 };
 
 use crate::control::{
@@ -117,9 +117,13 @@ impl Entry {
 
     /// Returns the part that is about what the node holds, not about what is desired.
     fn holds(&self) -> Self {
-        let NodeProgram { name, uid, revision, program_ids, map_ids, links, pods, drift, .. } = self.program.clone();
-        let program =
-            NodeProgram { name, uid, revision, program_ids, map_ids, links, pods, drift, ..NodeProgram::default() };
+        let program = NodeProgram {
+            desired_revision: None,
+            state: State::default(),
+            reason: None,
+            message: None,
+            ..self.program.clone()
+        };
         let held = |detail| ProgramDetail { verifier_log: None, notes: Vec::new(), ..detail };
         Self { program, detail: self.detail.clone().map(held) }
     }
@@ -131,8 +135,6 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use sockeye_crds::node::State;
-
     use super::*;
 
     fn status(programs: &[(&str, State, &[i64])]) -> Passed {

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use anyhow::Result;
-use kube::ResourceExt as _;
+use kube::{ResourceExt as _, core::DeserializeGuard, runtime::reflector::Store};
 use sockeye_crds::{
-    BpfRevision,
+    BpfNode, BpfRevision,
     names::{LABEL_PROGRAM, SUSPENSION, SUSPENSION_REASON, is_dns_label},
+    node::NodeProgram,
     revision,
 };
 use tokio::sync::Notify;
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 use super::{pods::PodWatches, watches::Watches};
 use crate::{
     control::{event::Event, run::Events},
-    model::assignment::Assignment,
+    model::assignment::{Assignment, ReportedRevision},
 };
 
 /// What the API server says of this node.
@@ -24,12 +25,14 @@ pub struct View {
     namespace: String,
     /// The revisions that were assigned last, by BpfProgram: those that have not changed are the same values again.
     assigned: BTreeMap<String, Arc<BpfRevision>>,
+    /// The revisions in effect according to the BpfNode, once it was listed.
+    reported: Option<Arc<BTreeMap<String, ReportedRevision>>>,
 }
 
 impl View {
     /// Returns the view of these watches; the suspension is in `namespace`.
     pub const fn new(watches: Watches, pods: PodWatches, namespace: String) -> Self {
-        Self { watches, pods, namespace, assigned: BTreeMap::new() }
+        Self { watches, pods, namespace, assigned: BTreeMap::new(), reported: None }
     }
 
     /// Sends an event whenever the assignment or the suspension may have changed. The suspension is sent even before
@@ -94,8 +97,11 @@ impl View {
         };
         self.assigned = revision::desired(readable, node.labels()).into_iter().map(assign).collect();
         let revisions = self.assigned.clone();
-        let mut assignment = Assignment { revisions, unreadable, complete, ..Assignment::default() };
-        self.pods.require(assignment.required_inputs());
+        // Before this agent writes it for the first time.
+        let bpf_node = &self.watches.bpf_node;
+        let reported = Arc::clone(self.reported.get_or_insert_with(|| Arc::new(reported(bpf_node))));
+        let mut assignment = Assignment { revisions, unreadable, complete, reported, ..Assignment::default() };
+        self.pods.requirement().require(assignment.required_inputs());
         (assignment.pods, assignment.namespaces) = (self.pods.pods(), self.pods.namespaces());
         Some(assignment)
     }
@@ -107,4 +113,15 @@ impl View {
         let reason = reason.map_or("no reason given", |reason| reason.trim());
         Some(format!("ConfigMap {}/{SUSPENSION}: {reason}", self.namespace))
     }
+}
+
+/// Returns the revisions in effect according to the BpfNode, by BpfProgram.
+fn reported(bpf_node: &Store<DeserializeGuard<BpfNode>>) -> BTreeMap<String, ReportedRevision> {
+    let found = bpf_node.state().into_iter().next();
+    let status = found.as_ref().and_then(|found| found.0.as_ref().ok()?.status.as_ref());
+    let revision = |program: &NodeProgram| {
+        let revision = program.revision.clone().or_else(|| program.known_good_revision.clone())?;
+        Some((program.name.clone(), ReportedRevision { uid: program.uid.clone(), revision }))
+    };
+    status.into_iter().flat_map(|status| &status.programs).filter_map(revision).collect()
 }

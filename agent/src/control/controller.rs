@@ -16,6 +16,7 @@ use super::{
     connectivity::Trials,
     event::{Effect, Report},
     fetches::Fetches,
+    pod_search::PodSearch,
     program::ProgramState,
     report::{Reported, report},
     starts::Starts,
@@ -42,6 +43,7 @@ pub struct Controller<N> {
     pub(super) trials: Trials,
     pub(super) starts: Starts,
     pub(super) fetches: Fetches,
+    pub(super) pod_search: PodSearch,
     pub(super) timer: Timer,
     /// The pass that is going on.
     pub(super) pass: Option<Pass>,
@@ -98,6 +100,8 @@ pub(super) struct Survey {
     pub suspended: Option<String>,
     /// Priorities differ, and the kernel keeps an attach order.
     pub ordered: bool,
+    /// The kernel keeps an attach order.
+    pub keeps_order: bool,
     /// A map of some BpfProgram is to be another's.
     pub sharing: bool,
     /// The node's pods.
@@ -133,6 +137,7 @@ impl<N> Controller<N> {
             trials: Trials::default(),
             starts: Starts::default(),
             fetches: Fetches::default(),
+            pod_search: PodSearch::default(),
             timer: Timer::new(now),
             pass: None,
             kernel: RunningKernel::new(settings.kernel_config.clone()),

@@ -7,16 +7,18 @@ use sockeye_crds::{Reason, program::MapRef};
 
 use super::Controller;
 use crate::{
-    control::program::{self, ProgramState},
+    control::program::{self, MapBytes, ProgramState},
     kernel::SysError,
     model::{
         desired::Desired,
-        kernel::{Cgroup, MapInfo},
+        kernel::{Cgroup, Machine, MapInfo},
+        map_shape::MapShape,
+        observed::{Observed, ObservedMap},
     },
     node::Node,
     plan::{
         context::{AttachOrders, PlanContext},
-        order::{self, Neighbour},
+        order::{self, Neighbour, Rank},
     },
 };
 
@@ -41,9 +43,14 @@ impl<N: Node> Controller<N> {
             let mut functions = desired.functions.values();
             functions.any(|function| function.kind.attach_type == attach_type && function.paths.contains_key(path))
         };
-        let attach_orders = self.attach_orders(Some(desired.priority), is_its_place)?;
+        let observed = self.programs.get(&desired.program.name).map(|program| &program.observed);
+        // One that was attached before comes back to its place; a newcomer is the last of its priority.
+        let known = observed.filter(|observed| observed.uid.is_some()).map(|observed| observed.claimed);
+        let comes_back = known.is_some() && lacks_a_link(desired, observed);
+        let newcomer = Rank { priority: desired.priority, claimed: known.unwrap_or(u64::MAX) };
+        let attach_orders = self.attach_orders(Some((newcomer, comes_back)), is_its_place)?;
         let on_maps = if desired.attaches_to_maps { self.on_maps(&desired.program.name) } else { BTreeMap::new() };
-        Ok(PlanContext { cgroups, maps, absent, on_maps, attach_orders })
+        Ok(PlanContext { cgroups, maps, absent, on_maps, attach_orders, claimed: newcomer.claimed })
     }
 
     /// Returns what all BpfPrograms but one have attached to maps.
@@ -92,14 +99,15 @@ impl<N: Node> Controller<N> {
     }
 
     /// Returns the attach orders of our programs at the given cgroups, where their priorities differ from each other or
-    /// from a newcomer's. Where all are equal, as they mostly are, the kernel is not asked.
+    /// from a newcomer's, or where that comes back. Where all are equal, as they mostly are, the kernel is not asked.
     fn attach_orders(
         &self,
-        newcomer: Option<i64>,
+        newcomer: Option<(Rank, bool)>,
         includes: impl Fn(&str, u32) -> bool,
     ) -> Result<AttachOrders, SysError> {
         let mut attach_orders = AttachOrders::new();
-        if !self.survey.ordered {
+        let comes_back = self.survey.keeps_order && newcomer.is_some_and(|(_, comes_back)| comes_back);
+        if !self.survey.ordered && !comes_back {
             return Ok(attach_orders);
         }
         let mut places: BTreeMap<(&str, u32), BTreeMap<u32, Neighbour>> = BTreeMap::new();
@@ -109,12 +117,14 @@ impl<N: Node> Controller<N> {
                 let Some(path) = link.path.as_deref().filter(|path| includes(path, link.info.attach_type)) else {
                     continue;
                 };
-                let one = Neighbour { program: name.clone(), key: key.clone(), priority: *priority };
+                let rank = Rank { priority: *priority, claimed: observed.claimed };
+                let one = Neighbour { program: name.clone(), key: key.clone(), rank };
                 places.entry((path, link.info.attach_type)).or_default().insert(link.info.program_id, one);
             }
         }
         for ((path, attach_type), mut ours) in places {
-            if !differ(newcomer.into_iter().chain(ours.values().map(|one| one.priority))) {
+            let newcomer = newcomer.map(|(rank, _)| rank.priority);
+            if !comes_back && !differ(newcomer.into_iter().chain(ours.values().map(|one| one.rank.priority))) {
                 continue;
             }
             let runs = self.node.attached(path, attach_type)?.map(|query| query.programs).unwrap_or_default();
@@ -122,6 +132,25 @@ impl<N: Node> Controller<N> {
             attach_orders.entry(path.to_owned()).or_default().insert(attach_type, attach_order);
         }
         Ok(attach_orders)
+    }
+
+    /// Returns the bytes that the maps of all other BpfPrograms may hold. A shared map counts with its owner.
+    pub(super) fn map_bytes_besides(&mut self, name: &str, machine: &Machine) -> u64 {
+        // An agent that has just started has not come to all of them yet.
+        let unseen = self.programs.iter().filter(|(_, program)| !program.was_observed);
+        let unseen: Vec<String> = unseen.map(|(other, _)| other.clone()).collect();
+        unseen.iter().for_each(|other| self.observe(other));
+        let (mut sum, mut sharing) = (0_u64, Vec::new());
+        for (other, program) in &mut self.programs {
+            let MapBytes { own, shares } = map_bytes(program, machine);
+            sum = sum.saturating_add(own);
+            sharing.extend(shares.then(|| other.clone()));
+        }
+        sum = sum.saturating_sub(map_bytes(self.touch(name), machine).own);
+        let sharing = sharing.iter().filter(|other| *other != name).filter_map(|other| self.programs.get(other));
+        let maps = sharing.flat_map(|program: &ProgramState| program.observed.maps.values());
+        let orphans = maps.filter(|map| map.from.is_some() && program::owned(&self.programs, map).is_none());
+        orphans.map(|map| map.shape().bytes(machine)).fold(sum, u64::saturating_add)
     }
 
     /// Returns the BpfPrograms to which others that were reconciled after them gave something to do: a map that they
@@ -164,6 +193,30 @@ impl<N: Node> Controller<N> {
         let mut from = desired.iter().flat_map(|desired| desired.maps.values()).filter_map(|map| map.from.as_ref());
         from.all(|from| self.pinned(from).is_some())
     }
+}
+
+/// Reports whether any link of a desired state is not in effect.
+fn lacks_a_link(desired: &Desired, observed: Option<&Observed>) -> bool {
+    let links = observed.into_iter().flat_map(|observed| &observed.links).filter(|(_, link)| link.in_effect);
+    let in_effect: BTreeSet<(&str, &str)> =
+        links.filter_map(|(key, link)| Some((key.function.as_str(), link.path.as_deref()?))).collect();
+    let mut desired = desired
+        .functions
+        .iter()
+        .flat_map(|(name, function)| function.paths.keys().map(move |path| (name.as_str(), path.as_str())));
+    desired.any(|link| !in_effect.contains(&link))
+}
+
+/// Returns the bytes that the maps of a BpfProgram may hold. A map that is not pinned counts as long as the agent that
+/// loaded it runs.
+fn map_bytes(ProgramState { observed, unpinned, map_bytes, .. }: &mut ProgramState, machine: &Machine) -> MapBytes {
+    let uses = |map: u32| observed.functions.values().any(|function| function.info.map_ids.contains(&map));
+    *map_bytes.get_or_insert_with(|| {
+        let pinned = observed.maps.values().filter(|map| map.from.is_none()).map(ObservedMap::shape);
+        let unpinned = unpinned.values().filter(|map| uses(map.id)).map(MapShape::of);
+        let own = pinned.chain(unpinned).fold(0, |sum: u64, shape| sum.saturating_add(shape.bytes(machine)));
+        MapBytes { own, shares: observed.maps.values().any(|map| map.from.is_some()) }
+    })
 }
 
 fn differ(mut priorities: impl Iterator<Item = i64>) -> bool {

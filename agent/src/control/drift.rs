@@ -1,11 +1,16 @@
-//! Drift: external changes to a BpfProgram's pins and attachments since they were last observed. Pure.
+//! Drift: external changes to a BpfProgram's pins and attachments since they were last observed, and maps that were made
+//! anew. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::{Timestamp, Unit};
 use sockeye_crds::node::{Drift, DriftKind, NodeProgram};
 
-use crate::model::{kernel::Cgroup, observed::Observed};
+use crate::model::{
+    desired::Desired,
+    kernel::Cgroup,
+    observed::{Observed, ObservedMap},
+};
 
 /// This many different changes of a BpfProgram are remembered.
 const MAX_REMEMBERED: usize = NodeProgram::MAX_DRIFT;
@@ -75,6 +80,25 @@ pub fn since(before: &Observed, now: &Observed, cgroups: &BTreeMap<String, Cgrou
     changes
 }
 
+/// Returns the maps that a load made anew in the place of others of the same names: whoever has opened one of these reads
+/// what nothing writes to any more. Maps that every load creates do not count.
+pub fn recreated(before: &Observed, now: &Observed, desired: &Desired) -> Vec<Change> {
+    let change = |(pin, was): (&String, &ObservedMap)| {
+        let is = now.maps.get(pin).filter(|is| is.info.id != was.info.id)?;
+        let of_load = desired.map_by_pin(pin).is_some_and(|(_, map)| map.of_load);
+        let how = match &is.from {
+            Some(from) => format!("is another one now, {from}"),
+            None => "was made anew, without its content".to_owned(),
+        };
+        let message = format!(
+            "map {pin} {how}: its ID was {} and is {}; whoever opened it before must open its pin again",
+            was.info.id, is.info.id
+        );
+        (!of_load).then_some(Change { kind: DriftKind::MapRecreated, message })
+    };
+    before.maps.iter().filter_map(change).collect()
+}
+
 /// Returns the change that others attached programs beside ours.
 pub fn attached_beside(path: &str, attach_type: &str, programs: &BTreeSet<u32>) -> Change {
     let ids: Vec<String> = programs.iter().map(u32::to_string).collect();
@@ -104,7 +128,7 @@ mod tests {
     use super::*;
     use crate::model::{
         kernel::{LinkInfo, MapInfo, ProgramInfo},
-        observed::{LinkKey, ObservedLink, ObservedMap, ObservedProgram},
+        observed::{LinkKey, ObservedLink, ObservedProgram},
     };
 
     fn observed() -> (Observed, BTreeMap<String, Cgroup>) {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
-use sockeye_crds::{BpfNodeDetailStatus, BpfNodeStatus};
+use sockeye_crds::{BpfNodeDetailStatus, BpfNodeStatus, BpfRevision};
 
 use super::{connectivity::Probe, fetches::Refused};
 use crate::{
@@ -43,6 +43,15 @@ pub enum Event {
         /// Not checked against the digest yet.
         bytes: Result<Arc<[u8]>, Refused>,
     },
+    /// The answer to [`Effect::FetchRevision`]: the revision, or why it can't be had.
+    RevisionArrived {
+        /// The BpfProgram.
+        program: String,
+        /// The revision's name.
+        name: String,
+        /// Not checked yet.
+        answer: Result<Arc<BpfRevision>, String>,
+    },
 }
 
 /// Something to do outside of the controller. None of it is waited for.
@@ -54,6 +63,13 @@ pub enum Effect {
     AnswerStart(StartId, Decision),
     /// Fetch an object, and send [`Event::BytesArrived`].
     FetchBytes(String),
+    /// Read a retired BpfRevision, and send [`Event::RevisionArrived`].
+    FetchRevision {
+        /// The BpfProgram.
+        program: String,
+        /// The revision's name.
+        name: String,
+    },
     /// Try to reach the API server on a new connection, read the node's Lease, and send [`Event::ProbeAnswered`].
     ProbeApiServer,
     /// Watch directories of bpffs, each with its BpfProgram, and send [`Event::HomesChanged`].

@@ -15,6 +15,9 @@
 //! | `reconcile` | one BpfProgram: observe, plan, execute, observe again |
 //! | [`fetches`] | the ELF objects that loads wait for |
 //! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
+//! | `spec_summary` | the parts of a revision that every pass reads |
+//! | `known_good` | the revisions that are kept running while a newer one fails |
+//! | `pod_search` | pods whose processes are not where the kubelet's names say |
 //! | `dependencies` | what of other BpfPrograms one depends on |
 //! | `suspend` | what is to be attached nowhere |
 //! | `admit` | whether a container may start; [`starts`] are those that wait |
@@ -34,13 +37,16 @@ mod dependencies;
 pub mod drift;
 pub mod event;
 pub mod fetches;
+mod known_good;
 pub mod newest;
 mod pass;
+mod pod_search;
 pub mod program;
 mod reconcile;
 pub mod report;
 pub mod retry;
 pub mod run;
+mod spec_summary;
 pub mod starts;
 mod step;
 mod suspend;

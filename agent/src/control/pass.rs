@@ -9,6 +9,7 @@ use super::{
     Controller,
     controller::Pass,
     event::Effect,
+    pod_search::PodSearch,
     program::ProgramState,
     reconcile::Attempt,
     starts::{Starts, Waiting},
@@ -62,7 +63,7 @@ impl<N: Node> Controller<N> {
         let Some(mut pass) = self.pass.take() else { return };
         if pass.work.is_empty() && pass.rounds > 0 {
             self.kernel = pass.kernel;
-            return self.end_pass(assignment, pass.sweep, now);
+            return self.end_pass(pass.sweep, now);
         }
         for _ in 0..TASKS {
             let Some((name, listed)) = pass.work.pop_front() else { break };
@@ -119,7 +120,7 @@ impl<N: Node> Controller<N> {
     }
 
     /// Ends a pass: forgets what is gone, asks for watches of what is there, and reports.
-    fn end_pass(&mut self, assignment: &Assignment, sweep: bool, now: Instant) {
+    fn end_pass(&mut self, sweep: bool, now: Instant) {
         self.fetches.forget_unused(now);
         self.programs.retain(|_, p| p.is_desired() || !p.observed.is_empty() || p.failure.is_some());
         let touched = mem::take(&mut self.touched);
@@ -129,7 +130,9 @@ impl<N: Node> Controller<N> {
         }
         let directories = touched.into_iter().flat_map(|name| self.watched_directories(name)).collect();
         self.effects.push(Effect::WatchHomes { bpffs: self.survey.bpffs.flatten(), directories, all: sweep });
-        if let RequiredInputs { pods: true, containers, .. } = assignment.required_inputs() {
+        // Those of known good revisions too.
+        let required = self.programs.values().map(ProgramState::required_in_all);
+        if let RequiredInputs { pods: true, containers, .. } = required.fold(Default::default(), RequiredInputs::and) {
             match self.node.pod_directories(containers) {
                 Ok(directories) => self.effects.push(Effect::WatchPods(directories)),
                 Err(error) => tracing::warn!(%error, "the pods' cgroups can't be watched: sweeps find them"),
@@ -184,7 +187,8 @@ impl<N: Node> Controller<N> {
             self.programs.values_mut().for_each(ProgramState::forget_failures);
         }
         let mut context = self.node.node_context(requirements.inputs)?;
-        self.survey.ordered = requirements.ordered && !context.missing_features.order;
+        self.survey.keeps_order = !context.missing_features.order;
+        self.survey.ordered = requirements.ordered && self.survey.keeps_order;
         self.survey.sharing = requirements.shares;
         context.pods = self.survey_pods(assignment, requirements.inputs)?;
         Ok(context)
@@ -209,20 +213,25 @@ impl<N: Node> Controller<N> {
     fn survey_pods(&mut self, assignment: &Assignment, inputs: RequiredInputs) -> Result<Pods, ObserveError> {
         let mut pods = Pods::default();
         if inputs.pods {
-            let cgroups = self.node.pod_cgroups(inputs.containers)?;
+            let mut cgroups = self.node.pod_cgroups(inputs.containers)?;
             let Starts { announced, waiting } = &mut self.starts;
             for Waiting { start, .. } in waiting.values() {
                 announced.entry(start.pod.uid.clone()).or_insert_with(|| start.pod.clone());
             }
             announced.retain(|uid, _| cgroups.contains_key(uid));
+            let joined = pods::joined(&assignment.pods.clone().unwrap_or_default(), announced);
+            let Self { node, pod_search, now, .. } = self;
+            let unlocated = pod_search.survey(node, &joined, &mut cgroups, inputs.containers, *now)?;
             pods = Pods {
-                pods: pods::joined(&assignment.pods.clone().unwrap_or_default(), announced),
+                pods: joined,
                 namespaces: assignment.namespaces.clone().unwrap_or_default(),
                 cgroups,
+                unlocated,
                 complete: assignment.pods.is_some(),
             };
         } else {
             self.starts.announced = BTreeMap::new();
+            self.pod_search = PodSearch::default();
         }
         if pods != self.survey.pods {
             self.programs.values_mut().for_each(|program| program.pending.pods = true);

@@ -1,5 +1,4 @@
-//! `ProgramState`: one BpfProgram on this node over time: its revision, what is there of it, why these differ, when to
-//! try again. No IO.
+//! `ProgramState`: one BpfProgram on this node over time: what is there of it, why that is not its revision. No IO.
 
 use std::{
     collections::BTreeMap,
@@ -11,24 +10,26 @@ use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{
     BpfRevision, Reason,
     node::{Drift, State},
-    program::{DEFAULT_PRIORITY, MapRef},
-    target::PodsTarget,
+    program::MapRef,
 };
 
 use super::{
     drift::{self, Change},
+    known_good::KnownGood,
     retry::Retry,
+    spec_summary::SpecSummary,
 };
 use crate::{
     model::{
+        assignment::ReportedRevision,
         desired::Desired,
-        kernel::{Machine, MapInfo},
-        map_shape::MapShape,
+        kernel::MapInfo,
         observed::{Observed, ObservedMap},
         pods::RequiredInputs,
         refusal::Refusal,
     },
     node::failure::Failure,
+    plan::order::Rank,
 };
 
 /// The first lists of pods and namespaces take at most this long, unless something is wrong.
@@ -58,9 +59,10 @@ pub struct ProgramState {
     pub retry: Retry,
     /// The time since which its desired state is unknown.
     frozen_since: Option<Instant>,
-    /// The revision that came into effect last, after its predecessor if that can be reverted to. Whichever of them is
-    /// in effect is kept where a newer one fails.
-    known_good: Vec<(Arc<BpfRevision>, SpecSummary)>,
+    /// The revisions that were in effect. Whichever of them is, is kept where a newer one fails.
+    known_good: KnownGood,
+    /// The revision in effect according to the BpfNode when this agent started: the node may have been rebooted since.
+    reported: Option<ReportedRevision>,
     /// Maps of the last load that are not pinned, by name. Those that no program uses went with the loader.
     pub unpinned: BTreeMap<String, MapInfo>,
     /// What the user may not expect of the programs and maps that this agent loaded.
@@ -72,7 +74,7 @@ pub struct ProgramState {
     /// Recent external changes to it.
     pub drift: Vec<Drift>,
     /// The bytes that its maps may hold, once computed.
-    map_bytes: Option<MapBytes>,
+    pub(super) map_bytes: Option<MapBytes>,
 }
 
 /// The revision that the assignment names.
@@ -109,29 +111,6 @@ pub struct MapBytes {
     pub own: u64,
     /// Some of its maps are other BpfPrograms'.
     pub shares: bool,
-}
-
-/// The parts of a revision that every pass reads.
-#[derive(Clone, Copy, Debug, Default)]
-struct SpecSummary {
-    required: RequiredInputs,
-    priority: Option<i64>,
-    shares: bool,
-    strict: bool,
-}
-
-impl SpecSummary {
-    fn of(revision: &BpfRevision) -> Self {
-        let template = &revision.spec.template;
-        // Where it is suspended, it has no targets.
-        let targets = || template.targets().filter(|_| !template.suspend);
-        Self {
-            required: RequiredInputs::of(targets()),
-            priority: Some(template.priority.unwrap_or(DEFAULT_PRIORITY)),
-            shares: template.maps.iter().any(|map| map.map_ref.is_some()),
-            strict: template.pods_targets().any(PodsTarget::is_strict),
-        }
-    }
 }
 
 /// Returns a BpfProgram's map that others may share, as last observed.
@@ -258,23 +237,60 @@ impl ProgramState {
         let in_effect = |revision: &&Arc<BpfRevision>| revision.metadata.name == self.observed.revision;
         let Some(revision) = self.assigned.revision.as_ref().filter(in_effect) else { return };
         let before = self.observed.previous.as_ref().and_then(|predecessor| predecessor.revision.as_ref());
-        self.known_good.retain(|(good, _)| before.is_some() && good.metadata.name.as_ref() == before);
-        self.known_good.push((Arc::clone(revision), self.assigned.summary));
+        self.known_good.remember(revision, self.assigned.summary, before);
+        self.reported = None;
+    }
+
+    /// Takes the revision in effect according to the BpfNode when this agent started.
+    pub fn report(&mut self, reported: &ReportedRevision) {
+        if !self.was_observed {
+            self.reported = Some(reported.clone());
+        }
+    }
+
+    /// Returns the name of the revision that was in effect last: by its note, or on a node that was rebooted since by
+    /// the BpfNode.
+    pub fn last_in_effect(&self) -> Option<&str> {
+        let reported = self.reported.as_ref().filter(|reported| Some(&reported.uid) == self.assigned.uid.as_ref());
+        let is_new = self.observed.uid.is_none() || self.observed.uid == self.assigned.uid;
+        let reported = reported.filter(|_| is_new).map(|reported| reported.revision.as_str());
+        self.observed.revision.as_deref().or(reported)
+    }
+
+    /// Returns the name of the known good revision that is to be kept running because the assigned one fails.
+    fn known_good_to_keep(&self) -> Option<&str> {
+        let fails = self.failure.as_ref().is_some_and(|failure| !failure.partial);
+        let assigned = self.assigned.revision.as_ref()?;
+        let good = self.last_in_effect().filter(|good| Some(*good) != assigned.metadata.name.as_deref())?;
+        let is_kept = fails && self.suspended.is_none() && !self.retry.puts_off_repair();
+        (is_kept && !assigned.spec.template.suspend).then_some(good)
     }
 
     /// Returns the known good revision that is kept running because the assigned one fails, and what must be known of
     /// pods for it.
     pub fn kept_known_good(&self) -> Option<(Arc<BpfRevision>, RequiredInputs)> {
-        let fails = self.failure.as_ref().is_some_and(|failure| !failure.partial);
-        let (good, summary) = self.known_good.iter().find(|(good, _)| good.metadata.name == self.observed.revision)?;
-        let assigned = self.assigned.revision.as_ref()?;
-        let is_kept = fails
-            && self.suspended.is_none()
-            && !self.retry.puts_off_repair()
-            && good.spec.program_ref.uid == assigned.spec.program_ref.uid
-            && good.metadata.name != assigned.metadata.name
-            && !assigned.spec.template.suspend;
-        is_kept.then(|| (Arc::clone(good), summary.required))
+        let (good, required) = self.known_good.get(self.known_good_to_keep()?)?;
+        let is_same_program = self.assigned.uid.as_ref() == Some(&good.spec.program_ref.uid);
+        is_same_program.then(|| (Arc::clone(good), required))
+    }
+
+    /// Returns the name of the known good revision if the API server has to be asked for it: an earlier agent brought
+    /// it into effect.
+    pub fn known_good_to_fetch(&mut self, now: Instant) -> Option<String> {
+        let good = self.known_good_to_keep().filter(|_| !self.is_awaiting())?.to_owned();
+        self.known_good.asks_for(&good, now).then_some(good)
+    }
+
+    /// Takes the API server's answer about a known good revision.
+    pub fn known_good_arrived(&mut self, name: &str, answer: Result<Arc<BpfRevision>, String>, now: Instant) {
+        self.pending.dirty |= self.known_good.arrived(self.assigned.uid.as_deref(), name, answer, now);
+    }
+
+    /// Says why the known good revision is not kept as it should be, if the API server does not give it.
+    pub fn known_good_gap(&self) -> Option<String> {
+        let good = self.known_good_to_keep()?;
+        let why = self.known_good.refusal(good)?;
+        Some(format!("{good} stays where it is attached, and no new pod gets it: {why}"))
     }
 
     /// Reports whether a known good revision is kept running.
@@ -299,6 +315,12 @@ impl ProgramState {
         Err(Failure::new(Reason::NotInEffect, message))
     }
 
+    /// Records maps that a load made anew.
+    pub fn record_recreated(&mut self, changes: Vec<Change>, time_of_day: Timestamp) {
+        changes.iter().for_each(|change| tracing::info!("{}", change.message));
+        changes.into_iter().for_each(|change| drift::remember(&mut self.drift, change, time_of_day));
+    }
+
     /// Retries at once: the cause of its failure may have changed.
     pub const fn forget_failures(&mut self) {
         self.retry.reset();
@@ -312,7 +334,7 @@ impl ProgramState {
 
     /// Returns the same for the assigned revision and those that are known good.
     pub fn required_in_all(&self) -> RequiredInputs {
-        self.known_good.iter().fold(self.required(), |all, (_, summary)| all.and(summary.required))
+        self.required().and(self.known_good.required())
     }
 
     /// Reports whether its only failure is that its object is being fetched.
@@ -341,6 +363,13 @@ impl ProgramState {
         failure.is_some_and(|failure| failure.reason == Reason::CgroupNotFound) && !self.keeps_known_good()
     }
 
+    /// Returns its rank if it was suspended, and is attached nowhere yet.
+    pub fn comes_back(&self) -> Option<Rank> {
+        let Observed { claimed, links, .. } = &self.observed;
+        let priority = self.assigned.summary.priority?;
+        (self.suspended.is_some() && links.is_empty()).then_some(Rank { priority, claimed: *claimed })
+    }
+
     /// Reports whether container starts wait for it.
     pub const fn is_strict(&self) -> bool {
         self.assigned.summary.strict
@@ -361,18 +390,5 @@ impl ProgramState {
         self.unpinned = unpinned;
         self.load_notes = notes;
         self.map_bytes = None;
-    }
-
-    /// Returns the bytes that its maps may hold. A map that is not pinned counts as long as the agent that loaded it
-    /// runs.
-    pub fn map_bytes(&mut self, machine: &Machine) -> MapBytes {
-        let Self { observed, unpinned, .. } = self;
-        let uses = |map: u32| observed.functions.values().any(|function| function.info.map_ids.contains(&map));
-        *self.map_bytes.get_or_insert_with(|| {
-            let pinned = observed.maps.values().filter(|map| map.from.is_none()).map(ObservedMap::shape);
-            let unpinned = unpinned.values().filter(|map| uses(map.id)).map(MapShape::of);
-            let own = pinned.chain(unpinned).fold(0, |sum: u64, shape| sum.saturating_add(shape.bytes(machine)));
-            MapBytes { own, shares: observed.maps.values().any(|map| map.from.is_some()) }
-        })
     }
 }

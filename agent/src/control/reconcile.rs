@@ -13,18 +13,15 @@ use super::{
     Controller,
     controller::Pass,
     drift::{self, Change},
+    event::Effect,
     fetches::Missing,
-    program::{self, MapBytes, ProgramState},
+    pod_search::refuse_unlocated,
     work::Observation,
 };
 use crate::{
     kernel::{SysError, running::RunningKernel},
     model::{
-        assignment::Assignment,
-        desired::Desired,
-        kernel::{Cgroup, Machine},
-        node_context::NodeContext,
-        observed::Observed,
+        assignment::Assignment, desired::Desired, kernel::Cgroup, node_context::NodeContext, observed::Observed,
         refusal::Refusal,
     },
     node::{
@@ -129,6 +126,10 @@ impl<N: Node> Controller<N> {
                 {
                     return Err(Failure { partial: true, ..refusal.into() });
                 }
+                if let Some(revision) = revision {
+                    let refused = refuse_unlocated(revision, &attempt.context.pods, &self.touch(name).observed);
+                    refused.map_err(|refusal| Failure { partial: true, ..refusal.into() })?;
+                }
                 return self.check_runtime_asks(revision);
             }
         }
@@ -146,6 +147,9 @@ impl<N: Node> Controller<N> {
     ) -> bool {
         let (Ok(context), Some(program)) = (&pass.context, self.programs.get_mut(name)) else { return false };
         program.pending.pods = false;
+        if let Some(revision) = program.known_good_to_fetch(self.now) {
+            self.effects.push(Effect::FetchRevision { program: name.to_owned(), name: revision });
+        }
         let Some((good, required)) = program.kept_known_good() else { return false };
         // Without its pods it would seem to have no place at all.
         if assignment.unknown_inputs(required).is_some() {
@@ -302,7 +306,11 @@ impl<N: Node> Controller<N> {
             Ok((executed, observed)) => (Ok(executed), Ok(observed)),
             Err(failure) => (Err(failure), self.node.observe(name)),
         };
+        let time_of_day = (self.settings.time_of_day)();
         let program = self.touch(name);
+        if let (Some(desired), Ok(observed)) = (execution.desired, &observed) {
+            program.record_recreated(drift::recreated(&before, observed, desired), time_of_day);
+        }
         program.observed = before;
         program.observe(observed?);
         executed
@@ -364,25 +372,6 @@ impl<N: Node> Controller<N> {
             }
         };
         self.touch(name).foreign_devices = found;
-    }
-
-    /// Returns the bytes that the maps of all other BpfPrograms may hold. A shared map counts with its owner.
-    fn map_bytes_besides(&mut self, name: &str, machine: &Machine) -> u64 {
-        // An agent that has just started has not come to all of them yet.
-        let unseen = self.programs.iter().filter(|(_, program)| !program.was_observed);
-        let unseen: Vec<String> = unseen.map(|(other, _)| other.clone()).collect();
-        unseen.iter().for_each(|other| self.observe(other));
-        let (mut sum, mut sharing) = (0_u64, Vec::new());
-        for (other, program) in &mut self.programs {
-            let MapBytes { own, shares } = program.map_bytes(machine);
-            sum = sum.saturating_add(own);
-            sharing.extend(shares.then(|| other.clone()));
-        }
-        sum = sum.saturating_sub(self.touch(name).map_bytes(machine).own);
-        let sharing = sharing.iter().filter(|other| *other != name).filter_map(|other| self.programs.get(other));
-        let maps = sharing.flat_map(|program: &ProgramState| program.observed.maps.values());
-        let orphans = maps.filter(|map| map.from.is_some() && program::owned(&self.programs, map).is_none());
-        orphans.map(|map| map.shape().bytes(machine)).fold(sum, u64::saturating_add)
     }
 
     fn cgroups(&self, desired: Option<&Desired>) -> Result<BTreeMap<String, Cgroup>, SysError> {

@@ -78,6 +78,14 @@ impl<N: Node> Controller<N> {
                 let users = self.programs.values_mut().filter_map(|p| p.object_arrived(&digest).then_some(())).count();
                 self.fetches.arrived(digest, bytes, users, now);
             }
+            Event::RevisionArrived { program, name, answer } => {
+                if let Err(why) = &answer {
+                    tracing::warn!(program, revision = name, why, "the known good revision can't be read");
+                }
+                if let Some(program) = self.programs.get_mut(&program) {
+                    program.known_good_arrived(&name, answer, now);
+                }
+            }
         }
         (self.timer.pass_due, self.timer.restart_due) = (true, true);
     }
@@ -108,7 +116,8 @@ impl<N: Node> Controller<N> {
                 has_cgroup = true;
             }
         }
-        monitor.poll(node, programs, settings.time_of_day) || mounted_anew || marked || has_cgroup
+        let searches = self.pod_search.is_due(self.now);
+        monitor.poll(node, programs, settings.time_of_day) || mounted_anew || marked || has_cgroup || searches
     }
 
     /// Continues the pass, or begins one that is due.

@@ -89,13 +89,18 @@ pub(super) fn assign(programs: &mut BTreeMap<String, ProgramState>, assignment: 
             program.assign(Some(revision));
         }
     }
+    for (name, reported) in assignment.reported.iter() {
+        if let Some(program) = programs.get_mut(name) {
+            program.report(reported);
+        }
+    }
     let mut requirements = Requirements::default();
     programs.values().for_each(|program| requirements.add(program));
     requirements
 }
 
 /// Returns the tasks that are due. Those that end what is unknown or broken come first, then attempts: first those that
-/// only follow pods, then those that container starts may wait for.
+/// only follow pods, then those that container starts may wait for, last those that were detached, by their ranks.
 pub(super) fn work_list(
     programs: &mut BTreeMap<String, ProgramState>,
     assignment: &Assignment,
@@ -116,12 +121,15 @@ pub(super) fn work_list(
         tasks.extend(task.map(|task| (name.clone(), task)));
     }
     tasks.sort_by_cached_key(|(name, task)| {
-        let strict = programs.get(name).is_some_and(ProgramState::is_strict);
+        let program = programs.get(name);
+        let strict = program.is_some_and(ProgramState::is_strict);
+        // Those that were detached come back in the order in which they came to the node.
+        let back = program.and_then(ProgramState::comes_back).unwrap_or_default();
         match task {
-            Task::Freeze(_) => (0, Observation::Cached, false),
-            Task::Observe => (1, Observation::Cached, false),
-            Task::KeepKnownGood(observation) => (2, *observation, !strict),
-            Task::Attempt(observation) => (3, *observation, !strict),
+            Task::Freeze(_) => (0, Observation::Cached, back, false),
+            Task::Observe => (1, Observation::Cached, back, false),
+            Task::KeepKnownGood(observation) => (2, *observation, back, !strict),
+            Task::Attempt(observation) => (3, *observation, back, !strict),
         }
     });
     tasks.into()

@@ -85,6 +85,10 @@ impl Root {
         if stat.st_dev != self.device || !FileType::from_raw_mode(stat.st_mode).is_dir() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a cgroup v2 directory")).call(named);
         }
+        if relative(path) == "." {
+            // The root stays open when it is removed, and then has no files.
+            rustix::fs::statat(&*self.fd, "cgroup.procs", AtFlags::empty()).call(named)?;
+        }
         Ok(Cgroup { id: stat.st_ino, path: path.to_owned() })
     }
 
@@ -105,6 +109,17 @@ impl Root {
         match read() {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(Vec::new()),
             names => names.call(|| format!("list of {}", dir.display())),
+        }
+    }
+
+    /// Reports whether any process is in a cgroup or below it (`populated` in cgroup.events). A cgroup that is gone has
+    /// none.
+    pub fn is_populated(&self, path: &str) -> Result<bool, SysError> {
+        let events = self.join(path).join("cgroup.events");
+        match fs::read_to_string(&events) {
+            Ok(text) => Ok(text.lines().any(|line| line == "populated 1")),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(false),
+            Err(error) => Err(error).call(|| format!("read of {}", events.display())),
         }
     }
 

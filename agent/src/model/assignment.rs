@@ -6,6 +6,15 @@ use sockeye_crds::{BpfRevision, Reason, Refusal};
 
 use super::pods::{Labels, Pod, RequiredInputs};
 
+/// A revision that was in effect on the node when its BpfNode was written last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedRevision {
+    /// The BpfProgram's UID.
+    pub uid: String,
+    /// The revision's name.
+    pub revision: String,
+}
+
 /// What a node is to run.
 #[derive(Clone, Debug, Default)]
 pub struct Assignment {
@@ -19,6 +28,9 @@ pub struct Assignment {
     pub pods: Option<Arc<Vec<Pod>>>,
     /// The labels of namespaces, by name; absent until they have been listed.
     pub namespaces: Option<Arc<BTreeMap<String, Labels>>>,
+    /// The revisions in effect according to the BpfNode when this agent started, by BpfProgram: a node that was rebooted
+    /// since has no notes of them.
+    pub reported: Arc<BTreeMap<String, ReportedRevision>>,
     /// The objects that are at hand, by digest. All others are fetched when a load needs them.
     pub objects: BTreeMap<String, Arc<[u8]>>,
 }

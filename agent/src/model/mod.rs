@@ -8,7 +8,7 @@
 //! | `desired`, `resolve/` | the state that a BpfProgram should have here, and its computation from a BpfRevision |
 //! | `observed`, `pin_names` | the state that a BpfProgram has here, and the names of its pins |
 //! | `node_context` | the facts about this node that `resolve/` uses |
-//! | `pods`, `cgroup_path` | this node's pods and their cgroups |
+//! | `pod`, `pods`, `cgroup_path` | this node's pods and their cgroups |
 //! | `keeper`, `kept_pod` | the targets that go on selecting running pods which are relabelled, and these pods |
 //! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
 //! | `start` | a pod or a container that is about to start |
@@ -25,6 +25,7 @@ pub mod map_shape;
 pub mod node_context;
 pub mod observed;
 pub mod pin_names;
+pub mod pod;
 pub mod pods;
 pub mod refusal;
 mod resolve;

@@ -20,6 +20,8 @@ use super::{
 pub struct Observed {
     /// The BpfProgram's UID, from its note; `None` without a note.
     pub uid: Option<String>,
+    /// The time at which the BpfProgram came to the node, in microseconds since 1970, from its note; 0 without one.
+    pub claimed: u64,
     /// The revision in effect, from its note.
     pub revision: Option<String>,
     /// The connectivity trial, from its note.
@@ -168,7 +170,19 @@ impl Observed {
 
     /// Returns true if the BpfProgram has nothing left but retained maps.
     pub fn is_retained_only(&self) -> bool {
-        let Self { uid: _, revision, trial, previous: _, functions, maps, links, kept_pods, retained, stray } = self;
+        let Self {
+            uid: _,
+            claimed: _,
+            revision,
+            trial,
+            previous: _,
+            functions,
+            maps,
+            links,
+            kept_pods,
+            retained,
+            stray,
+        } = self;
         !maps.is_empty()
             && maps.keys().all(|pin| retained.contains(pin))
             && revision.is_none()

@@ -36,8 +36,19 @@ pub struct PinNames {
 impl PinNames {
     /// Returns the notes and names of an observed state.
     pub fn of(observed: &Observed) -> Self {
-        let Observed { uid, revision, trial, previous: _, functions, maps, links, kept_pods, retained, stray } =
-            observed;
+        let Observed {
+            uid,
+            claimed: _,
+            revision,
+            trial,
+            previous: _,
+            functions,
+            maps,
+            links,
+            kept_pods,
+            retained,
+            stray,
+        } = observed;
         Self {
             uid: uid.clone(),
             revision: revision.clone(),

@@ -1,71 +1,37 @@
 //! `Pods`: this node's pods, their cgroups, and the cgroups that a target's selectors pick. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::LabelSelector};
-use kube::ResourceExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sockeye_crds::{
     selector::selects,
     target::{AttachTarget, PodsTarget},
 };
 
-use super::kept_pod::KeptByTarget;
+pub use super::pod::{Labels, Pod};
+use super::{cgroup_path::is_within, kept_pod::KeptByTarget};
 
 /// The label that the API server sets on every namespace, to its name.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
-/// The annotation of a mirror pod that holds the UID of its static pod. The API server lets nobody add or change it
-/// later (`ValidatePodUpdate` in k8s.io/kubernetes/pkg/apis/core/validation).
-const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
-
-/// The labels of one object.
-pub type Labels = BTreeMap<String, String>;
-
-/// A pod on this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pod {
-    /// The UID in the name of its cgroup.
-    pub uid: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its labels.
-    pub labels: Labels,
-    /// The names of its containers, by ID: regular, init, sidecar and ephemeral ones.
-    pub containers: BTreeMap<String, String>,
-}
-
-impl Pod {
-    /// Reads a pod of the API server.
-    pub fn read(pod: &core::Pod) -> Self {
-        let status = pod.status.as_ref();
-        let lists =
-            status.map(|s| [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses]);
-        let containers = lists.into_iter().flatten().flatten().flatten();
-        let id = |status: &core::ContainerStatus| {
-            let id = status.container_id.as_deref()?.rsplit_once("://")?.1;
-            Some((id.to_owned(), status.name.clone()))
-        };
-        // Only the UID of a static pod is a hash, without hyphens: a forged annotation can't name another pod.
-        let mirrored = pod.annotations().get(CONFIG_MIRROR).filter(|uid| !uid.contains('-'));
-        let uid = mirrored.cloned().or_else(|| pod.uid());
-        Self {
-            uid: uid.unwrap_or_default(),
-            namespace: pod.namespace().unwrap_or_default(),
-            name: pod.name_any(),
-            labels: pod.labels().clone(),
-            containers: containers.filter_map(id).collect(),
-        }
-    }
-}
-
 /// The cgroups of one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodCgroup {
     /// The pod's own cgroup, as a path below the cgroup root.
     pub path: String,
-    /// The cgroups of its containers, by container ID.
+    /// The cgroups of its containers, by container ID: those that are asked for, and those outside the pod's own cgroup.
     pub containers: BTreeMap<String, String>,
+}
+
+/// What of a pod that runs is in no known cgroup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unlocated {
+    /// True if nothing of the pod is in its own cgroup.
+    pub whole: bool,
+    /// The IDs of its containers that are not found.
+    pub containers: BTreeSet<String>,
 }
 
 /// The known pods of this node and their cgroups.
@@ -77,6 +43,8 @@ pub struct Pods {
     pub namespaces: Arc<BTreeMap<String, Labels>>,
     /// The pods' cgroups, by pod UID.
     pub cgroups: BTreeMap<String, PodCgroup>,
+    /// The pods that run and whose processes are in no known cgroup, by pod UID.
+    pub unlocated: BTreeMap<String, Unlocated>,
     /// True if all pods are known; false if they could not be listed, or no target asks for them.
     pub complete: bool,
 }
@@ -138,13 +106,35 @@ impl Pods {
         }
     }
 
-    /// Returns the cgroup of a pod, or those of its containers with these names.
+    /// Returns the pods that a target selects or goes on selecting and that are not found, or of which a selected
+    /// container is not.
+    pub fn unlocated<'a>(
+        &'a self,
+        target: &'a PodsTarget,
+        kept: &'a KeptByTarget<'_>,
+    ) -> impl Iterator<Item = &'a Pod> + 'a {
+        let pods = (!self.unlocated.is_empty()).then(|| self.selected(target, kept)).into_iter().flatten();
+        pods.filter(|pod| {
+            self.unlocated.get(&pod.uid).is_some_and(|unlocated| match target.containers.is_empty() {
+                true => unlocated.whole,
+                false => {
+                    let mut names = unlocated.containers.iter().filter_map(|id| pod.containers.get(id));
+                    names.any(|name| target.containers.contains(name))
+                }
+            })
+        })
+    }
+
+    /// Returns the cgroup of a pod with those of its containers outside of it, or those of its containers with these
+    /// names.
     fn cgroups_of(&self, pod: &Pod, names: &[String]) -> Vec<(String, CgroupOwner)> {
         let Some(cgroup) = self.cgroups.get(&pod.uid) else { return Vec::new() };
-        if names.is_empty() {
-            return vec![(cgroup.path.clone(), owner(pod, None))];
-        }
         let containers = cgroup.containers.iter().filter_map(|(id, path)| Some((path, pod.containers.get(id)?)));
+        if names.is_empty() {
+            let outside = containers.filter(|(path, _)| !is_within(path, &cgroup.path));
+            let outside = outside.map(|(path, name)| (path.clone(), owner(pod, Some(name))));
+            return [(cgroup.path.clone(), owner(pod, None))].into_iter().chain(outside).collect();
+        }
         let named = containers.filter(|(_, name)| names.contains(name));
         named.map(|(path, name)| (path.clone(), owner(pod, Some(name)))).collect()
     }
@@ -240,6 +230,7 @@ mod tests {
             name: format!("{app}-{uid}"),
             labels: labels(&[("app", app)]),
             containers: labels(&[(&format!("{uid}-1"), "app"), (&format!("{uid}-2"), "proxy")]),
+            ..Pod::default()
         };
         let cgroup = |uid: &str| {
             let containers = ["1", "2", "sandbox"].map(|id| (format!("{uid}-{id}"), format!("/pods/{uid}/{uid}-{id}")));
@@ -254,6 +245,7 @@ mod tests {
             ]),
             namespaces: Arc::new([("shop".to_owned(), labels(&[(NAMESPACE_NAME, "shop"), ("team", "a")]))].into()),
             cgroups: ["u1", "u2", "u3"].map(cgroup).into(),
+            unlocated: BTreeMap::new(),
             complete: true,
         }
     }
@@ -306,6 +298,24 @@ mod tests {
     }
 
     #[test]
+    fn containers_outside_their_pods_cgroup_are_picked_with_it() {
+        let mut pods = pods();
+        let outside = "/system.slice/containerd.service/kubepods-podu2.slice:cri-containerd:u2-1";
+        pods.cgroups.get_mut("u2").unwrap().containers.insert("u2-1".into(), outside.into());
+        let target = PodsTarget { pod_selector: selector(&[("app", "db")]), ..PodsTarget::default() };
+        let kept = KeptByTarget::new();
+        let picked: Vec<_> = pods.pick(&target, &kept).map(|(path, owner)| (path, owner.container)).collect();
+        assert_eq!(picked, [("/pods/u2".to_owned(), None), (outside.to_owned(), Some("app".to_owned()))]);
+        assert_eq!(pods.unlocated(&target, &kept).count(), 0);
+        let unlocated = |uid: &str| Unlocated { whole: true, containers: [format!("{uid}-2")].into() };
+        pods.unlocated = ["u2", "u3"].map(|uid| (uid.to_owned(), unlocated(uid))).into();
+        let names = |target: &PodsTarget| pods.unlocated(target, &kept).map(|pod| pod.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&target), ["db-u2"], "u3 is not selected");
+        assert_eq!(names(&PodsTarget { containers: vec!["proxy".into()], ..target.clone() }), ["db-u2"]);
+        assert!(names(&PodsTarget { containers: vec!["app".into()], ..target }).is_empty(), "that one is found");
+    }
+
+    #[test]
     fn kept_pods_are_picked_whatever_their_labels_are() {
         let mut target = PodsTarget { pod_selector: selector(&[("app", "none")]), ..PodsTarget::default() };
         let kept = KeptByTarget::from([("u2", "/pods/u2"), ("u4", "/pods/u4"), ("u9", "/pods/u9")]);
@@ -339,43 +349,6 @@ mod tests {
         );
         assert!(pods(|t| t.namespace_selector = Some(selector(&[("team", "x")]))).namespaces);
         assert!(pods(|t| t.containers = vec!["a".into()]).containers);
-    }
-
-    #[test]
-    fn a_mirror_pod_gets_the_uid_of_its_static_pod() {
-        let status = |name: &str, id: Option<&str>| {
-            let ready = id.is_some();
-            serde_json::json!({
-                "name": name, "containerID": id, "image": "", "imageID": "", "ready": ready, "restartCount": 0,
-            })
-        };
-        let pod = serde_json::json!({
-            "metadata": {
-                "name": "p", "namespace": "n", "uid": "u",
-                "labels": {"a": "b"}, "annotations": {CONFIG_MIRROR: "h"},
-            },
-            "status": {
-                "containerStatuses": [
-                    status("app", Some("containerd://1")),
-                    status("waits", None),
-                ],
-                "initContainerStatuses": [
-                    status("init", Some("containerd://2")),
-                ],
-            },
-        });
-        let read = |pod: &serde_json::Value| Pod::read(&serde_json::from_value(pod.clone()).unwrap());
-        for annotations in [
-            serde_json::json!({"kubernetes.io/config.hash": "h"}),
-            serde_json::json!({CONFIG_MIRROR: "0b5c1f9e-5d7a-4a44-9f0e-0e1d2c3b4a59"}),
-        ] {
-            let mut forged = pod.clone();
-            forged["metadata"]["annotations"] = annotations;
-            assert_eq!(read(&forged).uid, "u", "no forged UID counts: {forged}");
-        }
-        let pod = read(&pod);
-        assert_eq!((pod.uid.as_str(), &pod.labels), ("h", &labels(&[("a", "b")])));
-        assert_eq!(pod.containers, labels(&[("1", "app"), ("2", "init")]));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use super::{
     execute::{Executed, Execution, Executor},
     failure::Failure,
     handles::Handles,
+    kubelet,
     layout::Layout,
-    observe::{self, Bpffs, ExecutedPlan, ObserveError, Query},
+    observe::{self, Bpffs, ExecutedPlan, Located, ObserveError, Query},
 };
 use crate::{
     kernel::{SysError, cgroup::Root},
@@ -31,6 +32,8 @@ pub struct KernelNode {
     layout: Layout,
     root: Root,
     kubelet_root: String,
+    /// The path of the cgroup of all pods where a search found it, if that is not where the kubelet's root says.
+    found_pods_root: Option<String>,
     properties: NodeProperties,
     handles: BTreeMap<String, Handles>,
 }
@@ -50,12 +53,27 @@ impl KernelNode {
     /// The node with its pins at `layout`, its cgroups below `root`, and the kubelet's cgroups at the path
     /// `kubelet_root` below that.
     pub const fn new(layout: Layout, root: Root, kubelet_root: String, properties: NodeProperties) -> Self {
-        Self { layout, root, kubelet_root, properties, handles: BTreeMap::new() }
+        Self { layout, root, kubelet_root, found_pods_root: None, properties, handles: BTreeMap::new() }
     }
 
     /// The path of the cgroup of all pods.
     fn pods_root(&self) -> Result<String, SysError> {
-        observe::pods_root(&self.root, &self.kubelet_root)
+        match self.found_pods_root.as_ref().filter(|path| self.root.cgroup(path).is_ok()) {
+            Some(found) => Ok(found.clone()),
+            None => observe::pods_root(&self.root, &self.kubelet_root),
+        }
+    }
+
+    /// Takes a pod's cgroup that a search found: where all pods of this node are is known by it, if nothing says so
+    /// already.
+    fn learn_pods_root(&mut self, pod: &str) -> Result<(), SysError> {
+        let known = self.pods_root()?;
+        let Some(pods) = kubelet::pods_cgroup_of(pod).filter(|pods| *pods != known) else { return Ok(()) };
+        if observe::pod_cgroups(&self.root, &known, false)?.is_empty() {
+            tracing::warn!(pods, "the kubelet's cgroups were found here, not below the kubelet's cgroup root as given");
+            self.found_pods_root = Some(pods.to_owned());
+        }
+        Ok(())
     }
 
     /// Does some work with the descriptors of a home, and forgets the home if none are left.
@@ -104,6 +122,16 @@ impl Node for KernelNode {
 
     fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError> {
         observe::pod_directories(&self.root, &self.pods_root()?, containers)
+    }
+
+    fn is_populated(&self, path: &str) -> Result<bool, SysError> {
+        self.root.is_populated(path)
+    }
+
+    fn locate(&mut self, pods: &BTreeSet<&str>, containers: &BTreeSet<&str>) -> Result<Located, SysError> {
+        let located = observe::locate(&self.root, pods, containers)?;
+        located.pods.values().try_for_each(|pod| self.learn_pods_root(pod))?;
+        Ok(located)
     }
 
     fn observe(&mut self, name: &str) -> Result<Observed, SysError> {

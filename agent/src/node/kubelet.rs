@@ -5,6 +5,11 @@
 //! systemd   <root>/kubepods.slice/[kubepods-burstable.slice/]kubepods[-burstable]-pod<UID, _ for ->.slice
 //!             /cri-containerd-<container ID>.scope
 //! ```
+//! A runtime whose driver is not the kubelet's takes the slice for a name of its own, below where it runs itself:
+//!
+//! ```text
+//! <the runtime's cgroup>/kubepods-burstable-pod<UID, _ for ->.slice:cri-containerd:<container ID>
+//! ```
 //! (k8s.io/kubernetes/pkg/kubelet/cm/cgroup_manager_linux.go and pod_container_manager_linux.go). A static pod's UID is
 //! the hash of its manifest, which its mirror carries as the annotation `kubernetes.io/config.mirror`.
 
@@ -47,8 +52,27 @@ pub fn pod_uid(name: &str) -> Option<String> {
 /// the runtime's name before them. CRI-O's monitor of a container is no container.
 pub fn container_id(name: &str) -> Option<&str> {
     let name = name.strip_suffix(".scope").unwrap_or(name);
-    let (runtime, id) = name.rsplit_once('-').unwrap_or(("", name));
+    let (runtime, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
     (id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) && !runtime.ends_with("conmon")).then_some(id)
+}
+
+/// The path of the cgroup of all pods, by the path of a pod's cgroup, if the kubelet named both.
+pub fn pods_cgroup_of(pod: &str) -> Option<&str> {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let is_pods = |path: &str| {
+        let name = name(path);
+        name == PODS || name.strip_suffix(".slice").is_some_and(|slice| slice.rsplit('-').next() == Some(PODS))
+    };
+    let is_class = |path: &str| {
+        let name = name(path);
+        let slice = name.strip_suffix(".slice").and_then(|slice| slice.rsplit('-').next());
+        CLASSES.contains(&slice.unwrap_or(&name))
+    };
+    let parent = pod.rsplit_once('/')?.0;
+    if is_pods(parent) {
+        return Some(parent);
+    }
+    parent.rsplit_once('/').map(|(above, _)| above).filter(|above| is_class(parent) && is_pods(above))
 }
 
 #[cfg(test)]
@@ -83,10 +107,26 @@ mod tests {
     }
 
     #[test]
+    fn the_cgroup_of_all_pods_is_known_by_that_of_one() {
+        for (pod, pods) in [
+            ("/kubelet/kubepods/podu", Some("/kubelet/kubepods")),
+            ("/kubelet/kubepods/burstable/podu", Some("/kubelet/kubepods")),
+            ("/a.slice/a-kubepods.slice/a-kubepods-podu.slice", Some("/a.slice/a-kubepods.slice")),
+            ("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podu.slice", Some("/kubepods.slice")),
+            ("/system.slice/podu", None),
+            ("/kubepods/other/podu", None),
+            ("podu", None),
+        ] {
+            assert_eq!(pods_cgroup_of(pod), pods, "{pod}");
+        }
+    }
+
+    #[test]
     fn a_containers_id_is_read_from_its_cgroups_name() {
         let id = "0123456789abcdef".repeat(4);
-        for name in [id.clone(), format!("cri-containerd-{id}.scope"), format!("crio-{id}.scope"), format!("crio-{id}")]
-        {
+        let mismatched = format!("kubepods-burstable-pod5e3b7b0a_9d1c.slice:cri-containerd:{id}");
+        let scope = format!("cri-containerd-{id}.scope");
+        for name in [id.clone(), scope, format!("crio-{id}.scope"), format!("crio-{id}"), mismatched] {
             assert_eq!(container_id(&name), Some(id.as_str()), "{name}");
         }
         for name in [format!("crio-conmon-{id}.scope"), "init.scope".into(), id[1..].into(), "g".repeat(64)] {

@@ -8,6 +8,7 @@
 //!                             /links/<function>/<where>   where: the cgroup's ID, or map-<map>. A link; if the kernel
 //!                                                         has none for maps, the program that the map holds
 //!                             /_meta/uid                  -> the BpfProgram's UID
+//!                                   /claimed              -> when it came to the node, in microseconds since 1970
 //!                                   /revision             -> the BpfRevision in effect
 //!                                   /program~<function>   -> <load key>.<program ID>: the load that the pin came from
 //!                                   /retain~<map>         -> Retain: the map outlives its BpfProgram
@@ -176,6 +177,11 @@ pub fn staging() -> PathBuf {
 /// The note of the BpfProgram's UID.
 pub fn uid() -> PathBuf {
     meta().join("uid")
+}
+
+/// The note of the time at which the BpfProgram came to the node. Homes that older agents made have none.
+pub fn claimed() -> PathBuf {
+    meta().join("claimed")
 }
 
 /// The note of the revision in effect.

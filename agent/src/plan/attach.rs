@@ -9,7 +9,7 @@ use super::{
     context::PlanContext,
     desired_attachments::{Attachment, attachments},
     missing_cgroup::missing_cgroup,
-    order::{self, Neighbour},
+    order::{self, Neighbour, Rank},
     step::Step,
 };
 use crate::model::{
@@ -142,7 +142,8 @@ impl<'a> Planner<'a> {
     /// Returns the link before which a link is to run on a cgroup.
     fn successor(&self, cgroup: &Cgroup, attach_type: u32, key: &LinkKey) -> Option<Neighbour> {
         let attach_order = self.context.attach_order(&cgroup.path, attach_type);
-        order::successor(attach_order, &self.desired.program.name, key, self.desired.priority).cloned()
+        let rank = Rank { priority: self.desired.priority, claimed: self.context.claimed };
+        order::successor(attach_order, &self.desired.program.name, key, rank).cloned()
     }
 
     /// Returns the BpfProgram whose program on a map excludes one of this attach type. A kernel without links for maps

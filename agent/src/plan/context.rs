@@ -21,8 +21,11 @@ pub struct PlanContext {
     pub absent: BTreeMap<MapRef, String>,
     /// The BpfPrograms attached to maps, by map ID and attach type, without the planned one.
     pub on_maps: BTreeMap<u32, BTreeMap<u32, String>>,
-    /// The attach orders on the desired cgroups; only those where priorities differ and the kernel keeps an order.
+    /// The attach orders on the desired cgroups; only those where priorities differ, or the BpfProgram comes back, and
+    /// the kernel keeps an order.
     pub attach_orders: AttachOrders,
+    /// The time at which the BpfProgram came to the node; the latest of all if it comes now.
+    pub claimed: u64,
 }
 
 impl PlanContext {

@@ -35,6 +35,14 @@ fn remedy(path: &str) -> &'static str {
         "pids",
         "systemd",
     ];
+    if path == "/" {
+        return "the cgroup that the agent took for the root was removed: restart the agent";
+    }
+    let last = path.rsplit('/').next().unwrap_or_default();
+    if last == "kubepods" || last.ends_with("kubepods.slice") {
+        return "it is where the kubelet creates the cgroup of all pods unless it has a --cgroup-root: set the chart's \
+                cgroup.kubeletRoot (--kubelet-cgroup-root) to the same";
+    }
     let below_mount = path.strip_prefix("/sys/fs/cgroup");
     let first = below_mount.unwrap_or(path).split('/').nth(1).unwrap_or_default();
     if first.split(',').all(|part| V1_CONTROLLERS.contains(&part)) {

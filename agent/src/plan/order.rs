@@ -1,8 +1,8 @@
 //! The attach order: the order in which BpfPrograms run at one cgroup and attach type. Pure.
 //!
 //! The kernel runs the programs of a cgroup in the order of its list, in which an attachment may name its position
-//! (`BPF_F_BEFORE`, Linux 6.17). Lower priorities run first, and equal ones in the order of attachment. A link keeps
-//! its position when its program is replaced, and gets another only by being attached anew. So as few links as possible
+//! (`BPF_F_BEFORE`, Linux 6.17). Lower priorities run first, and of equal ones those whose BpfProgram came to the node
+//! first, so that the order is the same again after everything was detached. A link keeps its position when its program is replaced, and gets another only by being attached anew. So as few links as possible
 //! move: those of one longest sequence that is in order stay.
 
 use std::collections::BTreeSet;
@@ -16,8 +16,17 @@ pub struct Neighbour {
     pub program: String,
     /// The link.
     pub key: LinkKey,
-    /// The BpfProgram's priority: lower ones run first.
+    /// The BpfProgram's rank: lower ones run first.
+    pub rank: Rank,
+}
+
+/// A BpfProgram's place among others: its priority, and the time at which it came to the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// The priority.
     pub priority: i64,
+    /// The time, in microseconds since 1970; 0 where no note tells it.
+    pub claimed: u64,
 }
 
 /// Returns the indices of the links that are to move.
@@ -26,7 +35,7 @@ pub fn misplaced(attach_order: &[Neighbour]) -> BTreeSet<usize> {
     // length of the longest sequence that ends with `i`, and the index before `i` in it.
     let mut best: Vec<(usize, Option<usize>)> = Vec::with_capacity(attach_order.len());
     for (i, link) in attach_order.iter().enumerate() {
-        let before = (0..i).filter(|&j| attach_order[j].priority <= link.priority).max_by_key(|&j| best[j].0);
+        let before = (0..i).filter(|&j| attach_order[j].rank <= link.rank).max_by_key(|&j| best[j].0);
         best.push((before.map_or(0, |j| best[j].0) + 1, before));
     }
     let mut misplaced: BTreeSet<usize> = (0..attach_order.len()).collect();
@@ -44,17 +53,12 @@ pub fn is_misplaced(attach_order: &[Neighbour], program: &str, key: &LinkKey) ->
     own.is_some_and(|own| misplaced(attach_order).contains(&own))
 }
 
-/// Returns the link before which a link with this priority is to be attached; `None` means last.
-pub fn successor<'a>(
-    attach_order: &'a [Neighbour],
-    program: &str,
-    key: &LinkKey,
-    priority: i64,
-) -> Option<&'a Neighbour> {
+/// Returns the link before which a link with this rank is to be attached; `None` means last.
+pub fn successor<'a>(attach_order: &'a [Neighbour], program: &str, key: &LinkKey, rank: Rank) -> Option<&'a Neighbour> {
     let misplaced = misplaced(attach_order);
     let staying = attach_order.iter().enumerate().filter(|(i, _)| !misplaced.contains(i)).map(|(_, link)| link);
     let mut others = staying.filter(|link| link.program != program || link.key != *key);
-    others.find(|link| link.priority > priority)
+    others.find(|link| link.rank > rank)
 }
 
 #[cfg(test)]
@@ -65,7 +69,11 @@ mod tests {
 
     fn attach_order(priorities: &[i64]) -> Vec<Neighbour> {
         let key = || LinkKey { function: "f".into(), place: "1".into() };
-        let link = |(i, &priority): (usize, &i64)| Neighbour { program: format!("p{i}"), key: key(), priority };
+        let link = |(i, &priority): (usize, &i64)| Neighbour {
+            program: format!("p{i}"),
+            key: key(),
+            rank: Rank { priority, claimed: 0 },
+        };
         priorities.iter().enumerate().map(link).collect()
     }
 
@@ -81,12 +89,25 @@ mod tests {
     fn a_new_link_goes_before_the_first_link_of_higher_priority_value() {
         let key = LinkKey { function: "g".into(), place: "1".into() };
         let before = |priorities: &[i64], priority| {
-            successor(&attach_order(priorities), "new", &key, priority).map(|link| link.program.clone())
+            let rank = Rank { priority, claimed: 1 };
+            successor(&attach_order(priorities), "new", &key, rank).map(|link| link.program.clone())
         };
         assert_eq!(before(&[], 500), None);
         assert_eq!(before(&[100, 500, 900], 500), Some("p2".into()));
         assert_eq!(before(&[100, 500, 900], 50), Some("p0".into()));
         assert_eq!(before(&[100, 500, 900], 900), None);
+    }
+
+    #[test]
+    fn a_link_that_comes_back_goes_before_those_that_came_to_the_node_later() {
+        let ranked =
+            |claimed: u64| Neighbour { rank: Rank { priority: 500, claimed }, ..attach_order(&[0])[0].clone() };
+        let (later, earlier) = ([ranked(1), ranked(3)], [ranked(1), ranked(1)]);
+        let key = LinkKey { function: "g".into(), place: "1".into() };
+        let back = Rank { priority: 500, claimed: 2 };
+        assert_eq!(successor(&later, "back", &key, back), Some(&later[1]));
+        assert_eq!(successor(&earlier, "back", &key, back), None);
+        assert_eq!(misplaced(&[ranked(3), ranked(1)]).len(), 1);
     }
 
     proptest! {
@@ -101,14 +122,14 @@ mod tests {
                 let movable: Vec<usize> = misplaced(&attach_order).into_iter().collect();
                 let moved = movable[pick % movable.len()];
                 let moving = attach_order[moved].clone();
-                let before = successor(&attach_order, &moving.program, &moving.key, moving.priority).cloned();
+                let before = successor(&attach_order, &moving.program, &moving.key, moving.rank).cloned();
                 attach_order.remove(moved);
                 let index = |link: &Neighbour| attach_order.iter().position(|other| other == link).unwrap();
                 let at = before.as_ref().map_or(attach_order.len(), index);
                 attach_order.insert(at, moving);
                 prop_assert_eq!(misplaced(&attach_order).len(), left);
             }
-            prop_assert!(attach_order.is_sorted_by_key(|link| link.priority), "{attach_order:?}");
+            prop_assert!(attach_order.is_sorted_by_key(|link| link.rank), "{attach_order:?}");
         }
     }
 }

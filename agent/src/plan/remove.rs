@@ -22,8 +22,19 @@ pub fn detach(observed: &Observed) -> Vec<Step> {
 
 /// Removes everything but the maps to retain, whose pins it restores.
 pub(super) fn remove_all(observed: &Observed) -> Vec<Step> {
-    let Observed { uid: _, revision, trial, previous: _, functions, maps, links: _, kept_pods, retained, stray } =
-        observed;
+    let Observed {
+        uid: _,
+        claimed: _,
+        revision,
+        trial,
+        previous: _,
+        functions,
+        maps,
+        links: _,
+        kept_pods,
+        retained,
+        stray,
+    } = observed;
     let unpinned = maps.iter().filter(|(pin, map)| retained.contains(*pin) && !map.pinned);
     let mut steps: Vec<Step> = unpinned.map(|(pin, _)| Step::RepinMap(pin.clone())).collect();
     if observed.is_empty() || observed.is_retained_only() {

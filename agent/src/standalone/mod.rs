@@ -43,9 +43,11 @@ pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder
     let reports = Arc::new(Newest::default());
     let newest_report = Arc::clone(&reports);
     let (fetch, mut fetches) = mpsc::unbounded_channel();
+    let (fetch_revision, mut revisions) = mpsc::unbounded_channel();
     let (events, mut controlling) = run::run(controller, move |effect| match effect {
         Effect::WriteStatus(report) => drop(newest_report.put(report)),
         Effect::FetchBytes(digest) => drop(fetch.send(digest)),
+        Effect::FetchRevision { program, name } => drop(fetch_revision.send((program, name))),
         // Nothing is on trial, and nobody asks before container starts.
         _ => {}
     })?;
@@ -82,6 +84,10 @@ pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder
             Some(digest) = fetches.recv() => {
                 let bytes = Err(Refused { why: "no manifest holds it any more".to_owned(), retry_after: SCAN });
                 events.send(Event::BytesArrived { digest, bytes });
+            }
+            Some((program, name)) = revisions.recv() => {
+                let why = "an earlier agent ran it, and no manifest holds it any more".to_owned();
+                events.send(Event::RevisionArrived { program, name, answer: Err(why) });
             }
             // Read or not: what happened is found by the scan.
             Ok(_) = happenings.next() => {}

@@ -43,6 +43,11 @@ impl Server {
 
     /// Returns a server with everything that the node's agent requests: these revisions, and these objects' bytes.
     pub fn of_node(at: SocketAddr, revisions: Vec<Value>, stored: &[&[u8]]) -> Arc<Self> {
+        Self::with(at, Self::objects_of_node(revisions), stored)
+    }
+
+    /// Returns the objects that the node's agent requests, by kind.
+    pub fn objects_of_node(revisions: Vec<Value>) -> BTreeMap<&'static str, Vec<Value>> {
         let node = json!({"metadata": {"name": "node", "uid": "n", "resourceVersion": "1"}});
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "node", "uid": "n"});
         let of_node = |kind: &str| {
@@ -50,13 +55,14 @@ impl Server {
             vec![json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": kind, "spec": {}, "metadata": metadata})]
         };
         let objects = [
+            ("pods", vec![]),
             ("bpfrevisions", revisions),
             ("nodes", vec![node]),
             ("bpfnodes", of_node("BpfNode")),
             ("bpfnodedetails", of_node("BpfNodeDetail")),
             ("configmaps", vec![]),
         ];
-        Self::with(at, objects.into(), stored)
+        objects.into()
     }
 
     /// Returns a server with these objects, by kind. Lists of other kinds never succeed.
@@ -104,8 +110,9 @@ impl Server {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let mut segments = path.trim_end_matches("/status").rsplit('/');
         let what = segments.next().unwrap_or_default();
-        // The node's own object of a kind, or its status.
-        let of_node = self.objects.get(segments.next().unwrap_or_default()).filter(|_| what == "node");
+        // One object of a kind, or its status.
+        let named = self.objects.get(segments.next().unwrap_or_default()).into_iter().flatten();
+        let named = named.filter(|object| object["metadata"]["name"] == what).collect::<Vec<_>>();
         let (status, value) = match self.objects.get(what) {
             Some(_) if query.contains("watch=true") => {
                 write!(
@@ -126,16 +133,18 @@ impl Server {
                 }
                 return Ok(());
             }
-            Some(items) => (
-                "200 OK",
-                json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
-            ),
+            Some(items) => {
+                let is_selected = |item: &&Value| !query.contains("spec.state") || item["spec"]["state"] == "Active";
+                let items: Vec<&Value> = items.iter().filter(is_selected).collect();
+                let metadata = json!({"resourceVersion": "1"});
+                ("200 OK", json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}))
+            }
             None if self.stored.contains_key(what) => ("200 OK", self.stored[what].clone()),
-            None if of_node.is_some_and(|found| !found.is_empty()) => {
+            None if !named.is_empty() => {
                 if request.starts_with("PATCH") && path.contains("/bpfnodes/") {
                     *self.last_status.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
                 }
-                ("200 OK", of_node.map(|found| found[0].clone()).unwrap_or_default())
+                ("200 OK", named[0].clone())
             }
             None => {
                 let status = json!({

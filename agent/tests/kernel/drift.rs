@@ -1,6 +1,9 @@
 //! External changes: the agent detects them within seconds, repairs its own objects, and leaves foreign ones alone.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
@@ -168,7 +171,7 @@ fn a_removed_cgroup_loses_its_link_and_a_new_one_gets_a_new_link() {
     node.apply("inner", TCP_EVENTS_BTF, attach, json!([]));
     node.ready("inner");
     let before = node.details("inner");
-    std::fs::remove_dir(node.cgroup().join("inner")).unwrap();
+    fs::remove_dir(node.cgroup().join("inner")).unwrap();
     let start = Instant::now();
     let gone = node.condition_is("inner", "Ready", "False");
     assert!(start.elapsed() < DETECTED_WITHIN, "{:?}", start.elapsed());
@@ -184,4 +187,20 @@ fn a_removed_cgroup_loses_its_link_and_a_new_one_gets_a_new_link() {
     assert_eq!(after["drift"], Value::Null, "the end of a cgroup is no external change");
     node.remove("inner");
     node.nothing_left();
+}
+
+/// A cgroup below the hierarchy's root may be taken for the node's, as in a container; then it may be removed.
+#[test]
+fn a_root_below_the_hierarchys_is_reported_and_its_removal_is_nobodys_detachment() {
+    let mut node = Node::new("lower-root");
+    node.start();
+    counter(&node);
+    let ready = node.condition("counter", "Ready");
+    assert!(ready["message"].as_str().unwrap().contains("is not the root of the hierarchy"), "{ready}");
+    fs::remove_dir(node.cgroup()).unwrap();
+    let gone = node.condition_is("counter", "Ready", "False");
+    let message = gone["message"].as_str().unwrap();
+    assert!(gone["reason"] == "CgroupNotFound" && message.contains("restart the agent"), "{gone}");
+    let drift = node.entry("counter")["drift"].clone();
+    assert!(!drift.to_string().contains("LinkDetached"), "{drift}");
 }

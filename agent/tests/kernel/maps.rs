@@ -54,6 +54,11 @@ fn map_content_is_carried_over_unless_the_spec_recreates_the_map() {
     let larger = map(&node.details("counter"), "my_map");
     assert_eq!(larger["maxEntries"], 11);
     assert_ne!(larger["id"], first["id"]);
+    // Whoever reads the old one is told, with both IDs.
+    let drift = node.entry("counter")["drift"].as_array().cloned().unwrap_or_default();
+    let recreated: Vec<&Value> = drift.iter().filter(|drift| drift["kind"] == "MapRecreated").collect();
+    let ids = format!("its ID was {} and is {};", first["id"], larger["id"]);
+    assert!(recreated.len() == 1 && recreated[0]["message"].as_str().unwrap().contains(&ids), "{drift:?}");
     assert_eq!(node.events("counter").len(), 11);
     node.connect(2);
     assert_eq!(node.events("counter")[4], 2);

@@ -138,3 +138,38 @@ fn one_pass_corrects_a_wrong_order() {
     }
     node.nothing_left();
 }
+
+/// Equal priorities: the order is that in which the BpfPrograms came to the node.
+#[test]
+fn equal_priorities_come_back_in_the_order_of_before() {
+    let mut node = Node::new("comes-back");
+    node.start();
+    let names = ["m", "z", "a", "k"];
+    for name in names {
+        apply(&node, name, None);
+    }
+    let in_order = |what: &str| {
+        names.iter().for_each(|name| drop(node.ready(name)));
+        node.until(what, |node| runs(node, &names) == names);
+    };
+    in_order("the order of before");
+    node.agent_command("detach", &["--all", "--reason", "a test"]);
+    node.until("that nothing is attached", |node| node.attached().is_empty());
+    node.agent_command("attach", &["--all"]);
+    in_order("the same order after all were detached");
+    if !node.has_feature(FEATURE) {
+        return;
+    }
+    let suspend = |is_suspended: bool| {
+        let attach = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
+        node.apply_spec("z", TCP_EVENTS_BTF, json!({"programs": attach, "suspend": is_suspended}));
+    };
+    suspend(true);
+    node.until("that one is detached", |node| node.attached().len() == 3);
+    suspend(false);
+    in_order("the same order after one was suspended");
+    for name in names {
+        node.remove(name);
+    }
+    node.nothing_left();
+}

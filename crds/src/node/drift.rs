@@ -1,8 +1,8 @@
-//! `Drift`: a change that others made to a BpfProgram's objects on a node.
+//! `Drift`: a change to a BpfProgram's objects on a node of which users of these should know: most are others'.
 
 use serde::{Deserialize, Serialize};
 
-/// A change that others made to a BpfProgram's objects.
+/// A change to a BpfProgram's objects of which users of these should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
@@ -17,7 +17,7 @@ pub struct Drift {
     pub count: i64,
 }
 
-/// The kinds of changes that others make to a BpfProgram's objects.
+/// The kinds of changes to a BpfProgram's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum DriftKind {
     /// A pin or a note of sockeye was removed or replaced.
@@ -26,6 +26,8 @@ pub enum DriftKind {
     LinkDetached,
     /// A program that is not sockeye's was attached to the same cgroup and attach type.
     AttachedBeside,
+    /// A map was made anew, as `onIncompatible: Recreate` asks for: its pin holds another map, without the content.
+    MapRecreated,
     /// The kind comes from a newer agent, and this version does not know it.
     #[serde(other)]
     Other,

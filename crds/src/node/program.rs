@@ -21,6 +21,10 @@ pub struct NodeProgram {
     /// The revision that should be in effect, if it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_revision: Option<String>,
+    /// The revision that was in effect last, if none is in effect as a whole now. The agent goes back to it while the
+    /// desired one fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_good_revision: Option<String>,
     /// The state of the desired revision.
     #[serde(deserialize_with = "state")]
     pub state: State,
@@ -42,7 +46,10 @@ pub struct NodeProgram {
     /// The number of selected pods to which a program is attached.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     pub pods: i64,
-    /// Recent changes that others made to the BpfProgram's objects, the latest last.
+    /// What a revision in effect does not do as one would expect, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Recent changes to the BpfProgram's objects of which users of these should know, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<Drift>,
 }
@@ -74,7 +81,11 @@ impl NodeProgram {
     pub const MAX_MAP_IDS: usize = 128;
     /// The maximum number of bytes of a message.
     pub const MAX_MESSAGE: usize = 1024;
-    /// The maximum number of changes that others made.
+    /// The maximum number of warnings.
+    pub const MAX_WARNINGS: usize = 4;
+    /// The maximum number of bytes of a warning.
+    pub const MAX_WARNING: usize = 320;
+    /// The maximum number of recent changes.
     pub const MAX_DRIFT: usize = 8;
     /// The maximum number of bytes of a UID.
     const MAX_UID: usize = 64;
@@ -99,6 +110,7 @@ impl NodeProgram {
                 uid: name("uid", Self::MAX_UID).unwrap_or_default(),
                 revision: name("revision", Self::MAX_REVISION),
                 desired_revision: name("desiredRevision", Self::MAX_REVISION),
+                known_good_revision: name("knownGoodRevision", Self::MAX_REVISION),
                 state: State::Failed,
                 reason: Some(Reason::Other),
                 message: Some(names::line(&message, 512)),
@@ -112,13 +124,15 @@ impl NodeProgram {
     /// # Errors
     /// Names the field.
     fn check(&self) -> Result<(), String> {
-        let revisions = self.revision.iter().chain(&self.desired_revision);
+        let revisions = self.revision.iter().chain(&self.desired_revision).chain(&self.known_good_revision);
         let lengths = [
             ("uid", self.uid.len(), Self::MAX_UID),
             ("revision", revisions.map(String::len).max().unwrap_or_default(), Self::MAX_REVISION),
             ("message", self.message.as_ref().map_or(0, String::len), Self::MAX_MESSAGE),
             ("programIDs", self.program_ids.len(), Self::MAX_PROGRAM_IDS),
             ("mapIDs", self.map_ids.len(), Self::MAX_MAP_IDS),
+            ("warnings", self.warnings.len(), Self::MAX_WARNINGS),
+            ("warnings", self.warnings.iter().map(String::len).max().unwrap_or_default(), Self::MAX_WARNING),
             ("drift", self.drift.len(), Self::MAX_DRIFT),
             ("drift.seenTime", self.drift.iter().map(|drift| drift.seen_time.len()).max().unwrap_or_default(), 40),
             ("drift.message", self.drift.iter().map(|drift| drift.message.len()).max().unwrap_or_default(), 512),

@@ -58,8 +58,8 @@ use crate::{Builtin, ProgramType, Value, schema, target::AttachTarget};
         description = "Program types, from the ELF sections"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
         priority = 1, description = "Reason of the Ready condition"),
-    printcolumn(name = "Revision", type_ = "string", json_path = ".status.currentRevision.name", priority = 1,
-        description = "The BpfRevision that agents run"),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.summary.runningRevisions", priority = 1,
+        description = "The BpfRevisions in effect, to which the IDs belong"),
     printcolumn(name = "Links", type_ = "integer", json_path = ".status.summary.links", priority = 1,
         description = "Links in effect"),
     printcolumn(name = "All-Program-IDs", type_ = "string", json_path = ".status.summary.allProgramIDs", priority = 1,
@@ -99,13 +99,29 @@ pub struct BpfProgramSpec {
     #[x_kube(validation = schema::names_of_globals())]
     pub globals: BTreeMap<String, Value>,
     /// The position among other BpfPrograms on the same cgroup and attach type, 0 to 1000. Lower values run first;
-    /// equal ones run in the order in which they were attached. If absent, 500.
+    /// equal ones run in the order in which the BpfPrograms came to the node. If absent, 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub priority: Option<i64>,
     /// If true, the programs are detached on every node. They stay loaded, and their maps keep their content.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub suspend: bool,
+    /// The number of retired BpfRevisions that are kept, the latest ones, with their objects' bytes. If absent, 10. One
+    /// that a node runs, or goes back to while a newer one fails there, is kept besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub revision_history_limit: Option<i64>,
+}
+
+impl BpfProgramSpec {
+    /// The number of retired revisions that are kept if the spec does not say.
+    pub const REVISION_HISTORY_LIMIT: usize = 10;
+
+    /// Returns the number of retired revisions to keep.
+    pub fn revision_history_limit(&self) -> usize {
+        let limit = self.revision_history_limit.and_then(|limit| usize::try_from(limit).ok());
+        limit.unwrap_or(Self::REVISION_HISTORY_LIMIT)
+    }
 }
 
 /// The priority of a BpfProgram that sets none.

@@ -109,6 +109,11 @@ pub struct Summary {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub links: i64,
+    /// The names of the revisions in effect, separated by commas: the first three, then the number of further ones as
+    /// "+N". It is not the current one where that fails.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub running_revisions: String,
     /// The program IDs, ordered by node, if at most two nodes have any.
     #[serde(default, rename = "programIDs", skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]

@@ -1,6 +1,9 @@
 //! The counts, the columns of `kubectl get` and the listed nodes, from the states on all nodes. No IO.
 
+use std::collections::BTreeSet;
+
 use super::{
+    conditions::in_effect,
     placement::{NodePlacement, PlacementState},
     text::{join_few, message_or_reason},
 };
@@ -20,6 +23,8 @@ pub const MAX_NODES_BYTES: usize = 56 << 10;
 const MAX_NARROW: usize = 2;
 /// The maximum number of nodes whose IDs a wide column has.
 const MAX_WIDE: usize = 16;
+/// The maximum number of revisions in a column.
+const MAX_REVISIONS: usize = 3;
 /// The maximum number of IDs in a column.
 const MAX_IDS: usize = 64;
 
@@ -63,11 +68,18 @@ pub(super) fn summary(program_type: String, current: Option<&BpfRevision>, place
         program_type,
         pods: selects_pods.then_some(pods),
         links: sum(|entry| entry.links),
+        running_revisions: running_revisions(placed),
         program_ids: narrow_ids(placed, |entry| &entry.program_ids),
         map_ids: narrow_ids(placed, |entry| &entry.map_ids),
         all_program_ids: wide_ids(placed, |entry| &entry.program_ids),
         all_map_ids: wide_ids(placed, |entry| &entry.map_ids),
     }
+}
+
+/// Joins the revisions in effect on Ready nodes, each once, the first few by name.
+fn running_revisions(placed: &[NodePlacement<'_>]) -> String {
+    let names: BTreeSet<&str> = in_effect(placed.iter()).collect();
+    join_few(names, MAX_REVISIONS, ",")
 }
 
 /// Returns the types of a revision's programs, each once.

@@ -122,8 +122,17 @@ fn attached(current: Option<&BpfRevision>, counts: &NodeCounts, placed: &[NodePl
         let message = format!("in effect on {updated} of {live} Ready nodes, waiting for {waiting}{besides}");
         return attached(Status::False, Reason::Progressing, message);
     }
-    let nowhere = if selects_no_pod(current, placed) { ", where no pod is selected" } else { "" };
-    attached(Status::True, Reason::InEffect, format!("in effect on {updated} of {live} Ready nodes{nowhere}{besides}"))
+    if selects_no_pod(current, placed) {
+        let message = format!(
+            "no pod on {live} Ready nodes matches the selectors of spec.programs[].attach{besides}: it is attached \
+             nowhere until one does"
+        );
+        return attached(Status::True, Reason::NoPodSelected, message);
+    }
+    let warnings = quotes(placed.iter().flat_map(warnings));
+    let warnings = if warnings.is_empty() { warnings } else { format!("; {warnings}") };
+    let message = format!("in effect on {updated} of {live} Ready nodes{besides}{warnings}");
+    attached(Status::True, Reason::InEffect, message)
 }
 
 fn ready(accepted: &ConditionState, attached: &ConditionState) -> ConditionState {
@@ -192,10 +201,17 @@ fn failures<'a>(placed: &'a [NodePlacement<'_>]) -> impl Iterator<Item = (&'a st
     })
 }
 
-/// Returns whether all targets are selective and no node has a selected pod, as with a misspelt label.
+/// Returns what does not go as one would expect on a node.
+fn warnings<'a>(placed: &'a NodePlacement<'_>) -> impl Iterator<Item = (&'a str, String)> {
+    let warnings = placed.entry.into_iter().flat_map(|entry| &entry.warnings);
+    warnings.map(|warning| (placed.node, warning.clone()))
+}
+
+/// Returns whether all targets are selective and no Ready node has a selected pod, as with a misspelt label, or before
+/// the first pod.
 fn selects_no_pod(current: &BpfRevision, placed: &[NodePlacement<'_>]) -> bool {
     current.spec.template.targets().all(|target| target.pods().is_some())
-        && placed.iter().all(|p| p.entry.is_some_and(|entry| entry.links == 0))
+        && placed.iter().filter_map(|p| p.entry).all(|entry| entry.links == 0)
 }
 
 /// Returns a clause that names the revisions in effect while the latest spec is refused. The current revision may be in
@@ -210,7 +226,7 @@ fn running(current: &BpfRevision, placed: &[NodePlacement<'_>]) -> String {
 }
 
 /// Returns the revision in effect on each node that reports one.
-fn in_effect<'a>(placed: impl Iterator<Item = &'a NodePlacement<'a>>) -> impl Iterator<Item = &'a str> {
+pub(super) fn in_effect<'a>(placed: impl Iterator<Item = &'a NodePlacement<'a>>) -> impl Iterator<Item = &'a str> {
     placed.filter_map(|p| p.entry.and_then(|entry| entry.revision.as_deref()))
 }
 

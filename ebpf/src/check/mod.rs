@@ -32,7 +32,7 @@ use crate::{
 /// Checks a spec against the bytes of its object, wherever they come from. Every accepted program has its type and its
 /// targets set.
 pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
-    let BpfProgramSpec { bytecode, node_selector, attach, programs, maps, globals, priority, suspend } = spec;
+    let BpfProgramSpec { bytecode, node_selector, attach, programs, maps, globals, priority, suspend, .. } = spec;
     bytecode::check_source(bytecode)?;
     if let Some(fault) = node_selector.as_ref().and_then(|selector| selector::fault("spec.nodeSelector", selector)) {
         return Err(invalid(fault));

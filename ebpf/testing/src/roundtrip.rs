@@ -45,6 +45,7 @@ pub fn spec(programs: &[&str]) -> BpfProgramSpec {
         globals: BTreeMap::new(),
         priority: None,
         suspend: false,
+        revision_history_limit: None,
     }
 }
 

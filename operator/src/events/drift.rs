@@ -83,7 +83,9 @@ fn is_recent(drift: &Drift, now: Timestamp) -> bool {
 fn event(kind: DriftKind, message: &str, nodes: &[&str], suppressed: u64) -> ProgramEvent {
     let suppressed = suppressed_before(suppressed);
     let note = format!("on {}: {}{suppressed}", list_nodes(nodes), names::line(message, 512));
-    ProgramEvent { is_warning: true, reason: kind.as_str(), action: "Observe", note, quoted: vec![] }
+    // The spec asked for it.
+    let is_warning = kind != DriftKind::MapRecreated;
+    ProgramEvent { is_warning, reason: kind.as_str(), action: "Observe", note, quoted: vec![] }
 }
 
 #[cfg(test)]

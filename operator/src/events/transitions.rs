@@ -68,7 +68,9 @@ fn accepted(Pair { old, new }: Pair<'_>, is_new_revision: bool) -> Option<Progra
 fn attached(Pair { old, new }: Pair<'_>, has_news: bool) -> Option<ProgramEvent> {
     let new = new?;
     let is_in_progress = matches!(new.reason, Reason::Progressing | Reason::NotDispatched);
-    let is_transition = old.is_none_or(|old| outcome(old) != outcome(new));
+    // Pods come and go, and with them the last selected one.
+    let follows_pods = |condition: &Condition| matches!(condition.reason, Reason::InEffect | Reason::NoPodSelected);
+    let is_transition = old.is_none_or(|old| outcome(old) != outcome(new) && !(follows_pods(old) && follows_pods(new)));
     let is_as_intended = new.status == Status::True || new.reason == Reason::Suspended;
     // A user seldom wants a BpfProgram that is Ready and runs nowhere.
     let is_warning = !is_as_intended || new.reason == Reason::NoNodeSelected;
@@ -211,6 +213,16 @@ mod tests {
     fn running_nowhere_is_a_warning() {
         let nowhere = status(ACCEPTED, (Status::True, Reason::NoNodeSelected), Some("r1"));
         assert_eq!(reasons(&status(ACCEPTED, IN_EFFECT, Some("r1")), &nowhere), [("NoNodeSelected".to_owned(), true)]);
+    }
+
+    #[test]
+    fn selecting_no_pod_is_one_event_and_pods_that_come_and_go_are_none() {
+        let without_pods = status(ACCEPTED, (Status::True, Reason::NoPodSelected), Some("r1"));
+        let in_effect = status(ACCEPTED, IN_EFFECT, Some("r1"));
+        let dispatched = status(ACCEPTED, PROGRESSING, Some("r1"));
+        assert_eq!(reasons(&dispatched, &without_pods), [("NoPodSelected".to_owned(), false)]);
+        assert_eq!(reasons(&without_pods, &in_effect), []);
+        assert_eq!(reasons(&in_effect, &without_pods), []);
     }
 
     #[test]

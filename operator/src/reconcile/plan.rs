@@ -4,17 +4,17 @@
 //!   before, for another revision, may have been garbage until then: they are looked at once more.
 //! - A BpfProgram has one active revision: the last accepted one. An older one that stayed active would run on nodes
 //!   that the newer one no longer selects.
-//! - A retired revision is kept while any node reports that it runs there, and then deleted. A node on which the newer
-//!   one fails to load keeps running the older one without it.
+//! - The latest retired revisions are kept, as many as `spec.revisionHistoryLimit` says. An older one is kept while any
+//!   node reports that it runs there: an agent that was restarted reads it by its name if a newer one fails.
 //! - Sequences go on over all revisions of a name. The watched ones may be old: then a revision with the next sequence
 //!   is there already, it is not created, and the next reconciliation plans again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource as _, ResourceExt as _};
 use sockeye_crds::{
-    BpfProgram, BpfRevision, BpfRevisionSpec, RevisionTemplate, names,
+    BpfProgram, BpfProgramSpec, BpfRevision, BpfRevisionSpec, RevisionTemplate, names,
     revision::{ProgramRef, RevisionState},
 };
 use sockeye_ebpf::Accepted;
@@ -123,7 +123,8 @@ fn revision(program: &ProgramRef, spec: BpfRevisionSpec) -> BpfRevision {
     revision
 }
 
-/// Retires active revisions other than the current one, and deletes retired ones that no node runs.
+/// Retires active revisions other than the current one, and deletes retired ones that no node runs and that are not
+/// among the latest.
 ///
 /// Agents may run a revision that this operator can't read. It is removed only with a replacement: once the latest spec
 /// is accepted and its bytes are there. Then it is deleted at once, because its state is not known. To agents that is
@@ -131,17 +132,26 @@ fn revision(program: &ProgramRef, spec: BpfRevisionSpec) -> BpfRevision {
 fn remove_superseded(gathered: &Gathered, current: Option<&BpfRevision>, has_replacement: bool) -> Vec<Step> {
     let running = gathered.nodes.running_revisions(&gathered.intent.program);
     let kept = current.and_then(|revision| revision.metadata.name.as_ref());
-    let readable = gathered.revisions.readable.iter().filter(|revision| revision.metadata.name.as_ref() != kept);
+    let mut readable: Vec<&BpfRevision> = gathered.revisions.readable.iter().collect();
+    readable.retain(|revision| revision.metadata.name.as_ref() != kept);
+    readable.sort_by_key(|revision| std::cmp::Reverse(revision.spec.sequence));
     let unreadable = gathered.revisions.unreadable.iter().filter(|_| has_replacement);
     let unreadable = unreadable.filter(|metadata| metadata.name.as_ref() != kept);
-    readable.filter_map(|revision| remove(revision, &running)).chain(unreadable.filter_map(delete)).collect()
+    let limit = gathered.intent.spec().map_or(BpfProgramSpec::REVISION_HISTORY_LIMIT, |s| s.revision_history_limit());
+    let is_history = |place: usize, revision: &BpfRevision| {
+        place < limit || revision.metadata.name.as_ref().is_some_and(|name| running.contains(name))
+    };
+    let removed = readable.into_iter().enumerate();
+    let removed = removed.filter_map(|(place, revision)| remove(revision, is_history(place, revision)));
+    removed.chain(unreadable.filter_map(delete)).collect()
 }
 
-fn remove(revision: &BpfRevision, running: &BTreeSet<String>) -> Option<Step> {
+/// Returns the step that retires an active revision, or deletes a retired one that is not kept.
+fn remove(revision: &BpfRevision, is_kept: bool) -> Option<Step> {
     let is_deleted = revision.metadata.deletion_timestamp.is_some();
     if revision.spec.state == RevisionState::Active && !is_deleted {
         ObjectVersion::of(&revision.metadata).map(Step::Retire)
-    } else if revision.metadata.name.as_ref().is_some_and(|name| running.contains(name)) {
+    } else if is_kept {
         None
     } else {
         delete(&revision.metadata)

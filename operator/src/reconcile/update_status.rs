@@ -68,7 +68,7 @@ fn acceptance(validated: &Validated) -> Acceptance {
     }
     let notes = match validated.accepted() {
         Some(accepted) => accepted.notes.clone(),
-        None => vec!["its bytecode is no longer where it came from; what was dispatched keeps running".to_owned()],
+        None => vec!["its bytecode is no longer where it came from; what was dispatched stays dispatched".to_owned()],
     };
     Acceptance::Accepted { notes }
 }

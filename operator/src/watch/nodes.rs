@@ -161,11 +161,12 @@ impl Nodes {
         self.nodes.is_empty()
     }
 
-    /// Returns the revisions of a BpfProgram that any node reports, live or not.
+    /// Returns the revisions of a BpfProgram that any node, live or not, reports as running, or as the one that it goes
+    /// back to while a newer one fails.
     pub fn running_revisions(&self, program: &ProgramRef) -> BTreeSet<String> {
         let reports = self.nodes.iter().filter_map(|node| node.report.as_ref()).chain(&self.orphaned_reports);
         let entries = reports.filter_map(|report| status(report)?.program(program));
-        entries.filter_map(|held| held.revision.clone()).collect()
+        entries.flat_map(|held| held.revision.iter().chain(&held.known_good_revision).cloned()).collect()
     }
 
     /// Returns the nodes as `sockeye_crds::summary` needs them.
@@ -273,6 +274,19 @@ mod tests {
             assert_eq!(running(&nodes, "b", "new"), ["b-of-new"]);
             assert!(running(&nodes, "b", "old").is_empty() && running(&nodes, "d", "1").is_empty());
         }
+    }
+
+    #[test]
+    fn a_revision_that_a_node_goes_back_to_counts_as_running() {
+        let back = NodeProgram {
+            revision: None,
+            known_good_revision: Some("p-1".into()),
+            desired_revision: Some("p-2".into()),
+            ..held("p", "1")
+        };
+        let nodes = Nodes::new([], [], [report("1", &[back])]);
+        let running = nodes.running_revisions(&ProgramRef { name: "p".into(), uid: "1".into() });
+        assert_eq!(Vec::from_iter(running), ["p-1"]);
     }
 
     #[test]

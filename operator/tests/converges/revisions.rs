@@ -1,5 +1,6 @@
 //! The revisions that edits create, retire and delete.
 
+use kube::ResourceExt as _;
 use sockeye_crds::{ConditionType, Reason, condition::Status};
 
 use crate::world::World;
@@ -40,6 +41,29 @@ fn an_older_revision_is_retired_at_once_and_kept_while_a_node_runs_it() {
     world.run_agent("node-3");
     world.converge();
     assert_eq!(world.revisions.len(), 1);
+}
+
+#[test]
+fn the_latest_retired_revisions_are_kept_and_one_that_a_node_runs_besides() {
+    for (limit, kept) in [(None, 10), (Some(0), 0), (Some(3), 3)] {
+        let mut world = World::rolled_out();
+        world.history_limit = limit;
+        // Node 3 is away, and goes on running the first one.
+        for spec in 1..15 {
+            world.edit(Some(spec));
+            world.converge();
+            world.run_agent("node-1");
+            world.run_agent("node-2");
+            world.converge();
+        }
+        let names = Vec::from_iter(world.revisions.iter().map(|revision| revision.name_any()));
+        let latest = (15 - kept..=15).map(|sequence| format!("p-{sequence}"));
+        assert_eq!(names, Vec::from_iter(std::iter::once("p-1".to_owned()).chain(latest)), "{limit:?}");
+        assert_eq!(world.live_revisions(), ["p-15"]);
+        world.run_agent("node-3");
+        world.converge();
+        assert_eq!(world.revisions.len(), kept + 1, "{limit:?}");
+    }
 }
 
 /// Returns a world whose revision a newer operator created. Agents that cannot read it keep running it.

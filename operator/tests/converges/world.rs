@@ -61,6 +61,8 @@ pub struct World {
     pub stored_digests: BTreeSet<String>,
     /// True if a former leader's deletion of stored bytes arrives just after a dispatch.
     pub is_collected_late: bool,
+    /// `spec.revisionHistoryLimit`
+    pub history_limit: Option<usize>,
     /// The revision that each node runs.
     running: BTreeMap<&'static str, String>,
     pub live_nodes: BTreeSet<&'static str>,
@@ -76,7 +78,7 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        Self { generation: 1, spec: Some(0), live_nodes: NODES.into(), ..Self::default() }
+        Self { generation: 1, spec: Some(0), history_limit: Some(0), live_nodes: NODES.into(), ..Self::default() }
     }
 
     /// Returns a world in which every node runs the spec.
@@ -133,8 +135,9 @@ impl World {
         if self.is_deleted {
             meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
-        let spec =
+        let mut spec =
             json!({"bytecode": {"inline": "AA=="}, "programs": [{"name": "my_prog"}], "attach": [{"type": "Node"}]});
+        spec.as_object_mut().unwrap().extend(self.history_limit.map(|n| ("revisionHistoryLimit".into(), n.into())));
         let seen = self.view.as_deref().unwrap_or(self);
         let status = serde_json::to_value(&seen.status).unwrap();
         let object: Arc<DeserializeGuard<_>> = read(json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram",

@@ -36,7 +36,7 @@ use sockeye_agent::{
         execute::{Executed, Execution},
         failure::Failure,
         layout::Layout,
-        observe::{Bpffs, ObserveError, Query},
+        observe::{Bpffs, Located, ObserveError, Query},
     },
     plan::{Step, quota::MapQuota},
 };
@@ -53,6 +53,12 @@ struct State {
     ids: Ids,
     programs: BTreeMap<String, Fake>,
     pods: BTreeMap<String, PodCgroup>,
+    /// The cgroups without processes, by path.
+    empty: BTreeSet<String>,
+    /// The cgroups of pods and containers that only a search finds, by UID or ID.
+    elsewhere: BTreeMap<String, String>,
+    /// The number of searches.
+    searches: usize,
     /// Another file system is where bpffs should be.
     lacks_bpffs: bool,
     /// An API server says what the node is to run.
@@ -83,6 +89,23 @@ impl FakeNode {
         let path = format!("{}/{id}", pod.path);
         pod.containers.insert(id.to_owned(), path.clone());
         path
+    }
+
+    /// Makes the cgroup of a pod empty: its containers are elsewhere.
+    pub fn empty_pod(&self, uid: &str) {
+        let mut node = self.node();
+        let path = node.pods[uid].path.clone();
+        node.empty.insert(path);
+    }
+
+    /// Makes the cgroup of a pod or a container where only a search finds it.
+    pub fn make_elsewhere(&self, id: &str, path: &str) {
+        self.node().elsewhere.insert(id.to_owned(), path.to_owned());
+    }
+
+    /// Returns the number of searches so far.
+    pub fn searches(&self) -> usize {
+        self.node().searches
     }
 
     /// Removes the pins of a BpfProgram's programs, as anybody may.
@@ -139,6 +162,20 @@ impl Node for FakeNode {
 
     fn pod_directories(&self, _: bool) -> Result<Vec<PathBuf>, SysError> {
         Ok(Vec::new())
+    }
+
+    fn is_populated(&self, path: &str) -> Result<bool, SysError> {
+        Ok(!self.node().empty.contains(path))
+    }
+
+    fn locate(&mut self, pods: &BTreeSet<&str>, containers: &BTreeSet<&str>) -> Result<Located, SysError> {
+        let mut node = self.node();
+        node.searches += 1;
+        let of = |wanted: &BTreeSet<&str>| {
+            let found = node.elsewhere.iter().filter(|(id, _)| wanted.contains(id.as_str()));
+            found.map(|(id, path)| (id.clone(), path.clone())).collect()
+        };
+        Ok(Located { pods: of(pods), containers: of(containers) })
     }
 
     fn observe(&mut self, name: &str) -> Result<Observed, SysError> {

@@ -34,7 +34,7 @@ pub const NEEDS: [(&str, &[Need]); 4] = [
     (
         "sockeye-agent",
         &[
-            need(SOCKEYE, "bpfrevisions", "", &["list", "watch"]),
+            need(SOCKEYE, "bpfrevisions", "", &["get", "list", "watch"]),
             need(SOCKEYE, "bpfnodes", "", &["get", "list", "watch", "create", "delete"]),
             need(SOCKEYE, "bpfnodes/status", "", &["patch"]),
             need(SOCKEYE, "bpfnodedetails", "", &["get", "list", "watch", "create", "delete"]),

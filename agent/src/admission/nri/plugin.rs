@@ -1,11 +1,7 @@
 //! `Plugin`: the agent's side of the protocol on one connection. It registers, subscribes to starts, takes the
 //! runtime's list of what runs, and passes on each start. No IO on the connection.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    mem,
-    time::Duration,
-};
+use std::{collections::HashMap, mem, time::Duration};
 
 use futures::future::BoxFuture;
 use prost::Message as _;
@@ -216,7 +212,7 @@ fn failure(stream: u32, code: i32, message: String) -> Message {
 impl From<proto::PodSandbox> for Pod {
     fn from(pod: proto::PodSandbox) -> Self {
         let proto::PodSandbox { id: _, name, uid, namespace, labels } = pod;
-        Self { uid, namespace, name, labels, containers: BTreeMap::new() }
+        Self { uid, namespace, name, labels, ..Self::default() }
     }
 }
 

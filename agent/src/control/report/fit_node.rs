@@ -18,8 +18,8 @@ pub const MAX_BYTES: usize = 320 << 10;
 /// [`MAX_MESSAGE`]: super::conditions
 const ADDED_BYTES: usize = 2 * (6 * super::conditions::MAX_MESSAGE + 256) + 256;
 
-/// Leaves items out of a status until it fits, from the last BpfProgram on: earlier drift, the latest drift, messages,
-/// the IDs of maps, and those of programs, in this order. The list of BpfPrograms stays whole.
+/// Leaves items out of a status until it fits, from the last BpfProgram on: earlier drift, the latest drift, warnings,
+/// messages, the IDs of maps, and those of programs, in this order. The list of BpfPrograms stays whole.
 pub fn fit(mut status: BpfNodeStatus) -> BpfNodeStatus {
     // The size of a status costs as much as writing it out: of one that fits, it is taken once.
     let mut over = bytes(&status).saturating_sub(MAX_BYTES - ADDED_BYTES);
@@ -34,7 +34,9 @@ pub fn fit(mut status: BpfNodeStatus) -> BpfNodeStatus {
     };
     status.omitted = Some(Omitted {
         drift: drift + leaver.leave_out(earlier) + leaver.leave_out(|program| mem::take(&mut program.drift).len()),
-        messages: messages + leaver.leave_out(|program| usize::from(program.message.take().is_some())),
+        messages: messages
+            + leaver.leave_out(|program| mem::take(&mut program.warnings).len())
+            + leaver.leave_out(|program| usize::from(program.message.take().is_some())),
         map_ids: map_ids + leaver.leave_out(|program| mem::take(&mut program.map_ids).len()),
         program_ids: program_ids + leaver.leave_out(|program| mem::take(&mut program.program_ids).len()),
     });

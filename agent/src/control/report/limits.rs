@@ -13,6 +13,10 @@ pub(super) const MAX_LINKS: usize = 64;
 pub(super) const MAX_USERS: usize = 16;
 /// Bytes of a message on one BpfProgram.
 pub(super) const MAX_MESSAGE: usize = NodeProgram::MAX_MESSAGE;
+/// Warnings on one BpfProgram.
+pub(super) const MAX_WARNINGS: usize = NodeProgram::MAX_WARNINGS;
+/// Bytes of a warning.
+pub(super) const MAX_WARNING: usize = NodeProgram::MAX_WARNING;
 /// Notes on one BpfProgram.
 pub(super) const MAX_NOTES: usize = 16;
 /// Cgroups whose attach order is listed.

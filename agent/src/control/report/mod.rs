@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `contents` | the functions and maps of one BpfProgram, in the order in which they are listed |
 //! | `node_program` | the entry of one BpfProgram in the BpfNode |
+//! | `warnings` | the warnings in it |
 //! | `detail`, `notes` | its entry in the BpfNodeDetail, and the notes in it |
 //! | `attach_order` | the attach orders of cgroups |
 //! | [`counts`], [`conditions`] | the counts and the conditions of a BpfNode |
@@ -22,12 +23,13 @@ mod node_program;
 mod notes;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::collections::BTreeMap;
 
 use sockeye_crds::{
     BpfNodeDetailStatus, BpfNodeStatus,
-    node::{NodeFacts, OmittedDetail, RetainedMap},
+    node::{NodeFacts, NodeProgram, OmittedDetail, RetainedMap},
     program::MapRef,
 };
 
@@ -70,12 +72,14 @@ pub fn report(reported: &Reported<'_>) -> (BpfNodeStatus, BpfNodeDetailStatus) {
     let (mut detail, mut omitted) = (BpfNodeDetailStatus::default(), OmittedDetail::default());
     (detail.attach_order, omitted.attach_order) = attach_orders(programs, || monitor.attach_orders());
     let users = map_users(programs);
+    let mut warnings = warnings::warnings(programs);
     for (name, program) in programs {
         let home = layout.home(name);
         let contents = Contents::of(program, users.get(name.as_str()));
         let observed = &program.observed;
         if program.is_desired() || !(observed.is_empty() || observed.is_retained_only()) {
-            node.programs.push(node_program(name, program, &contents));
+            let warnings = warnings.remove(name.as_str()).unwrap_or_default();
+            node.programs.push(NodeProgram { warnings, ..node_program(name, program, &contents) });
             detail.programs.push(program_detail(name, program, programs, &contents, &home));
             omitted.functions += excess(contents.functions.len(), MAX_FUNCTIONS);
             omitted.maps += excess(contents.maps.len() + contents.unpinned.len(), MAX_MAPS);

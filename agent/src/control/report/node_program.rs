@@ -30,8 +30,13 @@ pub(super) fn node_program(name: &str, program: &ProgramState, contents: &Conten
         State::Suspended => Some(Reason::Suspended),
         _ => failure.as_ref().map(|failure| failure.reason),
     };
-    let message = failure.as_ref().map(|failure| &failure.message).or(suspended.as_ref());
+    let message = failure.as_ref().map(|failure| failure.message.clone()).or_else(|| suspended.clone());
+    let message = message.map(|message| match program.known_good_gap() {
+        Some(gap) => format!("{}; {gap}", clip(&message, MAX_MESSAGE - gap.len().min(MAX_MESSAGE / 2))),
+        None => message,
+    });
     let revision = revision_in_effect(program);
+    let known_good = if revision.is_none() { program.last_in_effect() } else { None };
     let desired_revision = program.revision().filter(|desired| Some(*desired) != revision.as_deref());
     let functions = contents.functions.iter().map(|(_, function)| function.info.id);
     let maps = contents.maps.iter().map(|(_, map)| map.info.id).chain(contents.unpinned.iter().copied());
@@ -40,14 +45,16 @@ pub(super) fn node_program(name: &str, program: &ProgramState, contents: &Conten
         uid: program.uid().map(str::to_owned).or_else(|| observed.uid.clone()).unwrap_or_default(),
         desired_revision: desired_revision.map(str::to_owned),
         revision,
+        known_good_revision: known_good.map(str::to_owned),
         state,
         reason,
-        message: message.map(|message| clip(message, MAX_MESSAGE)),
+        message: message.map(|message| clip(&message, MAX_MESSAGE)),
         program_ids: functions.map(i64::from).take(MAX_FUNCTIONS).collect(),
         map_ids: maps.map(i64::from).take(MAX_MAPS).collect(),
         links: count(observed.links.values().filter(|link| link.in_effect).count()),
         pods: count(pods(program).len()),
         drift: drift.clone(),
+        ..NodeProgram::default()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Takes the steps of a plan, and decides what a failure means.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::{
     attach_map::detach_program,
     execution::{Executed, Execution},
@@ -139,6 +141,8 @@ impl Executor<'_> {
             self.home.dir.make_dir(&dir)?;
         }
         self.note(&layout::uid(), uid)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.note(&layout::claimed(), &now.as_micros().to_string())?;
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ use crate::{
 };
 pub use attached::{ExclusiveAttachment, Query, attached, attached_to_map, exclusive_attachment, foreign_program};
 pub use home::{ExecutedPlan, after, directories, home};
-pub use pods::{pod_cgroups, pod_directories, pods_root};
+pub use pods::{Located, locate, pod_cgroups, pod_directories, pods_root};
 
 /// The reason why nothing can be observed.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Finds the pods' cgroups.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::{Path, PathBuf},
 };
 
@@ -37,6 +37,42 @@ pub fn pod_cgroups(root: &Root, pods: &str, containers: bool) -> Result<BTreeMap
             let container = |name: &String| Some((kubelet::container_id(name)?.to_owned(), format!("{path}/{name}")));
             let containers = children.iter().filter_map(container).collect();
             found.insert(uid, PodCgroup { path, containers });
+        }
+    }
+    Ok(found)
+}
+
+/// A search looks at no more cgroups than this: a node with 110 pods has about a thousand.
+const MAX_SEARCHED: usize = 8192;
+
+/// The cgroups of pods and containers that a search found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Located {
+    /// Pods' cgroups, by UID.
+    pub pods: BTreeMap<String, String>,
+    /// Containers' cgroups, by ID.
+    pub containers: BTreeMap<String, String>,
+}
+
+/// Searches the whole hierarchy for the cgroups of these pods and containers, by their UIDs and IDs: a kubelet with a
+/// `--cgroup-root` that the agent was not told, or a runtime with another driver than the kubelet's, puts them anywhere.
+pub fn locate(root: &Root, pods: &BTreeSet<&str>, containers: &BTreeSet<&str>) -> Result<Located, SysError> {
+    let mut found = Located::default();
+    let (mut queue, mut searched) = (VecDeque::from([String::new()]), 0);
+    while let Some(path) = queue.pop_front() {
+        let is_complete = found.pods.len() == pods.len() && found.containers.len() == containers.len();
+        searched += 1;
+        if is_complete || searched > MAX_SEARCHED {
+            break;
+        }
+        for name in root.children(&path)? {
+            let child = format!("{path}/{name}");
+            if let Some(id) = kubelet::container_id(&name).filter(|id| containers.contains(id)) {
+                found.containers.entry(id.to_owned()).or_insert_with(|| child.clone());
+            } else if let Some(uid) = kubelet::pod_uid(&name).filter(|uid| pods.contains(uid.as_str())) {
+                found.pods.entry(uid).or_insert_with(|| child.clone());
+            }
+            queue.push_back(child);
         }
     }
     Ok(found)

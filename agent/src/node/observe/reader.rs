@@ -61,6 +61,7 @@ impl<'a> Reader<'a> {
     pub(super) fn read(&mut self, names: &PinNames) -> Result<Observed, SysError> {
         let mut observed = Observed {
             uid: names.uid.clone(),
+            claimed: self.dir.read_note(&layout::claimed())?.and_then(|note| note.parse().ok()).unwrap_or_default(),
             revision: names.revision.clone(),
             trial: names.trial.clone(),
             previous: self.handles.previous.as_ref().map(PredecessorHandles::observed),

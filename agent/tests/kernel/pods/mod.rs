@@ -2,8 +2,10 @@
 //!
 //! The tests make the pods' cgroups as the kubelet and the runtime do. The agent reads the list of pods from a file.
 
+mod elsewhere;
 mod failures;
 mod kept;
+mod restarted;
 mod selection;
 
 use std::{cell::RefCell, collections::BTreeMap, fs, path::PathBuf, time::Instant};

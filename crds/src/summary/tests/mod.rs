@@ -110,7 +110,7 @@ fn the_message_names_few_nodes_and_counts_the_others() {
 }
 
 #[test]
-fn the_message_says_that_no_pod_is_selected() {
+fn a_program_that_selects_no_pod_is_ready_with_a_reason() {
     let mut cluster = Cluster::new([(Live, Some(attached("r2"))), (Live, Some(attached("r2")))]);
     let revision = cluster.revision.as_mut().unwrap();
     revision.spec.template.programs[0].attach = vec![AttachTarget::from(PodsTarget::default())];
@@ -118,11 +118,30 @@ fn the_message_says_that_no_pod_is_selected() {
         report.as_mut().unwrap().programs[0].links = 0;
     }
     assert_eq!(summary(&cluster.fold()).pods, Some(0));
-    assert_eq!(message(&cluster.fold(), Ready), "in effect on 2 of 2 Ready nodes, where no pod is selected");
+    assert_eq!(says(&cluster.fold(), Ready), Some((Status::True, Reason::NoPodSelected)));
+    let words = "no pod on 2 Ready nodes matches the selectors of spec.programs[].attach: it is attached nowhere until \
+                 one does";
+    assert_eq!(message(&cluster.fold(), Ready), words);
+    // A node that is not live may have one.
+    cluster.nodes.push(("node-9".into(), Unknown, None));
+    assert!(message(&cluster.fold(), Ready).contains("(1 not Ready)"));
+    assert_eq!(says(&cluster.fold(), Ready), Some((Status::True, Reason::NoPodSelected)));
+    cluster.nodes.pop();
     let entry = &mut cluster.nodes[1].2.as_mut().unwrap().programs[0];
     (entry.links, entry.pods) = (2, 1);
     assert_eq!(summary(&cluster.fold()).pods, Some(1));
     assert_eq!(message(&cluster.fold(), Ready), "in effect on 2 of 2 Ready nodes");
+}
+
+#[test]
+fn warnings_are_quoted_and_ready_stays_true() {
+    let mut cluster = Cluster::new([(Live, Some(attached("r2"))), (Live, Some(attached("r2")))]);
+    for (.., report) in &mut cluster.nodes {
+        report.as_mut().unwrap().programs[0].warnings = vec!["it is not covered".into()];
+    }
+    let words = "in effect on 2 of 2 Ready nodes; node-000, node-001: it is not covered";
+    assert_eq!(message(&cluster.fold(), Ready), words);
+    assert_eq!(says(&cluster.fold(), Ready), Some((Status::True, Reason::InEffect)));
 }
 
 #[test]
@@ -193,6 +212,25 @@ fn the_message_of_a_refused_edit_names_the_revisions_that_run_and_no_other() {
     let nowhere = "no; r2 stays dispatched, and no Ready node reports it in effect";
     assert_eq!(message_on(vec![rejected(None), None]), nowhere);
     assert_eq!(message_on(vec![]), nowhere);
+}
+
+#[test]
+fn the_revision_beside_the_ids_is_the_one_that_they_belong_to() {
+    let mut refused = failed("r2", Reason::VerifierRejected, "R1 invalid mem access");
+    (refused.programs[0].revision, refused.programs[0].program_ids) = (Some("r1".into()), vec![57]);
+    let mut cluster = Cluster::new([(Live, Some(refused))]);
+    let beside = |cluster: &Cluster| {
+        let summary = summary(&cluster.fold()).clone();
+        (summary.running_revisions, summary.program_ids)
+    };
+    assert_eq!(beside(&cluster), ("r1".into(), "57".into()));
+    cluster.acceptance = Acceptance::Refused { reason: Reason::InvalidSpec, message: "no".into() };
+    assert_eq!(beside(&cluster), ("r1".into(), "57".into()));
+    cluster.nodes.push(("node-9".into(), Live, Some(attached("r2"))));
+    assert_eq!(beside(&cluster), ("r1,r2".into(), "57,57".into()));
+    let mut nowhere = Cluster::new([(Live, Some(failed("r2", Reason::VerifierRejected, "no")))]);
+    nowhere.acceptance = cluster.acceptance.clone();
+    assert_eq!(beside(&nowhere).0, "");
 }
 
 #[test]
