@@ -26,6 +26,8 @@ pub enum DriftKind {
     LinkDetached,
     /// A program that is not sockeye's was attached to the same cgroup and attach type.
     AttachedBeside,
+    /// An entry that the spec keeps in step was changed or removed.
+    EntryChanged,
     /// The kind comes from a newer agent, and this version does not know it.
     #[serde(other)]
     Other,

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    map::{Entry, MapRef, MapSpec, OnIncompatible, Pinning, ReclaimPolicy, Sharing},
+    map::{EntriesPolicy, EntriesSource, Entry, MapRef, MapSpec, OnIncompatible, Pinning, ReclaimPolicy, Sharing},
     status::{BpfProgramStatus, CurrentRevision, NodeCounts, NodeStatus, Summary},
 };
 use crate::{Builtin, ProgramType, Value, schema, target::AttachTarget};
@@ -141,14 +141,14 @@ pub struct Bytecode {
     pub builtin: Option<Builtin>,
 }
 
-/// A key in a ConfigMap's binaryData, and the digest of its bytes.
+/// A key in a ConfigMap, and the digest of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapKeyRef {
     /// The name of the ConfigMap, in the namespace that sockeye is installed in.
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
-    /// The key in binaryData.
+    /// The key in binaryData; of a list of entries also in data.
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
     pub key: String,
     /// The SHA-256 digest of the bytes: `sha256:` and 64 hexadecimal digits. Other bytes are refused, so that who may
