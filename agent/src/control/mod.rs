@@ -20,6 +20,7 @@
 //! | `admit` | whether a container may start; [`starts`] are those that wait |
 //! | [`connectivity`] | whether a program has cut the node off from the API server |
 //! | [`attachments`] | the poll of what is attached |
+//! | [`entries`] | the entries of maps |
 //! | [`drift`] | external changes |
 //! | [`timer`] | when passes and polls are due |
 //! | [`report`] | the node's status |
@@ -32,6 +33,7 @@ pub mod connectivity;
 pub mod controller;
 mod dependencies;
 pub mod drift;
+pub mod entries;
 pub mod event;
 pub mod fetches;
 pub mod newest;

@@ -36,6 +36,8 @@ pub struct Observed {
     pub kept_pods: BTreeMap<KeptPod, ObservedKeptPod>,
     /// The pin names of the maps to retain after the BpfProgram is deleted.
     pub retained: BTreeSet<String>,
+    /// The pin names of the maps whose entries were kept in step.
+    pub recorded: BTreeSet<String>,
     /// True if a killed agent left half-made pins or an empty home.
     pub stray: bool,
 }
@@ -168,7 +170,8 @@ impl Observed {
 
     /// Returns true if the BpfProgram has nothing left but retained maps.
     pub fn is_retained_only(&self) -> bool {
-        let Self { uid: _, revision, trial, previous: _, functions, maps, links, kept_pods, retained, stray } = self;
+        let Self { uid: _, revision, trial, previous: _, functions, maps, links, kept_pods, retained, recorded, stray } =
+            self;
         !maps.is_empty()
             && maps.keys().all(|pin| retained.contains(pin))
             && revision.is_none()
@@ -176,6 +179,7 @@ impl Observed {
             && functions.is_empty()
             && links.is_empty()
             && kept_pods.is_empty()
+            && recorded.is_empty()
             && !stray
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     map::{EntriesPolicy, EntriesSource, Entry, MapRef, MapSpec, OnIncompatible, Pinning, ReclaimPolicy, Sharing},
-    status::{BpfProgramStatus, CurrentRevision, NodeCounts, NodeStatus, Summary},
+    status::{BpfProgramStatus, CurrentRevision, EntriesSummary, NodeCounts, NodeStatus, Summary},
 };
 use crate::{Builtin, ProgramType, Value, schema, target::AttachTarget};
 

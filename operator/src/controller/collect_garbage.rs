@@ -37,11 +37,12 @@ pub fn garbage<'a>(
 fn named_config_maps<'a>(
     revisions: impl Iterator<Item = &'a DeserializeGuard<BpfRevision>>,
 ) -> Option<BTreeSet<String>> {
-    let digest = |revision: &'a DeserializeGuard<BpfRevision>| {
+    let mut named = BTreeSet::new();
+    for revision in revisions {
         let readable = revision.0.as_ref().ok()?;
-        Some(names::object_config_map(&readable.spec.template.digest))
-    };
-    revisions.map(digest).collect()
+        named.extend(readable.spec.template.digests().map(names::object_config_map));
+    }
+    Some(named)
 }
 
 /// Reports whether a ConfigMap holds stored bytes, for long enough, and nobody deletes it yet.
