@@ -51,11 +51,20 @@ impl<'a> MapEntries<'a> {
         Err(found).call(|| "reading of a map's entries")
     }
 
+    /// Returns the same entries, to be read and written singly: for measurements, as on a kernel without batches.
+    #[must_use]
+    pub const fn singly(self) -> Self {
+        Self { batches: false, ..self }
+    }
+
     /// Reads the values of the listed keys, and counts all entries.
     pub fn read<'k>(&mut self, listed: impl IntoIterator<Item = &'k Vec<u8>>) -> Result<LiveEntries, SysError> {
         let listed: HashSet<&[u8]> = listed.into_iter().map(Vec::as_slice).collect();
         if self.shape.form == MapForm::Array {
             return self.read_keys(&listed);
+        }
+        if !self.batches {
+            return self.walk(&listed);
         }
         match self.read_batches(&listed) {
             Err(error) if is_unsupported(&error) => {

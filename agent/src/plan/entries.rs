@@ -2,7 +2,8 @@
 //! what it lists, and what the map holds. Pure.
 //!
 //! - Only listed keys, and of their values only named bits, are compared and written. A key that the spec listed before
-//!   and lists no longer is deleted. Keys that others added stay.
+//!   and lists no longer is deleted. Keys that others added stay. Bits that the spec named before and names no longer
+//!   become zero, as they are in a new entry.
 //! - While the changes are made one after the other, each look-up of a program finds what the old list says or what the
 //!   new one does. In a hash or an array that holds in any order. In a trie it holds because prefixes are written from
 //!   the longest to the shortest, and then deleted from the shortest to the longest: at any time, of the prefixes that
@@ -11,13 +12,15 @@
 //!
 //! `tests/entries.rs` checks all of this on a model of the kernel's maps.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use sockeye_crds::Reason;
 use sockeye_ebpf::values::settings::prefix_length;
 
 use crate::model::{
-    entries::{AppliedEntries, EntryChanges, EntryCounts, EntryShape, EntryWrite, ListedMap, LiveEntries, MapForm},
+    entries::{
+        AppliedEntries, EntryChanges, EntryCounts, EntryShape, EntryWrite, ListedEntry, ListedMap, LiveEntries, MapForm,
+    },
     refusal::Refusal,
 };
 
@@ -40,11 +43,12 @@ impl Comparison<'_> {
         let mut changes = EntryChanges::default();
         for entry in &self.listed.entries {
             let live = self.live.values.get(&entry.key);
-            if live.is_some_and(|live| self.has(live, &entry.value, &entry.named)) {
+            let owned = self.owned(entry);
+            if live.is_some_and(|live| self.has(live, &entry.value, &owned)) {
                 continue;
             }
-            let is_whole = live.is_none() || entry.named.iter().all(|byte| *byte == 0xff);
-            let named = (!is_whole).then(|| entry.named.clone());
+            let is_whole = live.is_none() || owned.iter().all(|byte| *byte == 0xff);
+            let named = (!is_whole).then(|| owned.into_owned());
             changes.writes.push(EntryWrite { key: entry.key.clone(), value: entry.value.clone(), named });
         }
         for (key, named) in self.stale() {
@@ -66,13 +70,14 @@ impl Comparison<'_> {
 
     /// Returns the counts for a status.
     pub fn counts(&self) -> EntryCounts {
-        let is_in_place =
-            |key, value, named| self.live.values.get(key).is_some_and(|live| self.has(live, value, named));
-        let entries = self.listed.entries.iter();
+        let is_in_place = |entry: &&ListedEntry| {
+            let live = self.live.values.get(&entry.key);
+            live.is_some_and(|live| self.has(live, &entry.value, &self.owned(entry)))
+        };
         EntryCounts {
             sync: self.listed.sync,
             listed: self.listed.entries.len(),
-            in_place: entries.filter(|entry| is_in_place(&entry.key, &entry.value, &entry.named)).count(),
+            in_place: self.listed.entries.iter().filter(is_in_place).count(),
             stale: if self.listed.sync { self.stale().count() } else { 0 },
         }
     }
@@ -100,6 +105,14 @@ impl Comparison<'_> {
             changes.deletes.len()
         );
         Err(Refusal { reason: Reason::EntriesNotInStep, message })
+    }
+
+    /// Returns the bits of an entry's value that the spec names, or named before. The latter are zero in its value.
+    fn owned<'e>(&self, entry: &'e ListedEntry) -> Cow<'e, [u8]> {
+        match self.applied.get(&entry.key).filter(|before| **before != entry.named) {
+            Some(before) => entry.named.iter().zip(before).map(|(now, before)| now | before).collect(),
+            None => Cow::Borrowed(&entry.named),
+        }
     }
 
     /// Returns whether all slots of a value have the named bits.

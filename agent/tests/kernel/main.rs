@@ -11,6 +11,7 @@ mod cases;
 mod connectivity;
 mod directory;
 mod drift;
+mod entries;
 mod examples;
 mod helpers;
 mod hostile;

@@ -164,7 +164,7 @@ pub enum EntriesPolicy {
     OnCreate,
     /// The entries are kept in step with the spec: listed keys are written, keys that the spec lists no longer are
     /// deleted, and keys that others added stay. Of a value given as JSON for a struct, only the fields that it names
-    /// are compared and written.
+    /// are compared and written; one that it named before and names no longer becomes zero.
     Sync,
 }
 
