@@ -43,8 +43,9 @@ impl Model {
         (0..=u8::MAX).map(|key| self.look_up(key).cloned()).collect()
     }
 
-    fn write(&mut self, EntryWrite { key, value, named }: &EntryWrite) {
+    fn write(&mut self, EntryWrite { key, value, named, replaces }: &EntryWrite) {
         let is_new = !self.content.contains_key(key);
+        assert_ne!(is_new, *replaces);
         let is_full = self.content.len() >= self.most;
         assert!(!is_full || !(is_new || self.is_old && self.form == MapForm::Trie), "the kernel refuses {key:?}");
         let live = self.content.entry(key.clone()).or_insert_with(|| vec![0; VALUE]);
@@ -105,11 +106,15 @@ fn case(form: MapForm) -> impl Strategy<Value = Case> {
         move |(mut content, applied, listed, room, is_old, continues): (Content, AppliedEntries, _, _, _, _)| {
             if form == MapForm::Array {
                 // Every element of an array exists.
-                (0..12).for_each(|key| drop(content.entry(vec![key]).or_insert_with(|| vec![0; VALUE])));
+                for key in 0..12 {
+                    content.entry(vec![key]).or_insert_with(|| vec![0; VALUE]);
+                }
             }
             if continues {
                 // What was listed before is mostly there.
-                applied.keys().for_each(|key| drop(content.entry(key.clone()).or_insert_with(|| vec![1; VALUE])));
+                for key in applied.keys() {
+                    content.entry(key.clone()).or_insert_with(|| vec![1; VALUE]);
+                }
             }
             // Bits that are not named are zero.
             let entry = |(key, (value, named)): (Vec<u8>, (Vec<u8>, Vec<u8>))| {

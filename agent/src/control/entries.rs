@@ -1,17 +1,14 @@
-//! The entries of one BpfProgram's maps: the bytes that list them, and the comparison with what the maps hold.
+//! The entries of one BpfProgram's maps, compared with what the maps hold.
 //!
 //! Entries are compared after each load and each edit, and whenever a BpfProgram is observed anew, as each sweep does.
 //! A poll does not read maps.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sockeye_crds::{Reason, node::DriftKind, program::MapSpec};
-use sockeye_ebpf::{
-    Object,
-    values::{list::Lists, settings::Settings},
-};
+use sockeye_crds::{Reason, node::DriftKind};
+use sockeye_ebpf::{Object, values::settings::Settings};
 
-use super::{Controller, drift::Change};
+use super::{Controller, bytes::RevisionBytes, drift::Change, entry_state::Listed};
 use crate::{
     model::{
         assignment::Assignment,
@@ -25,82 +22,7 @@ use crate::{
     },
 };
 
-/// What the agent remembers of the entries of one BpfProgram's maps.
-#[derive(Clone, Debug, Default)]
-pub struct ProgramEntries {
-    /// The counts of the last comparison, by the maps' names in the ELF.
-    pub counts: BTreeMap<String, EntryCounts>,
-    /// The revision whose entries were all in step when they were last compared.
-    in_step: Option<String>,
-    /// The entries of the revision that was last compared.
-    listed: Option<Listed>,
-    /// The object and the lists that are at hand, by digest: an edit of entries does not fetch the object again.
-    held: BTreeMap<String, Arc<[u8]>>,
-}
-
-/// The entries of a revision, and what they follow from.
-#[derive(Clone, Debug)]
-struct Listed {
-    digest: String,
-    settings: Vec<MapSpec>,
-    maps: Arc<ListedMaps>,
-}
-
-impl ProgramEntries {
-    /// Forgets the bytes that are of no more use: all but the object of what is desired.
-    fn hold_only(&mut self, digest: &str) {
-        self.held.retain(|held, _| held == digest);
-    }
-}
-
-/// The bytes that a revision needs.
-pub(super) struct RevisionBytes {
-    /// The object's.
-    pub object: Arc<[u8]>,
-    /// Those of the lists of entries.
-    pub lists: Lists,
-}
-
-/// Reports whether the content of any map is compared with the spec's.
-pub(super) fn has_entries(desired: &Desired) -> bool {
-    desired.settings.iter().any(MapSpec::has_entries)
-}
-
 impl<N: Node> Controller<N> {
-    /// Returns the bytes that a revision needs and that are at hand; has the others fetched.
-    pub(super) fn revision_bytes(
-        &mut self,
-        name: &str,
-        desired: &Desired,
-        assignment: &Assignment,
-    ) -> Result<RevisionBytes, Failure> {
-        if !has_entries(desired) {
-            return Ok(RevisionBytes { object: self.object(&desired.digest, assignment)?, lists: Lists::new() });
-        }
-        let lists = desired.settings.iter().filter_map(|map| Some((map.name.clone(), map.list_digest()?)));
-        let lists: Vec<(String, &str)> = lists.collect();
-        let mut missing: Option<Failure> = None;
-        // All are asked for at once. What has come is held until the last one has.
-        for digest in lists.iter().map(|(_, digest)| *digest).chain([desired.digest.as_str()]) {
-            if self.touch(name).entries.held.contains_key(digest) {
-                continue;
-            }
-            match self.object(digest, assignment) {
-                Ok(bytes) => drop(self.touch(name).entries.held.insert(digest.to_owned(), bytes)),
-                Err(failure) if missing.as_ref().is_none_or(|missing| missing.awaits) => missing = Some(failure),
-                Err(_) => {}
-            }
-        }
-        if let Some(missing) = missing {
-            return Err(missing);
-        }
-        let held = &self.touch(name).entries.held;
-        let get = |digest: &str| held.get(digest).cloned().ok_or_else(|| Failure::internal("bytes are not held"));
-        let object = get(&desired.digest)?;
-        let lists = lists.into_iter().map(|(map, digest)| Ok((map, get(digest)?))).collect::<Result<_, Failure>>()?;
-        Ok(RevisionBytes { object, lists })
-    }
-
     /// Refuses a revision whose entries would not fit into the maps that it finds, before anything of it is done.
     pub(super) fn check_entries(
         &mut self,

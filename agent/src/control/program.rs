@@ -17,7 +17,7 @@ use sockeye_crds::{
 
 use super::{
     drift::{self, Change},
-    entries::ProgramEntries,
+    entry_state::ProgramEntries,
     retry::Retry,
 };
 use crate::{

@@ -7,14 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use sockeye_crds::{BpfRevision, Reason, names};
+use sockeye_crds::{BpfRevision, Reason};
 
 use super::{
     Controller,
+    bytes::{self, RevisionBytes},
     controller::Pass,
     drift::{self, Change},
-    entries::{self, RevisionBytes},
-    fetches::Missing,
     program::{self, MapBytes, ProgramState},
     work::Observation,
 };
@@ -118,7 +117,7 @@ impl<N: Node> Controller<N> {
         if let Some(refusal) = refusal {
             return Err(refusal.into());
         }
-        let entries = desired.clone().filter(|desired| entries::has_entries(desired));
+        let entries = desired.clone().filter(|desired| bytes::has_entries(desired));
         let is_new =
             entries.as_ref().is_some_and(|new| self.touch(name).observed.revision.as_ref() != Some(&new.revision));
         if let Some(desired) = entries.as_deref().filter(|_| is_new) {
@@ -287,26 +286,6 @@ impl<N: Node> Controller<N> {
         let (revision, converged) = (program.revision(), program.converged);
         tracing::info!(program = name, revision, steps = steps.len(), converged, "plan executed");
         Ok(Round { loaded: loads, converged })
-    }
-
-    /// Returns an object that is at hand; has it fetched if it is not.
-    pub(super) fn object(&mut self, digest: &str, assignment: &Assignment) -> Result<Arc<[u8]>, Failure> {
-        let at_hand = assignment.objects.get(digest).cloned();
-        let bytes = at_hand.map_or_else(|| self.fetches.get(digest, self.now), Ok).map_err(|missing| {
-            let (why, awaits) = match missing {
-                Missing::Awaited => ("the API server has not given it yet".to_owned(), true),
-                Missing::Refused(why) => (why, false),
-            };
-            let message = format!("the object {digest} can't be had: {why}");
-            Failure { awaits, ..Failure::new(Reason::BytecodeUnavailable, message) }
-        })?;
-        match names::digest(&bytes) {
-            found if found == digest => Ok(bytes),
-            found => {
-                let message = format!("what is stored as {digest} has digest {found}");
-                Err(Failure::new(Reason::InvalidObject, message))
-            }
-        }
     }
 
     /// Executes a plan, and takes what is there then, whatever the outcome.

@@ -3,6 +3,11 @@
 //! The kernel has batches of hashes and arrays since 5.6, and those of per-CPU arrays and tries came later. Keys are
 //! compared by walking the map: a look-up in a trie finds the longest prefix that matches, not an equal one.
 //!
+//! A hash uses the memory of a replaced entry again for the next one, at once (`alloc_htab_elem` in
+//! kernel/bpf/hashtab.c). A program that was interrupted within a look-up of the former would find the latter in its
+//! place. So the writer waits until all look-ups that may hold a replaced entry have ended, before it replaces another;
+//! membarrier(2) waits for that (`synchronize_rcu`), some ten milliseconds. For long lists that would take too long.
+//!
 //! A walk of a map that programs change can see a key twice, or begin anew behind one that was deleted
 //! (`htab_map_get_next_key`, `trie_get_next_key`). So keys are counted once, and the steps are bounded.
 
@@ -14,6 +19,7 @@ use std::{
 };
 
 use aya_obj::generated::bpf_map_type;
+use rustix::thread::MembarrierCommand;
 use sockeye_ebpf::values::settings::clear_host_bits;
 
 use super::{
@@ -25,6 +31,9 @@ use crate::model::entries::{EntryChanges, EntryShape, EntryWrite, LiveEntries, M
 
 /// The elements of one batch.
 const BATCH: usize = 4096;
+/// After each of so many replaced entries of a hash the writer waits for the look-ups of programs. It does not if there
+/// are more.
+const AWAITED: usize = 16;
 /// `ENOTSUPP`: the kernel's own number for an operation that a map type lacks.
 const ENOTSUPP: i32 = 524;
 
@@ -94,7 +103,7 @@ impl<'a> MapEntries<'a> {
 
     fn read_batches(&self, listed: &HashSet<&[u8]>) -> io::Result<LiveEntries> {
         let (key_size, value_size) = (self.shape.key_size, self.shape.value_bytes());
-        let mut all = Collected::new(&self.shape, listed);
+        let mut all = Collected::new(&self.shape, listed, true);
         let mut room = BATCH;
         let (mut keys, mut values) = (vec![0; room * key_size], vec![0; room * value_size]);
         let (mut position, mut is_first) = (vec![0; key_size.max(4)], true);
@@ -124,7 +133,7 @@ impl<'a> MapEntries<'a> {
 
     /// Reads the entries one by one.
     fn walk(&self, listed: &HashSet<&[u8]>) -> Result<LiveEntries, SysError> {
-        let mut all = Collected::new(&self.shape, listed);
+        let mut all = Collected::new(&self.shape, listed, false);
         let (mut key, mut next) = (vec![0; self.shape.key_size], vec![0; self.shape.key_size]);
         let mut is_first = true;
         while bpf::map_next_key(self.fd, (!is_first).then_some(&key), &mut next).call(|| "BPF_MAP_GET_NEXT_KEY")? {
@@ -146,9 +155,14 @@ impl<'a> MapEntries<'a> {
 
     /// Makes changes in their order.
     pub fn write(&mut self, changes: &EntryChanges) -> Result<(), SysError> {
+        let is_hash = self.shape.form == MapForm::Hash;
+        let awaits = is_hash && changes.writes.iter().filter(|write| write.replaces).count() <= AWAITED;
         let mut run: Vec<&EntryWrite> = Vec::new();
         for write in &changes.writes {
-            if write.named.is_none() && self.batches {
+            if write.replaces && awaits {
+                self.write_one(write)?;
+                await_look_ups();
+            } else if write.named.is_none() && self.batches {
                 run.push(write);
                 if run.len() == BATCH {
                     self.write_run(&mut run)?;
@@ -159,7 +173,11 @@ impl<'a> MapEntries<'a> {
             }
         }
         self.write_run(&mut run)?;
-        changes.deletes.chunks(BATCH).try_for_each(|keys| self.delete(keys))
+        changes.deletes.chunks(BATCH).try_for_each(|keys| self.delete(keys))?;
+        if is_hash {
+            await_look_ups();
+        }
+        Ok(())
     }
 
     /// Writes whole values in one batch.
@@ -180,7 +198,7 @@ impl<'a> MapEntries<'a> {
         run.drain(..).try_for_each(|write| self.write_one(write))
     }
 
-    fn write_one(&self, EntryWrite { key, value, named }: &EntryWrite) -> Result<(), SysError> {
+    fn write_one(&self, EntryWrite { key, value, named, .. }: &EntryWrite) -> Result<(), SysError> {
         let live = if named.is_some() { self.look_up(key)? } else { None };
         let raw = match (live, named) {
             // Read just now: what programs count meanwhile in the other fields is lost in these microseconds only.
@@ -224,6 +242,14 @@ impl<'a> MapEntries<'a> {
     }
 }
 
+/// Waits until every program that runs now has left its look-ups. A kernel that does not offer that, as with isolated
+/// processors (`nohz_full`), is not waited for.
+fn await_look_ups() {
+    if let Err(error) = rustix::thread::membarrier(MembarrierCommand::Global) {
+        tracing::debug!(%error, "membarrier");
+    }
+}
+
 /// Tells whether the kernel has no batches for a map's type, or, before 5.6, none at all.
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EOPNOTSUPP | libc::EINVAL))
@@ -234,17 +260,21 @@ struct Collected<'a> {
     live: LiveEntries,
     listed: &'a HashSet<&'a [u8]>,
     is_trie: bool,
-    seen: HashSet<Vec<u8>>,
+    /// The keys so far, where the walk can come to one twice. Batches of a hash are buckets, and return each once.
+    seen: Option<HashSet<Vec<u8>>>,
+    count: usize,
     steps_left: usize,
 }
 
 impl<'a> Collected<'a> {
-    fn new(shape: &EntryShape, listed: &'a HashSet<&'a [u8]>) -> Self {
+    fn new(shape: &EntryShape, listed: &'a HashSet<&'a [u8]>, in_batches: bool) -> Self {
+        let counts_twice = shape.form == MapForm::Trie || !in_batches;
         Self {
             live: LiveEntries::default(),
             listed,
             is_trie: shape.form == MapForm::Trie,
-            seen: HashSet::new(),
+            seen: counts_twice.then(HashSet::new),
+            count: 0,
             steps_left: shape.max_entries.saturating_mul(2).saturating_add(BATCH),
         }
     }
@@ -262,12 +292,12 @@ impl<'a> Collected<'a> {
         if self.listed.contains(&*key) {
             self.live.values.insert(key.clone(), value()?);
         }
-        self.seen.insert(key);
+        self.count += usize::from(self.seen.as_mut().is_none_or(|seen| seen.insert(key)));
         Ok(())
     }
 
     fn into_live(self) -> LiveEntries {
-        LiveEntries { count: self.seen.len(), ..self.live }
+        LiveEntries { count: self.count, ..self.live }
     }
 }
 

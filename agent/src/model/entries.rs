@@ -154,6 +154,8 @@ pub struct EntryWrite {
     pub value: Vec<u8>,
     /// The bits to write, if the others are to stay as they are in the map. Absent where the whole value is written.
     pub named: Option<Vec<u8>>,
+    /// True if the map has the key: its entry is replaced.
+    pub replaces: bool,
 }
 
 /// The state of one map's entries on a node.

@@ -138,7 +138,7 @@ impl Node for KernelNode {
         maps: &ListedMaps,
         task: EntriesTask,
     ) -> Result<Vec<EntriesOutcome>, Failure> {
-        let machine = self.properties.machine.clone();
+        let machine = self.properties.machine;
         self.with_handles(name, |node, handles| {
             EntryKeeper::open(&node.layout.home(name), &node.root, machine, handles)?.keep(maps, task)
         })

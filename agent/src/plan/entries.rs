@@ -5,14 +5,14 @@
 //!   and lists no longer is deleted. Keys that others added stay. Bits that the spec named before and names no longer
 //!   become zero, as they are in a new entry.
 //! - While the changes are made one after the other, each look-up of a program finds what the old list says or what the
-//!   new one does. In a hash or an array that holds in any order. In a trie it holds because prefixes are written from
+//!   new one does. In a hash or an array that holds in any order (but see `kernel/entries.rs`). In a trie it holds because prefixes are written from
 //!   the longest to the shortest, and then deleted from the shortest to the longest: at any time, of the prefixes that
 //!   match an address, the longest one is the old list's or the new one's.
 //! - Entries are written before others are deleted, so the old and the new ones must fit together.
 //!
 //! `tests/entries.rs` checks all of this on a model of the kernel's maps.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::HashSet};
 
 use sockeye_crds::Reason;
 use sockeye_ebpf::values::settings::prefix_length;
@@ -49,14 +49,24 @@ impl Comparison<'_> {
             }
             let is_whole = live.is_none() || owned.iter().all(|byte| *byte == 0xff);
             let named = (!is_whole).then(|| owned.into_owned());
-            changes.writes.push(EntryWrite { key: entry.key.clone(), value: entry.value.clone(), named });
+            changes.writes.push(EntryWrite {
+                key: entry.key.clone(),
+                value: entry.value.clone(),
+                named,
+                replaces: live.is_some(),
+            });
         }
         for (key, named) in self.stale() {
             match self.shape.form {
                 // No element of an array can be deleted: what the spec named of it becomes what a new array has.
                 MapForm::Array => {
                     let value = vec![0; self.shape.value_size];
-                    changes.writes.push(EntryWrite { key: key.clone(), value, named: Some(named.clone()) });
+                    changes.writes.push(EntryWrite {
+                        key: key.clone(),
+                        value,
+                        named: Some(named.clone()),
+                        replaces: true,
+                    });
                 }
                 MapForm::Hash | MapForm::Trie => changes.deletes.push(key.clone()),
             }
@@ -88,8 +98,7 @@ impl Comparison<'_> {
         if self.shape.form == MapForm::Array {
             return Ok(());
         }
-        let is_new = |write: &&EntryWrite| !self.live.values.contains_key(&write.key);
-        let new = changes.writes.iter().filter(is_new).count();
+        let new = changes.writes.iter().filter(|write| !write.replaces).count();
         let replaces = changes.writes.len() > new;
         let spare = if self.shape.form == MapForm::Trie && replaces { spare } else { 0 };
         let (needed, most) = (self.live.count + new + spare, self.shape.max_entries);
@@ -127,8 +136,8 @@ impl Comparison<'_> {
     /// Returns the keys that the spec listed before and lists no longer and that the map still has, in an array with
     /// something in the bits that were named.
     fn stale(&self) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
-        let listed: BTreeSet<&Vec<u8>> = self.listed.entries.iter().map(|entry| &entry.key).collect();
-        let unlisted = self.applied.iter().filter(move |(key, _)| !listed.contains(key));
+        let listed: HashSet<&[u8]> = self.listed.entries.iter().map(|entry| entry.key.as_slice()).collect();
+        let unlisted = self.applied.iter().filter(move |(key, _)| !listed.contains(key.as_slice()));
         unlisted.filter(|(key, named)| {
             let live = self.live.values.get(*key);
             live.is_some_and(|live| {

@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigMapKeyRef;
+use super::config_map::ConfigMapKeyRef;
 use crate::Value;
 
 /// Settings of one map.
