@@ -64,7 +64,7 @@ impl Model {
     }
 
     fn live(&self) -> LiveEntries {
-        LiveEntries { values: self.content.clone(), count: self.content.len() }
+        LiveEntries { values: self.content.clone().into_iter().collect(), count: self.content.len() }
     }
 }
 
@@ -100,7 +100,7 @@ struct Case {
 
 fn case(form: MapForm) -> impl Strategy<Value = Case> {
     let content = prop::collection::btree_map(key(form), value(), 0..10);
-    let applied = prop::collection::btree_map(key(form), named(), 0..8);
+    let applied = prop::collection::hash_map(key(form), named(), 0..8);
     let listed = prop::collection::btree_map(key(form), (value(), named()), 0..8);
     (content, applied, listed, 0..8_usize, any::<bool>(), any::<bool>()).prop_map(
         move |(mut content, applied, listed, room, is_old, continues): (Content, AppliedEntries, _, _, _, _)| {

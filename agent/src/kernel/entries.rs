@@ -12,7 +12,7 @@
 //! (`htab_map_get_next_key`, `trie_get_next_key`). So keys are counted once, and the steps are bounded.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{HashMap, HashSet},
     io,
     os::fd::{AsFd as _, BorrowedFd},
     sync::OnceLock,
@@ -86,7 +86,7 @@ impl<'a> MapEntries<'a> {
 
     /// Reads the values of an array's keys.
     fn read_keys(&self, listed: &HashSet<&[u8]>) -> Result<LiveEntries, SysError> {
-        let mut live = LiveEntries { values: BTreeMap::new(), count: self.shape.max_entries };
+        let mut live = LiveEntries { values: HashMap::new(), count: self.shape.max_entries };
         for key in listed {
             if let Some(value) = self.look_up(key)? {
                 live.values.insert(key.to_vec(), value);

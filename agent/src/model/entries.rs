@@ -1,6 +1,6 @@
 //! The entries of maps: what a spec lists, what it listed before, and what a map holds. Values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aya_obj::generated::bpf_map_type;
 use sockeye_ebpf::values::settings::Settings;
@@ -52,13 +52,13 @@ pub fn listed_maps(desired: &Desired, settings: &mut Settings) -> ListedMaps {
 }
 
 /// The keys that the spec listed when entries were last written, each with the bits of the value that it named.
-pub type AppliedEntries = BTreeMap<Vec<u8>, Vec<u8>>;
+pub type AppliedEntries = HashMap<Vec<u8>, Vec<u8>>;
 
 /// The part of a map's content that a comparison needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LiveEntries {
     /// The values of the keys that are or were listed, as the kernel gives them: all slots.
-    pub values: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub values: HashMap<Vec<u8>, Vec<u8>>,
     /// The number of all entries, also those of others.
     pub count: usize,
 }

@@ -10,7 +10,7 @@ const WORDS: usize = 5;
 
 /// Returns the record of a map's entries.
 pub(super) fn encode(map_id: u32, applied: &AppliedEntries) -> Vec<u8> {
-    let (key_size, value_size) = applied.first_key_value().map_or((0, 0), |(key, named)| (key.len(), named.len()));
+    let (key_size, value_size) = applied.iter().next().map_or((0, 0), |(key, named)| (key.len(), named.len()));
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let words: [u32; WORDS] = [MAGIC, map_id, number(key_size), number(value_size), number(applied.len())];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();

@@ -120,5 +120,9 @@ mod tests {
         assert!(is_garbage_beside(&[]) && is_garbage_beside(&[revision(naming(b"other"))]));
         assert!(!is_garbage_beside(&[revision(naming(b"other")), revision(naming(b"elf"))]));
         assert!(!is_garbage_beside(&[revision(naming(b"other")), revision(json!(7))]));
+        let mut listing = naming(b"other");
+        let list = json!({"name": "l", "key": "k", "digest": names::digest(b"elf")});
+        listing["template"]["maps"] = json!([{"name": "m", "entriesFrom": {"configMapRef": list}}]);
+        assert!(!is_garbage_beside(&[revision(listing)]), "a list of entries is stored too");
     }
 }
