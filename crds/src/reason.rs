@@ -50,7 +50,7 @@ reasons! {
     MapNotShared,
     /// The bytes at their source are not those of the spec's digest.
     DigestMismatch,
-    /// The object's bytes could not be fetched from their source.
+    /// The object's bytes, or a list of entries, could not be fetched from their source.
     BytecodeUnavailable,
     /// The spec is valid, but the API server refused to store the object's bytes or the revision.
     DispatchFailed,
@@ -73,6 +73,8 @@ reasons! {
     MapBytesExceeded,
     /// A map's shape differs from that of the pinned map whose content should be carried over.
     MapIncompatible,
+    /// The entries of a map could not be brought in step with the spec.
+    EntriesNotInStep,
     /// A map of another BpfProgram, named by `maps[].mapRef`, is not pinned on the node.
     SharedMapNotFound,
     /// The kernel refused to attach a program.

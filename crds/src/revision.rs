@@ -161,6 +161,10 @@ pub enum Feature {
     Globals,
     /// Maps that are filled on creation, by the spec (`maps[].entries`) or by the object itself (`values`).
     MapEntries,
+    /// Entries that are kept in step with the spec: `maps[].entriesPolicy: Sync`.
+    SyncEntries,
+    /// Lists of entries in ConfigMaps: `maps[].entriesFrom`.
+    EntriesFrom,
     /// Maps of other BpfPrograms: `maps[].mapRef`.
     SharedMaps,
     /// The position among others on the same cgroup: `priority`.
@@ -171,7 +175,7 @@ pub enum Feature {
 
 impl Feature {
     /// All features.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::AllPods,
         Self::PodSelectors,
         Self::Containers,
@@ -182,6 +186,8 @@ impl Feature {
         Self::RecreateMaps,
         Self::Globals,
         Self::MapEntries,
+        Self::SyncEntries,
+        Self::EntriesFrom,
         Self::SharedMaps,
         Self::Priority,
         Self::AttachType,
@@ -206,11 +212,13 @@ impl Feature {
             Self::Suspend => template.suspend,
             Self::RecreateMaps => template.maps.iter().any(MapSpec::is_recreated),
             Self::Globals => !template.globals.is_empty(),
+            Self::SyncEntries => template.maps.iter().any(MapSpec::is_synced),
+            Self::EntriesFrom => template.maps.iter().any(|map| map.entries_from.is_some()),
             Self::SharedMaps => template.maps.iter().any(|map| map.map_ref.is_some()),
             Self::Priority => template.priority.is_some(),
             Self::AttachType => template.programs.iter().any(|program| program.attach_type.is_some()),
             Self::MapEntries => {
-                template.maps.iter().any(|map| !map.entries.is_empty())
+                template.maps.iter().any(MapSpec::lists_entries)
                     || template.object.maps.iter().any(|map| !map.holds.is_empty())
             }
         };
@@ -269,6 +277,8 @@ impl RevisionTemplate {
                 reclaim_policy: _,
                 on_incompatible: _,
                 entries,
+                entries_from: _,
+                entries_policy: _,
                 sharing: _,
                 map_ref,
             } = map;
@@ -277,6 +287,9 @@ impl RevisionTemplate {
             add(&max_entries.map(|n| n.to_string()).unwrap_or_default());
             if !map.is_pinned() && !entries.is_empty() {
                 add(&serde_json::to_string(entries).unwrap_or_default());
+            }
+            if let Some(digest) = map.list_digest().filter(|_| !map.is_pinned()) {
+                ["list", digest].into_iter().for_each(&mut add);
             }
             if let Some(MapRef { program, name }) = map_ref {
                 ["from", program, name].into_iter().for_each(&mut add);
@@ -290,6 +303,12 @@ impl RevisionTemplate {
             }
         }
         names::hex(&hash.finalize())[..16].to_owned()
+    }
+
+    /// Returns the digests of all bytes that the operator stores for the revision: the object's, and those of lists of
+    /// entries.
+    pub fn digests(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.digest.as_str()).chain(self.maps.iter().filter_map(MapSpec::list_digest))
     }
 
     /// Returns the settings of a map, if the spec has any.

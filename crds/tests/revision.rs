@@ -10,7 +10,10 @@ use k8s_openapi::{
 use serde_json::json;
 use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, RevisionTemplate, names,
-    program::{Entry, MapRef, MapSpec, OnIncompatible, Pinning, ProgramSpec, ReclaimPolicy, Sharing},
+    program::{
+        ConfigMapKeyRef, EntriesPolicy, EntriesSource, Entry, MapRef, MapSpec, OnIncompatible, Pinning, ProgramSpec,
+        ReclaimPolicy, Sharing,
+    },
     revision::{Feature, ProgramRef, RevisionState, desired},
     target::{AttachTarget, PodsTarget, WhenUnselected},
 };
@@ -23,6 +26,11 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 fn entries(n: i64) -> Vec<Entry> {
     vec![Entry { key: Some(0.into()), value: n.into() }]
+}
+
+fn list(bytes: &[u8]) -> Option<EntriesSource> {
+    let (name, key) = ("list".to_owned(), "list".to_owned());
+    Some(EntriesSource { config_map_ref: ConfigMapKeyRef { name, key, digest: names::digest(bytes) } })
 }
 
 fn map_ref(program: &str, name: &str) -> Option<MapRef> {
@@ -127,7 +135,7 @@ fn edits_that_do_not_change_a_load_keep_the_load_key() {
     let key = template().load_key();
     assert_eq!(key.len(), 16);
     let map = || MapSpec::named("my_map");
-    let kept: [(&str, String); 10] = [
+    let kept: [(&str, String); 12] = [
         ("nodeSelector", key_after(|t| t.node_selector = Some(LabelSelector::default()))),
         ("attach", key_after(|t| t.programs[0].attach = vec![AttachTarget::at("/a")])),
         ("type", key_after(|t| t.programs[0].program_type = Some(sockeye_crds::ProgramType::SockOps))),
@@ -144,6 +152,8 @@ fn edits_that_do_not_change_a_load_keep_the_load_key() {
         ("suspend", key_after(|t| t.suspend = true)),
         ("priority", key_after(|t| t.priority = Some(1))),
         ("entries of a pinned map", key_after(|t| t.maps = vec![MapSpec { entries: entries(1), ..map() }])),
+        ("a list of a pinned map", key_after(|t| t.maps = vec![MapSpec { entries_from: list(b"a"), ..map() }])),
+        ("entriesPolicy", key_after(|t| t.maps = vec![MapSpec { entries_policy: Some(EntriesPolicy::Sync), ..map() }])),
     ];
     for (edit, edited) in kept {
         assert_eq!(edited, key, "{edit}");
@@ -166,6 +176,11 @@ fn edits_that_change_a_load_change_the_load_key() {
         ("no pin", key_after(|t| t.maps = vec![unpinned(vec![])])),
         ("entries of an unpinned map", key_after(|t| t.maps = vec![unpinned(entries(1))])),
         ("other entries", key_after(|t| t.maps = vec![unpinned(entries(2))])),
+        (
+            "a list of an unpinned map",
+            key_after(|t| t.maps = vec![MapSpec { entries_from: list(b"a"), ..unpinned(vec![]) }]),
+        ),
+        ("another list", key_after(|t| t.maps = vec![MapSpec { entries_from: list(b"b"), ..unpinned(vec![]) }])),
         ("a global", global("rate", 1)),
         ("another value", global("rate", 2)),
         ("another global", global("rates", 1)),
@@ -192,23 +207,29 @@ fn the_load_key_is_independent_of_the_order_of_programs() {
 
 #[test]
 fn a_revision_names_the_features_that_it_uses() {
-    let uses = |edit: fn(&mut RevisionTemplate)| {
+    let uses = |edit: &dyn Fn(&mut RevisionTemplate)| {
         let mut edited = template();
         edit(&mut edited);
         Feature::of(&edited)
     };
-    assert!(uses(|_| ()).is_empty());
-    assert_eq!(uses(|t| drop(t.globals.insert("rate".into(), 1.into()))), ["Globals"]);
-    assert_eq!(uses(|t| t.maps = vec![MapSpec { entries: entries(1), ..MapSpec::named("m") }]), ["MapEntries"]);
-    let holds: fn(&mut RevisionTemplate) = |t| {
+    assert!(uses(&|_| ()).is_empty());
+    assert_eq!(uses(&|t| drop(t.globals.insert("rate".into(), 1.into()))), ["Globals"]);
+    assert_eq!(uses(&|t| t.maps = vec![MapSpec { entries: entries(1), ..MapSpec::named("m") }]), ["MapEntries"]);
+    let holds = |t: &mut RevisionTemplate| {
         let info = json!({"name": "m", "type": "ProgArray", "keySizeBytes": 4, "valueSizeBytes": 4, "maxEntries": 1,
             "definition": "BTF", "holds": ["f"]});
         t.object.maps = vec![serde_json::from_value(info).unwrap()];
     };
-    assert_eq!(uses(holds), ["MapEntries"]);
-    assert_eq!(uses(|t| t.priority = Some(500)), ["Priority"]);
+    assert_eq!(uses(&holds), ["MapEntries"]);
+    let synced = MapSpec { entries_policy: Some(EntriesPolicy::Sync), ..MapSpec::named("m") };
+    assert_eq!(uses(&|t| t.maps = vec![synced.clone()]), ["SyncEntries"]);
+    let on_create = MapSpec { entries_policy: Some(EntriesPolicy::OnCreate), ..MapSpec::named("m") };
+    assert!(uses(&|t| t.maps = vec![on_create.clone()]).is_empty(), "as without a policy");
+    let long = MapSpec { entries_from: list(b"a"), ..MapSpec::named("m") };
+    assert_eq!(uses(&|t| t.maps = vec![long.clone()]), ["EntriesFrom", "MapEntries"]);
+    assert_eq!(uses(&|t| t.priority = Some(500)), ["Priority"]);
     assert_eq!(
-        uses(|t| t.maps = vec![MapSpec { map_ref: map_ref("other", "m"), ..MapSpec::named("m") }]),
+        uses(&|t| t.maps = vec![MapSpec { map_ref: map_ref("other", "m"), ..MapSpec::named("m") }]),
         ["SharedMaps"]
     );
     let kept: fn(&mut RevisionTemplate) = |t| {

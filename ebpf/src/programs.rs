@@ -76,6 +76,8 @@ pub mod fixtures {
     pub static WORDY: &[u8] = object!("wordy");
     /// Is tcp-events with a map of another shape.
     pub static RESHAPED: &[u8] = object!("reshaped");
+    /// Has maps whose entries a spec lists, and a program that looks them up.
+    pub static LISTS: &[u8] = object!("lists");
     /// Has a static map.
     pub static STATIC: &[u8] = object!("static");
     /// Denies all connections.

@@ -64,7 +64,8 @@ fn detach(node: &mut KernelNode, name: &str, home: &Home) -> Result<usize, Failu
     if steps.is_empty() {
         return Ok(0);
     }
-    let execution = Execution { steps: &steps, desired: None, bytes: None, kernel: &RunningKernel::default() };
+    let execution =
+        Execution { steps: &steps, desired: None, bytes: None, lists: None, kernel: &RunningKernel::default() };
     let (executed, _) = node.execute(name, &observed, &execution)?;
     if let Some(failure) = executed.left {
         return Err(failure);

@@ -13,6 +13,7 @@
 //! | `pass` | a pass: survey the node, list the work, do it in steps, report |
 //! | `work` | the tasks of a pass |
 //! | `reconcile` | one BpfProgram: observe, plan, execute, observe again |
+//! | `bytes` | the bytes that a revision needs |
 //! | [`fetches`] | the ELF objects that loads wait for |
 //! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
 //! | `spec_summary` | the parts of a revision that every pass reads |
@@ -23,6 +24,7 @@
 //! | `admit` | whether a container may start; [`starts`] are those that wait |
 //! | [`connectivity`] | whether a program has cut the node off from the API server |
 //! | [`attachments`] | the poll of what is attached |
+//! | [`entries`], [`entry_state`] | the entries of maps, and what is remembered of them |
 //! | [`drift`] | external changes |
 //! | [`timer`] | when passes and polls are due |
 //! | [`report`] | the node's status |
@@ -31,10 +33,13 @@
 
 mod admit;
 pub mod attachments;
+mod bytes;
 pub mod connectivity;
 pub mod controller;
 mod dependencies;
 pub mod drift;
+pub mod entries;
+pub mod entry_state;
 pub mod event;
 pub mod fetches;
 mod known_good;

@@ -15,6 +15,7 @@ use sockeye_crds::{
 
 use super::{
     drift::{self, Change},
+    entry_state::ProgramEntries,
     known_good::KnownGood,
     retry::Retry,
     spec_summary::SpecSummary,
@@ -71,6 +72,8 @@ pub struct ProgramState {
     pub foreign_devices: BTreeMap<String, (String, u32)>,
     /// The number of its links that were attached anew, since the agent started, for their attach order.
     pub moved: usize,
+    /// The entries of its maps.
+    pub entries: ProgramEntries,
     /// Recent external changes to it.
     pub drift: Vec<Drift>,
     /// The bytes that its maps may hold, once computed.
@@ -344,7 +347,7 @@ impl ProgramState {
 
     /// Is tried again if it waits for the object that arrived; reports whether it does.
     pub fn object_arrived(&mut self, digest: &str) -> bool {
-        let is_its = |revision: &Arc<BpfRevision>| revision.spec.template.digest == digest;
+        let is_its = |revision: &Arc<BpfRevision>| revision.spec.template.digests().any(|its| its == digest);
         let changed = self.is_awaiting() && self.assigned.revision.as_ref().is_some_and(is_its);
         let dirty = !changed && self.kept_known_good().is_some_and(|(good, _)| is_its(&good));
         self.pending.changed |= changed;

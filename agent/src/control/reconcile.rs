@@ -7,14 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use sockeye_crds::{BpfRevision, Reason, names};
+use sockeye_crds::{BpfRevision, Reason};
 
 use super::{
     Controller,
+    bytes::{self, RevisionBytes},
     controller::Pass,
     drift::{self, Change},
     event::Effect,
-    fetches::Missing,
     pod_search::refuse_unlocated,
     work::Observation,
 };
@@ -114,6 +114,12 @@ impl<N: Node> Controller<N> {
         if let Some(refusal) = refusal {
             return Err(refusal.into());
         }
+        let entries = desired.clone().filter(|desired| bytes::has_entries(desired));
+        let is_new =
+            entries.as_ref().is_some_and(|new| self.touch(name).observed.revision.as_ref() != Some(&new.revision));
+        if let Some(desired) = entries.as_deref().filter(|_| is_new) {
+            self.check_entries(name, desired, attempt.assignment)?;
+        }
         let mut found = Some(cgroups);
         for _ in 0..ROUNDS {
             let cgroups = found.take().map_or_else(|| self.cgroups(desired.as_deref()), Ok)?;
@@ -121,6 +127,12 @@ impl<N: Node> Controller<N> {
             let round = self.round(name, desired.as_deref(), &plan_context, attempt)?;
             *loaded |= round.loaded;
             if round.converged {
+                let looks = is_new || *loaded || attempt.observation == Observation::Fresh;
+                match entries.as_deref().filter(|_| looks) {
+                    Some(desired) => self.keep_entries(name, desired, attempt.assignment)?,
+                    None if entries.is_none() => self.touch(name).entries = Default::default(),
+                    None => {}
+                }
                 self.find_foreign_devices(name);
                 if let Some(refusal) = desired.and_then(|desired| plan::missing_cgroup(&desired, &plan_context.cgroups))
                 {
@@ -251,15 +263,16 @@ impl<N: Node> Controller<N> {
             return Ok(Round { loaded: false, converged: true });
         }
         let loads = steps.iter().any(|step| matches!(step, Step::Load { .. }));
-        let object = match desired.filter(|_| loads) {
+        let bytes = match desired.filter(|_| loads) {
             Some(desired) => {
                 let (quota, machine) = (self.settings.quota, &attempt.context.machine);
                 quota.admit(desired, || self.map_bytes_besides(name, machine), machine)?;
-                Some(self.object(&desired.digest, attempt.assignment)?)
+                Some(self.revision_bytes(name, desired, attempt.assignment)?)
             }
             None => None,
         };
-        let execution = Execution { steps: &steps, desired, bytes: object.as_deref(), kernel: attempt.kernel };
+        let (bytes, lists) = bytes.map(|RevisionBytes { object, lists }| (object, lists)).unzip();
+        let execution = Execution { steps: &steps, desired, bytes: bytes.as_deref(), lists, kernel: attempt.kernel };
         let Executed { unpinned, load_notes, refused, moved, left } = self.execute(name, &execution)?;
         let program = self.touch(name);
         program.moved += moved;
@@ -277,26 +290,6 @@ impl<N: Node> Controller<N> {
         let (revision, converged) = (program.revision(), program.converged);
         tracing::info!(program = name, revision, steps = steps.len(), converged, "plan executed");
         Ok(Round { loaded: loads, converged })
-    }
-
-    /// Returns an object that is at hand; has it fetched if it is not.
-    fn object(&mut self, digest: &str, assignment: &Assignment) -> Result<Arc<[u8]>, Failure> {
-        let at_hand = assignment.objects.get(digest).cloned();
-        let bytes = at_hand.map_or_else(|| self.fetches.get(digest, self.now), Ok).map_err(|missing| {
-            let (why, awaits) = match missing {
-                Missing::Awaited => ("the API server has not given it yet".to_owned(), true),
-                Missing::Refused(why) => (why, false),
-            };
-            let message = format!("the object {digest} can't be had: {why}");
-            Failure { awaits, ..Failure::new(Reason::BytecodeUnavailable, message) }
-        })?;
-        match names::digest(&bytes) {
-            found if found == digest => Ok(bytes),
-            found => {
-                let message = format!("what is stored as {digest} has digest {found}");
-                Err(Failure::new(Reason::InvalidObject, message))
-            }
-        }
     }
 
     /// Executes a plan, and takes what is there then, whatever the outcome.

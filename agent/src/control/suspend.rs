@@ -113,7 +113,7 @@ impl<N: Node> Controller<N> {
 
     /// Executes steps that need neither an object nor what is desired.
     pub(super) fn execute_steps(&mut self, name: &str, steps: &[Step]) -> Result<(), Failure> {
-        let execution = Execution { steps, desired: None, bytes: None, kernel: &RunningKernel::default() };
+        let execution = Execution { steps, desired: None, bytes: None, lists: None, kernel: &RunningKernel::default() };
         self.execute(name, &execution)?.left.map_or(Ok(()), Err)
     }
 }

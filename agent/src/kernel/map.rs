@@ -20,6 +20,10 @@ use super::{
 /// The bytes of the kernel's log on a map that are read.
 const LOG: usize = 4096;
 
+/// `BPF_F_RDONLY`, `BPF_F_WRONLY`: what processes may do with a descriptor.
+const F_RDONLY: u32 = 1 << 3;
+const F_WRONLY: u32 = 1 << 4;
+
 /// Creates a map with values of that size and fills it. Freezes it if it is constant. An error comes with the kernel's
 /// log, which is empty before 7.2.
 pub fn create(
@@ -132,7 +136,9 @@ fn attr<'a>(
         key_size: map.key_size,
         value_size: map.value_size,
         max_entries: map.max_entries,
-        flags: map.flags,
+        // These two limit what the new descriptor may do, not the map, which forgets them
+        // (`bpf_map_flags_retain_permanent`). With them the agent could not fill the map.
+        flags: map.flags & !(F_RDONLY | F_WRONLY),
         numa_node: map.numa_node,
         extra: map.extra,
         btf,

@@ -8,6 +8,8 @@
 //! | [`load`] | loads the programs and maps of an ELF object |
 //! | `log` | the kernel's logs as text |
 //! | [`map`] | creates a map and fills it |
+//! | [`entries`] | the entries of a map |
+//! | [`record`] | bytes that outlive the agent |
 //! | [`cgroup`] | the cgroup root and the cgroups below it |
 //! | [`bpffs`] | the file system that holds the pins |
 //! | [`inotify`] | reports which directories change |
@@ -27,6 +29,7 @@
 pub mod bpf;
 pub mod bpffs;
 pub mod cgroup;
+pub mod entries;
 pub mod facts;
 mod fault;
 pub mod features;
@@ -38,6 +41,7 @@ mod log;
 pub mod map;
 pub mod memlock;
 pub mod probe;
+pub mod record;
 pub mod ring;
 pub mod running;
 pub mod verifier;

@@ -72,6 +72,8 @@ pub struct DesiredMap {
     pub definition: MapDefinition,
     /// True if each load creates it anew and never carries it over: global data, and maps that the object fills itself.
     pub of_load: bool,
+    /// True if its entries are to be kept in step with the spec.
+    pub sync: bool,
     /// Its shape, with the defaults of the loader and the kernel applied.
     pub shape: MapShape,
     /// True if it is to be created anew when the pinned map has another shape.

@@ -6,6 +6,9 @@ use aya_obj::generated::bpf_map_type;
 
 use super::kernel::{Machine, MapInfo};
 
+/// Lets the descriptor of a map's creation read it, or write it, and not the other.
+const BPF_F_RDONLY: u32 = 1 << 3;
+const BPF_F_WRONLY: u32 = 1 << 4;
 /// Gives each processor its own LRU list.
 const BPF_F_NO_COMMON_LRU: u32 = 1 << 1;
 /// Lets programs read the map and not write it.
@@ -38,11 +41,14 @@ impl MapShape {
     /// - As in libbpf, the size of a ring buffer is rounded up to a power of two of pages, and its value size is 0.
     /// - As in libbpf, a perf event array without a size gets one entry per processor.
     /// - The kernel gives all processors' own LRU lists equally many entries (`htab_map_alloc`).
+    /// - A map forgets the flags that limit what the descriptor of its creation may do (`bpf_map_flags_retain_permanent`
+    ///   in kernel/bpf/syscall.c).
     /// - The kernel makes device maps read-only for programs (`dev_map_init_map`).
     pub fn normalized(self, machine: &Machine) -> Self {
-        match bpf_map_type::try_from(self.map_type) {
+        let this = Self { flags: self.flags & !(BPF_F_RDONLY | BPF_F_WRONLY), ..self };
+        match bpf_map_type::try_from(this.map_type) {
             Ok(bpf_map_type::BPF_MAP_TYPE_RINGBUF | bpf_map_type::BPF_MAP_TYPE_USER_RINGBUF) => Self {
-                max_entries: match self.max_entries {
+                max_entries: match this.max_entries {
                     0 => 0,
                     bytes => bytes
                         .div_ceil(machine.page)
@@ -51,22 +57,22 @@ impl MapShape {
                         .unwrap_or(bytes),
                 },
                 value_size: 0,
-                ..self
+                ..this
             },
-            Ok(bpf_map_type::BPF_MAP_TYPE_PERF_EVENT_ARRAY) if !(1..=machine.cpus).contains(&self.max_entries) => {
-                Self { max_entries: machine.cpus, ..self }
+            Ok(bpf_map_type::BPF_MAP_TYPE_PERF_EVENT_ARRAY) if !(1..=machine.cpus).contains(&this.max_entries) => {
+                Self { max_entries: machine.cpus, ..this }
             }
             Ok(bpf_map_type::BPF_MAP_TYPE_LRU_HASH | bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH)
-                if self.flags & BPF_F_NO_COMMON_LRU != 0 && machine.cpus > 0 =>
+                if this.flags & BPF_F_NO_COMMON_LRU != 0 && machine.cpus > 0 =>
             {
-                let rounded_up = self.max_entries.checked_next_multiple_of(machine.cpus);
-                let rounded_down = self.max_entries - self.max_entries % machine.cpus;
-                Self { max_entries: rounded_up.unwrap_or(rounded_down), ..self }
+                let rounded_up = this.max_entries.checked_next_multiple_of(machine.cpus);
+                let rounded_down = this.max_entries - this.max_entries % machine.cpus;
+                Self { max_entries: rounded_up.unwrap_or(rounded_down), ..this }
             }
             Ok(bpf_map_type::BPF_MAP_TYPE_DEVMAP | bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH) => {
-                Self { flags: self.flags | BPF_F_RDONLY_PROG, ..self }
+                Self { flags: this.flags | BPF_F_RDONLY_PROG, ..this }
             }
-            _ => self,
+            _ => this,
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `pod`, `pods`, `cgroup_path` | this node's pods and their cgroups |
 //! | `keeper`, `kept_pod` | the targets that go on selecting running pods which are relabelled, and these pods |
 //! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
+//! | `entries` | the entries of maps: listed, listed before, and in the kernel |
 //! | `start` | a pod or a container that is about to start |
 //! | `trial` | the connectivity trial of a revision |
 //! | `refusal` | the reason why a revision can't run here |
@@ -18,6 +19,7 @@
 pub mod assignment;
 pub mod cgroup_path;
 pub mod desired;
+pub mod entries;
 pub mod keeper;
 pub mod kept_pod;
 pub mod kernel;

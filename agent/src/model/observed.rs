@@ -38,6 +38,8 @@ pub struct Observed {
     pub kept_pods: BTreeMap<KeptPod, ObservedKeptPod>,
     /// The pin names of the maps to retain after the BpfProgram is deleted.
     pub retained: BTreeSet<String>,
+    /// The pin names of the maps whose entries were kept in step.
+    pub recorded: BTreeSet<String>,
     /// True if a killed agent left half-made pins or an empty home.
     pub stray: bool,
 }
@@ -181,6 +183,7 @@ impl Observed {
             links,
             kept_pods,
             retained,
+            recorded,
             stray,
         } = self;
         !maps.is_empty()
@@ -190,6 +193,7 @@ impl Observed {
             && functions.is_empty()
             && links.is_empty()
             && kept_pods.is_empty()
+            && recorded.is_empty()
             && !stray
     }
 

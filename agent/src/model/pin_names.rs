@@ -29,6 +29,8 @@ pub struct PinNames {
     pub retained: BTreeSet<String>,
     /// Maps that are shared from other BpfPrograms.
     pub shared: BTreeSet<String>,
+    /// Maps whose entries were kept in step.
+    pub recorded: BTreeSet<String>,
     /// True if a killed agent left half-made pins or an empty home.
     pub stray: bool,
 }
@@ -47,6 +49,7 @@ impl PinNames {
             links,
             kept_pods,
             retained,
+            recorded,
             stray,
         } = observed;
         Self {
@@ -59,6 +62,7 @@ impl PinNames {
             kept_pods: kept_pods.keys().cloned().collect(),
             retained: retained.clone(),
             shared: maps.iter().filter(|(_, map)| map.from.is_some()).map(|(pin, _)| pin.clone()).collect(),
+            recorded: recorded.clone(),
             stray: *stray,
         }
     }

@@ -24,6 +24,8 @@ pub struct Handles {
     pub maps: BTreeMap<String, Fd>,
     /// Links, by function and place.
     pub links: BTreeMap<LinkKey, LinkHandle>,
+    /// The records of entries, by the maps' pin names.
+    pub records: BTreeMap<String, Fd>,
     /// Kept pods, each with the path of its cgroup, as the notes last said.
     pub kept_pods: BTreeMap<KeptPod, String>,
     /// What ran before the revision that is on trial.
@@ -111,7 +113,7 @@ impl LinkHandle {
 impl Handles {
     /// Tells whether no program, map or link is held, and no kept pod remembered.
     pub fn is_empty(&self) -> bool {
-        let Self { programs, maps, links, kept_pods, previous: _ } = self;
+        let Self { programs, maps, links, kept_pods, records: _, previous: _ } = self;
         programs.is_empty() && maps.is_empty() && links.is_empty() && kept_pods.is_empty()
     }
 

@@ -9,6 +9,7 @@ use sockeye_crds::revision::Feature;
 
 use super::{
     Node, directory,
+    entries::{EntriesOutcome, EntriesTask, EntryKeeper},
     execute::{Executed, Execution, Executor},
     failure::Failure,
     handles::Handles,
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     kernel::{SysError, cgroup::Root},
     model::{
+        entries::ListedMaps,
         kernel::{Cgroup, Machine, MissingFeatures},
         node_context::NodeContext,
         observed::Observed,
@@ -156,6 +158,18 @@ impl Node for KernelNode {
 
     fn cgroups(&self, paths: &BTreeSet<&str>) -> Result<BTreeMap<String, Cgroup>, SysError> {
         observe::cgroups(&self.root, paths)
+    }
+
+    fn keep_entries(
+        &mut self,
+        name: &str,
+        maps: &ListedMaps,
+        task: EntriesTask,
+    ) -> Result<Vec<EntriesOutcome>, Failure> {
+        let machine = self.properties.machine;
+        self.with_handles(name, |node, handles| {
+            EntryKeeper::open(&node.layout.home(name), &node.root, machine, handles)?.keep(maps, task)
+        })
     }
 
     fn execute(

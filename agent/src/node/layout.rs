@@ -16,10 +16,12 @@
 //!                                   /cgroup~<ID>          -> the cgroup's path below the root
 //!                                   /keeper~<keeper>~<pod UID> -> the path of the pod's cgroup: the keeper goes on
 //!                                                         selecting the pod
+//!                                   /entries~<map>        a map with the keys of <map> that the spec listed when they
+//!                                                         were last written
 //!                                   /trial                -> <state>.<BpfRevision>: whether it cut the node off
 //!                                   /~new                 a new pin or note, before it is renamed over the old one
 //! ```
-//! The notes in `_meta` are the targets of symlinks, since bpffs has no files. All notes are in one directory, so that
+//! The notes in `_meta` are the targets of symlinks, or maps where they are long, since bpffs has no files. All notes are in one directory, so that
 //! one listing finds them.
 
 use std::path::{Path, PathBuf};
@@ -45,6 +47,9 @@ const KEEPER: &str = "keeper~";
 
 /// The prefix of the notes on maps of other BpfPrograms.
 const FROM: &str = "from~";
+
+/// The prefix of the records of entries.
+const RECORD: &str = "entries~";
 
 /// sockeye's directory on bpffs.
 #[derive(Clone, Debug)]
@@ -233,6 +238,16 @@ pub fn retained(note: &str) -> Option<&str> {
 /// The pin name of the map whose owner a note names, if the note of that name does so.
 pub fn shared(note: &str) -> Option<&str> {
     note.strip_prefix(FROM)
+}
+
+/// The record of the entries that the spec listed for a map, by the map's pin name.
+pub fn record(pin: &str) -> PathBuf {
+    meta().join(format!("{RECORD}{pin}"))
+}
+
+/// The pin name of the map whose entries are recorded under that name, if any are.
+pub fn recorded(note: &str) -> Option<&str> {
+    note.strip_prefix(RECORD)
 }
 
 /// The text of the note of a map's owner.

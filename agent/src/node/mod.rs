@@ -9,6 +9,7 @@
 //! | [`directory`] | sockeye's directory on bpffs: whose it is, and the version of its layout |
 //! | [`observe`] | reads what a node has |
 //! | [`execute`] | executes the steps of a plan |
+//! | [`entries`], `record` | keeps the entries of maps in step, and remembers which ones the spec listed |
 //! | [`handles`] | the agent's own descriptors of what is pinned |
 //! | [`map_attachment`] | a function's attachment to a map |
 //! | [`failure`] | the reason why a revision is not in effect |
@@ -21,6 +22,7 @@
 
 pub mod attach_failure;
 pub mod directory;
+pub mod entries;
 pub mod execute;
 pub mod failure;
 pub mod handles;
@@ -34,6 +36,7 @@ pub mod map_attachment;
 pub mod observe;
 pub mod open;
 pub mod open_home;
+mod record;
 pub mod watch;
 
 use std::{
@@ -43,6 +46,7 @@ use std::{
 
 pub use self::kernel_node::{KernelNode, NodeProperties, features};
 use self::{
+    entries::{EntriesOutcome, EntriesTask},
     execute::{Executed, Execution},
     failure::Failure,
     observe::{Bpffs, Located, ObserveError, Query},
@@ -50,6 +54,7 @@ use self::{
 use crate::{
     kernel::SysError,
     model::{
+        entries::ListedMaps,
         kernel::Cgroup,
         node_context::NodeContext,
         observed::Observed,
@@ -92,6 +97,14 @@ pub trait Node {
     fn directories(&self, name: &str, observed: &Observed) -> Vec<PathBuf>;
     /// The cgroups at these paths that exist, by path.
     fn cgroups(&self, paths: &BTreeSet<&str>) -> Result<BTreeMap<String, Cgroup>, SysError>;
+    /// Compares the entries of a BpfProgram's maps with those that its spec lists, and does the task about those that
+    /// differ. A map that is not pinned is left out.
+    fn keep_entries(
+        &mut self,
+        name: &str,
+        maps: &ListedMaps,
+        task: EntriesTask,
+    ) -> Result<Vec<EntriesOutcome>, Failure>;
     /// Executes a plan that was made for `before`, and returns what the BpfProgram has afterwards.
     fn execute(
         &mut self,

@@ -20,11 +20,13 @@
 //! | `remove` | which links and pins are removed |
 //! | `step`, `outcome` | one step, and the names of the pins after it |
 //! | `context` | the state outside of the BpfProgram that a plan depends on |
+//! | [`entries`] | the changes that bring a map's entries in step with a spec |
 //! | `quota` | the bounds on the memory of maps |
 
 mod attach;
 pub mod context;
 mod desired_attachments;
+pub mod entries;
 mod kept_pods;
 mod load;
 mod missing_cgroup;

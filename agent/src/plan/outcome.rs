@@ -35,6 +35,7 @@ impl PinNames {
             Step::ForgetPod(pod) => drop(self.kept_pods.remove(pod)),
             Step::Retain(pin) => drop(self.retained.insert(pin.clone())),
             Step::Release(pin) => drop(self.retained.remove(pin)),
+            Step::ForgetEntries(pin) => drop(self.recorded.remove(pin)),
             Step::PinMap(name) => {
                 self.shared.remove(&pin_name(name));
                 self.maps.insert(pin_name(name));

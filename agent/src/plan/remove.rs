@@ -12,7 +12,10 @@ pub(super) fn remove_stale(desired: &Desired, observed: &Observed, attaching: &A
     let detach = links.cloned().map(Step::Detach);
     let unpin_programs = functions.cloned().map(Step::UnpinProgram);
     let unpin_maps = maps.cloned().map(Step::UnpinMap);
-    detach.chain(kept_pods::forget(desired, observed)).chain(unpin_programs).chain(unpin_maps).collect()
+    let is_synced = |pin: &&String| desired.map_by_pin(pin).is_some_and(|(_, map)| map.sync);
+    let forget = observed.recorded.iter().filter(|pin| !is_synced(pin)).cloned().map(Step::ForgetEntries);
+    let forget_pods = kept_pods::forget(desired, observed);
+    detach.chain(forget_pods).chain(unpin_programs).chain(unpin_maps).chain(forget).collect()
 }
 
 /// Returns the steps that detach all links and change nothing else. Keepers go on selecting their pods.
@@ -22,19 +25,7 @@ pub fn detach(observed: &Observed) -> Vec<Step> {
 
 /// Removes everything but the maps to retain, whose pins it restores.
 pub(super) fn remove_all(observed: &Observed) -> Vec<Step> {
-    let Observed {
-        uid: _,
-        claimed: _,
-        revision,
-        trial,
-        previous: _,
-        functions,
-        maps,
-        links: _,
-        kept_pods,
-        retained,
-        stray,
-    } = observed;
+    let Observed { revision, trial, functions, maps, kept_pods, retained, recorded, stray, .. } = observed;
     let unpinned = maps.iter().filter(|(pin, map)| retained.contains(*pin) && !map.pinned);
     let mut steps: Vec<Step> = unpinned.map(|(pin, _)| Step::RepinMap(pin.clone())).collect();
     if observed.is_empty() || observed.is_retained_only() {
@@ -45,6 +36,7 @@ pub(super) fn remove_all(observed: &Observed) -> Vec<Step> {
     steps.extend(kept_pods.keys().cloned().map(Step::ForgetPod));
     steps.extend(functions.keys().cloned().map(Step::UnpinProgram));
     steps.extend(maps.keys().filter(|pin| !retained.contains(*pin)).cloned().map(Step::UnpinMap));
+    steps.extend(recorded.iter().cloned().map(Step::ForgetEntries));
     if maps.keys().any(|pin| retained.contains(pin)) {
         steps.extend((revision.is_some() || trial.is_some()).then_some(Step::SetRevision(None)));
     } else {

@@ -44,6 +44,8 @@ pub enum Step {
     Retain(String),
     /// Remove the note that a map, by pin name, is retained.
     Release(String),
+    /// Forget which entries of a map, by pin name, the spec listed.
+    ForgetEntries(String),
     /// Pin a loaded map, by its name in the ELF, in place of any other.
     PinMap(String),
     /// Note that a map is shared from another BpfProgram, and pin it here too, in place of any other.

@@ -12,6 +12,7 @@ mod cases;
 mod connectivity;
 mod directory;
 mod drift;
+mod entries;
 mod examples;
 mod helpers;
 mod hostile;

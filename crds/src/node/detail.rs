@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::AttachOrder;
+use super::{AttachOrder, EntryCounts};
 use crate::{MapDefinition, ProgramType, program::MapRef, schema};
 
 /// A BpfNodeDetail describes the kernel's objects that sockeye holds on the node of the same name. The node's agent
@@ -197,6 +197,10 @@ pub struct LoadedMap {
     #[schemars(length(max = 16), inner(length(max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub shared_by: Vec<String>,
+    /// The entries that the spec lists for the map, and those that are in place. Absent if it lists none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<EntryCounts>")]
+    pub entries: Option<EntryCounts>,
     /// True if a loaded program of this BpfProgram uses the map. If not, only the pin keeps the map.
     pub used: bool,
     /// The path of the pin on the host. Absent for a map that is not pinned.

@@ -28,6 +28,8 @@ pub enum DriftKind {
     AttachedBeside,
     /// A map was made anew, as `onIncompatible: Recreate` asks for: its pin holds another map, without the content.
     MapRecreated,
+    /// An entry that the spec keeps in step was changed or removed.
+    EntryChanged,
     /// The kind comes from a newer agent, and this version does not know it.
     #[serde(other)]
     Other,

@@ -6,6 +6,7 @@
 mod attach_order;
 mod detail;
 mod drift;
+mod entries;
 mod program;
 
 use kube::{CustomResource, KubeSchema};
@@ -20,6 +21,7 @@ pub use detail::{
     ProgramDetail, RetainedMap,
 };
 pub use drift::{Drift, DriftKind};
+pub use entries::EntryCounts;
 pub use program::{NodeProgram, State};
 
 /// A BpfNode reports what sockeye holds on the node of the same name. The node's agent writes it.

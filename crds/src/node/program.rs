@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value, from_value};
 
-use super::Drift;
+use super::{Drift, EntryCounts};
 use crate::{Reason, names, schema, size};
 
 /// The state of one BpfProgram on the node.
@@ -49,6 +49,9 @@ pub struct NodeProgram {
     /// What a revision in effect does not do as one would expect, for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The entries that the spec lists for all maps, and those that are in place. Absent if it lists none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<EntryCounts>,
     /// Recent changes to the BpfProgram's objects of which users of these should know, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<Drift>,
@@ -140,7 +143,9 @@ impl NodeProgram {
         if let Some((field, length, max)) = lengths.into_iter().find(|(_, length, max)| length > max) {
             return Err(format!("{field} has {length} items or bytes; at most {max} are read"));
         }
-        match [("links", self.links), ("pods", self.pods)].into_iter().find(|(_, count)| *count < 0) {
+        let EntryCounts { wanted, applied } = self.entries.unwrap_or_default();
+        let counts = [("links", self.links), ("pods", self.pods), ("entries", wanted.min(applied))];
+        match counts.into_iter().find(|(_, count)| *count < 0) {
             Some((field, count)) => Err(format!("{field} is {count}, and no count is negative")),
             None => Ok(()),
         }

@@ -6,16 +6,21 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::config_map::ConfigMapKeyRef;
 use crate::Value;
 
 /// Settings of one map.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.mapRef) || !(has(self.entries) || has(self.onIncompatible) || \
-        has(self.pinning) || has(self.reclaimPolicy) || has(self.sharing))")
+    validation = Rule::new("!has(self.mapRef) || !(has(self.entries) || has(self.entriesFrom) || \
+        has(self.entriesPolicy) || has(self.onIncompatible) || has(self.pinning) || has(self.reclaimPolicy) || \
+        has(self.sharing))")
         .message("a map that mapRef takes from another BpfProgram is that one's: only name and maxEntries go with \
-            mapRef")
+            mapRef"),
+    validation = Rule::new("!(has(self.entries) && has(self.entriesFrom))")
+        .message("entries and entriesFrom exclude each other: put all entries into one of them")
+        .field_path(".entriesFrom")
 )]
 pub struct MapSpec {
     /// The name of the map in the ELF object.
@@ -38,11 +43,20 @@ pub struct MapSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<OnIncompatible>")]
     pub on_incompatible: Option<OnIncompatible>,
-    /// The entries of a newly created map. A map that already exists keeps its content.
+    /// The entries of the map. A list of at most 1,024, and all lists of a BpfProgram together at most 64 KiB as JSON:
+    /// `kubectl apply` keeps a second copy in an annotation. Longer lists come by entriesFrom.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub entries: Vec<Entry>,
+    /// The source of a list of entries that is too long for the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<EntriesSource>")]
+    pub entries_from: Option<EntriesSource>,
+    /// The fate of the entries of a map that exists. If absent, OnCreate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<EntriesPolicy>")]
+    pub entries_policy: Option<EntriesPolicy>,
     /// The other BpfPrograms that may use the map by mapRef: none, or all. If absent, Private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<Sharing>")]
@@ -72,6 +86,26 @@ impl MapSpec {
     /// Returns whether a map of another shape takes the pinned one's place.
     pub fn is_recreated(&self) -> bool {
         self.on_incompatible == Some(OnIncompatible::Recreate)
+    }
+
+    /// Returns whether the map's entries are kept in step with the spec.
+    pub fn is_synced(&self) -> bool {
+        self.entries_policy == Some(EntriesPolicy::Sync)
+    }
+
+    /// Returns whether the spec lists entries of the map.
+    pub const fn lists_entries(&self) -> bool {
+        !self.entries.is_empty() || self.entries_from.is_some()
+    }
+
+    /// Returns whether the map's content can differ from the spec's: the spec lists entries, or keeps them in step.
+    pub fn has_entries(&self) -> bool {
+        self.lists_entries() || self.is_synced()
+    }
+
+    /// Returns the digest of the list that `entriesFrom` names.
+    pub fn list_digest(&self) -> Option<&str> {
+        self.entries_from.as_ref().map(|from| from.config_map_ref.digest.as_str())
     }
 
     /// Returns whether other BpfPrograms may use the map.
@@ -110,6 +144,28 @@ impl fmt::Display for MapRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "map {} of BpfProgram {}", self.name, self.program)
     }
+}
+
+/// The source of a list of entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EntriesSource {
+    /// A ConfigMap in the namespace of sockeye that holds the list in its data or its binaryData. The list is text with
+    /// one entry a line: a JSON object with `key` and `value` as in `entries`, or a JSON list of both. Empty lines and
+    /// lines that begin with `#` are skipped. It has at most 65,536 entries and 1 MiB.
+    pub config_map_ref: ConfigMapKeyRef,
+}
+
+/// The fate of the entries of a map that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EntriesPolicy {
+    /// The entries fill a map that is created. A map that exists keeps its content, and each node reports whether that
+    /// differs from the spec's.
+    OnCreate,
+    /// The entries are kept in step with the spec: listed keys are written, keys that the spec lists no longer are
+    /// deleted, and keys that others added stay. Of a value given as JSON for a struct, only the fields that it names
+    /// are compared and written; one that it named before and names no longer becomes zero.
+    Sync,
 }
 
 /// An entry of a map. The map's BTF types say how its key and value are encoded.

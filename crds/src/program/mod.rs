@@ -1,6 +1,7 @@
 //! `BpfProgram`: the resource that users write. It names one ELF object, the programs in it to run, where to attach
 //! them, and how its maps are kept. The operator writes its status, a summary of all BpfNodes.
 
+mod config_map;
 mod map;
 mod status;
 
@@ -8,12 +9,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    map::{Entry, MapRef, MapSpec, OnIncompatible, Pinning, ReclaimPolicy, Sharing},
-    status::{BpfProgramStatus, CurrentRevision, NodeCounts, NodeStatus, Summary},
+    config_map::ConfigMapKeyRef,
+    map::{EntriesPolicy, EntriesSource, Entry, MapRef, MapSpec, OnIncompatible, Pinning, ReclaimPolicy, Sharing},
+    status::{BpfProgramStatus, CurrentRevision, EntriesSummary, NodeCounts, NodeStatus, Summary},
 };
 use crate::{Builtin, ProgramType, Value, schema, target::AttachTarget};
 
@@ -155,22 +156,6 @@ pub struct Bytecode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<Builtin>")]
     pub builtin: Option<Builtin>,
-}
-
-/// A key in a ConfigMap's binaryData, and the digest of its bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ConfigMapKeyRef {
-    /// The name of the ConfigMap, in the namespace that sockeye is installed in.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
-    pub name: String,
-    /// The key in binaryData.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
-    pub key: String,
-    /// The SHA-256 digest of the bytes: `sha256:` and 64 hexadecimal digits. Other bytes are refused, so that who may
-    /// write the ConfigMap can't change what runs.
-    #[schemars(length(max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
-    pub digest: String,
 }
 
 /// A program to run: a function in the object, and where to attach it.

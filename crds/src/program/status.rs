@@ -27,6 +27,10 @@ pub struct BpfProgramStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<NodeCounts>")]
     pub nodes: Option<NodeCounts>,
+    /// The entries that the spec lists for maps, on all nodes together. Absent if it lists none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<EntriesSummary>")]
+    pub entries: Option<EntriesSummary>,
     /// The columns of `kubectl get`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<Summary>")]
@@ -91,6 +95,27 @@ pub struct NodeCounts {
     /// Ready nodes without an agent's pod.
     #[schemars(range(min = 0))]
     pub without_agent: i64,
+}
+
+/// The entries that a spec lists for maps, on all nodes that report them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EntriesSummary {
+    /// The sum of the entries that the spec lists, over the nodes.
+    #[schemars(range(min = 0))]
+    pub wanted: i64,
+    /// The sum of those that are in the nodes' maps with the listed value.
+    #[schemars(range(min = 0))]
+    pub applied: i64,
+    /// The number of nodes on which any entry differs from the spec's.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
+    pub differing: i64,
+    /// The first 16 of these nodes, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub differing_nodes: Vec<String>,
 }
 
 /// The columns of `kubectl get bpfprograms`, with `-o wide` or without.

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     BpfRevision, Reason,
     names::clip,
-    node::NodeProgram,
-    program::{NodeCounts, NodeStatus, Summary},
+    node::{EntryCounts, NodeProgram},
+    program::{EntriesSummary, NodeCounts, NodeStatus, Summary},
     size,
 };
 
@@ -80,6 +80,21 @@ pub(super) fn summary(program_type: String, current: Option<&BpfRevision>, place
 fn running_revisions(placed: &[NodePlacement<'_>]) -> String {
     let names: BTreeSet<&str> = in_effect(placed.iter()).collect();
     join_few(names, MAX_REVISIONS, ",")
+}
+
+/// Sums up the entries of maps over all nodes that report them.
+pub(super) fn entries(placed: &[NodePlacement<'_>]) -> Option<EntriesSummary> {
+    let reported = placed.iter().filter(|p| p.is_selected()).filter_map(|p| Some((p.node, p.entry?.entries?)));
+    let mut differing: Vec<&str> =
+        reported.clone().filter(|(_, counts)| !counts.is_complete()).map(|(node, _)| node).collect();
+    differing.sort_unstable();
+    let EntryCounts { wanted, applied } = reported.map(|(_, counts)| counts).reduce(EntryCounts::plus)?;
+    Some(EntriesSummary {
+        wanted,
+        applied,
+        differing: differing.len() as i64,
+        differing_nodes: differing.into_iter().take(MAX_WIDE).map(str::to_owned).collect(),
+    })
 }
 
 /// Returns the types of a revision's programs, each once.

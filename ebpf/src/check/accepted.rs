@@ -33,6 +33,11 @@ pub struct Accepted {
 }
 
 impl Accepted {
+    /// Returns the digests of all bytes that the spec needs: the object's, and those of lists of entries.
+    pub fn digests(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.digest.as_str()).chain(self.maps.iter().filter_map(MapSpec::list_digest))
+    }
+
     /// Returns the spec of the active revision that dispatches the accepted spec.
     pub fn into_revision_spec(
         self,

@@ -51,13 +51,21 @@ pub(super) fn check_source(Bytecode { inline, config_map_ref, builtin }: &Byteco
         return Err(invalid("spec.bytecode: exactly one of inline, configMapRef and builtin must be set".to_owned()));
     }
     match config_map_ref {
-        Some(ConfigMapKeyRef { digest, .. }) if !is_digest(digest) => Err(invalid(format!(
-            "spec.bytecode.configMapRef.digest: {} is no digest: {DIGEST_PREFIX} and 64 hexadecimal digits in lower \
-             case, those that sha256sum prints",
-            printable(digest)
-        ))),
-        _ => Ok(()),
+        Some(config_map_ref) => check_digest_text("spec.bytecode.configMapRef", config_map_ref),
+        None => Ok(()),
     }
+}
+
+/// Checks that the digest of a ConfigMap's bytes is one.
+pub(super) fn check_digest_text(field: &str, ConfigMapKeyRef { digest, .. }: &ConfigMapKeyRef) -> Result<(), Refusal> {
+    if is_digest(digest) {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{field}.digest: {} is no digest: {DIGEST_PREFIX} and 64 hexadecimal digits in lower case, those that \
+         sha256sum prints",
+        printable(digest)
+    )))
 }
 
 fn is_digest(text: &str) -> bool {
@@ -69,15 +77,25 @@ fn is_digest(text: &str) -> bool {
 /// source have no digest in the spec.
 pub(super) fn check_digest(bytecode: &Bytecode, found: &str) -> Result<(), Refusal> {
     match &bytecode.config_map_ref {
-        Some(ConfigMapKeyRef { name, key, digest }) if digest != found => {
-            let message = format!(
-                "spec.bytecode.configMapRef.digest is {digest}, but the digest of the bytes in key {} of ConfigMap {} \
-                 is {found}: put the bytes back, or correct the digest if these are to run",
-                printable(key),
-                printable(name)
-            );
-            Err(refuse(Reason::DigestMismatch, message))
-        }
-        _ => Ok(()),
+        Some(config_map_ref) => check_same_digest("spec.bytecode.configMapRef", config_map_ref, found),
+        None => Ok(()),
     }
+}
+
+/// Checks that the bytes of a ConfigMap, of which `found` is the digest, are those that a field means.
+pub(super) fn check_same_digest(
+    field: &str,
+    ConfigMapKeyRef { name, key, digest }: &ConfigMapKeyRef,
+    found: &str,
+) -> Result<(), Refusal> {
+    if digest == found {
+        return Ok(());
+    }
+    let message = format!(
+        "{field}.digest is {digest}, but the digest of the bytes in key {} of ConfigMap {} is {found}: put the bytes \
+         back, or correct the digest if these are to run",
+        printable(key),
+        printable(name)
+    );
+    Err(refuse(Reason::DigestMismatch, message))
 }

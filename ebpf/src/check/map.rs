@@ -97,12 +97,25 @@ fn check_pinned(field: &str, map: &MapSpec, found: &MapInfo) -> Result<(), Refus
 /// Checks the settings of a map that is another BpfProgram's, which has all other settings. `maxEntries` is the size
 /// expected of it, if not the object's own. Each node checks that the map exists and has the same shape.
 fn check_map_ref(field: &str, map: &MapSpec, map_ref: &MapRef, found: &MapInfo) -> Result<(), Refusal> {
-    let MapSpec { name, pinning, max_entries: _, reclaim_policy, on_incompatible, entries, sharing, map_ref: _ } = map;
+    let MapSpec {
+        name,
+        pinning,
+        max_entries: _,
+        reclaim_policy,
+        on_incompatible,
+        entries,
+        entries_from,
+        entries_policy,
+        sharing,
+        map_ref: _,
+    } = map;
     for (setting, given) in [
         ("pinning", pinning.is_some()),
         ("reclaimPolicy", reclaim_policy.is_some()),
         ("onIncompatible", on_incompatible.is_some()),
         ("entries", !entries.is_empty()),
+        ("entriesFrom", entries_from.is_some()),
+        ("entriesPolicy", entries_policy.is_some()),
         ("sharing", sharing.is_some()),
     ] {
         if given {

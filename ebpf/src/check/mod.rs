@@ -7,6 +7,7 @@ mod accepted;
 mod attach;
 mod bytecode;
 mod checked;
+mod entries;
 mod map;
 mod notes;
 mod program;
@@ -26,12 +27,19 @@ pub use self::{
 };
 use crate::{
     object::{Object, ObjectError, Selection},
-    values::settings::Settings,
+    values::{list::Lists, settings::Settings},
 };
 
 /// Checks a spec against the bytes of its object, wherever they come from. Every accepted program has its type and its
 /// targets set.
+///
+/// The spec names no list of entries.
 pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
+    check_with(spec, bytes, &Lists::new())
+}
+
+/// The same for a spec that may name lists of entries; `lists` has their bytes.
+pub fn check_with(spec: &BpfProgramSpec, bytes: &[u8], lists: &Lists) -> Result<Accepted, Refusal> {
     let BpfProgramSpec { bytecode, node_selector, attach, programs, maps, globals, priority, suspend, .. } = spec;
     bytecode::check_source(bytecode)?;
     if let Some(fault) = node_selector.as_ref().and_then(|selector| selector::fault("spec.nodeSelector", selector)) {
@@ -45,7 +53,8 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     for (i, program) in programs.iter().enumerate() {
         program::row(&format!("spec.programs[{i}]"), program, &object)?;
     }
-    let settings = Settings::read(&object, globals, maps);
+    entries::check_lists(maps, lists)?;
+    let settings = Settings::read_with(&object, globals, maps, lists);
     let mut selection = select(spec, &object, settings.as_ref().ok())?;
     let info = object.info(&mut selection);
     attach::check_targets(attach::DEFAULT, attach, &info)?;
@@ -60,7 +69,9 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     check_distinct("spec.maps", maps.iter().map(|m| m.name.as_str()))?;
     for (i, map) in maps.iter().enumerate() {
         map::check_map(&format!("spec.maps[{i}]"), map, &info)?;
+        entries::check_policy(&format!("spec.maps[{i}]"), map, &info)?;
     }
+    entries::check_size(maps)?;
     map::check_definitions(maps, &object.flawed(&selection))?;
     attach::check_attached_maps(&checked, maps)?;
     program::check_tail_calls(programs, &info)?;

@@ -31,13 +31,13 @@ use crate::{
 };
 
 /// The maximum number of members and enumerators that one encoder examines and of values that it writes.
-const MAX_STEPS: usize = 1 << 20;
+const MAX_STEPS: usize = 1 << 22;
 /// The maximum depth of anonymous structs whose fields a message lists.
 const MAX_ANONYMOUS: usize = 2;
 /// The maximum number of names that a message lists.
 const MAX_LISTED: usize = 24;
 
-type Result<T> = std::result::Result<T, Mistake>;
+pub(crate) type Result<T> = std::result::Result<T, Mistake>;
 
 /// Encodes the values of one spec, with one bound on all its steps.
 pub struct Encoder<'a> {
@@ -53,14 +53,24 @@ impl<'a> Encoder<'a> {
 
     /// Writes a value into a zeroed buffer of its type's size.
     pub fn encode(&mut self, id: u32, value: &Value, out: &mut [u8]) -> Result<()> {
-        let value = match value {
+        let json = self.parse(id, value)?;
+        self.put(id, &json, out, 0)
+    }
+
+    /// Returns the types.
+    pub(crate) const fn btf(&self) -> &'a Btf<'a> {
+        self.btf
+    }
+
+    /// Returns what a value says by its type.
+    pub(crate) fn parse(&self, id: u32, value: &Value) -> Result<Json> {
+        Ok(match value {
             Value::Integer(bit @ (0 | 1)) if matches!(self.btf.value_type(id)?.form, Form::Bool) => {
                 Json::Bool(*bit == 1)
             }
             Value::Integer(_) => value.into(),
             Value::Text(text) => self.read(id, text)?,
-        };
-        self.put(id, &value, out, 0)
+        })
     }
 
     /// Returns what a text says by its type. The text of a composite type is JSON, unless it is an address.
@@ -86,12 +96,12 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    fn step(&mut self) -> Result<()> {
+    pub(crate) fn step(&mut self) -> Result<()> {
         self.steps += 1;
         if self.steps > MAX_STEPS { Err(Mistake::new("all values together are too many")) } else { Ok(()) }
     }
 
-    fn put(&mut self, id: u32, value: &Json, out: &mut [u8], depth: usize) -> Result<()> {
+    pub(crate) fn put(&mut self, id: u32, value: &Json, out: &mut [u8], depth: usize) -> Result<()> {
         self.step()?;
         if depth > MAX_LEVELS {
             return Err(Mistake::new(format!("values are nested deeper than {MAX_LEVELS}")));
@@ -239,7 +249,13 @@ impl<'a> Encoder<'a> {
     }
 
     /// Finds a member by name, also in anonymous structs and unions.
-    fn member(&mut self, of: &Record<'a>, name: &str, base: u32, depth: usize) -> Result<Option<Member<'a>>> {
+    pub(crate) fn member(
+        &mut self,
+        of: &Record<'a>,
+        name: &str,
+        base: u32,
+        depth: usize,
+    ) -> Result<Option<Member<'a>>> {
         let btf = self.btf;
         for member in btf.members(of) {
             self.step()?;

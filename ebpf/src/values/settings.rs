@@ -3,7 +3,7 @@
 //! The operator encodes the settings before it dispatches a revision, to find mistakes. The agent encodes them again
 //! from the same bytes and the same spec.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use sockeye_crds::{
     Reason, Value,
@@ -21,6 +21,7 @@ use crate::{
     },
     values::{
         encode::Encoder,
+        list::{self, Lists},
         mistake::{Mistake, field, shown},
         number::prefix,
     },
@@ -32,6 +33,8 @@ const MAX_BYTES: usize = 4 << 20;
 /// The maximum number of variables in a section.
 const MAX_VARIABLES: usize = 16_384;
 
+/// The types of maps whose entries can be kept in step with a spec.
+pub const SYNCED: [&str; 5] = ["Hash", "Array", "PercpuHash", "PercpuArray", "LpmTrie"];
 /// The types of maps with keys and values that users can write.
 const KEYED: [&str; 7] = ["Hash", "Array", "PercpuHash", "PercpuArray", "LruHash", "LruPercpuHash", "LpmTrie"];
 /// The types of maps that have values without keys.
@@ -47,6 +50,8 @@ pub struct Settings {
     pub globals: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
     /// The entries of new maps, by map, in the spec's order.
     pub entries: BTreeMap<String, Vec<Encoded>>,
+    /// The bits that each of these values names, in the same order.
+    pub named: BTreeMap<String, Vec<Vec<u8>>>,
 }
 
 /// The reason why settings cannot be encoded.
@@ -71,13 +76,24 @@ impl SettingsError {
 }
 
 impl Settings {
-    /// Encodes the `globals` and `maps` of a spec by the object's types.
+    /// Encodes the `globals` and `maps` of a spec by the object's types. The spec names no list of entries.
     pub fn read(
         object: &Object<'_>,
         globals: &BTreeMap<String, Value>,
         specs: &[MapSpec],
     ) -> Result<Self, SettingsError> {
-        if globals.is_empty() && specs.iter().all(|map| map.entries.is_empty()) {
+        Self::read_with(object, globals, specs, &Lists::new())
+    }
+
+    /// Encodes the `globals` and `maps` of a spec by the object's types; `lists` has the lists of entries that it
+    /// names.
+    pub fn read_with(
+        object: &Object<'_>,
+        globals: &BTreeMap<String, Value>,
+        specs: &[MapSpec],
+        lists: &Lists,
+    ) -> Result<Self, SettingsError> {
+        if globals.is_empty() && !specs.iter().any(MapSpec::lists_entries) {
             return Ok(Self::default());
         }
         let Some(btf) = object.btf() else {
@@ -102,15 +118,33 @@ impl Settings {
                 settings.globals.entry(map).or_default().push((offset, bytes));
             }
         }
-        for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.entries.is_empty()) {
+        for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| spec.lists_entries()) {
             // check_map refuses a map that the object lacks.
             let Some(map) = object.maps.iter().find(|map| map.name == spec.name) else { continue };
-            let at = format!("spec.maps[{i}].entries");
-            let entries = writer.entries(map, spec).map_err(|mistake| mistake.within(&at))?;
+            let (at, listed) = listed(spec, lists);
+            let at = format!("spec.maps[{i}].{at}");
+            let entries = listed.and_then(|listed| writer.entries(map, spec, &listed));
+            let (entries, named) = entries.map_err(|mistake| mistake.within(&at))?;
             settings.entries.insert(spec.name.clone(), entries);
+            settings.named.insert(spec.name.clone(), named);
         }
         Ok(settings)
     }
+}
+
+/// The entries of a map, each with its place.
+type Listed<'a> = Vec<(String, Cow<'a, Entry>)>;
+
+/// Returns the entries of a map, each with its place in the field that is named.
+fn listed<'a>(spec: &'a MapSpec, lists: &Lists) -> (&'static str, Result<Listed<'a>, Mistake>) {
+    if spec.entries_from.is_none() {
+        let entries = spec.entries.iter().enumerate();
+        return ("entries", Ok(entries.map(|(i, entry)| (format!("[{i}]"), Cow::Borrowed(entry))).collect()));
+    }
+    let unread = || Mistake::new("the list has not been read");
+    let entries = lists.get(&spec.name).ok_or_else(unread).and_then(|bytes| list::parse(bytes));
+    let place = |(line, entry)| (format!("[line {line}]"), Cow::Owned(entry));
+    ("entriesFrom", entries.map(|entries| entries.into_iter().map(place).collect()))
 }
 
 /// A global variable.
@@ -194,7 +228,13 @@ impl Writer<'_> {
         Ok((map.to_owned(), offset, bytes))
     }
 
-    fn entries(&mut self, map: &Map<'_>, spec: &MapSpec) -> Result<Vec<Encoded>, Mistake> {
+    /// Encodes the entries of a map; returns them, and the bits that each value names.
+    fn entries(
+        &mut self,
+        map: &Map<'_>,
+        spec: &MapSpec,
+        listed: &Listed<'_>,
+    ) -> Result<(Vec<Encoded>, Vec<Vec<u8>>), Mistake> {
         let kind = map_type::name(map.definition.map_type);
         let has_keys = KEYED.contains(&kind.as_ref());
         if map.form.is_data() {
@@ -209,13 +249,14 @@ impl Writer<'_> {
             return Err(Mistake::new(what));
         }
         let most = spec.max_entries.unwrap_or(map.definition.max_entries.into());
-        if i64::try_from(spec.entries.len()).is_ok_and(|count| count > most) {
-            return Err(Mistake::new(format!("{} entries are more than the map's {most}", spec.entries.len())));
+        if i64::try_from(listed.len()).is_ok_and(|count| count > most) {
+            return Err(Mistake::new(format!("{} entries are more than the map's {most}", listed.len())));
         }
         let mut keys = BTreeMap::new();
-        let mut entries = Vec::new();
-        for (i, Entry { key, value }) in spec.entries.iter().enumerate() {
-            let within = |mistake: Mistake, part: &str| mistake.within(&format!("[{i}].{part}"));
+        let (mut entries, mut named) = (Vec::new(), Vec::new());
+        for (place, entry) in listed {
+            let Entry { key, value } = &**entry;
+            let within = |mistake: Mistake, part: &str| mistake.within(&format!("{place}.{part}"));
             let key = match (key, has_keys) {
                 (Some(key), true) => self.key(map, key, most).map_err(|m| within(m, "key"))?,
                 (None, false) => Vec::new(),
@@ -224,15 +265,18 @@ impl Writer<'_> {
                     return Err(within(Mistake::new(format!("a {kind} has no keys: leave it out")), "key"));
                 }
             };
-            if has_keys && let Some(other) = keys.insert(key.clone(), i) {
-                return Err(within(Mistake::new(format!("it is the key of entries[{other}], too")), "key"));
+            if has_keys && let Some(other) = keys.insert(key.clone(), place) {
+                let field = if spec.entries_from.is_some() { "" } else { "entries" };
+                return Err(within(Mistake::new(format!("it is the key of {field}{other}, too")), "key"));
             }
+            let mut bits = self.zeroes(map.definition.value_size as usize).map_err(|m| within(m, "value"))?;
             let value = self
-                .typed(map.definition.value_type, map.definition.value_size, value)
+                .typed(map.definition.value_type, map.definition.value_size, value, Some(&mut bits))
                 .map_err(|m| within(m, "value"))?;
             entries.push((key, value));
+            named.push(bits);
         }
-        Ok(entries)
+        Ok((entries, named))
     }
 
     fn key(&mut self, map: &Map<'_>, key: &Value, most: i64) -> Result<Vec<u8>, Mistake> {
@@ -245,7 +289,14 @@ impl Writer<'_> {
                 Mistake::new(format!("expected an address prefix as 10.0.0.0/8, got {}: {what}", shown(&key.into())))
             });
         }
-        let bytes = self.typed(map.definition.key_type, map.definition.key_size, key)?;
+        let mut bytes = self.typed(map.definition.key_type, map.definition.key_size, key, None)?;
+        if kind == "LpmTrie" {
+            let (prefix, most) = (prefix_length(&bytes), 8 * bytes.len().saturating_sub(4));
+            if prefix > most {
+                return Err(Mistake::new(format!("its prefix must have 0 to {most} bits, and has {prefix}")));
+            }
+            clear_host_bits(&mut bytes);
+        }
         let index = bytes.first_chunk().copied().map_or(0, u32::from_le_bytes);
         if kind.ends_with("Array") && i64::from(index) >= most {
             return Err(Mistake::new(format!("expected an index from 0 to {}, got {}", most - 1, shown(&key.into()))));
@@ -254,7 +305,14 @@ impl Writer<'_> {
     }
 
     /// Encodes a key or value, and checks that its type has the size that the map's definition says.
-    fn typed(&mut self, type_id: u32, size: u32, value: &Value) -> Result<Vec<u8>, Mistake> {
+    /// `named` gets the bits that the value names.
+    fn typed(
+        &mut self,
+        type_id: u32,
+        size: u32,
+        value: &Value,
+        named: Option<&mut Vec<u8>>,
+    ) -> Result<Vec<u8>, Mistake> {
         let type_id = Some(type_id).filter(|id| *id != 0).ok_or_else(|| {
             Mistake::new(
                 "the map's definition says no type of it: define the map in .maps, with __type(key, ...) and \
@@ -266,7 +324,25 @@ impl Writer<'_> {
             return Err(Mistake::new("the map's definition says one size of it, and its type another"));
         }
         let mut bytes = self.zeroes(typed as usize)?;
-        self.encoder.encode(type_id, value, &mut bytes)?;
+        match named {
+            Some(named) => self.encoder.encode_named(type_id, value, &mut bytes, named)?,
+            None => self.encoder.encode(type_id, value, &mut bytes)?,
+        }
         Ok(bytes)
+    }
+}
+
+/// Returns the number of bits in a prefix of a trie's key (`struct bpf_lpm_trie_key`).
+pub fn prefix_length(key: &[u8]) -> usize {
+    key.first_chunk().map_or(0, |prefix| u32::from_ne_bytes(*prefix) as usize)
+}
+
+/// Clears the bits of a trie's key beyond its prefix, which the kernel does not compare (`longest_prefix_match` in
+/// kernel/bpf/lpm_trie.c): keys that differ there alone are one.
+pub fn clear_host_bits(key: &mut [u8]) {
+    let prefix = prefix_length(key);
+    for (i, byte) in key.iter_mut().skip(4).enumerate().skip(prefix / 8) {
+        let kept = prefix.saturating_sub(8 * i).min(8);
+        *byte &= 0xff_u8.checked_shl(8 - kept as u32).unwrap_or_default();
     }
 }

@@ -37,11 +37,12 @@ pub fn garbage<'a>(
 fn named_config_maps<'a>(
     revisions: impl Iterator<Item = &'a DeserializeGuard<BpfRevision>>,
 ) -> Option<BTreeSet<String>> {
-    let digest = |revision: &'a DeserializeGuard<BpfRevision>| {
+    let mut named = BTreeSet::new();
+    for revision in revisions {
         let readable = revision.0.as_ref().ok()?;
-        Some(names::object_config_map(&readable.spec.template.digest))
-    };
-    revisions.map(digest).collect()
+        named.extend(readable.spec.template.digests().map(names::object_config_map));
+    }
+    Some(named)
 }
 
 /// Reports whether a ConfigMap holds stored bytes, for long enough, and nobody deletes it yet.
@@ -119,5 +120,9 @@ mod tests {
         assert!(is_garbage_beside(&[]) && is_garbage_beside(&[revision(naming(b"other"))]));
         assert!(!is_garbage_beside(&[revision(naming(b"other")), revision(naming(b"elf"))]));
         assert!(!is_garbage_beside(&[revision(naming(b"other")), revision(json!(7))]));
+        let mut listing = naming(b"other");
+        let list = json!({"name": "l", "key": "k", "digest": names::digest(b"elf")});
+        listing["template"]["maps"] = json!([{"name": "m", "entriesFrom": {"configMapRef": list}}]);
+        assert!(!is_garbage_beside(&[revision(listing)]), "a list of entries is stored too");
     }
 }

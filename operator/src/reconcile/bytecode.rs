@@ -1,13 +1,18 @@
-//! [`GatheredBytecode`]: the bytes of a BpfProgram, read only if they are needed. IO: reads a ConfigMap.
+//! [`GatheredBytecode`]: the bytes of a BpfProgram and its lists of entries, read only if they are needed. IO: reads
+//! ConfigMaps.
 
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client};
 use sockeye_client::objects::get;
-use sockeye_crds::{Reason, Refusal, names, program::ConfigMapKeyRef};
+use sockeye_crds::{
+    BpfProgramSpec, Reason, Refusal, names,
+    program::{ConfigMapKeyRef, EntriesSource},
+};
+use sockeye_ebpf::{Accepted, values::list::Lists};
 
 use crate::{
     reconcile::{
-        cache::{CheckInput, ProgramCache},
+        cache::{CheckInput, ProgramCache, Version},
         intent::Intent,
         stored_object::StoredObjects,
     },
@@ -33,9 +38,9 @@ pub enum GatheredBytecode {
     /// Not read: the cached check holds, and the bytes are stored if it accepted them.
     Checked,
     /// In the spec: base64, or the name of a builtin.
-    InSpec(CheckInput),
+    InSpec(CheckInput, Lists),
     /// Read from the ConfigMap that the spec names.
-    Fetched(CheckInput, Vec<u8>),
+    Fetched(CheckInput, Vec<u8>, Lists),
     /// Not where the spec says; or the spec cannot be read.
     Unavailable(Refusal),
 }
@@ -63,60 +68,115 @@ impl BytecodeReader<'_> {
                 return Ok(GatheredBytecode::Unavailable(Refusal { reason: Reason::InvalidSpec, message }));
             }
         };
-        let mut input =
-            CheckInput { uid: intent.program.uid.clone(), generation: intent.generation(), config_map: None };
-        let Some(ConfigMapKeyRef { name, key, digest: _ }) = &spec.bytecode.config_map_ref else {
-            let is_checked = self.is_checked(&input, cache).await?;
-            return Ok(if is_checked { GatheredBytecode::Checked } else { GatheredBytecode::InSpec(input) });
+        let mut input = CheckInput {
+            uid: intent.program.uid.clone(),
+            generation: intent.generation(),
+            config_map: None,
+            lists: Vec::new(),
         };
-        // The watch may not have brought the ConfigMap yet: users apply it together with the BpfProgram.
-        if let Some(watched) = self.stores.config_map(self.namespace, name) {
-            input.config_map = version(&watched.metadata);
-            if self.is_checked(&input, cache).await? {
-                return Ok(GatheredBytecode::Checked);
+        let object = spec.bytecode.config_map_ref.as_ref();
+        // The watch may not have brought the ConfigMaps yet: users apply them together with the BpfProgram.
+        let watched =
+            |source: &ConfigMapKeyRef| version(&self.stores.config_map(self.namespace, &source.name)?.metadata);
+        input.config_map = object.and_then(watched);
+        input.lists = lists_of(spec).map(|(_, _, source)| watched(source)).collect();
+        let is_watched = input.config_map.is_some() == object.is_some() && input.lists.iter().all(Option::is_some);
+        if is_watched && self.is_checked(&input, cache).await? {
+            return Ok(GatheredBytecode::Checked);
+        }
+        let (mut lists, mut versions) = (Lists::new(), Vec::new());
+        for (field, map, source) in lists_of(spec) {
+            match self.fetch(&field, source, true).await? {
+                Ok((version, bytes)) => {
+                    versions.push(version);
+                    lists.insert(map.to_owned(), bytes.into());
+                }
+                Err(refusal) => return Ok(GatheredBytecode::Unavailable(refusal)),
             }
         }
+        input.lists = versions;
+        let Some(source) = object else { return Ok(GatheredBytecode::InSpec(input, lists)) };
+        Ok(match self.fetch("spec.bytecode.configMapRef", source, false).await? {
+            Ok((version, bytes)) => {
+                GatheredBytecode::Fetched(CheckInput { config_map: version, ..input }, bytes, lists)
+            }
+            Err(refusal) => GatheredBytecode::Unavailable(refusal),
+        })
+    }
+
+    /// Reads a key of a ConfigMap, in binaryData or, for text, in data. Returns it with the ConfigMap's version.
+    async fn fetch(
+        &self,
+        field: &str,
+        ConfigMapKeyRef { name, key, digest: _ }: &ConfigMapKeyRef,
+        is_text: bool,
+    ) -> Result<Result<(Option<Version>, Vec<u8>), Refusal>, Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace);
         let fetched = get(&api, name).await.map_err(|source| Error { name: name.clone(), source })?;
         let Some(mut config_map) = fetched else {
-            return Ok(GatheredBytecode::Unavailable(missing_config_map(self.namespace, name)));
+            return Ok(Err(missing_config_map(field, self.namespace, name)));
         };
-        input.config_map = version(&config_map.metadata);
-        Ok(match config_map.binary_data.as_mut().and_then(|data| data.remove(key)) {
-            Some(bytes) => GatheredBytecode::Fetched(input, bytes.0),
-            None => GatheredBytecode::Unavailable(missing_key(self.namespace, name, key, &config_map)),
-        })
+        let version = version(&config_map.metadata);
+        let text = config_map.data.as_mut().filter(|_| is_text).and_then(|data| data.remove(key));
+        let bytes = config_map.binary_data.as_mut().and_then(|data| data.remove(key)).map(|bytes| bytes.0);
+        let bytes = bytes.or_else(|| text.map(String::into_bytes));
+        Ok(bytes.map(|bytes| (version, bytes)).ok_or_else(|| {
+            let place = if is_text { "data or binaryData" } else { "binaryData" };
+            missing_key(field, (self.namespace, name, key, place), &config_map)
+        }))
     }
 
     async fn is_checked(&self, input: &CheckInput, cache: &ProgramCache) -> Result<bool, Error> {
         match cache.checked(input).as_deref() {
-            Some(Ok(accepted)) => self.is_stored(&accepted.digest).await,
+            Some(Ok(accepted)) => self.are_stored(accepted).await,
             Some(Err(_)) => Ok(true),
             None => Ok(false),
         }
     }
 
+    /// Reports whether the bytes of an accepted spec are stored: the object's and those of its lists of entries.
+    pub async fn are_stored(&self, accepted: &Accepted) -> Result<bool, Error> {
+        for digest in accepted.digests() {
+            if !self.is_stored(digest).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Reports whether the bytes of a digest are stored under its name.
-    pub async fn is_stored(&self, digest: &str) -> Result<bool, Error> {
+    async fn is_stored(&self, digest: &str) -> Result<bool, Error> {
         let name = names::object_config_map(digest);
         let Some(watched) = self.stores.config_map(self.namespace, &name) else { return Ok(false) };
         self.stored.holds(&watched.metadata, digest).await.map_err(|source| Error { name, source })
     }
 }
 
-fn version(meta: &ObjectMeta) -> Option<(String, String)> {
+/// Lists the lists of entries that a spec names: the field, the map and the source of each.
+pub fn lists_of(spec: &BpfProgramSpec) -> impl Iterator<Item = (String, &str, &ConfigMapKeyRef)> {
+    spec.maps.iter().enumerate().filter_map(|(i, map)| {
+        let EntriesSource { config_map_ref } = map.entries_from.as_ref()?;
+        Some((format!("spec.maps[{i}].entriesFrom.configMapRef"), map.name.as_str(), config_map_ref))
+    })
+}
+
+fn version(meta: &ObjectMeta) -> Option<Version> {
     Some((meta.uid.clone().unwrap_or_default(), meta.resource_version.clone().unwrap_or_default()))
 }
 
-fn missing_config_map(namespace: &str, name: &str) -> Refusal {
+fn missing_config_map(field: &str, namespace: &str, name: &str) -> Refusal {
     let message = format!(
-        "spec.bytecode.configMapRef: there is no ConfigMap {name} in namespace {namespace}; create it: \
+        "{field}: there is no ConfigMap {name} in namespace {namespace}; create it: \
          kubectl create configmap {name} -n {namespace} --from-file=..."
     );
     Refusal { reason: Reason::BytecodeUnavailable, message }
 }
 
-fn missing_key(namespace: &str, name: &str, key: &str, config_map: &ConfigMap) -> Refusal {
+fn missing_key(
+    field: &str,
+    (namespace, name, key, place): (&str, &str, &str, &str),
+    config_map: &ConfigMap,
+) -> Refusal {
     let is_text = config_map.data.as_ref().is_some_and(|data| data.contains_key(key));
     let keys = config_map.binary_data.iter().flatten().map(|(key, _)| key.as_str());
     let keys: Vec<&str> = keys.take(MAX_NAMED_KEYS).collect();
@@ -127,7 +187,6 @@ fn missing_key(namespace: &str, name: &str, key: &str, config_map: &ConfigMap) -
     } else {
         format!("its binaryData has {}", keys.join(", "))
     };
-    let message =
-        format!("spec.bytecode.configMapRef: ConfigMap {namespace}/{name} has no key {key} in binaryData: {why}");
+    let message = format!("{field}: ConfigMap {namespace}/{name} has no key {key} in {place}: {why}");
     Refusal { reason: Reason::BytecodeUnavailable, message }
 }

@@ -36,8 +36,13 @@ pub struct CheckInput {
     /// The BpfProgram's generation.
     pub generation: i64,
     /// The UID and resource version of the ConfigMap with the bytes; none if the spec itself has them.
-    pub config_map: Option<(String, String)>,
+    pub config_map: Option<Version>,
+    /// The same of the ConfigMaps with lists of entries, in the spec's order.
+    pub lists: Vec<Option<Version>>,
 }
+
+/// The UID and the resource version of a ConfigMap.
+pub type Version = (String, String);
 
 /// A write to a BpfProgram: of its finalizers, or of its status.
 #[derive(Clone, Debug)]

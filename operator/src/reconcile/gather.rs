@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use kube::{Api, Client, api::ListParams, core::DeserializeGuard};
 use sockeye_client::{is_transient, objects::list};
 use sockeye_crds::{BpfProgram, BpfRevision, names, revision::ProgramRef};
+use sockeye_ebpf::Accepted;
 
 use crate::{
     reconcile::{
@@ -105,9 +106,9 @@ impl Reader {
         Ok(Gathered { intent, bytecode, revisions, lenders, borrowers, nodes: stores.nodes() })
     }
 
-    /// Reports whether the bytes of a digest are stored. The digest is known once the bytes were checked.
-    pub async fn is_stored(&self, digest: &str) -> Result<bool, Error> {
-        Ok(self.bytecode_reader().is_stored(digest).await?)
+    /// Reports whether all bytes of an accepted spec are stored.
+    pub async fn are_stored(&self, accepted: &Accepted) -> Result<bool, Error> {
+        Ok(self.bytecode_reader().are_stored(accepted).await?)
     }
 
     fn bytecode_reader(&self) -> BytecodeReader<'_> {

@@ -147,7 +147,7 @@ async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> R
     let mut validated = validate(&mut gathered, cache).await?;
     refuse_unshared(&gathered, &mut validated);
     let is_stored = match validated.accepted() {
-        Some(accepted) => reader.is_stored(&accepted.digest).await?,
+        Some(accepted) => reader.are_stored(accepted).await?,
         None => false,
     };
     let Plan { steps, mut current } = plan(&gathered, &validated, is_stored);

@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource as _, ResourceExt as _};
 use sockeye_crds::{
     BpfProgram, BpfProgramSpec, BpfRevision, BpfRevisionSpec, RevisionTemplate, names,
+    program::MapSpec,
     revision::{ProgramRef, RevisionState},
 };
 use sockeye_ebpf::Accepted;
@@ -55,22 +56,35 @@ pub fn plan(gathered: &Gathered, validated: &Validated, is_stored: bool) -> Plan
         steps.extend(remove_superseded(gathered, newest.as_ref(), false));
         return Plan { steps, current: newest };
     };
-    let digest = accepted.digest.clone();
-    if let (false, Some(bytes)) = (is_stored, &validated.bytes) {
-        steps.push(Step::StoreBytes { digest: digest.clone(), bytes: bytes.clone() });
+    if !is_stored {
+        let all = read_bytes(accepted, validated);
+        steps.extend(all.into_iter().map(|(digest, bytes)| Step::StoreBytes { digest, bytes }));
     }
     let has_bytes = is_stored || validated.bytes.is_some();
     // Without its bytes no agent could run a revision. The next reconciliation reads them again.
     let next = undispatched(gathered, accepted).filter(|_| has_bytes);
     if let Some(next) = &next {
         steps.push(Step::Dispatch(Box::new(next.clone())));
-        if let (true, Some(bytes)) = (is_stored, &validated.bytes) {
-            steps.push(Step::KeepBytes { digest, bytes: bytes.clone() });
+        if is_stored {
+            let all = read_bytes(accepted, validated);
+            steps.extend(all.into_iter().map(|(digest, bytes)| Step::KeepBytes { digest, bytes }));
         }
     }
     let current = next.or(newest);
     steps.extend(remove_superseded(gathered, current.as_ref(), has_bytes));
     Plan { steps, current }
+}
+
+/// Returns the bytes of an accepted spec that were read, with their digests: the object's and those of its lists.
+fn read_bytes(accepted: &Accepted, Validated { bytes, lists, .. }: &Validated) -> Vec<(String, Vec<u8>)> {
+    let Some(bytes) = bytes else { return Vec::new() };
+    let mut all = vec![(accepted.digest.clone(), bytes.clone())];
+    for (map, list) in lists {
+        let spec = accepted.maps.iter().find(|spec| spec.name == *map);
+        let digest = spec.and_then(MapSpec::list_digest).filter(|digest| !all.iter().any(|(other, _)| other == digest));
+        all.extend(digest.map(|digest| (digest.to_owned(), list.to_vec())));
+    }
+    all
 }
 
 /// Returns the revision of an accepted spec, unless agents run that spec already.

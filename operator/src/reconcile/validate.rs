@@ -6,7 +6,7 @@
 use std::{borrow::Cow, mem, sync::Arc};
 
 use sockeye_crds::{BpfProgramSpec, ConditionType, Reason, Refusal, condition, program};
-use sockeye_ebpf::Accepted;
+use sockeye_ebpf::{Accepted, values::list::Lists};
 use tokio::task::spawn_blocking;
 
 use crate::reconcile::{
@@ -31,6 +31,8 @@ pub struct Validated {
     pub outcome: CheckOutcome,
     /// The bytes, if they were read: only then can they be stored.
     pub bytes: Option<Vec<u8>>,
+    /// The lists of entries, if they were read, by map.
+    pub lists: Lists,
 }
 
 /// The outcome of the check.
@@ -80,21 +82,21 @@ async fn check_bytecode(
     bytecode: GatheredBytecode,
     cache: &mut ProgramCache,
 ) -> Result<Validated, Error> {
-    let (input, fetched) = match bytecode {
+    let (input, fetched, lists) = match bytecode {
         GatheredBytecode::Checked => return Ok(cached(cache)),
         GatheredBytecode::Unavailable(refusal) => {
-            return Ok(Validated { outcome: CheckOutcome::Rejected(refusal), bytes: None });
+            return Ok(Validated { outcome: CheckOutcome::Rejected(refusal), bytes: None, lists: Lists::new() });
         }
-        GatheredBytecode::InSpec(input) => (input, None),
-        GatheredBytecode::Fetched(input, bytes) => (input, Some(bytes)),
+        GatheredBytecode::InSpec(input, lists) => (input, None, lists),
+        GatheredBytecode::Fetched(input, bytes, lists) => (input, Some(bytes), lists),
     };
-    let object = Arc::clone(&intent.object);
+    let (object, read) = (Arc::clone(&intent.object), lists.clone());
     let check = move || match &object.0 {
-        Ok(program) => check(&program.spec, fetched),
+        Ok(program) => check(&program.spec, fetched, &read),
         Err(invalid) => (Err(Refusal { reason: Reason::InvalidSpec, message: invalid.error.clone() }), None),
     };
     let (result, bytes) = run_check(check).await?;
-    Ok(Validated { outcome: CheckOutcome::Checked(store(cache, input, result)), bytes })
+    Ok(Validated { outcome: CheckOutcome::Checked(store(cache, input, result)), bytes, lists })
 }
 
 /// The result of a check, and the bytes if it accepted them.
@@ -120,15 +122,15 @@ fn cached(cache: &ProgramCache) -> Validated {
         Some((_, result)) => CheckOutcome::Checked(Arc::clone(result)),
         None => CheckOutcome::AcceptedEarlier,
     };
-    Validated { outcome, bytes: None }
+    Validated { outcome, bytes: None, lists: Lists::new() }
 }
 
-fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>) -> Checked {
+fn check(spec: &BpfProgramSpec, fetched: Option<Vec<u8>>, lists: &Lists) -> Checked {
     let bytes = match fetched.map_or_else(|| bytes_in_spec(&spec.bytecode), Ok) {
         Ok(bytes) => bytes,
         Err(refusal) => return (Err(refusal), None),
     };
-    match sockeye_ebpf::check(spec, &bytes) {
+    match sockeye_ebpf::check::check_with(spec, &bytes, lists) {
         Ok(accepted) => (Ok(accepted), Some(bytes)),
         Err(refusal) => (Err(refusal), None),
     }
@@ -180,10 +182,10 @@ mod tests {
             "kind": "BpfProgram", "metadata": {"name": "p", "uid": "u", "generation": 2}, "spec": spec,
             "status": status}))
         .unwrap();
-        let input = CheckInput { uid: "u".into(), generation: 2, config_map: None };
+        let input = CheckInput { uid: "u".into(), generation: 2, config_map: None, lists: Vec::new() };
         Gathered {
             intent: Intent::new(Arc::new(object), &ProgramCache::default()),
-            bytecode: GatheredBytecode::Fetched(input, b"other".to_vec()),
+            bytecode: GatheredBytecode::Fetched(input, b"other".to_vec(), Lists::new()),
             revisions: Revisions::default(),
             lenders: [].into(),
             borrowers: vec![],
@@ -210,7 +212,7 @@ mod tests {
 
     fn refusal(spec: serde_json::Value, bytes: Option<&[u8]>) -> Refusal {
         let spec: BpfProgramSpec = serde_json::from_value(spec).unwrap();
-        check(&spec, bytes.map(<[u8]>::to_vec)).0.unwrap_err()
+        check(&spec, bytes.map(<[u8]>::to_vec), &Lists::new()).0.unwrap_err()
     }
 
     #[test]
@@ -255,7 +257,7 @@ mod tests {
     fn the_operator_has_the_bytes_of_a_builtin() {
         let programs = json!([{"name": "measure", "attach": [{"type": "Node"}]}]);
         let spec = serde_json::from_value(json!({"bytecode": {"builtin": "tcp-rtt"}, "programs": programs})).unwrap();
-        let (result, bytes) = check(&spec, None);
+        let (result, bytes) = check(&spec, None, &Lists::new());
         let bytes = bytes.unwrap();
         assert_eq!(bytes, sockeye_ebpf::programs::builtin(sockeye_crds::Builtin::TcpRtt));
         assert_eq!(result.unwrap().digest, names::digest(&bytes));

@@ -80,12 +80,17 @@ impl Stores {
         revisions.newest().map_or(Lender::NotDispatched, Lender::of)
     }
 
-    /// Lists the BpfPrograms whose bytes this ConfigMap holds, as a user or the operator created it.
+    /// Lists the BpfPrograms whose bytes or lists of entries this ConfigMap holds, as a user or the operator created it.
     pub fn programs_with_bytes_in(&self, config_map: &str) -> Vec<String> {
         self.programs_with(|program| {
             let source = program.spec.bytecode.config_map_ref.as_ref();
             let current = program.status.as_ref().and_then(|status| status.current_revision.as_ref());
+            let is_list = |map: &MapSpec| {
+                let list = map.entries_from.as_ref().map(|from| &from.config_map_ref);
+                list.is_some_and(|list| list.name == config_map || names::object_config_map(&list.digest) == config_map)
+            };
             source.is_some_and(|source| source.name == config_map)
+                || program.spec.maps.iter().any(is_list)
                 || current.is_some_and(|current| names::object_config_map(&current.digest) == config_map)
         })
     }

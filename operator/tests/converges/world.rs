@@ -122,7 +122,11 @@ impl World {
         // Gathering reads bytes if they are not stored, and those of a spec that it has not checked before.
         let is_checked = self.status.observed_generation == Some(self.generation);
         let is_read = result.is_ok() && (!is_checked || !self.is_stored());
-        Validated { outcome: CheckOutcome::Checked(Arc::new(result)), bytes: is_read.then_some(bytes) }
+        Validated {
+            outcome: CheckOutcome::Checked(Arc::new(result)),
+            bytes: is_read.then_some(bytes),
+            lists: Default::default(),
+        }
     }
 
     fn is_stored(&self) -> bool {

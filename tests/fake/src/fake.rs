@@ -56,6 +56,7 @@ impl Fake {
                 *loaded = true;
             }
             Step::Retain(pin) => assert!(observed.retained.insert(pin.clone())),
+            Step::ForgetEntries(pin) => assert!(observed.recorded.remove(pin)),
             Step::Release(pin) => assert!(observed.retained.remove(pin)),
             Step::PinMap(name) => {
                 assert!(*loaded, "nothing is pinned before the load");

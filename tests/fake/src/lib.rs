@@ -25,6 +25,7 @@ use sockeye_agent::{
     },
     kernel::SysError,
     model::{
+        entries::{EntryCounts, ListedMap, ListedMaps},
         kernel::{Cgroup, Machine, MapInfo, MissingFeatures},
         node_context::NodeContext,
         observed::{Observed, ObservedMap},
@@ -33,6 +34,7 @@ use sockeye_agent::{
     },
     node::{
         self, Node,
+        entries::{EntriesOutcome, EntriesTask},
         execute::{Executed, Execution},
         failure::Failure,
         layout::Layout,
@@ -211,6 +213,30 @@ impl Node for FakeNode {
     fn cgroups(&self, paths: &BTreeSet<&str>) -> Result<BTreeMap<String, Cgroup>, SysError> {
         let cgroup = |path: &&str| ((*path).to_owned(), Cgroup { id: inode(path), path: (*path).to_owned() });
         Ok(paths.iter().map(cgroup).collect())
+    }
+
+    /// A fake's maps hold what the spec lists.
+    fn keep_entries(
+        &mut self,
+        name: &str,
+        maps: &ListedMaps,
+        task: EntriesTask,
+    ) -> Result<Vec<EntriesOutcome>, Failure> {
+        let mut node = self.node();
+        let Some(fake) = node.programs.get_mut(name) else { return Ok(Vec::new()) };
+        let pinned = maps.iter().filter(|(_, map)| fake.observed.maps.contains_key(&map.pin));
+        let outcome = |(name, map): (&String, &ListedMap)| {
+            let listed = map.entries.len();
+            let now = EntryCounts { sync: map.sync, listed, in_place: listed, stale: 0 };
+            EntriesOutcome { map: name.clone(), before: now, now, example: None }
+        };
+        let outcomes = pinned.clone().map(outcome).collect();
+        if task == EntriesTask::Apply {
+            let synced = pinned.filter(|(_, map)| map.sync).map(|(_, map)| map.pin.clone());
+            let synced: Vec<String> = synced.collect();
+            fake.observed.recorded.extend(synced);
+        }
+        Ok(outcomes)
     }
 
     fn execute(

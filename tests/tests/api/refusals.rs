@@ -96,6 +96,12 @@ fn invalid_map_settings_are_refused_with_the_name_of_their_field() -> Result<()>
         map[key] = value;
         with("/spec/maps", json!([map]))
     };
+    let list = || json!({"name": "list", "key": "list", "digest": format!("sha256:{}", "a".repeat(64))});
+    let both = || {
+        let mut object = map("entries", json!([{"key": 1, "value": 1}]));
+        object["spec"]["maps"][0]["entriesFrom"] = json!({"configMapRef": list()});
+        object
+    };
     // The map is the other BpfProgram's, so it alone says these things.
     let borrowed = |key: &str, value: Value| {
         let mut object = map("mapRef", json!({"program": "other", "name": "m"}));
@@ -121,6 +127,12 @@ fn invalid_map_settings_are_refused_with_the_name_of_their_field() -> Result<()>
             (with("/spec/maps", json!([{"pinning": "None"}])), "spec.maps[0].name"),
             (with("/spec/maps", json!([{"name": "m"}, {"name": "m"}])), "spec.maps[1]"),
             (borrowed("entries", json!([{"key": 1, "value": 1}])), "spec.maps[0]"),
+            (borrowed("entriesPolicy", json!("Sync")), "spec.maps[0]"),
+            (borrowed("entriesFrom", json!({"configMapRef": list()})), "spec.maps[0]"),
+            (map("entriesPolicy", json!("Always")), "spec.maps[0].entriesPolicy"),
+            (map("entriesFrom", json!({})), "spec.maps[0].entriesFrom.configMapRef"),
+            (map("entriesFrom", json!({"configMapRef": {"name": "l", "key": "k"}})), "configMapRef.digest"),
+            (both(), "spec.maps[0].entriesFrom"),
             (borrowed("onIncompatible", json!("Fail")), "spec.maps[0]"),
             (borrowed("pinning", json!("ByName")), "spec.maps[0]"),
             (borrowed("reclaimPolicy", json!("Delete")), "spec.maps[0]"),

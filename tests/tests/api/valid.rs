@@ -11,6 +11,10 @@ use crate::{apply_crds, dry_run, program, with};
 /// A digest as `sha256sum` prints it, with its prefix.
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
+fn list() -> Value {
+    json!({"name": "list", "key": "allow4.list", "digest": DIGEST})
+}
+
 #[test]
 fn valid_objects_are_accepted() -> Result<()> {
     apply_crds()?;
@@ -80,6 +84,11 @@ fn valid_objects_are_accepted() -> Result<()> {
                 {"key": 1, "value": "{\"a\": [1]}"}, {"key": "10.0.0.0/8", "value": 1}, {"value": "true"},
             ]})),
         ),
+        ("an empty list in step", map(json!({"name": "m", "entriesPolicy": "Sync"}))),
+        (
+            "a long list",
+            map(json!({"name": "m", "entriesPolicy": "OnCreate", "entriesFrom": {"configMapRef": list()}})),
+        ),
         ("a priority", with("/spec/priority", json!(0))),
         ("a suspension", with("/spec/suspend", json!(true))),
         ("a selector", with("/spec/nodeSelector", json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]}))),
@@ -106,7 +115,8 @@ fn a_null_is_as_good_as_absent() -> Result<()> {
         object["spec"][key] = json!(null);
     }
     object["spec"]["globals"]["b"] = json!(null);
-    for key in ["pinning", "maxEntries", "reclaimPolicy", "onIncompatible", "entries", "sharing", "mapRef"] {
+    let settings = ["pinning", "maxEntries", "reclaimPolicy", "onIncompatible", "entries", "sharing", "mapRef"];
+    for key in settings.into_iter().chain(["entriesPolicy", "entriesFrom"]) {
         object["spec"]["maps"][0][key] = json!(null);
     }
     object["spec"]["programs"][0]["type"] = json!(null);

@@ -1,11 +1,18 @@
 //! The counts of a status. Pure.
 
-use sockeye_crds::node::{NodeProgram, NodeProgramCounts, State};
+use sockeye_crds::node::{self, NodeProgram, NodeProgramCounts, State};
+
+use crate::model::entries::EntryCounts;
 
 /// Returns the counts of a status.
 pub fn counts(programs: &[NodeProgram], links: i64) -> NodeProgramCounts {
     let failed = programs.iter().filter(|p| !matches!(p.state, State::Attached | State::Suspended)).count();
     NodeProgramCounts { programs: count(programs.len()), failed: count(failed), links }
+}
+
+/// Returns the counts of a map's entries.
+pub(super) fn entry_counts(counts: &EntryCounts) -> node::EntryCounts {
+    node::EntryCounts { wanted: count(counts.listed), applied: count(counts.in_place) }
 }
 
 /// Returns a number as the API's integers are.

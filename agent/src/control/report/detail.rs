@@ -10,7 +10,7 @@ use sockeye_ebpf::kinds::{map_type, section};
 
 use super::{
     contents::Contents,
-    counts::count,
+    counts::{count, entry_counts},
     limits::{MAX_FUNCTIONS, MAX_LINKS, MAX_MAPS, MAX_USERS},
     notes::notes,
 };
@@ -121,6 +121,7 @@ impl Lists<'_> {
             definition: desired.map(|map| map.definition),
             map_ref: None,
             shared_by: Vec::new(),
+            entries: self.program.entries.counts.get(name).map(entry_counts),
             used: self.contents.used.contains(&info.id),
             pin_path: None,
         }

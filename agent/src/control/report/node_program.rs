@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use sockeye_crds::{
     Reason,
     names::clip,
-    node::{NodeProgram, State},
+    node::{EntryCounts, NodeProgram, State},
 };
 
 use super::{
     contents::Contents,
-    counts::count,
+    counts::{count, entry_counts},
     limits::{MAX_FUNCTIONS, MAX_MAPS, MAX_MESSAGE},
 };
 use crate::{
@@ -53,6 +53,7 @@ pub(super) fn node_program(name: &str, program: &ProgramState, contents: &Conten
         map_ids: maps.map(i64::from).take(MAX_MAPS).collect(),
         links: count(observed.links.values().filter(|link| link.in_effect).count()),
         pods: count(pods(program).len()),
+        entries: program.entries.counts.values().map(entry_counts).reduce(EntryCounts::plus),
         drift: drift.clone(),
         ..NodeProgram::default()
     }

@@ -8,6 +8,7 @@ use super::limits::MAX_NOTES;
 use crate::{
     control::program::{self, ProgramState},
     model::{
+        entries::EntryCounts,
         kernel::MapInfo,
         observed::{Observed, ObservedMap},
         trial::TrialState,
@@ -25,6 +26,7 @@ pub(super) fn notes(
         .chain(program.load_notes.iter().cloned())
         .chain(trial_note(&program.observed))
         .chain(map_notes(program))
+        .chain(entry_notes(program))
         .chain(device_notes(&program.foreign_devices))
         .chain(order_notes(program))
         .chain(shared_notes(&program.observed, programs));
@@ -94,6 +96,19 @@ fn order_notes(ProgramState { desired, moved, .. }: &ProgramState) -> Vec<String
         )
     });
     unordered.into_iter().chain(moved).collect()
+}
+
+/// Returns the notes on maps whose content differs from the spec's, which fills new maps only.
+fn entry_notes(program: &ProgramState) -> Vec<String> {
+    let differing = program.entries.counts.iter().filter(|(_, counts)| !counts.sync && !counts.is_current());
+    let note = |(map, EntryCounts { listed, in_place, .. }): (&String, &EntryCounts)| {
+        format!(
+            "map {map}: {} of the {listed} entries that the spec lists differ here: with entriesPolicy: OnCreate they \
+             fill a map that is created; Sync keeps them in step",
+            listed - in_place
+        )
+    };
+    differing.map(note).collect()
 }
 
 /// Returns the notes on attachments to maps.

@@ -5,12 +5,14 @@
 //! | `call` | the system call itself |
 //! | `object` | pins, and the kernel's info on an object |
 //! | `create` | creates maps, BTF and programs |
+//! | `elements` | the elements of maps, singly and in batches |
 //! | `attach` | links, attachments without a link, and queries |
 #![expect(unsafe_code, reason = "bpf(2) has no safe form")]
 
 mod attach;
 mod call;
 mod create;
+mod elements;
 mod object;
 
 pub use attach::{
@@ -21,6 +23,9 @@ pub use attach::{
 pub use create::{
     MapAttr, ProgAttr, ProgBtf, btf_load, map_create, map_create_logged, map_freeze, map_update, prog_bind_map,
     prog_load,
+};
+pub use elements::{
+    Batch, More, map_delete, map_delete_batch, map_lookup, map_lookup_batch, map_next_key, map_update_batch,
 };
 pub(super) use object::obj_info;
 pub use object::{obj_get, obj_pin, takes_directories};

@@ -43,6 +43,7 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, node_context: &NodeContext) -> Re
         retain: settings.is_some_and(MapSpec::is_retained),
         definition: *definition,
         of_load: info.is_of_load(),
+        sync: settings.is_some_and(MapSpec::is_synced),
         shape: declared.normalized(&node_context.machine),
         recreate: settings.is_some_and(MapSpec::is_recreated),
         from: map_ref.map(|map_ref| checked_source(spec, name, map_ref)).transpose()?,

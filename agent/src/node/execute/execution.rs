@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sockeye_ebpf::values::list::Lists;
+
 use crate::{
     kernel::running::RunningKernel,
     model::{desired::Desired, kernel::MapInfo},
@@ -17,6 +19,8 @@ pub struct Execution<'a> {
     pub desired: Option<&'a Desired>,
     /// The object's bytes. Only [`Step::Load`] needs them.
     pub bytes: Option<&'a [u8]>,
+    /// The lists of entries that the spec names, by map. Only [`Step::Load`] needs them.
+    pub lists: Option<Lists>,
     /// The facts of the kernel, shared by several executions.
     pub kernel: &'a RunningKernel,
 }

@@ -14,14 +14,18 @@ use super::{
 };
 use crate::{
     kernel::{
-        Fd, info,
+        self, Fd, info,
         load::{self, MapSource, Request},
     },
+    model::entries::listed_maps,
     node::{
+        entries::RECORD,
         failure::Failure,
         handles::ProgramHandle,
         layout::{self, Origin},
+        record,
     },
+    plan::entries::applied_after,
 };
 
 impl Executor<'_> {
@@ -36,8 +40,12 @@ impl Executor<'_> {
             return Err(Failure::internal("a load was planned without an object to load"));
         };
         let object = Object::read(bytes).map_err(|error| Failure::new(Reason::InvalidObject, error.to_string()))?;
-        let settings = Settings::read(&object, &desired.globals, &desired.settings)
+        let lists = self.execution.lists.clone().unwrap_or_default();
+        let settings = Settings::read_with(&object, &desired.globals, &desired.settings, &lists)
             .map_err(|error| Failure::new(error.reason(), error.to_string()))?;
+        if desired.maps.values().any(|map| map.sync) {
+            progress.listed = listed_maps(desired, &mut settings.clone());
+        }
         let mut request = Request { settings, ..Request::default() };
         for (name, map) in &desired.maps {
             let source = if let Some(MapRef { program, name }) = shared.get(name) {
@@ -74,6 +82,12 @@ impl Executor<'_> {
         let pin = sockeye_crds::names::pin_name(name);
         if let Some(from) = from {
             self.set_note(layout::source(&pin), &layout::source_note(from), &mut progress.undo)?;
+        }
+        if let Some(listed) = progress.listed.get(name).filter(|listed| listed.sync && from.is_none()) {
+            // First: whatever happens next, it is known which entries of the new map are the spec's.
+            let entries = record::encode(info::map_id(fd.as_fd())?, &applied_after(listed));
+            let former = self.pin(&kernel::record::create(RECORD, &entries)?, &layout::record(&pin))?;
+            progress.undo.push(Undo::RestoreRecord(pin.clone(), former));
         }
         let replaced = self.pin(fd, &layout::map(&pin))?;
         progress.pinned.maps.insert(pin.clone(), Fd::clone(fd));

@@ -8,7 +8,7 @@ use std::{
 use super::execution::Executed;
 use crate::{
     kernel::{Fd, load::Loaded},
-    model::observed::LinkKey,
+    model::{entries::ListedMaps, observed::LinkKey},
     node::handles::{Handles, ProgramHandle},
 };
 
@@ -20,6 +20,8 @@ pub(super) struct Progress<'a> {
     pub executed: Executed,
     /// What the object's load returned.
     pub loaded: Loaded,
+    /// The entries that the spec lists, if any of them are kept in step.
+    pub listed: ListedMaps,
     /// Descriptors of what was created and pinned.
     pub pinned: Handles,
     /// Programs that links ran until now and whose pins were replaced, by function.
@@ -45,6 +47,7 @@ impl<'a> Progress<'a> {
             handles,
             executed: Executed::default(),
             loaded: Loaded::default(),
+            listed: ListedMaps::new(),
             pinned: Handles::default(),
             replaced_programs: BTreeMap::new(),
             replaced_links: Vec::new(),
@@ -65,6 +68,8 @@ pub(super) enum Undo {
     UnpinMap(String),
     /// Pin the former map again.
     RepinMap(String, Fd),
+    /// Pin the former record of a map's entries again, or remove the record if there was none.
+    RestoreRecord(String, Option<Fd>),
     /// Unpin a program.
     UnpinProgram(String),
     /// Pin the former program again.

@@ -62,6 +62,12 @@ impl Executor<'_> {
         self.home.dir.remove(&layout::source(pin))
     }
 
+    /// Removes the record of a map's entries.
+    pub(super) fn forget_entries(&self, pin: &str, handles: &mut Handles) -> Result<(), SysError> {
+        handles.records.remove(pin);
+        self.home.dir.remove(&layout::record(pin))
+    }
+
     /// Removes the home, in which only notes and empty directories are left. The note of the UID goes last: as long as
     /// it is there, the next agent knows that the home is sockeye's.
     pub(super) fn leave(&self) -> Result<(), SysError> {

@@ -112,6 +112,7 @@ impl Executor<'_> {
             Step::ForgetPod(pod) => Ok(self.forget_pod(pod, progress)?),
             Step::Retain(pin) => Ok(self.set_note(layout::retention(pin), "Retain", &mut progress.undo).map(drop)?),
             Step::Release(pin) => Ok(self.remove_note(layout::retention(pin), &mut progress.undo)?),
+            Step::ForgetEntries(pin) => Ok(self.forget_entries(pin, progress.handles)?),
             Step::PinMap(name) => self.pin_map(name, None, progress),
             Step::ShareMap { name, from } => self.pin_map(name, Some(from), progress),
             Step::PinProgram(function) => self.pin_program(function, progress),
@@ -150,7 +151,9 @@ impl Executor<'_> {
 /// Tells whether a step only removes what is no longer desired, or ends a trial.
 const fn removes(step: &Step) -> bool {
     match step {
-        Step::Detach(_) | Step::ForgetPod(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) => true,
+        Step::Detach(_) | Step::ForgetPod(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) | Step::ForgetEntries(_) => {
+            true
+        }
         Step::SetTrial(trial) => trial.state.has_passed(),
         _ => false,
     }

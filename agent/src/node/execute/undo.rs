@@ -45,6 +45,8 @@ impl Executor<'_> {
             Undo::Leave => self.leave()?,
             Undo::UnpinMap(pin) => self.unpin_map(pin, handles)?,
             Undo::RepinMap(pin, fd) => self.pin_over(fd, &layout::map(pin))?,
+            Undo::RestoreRecord(pin, Some(fd)) => self.pin_over(fd, &layout::record(pin))?,
+            Undo::RestoreRecord(pin, None) => self.home.dir.remove(&layout::record(pin))?,
             Undo::UnpinProgram(function) => self.unpin_program(function, handles)?,
             Undo::RepinProgram(function, fd) => self.pin_over(fd, &layout::program(function))?,
             Undo::Detach(key) => self.detach(key, handles)?,

@@ -100,6 +100,7 @@ fn list(dir: &Dir) -> Result<Option<PinNames>, SysError> {
         kept_pods: notes.iter().filter_map(|note| layout::parse_kept_pod(note)).collect(),
         retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
         shared: notes.iter().filter_map(|note| layout::shared(note)).map(str::to_owned).collect(),
+        recorded: notes.iter().filter_map(|note| layout::recorded(note)).map(str::to_owned).collect(),
         stray: notes.iter().any(|name| name == STAGING),
     };
     // Only an agent that was killed leaves something at the staging place, or an empty home.

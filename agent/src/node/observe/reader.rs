@@ -66,6 +66,7 @@ impl<'a> Reader<'a> {
             trial: names.trial.clone(),
             previous: self.handles.previous.as_ref().map(PredecessorHandles::observed),
             retained: names.retained.clone(),
+            recorded: names.recorded.clone(),
             stray: names.stray,
             ..Observed::default()
         };

@@ -13,6 +13,8 @@ use super::*;
 use crate::{
     BpfNodeStatus, ConditionType, Reason,
     condition::{Status, find},
+    node::EntryCounts,
+    program::EntriesSummary,
     target::{AttachTarget, PodsTarget},
 };
 
@@ -82,6 +84,23 @@ fn the_message_names_the_revision_that_runs_where_the_new_one_fails() {
     let status = Cluster::new([(Live, Some(refused)), (Live, Some(failed("r2", Reason::LoadFailed, "no")))]).fold();
     let words = message(&status, Attached);
     assert_eq!(words, "failed on 2 of 2 Ready nodes: node-000, node-001: no; r1 keeps running there");
+}
+
+#[test]
+fn entries_are_summed_up_and_the_nodes_that_differ_are_named() {
+    let with = |applied: i64| {
+        let mut report = attached("r2");
+        report.programs[0].entries = Some(EntryCounts { wanted: 10, applied });
+        (Live, Some(report))
+    };
+    assert_eq!(Cluster::new([(Live, Some(attached("r2")))]).fold().entries, None);
+    let status = Cluster::new([with(10), with(7), (Live, Some(attached("r2"))), with(0)]).fold();
+    let EntriesSummary { wanted, applied, differing, differing_nodes } = status.entries.unwrap();
+    assert_eq!((wanted, applied, differing), (30, 17, 2));
+    assert_eq!(differing_nodes, ["node-001", "node-003"]);
+    let status = Cluster::new(std::iter::repeat_with(|| with(9)).take(40)).fold();
+    let entries = status.entries.unwrap();
+    assert_eq!((entries.differing, entries.differing_nodes.len()), (40, 16));
 }
 
 #[test]

@@ -1,0 +1,179 @@
+//! The entries of maps: what a spec lists, what it listed before, and what a map holds. Values.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aya_obj::generated::bpf_map_type;
+use sockeye_ebpf::values::settings::Settings;
+
+use super::{desired::Desired, kernel::Machine, map_shape::MapShape};
+
+/// The entries that a revision lists, by the maps' names in the ELF.
+pub type ListedMaps = BTreeMap<String, ListedMap>;
+
+/// The entries that a revision lists for one map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedMap {
+    /// The name of the map's pin.
+    pub pin: String,
+    /// True if they are kept in step; otherwise they fill a map that is created.
+    pub sync: bool,
+    /// The entries, each key once.
+    pub entries: Vec<ListedEntry>,
+}
+
+/// One entry that a revision lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedEntry {
+    /// The key. Of a trie's key the bits beyond its prefix are clear.
+    pub key: Vec<u8>,
+    /// The value for every slot, without padding.
+    pub value: Vec<u8>,
+    /// The bits of the value that the spec names. Programs own the others.
+    pub named: Vec<u8>,
+}
+
+/// Returns the entries that a revision lists, from its settings as bytes: those of the maps whose content is compared
+/// with the spec's, which have keys and a pin.
+pub fn listed_maps(desired: &Desired, settings: &mut Settings) -> ListedMaps {
+    let mut maps = ListedMaps::new();
+    for spec in desired.settings.iter().filter(|spec| spec.has_entries() && spec.is_pinned()) {
+        let Some(map) = desired.maps.get(&spec.name).filter(|map| !map.of_load) else { continue };
+        if MapForm::of(map.shape.map_type).is_none() {
+            continue;
+        }
+        let entries = settings.entries.remove(&spec.name).unwrap_or_default();
+        let named = settings.named.remove(&spec.name).unwrap_or_default();
+        let entry = |((key, value), named)| ListedEntry { key, value, named };
+        let entries = entries.into_iter().zip(named).map(entry).collect();
+        let pin = map.pin_name.clone();
+        maps.insert(spec.name.clone(), ListedMap { pin, sync: spec.is_synced(), entries });
+    }
+    maps
+}
+
+/// The keys that the spec listed when entries were last written, each with the bits of the value that it named.
+pub type AppliedEntries = HashMap<Vec<u8>, Vec<u8>>;
+
+/// The part of a map's content that a comparison needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LiveEntries {
+    /// The values of the keys that are or were listed, as the kernel gives them: all slots.
+    pub values: HashMap<Vec<u8>, Vec<u8>>,
+    /// The number of all entries, also those of others.
+    pub count: usize,
+}
+
+/// The kinds of maps whose content is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapForm {
+    /// A hash: keys are equal or not.
+    Hash,
+    /// An array: every key exists always.
+    Array,
+    /// A trie of prefixes: a look-up finds the longest that matches.
+    Trie,
+}
+
+impl MapForm {
+    /// Returns the kind of a map type (`enum bpf_map_type`), if its content is compared. An LRU is not: the kernel
+    /// removes entries of it by itself.
+    pub fn of(map_type: u32) -> Option<Self> {
+        use bpf_map_type::*;
+        match bpf_map_type::try_from(map_type).ok()? {
+            BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_PERCPU_HASH => Some(Self::Hash),
+            BPF_MAP_TYPE_ARRAY | BPF_MAP_TYPE_PERCPU_ARRAY => Some(Self::Array),
+            BPF_MAP_TYPE_LPM_TRIE => Some(Self::Trie),
+            _ => None,
+        }
+    }
+}
+
+/// The shape of a map's entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryShape {
+    /// The kind.
+    pub form: MapForm,
+    /// The size of a key in bytes.
+    pub key_size: usize,
+    /// The size of one slot's value in bytes, without padding.
+    pub value_size: usize,
+    /// The highest number of entries.
+    pub max_entries: usize,
+    /// The number of values of an entry: one, or in a per-CPU map one for each possible CPU.
+    pub slots: usize,
+}
+
+impl EntryShape {
+    /// Returns the shape of a map's entries, if its content is compared.
+    pub fn of(map: &MapShape, machine: &Machine) -> Option<Self> {
+        use bpf_map_type::{BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_PERCPU_HASH};
+        let per_cpu = [BPF_MAP_TYPE_PERCPU_ARRAY as u32, BPF_MAP_TYPE_PERCPU_HASH as u32].contains(&map.map_type);
+        Some(Self {
+            form: MapForm::of(map.map_type)?,
+            key_size: map.key_size as usize,
+            value_size: map.value_size as usize,
+            max_entries: map.max_entries as usize,
+            slots: if per_cpu { machine.cpus as usize } else { 1 },
+        })
+    }
+
+    /// Returns the distance of two slots. The kernel pads the values of per-CPU maps to eight bytes
+    /// (`bpf_map_value_size` in kernel/bpf/syscall.c).
+    pub const fn stride(&self) -> usize {
+        if self.slots == 1 { self.value_size } else { self.value_size.next_multiple_of(8) }
+    }
+
+    /// Returns the size of an entry's value in all slots.
+    pub const fn value_bytes(&self) -> usize {
+        self.slots * self.stride()
+    }
+}
+
+/// The changes to a map's entries, in the order in which they are to be made: writes, then deletions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryChanges {
+    /// The entries to write.
+    pub writes: Vec<EntryWrite>,
+    /// The keys to delete.
+    pub deletes: Vec<Vec<u8>>,
+}
+
+impl EntryChanges {
+    /// Returns whether there is nothing to change.
+    pub const fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.deletes.is_empty()
+    }
+}
+
+/// An entry to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryWrite {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value for every slot, without padding.
+    pub value: Vec<u8>,
+    /// The bits to write, if the others are to stay as they are in the map. Absent where the whole value is written.
+    pub named: Option<Vec<u8>>,
+    /// True if the map has the key: its entry is replaced.
+    pub replaces: bool,
+}
+
+/// The state of one map's entries on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntryCounts {
+    /// True if they are kept in step.
+    pub sync: bool,
+    /// The entries that the spec lists.
+    pub listed: usize,
+    /// Those of them that the map has, with the listed value.
+    pub in_place: usize,
+    /// Entries that the spec listed before and that are still to be deleted.
+    pub stale: usize,
+}
+
+impl EntryCounts {
+    /// Returns whether the map's content is the spec's.
+    pub const fn is_current(&self) -> bool {
+        self.in_place == self.listed && self.stale == 0
+    }
+}
