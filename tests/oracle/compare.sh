@@ -58,7 +58,8 @@ for object in tests/objects/built/*/*.o; do
     [[ ! -e $object ]] || add "$object" "tests/objects/cases/$(basename "$object" .o).c"
 done
 # The first has neither maps nor externs, the second maps, the third relocations.
-/usr/bin/python3 tests/oracle/damage.py "$work/damaged" "$work"/cases/{license-none,plain,core}.bpf.o >"$work/damaged/list"
+damaged=("$work"/cases/{license-none,plain,core}.bpf.o)
+/usr/bin/python3 tests/oracle/damage.py "$work/damaged" "${damaged[@]}" >"$work/damaged/list"
 while read -r object original; do
     add "$object" "tests/objects/cases/$(basename "$original" .o).c"
 done <"$work/damaged/list"

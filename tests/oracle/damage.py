@@ -1,5 +1,6 @@
 """damage.py FOLDER OBJECT...: writes copies of objects whose .BTF or .BTF.ext is damaged, and prints their paths, each
-with the object that it was made of. Each copy differs in one field of a header or in one of the first words of a section.
+with the object that it was made of. Each copy differs in one field of a header or in one of the first words of a
+section.
 """
 
 import os

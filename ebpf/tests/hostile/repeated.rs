@@ -7,8 +7,8 @@ use crate::{
     poisoned::PROGRAMS,
 };
 
-/// So many lines of one instruction in a function that all programs call. Each program has a line of its own, too, since
-/// one without has none at all.
+/// So many lines of one instruction in a function that all programs call. Each program has a line of its own, too,
+/// since one without has none at all.
 pub fn lines(count: usize) -> Vec<u8> {
     let mut elf = ElfBuilder::new();
     let text = text(&mut elf, 1, 3);
