@@ -139,7 +139,7 @@ fn maps_that_no_kernel_creates_are_refused_before_dispatch() {
         (
             "HASH_OF_MAPS",
             &format!("{INNER} __array(values, struct {{ __uint(type, 1); __type(key, int); __type(value, int); }});"),
-            "as its values are defined",
+            "the maps in it: it says no max_entries",
         ),
         (
             "LPM_TRIE",

@@ -38,7 +38,7 @@ pub(super) fn check_definitions(maps: &[MapSpec], flawed: &[(&str, Flaw)]) -> Re
                 let message = format!("spec.maps: map {name} says no max_entries: set its maxEntries, in spec.maps[]");
                 return Err(invalid(message));
             }
-            Flaw::Inner | Flaw::OfInner if spec.is_some_and(|map| map.map_ref.is_some()) => {}
+            Flaw::Inner | Flaw::OfInner(_) if spec.is_some_and(|map| map.map_ref.is_some()) => {}
             _ => {
                 let message = format!("spec.bytecode: the object is refused: map {}: {flaw}", printable(name));
                 return Err(refuse(Reason::InvalidObject, message));

@@ -43,19 +43,20 @@ impl Definition {
         let (has_keys, has_indices, is_local) = (self.is_of(&WITH_KEYS), self.is_of(&INDEXED), self.is_of(&LOCAL));
         let lacks_flag = self.flags & F_NO_PREALLOC == 0 && (is_local || self.map_type == LPM_TRIE);
         let inner = self.inner.as_deref();
-        [
+        let own = [
             (has_keys && key == 0, Flaw::Key),
             ((has_indices || is_local) && key != 4, Flaw::Index),
             ((has_keys || has_indices || is_local || self.is_of(&KEYLESS)) && value == 0, Flaw::Value),
             (is_local && (self.key_type == 0 || self.value_type == 0), Flaw::Types),
             (lacks_flag, Flaw::Preallocated),
             (self.holds_maps() && inner.is_none(), Flaw::Inner),
-            (inner.is_some_and(|inner| inner.flaw().is_some()), Flaw::OfInner),
             (entries != 0 && self.is_of(&SIZELESS), Flaw::Entries),
-            (entries == 0 && !self.is_of(&SIZELESS) && !self.is_of(&FILLED_IN), Flaw::NoEntries),
-        ]
-        .into_iter()
-        .find_map(|(is_so, flaw)| is_so.then_some(flaw))
+        ];
+        let own = own.into_iter().find_map(|(is_so, flaw)| is_so.then_some(flaw));
+        let of_inner = || Some(Flaw::OfInner(Box::new(inner?.flaw()?)));
+        // This is last, since a spec may say it.
+        let lacks_entries = entries == 0 && !self.is_of(&SIZELESS) && !self.is_of(&FILLED_IN);
+        own.or_else(of_inner).or(lacks_entries.then_some(Flaw::NoEntries))
     }
 
     fn is_of(&self, types: &[u32]) -> bool {
@@ -88,7 +89,7 @@ const LPM_TRIE: u32 = 11;
 const F_NO_PREALLOC: u32 = 1;
 
 /// The reason why no kernel creates a map of a definition. It would say EINVAL and no word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Flaw {
     /// There is no key.
     #[error("it says no key: __type(key, ...)")]
@@ -109,8 +110,8 @@ pub(crate) enum Flaw {
     #[error("it holds maps, and does not say what they are like: __array(values, struct {{ ... }})")]
     Inner,
     /// The maps in it can't be created.
-    #[error("no kernel creates a map as its values are defined: what lacks there, of key, value and max_entries?")]
-    OfInner,
+    #[error("the definition of the maps in it: {0}")]
+    OfInner(Box<Flaw>),
     /// It has a number of entries.
     #[error("maps of its type have no number of entries: leave max_entries out")]
     Entries,
