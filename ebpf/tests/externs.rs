@@ -136,7 +136,7 @@ fn functions_of_the_kernel_are_found_by_prototype_and_flavour() {
             let calls = program.code.chunks_exact(8).filter(|insn| insn[0] == 0x85);
             let calls: Vec<(u8, i32)> =
                 calls.map(|insn| (insn[1] >> 4, i32::from_le_bytes(insn[4..].try_into().unwrap()))).collect();
-            (calls, program.invalid.values().cloned().collect::<Vec<_>>())
+            (calls, program.poisoned.places().filter_map(|at| program.poisoned.get(at)).collect::<Vec<_>>())
         })
     };
     // `void bpf_rcu_read_lock(void)` is there since 6.2.

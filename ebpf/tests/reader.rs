@@ -8,6 +8,9 @@ use sockeye_ebpf::{
     object::image::ImageError,
     programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures},
 };
+use sockeye_ebpf_testing::builder::{
+    CODE, DATA, ElfBuilder, FUNC, OBJECT, PROGBITS, REL, instruction, mov0, relocation, words,
+};
 
 /// Returns what a status shows if all programs are named, and the maps that ask to be pinned.
 fn info(bytes: &[u8]) -> (ObjectInfo, Vec<String>) {
@@ -72,6 +75,24 @@ fn a_static_map_is_refused_only_where_it_is_used() {
     let refused = object.select(["use"], []).unwrap_err().to_string();
     assert!(refused.contains("static") && refused.contains("use"), "{refused}");
     object.select([], []).unwrap();
+}
+
+#[test]
+fn a_load_that_ends_with_its_function_is_refused() {
+    for (rest, is_refused) in [(vec![], true), (instruction(0, 0, 0), false)] {
+        let mut elf = ElfBuilder::new();
+        let code = [mov0(), instruction(0x18, 1, 0), rest].concat();
+        let size = code.len() as u64;
+        let section = elf.section("sockops", PROGBITS, CODE, code);
+        elf.symbol("p0", FUNC, section, (0, size));
+        let maps = elf.section("maps", PROGBITS, DATA, words(&[2, 4, 4, 1, 0]));
+        let map = elf.symbol("m", OBJECT, maps, (0, 20));
+        elf.relocations(section, REL, relocation(8, map, false));
+        let bytes = elf.build();
+        let object = Object::read(&bytes).unwrap();
+        let selected = object.select(["p0"], []).map_err(|error| error.to_string());
+        assert_eq!(selected.is_err_and(|error| error.contains("first half of a load")), is_refused);
+    }
 }
 
 #[test]

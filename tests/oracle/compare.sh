@@ -12,7 +12,7 @@ source tests/cargo.sh
 seeds=${SOCKEYE_SEEDS:-$(seq "$([[ ${SOCKEYE_CHAOS-} ]] && echo 1000 || echo 50)")}
 work=$PWD/target/oracle/objects
 rm -rf "$work"
-mkdir -p "$work"/{seeds,cases,examples,fixtures}
+mkdir -p "$work"/{seeds,cases,examples,fixtures,damaged}
 
 record=$(tests/oracle/build.sh record)
 plan=${SOCKEYE_PLAN:-$(cargo build --locked --workspace --features "$test_features" --bin plan --message-format=json |
@@ -59,6 +59,12 @@ for object in "$work"/seeds/*.o; do add "$object" "${object%.o}.c"; done
 for object in tests/objects/built/*/*.o; do
     [[ ! -e $object ]] || add "$object" "tests/objects/cases/$(basename "$object" .o).c"
 done
+# The first has neither maps nor externs, the second maps, the third relocations.
+damaged=("$work"/cases/{license-none,plain,core}.bpf.o)
+/usr/bin/python3 tests/oracle/damage.py "$work/damaged" "${damaged[@]}" >"$work/damaged/list"
+while read -r object original; do
+    add "$object" "tests/objects/cases/$(basename "$original" .o).c"
+done <"$work/damaged/list"
 
 # The comparison itself.
 texts=()

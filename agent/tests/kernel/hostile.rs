@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sockeye_agent::{
     kernel::{
         facts,
@@ -17,7 +17,7 @@ use sockeye_crds::{BpfRevision, Reason, Refusal, names::lines, revision::Program
 use sockeye_ebpf::{
     Object,
     check::check,
-    programs::{TCP_EVENTS_BTF, fixtures},
+    programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures},
 };
 use sockeye_ebpf_testing::{
     mutate::{Mutant, Seed, mutant},
@@ -167,6 +167,39 @@ fn an_agent_reports_the_outcome_of_each_mutant() {
     println!("{} mutants reported by a running agent; {:.1} MiB beyond idle", 50 * rounds, f64::from(grown) / 1024.0);
     names.iter().for_each(|name| node.remove(name));
     node.remove("neighbour");
+    node.nothing_left();
+}
+
+/// Returns the object with a `.BTF.ext` that can't be read.
+fn with_damaged_records(object: &[u8]) -> Vec<u8> {
+    let records = Object::read(object).unwrap().image().section_named(".BTF.ext").unwrap().data().unwrap();
+    let at = object.windows(records.len()).position(|window| window == records).unwrap();
+    let mut bytes = object.to_vec();
+    bytes[at] = 0;
+    bytes
+}
+
+#[test]
+fn an_agent_notes_records_that_it_can_not_read_or_refuses_what_needs_types() {
+    let mut node = Node::new("records");
+    node.start();
+    let programs = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
+    node.apply("noted", &with_damaged_records(TCP_EVENTS), programs.clone(), json!([]));
+    node.ready("noted");
+    let notes = node.details("noted")["notes"].clone();
+    let is_there = |note: &Value| {
+        let note = note.as_str().unwrap();
+        note.starts_with("CO-RE relocations, functions and lines are not known: ") && note.contains(".BTF.ext")
+    };
+    assert!(notes.as_array().is_some_and(|notes| notes.iter().any(is_there)), "{notes}");
+    // Its map is defined by types.
+    node.apply("refused", &with_damaged_records(TCP_EVENTS_BTF), programs, json!([]));
+    let accepted = node.condition_is("refused", "Accepted", "False");
+    assert_eq!(accepted["reason"], "InvalidObject");
+    let message = accepted["message"].as_str().unwrap();
+    assert!(message.contains("my_map") && message.contains("build the object anew"), "{message}");
+    node.remove("noted");
+    node.remove("refused");
     node.nothing_left();
 }
 

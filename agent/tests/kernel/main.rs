@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod api_server;
+mod attach_type;
 mod bpffs;
 mod builtins;
 mod cases;

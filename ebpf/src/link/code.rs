@@ -6,7 +6,12 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use super::{Features, Invalid, Kernel, LinkError, core::Relocator, externs::Resolved};
+use super::{
+    Features, Kernel, LinkError,
+    core::Relocator,
+    externs::Resolved,
+    poisoned::{OfFunction, Poison},
+};
 use crate::{
     bytes::word,
     object::{Object, Selection, functions::INSTRUCTION, references::Target},
@@ -26,44 +31,67 @@ const FUNC: u8 = 4;
 /// libbpf's `POISON_CALL_KFUNC_BASE`: no helper has such a number.
 const NO_KFUNC: u32 = 2_002_000_000;
 
+/// The instructions that no verifier accepts, by function, in no order.
+type PoisonByFunction<'a> = BTreeMap<usize, Vec<(usize, Poison<'a>)>>;
+
 /// Links the programs of a selection.
 pub(super) struct Linker<'o, 'a> {
     object: &'o Object<'a>,
     selection: &'o Selection,
     /// The instructions of each function that CO-RE relocations have changed.
     relocated: BTreeMap<usize, Vec<u8>>,
-    /// The instructions that they have made invalid, by function.
-    invalid: BTreeMap<usize, Vec<(usize, Invalid)>>,
+    /// The instructions that no verifier accepts, by function.
+    poisoned: BTreeMap<usize, OfFunction<'a>>,
     has_tags: bool,
 }
 
 /// A program with all that it calls.
 #[derive(Debug, Default)]
-pub(super) struct Linked {
+pub(super) struct Linked<'a> {
     pub(super) code: Vec<u8>,
     /// The functions, each with the index of its first instruction.
     pub(super) parts: Vec<(usize, usize)>,
     /// The references that are not calls, with the index of the instruction.
     references: Vec<(usize, Target)>,
     pub(super) maps: Vec<(usize, usize)>,
-    pub(super) invalid: BTreeMap<usize, Invalid>,
+    /// The functions that have such instructions, each with the index of its first instruction.
+    pub(super) poisoned: Vec<(usize, OfFunction<'a>)>,
+}
+
+/// A function whose references the walk follows.
+struct Walk {
+    function: usize,
+    /// The index of its first instruction in the program.
+    base: usize,
+    /// The index of the reference to follow next.
+    next: usize,
 }
 
 impl<'o, 'a> Linker<'o, 'a> {
-    /// Relocates the functions of the selection against the kernel's types.
+    /// Relocates the functions of the selection against the kernel's types, and notes the calls of functions that the
+    /// kernel lacks.
     pub(super) fn new(
         object: &'o Object<'a>,
         selection: &'o Selection,
+        externs: &BTreeMap<usize, Resolved>,
         kernel: &dyn Kernel,
     ) -> Result<Self, LinkError> {
         let has_tags = kernel.features().btf_decl_tag;
-        let mut linker = Self { object, selection, relocated: BTreeMap::new(), invalid: BTreeMap::new(), has_tags };
-        linker.relocate(kernel)?;
+        let mut linker = Self { object, selection, relocated: BTreeMap::new(), poisoned: BTreeMap::new(), has_tags };
+        let mut poisoned = linker.relocate(kernel)?;
+        linker.add_absent(externs, &mut poisoned);
+        let in_order = |mut all: Vec<(usize, Poison<'a>)>| -> OfFunction<'a> {
+            all.sort_by_key(|(at, _)| *at);
+            all.into()
+        };
+        linker.poisoned = poisoned.into_iter().map(|(function, all)| (function, in_order(all))).collect();
         Ok(linker)
     }
 
-    fn relocate(&mut self, kernel: &dyn Kernel) -> Result<(), LinkError> {
-        let Some(btf) = self.object.btf() else { return Ok(()) };
+    /// Relocates the functions. Returns the instructions that this has made invalid.
+    fn relocate(&mut self, kernel: &dyn Kernel) -> Result<PoisonByFunction<'a>, LinkError> {
+        let mut poisoned = PoisonByFunction::new();
+        let Some(btf) = self.object.btf() else { return Ok(poisoned) };
         let mut relocator: Option<Relocator<'_>> = None;
         for block in self.object.ext.core_relos.sections() {
             let name = btf.strings().name(block.name_off);
@@ -89,20 +117,34 @@ impl<'o, 'a> Linker<'o, 'a> {
                 let Some(relocator) = &mut relocator else { continue };
                 let at = offset - function.start;
                 let code = self.relocated.entry(index).or_insert_with(|| function.code().unwrap_or_default().to_vec());
-                let place = code.get_mut(at..).unwrap_or_default();
+                // libbpf refuses what is not at the start of an instruction, as it does what has no instruction.
+                let place = code.get_mut(at..).filter(|_| at.is_multiple_of(INSTRUCTION)).unwrap_or_default();
                 let cause = relocator.relocate(&relo, place);
                 let cause = cause.map_err(|error| LinkError::Core { function: function.name.to_owned(), error })?;
                 if let Some(cause) = cause {
-                    let invalid = Invalid::Core(relocator.subject(&relo), cause);
-                    self.invalid.entry(index).or_default().push((at / INSTRUCTION, invalid));
+                    poisoned.entry(index).or_default().push((at / INSTRUCTION, Poison::Core(relo, cause)));
                 }
             }
         }
-        Ok(())
+        Ok(poisoned)
+    }
+
+    /// Adds the calls of functions that the kernel lacks.
+    fn add_absent(&self, externs: &BTreeMap<usize, Resolved>, poisoned: &mut PoisonByFunction<'a>) {
+        for (function, references) in &self.selection.references {
+            for (at, target) in references {
+                let Target::ExternCall(index) = target else { continue };
+                if matches!(externs.get(index), Some(Resolved::Btf(_))) {
+                    continue;
+                }
+                let name = self.object.externs.get(*index).map(|one| one.name).unwrap_or_default();
+                poisoned.entry(*function).or_default().push((*at, Poison::Function(name)));
+            }
+        }
     }
 
     /// Links a program.
-    pub(super) fn link(&self, program: usize) -> Linked {
+    pub(super) fn link(&self, program: usize) -> Linked<'a> {
         let mut linked = Linked::default();
         let mut placed = BTreeMap::new();
         self.append(program, &mut linked, &mut placed);
@@ -115,10 +157,10 @@ impl<'o, 'a> Linker<'o, 'a> {
     }
 
     /// Appends a function and all that it calls, except what is there.
-    fn append(&self, function: usize, linked: &mut Linked, placed: &mut BTreeMap<usize, usize>) {
+    fn append(&self, function: usize, linked: &mut Linked<'a>, placed: &mut BTreeMap<usize, usize>) {
         let mut open = Vec::new();
         self.place(function, linked, placed, &mut open);
-        while let Some((function, base, next)) = open.last_mut() {
+        while let Some(Walk { function, base, next }) = open.last_mut() {
             let references = self.selection.references.get(function).map(Vec::as_slice).unwrap_or_default();
             let Some((instruction, target)) = references.get(*next).copied() else {
                 open.pop();
@@ -149,9 +191,9 @@ impl<'o, 'a> Linker<'o, 'a> {
     fn place(
         &self,
         function: usize,
-        linked: &mut Linked,
+        linked: &mut Linked<'a>,
         placed: &mut BTreeMap<usize, usize>,
-        open: &mut Vec<(usize, usize, usize)>,
+        open: &mut Vec<Walk>,
     ) -> usize {
         let base = linked.code.len() / INSTRUCTION;
         match placed.entry(function) {
@@ -161,19 +203,17 @@ impl<'o, 'a> Linker<'o, 'a> {
         let code = self.object.functions.get(function).and_then(|function| function.code().ok()).unwrap_or_default();
         linked.code.extend_from_slice(self.relocated.get(&function).map_or(code, Vec::as_slice));
         linked.parts.push((function, base));
-        let invalid = self.invalid.get(&function).map(Vec::as_slice).unwrap_or_default();
-        linked.invalid.extend(invalid.iter().map(|(at, invalid)| (base + at, invalid.clone())));
-        open.push((function, base, 0));
+        linked.poisoned.extend(self.poisoned.get(&function).map(|all| (base, OfFunction::clone(all))));
+        open.push(Walk { function, base, next: 0 });
         base
     }
 }
 
-impl Linked {
+impl Linked<'_> {
     /// Gives the instructions their maps and externs (libbpf's `bpf_object__relocate_data`), and calls only helpers
     /// that the kernel has (`bpf_object__sanitize_prog`). `places` has the place of each map in the plan.
     pub(super) fn give(
         &mut self,
-        object: &Object<'_>,
         externs: &BTreeMap<usize, Resolved>,
         places: &BTreeMap<usize, usize>,
         features: Features,
@@ -204,7 +244,7 @@ impl Linked {
                         set_offset(&mut self.code, at, 0);
                         set_immediate(&mut self.code, at, id);
                     }
-                    _ => self.give_no_function(object, at, index),
+                    _ => self.give_no_function(at, index),
                 },
                 Target::Call(_) | Target::Address(_) => {}
             }
@@ -222,14 +262,12 @@ impl Linked {
 
     /// Makes a call of a function that the kernel lacks one that the verifier refuses if it can be reached (libbpf's
     /// `poison_kfunc_call`).
-    fn give_no_function(&mut self, object: &Object<'_>, at: usize, index: usize) {
+    fn give_no_function(&mut self, at: usize, index: usize) {
         if let Some(head) = self.code.get_mut(at * INSTRUCTION..at * INSTRUCTION + 4) {
             head.copy_from_slice(&[CALL, 0, 0, 0]);
         }
         let number = NO_KFUNC.saturating_add(u32::try_from(index).unwrap_or_default());
         set_immediate(&mut self.code, at, number);
-        let name = object.externs.get(index).map(|one| one.name.to_owned()).unwrap_or_default();
-        self.invalid.insert(at, Invalid::Function(name));
     }
 
     /// Sets the immediate of an instruction of 16 bytes.

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`Request`] | what to link of the object |
 //! | `plan` | the result |
+//! | [`Poisoned`] | the instructions that no verifier accepts, and why |
 //! | [`Kernel`], [`Features`] | the facts of a kernel |
 //! | [`core`](mod@core) | relocations against the kernel's types |
 //! | `code` | a program with all that it calls |
@@ -26,6 +27,7 @@ mod features;
 mod kernel;
 mod maps;
 mod plan;
+mod poisoned;
 mod records;
 mod request;
 mod types;
@@ -36,7 +38,8 @@ pub use self::{
     error::LinkError,
     features::Features,
     kernel::Kernel,
-    plan::{Invalid, MapAttributes, Plan, PlannedMap, PlannedProgram, PlannedSlot, Records},
+    plan::{MapAttributes, Plan, PlannedMap, PlannedProgram, PlannedSlot, Records},
+    poisoned::{Invalid, Poisoned},
     request::{MapRequest, ProgramKind, Request},
 };
 use crate::{
@@ -53,7 +56,7 @@ pub fn link<'a>(
 ) -> Result<Plan<'a>, LinkError> {
     let names = || request.programs.keys().copied();
     let selection = object.select(names(), request.maps.keys().copied())?;
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = records::unread(object).into_iter().collect();
     let features = kernel.features();
     let externs = externs::resolve(object, &selection, kernel, &mut notes)?;
     let mut plan = Plan {
@@ -63,14 +66,14 @@ pub fn link<'a>(
         ..Plan::default()
     };
     let places = selection.maps.iter().enumerate().map(|(place, map)| (*map, place)).collect();
-    let linker = Linker::new(object, &selection, kernel)?;
+    let linker = Linker::new(object, &selection, &externs.resolved, kernel)?;
     let records = RecordIndex::of(object, features);
     let constants = constants(object, &selection, features);
     for index in &selection.programs {
         let Some(function) = object.functions.get(*index) else { continue };
         let Some(kind) = request.programs.get(function.name).copied() else { continue };
         let mut linked = linker.link(*index);
-        linked.give(object, &externs.resolved, &places, features);
+        linked.give(&externs.resolved, &places, features);
         let (functions, lines) = records.of_program(object, &linked, &mut notes)?;
         plan.programs.push(PlannedProgram {
             name: function.name,
@@ -81,7 +84,7 @@ pub fn link<'a>(
             functions,
             lines,
             bound: constants.clone(),
-            invalid: linked.invalid,
+            poisoned: Poisoned { btf: object.btf(), functions: linked.poisoned },
             strings: object.btf().map(crate::btf::Btf::strings),
         });
     }

@@ -1,9 +1,9 @@
 //! `Plan`: an object linked for a kernel: the BTF, maps and programs as bpf(2) takes them. It has no descriptors: who
 //! executes the plan fills them in.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
-use super::core::{Cause, Subject};
+use super::poisoned::Poisoned;
 use crate::{btf::Strings, values::settings::Encoded};
 
 /// An object linked for a kernel.
@@ -93,8 +93,8 @@ pub struct PlannedProgram<'a> {
     pub lines: Records,
     /// The maps that the program keeps although it does not refer to them (`BPF_PROG_BIND_MAP`), as indices.
     pub bound: Vec<usize>,
-    /// The instructions that the verifier refuses if they can be reached, by index.
-    pub invalid: BTreeMap<usize, Invalid>,
+    /// The instructions that the verifier refuses if they can be reached.
+    pub poisoned: Poisoned<'a>,
     /// The names in `lines`.
     pub strings: Option<Strings<'a>>,
 }
@@ -106,15 +106,6 @@ pub struct Records {
     pub size: usize,
     /// The records.
     pub bytes: Vec<u8>,
-}
-
-/// The reason why an instruction was made invalid.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Invalid {
-    /// A relocation found nothing that it could stand for in the kernel.
-    Core(Subject, Cause),
-    /// The kernel lacks a function, which the object can do without.
-    Function(String),
 }
 
 impl Records {

@@ -42,7 +42,7 @@ impl<'a> RecordIndex<'a> {
     pub(super) fn of_program(
         &self,
         object: &Object<'a>,
-        linked: &Linked,
+        linked: &Linked<'_>,
         notes: &mut Vec<String>,
     ) -> Result<(Records, Records), LinkError> {
         let mut functions = collect(&self.functions, object, linked)?;
@@ -59,6 +59,16 @@ impl<'a> RecordIndex<'a> {
             *records = Ok(Records::default());
         }
         Ok((functions.unwrap_or_default(), lines.unwrap_or_default()))
+    }
+}
+
+/// Returns a note if the object's types or records can't be read, and it is loaded without, as libbpf does.
+pub(super) fn unread(object: &Object<'_>) -> Option<String> {
+    match (object.btf_fault(), object.ext_fault()) {
+        (None, None) => None,
+        (None, Some(fault)) => Some(format!("CO-RE relocations, functions and lines are not known: {fault}")),
+        (Some(fault), None) => Some(format!("types are not known: {fault}")),
+        (Some(fault), Some(_)) => Some(format!("types, CO-RE relocations, functions and lines are not known: {fault}")),
     }
 }
 
@@ -83,7 +93,7 @@ fn offset(record: &[u8]) -> u32 {
 fn collect(
     blocks: &BTreeMap<usize, Block<'_>>,
     object: &Object<'_>,
-    linked: &Linked,
+    linked: &Linked<'_>,
 ) -> Result<Result<Records, Option<String>>, LinkError> {
     let mut records = Records::default();
     for (i, (index, base)) in linked.parts.iter().enumerate() {

@@ -55,8 +55,8 @@ pub fn verdict(program: &PlannedProgram<'_>, log: &str) -> Verdict {
     let at = log.lines().rev().find_map(instruction);
     let is_invalid =
         log.lines().rev().take(LAST_LINES).any(|line| line.starts_with(NO_RELOCATION) || line.starts_with(NO_FUNCTION));
-    let invalid = at.filter(|_| is_invalid).and_then(|at| program.invalid.get(&at));
-    let lacking = invalid.cloned().map(Lacking::Invalid);
+    let invalid = at.filter(|_| is_invalid).and_then(|at| program.poisoned.get(at));
+    let lacking = invalid.map(Lacking::Invalid);
     let lacking = lacking.or_else(|| log.lines().rev().take(LAST_LINES).find_map(|line| lacking_by(program, line)));
     Verdict { lacking, source: at.and_then(|at| source(program, at)) }
 }
@@ -126,21 +126,23 @@ impl std::fmt::Display for SourceLine {
 mod tests {
     use super::*;
     use crate::{
-        btf::Strings,
+        btf::{Strings, ext::CoreRelo},
         link::{
-            Records,
+            Poisoned, Records,
             core::{Cause, Subject},
+            poisoned::Poison,
         },
     };
 
     fn program() -> PlannedProgram<'static> {
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let relo = CoreRelo { insn_off: 8, type_id: 0, access_str_off: 0, kind: 0 };
+        let poisons = [(1, Poison::Core(relo, Cause::Missing)), (3, Poison::Function("absent"))].into();
         let lines = words(&[[0, 1, 7, 3 << 10], [2, 1, 10, 9 << 10 | 4]].concat());
         PlannedProgram {
             lines: Records { size: 16, bytes: lines },
             strings: Some(Strings(b"\0a.bpf\0x;\0y = 2;\0")),
-            invalid: [(3, Invalid::Core(Subject::default(), Cause::Missing)), (5, Invalid::Function("absent".into()))]
-                .into(),
+            poisoned: Poisoned { btf: None, functions: vec![(0, [].into()), (2, poisons), (7, [].into())] },
             code: vec![0xd7, 0, 0, 0, 16, 0, 0, 0],
             ..PlannedProgram::default()
         }

@@ -10,6 +10,9 @@ pub enum ObjectError {
     /// The file can't be read.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The records about instructions can't be told apart.
+    #[error("its .BTF.ext is damaged: {0}: build it anew")]
+    Records(&'static str),
     /// The spec's programs need too many items of one kind.
     #[error("the programs, with all that they call, have more than {most} {what}")]
     TooMany {

@@ -38,6 +38,9 @@ impl Object<'_> {
             let target = match here[..] {
                 _ if unread => Some(Err(ReferenceError::Unread)),
                 [] => self.unrelocated(function, i, instruction),
+                [_] if is_load(instruction) && (i + 1) * INSTRUCTION == code.len() => {
+                    Some(Err(ReferenceError::Half(i)))
+                }
                 [relocation] if relocation.offset == offset => Some(self.relocated(i, instruction, relocation)),
                 [_] => Some(Err(ReferenceError::Opcode(i, 0))),
                 _ => Some(Err(ReferenceError::Two(i))),

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`image`] | the file: its sections, symbols and relocations |
 //! | `functions` | the functions, each known by section and offset |
+//! | `type_info` | the types, and the records about instructions |
 //! | `callbacks` | the functions that programs' exceptions end in |
 //! | `externs` | what the kernel or another object defines |
 //! | `maps` | the maps that the object defines, and what it puts into them |
@@ -31,6 +32,7 @@ pub(crate) mod maps;
 mod object;
 pub(crate) mod references;
 mod selection;
+mod type_info;
 mod uses;
 
 pub use self::{error::ObjectError, object::Object, selection::Selection};

@@ -7,7 +7,8 @@ use super::{
     externs::{self, Extern},
     functions::Functions,
     image::Image,
-    maps::{self, Map, MapPlaces},
+    maps::{self, Map, MapError, MapForm, MapPlaces},
+    type_info::TypeInfo,
 };
 use crate::btf::{Btf, BtfError, Ext};
 
@@ -18,7 +19,9 @@ pub struct Object<'a> {
     /// The types, if the object has any that can be read.
     pub(crate) btf: Option<Btf<'a>>,
     btf_fault: Option<BtfError>,
+    /// The records about instructions; none if they can't be read.
     pub(crate) ext: Ext<'a>,
+    ext_fault: Option<BtfError>,
     pub(crate) functions: Functions<'a>,
     pub(crate) externs: Vec<Extern<'a>>,
     /// The index in `externs` of each symbol that is one.
@@ -33,25 +36,26 @@ impl<'a> Object<'a> {
     /// Reads an object from its bytes.
     pub fn read(bytes: &'a [u8]) -> Result<Self, ObjectError> {
         let image = Image::parse(bytes)?;
-        let section = |name| image.section_named(name).and_then(|section| section.data().ok());
-        let (btf, btf_fault) = match section(".BTF").filter(|data| !data.is_empty()).map(Btf::parse) {
-            Some(Ok(btf)) => (Some(btf), None),
-            Some(Err(fault)) => (None, Some(fault)),
-            None => (None, None),
-        };
-        // libbpf, too, goes on without records that it can't read.
-        let ext = section(".BTF.ext").filter(|_| btf.is_some()).and_then(|data| Ext::parse(data).ok());
+        let TypeInfo { btf, btf_fault, ext, ext_fault } = TypeInfo::read(&image)?;
         let functions = Functions::read(&image);
         let externs = externs::read(&image, btf.as_ref());
-        let maps = maps::read(&image, btf.as_ref(), &externs, &functions);
+        let mut maps = maps::read(&image, btf.as_ref(), &externs, &functions);
+        for map in maps.iter_mut().filter(|map| map.form == MapForm::Btf) {
+            match (&btf_fault, &ext_fault) {
+                (Some(fault), _) => map.fault = Some(MapError::Types(fault.clone())),
+                (None, Some(fault)) => drop(map.fault.get_or_insert_with(|| MapError::Records(fault.clone()))),
+                (None, None) => {}
+            }
+        }
         Ok(Self {
-            ext: ext.unwrap_or_default(),
             extern_symbols: externs.iter().enumerate().map(|(index, one)| (one.symbol, index)).collect(),
             places: MapPlaces::of(maps.iter().map(|map| (map.section, map.offset, map.form))),
             callbacks: btf.as_ref().map(|btf| callbacks::read(btf, &functions)).unwrap_or_default(),
             image,
             btf,
             btf_fault,
+            ext,
+            ext_fault,
             functions,
             externs,
             maps,
@@ -71,6 +75,12 @@ impl<'a> Object<'a> {
     /// Returns why the types can't be read, if the object has some that can't.
     pub const fn btf_fault(&self) -> Option<&BtfError> {
         self.btf_fault.as_ref()
+    }
+
+    /// Returns why the records about instructions (CO-RE relocations, functions and lines) can't be read, if the object
+    /// has some that can't.
+    pub const fn ext_fault(&self) -> Option<&BtfError> {
+        self.ext_fault.as_ref()
     }
 
     /// Returns whether any of the object's functions is relocated against the kernel's types.

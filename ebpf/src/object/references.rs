@@ -31,6 +31,9 @@ pub(crate) enum ReferenceError {
     /// The relocation is at something that is no call and no load of an address.
     #[error("instruction {0} has a relocation and refers to nothing (opcode {1:#04x})")]
     Opcode(usize, u8),
+    /// The function ends within the load, whose second half would be another function's.
+    #[error("instruction {0} is the first half of a load of an address, and the function ends there")]
+    Half(usize),
     /// Two relocations are at one instruction.
     #[error("instruction {0} has two relocations")]
     Two(usize),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sockeye_crds::names::{is_pin_name, pin_name};
+use sockeye_crds::names::{is_pin_name, pin_name, printable};
 
 use crate::object::{
     Object, ObjectError,
@@ -115,6 +115,16 @@ impl Object<'_> {
         let (Target::Extern(index) | Target::ExternCall(index)) = target else { return Ok(()) };
         let Some(one) = self.externs.get(index) else { return Ok(()) };
         let calls = matches!(target, Target::ExternCall(_));
+        if let Some(fault) = self.btf_fault().or(self.ext_fault()) {
+            return Err(ObjectError::function(
+                function.name,
+                format!(
+                    "it uses {}, which is declared in BTF, and types or CO-RE relocations can't be read: {fault}: \
+                     build the object anew",
+                    printable(one.name)
+                ),
+            ));
+        }
         match one.kind {
             ExternKind::Undefined => {
                 Err(ObjectError::Undefined { function: function.name.to_owned(), name: one.name.to_owned() })

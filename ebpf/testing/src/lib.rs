@@ -9,6 +9,7 @@
 //! | [`process`] | a child process that runs cases and measures their time and memory |
 //! | [`random`] | the random numbers, reproducible from a seed |
 //! | [`roundtrip`] | an object taken through everything that happens to it before the kernel sees it |
+//! | [`types`] | the same for types alone |
 #![allow(clippy::unwrap_used)]
 
 pub mod builder;
@@ -18,3 +19,4 @@ pub mod mutate;
 pub mod process;
 pub mod random;
 pub mod roundtrip;
+pub mod types;

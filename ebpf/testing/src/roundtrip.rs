@@ -108,7 +108,8 @@ fn assert_whole(plan: &Plan<'_>, request: &Request<'_>) {
         let count = program.code.len() / 8;
         assert!(count > 0 && program.code.len().is_multiple_of(8) && count <= 1 << 20);
         assert!(program.maps.iter().all(|(at, map)| at + 1 < count && *map < plan.maps.len()));
-        assert!(program.invalid.keys().all(|at| *at < count));
+        assert!(program.poisoned.places().all(|at| at < count));
+        assert!(program.poisoned.places().last().is_none_or(|at| program.poisoned.get(at).is_some()));
         assert!(program.bound.iter().all(|map| *map < plan.maps.len()));
         for records in [&program.functions, &program.lines] {
             assert!(records.size > 0 || records.is_empty());

@@ -12,7 +12,12 @@ use sockeye_ebpf_testing::{
     roundtrip::{Outcome, roundtrip},
 };
 
-use crate::{NAMES, index_of, kernel};
+use crate::{
+    NAMES, index_of, kernel,
+    odd::core_relocations,
+    poisoned::{self, PROGRAMS},
+    repeated,
+};
 
 /// A bomb: its name, its constructor, the largest size that is accepted, and a size that is refused. The latter is 0 if
 /// the maximum size of an object is the limit.
@@ -27,10 +32,13 @@ const BOMBS: &[Bomb] = &[
     ("a call in a call in a call", call_chain, 12_000, 0),
     ("programs that call the same", linked, 32_700, 33_000),
     ("lines, for each function", lines, 50_000, 0),
+    ("lines of one instruction in all programs", repeated::lines, 50_000, 0),
     ("programs that call programs", programs_in_programs, 1000, 0),
     ("relocations", relocations, 60_000, 0),
     ("relocations of one byte", compact_relocations, 0, 900_000),
     ("CO-RE relocations", core_relocations, 15_000, 0),
+    ("poisoned relocations in all programs", poisoned::relocations, 30_000, 0),
+    ("poisoned calls in all programs", poisoned::calls, 30_000, 0),
     ("types with long names", type_names, 1000, 0),
     ("data sections with long names", data_sections, 80_000, 0),
     ("sections of .BTF.ext with long names", ext_names, 60_000, 0),
@@ -41,6 +49,14 @@ const BOMBS: &[Bomb] = &[
     ("externs", externs, 10_000, 0),
     ("two names of one function", aliases, 30_000, 0),
     ("a licence", license, 900_000, 0),
+];
+
+/// The bombs of which all programs are run.
+const MANY: [&str; 4] = [
+    "programs that call the same",
+    "lines of one instruction in all programs",
+    "poisoned relocations in all programs",
+    "poisoned calls in all programs",
 ];
 
 #[test]
@@ -62,43 +78,12 @@ fn bomb() {
         let is_beyond = case % 2 == 1;
         let bytes = make(if is_beyond { beyond } else { at });
         assert!(bytes.len() <= 1 << 20, "{name} has {} bytes: it would be refused for that alone", bytes.len());
-        let count = if name == "programs that call the same" { 32 } else { 1 };
+        let count = if MANY.contains(&name) { PROGRAMS } else { 1 };
         let programs: Vec<String> = (0..count).map(|i| format!("p{i}")).collect();
         let outcome = roundtrip(&bytes, &programs.iter().map(String::as_str).collect::<Vec<_>>(), &kernel(true));
         let expected = if is_beyond { Outcome::Refused(Reason::InvalidObject) } else { Outcome::Ready };
         assert_eq!(outcome, expected, "{name}");
         index_of(&outcome)
-    });
-}
-
-/// Relocations that libbpf answers or refuses, not the operator: nothing in them is beyond a limit of sockeye's.
-#[test]
-fn odd_core_relocations_are_cheap() {
-    println!("{}", process::run("bombs::odd", 0..ODD.len() as u64, NAMES));
-}
-
-type Odd = (fn(usize) -> Vec<u8>, usize);
-
-/// Types of many kinds, many types, long paths.
-const ODD: &[Odd] = &[
-    (core_kinds, 2),
-    (core_kinds, 4),
-    (core_kinds, 12),
-    (core_kinds, 19),
-    (core_types, 128),
-    (core_types, 5000),
-    (core_depth, 64),
-    (core_depth, 65),
-    (core_depth, 100_000),
-];
-
-#[test]
-#[ignore = "run by odd_core_relocations_are_cheap, in a process of its own"]
-fn odd() {
-    let kernel = kernel(true);
-    process::work(|case| {
-        let (make, size) = ODD[case as usize];
-        index_of(&roundtrip(&make(size), &["p0"], &kernel))
     });
 }
 
@@ -167,15 +152,15 @@ fn zeroed(count: usize) -> Vec<u8> {
 }
 
 /// Adds a program whose first instruction calls into `.text`, and which then returns.
-fn calling_program(elf: &mut ElfBuilder, name: &str, text: u32) {
-    let section = elf.section("sockops", PROGBITS, CODE, [call(-1), mov0(), exit()].concat());
+pub fn calling_program(elf: &mut ElfBuilder, name: &str, text: u32) {
+    let section = elf.section(format!("sockops/{name}"), PROGBITS, CODE, [call(-1), mov0(), exit()].concat());
     elf.symbol(name, FUNC, section, (0, 24));
     elf.relocations(section, REL, relocation(0, text, true));
 }
 
 /// `count` functions in `.text` of so many instructions each; all but the last call the next one. Gives `.text`'s
 /// symbol.
-fn text(elf: &mut ElfBuilder, count: usize, each: usize) -> u32 {
+pub fn text(elf: &mut ElfBuilder, count: usize, each: usize) -> u32 {
     let body = |last: bool| {
         let mut code = if last { mov0() } else { call(each as i32 - 1) };
         code.extend(mov0().repeat(each - 2));
@@ -265,55 +250,6 @@ fn compact_relocations(count: usize) -> Vec<u8> {
     with_program(|elf| {
         elf.relocations(4, CREL, header);
     })
-}
-
-/// A program of so many moves of a 1, each asking whether that path exists in one of so many types called
-/// `task_struct`, of that kind.
-fn core(kind: u32, types_count: usize, count: usize, path: &str) -> Vec<u8> {
-    let mut elf = ElfBuilder::new();
-    let code = [instruction(0xb7, 1, 1).repeat(count), mov0(), exit()].concat();
-    let size = code.len() as u64;
-    let section = elf.section("sockops", PROGBITS, CODE, code);
-    elf.symbol("p0", FUNC, section, (0, size));
-    let mut types = BtfBuilder::new();
-    let (section, path) = (types.string("sockops"), types.string(path));
-    let (root, prio) = (types.string("task_struct"), types.string("prio"));
-    let int = types.string("int");
-    let int = types.add(int, (1, 0), 4, &[0x0100_0020]);
-    let ids: Vec<u32> = (0..types_count).map(|_| types.add(root, (kind, 1), 4, &[prio, int, 0])).collect();
-    let mut records = vec![section, count as u32];
-    records.extend((0..count).flat_map(|i| [8 * i as u32, ids[i % ids.len()], path, 2]));
-    elf.section(".BTF", PROGBITS, 0, types.build());
-    elf.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, vec![]), (16, records)]));
-    elf.build()
-}
-
-fn core_types(types: usize) -> Vec<u8> {
-    core(4, types, types, "0:0")
-}
-
-fn core_kinds(kind: usize) -> Vec<u8> {
-    core(kind as u32, 1, 1, "0")
-}
-
-fn core_relocations(count: usize) -> Vec<u8> {
-    core(4, 128, count, "0:0")
-}
-
-/// A struct that contains itself, so that an access path can have any length. The relocation only asks whether the
-/// field exists.
-fn core_depth(parts: usize) -> Vec<u8> {
-    let mut elf = ElfBuilder::new();
-    let section = elf.section("sockops", PROGBITS, CODE, [instruction(0xb7, 1, 1), mov0(), exit()].concat());
-    elf.symbol("p0", FUNC, section, (0, 24));
-    let mut types = BtfBuilder::new();
-    let (section, path) = (types.string("sockops"), types.string(vec!["0"; parts].join(":")));
-    let (name, member) = (types.string("task_struct"), types.string("m".repeat(512)));
-    let root = types.add(name, (4, 1), 4, &[member, 1, 0]);
-    elf.section(".BTF", PROGBITS, 0, types.build());
-    let records = vec![section, 1, 0, root, path, 2];
-    elf.section(".BTF.ext", PROGBITS, 0, ext([(8, vec![]), (16, vec![]), (16, records)]));
-    elf.build()
 }
 
 fn type_names(len: usize) -> Vec<u8> {

@@ -7,6 +7,9 @@
 mod bombs;
 mod corpus;
 mod names;
+mod odd;
+mod poisoned;
+mod repeated;
 
 use std::fs;
 

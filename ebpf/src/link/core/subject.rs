@@ -23,7 +23,7 @@ pub struct Subject {
 
 impl Subject {
     /// Describes a relocation of an object's.
-    pub(super) fn of(btf: &Btf<'_>, relo: &CoreRelo) -> Self {
+    pub(crate) fn of(btf: &Btf<'_>, relo: &CoreRelo) -> Self {
         let root = btf.get(relo.type_id).unwrap_or_else(Type::void);
         let name = root.text();
         let type_name = match root.kind {

@@ -29,6 +29,9 @@ pub enum ImageError {
     /// A section lies outside the file.
     #[error("it is a damaged ELF file, or cut short: section {} lies outside the file: build it anew", printable(.0))]
     Outside(String),
+    /// A section is not one of bytes in the file (`SHT_PROGBITS`).
+    #[error("its section {} holds no bytes: build it anew", printable(.0))]
+    NoBits(String),
     /// The file has no symbol table.
     #[error(
         "it has no symbol table, so nothing in it can be found: strip it with llvm-strip -g, which keeps the table"

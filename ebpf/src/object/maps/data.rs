@@ -1,5 +1,7 @@
 //! Global data: each section of it is an array of one element (libbpf's `bpf_object__init_global_data_maps`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Definition, Map, MapError, MapForm, definition::ARRAY};
 use crate::{
     btf::{Btf, Kind},
@@ -87,14 +89,14 @@ pub(super) fn kconfig<'a>(btf: Option<&Btf<'a>>, externs: &[Extern<'a>]) -> Opti
 struct Types<'b, 'a> {
     btf: &'b Btf<'a>,
     /// The first type of each name that is a section's.
-    by_name: std::collections::BTreeMap<&'a [u8], u32>,
+    by_name: BTreeMap<&'a [u8], u32>,
     /// The names of variables that are `__hidden`, which count as static.
-    hidden: std::collections::BTreeSet<&'a [u8]>,
+    hidden: BTreeSet<&'a [u8]>,
 }
 
 impl<'b, 'a> Types<'b, 'a> {
     fn of(image: &Image<'a>, btf: &'b Btf<'a>) -> Self {
-        let mut by_name = std::collections::BTreeMap::new();
+        let mut by_name = BTreeMap::new();
         for one in btf.types().filter(|one| one.name().first() == Some(&b'.')) {
             by_name.entry(one.name()).or_insert(one.id);
         }

@@ -2,12 +2,23 @@
 
 use sockeye_crds::names::printable;
 
+use crate::btf::BtfError;
+
 /// The reason why a map can't be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MapError {
     /// There are no types, which hold the definitions.
     #[error("its definition is in BTF, and the object has none: compile it with -g, and strip it with llvm-strip -g")]
     NoBtf,
+    /// The types, which hold the definitions, can't be read.
+    #[error("its definition is in BTF, which can't be read: {0}: build the object anew")]
+    Types(BtfError),
+    /// The records about instructions can't be read. libbpf then loads no object with such maps.
+    #[error(
+        "its definition is in BTF, and nothing of it is loaded without the CO-RE relocations, functions and lines, \
+         which can't be read: {0}: build the object anew"
+    )]
+    Records(BtfError),
     /// The map is static.
     #[error("it is static, so instructions that use it don't name it: define the map without `static`")]
     Static,

@@ -1,5 +1,7 @@
 //! Maps that are variables in `.maps`, whose types are the definitions: libbpf's `parse_btf_map_def`.
 
+use std::collections::BTreeMap;
+
 use super::{Definition, Map, MapError, MapForm, PROG_ARRAY};
 use crate::{
     btf::{Btf, Kind, Member, SectionVar},
@@ -25,7 +27,7 @@ pub(super) fn read<'a>(image: &Image<'a>, btf: Option<&Btf<'a>>) -> Vec<Map<'a>>
     let Some(btf) = btf else { return without_btf(image, section) };
     let Some(variables) = btf.find(SECTION.as_bytes(), Kind::Datasec) else { return without_btf(image, section) };
     let symbols: Vec<_> = image.symbols().filter(|symbol| symbol.section() == Some(section.index)).collect();
-    let by_name: std::collections::BTreeMap<&[u8], u64> =
+    let by_name: BTreeMap<&[u8], u64> =
         symbols.iter().map(|symbol| (symbol.name().as_bytes(), symbol.offset)).collect();
     let mut maps: Vec<Map<'a>> = variables
         .vars()
