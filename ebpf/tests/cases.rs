@@ -12,7 +12,7 @@ use sockeye_ebpf::{
     values::settings::Settings,
 };
 use sockeye_ebpf_testing::{
-    cases::{built, case},
+    cases::{built, case, compiled},
     kernel::TableKernel,
 };
 
@@ -108,6 +108,106 @@ fn what_no_kernel_can_run_is_refused_before_dispatch() {
     assert_refused(checked(&bytes, &["count"]), Reason::InvalidSpec, &["map m says no max_entries", "maxEntries"]);
     let sized = spec(&["count"], json!({"maps": [{"name": "m", "maxEntries": 8}]}));
     check(&sized, &bytes).unwrap();
+}
+
+/// Compiles a program `p` of type sockops that uses the map `m`.
+fn using(definition: &str) -> Vec<u8> {
+    compiled(&format!(
+        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n\
+         struct {{ {definition} }} m SEC(\".maps\");\n\
+         SEC(\"sockops\") int p(struct bpf_sock_ops *ops) {{ int k = 0; return !!bpf_map_lookup_elem(&m, &k); }}\n\
+         char LICENSE[] SEC(\"license\") = \"GPL\";\n"
+    ))
+}
+
+/// Defines the fields of a map in C: a type, and the others.
+fn fields(map_type: &str, others: &str) -> String {
+    format!("__uint(type, BPF_MAP_TYPE_{map_type}); {others}")
+}
+
+#[test]
+fn maps_that_no_kernel_creates_are_refused_before_dispatch() {
+    const INNER: &str = "__uint(max_entries, 2); __type(key, int);";
+    for (map_type, others, words) in [
+        ("HASH", "__uint(max_entries, 2); __type(value, int);", "map \"m\": it says no key"),
+        ("LRU_HASH", "__uint(max_entries, 2); __type(key, int);", "map \"m\": it says no value"),
+        ("QUEUE", "__uint(max_entries, 2);", "it says no value"),
+        ("ARRAY", "__uint(max_entries, 2); __type(key, long); __type(value, int);", "its keys must have four bytes"),
+        ("PERF_EVENT_ARRAY", "", "its keys must have four bytes"),
+        ("SOCKMAP", "__uint(max_entries, 2); __type(value, int);", "its keys must have four bytes"),
+        ("ARRAY_OF_MAPS", &format!("{INNER} __uint(value_size, 4);"), "__array(values, struct { ... })"),
+        (
+            "HASH_OF_MAPS",
+            &format!("{INNER} __array(values, struct {{ __uint(type, 1); __type(key, int); __type(value, int); }});"),
+            "the maps in it: it says no max_entries",
+        ),
+        (
+            "LPM_TRIE",
+            "__uint(max_entries, 2); __type(key, long); __type(value, int);",
+            "__uint(map_flags, BPF_F_NO_PREALLOC)",
+        ),
+        ("SK_STORAGE", "__type(key, int); __type(value, int);", "__uint(map_flags, BPF_F_NO_PREALLOC)"),
+        ("INODE_STORAGE", "__uint(map_flags, 1); __uint(key_size, 4); __uint(value_size, 4);", "wants their types"),
+        (
+            "TASK_STORAGE",
+            "__uint(map_flags, 1); __uint(max_entries, 2); __type(key, int); __type(value, int);",
+            "leave max_entries out",
+        ),
+    ] {
+        let bytes = using(&fields(map_type, others));
+        assert_refused(checked(&bytes, &["p"]), Reason::InvalidObject, &[words]);
+    }
+    for (map_type, others) in [
+        ("PERF_EVENT_ARRAY", "__uint(key_size, 4); __uint(value_size, 4);"),
+        ("SK_STORAGE", "__uint(map_flags, 1); __type(key, int); __type(value, int);"),
+        ("STACK", "__uint(max_entries, 2); __type(value, int);"),
+        ("RINGBUF", "__uint(max_entries, 4096);"),
+        ("LPM_TRIE", "__uint(max_entries, 2); __uint(map_flags, 1); __type(key, long); __type(value, int);"),
+    ] {
+        checked(&using(&fields(map_type, others)), &["p"]).unwrap_or_else(|refusal| panic!("{map_type}: {refusal}"));
+    }
+    // The map of another BpfProgram holds what that one says.
+    let outer = using(&fields("ARRAY_OF_MAPS", &format!("{INNER} __uint(value_size, 4);")));
+    let shared = json!([{"name": "m", "mapRef": {"program": "other", "name": "m"}}]);
+    check(&spec(&["p"], json!({ "maps": shared })), &outer).unwrap();
+}
+
+#[test]
+fn addresses_that_data_can_not_hold_are_noted() {
+    let about = |name: &str, programs: &[&str]| {
+        let notes = accepted(name, programs).notes;
+        notes.into_iter().find(|note| note.contains("the address of something"))
+    };
+    let note = about("pointers-in-data", &["first"]).unwrap();
+    assert!(note.contains("chosen, words") && note.contains("char[]"), "{note}");
+    // It uses no data that has addresses.
+    assert_eq!(about("pointers-in-data", &["second"]), None);
+    assert_eq!(about("plain", &["count"]), None);
+}
+
+#[test]
+fn maps_that_would_have_one_pin_are_both_named() {
+    let bytes = compiled(
+        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n\
+         int x SEC(\".data.a.b\") = 3, y SEC(\".data.a_b\") = 4;\n\
+         SEC(\"sockops\") int p(struct bpf_sock_ops *ops) { return x++ + y++ > 0; }\n",
+    );
+    let words = ["\".data.a.b\"", "\".data.a_b\"", "rename"];
+    assert_refused(checked(&bytes, &["p"]), Reason::InvalidObject, &words);
+}
+
+#[test]
+fn what_a_program_can_not_use_is_refused_by_its_name() {
+    let text = "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\nint mine SEC(\"own\") = 3;\n\
+                SEC(\"sockops\") int p(struct bpf_sock_ops *ops) { return mine; }\n\
+                SEC(\"sockops\") static __attribute__((used)) int apart(struct bpf_sock_ops *ops) { return 1; }\n\
+                __attribute__((noinline)) int sub(struct bpf_sock_ops *ops) { return 1; }\n";
+    let bytes = compiled(text);
+    let words = ["its variable \"mine\" is in section \"own\"", ".data.mine"];
+    assert_refused(checked(&bytes, &["p"]), Reason::InvalidObject, &words);
+    assert_refused(checked(&bytes, &["apart"]), Reason::ProgramNotFound, &["static function", "without `static`"]);
+    assert_refused(checked(&bytes, &["sub"]), Reason::ProgramNotFound, &["subprogram", "SEC("]);
+    assert_refused(checked(&bytes, &["other"]), Reason::ProgramNotFound, &["it has: p"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ limit=1800
 # guest_root BUSYBOX [TEST...]: what every guest's disk holds, from a static busybox of its processor; in /tests are the
 # filters of each guest's tests.
 guest_root() {
-    local tool name busybox=$1
+    local tool name busybox=$1 skipped
     shift
     mkdir -p "$work/root"/{bin,proc,sys,dev,tmp,mnt}
     for tool in $(busybox --list); do ln -sf busybox "$work/root/bin/$tool"; done
@@ -18,7 +18,8 @@ guest_root() {
     install -D /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/ca-certificates.crt"
     mkdir "$work/root/tests"
     for name in "${guests[@]}"; do
-        echo "${*:-$(tests_of "$name")}" "${too_slow[@]/#/--skip=}" >"$work/root/tests/$name"
+        skipped=("${too_slow[@]}" "${without_compiler[@]}")
+        echo "${*:-$(tests_of "$name")}" "${skipped[@]/#/--skip=}" >"$work/root/tests/$name"
     done
 }
 

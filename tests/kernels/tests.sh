@@ -10,7 +10,7 @@ widest=(
 # arm64 runs them too.
 kernel_dependent=(
     program_types:: map_attachment:: kinds::programs_find kinds::a_bloom kinds::cgroup_storage builtins::
-    shared::both pods_are_selected
+    shared::both pods_are_selected types_are_mapped
 )
 
 # Tests of what kernels charge to users: the oldest one.
@@ -24,6 +24,9 @@ too_slow=(
     killed:: soak:: hostile:: link_update:: again_and_again suspend:: a_thousand_pods containers_of a_missing_cgroup_path
     read_only policy unknown_field before_a_load a_table the_cost_is_measured
 )
+
+# Tests that compile programs: no guest has a compiler.
+without_compiler=(cases::)
 
 # tests_of GUEST: the filters of its tests, if nobody asks for others. SOCKEYE_CHAOS=1 asks for all that emulation has time
 # for.

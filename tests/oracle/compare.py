@@ -1,8 +1,8 @@
 """compare.py RECORD PLAN KERNELS OBJECTS...: compares what libbpf and sockeye load, and fails at unlisted differences.
 
 RECORD and PLAN are the programs that README.md describes. KERNELS is a file of lines TABLE KERNEL_BTF. An object
-stands with the programs to load, as OBJECT:PROGRAM,PROGRAM; without programs, all are loaded. Ends with a line as
-cargo's tests do.
+stands with the programs to load and the settings, as "OBJECT PROGRAM... SETTING..."; without programs, all are loaded.
+Ends with a line as cargo's tests do.
 """
 
 import concurrent.futures
@@ -24,10 +24,12 @@ class Listed:
         self.sign, self.objects, self.tables, pattern = line.split(None, 3)
         self.pattern, self.reason, self.line, self.used = re.compile(pattern), reason, line, False
 
-    def has(self, name, table, difference):
+    def has(self, name, table, difference, words):
+        """`words` are those of the programs' source: what the pattern calls unused must not be among them."""
         fits = fnmatch.fnmatchcase(name, self.objects) and fnmatch.fnmatchcase(table, self.tables)
         fits = fits and difference[0] == self.sign and self.pattern.fullmatch(difference[2:])
-        self.used = self.used or bool(fits)
+        fits = bool(fits) and fits.groupdict().get("unused") not in words
+        self.used = self.used or fits
         return fits
 
 
@@ -55,6 +57,21 @@ def load(command):
     return load_text.Load(run.stdout)
 
 
+def words_of(path, named):
+    """The words in the source of the programs, and of all that they call. Functions have their brackets on own lines."""
+    source = os.path.splitext(path)[0] + ".c"
+    if not os.path.exists(source):
+        return set()
+    with open(source, encoding="utf-8") as file:
+        functions = re.findall(r"^([^\n]*)\n\{\n(.*?)\n\}$", file.read(), re.MULTILINE | re.DOTALL)
+    found, new = set(), set(named)
+    while new:
+        found |= new
+        bodies = [body for head, body in functions if new & set(re.findall(r"(\w+)\(", head))]
+        new = {word for body in bodies for word in re.findall(r"\w+", body)} - found
+    return found
+
+
 def held(load, named):
     """Returns the programs that program arrays hold beside those that are named. The agent loads them, too."""
     slots = [line.split() for (kind, _), lines in load.things.items() if kind == "map" for line in lines]
@@ -63,11 +80,12 @@ def held(load, named):
 
 
 def compared(record, plan, table, btf, item):
-    path, _, named = item.partition(":")
-    named = [name for name in named.split(",") if name]
+    path, *words = item.split()
+    settings = [word for word in words if word.startswith(("global:", "entries:"))]
+    named = [word for word in words if word not in settings]
     table = os.path.join(HERE, "tables", table)
     while True:
-        sockeye = load([plan, path, "--features", table, "--kernel-btf", btf, *named])
+        sockeye = load([plan, path, "--features", table, "--kernel-btf", btf, *named, *settings])
         if not held(sockeye, named):
             break
         named += held(sockeye, named)
@@ -75,11 +93,12 @@ def compared(record, plan, table, btf, item):
     twin = os.path.join(os.path.dirname(path), "twins", os.path.basename(path))
     if not os.path.exists(twin):
         twin = path
-    libbpf = load([record, twin, table, btf, *named])
+    libbpf = load([record, twin, table, btf, *named, *settings])
     if twin != path:
         libbpf.things.pop(("btf", ""), None)
         sockeye.things.pop(("btf", ""), None)
-    return list(load_text.differences(libbpf, sockeye)), bool(libbpf.refused and sockeye.refused)
+    both_refused = bool(libbpf.refused and sockeye.refused)
+    return list(load_text.differences(libbpf, sockeye)), both_refused, words_of(path, named)
 
 
 def main(record, plan, kernels, *items):
@@ -93,10 +112,10 @@ def main(record, plan, kernels, *items):
         }
         for job in concurrent.futures.as_completed(jobs):
             item, table = jobs[job]
-            name = os.path.basename(item.partition(":")[0])
+            name = os.path.basename(item.split()[0])
             try:
-                found, both_refused = job.result()
-                unlisted = [d for d in found if not any([entry.has(name, table, d) for entry in entries])]
+                found, both_refused, words = job.result()
+                unlisted = [d for d in found if not any([entry.has(name, table, d, words) for entry in entries])]
                 refused, alike = refused + both_refused, alike + (not found and not both_refused)
             except Exception as error:
                 unlisted = [f"! {error}"]

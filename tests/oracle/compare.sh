@@ -39,19 +39,17 @@ for example in deploy/examples/types/*.yaml; do
     sed -n 's/^ *inline: //p' "$example" | base64 -d >"$work/examples/$(basename "$example" .yaml).o"
 done
 
-# Each object with the programs that its source names.
+# Each object with the programs and settings that its source names.
 items=()
 read -r table btf <"$work/kernels"
 add() { # add OBJECT [SOURCE]
-    local programs
-    programs=$([[ ! ${2-} ]] || sed -n 's|^// programs: ||p' "$2")
-    items+=("$1:${programs// /,}")
+    items+=("$1 $([[ ! ${2-} ]] || sed -n 's#^// \(programs\|settings\): ##p' "$2" | tr '\n' ' ')")
 }
 for object in "$work"/examples/*.o "$work"/fixtures/*.o; do
     add "$object"
     # Each program alone, too.
     while read -r program; do
-        items+=("$object:$program")
+        items+=("$object $program")
     done < <("$record" "$object" "tests/oracle/tables/$table" "$btf" | sed -n 's/^prog //p')
 done
 for object in "$work"/cases/*.o; do add "$object" "tests/objects/cases/$(basename "$object" .o).c"; done

@@ -29,7 +29,7 @@ for object in target/oracle/objects/{cases,fixtures,examples}/*.o tests/objects/
     source=tests/objects/cases/$(basename "$object" .o).c
     programs=$([[ ! -e $source ]] || sed -n 's|^// programs: ||p' "$source")
     # shellcheck disable=SC2086 # several programs
-    if ! "$record" "$object" - "$btf" $programs | grep -q '^refused'; then items+=("$object:${programs// /,}"); fi
+    if ! "$record" "$object" - "$btf" $programs | grep -q '^refused'; then items+=("$object $programs"); fi
 done
 echo "${#items[@]} objects are loaded into this kernel"
 SOCKEYE_DIFFERENCES=$PWD/tests/oracle/differences-of-kernel \

@@ -6,7 +6,10 @@ use std::{
 };
 
 use aya_obj::generated::bpf_map_type;
-use sockeye_ebpf::link::{MapAttributes, PlannedMap};
+use sockeye_ebpf::{
+    kinds::map_type,
+    link::{MapAttributes, PlannedMap},
+};
 
 use super::{
     Call as _, SysError,
@@ -61,11 +64,7 @@ fn create_one(
     if types.is_some_and(|(_, key, value)| key != 0 || value != 0)
         && let Ok(fd) = bpf::map_create(&MapAttr { btf: None, ..attr.clone() })
     {
-        notes.push(format!(
-            "map {name} has no types, so bpftool prints its entries as bytes: the kernel does not take those of its \
-             keys or values ({})",
-            refused.source
-        ));
+        notes.push(without_types(name, attributes.map_type, &refused));
         return Ok(fd);
     }
     let mut log = vec![0; LOG];
@@ -73,6 +72,19 @@ fn create_one(
         Ok(fd) => Ok(fd),
         Err(_) => Err((refused, text(&log))),
     }
+}
+
+/// Says that a map has no types, and why.
+fn without_types(name: &str, map_type: u32, refused: &SysError) -> String {
+    let why = match refused.errno() {
+        // `map_check_btf`; the kernel's ENOTSUPP has no number in C.
+        Some(libc::EOPNOTSUPP | 524) => format!(
+            "maps of type {} can't have the spin lock, timer or other field of the kernel's that its values have",
+            map_type::name(map_type)
+        ),
+        _ => format!("the kernel does not take those of its keys or values ({})", refused.source),
+    };
+    format!("map {name} has no types, so bpftool prints its entries as bytes: {why}")
 }
 
 /// Puts a map or program into a slot of a map that holds maps or programs.

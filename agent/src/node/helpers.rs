@@ -128,6 +128,13 @@ pub fn refused_call(words: &str) -> Option<u32> {
     call.split_once('#')?.1.parse().ok()
 }
 
+/// Returns whether the verifier's words say that the kernel has no helper of a number (`enum bpf_func_id`). The numbers
+/// that stand for what a relocation did not find are far above.
+pub fn is_unknown(words: &str) -> bool {
+    const NUMBERS: std::ops::Range<u32> = 1..100_000;
+    words.starts_with("invalid func ") && refused_call(words).is_some_and(|number| NUMBERS.contains(&number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use sockeye_ebpf::link::{
 use super::{
     failure::{Failure, NEEDED},
     helpers,
+    instructions::{self, UnknownInstructions},
 };
 use crate::{
     kernel::{
@@ -37,15 +38,6 @@ struct Circumstances {
     is_locked_down: bool,
     /// The instructions that its verifier does not know.
     unknown: UnknownInstructions,
-}
-
-/// Instructions that only newer verifiers know.
-#[derive(Clone, Copy, Debug, Default)]
-struct UnknownInstructions {
-    /// Atomic operations other than an addition without a result.
-    atomic_fetch: bool,
-    /// Those of the fourth version of the instruction set.
-    v4: bool,
 }
 
 impl Circumstances {
@@ -157,10 +149,10 @@ fn refusal(kind: ProgramKind, log: &str, verdict: &Verdict, circumstances: &Circ
             );
             return (Reason::KernelUnsupported, words);
         }
-        (_, Some(helper)) => refused_helper(kind, helper, circumstances),
+        (_, Some(helper)) => refused_helper(kind, helper, words, circumstances),
         (lacking, None) => {
             let is_v4 = matches!(lacking, Some(Lacking::Instructions));
-            refused_instruction(words, is_v4, circumstances.unknown)
+            instructions::refused(words, is_v4, circumstances.unknown)
         }
     };
     (reason, format!("the verifier says: {words}{hint}"))
@@ -172,8 +164,10 @@ fn invalid_words(invalid: &Invalid) -> String {
         Invalid::Core(Subject { spec, type_name, field }, cause) => {
             let what = match (cause, field.as_str()) {
                 (Cause::Size, _) => format!("this kernel's {field} of {type_name} has another size"),
-                (Cause::Missing, "") => format!("this kernel has no {type_name}"),
-                (Cause::Missing, _) => format!("this kernel's {type_name} has no {field}"),
+                (Cause::Type, _) | (Cause::Missing, "") => format!("this kernel has no {type_name}"),
+                (Cause::Missing, _) => {
+                    format!("this kernel's {type_name} has no {field}, or one of another kind")
+                }
             };
             format!("failed to resolve CO-RE relocation {spec}: {what}, and the program does not ask whether it has")
         }
@@ -183,23 +177,8 @@ fn invalid_words(invalid: &Invalid) -> String {
     }
 }
 
-/// An instruction that the verifier does not know, or another reason. `is_v4` tells whether it may be one of the fourth
-/// version of the instruction set. The words are those of `resolve_pseudo_ldimm64`.
-fn refused_instruction(words: &str, is_v4: bool, unknown: UnknownInstructions) -> (Reason, String) {
-    let is_atomic = ["BPF_STX uses reserved fields", "BPF_XADD uses reserved fields"].contains(&words);
-    let hint = if unknown.atomic_fetch && is_atomic {
-        ": this node's kernel lacks atomic operations other than an addition whose result is not used, which Linux has \
-         from 5.12 on"
-    } else if unknown.v4 && is_v4 {
-        ": this node's kernel lacks an instruction that Linux has from 6.6 on: compile with -mcpu=v3"
-    } else {
-        return (Reason::VerifierRejected, String::new());
-    };
-    (Reason::KernelUnsupported, hint.to_owned())
-}
-
 /// The call of a helper that the kernel does not let the program call: its own kernel's fault, or the program's.
-fn refused_helper(kind: ProgramKind, helper: u32, circumstances: &Circumstances) -> (Reason, String) {
+fn refused_helper(kind: ProgramKind, helper: u32, words: &str, circumstances: &Circumstances) -> (Reason, String) {
     if circumstances.is_locked_down && helpers::READ_KERNEL.contains(&helper) {
         let hint =
             ": this node's kernel is locked down (lockdown=confidentiality), so that no program may read its memory";
@@ -212,6 +191,10 @@ fn refused_helper(kind: ProgramKind, helper: u32, circumstances: &Circumstances)
                  does: set spec.nodeSelector to select nodes that have it"
             );
             (Reason::KernelUnsupported, hint)
+        }
+        None if helpers::is_unknown(words) => {
+            let hint = ": this node's kernel has no helper of that number; a newer one may";
+            (Reason::KernelUnsupported, hint.to_owned())
         }
         None => (Reason::VerifierRejected, String::new()),
     }
@@ -245,13 +228,12 @@ mod tests {
 
     /// A refused sockops program.
     fn program(errno: i32, log: &str) -> LoadError {
-        let lacking = log.contains("unknown opcode").then_some(Lacking::Instructions);
         LoadError::Program {
             name: "p".into(),
             kind: ProgramKind { prog_type: 13, attach_type: 3 },
             source: io::Error::from_raw_os_error(errno),
             log: log.into(),
-            verdict: Box::new(Verdict { lacking, source: None }),
+            verdict: Box::default(),
             without: Vec::new(),
         }
     }
@@ -295,26 +277,13 @@ mod tests {
             ),
             ("invalid func unknown#181", Reason::KernelUnsupported, "bpf_loop, as Linux 6.1 does"),
             ("unknown func bpf_redirect#23", Reason::VerifierRejected, "bpf_redirect#23"),
+            ("invalid func unknown#5000", Reason::KernelUnsupported, "has no helper of that number"),
+            ("invalid func unknown#195896080", Reason::VerifierRejected, "unknown#195896080"),
             ("unknown func bpf_probe_read_kernel#113", Reason::VerifierRejected, "bpf_probe_read_kernel#113"),
         ] {
             let failure = failure(program(libc::EINVAL, words), Circumstances::default());
             assert!(failure.reason == reason && failure.message.contains(named), "{failure}");
             assert_eq!(failure.verifier_log.as_deref(), Some(words));
-        }
-    }
-
-    #[test]
-    fn an_instruction_that_the_verifier_does_not_know_is_the_kernels_lack() {
-        for (words, reason, named) in [
-            ("BPF_STX uses reserved fields", Reason::KernelUnsupported, "from 5.12 on"),
-            ("unknown opcode d7", Reason::KernelUnsupported, "from 6.6 on: compile with -mcpu=v3"),
-            ("R1 invalid mem access 'scalar'", Reason::VerifierRejected, "scalar"),
-        ] {
-            let unknown = UnknownInstructions { atomic_fetch: true, v4: true };
-            let older = failure(program(libc::EINVAL, words), Circumstances { unknown, ..Circumstances::default() });
-            assert!(older.reason == reason && older.message.contains(named), "{older}");
-            let newer = failure(program(libc::EINVAL, words), Circumstances::default());
-            assert_eq!(newer.reason, Reason::VerifierRejected, "a kernel that knows them: {newer}");
         }
     }
 
@@ -357,6 +326,14 @@ mod tests {
         for words in ["struct task_struct___m has no gone", "<byte_off> [2]", "at a.bpf.c:7 `t->gone`"] {
             assert!(failure.message.contains(words), "nothing of {words:?} in: {failure}");
         }
+    }
+
+    #[test]
+    fn a_type_that_the_kernel_lacks_is_told_from_a_field_that_it_lacks() {
+        let subject = Subject { spec: String::new(), type_name: "struct never_was".into(), field: "x".into() };
+        let words = |cause| invalid_words(&Invalid::Core(subject.clone(), cause));
+        assert!(words(Cause::Type).contains("this kernel has no struct never_was,"));
+        assert!(words(Cause::Missing).contains("this kernel's struct never_was has no x, or one"));
     }
 
     #[test]

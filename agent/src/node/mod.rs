@@ -25,6 +25,7 @@ pub mod execute;
 pub mod failure;
 pub mod handles;
 pub mod helpers;
+mod instructions;
 mod kernel_node;
 pub mod kubelet;
 pub mod layout;

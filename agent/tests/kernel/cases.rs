@@ -15,7 +15,7 @@ use sockeye_agent::{
 };
 use sockeye_crds::{BpfRevision, Reason, revision::ProgramRef};
 use sockeye_ebpf::{Object, check::check, values::settings::Settings};
-use sockeye_ebpf_testing::cases::{built, case};
+use sockeye_ebpf_testing::cases::{built, case, compiled};
 
 /// Does what an agent does with a BpfProgram up to its first pin.
 fn attempt(bytes: &[u8], programs: &Value) -> Result<Loaded, Failure> {
@@ -116,6 +116,75 @@ fn a_function_of_the_kernel_is_called_or_named_where_it_is_missing() {
             assert!(failure.message.contains("bpf_"), "{failure}");
         }
     }
+}
+
+/// Compiles the text of a program `p`.
+fn program(text: &str) -> Vec<u8> {
+    compiled(&format!(
+        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n#include <bpf/bpf_core_read.h>\nint n;\n{text}\n\
+         char LICENSE[] SEC(\"license\") = \"GPL\";\n"
+    ))
+}
+
+#[test]
+fn what_a_kernel_lacks_is_named_whatever_asks_for_it() {
+    const READ: &str = "SEC(\"cgroup_skb/egress\") int p(struct __sk_buff *skb) { n = BPF_CORE_READ(";
+    for (text, words) in [
+        (
+            format!(
+                "struct never_was {{ int x; }} __attribute__((preserve_access_index));\n\
+                 {READ}(struct never_was *)skb, x); return 1; }}"
+            ),
+            "this kernel has no struct never_was",
+        ),
+        (
+            "enum bpf_map_type___own { BPF_MAP_TYPE_NEVER_WAS = 7 };\n\
+             SEC(\"sockops\") int p(struct bpf_sock_ops *ops) { \
+             n = bpf_core_enum_value(enum bpf_map_type___own, BPF_MAP_TYPE_NEVER_WAS); return 1; }"
+                .to_owned(),
+            "bpf_map_type___own has no BPF_MAP_TYPE_NEVER_WAS",
+        ),
+        (
+            "extern int bpf_never_was(int) __ksym;\n\
+             SEC(\"sockops\") int p(struct bpf_sock_ops *ops) { return bpf_never_was(1); }"
+                .to_owned(),
+            "the kernel function \"bpf_never_was\"",
+        ),
+        (
+            "extern int bpf_never_was(int) __ksym __weak;\n\
+             SEC(\"sockops\") int p(struct bpf_sock_ops *ops) { return bpf_never_was(1); }"
+                .to_owned(),
+            "the kernel function bpf_never_was",
+        ),
+        (
+            "SEC(\"sockops\") int p(struct bpf_sock_ops *ops) { return ((int (*)(void))5000)() & 1; }".to_owned(),
+            "no helper of that number",
+        ),
+    ] {
+        assert_refused(&program(&text), "p", Reason::KernelUnsupported, &[words]);
+    }
+}
+
+#[test]
+fn what_no_kernel_takes_is_told_with_its_cause() {
+    let lock = "struct value { struct bpf_spin_lock lock; int n; };\n\
+                struct { __uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 8); __type(key, int); \
+                __type(value, struct value); } m SEC(\".maps\");\n\
+                SEC(\"cgroup_skb/egress\") int p(struct __sk_buff *skb) { int key = 0; \
+                struct value *v = bpf_map_lookup_elem(&m, &key); \
+                if (v) { bpf_spin_lock(&v->lock); v->n++; bpf_spin_unlock(&v->lock); } return 1; }";
+    let words = ["map m has no types", "maps of type LruHash can't have the spin lock"];
+    assert_refused(&program(lock), "p", Reason::VerifierRejected, &words);
+    let table = "static int f(int x) { return x + 1; }\nstatic int g(int x) { return x + 2; }\n\
+                 int (*const table[])(int) = { f, g };\n\
+                 SEC(\"sockops\") int p(struct bpf_sock_ops *ops) { return table[ops->op & 1](3) & 1; }";
+    assert_refused(&program(table), "p", Reason::VerifierRejected, &["through a pointer"]);
+    let flags = "struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(map_flags, 0x400); __uint(max_entries, 2); \
+                 __type(key, int); __type(value, long); } m SEC(\".maps\");\n\
+                 SEC(\"sockops\") int p(struct bpf_sock_ops *ops) { int key = 0; \
+                 return !bpf_map_lookup_elem(&m, &key); }";
+    let words = ["type Hash, keys of 4 bytes, values of 8, 2 entries, flags 0x400"];
+    assert_refused(&program(flags), "p", Reason::MapCreateFailed, &words);
 }
 
 #[test]

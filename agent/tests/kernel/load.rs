@@ -1,7 +1,8 @@
 //! The loader alone, without an agent.
 
-use std::os::fd::AsFd as _;
+use std::{fs, os::fd::AsFd as _, process::Command};
 
+use serde_json::json;
 use sockeye_agent::{
     kernel::{
         bpf, facts, info,
@@ -15,6 +16,8 @@ use sockeye_ebpf::{
     Object,
     programs::{TCP_EVENTS_BTF, fixtures},
 };
+
+use crate::node::Node;
 
 /// `BPF_PROG_TYPE_SOCK_OPS`, `BPF_CGROUP_SOCK_OPS`
 const SOCK_OPS: ProgramKind = ProgramKind { prog_type: 13, attach_type: 3 };
@@ -46,6 +49,52 @@ fn the_kernels_types_are_read_once_and_only_for_an_object_that_needs_them() {
     let second = load(fixtures::CORE, request("read_rtt", "smoothed", 4, 1), &kernel).unwrap();
     let tag = |loaded: &Loaded| info::program(loaded.programs["read_rtt"].as_fd()).unwrap().tag;
     assert_eq!(tag(&first), tag(&second));
+}
+
+/// Returns the number of a process's mappings of the kernel's types.
+fn mappings(process: &str) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    maps.lines().filter(|line| line.ends_with(" /sys/kernel/btf/vmlinux")).count()
+}
+
+/// Runs itself again, in a process in which no other test maps anything.
+#[test]
+fn the_kernels_types_are_mapped_where_possible_and_dropped() {
+    const ALONE: &str = "SOCKEYE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let name = "load::the_kernels_types_are_mapped_where_possible_and_dropped";
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let run = again.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+        let words = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success() && words.contains("1 passed"), "{words}");
+        return;
+    }
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+    // `btf_sysfs_vmlinux_mmap` of kernel/bpf/sysfs_btf.c
+    let can_be_mapped = (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 16);
+    let mut kernel = RunningKernel::default();
+    for _ in 0..2 {
+        assert_eq!(mappings("self"), 0);
+        load(fixtures::CORE, request("read_rtt", "smoothed", 4, 1), &kernel).unwrap();
+        load(fixtures::CORE, request("read_rtt", "smoothed", 4, 1), &kernel).unwrap();
+        assert_eq!(mappings("self"), usize::from(can_be_mapped), "{release}");
+        kernel.forget();
+        assert!(!kernel.has_read_types());
+    }
+    assert_eq!(mappings("self"), 0);
+}
+
+#[test]
+fn an_agent_drops_the_kernels_types_within_seconds() {
+    let mut node = Node::new("types");
+    node.start();
+    let attach = json!([{"name": "read_rtt", "attach": [{"type": "Node"}]}]);
+    node.apply("core", fixtures::CORE, attach, json!([]));
+    node.ready("core");
+    node.until("the end of its mapping", |node| mappings(&node.process().to_string()) == 0);
+    node.remove("core");
+    node.nothing_left();
 }
 
 #[test]

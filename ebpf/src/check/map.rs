@@ -7,6 +7,7 @@ use sockeye_crds::{
 };
 
 use super::rules::{check_count, invalid, list, refuse};
+use crate::object::maps::Flaw;
 
 /// Checks the settings of a map.
 pub(super) fn check_map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
@@ -26,11 +27,25 @@ pub(super) fn check_map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Resu
     }
 }
 
-/// Checks that every map has a size, which some objects leave to their loader. `without` names those without.
-pub(super) fn check_entries(maps: &[MapSpec], without: &[&str]) -> Result<(), Refusal> {
-    let is_set = |name: &&&str| maps.iter().any(|map| map.name == **name && map.max_entries.is_some());
-    let Some(name) = without.iter().find(|name| !is_set(name)) else { return Ok(()) };
-    Err(invalid(format!("spec.maps: map {name} says no max_entries: set its maxEntries, in spec.maps[]")))
+/// Checks that the kernel creates every map as it is defined. Some objects leave the number of entries to their loader.
+/// Of another BpfProgram's map, that one's definition says what it holds. `flawed` has the maps that no kernel creates.
+pub(super) fn check_definitions(maps: &[MapSpec], flawed: &[(&str, Flaw)]) -> Result<(), Refusal> {
+    for (name, flaw) in flawed {
+        let spec = maps.iter().find(|map| map.name == *name);
+        match flaw {
+            Flaw::NoEntries if spec.is_some_and(|map| map.max_entries.is_some()) => {}
+            Flaw::NoEntries => {
+                let message = format!("spec.maps: map {name} says no max_entries: set its maxEntries, in spec.maps[]");
+                return Err(invalid(message));
+            }
+            Flaw::Inner | Flaw::OfInner(_) if spec.is_some_and(|map| map.map_ref.is_some()) => {}
+            _ => {
+                let message = format!("spec.bytecode: the object is refused: map {}: {flaw}", printable(name));
+                return Err(refuse(Reason::InvalidObject, message));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_max_entries(field: &str, entries: i64, found: &MapInfo) -> Result<(), Refusal> {

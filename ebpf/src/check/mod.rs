@@ -61,7 +61,7 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     for (i, map) in maps.iter().enumerate() {
         map::check_map(&format!("spec.maps[{i}]"), map, &info)?;
     }
-    map::check_entries(maps, &object.without_entries(&selection))?;
+    map::check_definitions(maps, &object.flawed(&selection))?;
     attach::check_attached_maps(&checked, maps)?;
     program::check_tail_calls(programs, &info)?;
     check_count("spec.globals", globals.len(), 0, 256)?;

@@ -26,6 +26,14 @@ pub(super) fn notes(object: &Object<'_>, selection: &Selection, programs: &[Prog
             list(left_out.into_iter())
         ));
     }
+    let addresses = object.addresses_in_data(selection);
+    if !addresses.is_empty() {
+        notes.push(format!(
+            "variables that the source gives the address of something, or a text, don't hold it, since no loader of BPF \
+             can: {}; declare texts as arrays (char[])",
+            list(addresses.into_iter())
+        ));
+    }
     let maps: BTreeSet<&str> = programs.iter().flat_map(|p| &p.attach).filter_map(AttachTarget::map_name).collect();
     if !maps.is_empty() {
         notes.push(format!(

@@ -21,7 +21,8 @@ pub(super) fn row(field: &str, program: &ProgramSpec, object: &Object<'_>) -> Re
         let mut there: Vec<&str> = object.programs().map(|(name, _)| name).collect();
         there.sort_unstable();
         let there = list(there.into_iter());
-        let message = format!("{field}.name: the object has no program {}; it has: {there}", printable(name));
+        let why = object.why_no_program(name).map_or_else(|| format!("it has: {there}"), str::to_owned);
+        let message = format!("{field}.name: the object has no program {}; {why}", printable(name));
         return Err(refuse(Reason::ProgramNotFound, message));
     };
     let row = section::of(section, attach_type.as_deref()).map_err(|why| {

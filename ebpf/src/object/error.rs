@@ -60,8 +60,12 @@ pub enum ObjectError {
     #[error("the name {} can't be pinned: letters, digits and '_', at most 128", printable(.0))]
     Name(String),
     /// Two maps would be pinned under one name.
-    #[error("map {}: another map is pinned under the same name", printable(.0))]
-    SamePin(String),
+    #[error(
+        "map {} and map {} would be pinned under one name, as bpffs allows no dots: rename one of them",
+        printable(.0),
+        printable(.1)
+    )]
+    SamePin(String, String),
 }
 
 impl ObjectError {

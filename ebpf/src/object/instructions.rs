@@ -3,6 +3,8 @@
 //! The rules are those of libbpf's `bpf_program__record_reloc` and `bpf_object__reloc_code`. Unlike libbpf, a function
 //! may call functions of any section with code, since section and offset together tell which.
 
+use sockeye_crds::names::printable;
+
 use crate::{
     bytes::{half, word},
     object::{
@@ -120,7 +122,13 @@ impl Object<'_> {
             name if name.starts_with(".addr_space") || name.starts_with(".arena") => {
                 ReferenceError::Arena(name.to_owned())
             }
-            name => ReferenceError::NoMap(i, name.to_owned()),
+            section => {
+                let what = match symbol.name() {
+                    "" => format!("what instruction {i} refers to"),
+                    name => format!("its variable {}", printable(name)),
+                };
+                ReferenceError::NoMap { what, section: printable(section) }
+            }
         })
     }
 

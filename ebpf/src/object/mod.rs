@@ -15,6 +15,7 @@
 //! | [`Object`] | all of these, as the object has them |
 //! | `references`, `instructions` | what instructions refer to, and how it is read |
 //! | [`Selection`] | the programs that a spec names, with all that they need |
+//! | `pointers` | the addresses that global data is to hold, and can't |
 //! | `uses` | the maps that each program uses |
 //! | `info` | the content as statuses show it |
 //! | `limits` | the limits on what a spec's programs may need |
@@ -30,6 +31,7 @@ mod limits;
 pub(crate) mod maps;
 #[expect(clippy::module_inception, reason = "the file of the noun that the module is named after")]
 mod object;
+mod pointers;
 pub(crate) mod references;
 mod selection;
 mod type_info;

@@ -117,6 +117,17 @@ impl<'a> Object<'a> {
         programs.map(|function| (function.name, function.section_name))
     }
 
+    /// Returns why a function of that name is no program, if the object has one.
+    pub(crate) fn why_no_program(&self, name: &str) -> Option<&'static str> {
+        let function = self.functions.all().iter().find(|function| function.name == name)?;
+        Some(if function.is_global {
+            "it has a function of that name, which is a subprogram (section .text): give it a section, as \
+             SEC(\"sockops\")"
+        } else {
+            "it has a static function of that name: define it without `static`"
+        })
+    }
+
     /// Returns the name of the section that a program is in.
     pub fn section_of(&self, program: &str) -> Option<&'a str> {
         let index = self.functions.program(program)?;

@@ -52,9 +52,12 @@ pub(crate) enum ReferenceError {
     /// The map is static.
     #[error("it uses a static map of section {0}: define the map without `static`")]
     StaticMap(String),
-    /// The load is of a section that is no map.
-    #[error("instruction {0} refers to section {1}, which is no map and no global data")]
-    NoMap(usize, String),
+    /// The load is of something in a section that holds no maps and no data that programs can use.
+    #[error(
+        "{what} is in section {section}, which holds no maps and no global data: put a variable into .data, .rodata, \
+         .bss or a section whose name begins with one of them and a dot, as .data.mine"
+    )]
+    NoMap { what: String, section: String },
     /// The variable is in an arena.
     #[error("it uses variables in an arena (section {0}), which sockeye can't give it")]
     Arena(String),

@@ -12,7 +12,7 @@ use crate::object::{
     externs::ExternKind,
     functions::{Function, INSTRUCTION},
     limits::{MAX_LINKED, MAX_MAPS, MAX_PROGRAMS},
-    maps::{KCONFIG, Slot},
+    maps::{Flaw, KCONFIG, Slot},
     references::{Reference, Target},
 };
 
@@ -168,7 +168,7 @@ impl Object<'_> {
             at_most("instructions", linked, MAX_LINKED)?;
         }
         at_most("maps", selection.maps.len(), MAX_MAPS)?;
-        let mut pins = BTreeSet::new();
+        let mut pins = BTreeMap::new();
         for map in selection.maps.iter().filter_map(|index| self.maps.get(*index)) {
             if let Some(fault) = &map.fault {
                 return Err(ObjectError::map(map.name, fault));
@@ -178,8 +178,8 @@ impl Object<'_> {
             if !is_pin_name(&pin) {
                 return Err(ObjectError::Name(map.name.to_owned()));
             }
-            if !pins.insert(pin) {
-                return Err(ObjectError::SamePin(map.name.to_owned()));
+            if let Some(other) = pins.insert(pin, map.name) {
+                return Err(ObjectError::SamePin(other.to_owned(), map.name.to_owned()));
             }
         }
         Ok(())
@@ -199,11 +199,10 @@ impl<'a> Object<'a> {
         selection.left_out.iter().filter_map(|index| self.maps.get(*index)).map(|map| map.name).collect()
     }
 
-    /// Returns the names of the selected maps for which the kernel wants a number of entries that the object does not
-    /// say.
-    pub fn without_entries(&self, selection: &Selection) -> Vec<&'a str> {
+    /// Returns the selected maps that no kernel creates as they are defined, each with the reason.
+    pub(crate) fn flawed(&self, selection: &Selection) -> Vec<(&'a str, Flaw)> {
         let maps = selection.maps.iter().filter_map(|index| self.maps.get(*index));
-        maps.filter(|map| map.definition.lacks_entries()).map(|map| map.name).collect()
+        maps.filter_map(|map| Some((map.name, map.definition.flaw()?))).collect()
     }
 }
 

@@ -72,7 +72,7 @@ impl Uses {
             }
             let has_programs = map.definition.map_type == PROG_ARRAY && !map.slots.is_empty();
             let pin = if map.form.is_data() { pin_name(map.name) } else { map.name.to_owned() };
-            let is_sound = map.fault.is_none() && !map.definition.lacks_entries() && map.slots.is_empty();
+            let is_sound = map.fault.is_none() && map.definition.flaw().is_none() && map.slots.is_empty();
             let has_room = selection.maps.len() < MAX_MAPS && is_pin_name(&pin);
             if used.contains(&index) || has_programs || !is_sound || !has_room || !pins.insert(pin) {
                 selection.left_out.insert(index);

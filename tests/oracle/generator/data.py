@@ -52,6 +52,19 @@ def types(random):
     return "\n".join(source), names
 
 
+# By type: some values as specs have them, and their bytes.
+VALUES = {
+    "signed char": [("-3", "fd"), ("7", "07")],
+    "short": [("-300", "d4fe"), ("515", "0302")],
+    "__u16": [("65535", "ffff"), ("1", "0100")],
+    "int": [("-2147483648", "00000080"), ("12", "0c000000")],
+    "__u32": [("4294967295", "ffffffff"), ("0", "00000000")],
+    "long": [("-1", "ff" * 8), ("1099511627776", "0000000000010000")],
+    "__u64": [("81985529216486895", "efcdab8967452301")],
+    "count_t": [("77", "4d000000")],
+}
+
+
 class Global:
     def __init__(self, random, number, structs):
         self.name, self.writable = f"g{number}", True
@@ -78,6 +91,15 @@ class Global:
         return f" = {'{' * bool(self.array)}{'{' * self.array.count('][')}{random.randint(1, 90)}" + (
             "}" * (self.array.count("["))
         )
+
+    def setting(self, random):
+        """A value that a spec gives the variable, and its bytes; none of what compilers may leave out."""
+        if "static" in self.source.split(self.name)[0] or self.type not in VALUES or self.array.count("[") > 1:
+            return None
+        count = int(self.array[1:-1]) if self.array else 1
+        chosen = [random.choice(VALUES[self.type]) for _ in range(count)]
+        text = ",".join(value for value, _ in chosen)
+        return f"global:{self.name}={f'[{text}]' if self.array else text}:{''.join(digits for _, digits in chosen)}"
 
     def uses(self, random):
         """Statements that use the variable."""
@@ -190,6 +212,10 @@ class Map:
         if random.random() < 0.1:
             lines.append("__uint(pinning, LIBBPF_PIN_BY_NAME)")
         return lines
+
+    def setting(self, random):
+        """A number of entries that a spec gives the map; none if maps of its kind have none."""
+        return None if self.kind in NO_ENTRIES else f"entries:{self.name}={random.choice((1, 3, 77, 5000))}"
 
     def uses(self, random):
         yield f"{{ __u64 key[2] = {{n}}; char *v = bpf_map_lookup_elem(&{self.name}, key); n += v ? *v : 0; }}"

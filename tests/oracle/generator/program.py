@@ -167,9 +167,17 @@ class Source:
         """The programs to load: all of the family, or some."""
         return self.programs if self.random.random() < 0.5 else self.random.sample(self.programs, 1)
 
+    def settings(self, then):
+        """What a spec sets: nothing, or some variables and numbers of entries. Variables are known by their BTF."""
+        several = self.random.random() < 0.5
+        things = self.maps + (self.globals if then != "bare" else [])
+        chosen = [one.setting(self.random) for one in things if several and self.random.random() < 0.6]
+        return filter(None, chosen)
+
     def text(self):
         head = f"// programs: {' '.join(self.named())}\n// flags: {' '.join(self.flags)}\n"
         if self.apart or self.divided:
             head += "// twin: -DTWIN -fno-function-sections\n"
-        head += f"// then: {self.random.choice(('strip', 'strip', 'link', 'link', 'bare', *[''] * 15))}\n"
+        then = self.random.choice(("strip", "strip", "link", "link", "bare", *[""] * 15))
+        head += f"// then: {then}\n// settings: {' '.join(self.settings(then))}\n"
         return head + "\n".join(part.rstrip() + "\n" for part in self.parts if part)

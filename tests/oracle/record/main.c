@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...: prints what libbpf passes to bpf(2) to load these programs, as
- * README.md describes it. SECTION stands for the program's own section. With - as TABLE, loads them into this machine's
- * kernel. */
+/* record OBJECT TABLE KERNEL_BTF [PROGRAM[=SECTION]|SETTING]...: prints what libbpf passes to bpf(2) to load these
+ * programs, as README.md describes it. SECTION stands for the program's own section. With - as TABLE, loads them into
+ * this machine's kernel. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -130,10 +130,10 @@ int main(int argc, char **argv)
 	struct bpf_object *object;
 	struct bpf_map *map;
 	const char *missing;
-	int error;
+	int error, count = 0;
 
 	if (argc < 4)
-		die("usage: record OBJECT TABLE KERNEL_BTF PROGRAM[=SECTION]...");
+		die("usage: record OBJECT TABLE KERNEL_BTF [PROGRAM[=SECTION]|SETTING]...");
 	if (access(argv[1], R_OK) || access(argv[3], R_OK))
 		die("%s or %s can't be read", argv[1], argv[3]);
 	real = !strcmp(argv[2], "-");
@@ -143,7 +143,11 @@ int main(int argc, char **argv)
 	object = bpf_object__open_file(argv[1], &opts);
 	if (!object)
 		return refused("open", errno);
-	missing = choose(object, argc - 4, argv + 4);
+	/* What is no setting is a program. */
+	for (int i = 4; i < argc; i++)
+		if (!set(object, argv[i]))
+			argv[4 + count++] = argv[i];
+	missing = choose(object, count, argv + 4);
 	if (missing) {
 		printf("refused open: there is no program %s\n", missing);
 		return 0;

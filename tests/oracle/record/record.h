@@ -84,6 +84,11 @@ void read_table(const char *path, const char *kernel_btf);
 /* Whether the machine's own kernel answers, instead of a table. */
 extern bool real;
 
+struct bpf_object;
+
+/* Sets what an argument says, as README.md describes it, unless it is none of a setting. */
+bool set(struct bpf_object *object, char *argument);
+
 void print_objects(FILE *out);
 
 /* Ends with a message: this tool has failed. */

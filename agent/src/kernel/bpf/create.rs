@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn};
-use sockeye_ebpf::link::Records;
+use sockeye_ebpf::{kinds::map_type, link::Records};
 
 use super::call::{bpf, bpf_fd, bpf_fd_logged, raw, zeroed};
 use crate::kernel::{Call as _, SysError};
@@ -50,7 +50,14 @@ pub struct MapAttr<'a> {
 
 /// `BPF_MAP_CREATE`
 pub fn map_create(map: &MapAttr<'_>) -> Result<OwnedFd, SysError> {
-    bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut map_attr(map)).call(|| format!("BPF_MAP_CREATE of map {}", map.name))
+    let MapAttr { name, map_type, key_size, value_size, max_entries, flags, .. } = map;
+    bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut map_attr(map)).call(|| {
+        let map_type = map_type::name(*map_type);
+        format!(
+            "BPF_MAP_CREATE of map {name} (type {map_type}, keys of {key_size} bytes, values of {value_size}, \
+             {max_entries} entries, flags {flags:#x})"
+        )
+    })
 }
 
 /// `BPF_MAP_CREATE` with `BPF_COMMON_ATTRS`, which kernels have from 7.2 on: the kernel says in the log why it refuses

@@ -23,7 +23,9 @@ impl CoreError {
 /// program if the instruction can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The kernel has no such type, field or enumerator.
+    /// The kernel has no type of that name and kind.
+    Type,
+    /// The kernel's type has no such field or enumerator.
     Missing,
     /// The kernel's field is of another size, and the instruction can't be adjusted to it.
     Size,

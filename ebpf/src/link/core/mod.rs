@@ -73,7 +73,17 @@ impl<'a> Relocator<'a> {
     /// Relocates the instruction that the code begins with. Returns why the instruction has become invalid, if it has.
     pub fn relocate(&mut self, relo: &CoreRelo, code: &mut [u8]) -> Result<Option<Cause>, CoreError> {
         let patched = self.answer(relo).and_then(|answer| patch::patch(code, &answer));
-        patched.map_err(|reason| CoreError { subject: Box::new(self.subject(relo)), reason })
+        match patched {
+            Ok(Some(Cause::Missing)) if !self.has_type(relo) => Ok(Some(Cause::Type)),
+            Ok(cause) => Ok(cause),
+            Err(reason) => Err(CoreError { subject: Box::new(self.subject(relo)), reason }),
+        }
+    }
+
+    /// Returns whether the kernel has a type of the name and kind that a relocation is about.
+    fn has_type(&mut self, relo: &CoreRelo) -> bool {
+        let root = self.local.get(relo.type_id);
+        root.is_some_and(|root| self.candidates.of(&root, &mut self.budget).is_ok_and(|found| !found.is_empty()))
     }
 
     /// Describes a relocation.

@@ -13,7 +13,7 @@ mod typed;
 
 pub(crate) use self::{
     data::KCONFIG,
-    definition::{Definition, PROG_ARRAY},
+    definition::{Definition, Flaw, PROG_ARRAY},
     error::MapError,
     map::{Map, MapForm, Slot},
     places::MapPlaces,

@@ -1,10 +1,11 @@
 //! Prints what sockeye would pass to bpf(2) for an object, in the text that tests/oracle/README.md describes.
 //!
-//! `plan OBJECT --features TABLE --kernel-btf FILE PROGRAM...`
+//! `plan OBJECT --features TABLE --kernel-btf FILE [PROGRAM|SETTING]...`
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, process::ExitCode};
 
+use sockeye_crds::Value;
 use sockeye_ebpf::{
     kinds::{foreign, section},
     link::{MapAttributes, MapRequest, Plan, PlannedMap, PlannedProgram, PlannedSlot, ProgramKind, Request, link},
@@ -15,24 +16,24 @@ use sockeye_ebpf_testing::kernel::TableKernel;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let (mut object, mut table, mut btf, mut programs) = (None, None, None, Vec::new());
+    let (mut object, mut table, mut btf, mut wanted) = (None, None, None, Wanted::default());
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--features" => table = arguments.next(),
             "--kernel-btf" => btf = arguments.next(),
             _ if object.is_none() => object = Some(argument),
-            _ => programs.push(argument),
+            _ => wanted.add(argument),
         }
     }
     let (Some(object), Some(table), Some(btf)) = (object, table, btf) else {
-        eprintln!("plan OBJECT --features TABLE --kernel-btf FILE PROGRAM...");
+        eprintln!("plan OBJECT --features TABLE --kernel-btf FILE [PROGRAM|SETTING]...");
         return ExitCode::from(2);
     };
     let read = |path: &str| fs::read(path).map_err(|error| format!("{path}: {error}"));
     let text = read(&object).and_then(|bytes| {
         let table = String::from_utf8_lossy(&read(&table)?).into_owned();
         let kernel = TableKernel::read(&table, btf.as_ref())?;
-        Ok(print(&bytes, &programs, &kernel))
+        Ok(print(&bytes, &wanted, &kernel))
     });
     match text {
         Ok(text) => {
@@ -46,16 +47,48 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is asked of an object.
+#[derive(Default)]
+struct Wanted {
+    programs: Vec<String>,
+    /// The values of global variables.
+    globals: BTreeMap<String, Value>,
+    /// The numbers of entries of maps.
+    entries: BTreeMap<String, u32>,
+}
+
+impl Wanted {
+    /// Adds what an argument says: `global:VARIABLE=VALUE:HEX`, of which HEX is for libbpf, `entries:MAP=NUMBER`, or a
+    /// program.
+    fn add(&mut self, argument: String) {
+        if let Some((name, value)) = argument.strip_prefix("global:").and_then(|text| text.split_once('=')) {
+            let value = value.rsplit_once(':').map_or(value, |(value, _)| value);
+            let value = value.parse().map_or_else(|_| Value::Text(value.to_owned()), Value::Integer);
+            self.globals.insert(name.to_owned(), value);
+        } else if let Some((name, number)) = argument.strip_prefix("entries:").and_then(|text| text.split_once('=')) {
+            self.entries.insert(name.to_owned(), number.parse().unwrap());
+        } else {
+            self.programs.push(argument);
+        }
+    }
+}
+
 /// Prints the plan for an object, or why there is none.
-fn print(bytes: &[u8], programs: &[String], kernel: &TableKernel) -> String {
-    let settings = Settings::default();
+fn print(bytes: &[u8], wanted: &Wanted, kernel: &TableKernel) -> String {
     let refused = |why: &dyn std::fmt::Display| format!("refused {why}\n");
     let object = match Object::read(bytes) {
         Ok(object) => object,
         Err(error) => return refused(&error),
     };
-    let request = match request(&object, programs) {
+    let mut request = match request(&object, &wanted.programs) {
         Ok(request) => request,
+        Err(error) => return refused(&error),
+    };
+    for (name, request) in &mut request.maps {
+        request.max_entries = wanted.entries.get(*name).copied();
+    }
+    let settings = match Settings::read(&object, &wanted.globals, &[]) {
+        Ok(settings) => settings,
         Err(error) => return refused(&error),
     };
     match link(&object, &request, &settings, kernel) {
