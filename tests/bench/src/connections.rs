@@ -56,7 +56,7 @@ impl Bench {
         let manifests = self.place.work.join("manifests");
         fs::create_dir(&manifests)?;
         let (few, many) = (self.by_sockeye(FEW, &manifests)?, self.by_sockeye(MANY, &manifests)?);
-        let mut agent = Process::start(&self.agent, &manifests, &self.place.bpffs, &self.place.cgroup, None)?;
+        let agent = Process::start(&self.agent, &manifests, &self.place.bpffs, &self.place.cgroup, None)?;
         agent.reported(FEW + MANY)?;
         let mut sides = [
             Side::start(&self.place.cgroup, "none")?,

@@ -191,7 +191,7 @@ impl Bench {
         };
         let told = |what: &str, value| Figure::alone("memory", format!("agent, {what}"), value, "MiB");
 
-        let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.place.cgroup, None)?;
+        let agent = Process::start(&self.agent, &manifests, &bpffs, &self.place.cgroup, None)?;
         agent.reported(0)?;
         sleep(AT_REST);
         let idle = agent.memory()?;
@@ -204,7 +204,7 @@ impl Bench {
         let mut held = Vec::new();
         for _ in 0..2 {
             let start = Instant::now();
-            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.place.cgroup, None)?;
+            let agent = Process::start(&self.agent, &manifests, &bpffs, &self.place.cgroup, None)?;
             agent.reported(MANY)?;
             reported.push(start.elapsed());
             sleep(AT_REST);
@@ -237,7 +237,7 @@ impl Bench {
             let manifests = self.manifests("start")?;
             fs::write(manifests.join("first.yaml"), manifest(0, TCP_EVENTS))?;
             let start = Instant::now();
-            let mut agent = Process::start(&self.agent, &manifests, &bpffs, &self.place.cgroup, None)?;
+            let agent = Process::start(&self.agent, &manifests, &bpffs, &self.place.cgroup, None)?;
             while attached(&cgroup)?.is_empty() {
                 ensure!(start.elapsed() < Duration::from_secs(10), "nothing came into effect in ten seconds");
                 sleep(Duration::from_micros(100));

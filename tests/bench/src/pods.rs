@@ -196,7 +196,7 @@ impl<'a> Node<'a> {
     fn agent(&self, pods: &[File]) -> Result<(Process, Start)> {
         let start = Instant::now();
         let list = Some(self.kubelet.list());
-        let mut agent = Process::start(self.binary, &self.manifests, &self.bpffs, &self.cgroup, list)?;
+        let agent = Process::start(self.binary, &self.manifests, &self.bpffs, &self.cgroup, list)?;
         let status = agent.reported(self.programs)?;
         let (took, cpu, memory) = (start.elapsed(), agent.cpu()?, agent.memory()?);
         let ids = status.programs.iter().flat_map(|program| &program.program_ids);

@@ -5,7 +5,8 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    thread::sleep,
+    sync::mpsc::{Receiver, channel},
+    thread::{sleep, spawn},
     time::Duration,
 };
 
@@ -16,7 +17,8 @@ use sockeye_tests::operator::terminate;
 /// The agent's process; it is killed when this is dropped.
 pub struct Process {
     child: Child,
-    output: BufReader<ChildStdout>,
+    /// The lines of its tables. All are read, since an agent whose pipe is full waits.
+    output: Receiver<String>,
     manifests: PathBuf,
 }
 
@@ -44,16 +46,14 @@ impl Process {
             .spawn()
             .with_context(|| binary.display().to_string())?;
         let Some(output) = child.stdout.take() else { bail!("no pipe") };
-        Ok(Self { child, output: BufReader::new(output), manifests: manifests.to_owned() })
+        Ok(Self { child, output: lines(output), manifests: manifests.to_owned() })
     }
 
     /// Waits for the agent's report, which ends with the table of so many BpfPrograms, and fails unless all are in
     /// effect.
-    pub fn reported(&mut self, count: usize) -> Result<BpfNodeStatus> {
+    pub fn reported(&self, count: usize) -> Result<BpfNodeStatus> {
         for _ in 0..=count {
-            let mut line = String::new();
-            self.output.read_line(&mut line)?;
-            ensure!(!line.is_empty(), "the agent ended: {}", self.log());
+            self.output.recv().with_context(|| format!("the agent ended: {}", self.log()))?;
         }
         let report = fs::read_to_string(self.manifests.join("node.status.yaml"))?;
         let node: BpfNode = serde_saphyr::from_str(&report)?;
@@ -116,6 +116,13 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Reads a process's lines until it ends.
+fn lines(output: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    spawn(move || BufReader::new(output).lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
+    receiver
 }
 
 /// Returns the memory that a process uses now.
