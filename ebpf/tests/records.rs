@@ -33,12 +33,14 @@ enum Uses {
 /// Returns the types of an object with the map `m`, the kernel function `f` and the section `sockops`.
 fn types() -> BtfBuilder {
     let mut types = BtfBuilder::new();
-    let [map, maps, kind, entries] = ["m", ".maps", "type", "max_entries"].map(|name| types.string(name));
+    let [map, maps] = ["m", ".maps"].map(|name| types.string(name));
+    let [kind, entries, key, value] = ["type", "max_entries", "key_size", "value_size"].map(|name| types.string(name));
     let [function, ksyms] = ["f", ".ksyms"].map(|name| types.string(name));
-    let (hash, one) = (types.uint(1), types.uint(1));
-    let definition = types.add(0, (4, 2), 16, &[kind, hash, 0, entries, one, 64]);
+    let (hash, one, four) = (types.uint(1), types.uint(1), types.uint(4));
+    let members = [kind, hash, 0, entries, one, 64, key, four, 128, value, four, 192];
+    let definition = types.add(0, (4, 4), 32, &members);
     let variable = types.add(map, (14, 0), definition, &[1]);
-    types.add(maps, (15, 1), 16, &[variable, 0, 16]);
+    types.add(maps, (15, 1), 32, &[variable, 0, 32]);
     let prototype = types.add(0, (13, 0), 0, &[]);
     let function = types.add(function, (12, 2), prototype, &[]);
     types.add(ksyms, (15, 1), 0, &[function, 0, 0]);
@@ -62,8 +64,8 @@ fn object(uses: Uses, btf: Option<(u32, Vec<u8>)>, ext: Option<(u32, Vec<u8>)>) 
         Uses::Nothing => None,
         Uses::Function => Some(elf.symbol("f", 0x10, 0, (0, 0))),
         Uses::Map | Uses::NothingBesideMap => {
-            let maps = elf.section(".maps", PROGBITS, DATA, vec![0; 16]);
-            Some(elf.symbol("m", OBJECT, maps, (0, 16)))
+            let maps = elf.section(".maps", PROGBITS, DATA, vec![0; 32]);
+            Some(elf.symbol("m", OBJECT, maps, (0, 32)))
         }
     };
     if let Some(symbol) = symbol.filter(|_| uses != Uses::NothingBesideMap) {

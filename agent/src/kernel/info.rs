@@ -4,17 +4,16 @@
 #![expect(unsafe_code, reason = "the kernel fills C structs")]
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
-    mem,
-    os::fd::{AsRawFd as _, BorrowedFd},
-    path::PathBuf,
-    sync::LazyLock,
+    ffi::CString,
+    io, mem,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::{LazyLock, OnceLock},
     time::Duration,
 };
 
 use aya_obj::generated::{bpf_link_info, bpf_map_info, bpf_prog_info};
 use k8s_openapi::jiff::{self, SignedDuration, Timestamp, Unit};
+use rustix::fs::{Mode, OFlags};
 
 use super::{Call as _, SysError, bpf};
 use crate::model::kernel::{LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, LinkInfo, MapInfo, ProgramInfo};
@@ -111,22 +110,34 @@ pub fn made_link(fd: BorrowedFd<'_>) -> Result<LinkInfo, SysError> {
 /// Fails unless the descriptor is a link. Reads its name in /proc, as bpftool does: fdinfo takes ten times as long and
 /// says nothing more of a link.
 fn check_link(fd: BorrowedFd<'_>) -> Result<(), SysError> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let name = name(&path)?;
-    if matches!(name.to_str(), Some("anon_inode:bpf_link" | "anon_inode:bpf-link")) {
+    let name = name(fd)?;
+    if matches!(name.to_bytes(), b"anon_inode:bpf_link" | b"anon_inode:bpf-link") {
         return Ok(());
     }
-    let found = io::Error::new(io::ErrorKind::InvalidData, format!("the object is no link but {}", name.display()));
-    Err(found).call(|| path)
+    let message = format!("the object is no link but {}", name.to_string_lossy());
+    Err(io::Error::new(io::ErrorKind::InvalidData, message)).call(|| format!("readlink of fd/{}", fd.as_raw_fd()))
 }
 
 /// Tells whether the descriptor is a program.
 pub fn is_program(fd: BorrowedFd<'_>) -> Result<bool, SysError> {
-    Ok(name(&format!("/proc/self/fd/{}", fd.as_raw_fd()))?.to_str() == Some("anon_inode:bpf-prog"))
+    Ok(name(fd)?.to_bytes() == b"anon_inode:bpf-prog")
 }
 
-fn name(path: &str) -> Result<PathBuf, SysError> {
-    fs::read_link(path).call(|| format!("readlink of {path}"))
+/// Returns the kernel's name of the kind of a descriptor.
+fn name(fd: BorrowedFd<'_>) -> Result<CString, SysError> {
+    let path = format!("fd/{}", fd.as_raw_fd());
+    rustix::fs::readlinkat(process()?, &*path, Vec::new()).call(|| format!("readlink of {path}"))
+}
+
+/// Returns `/proc/self`, opened: the way there from the root takes longer than the rest of a read.
+fn process() -> Result<BorrowedFd<'static>, SysError> {
+    static PROCESS: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(process) = PROCESS.get() {
+        return Ok(process.as_fd());
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open("/proc/self", flags, Mode::empty()).call(|| "open of /proc/self")?;
+    Ok(PROCESS.get_or_init(|| opened).as_fd())
 }
 
 /// The facts that only fdinfo has.
@@ -139,10 +150,11 @@ impl FdInfo {
     /// Reads fdinfo, and checks by a line that only descriptors of that kind have that the descriptor is of the
     /// expected kind.
     fn read(fd: BorrowedFd<'_>, kind: &str) -> Result<Self, SysError> {
-        let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+        let path = format!("fdinfo/{}", fd.as_raw_fd());
         // The kernel makes it in one piece, far smaller than a page: one read returns all of it.
         let mut buffer = [0; 4096];
-        let read = File::open(&path).and_then(|mut file| file.read(&mut buffer)).call(|| format!("read of {path}"))?;
+        let file = rustix::fs::openat(process()?, &*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let read = file.and_then(|file| rustix::io::read(file, &mut buffer)).call(|| format!("read of {path}"))?;
         let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default());
         let (mut fd_info, mut is_kind) = (Self { memlock: 0, frozen: false }, false);
         for (key, value) in text.lines().filter_map(|line| line.split_once(":\t")) {

@@ -15,7 +15,7 @@ use super::{
     handles::Handles,
     kubelet,
     layout::Layout,
-    observe::{self, Bpffs, ExecutedPlan, Located, ObserveError, Query},
+    observe::{self, Bpffs, ExecutedPlan, Located, ObserveError, Query, QueryCache},
 };
 use crate::{
     kernel::{SysError, cgroup::Root},
@@ -38,6 +38,8 @@ pub struct KernelNode {
     found_pods_root: Option<String>,
     properties: NodeProperties,
     handles: BTreeMap<String, Handles>,
+    /// Cleared when a pass begins, at each poll, and after each plan.
+    queries: QueryCache,
 }
 
 /// The properties of a node and its agent that do not change while the agent runs.
@@ -54,8 +56,16 @@ pub struct NodeProperties {
 impl KernelNode {
     /// The node with its pins at `layout`, its cgroups below `root`, and the kubelet's cgroups at the path
     /// `kubelet_root` below that.
-    pub const fn new(layout: Layout, root: Root, kubelet_root: String, properties: NodeProperties) -> Self {
-        Self { layout, root, kubelet_root, found_pods_root: None, properties, handles: BTreeMap::new() }
+    pub fn new(layout: Layout, root: Root, kubelet_root: String, properties: NodeProperties) -> Self {
+        Self {
+            layout,
+            root,
+            kubelet_root,
+            found_pods_root: None,
+            queries: QueryCache::default(),
+            properties,
+            handles: BTreeMap::new(),
+        }
     }
 
     /// The path of the cgroup of all pods.
@@ -91,6 +101,7 @@ impl KernelNode {
 
 impl Node for KernelNode {
     fn bpffs(&self) -> Result<Bpffs, ObserveError> {
+        self.queries.clear();
         match observe::bpffs(&self.layout) {
             // What this agent holds it has pinned itself, or found with the note: someone removed the note.
             Err(ObserveError::OlderLayout { homes, .. })
@@ -137,7 +148,9 @@ impl Node for KernelNode {
     }
 
     fn observe(&mut self, name: &str) -> Result<Observed, SysError> {
-        self.with_handles(name, |node, handles| observe::home(&node.layout.home(name), &node.root, handles))
+        self.with_handles(name, |node, handles| {
+            observe::home(&node.layout.home(name), &node.root, &node.queries, handles)
+        })
     }
 
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
@@ -181,13 +194,15 @@ impl Node for KernelNode {
         self.with_handles(name, |node, handles| {
             let home = node.layout.home(name);
             let executor = Executor::new(&home, &node.root, execution)?;
-            let (executed, pinned) = executor.execute(handles)?;
+            let outcome = executor.execute(handles);
+            node.queries.clear();
+            let (executed, pinned) = outcome?;
             let observed = match executed.left {
                 None => {
                     let plan = ExecutedPlan { before, steps: execution.steps, pinned };
-                    observe::after(executor.home(), plan, handles)?
+                    observe::after(executor.home(), plan, &node.queries, handles)?
                 }
-                Some(_) => observe::home(&home, &node.root, handles)?,
+                Some(_) => observe::home(&home, &node.root, &node.queries, handles)?,
             };
             Ok((executed, observed))
         })

@@ -62,7 +62,6 @@ impl Executor<'_> {
         let link = self.create_link(attachable, cgroup, before)?;
         let key = LinkKey::at(attachable.function, cgroup);
         self.note(&layout::cgroup(&key.place), &cgroup.path)?;
-        self.home.dir.make_dir(&layout::links_of(&key.function))?;
         let replaced = self.pin(&link, &layout::link(&key.function, &key.place))?;
         progress.undo.push(match replaced {
             Some(former) => {

@@ -1,7 +1,8 @@
 //! The programs attached to a cgroup or map, by the kernel's own query, whoever attached them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     os::fd::AsFd as _,
     path::Path,
 };
@@ -89,29 +90,30 @@ pub fn exclusive_attachment(
     Ok(None)
 }
 
-/// Queries of cgroups, each made at most once per cgroup and attach type.
-pub(super) struct QueryCache<'a> {
-    root: &'a Root,
-    queries: BTreeMap<(String, u32), Option<Query>>,
-}
+/// Queries of cgroups, each made at most once per cgroup and attach type until the cache is cleared. BpfPrograms that
+/// are observed one after the other share them: what one query lists is true for all of them.
+#[derive(Debug, Default)]
+pub struct QueryCache(RefCell<BTreeMap<(String, u32), Option<Query>>>);
 
-impl<'a> QueryCache<'a> {
-    pub(super) const fn new(root: &'a Root) -> Self {
-        Self { root, queries: BTreeMap::new() }
+impl QueryCache {
+    /// Forgets all queries: something may have been attached or detached since.
+    pub fn clear(&self) {
+        self.0.borrow_mut().clear();
     }
 
     /// Tells whether a link is in effect: it is alive, its cgroup is still the one at that path, and the query of the
     /// cgroup lists the link's program.
-    pub(super) fn lists(&mut self, link: &LinkInfo, path: &str) -> Result<bool, SysError> {
+    pub(super) fn lists(&self, root: &Root, link: &LinkInfo, path: &str) -> Result<bool, SysError> {
         if link.cgroup_id == 0 {
             return Ok(false);
         }
         let key = (path.to_owned(), link.attach_type);
-        if !self.queries.contains_key(&key) {
-            let query = attached(self.root, path, link.attach_type)?;
-            self.queries.insert(key.clone(), query);
-        }
-        let query = self.queries.get(&key).and_then(Option::as_ref);
+        let mut queries = self.0.borrow_mut();
+        let query = match queries.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(attached(root, path, link.attach_type)?),
+        };
+        let query = query.as_ref();
         Ok(query.is_some_and(|query| query.target == link.cgroup_id && query.programs.contains(&link.program_id)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use super::reader::Reader;
+use super::{attached::QueryCache, reader::Reader};
 use crate::{
     kernel::{SysError, bpffs::Dir, cgroup::Root},
     model::{
@@ -23,23 +23,23 @@ const ATTEMPTS: usize = 4;
 
 /// Reads one home, and what only the agent still holds. If others remove pins between the listing and the read, the
 /// home is listed again.
-pub fn home(home: &Home, root: &Root, handles: &mut Handles) -> Result<Observed, SysError> {
+pub fn home(home: &Home, root: &Root, queries: &QueryCache, handles: &mut Handles) -> Result<Observed, SysError> {
     for _ in 1..ATTEMPTS {
-        match list_and_read(home, root, handles) {
+        match list_and_read(home, root, queries, handles) {
             Err(error) if error.is_not_found() => {}
             observed => return observed,
         }
     }
-    list_and_read(home, root, handles)
+    list_and_read(home, root, queries, handles)
 }
 
-fn list_and_read(home: &Home, root: &Root, handles: &mut Handles) -> Result<Observed, SysError> {
+fn list_and_read(home: &Home, root: &Root, queries: &QueryCache, handles: &mut Handles) -> Result<Observed, SysError> {
     let home = OpenHome::open(home, root)?;
     let names = list(&home.dir)?;
     if names.is_none() && handles.is_empty() {
         return Ok(Observed::default());
     }
-    Reader::new(&home, handles).read(&names.unwrap_or_default())
+    Reader::new(&home, queries, handles).read(&names.unwrap_or_default())
 }
 
 /// A plan whose steps were all executed.
@@ -56,15 +56,20 @@ pub struct ExecutedPlan<'a> {
 /// Reads one home after a plan, without listing directories: the plan tells which pins there are. If the steps only
 /// attach to cgroups, detach from them and note kept pods, only these links and notes are read. If an expected pin is
 /// missing, everything is listed and read. The next full observation finds whatever else came meanwhile.
-pub fn after(home: &OpenHome<'_>, plan: ExecutedPlan<'_>, handles: &mut Handles) -> Result<Observed, SysError> {
+pub fn after(
+    home: &OpenHome<'_>,
+    plan: ExecutedPlan<'_>,
+    queries: &QueryCache,
+    handles: &mut Handles,
+) -> Result<Observed, SysError> {
     let ExecutedPlan { before, steps, pinned } = plan;
-    let mut reader = Reader::new(home, handles).with_pinned(pinned);
+    let mut reader = Reader::new(home, queries, handles).with_pinned(pinned);
     let read = match steps.iter().all(is_about_cgroups) {
         true => reader.reread(before, steps),
         false => reader.read(&PinNames::of(before).after(steps)),
     };
     match read {
-        Err(error) if error.is_not_found() => self::home(home.paths, home.root, handles),
+        Err(error) if error.is_not_found() => self::home(home.paths, home.root, queries, handles),
         observed => observed,
     }
 }

@@ -33,7 +33,9 @@ use crate::{
         layout::{self, DIRECTORY, Layout},
     },
 };
-pub use attached::{ExclusiveAttachment, Query, attached, attached_to_map, exclusive_attachment, foreign_program};
+pub use attached::{
+    ExclusiveAttachment, Query, QueryCache, attached, attached_to_map, exclusive_attachment, foreign_program,
+};
 pub use home::{ExecutedPlan, after, directories, home};
 pub use pods::{Located, locate, pod_cgroups, pod_directories, pods_root};
 

@@ -4,7 +4,7 @@ use std::{io, os::fd::AsFd as _};
 
 use super::attached::QueryCache;
 use crate::{
-    kernel::{Fd, SysError, bpffs::Dir, info},
+    kernel::{Fd, SysError, bpffs::Dir, cgroup::Root, info},
     model::{
         kept_pod::KeptPod,
         kernel::LinkInfo,
@@ -23,15 +23,16 @@ use crate::{
 /// Reads what pins name and what only the agent's descriptors hold, and updates these descriptors.
 pub(super) struct Reader<'a> {
     dir: &'a Dir,
-    queries: QueryCache<'a>,
+    root: &'a Root,
+    queries: &'a QueryCache,
     /// Descriptors of what was just pinned: their pins need not be opened.
     pinned: Handles,
     handles: &'a mut Handles,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(home: &'a OpenHome<'_>, handles: &'a mut Handles) -> Self {
-        Self { dir: &home.dir, queries: QueryCache::new(home.root), pinned: Handles::default(), handles }
+    pub(super) fn new(home: &'a OpenHome<'_>, queries: &'a QueryCache, handles: &'a mut Handles) -> Self {
+        Self { dir: &home.dir, root: home.root, queries, pinned: Handles::default(), handles }
     }
 
     pub(super) fn with_pinned(self, pinned: Handles) -> Self {
@@ -195,7 +196,7 @@ impl<'a> Reader<'a> {
 
     fn cgroup_link(&mut self, info: LinkInfo, path: Option<String>, pinned: bool) -> Result<ObservedLink, SysError> {
         let in_effect = match &path {
-            Some(path) => self.queries.lists(&info, path)?,
+            Some(path) => self.queries.lists(self.root, &info, path)?,
             None => false,
         };
         Ok(ObservedLink { info, path, in_effect, believed: false, pinned })
