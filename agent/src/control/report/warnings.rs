@@ -15,8 +15,8 @@ const ROOT_ID: &str = "1";
 /// Returns the warnings on BpfPrograms, by name.
 pub(super) fn warnings(programs: &BTreeMap<String, ProgramState>) -> BTreeMap<&str, Vec<String>> {
     let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (name, program) in programs {
-        all.entry(name).or_default().extend(root_warning(program));
+    for (name, warning) in programs.iter().filter_map(|(name, program)| Some((name, root_warning(program)?))) {
+        all.entry(name).or_default().push(warning);
     }
     for (name, warning) in rivals(programs).into_iter().chain(map_rivals(programs)) {
         all.entry(name).or_default().push(warning);
@@ -25,7 +25,6 @@ pub(super) fn warnings(programs: &BTreeMap<String, ProgramState>) -> BTreeMap<&s
         warnings.truncate(MAX_WARNINGS);
         warnings.iter_mut().for_each(|warning| *warning = clip(warning, MAX_WARNING));
     }
-    all.retain(|_, warnings| !warnings.is_empty());
     all
 }
 
