@@ -13,7 +13,7 @@ use crate::{
         desired::Desired,
         kernel::{Cgroup, Machine, MapInfo},
         map_shape::MapShape,
-        observed::{Observed, ObservedMap},
+        observed::ObservedMap,
     },
     node::Node,
     plan::{
