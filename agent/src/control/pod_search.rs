@@ -1,5 +1,5 @@
-//! `PodSearch`: the pods that run, by the kubelet's word, and whose processes are not where the kubelet's names say. They
-//! are searched for by their UIDs and their containers' IDs, and reported if they are nowhere.
+//! `PodSearch`: the pods that run, by the kubelet's word, and whose processes are not where the kubelet's names say.
+//! They are searched for by their UIDs and their containers' IDs, and reported if they are nowhere. No IO of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,8 @@ use crate::{
     node::{Node, observe::Located},
 };
 
-/// A pod that ends has no cgroup a moment before the kubelet says so. Where others are in place, a search waits as long.
+/// A pod that ends has no cgroup a moment before the kubelet says so. Where others are in place, a search waits for
+/// this long.
 const FIRST_SEARCH: Duration = Duration::from_secs(1);
 /// The longest delay between searches for the same pods.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);

@@ -50,8 +50,8 @@ struct Sockmap<'a> {
     fillers: BTreeSet<(&'a str, &'a str)>,
 }
 
-/// Warns of BpfPrograms that put the same sockets into two maps with programs of one kind. A socket runs one program of a
-/// kind: of the second map the kernel keeps it out, with EBUSY (`sock_map_link` in net/core/sock_map.c).
+/// Warns of BpfPrograms that put the same sockets into two maps with programs of one kind. A socket runs one program of
+/// a kind: the kernel keeps it out of the second map, with EBUSY (`sock_map_link` in net/core/sock_map.c).
 fn rivals(programs: &BTreeMap<String, ProgramState>) -> Vec<(&str, String)> {
     let mut maps: BTreeMap<u32, Sockmap<'_>> = BTreeMap::new();
     for (name, program) in programs {
