@@ -13,7 +13,7 @@ use crate::{
         desired::Desired,
         kernel::{Cgroup, Machine, MapInfo},
         map_shape::MapShape,
-        observed::{Observed, ObservedMap},
+        observed::ObservedMap,
     },
     node::Node,
     plan::{
@@ -44,9 +44,10 @@ impl<N: Node> Controller<N> {
             functions.any(|function| function.kind.attach_type == attach_type && function.paths.contains_key(path))
         };
         let observed = self.programs.get(&desired.program.name).map(|program| &program.observed);
-        // One that was attached before comes back to its place; a newcomer is the last of its priority.
-        let known = observed.filter(|observed| observed.uid.is_some()).map(|observed| observed.claimed);
-        let comes_back = known.is_some() && lacks_a_link(desired, observed);
+        let observed = observed.filter(|observed| observed.uid.is_some());
+        // One that was in effect before comes back to its place; a newcomer is the last of its priority.
+        let comes_back = observed.is_some_and(|observed| observed.revision.is_some() && observed.links.is_empty());
+        let known = observed.map(|observed| observed.claimed);
         let newcomer = Rank { priority: desired.priority, claimed: known.unwrap_or(u64::MAX) };
         let attach_orders = self.attach_orders(Some((newcomer, comes_back)), is_its_place)?;
         let on_maps = if desired.attaches_to_maps { self.on_maps(&desired.program.name) } else { BTreeMap::new() };
@@ -193,18 +194,6 @@ impl<N: Node> Controller<N> {
         let mut from = desired.iter().flat_map(|desired| desired.maps.values()).filter_map(|map| map.from.as_ref());
         from.all(|from| self.pinned(from).is_some())
     }
-}
-
-/// Reports whether any link of a desired state is not in effect.
-fn lacks_a_link(desired: &Desired, observed: Option<&Observed>) -> bool {
-    let links = observed.into_iter().flat_map(|observed| &observed.links).filter(|(_, link)| link.in_effect);
-    let in_effect: BTreeSet<(&str, &str)> =
-        links.filter_map(|(key, link)| Some((key.function.as_str(), link.path.as_deref()?))).collect();
-    let mut desired = desired
-        .functions
-        .iter()
-        .flat_map(|(name, function)| function.paths.keys().map(move |path| (name.as_str(), path.as_str())));
-    desired.any(|link| !in_effect.contains(&link))
 }
 
 /// Returns the bytes that the maps of a BpfProgram may hold. A map that is not pinned counts as long as the agent that

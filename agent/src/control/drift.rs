@@ -1,5 +1,5 @@
-//! Drift: external changes to a BpfProgram's pins and attachments since they were last observed, and maps that were made
-//! anew. Pure.
+//! Drift: external changes to a BpfProgram's pins and attachments since they were last observed, and maps that were
+//! made anew. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,8 +80,8 @@ pub fn since(before: &Observed, now: &Observed, cgroups: &BTreeMap<String, Cgrou
     changes
 }
 
-/// Returns the maps that a load made anew in the place of others of the same names: whoever has opened one of these reads
-/// what nothing writes to any more. Maps that every load creates do not count.
+/// Returns the maps that a load made anew in the place of others of the same names: whoever has opened one of these
+/// reads what nothing writes to any more. Maps that every load creates do not count.
 pub fn recreated(before: &Observed, now: &Observed, desired: &Desired) -> Vec<Change> {
     let change = |(pin, was): (&String, &ObservedMap)| {
         let is = now.maps.get(pin).filter(|is| is.info.id != was.info.id)?;

@@ -9,7 +9,7 @@ use super::{
     Controller,
     controller::Pass,
     event::Effect,
-    pod_search::PodSearch,
+    pod_search::{KnownPods, PodSearch},
     program::ProgramState,
     reconcile::Attempt,
     starts::{Starts, Waiting},
@@ -221,7 +221,8 @@ impl<N: Node> Controller<N> {
             announced.retain(|uid, _| cgroups.contains_key(uid));
             let joined = pods::joined(&assignment.pods.clone().unwrap_or_default(), announced);
             let Self { node, pod_search, now, .. } = self;
-            let unlocated = pod_search.survey(node, &joined, &mut cgroups, inputs.containers, *now)?;
+            let known = KnownPods { pods: &joined, containers: inputs.containers, now: *now };
+            let unlocated = pod_search.survey(node, &known, &mut cgroups)?;
             pods = Pods {
                 pods: joined,
                 namespaces: assignment.namespaces.clone().unwrap_or_default(),

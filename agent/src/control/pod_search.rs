@@ -1,5 +1,5 @@
-//! `PodSearch`: the pods that run, by the kubelet's word, and whose processes are not where the kubelet's names say. They
-//! are searched for by their UIDs and their containers' IDs, and reported if they are nowhere.
+//! `PodSearch`: the pods that run, by the kubelet's word, and whose processes are not where the kubelet's names say.
+//! They are searched for by their UIDs and their containers' IDs, and reported if they are nowhere. No IO of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,8 @@ use crate::{
     node::{Node, observe::Located},
 };
 
-/// A pod that ends has no cgroup a moment before the kubelet says so. Where others are in place, a search waits as long.
+/// A pod that ends has no cgroup a moment before the kubelet says so. Where others are in place, a search waits for
+/// this long.
 const FIRST_SEARCH: Duration = Duration::from_secs(1);
 /// The longest delay between searches for the same pods.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
@@ -39,6 +40,16 @@ pub(super) struct PodSearch {
     last_survey: Option<Instant>,
 }
 
+/// What is known of a node's pods.
+pub(super) struct KnownPods<'a> {
+    /// The pods.
+    pub pods: &'a [Pod],
+    /// Single containers are selected, so that all of them must be found.
+    pub containers: bool,
+    /// The time.
+    pub now: Instant,
+}
+
 impl PodSearch {
     /// Reports whether a survey has something to do.
     pub fn is_due(&self, now: Instant) -> bool {
@@ -47,23 +58,21 @@ impl PodSearch {
         self.next.is_some_and(|(at, _)| at <= now) || since.any(|since| is_new(since + GRACE))
     }
 
-    /// Adds the cgroups that only a search finds; returns the pods that are nowhere, by UID. `containers`: single
-    /// containers are selected, so that all of them must be found.
+    /// Adds the cgroups that only a search finds; returns the pods that are nowhere, by UID.
     pub fn survey(
         &mut self,
         node: &mut impl Node,
-        pods: &[Pod],
+        known: &KnownPods<'_>,
         cgroups: &mut BTreeMap<String, PodCgroup>,
-        containers: bool,
-        now: Instant,
     ) -> Result<BTreeMap<String, Unlocated>, SysError> {
+        let KnownPods { pods, now, .. } = *known;
         self.last_survey = Some(now);
         self.forget_ended(pods);
         self.add_found(pods, cgroups);
-        self.find_missing(node, pods, cgroups, containers, now)?;
+        self.find_missing(node, known, cgroups)?;
         if self.next.is_some_and(|(at, _)| at <= now) && self.search(node, now)? {
             self.add_found(pods, cgroups);
-            self.find_missing(node, pods, cgroups, containers, now)?;
+            self.find_missing(node, known, cgroups)?;
         }
         let missing = self.missing.iter().filter(|(_, (since, _))| *since + GRACE <= now);
         Ok(missing.map(|(uid, (_, unlocated))| (uid.clone(), unlocated.clone())).collect())
@@ -100,10 +109,8 @@ impl PodSearch {
     fn find_missing(
         &mut self,
         node: &impl Node,
-        pods: &[Pod],
+        &KnownPods { pods, containers, now }: &KnownPods<'_>,
         cgroups: &BTreeMap<String, PodCgroup>,
-        containers: bool,
-        now: Instant,
     ) -> Result<(), SysError> {
         let mut missing = BTreeMap::new();
         for pod in pods.iter().filter(|pod| !pod.running.is_empty()) {

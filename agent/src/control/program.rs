@@ -63,7 +63,7 @@ pub struct ProgramState {
     /// The revisions that were in effect. Whichever of them is, is kept where a newer one fails.
     known_good: KnownGood,
     /// The revision in effect according to the BpfNode when this agent started: the node may have been rebooted since.
-    reported: Option<ReportedRevision>,
+    pub(super) reported: Option<ReportedRevision>,
     /// Maps of the last load that are not pinned, by name. Those that no program uses went with the loader.
     pub unpinned: BTreeMap<String, MapInfo>,
     /// What the user may not expect of the programs and maps that this agent loaded.
@@ -242,13 +242,6 @@ impl ProgramState {
         let before = self.observed.previous.as_ref().and_then(|predecessor| predecessor.revision.as_ref());
         self.known_good.remember(revision, self.assigned.summary, before);
         self.reported = None;
-    }
-
-    /// Takes the revision in effect according to the BpfNode when this agent started.
-    pub fn report(&mut self, reported: &ReportedRevision) {
-        if !self.was_observed {
-            self.reported = Some(reported.clone());
-        }
     }
 
     /// Returns the name of the revision that was in effect last: by its note, or on a node that was rebooted since by

@@ -89,10 +89,8 @@ pub(super) fn assign(programs: &mut BTreeMap<String, ProgramState>, assignment: 
             program.assign(Some(revision));
         }
     }
-    for (name, reported) in assignment.reported.iter() {
-        if let Some(program) = programs.get_mut(name) {
-            program.report(reported);
-        }
+    for (name, program) in programs.iter_mut().filter(|(_, program)| !program.was_observed) {
+        program.reported = assignment.reported.get(name).cloned();
     }
     let mut requirements = Requirements::default();
     programs.values().for_each(|program| requirements.add(program));

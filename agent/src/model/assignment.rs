@@ -28,8 +28,8 @@ pub struct Assignment {
     pub pods: Option<Arc<Vec<Pod>>>,
     /// The labels of namespaces, by name; absent until they have been listed.
     pub namespaces: Option<Arc<BTreeMap<String, Labels>>>,
-    /// The revisions in effect according to the BpfNode when this agent started, by BpfProgram: a node that was rebooted
-    /// since has no notes of them.
+    /// The revisions in effect according to the BpfNode when this agent started, by BpfProgram: a node that was
+    /// rebooted since has no notes of them.
     pub reported: Arc<BTreeMap<String, ReportedRevision>>,
     /// The objects that are at hand, by digest. All others are fetched when a load needs them.
     pub objects: BTreeMap<String, Arc<[u8]>>,

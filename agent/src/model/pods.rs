@@ -21,7 +21,7 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 pub struct PodCgroup {
     /// The pod's own cgroup, as a path below the cgroup root.
     pub path: String,
-    /// The cgroups of its containers, by container ID: those that are asked for, and those outside the pod's own cgroup.
+    /// The cgroups of its containers, by container ID: those that are asked for, and those outside the pod's own.
     pub containers: BTreeMap<String, String>,
 }
 

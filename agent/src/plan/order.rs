@@ -2,8 +2,9 @@
 //!
 //! The kernel runs the programs of a cgroup in the order of its list, in which an attachment may name its position
 //! (`BPF_F_BEFORE`, Linux 6.17). Lower priorities run first, and of equal ones those whose BpfProgram came to the node
-//! first, so that the order is the same again after everything was detached. A link keeps its position when its program is replaced, and gets another only by being attached anew. So as few links as possible
-//! move: those of one longest sequence that is in order stay.
+//! first, so that the order is the same again after everything was detached. A link keeps its position when its program
+//! is replaced, and gets another only by being attached anew. So as few links as possible move: those of one longest
+//! sequence that is in order stay.
 
 use std::collections::BTreeSet;
 

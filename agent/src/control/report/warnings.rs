@@ -15,8 +15,8 @@ const ROOT_ID: &str = "1";
 /// Returns the warnings on BpfPrograms, by name.
 pub(super) fn warnings(programs: &BTreeMap<String, ProgramState>) -> BTreeMap<&str, Vec<String>> {
     let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (name, program) in programs {
-        all.entry(name).or_default().extend(root_warning(program));
+    for (name, warning) in programs.iter().filter_map(|(name, program)| Some((name, root_warning(program)?))) {
+        all.entry(name).or_default().push(warning);
     }
     for (name, warning) in rivals(programs).into_iter().chain(map_rivals(programs)) {
         all.entry(name).or_default().push(warning);
@@ -25,7 +25,6 @@ pub(super) fn warnings(programs: &BTreeMap<String, ProgramState>) -> BTreeMap<&s
         warnings.truncate(MAX_WARNINGS);
         warnings.iter_mut().for_each(|warning| *warning = clip(warning, MAX_WARNING));
     }
-    all.retain(|_, warnings| !warnings.is_empty());
     all
 }
 
@@ -51,8 +50,8 @@ struct Sockmap<'a> {
     fillers: BTreeSet<(&'a str, &'a str)>,
 }
 
-/// Warns of BpfPrograms that put the same sockets into two maps with programs of one kind. A socket runs one program of a
-/// kind: of the second map the kernel keeps it out, with EBUSY (`sock_map_link` in net/core/sock_map.c).
+/// Warns of BpfPrograms that put the same sockets into two maps with programs of one kind. A socket runs one program of
+/// a kind: the kernel keeps it out of the second map, with EBUSY (`sock_map_link` in net/core/sock_map.c).
 fn rivals(programs: &BTreeMap<String, ProgramState>) -> Vec<(&str, String)> {
     let mut maps: BTreeMap<u32, Sockmap<'_>> = BTreeMap::new();
     for (name, program) in programs {

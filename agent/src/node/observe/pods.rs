@@ -55,7 +55,8 @@ pub struct Located {
 }
 
 /// Searches the whole hierarchy for the cgroups of these pods and containers, by their UIDs and IDs: a kubelet with a
-/// `--cgroup-root` that the agent was not told, or a runtime with another driver than the kubelet's, puts them anywhere.
+/// `--cgroup-root` that the agent was not told puts them anywhere, and so does a runtime with another driver than the
+/// kubelet's.
 pub fn locate(root: &Root, pods: &BTreeSet<&str>, containers: &BTreeSet<&str>) -> Result<Located, SysError> {
     let mut found = Located::default();
     let (mut queue, mut searched) = (VecDeque::from([String::new()]), 0);
