@@ -99,7 +99,8 @@ fn long_lists_are_written_within_a_second_with_batches_and_without() {
             let changes = sync(&mut entries, shape, &second, &applied_after(&second));
             assert_eq!(changes, EntryChanges::default(), "{what}");
             println!("{what}: {MANY} entries filled in {filled:?}, replaced in {replaced:?}");
-            let bound = timeout() / 20;
+            // Without optimization the comparison alone takes most of a second.
+            let bound = timeout() / if cfg!(debug_assertions) { 10 } else { 20 };
             assert!(filled < bound && replaced < bound, "{what}: {filled:?}, {replaced:?}");
         }
     }
