@@ -224,6 +224,7 @@ fn map(retain: bool) -> DesiredMap {
         retain,
         definition: MapDefinition::Btf,
         of_load: false,
+        sync: false,
         shape: shape(10),
         recreate: false,
         from: None,

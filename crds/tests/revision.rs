@@ -207,29 +207,29 @@ fn the_load_key_is_independent_of_the_order_of_programs() {
 
 #[test]
 fn a_revision_names_the_features_that_it_uses() {
-    let uses = |edit: &dyn Fn(&mut RevisionTemplate)| {
+    let uses = |edit: fn(&mut RevisionTemplate)| {
         let mut edited = template();
         edit(&mut edited);
         Feature::of(&edited)
     };
-    assert!(uses(&|_| ()).is_empty());
-    assert_eq!(uses(&|t| drop(t.globals.insert("rate".into(), 1.into()))), ["Globals"]);
-    assert_eq!(uses(&|t| t.maps = vec![MapSpec { entries: entries(1), ..MapSpec::named("m") }]), ["MapEntries"]);
-    let holds = |t: &mut RevisionTemplate| {
+    assert!(uses(|_| ()).is_empty());
+    assert_eq!(uses(|t| drop(t.globals.insert("rate".into(), 1.into()))), ["Globals"]);
+    assert_eq!(uses(|t| t.maps = vec![MapSpec { entries: entries(1), ..MapSpec::named("m") }]), ["MapEntries"]);
+    let holds: fn(&mut RevisionTemplate) = |t| {
         let info = json!({"name": "m", "type": "ProgArray", "keySizeBytes": 4, "valueSizeBytes": 4, "maxEntries": 1,
             "definition": "BTF", "holds": ["f"]});
         t.object.maps = vec![serde_json::from_value(info).unwrap()];
     };
-    assert_eq!(uses(&holds), ["MapEntries"]);
-    let synced = MapSpec { entries_policy: Some(EntriesPolicy::Sync), ..MapSpec::named("m") };
-    assert_eq!(uses(&|t| t.maps = vec![synced.clone()]), ["SyncEntries"]);
-    let on_create = MapSpec { entries_policy: Some(EntriesPolicy::OnCreate), ..MapSpec::named("m") };
-    assert!(uses(&|t| t.maps = vec![on_create.clone()]).is_empty(), "as without a policy");
+    assert_eq!(uses(holds), ["MapEntries"]);
+    let policy = |policy| MapSpec { entries_policy: Some(policy), ..MapSpec::named("m") };
+    let of_map = |map: MapSpec| Feature::of(&RevisionTemplate { maps: vec![map], ..template() });
+    assert_eq!(of_map(policy(EntriesPolicy::Sync)), ["SyncEntries"]);
+    assert!(of_map(policy(EntriesPolicy::OnCreate)).is_empty(), "as without a policy");
     let long = MapSpec { entries_from: list(b"a"), ..MapSpec::named("m") };
-    assert_eq!(uses(&|t| t.maps = vec![long.clone()]), ["EntriesFrom", "MapEntries"]);
-    assert_eq!(uses(&|t| t.priority = Some(500)), ["Priority"]);
+    assert_eq!(of_map(long), ["EntriesFrom", "MapEntries"]);
+    assert_eq!(uses(|t| t.priority = Some(500)), ["Priority"]);
     assert_eq!(
-        uses(&|t| t.maps = vec![MapSpec { map_ref: map_ref("other", "m"), ..MapSpec::named("m") }]),
+        uses(|t| t.maps = vec![MapSpec { map_ref: map_ref("other", "m"), ..MapSpec::named("m") }]),
         ["SharedMaps"]
     );
     let kept: fn(&mut RevisionTemplate) = |t| {

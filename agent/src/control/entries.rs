@@ -50,7 +50,7 @@ impl<N: Node> Controller<N> {
 
     fn try_keep_entries(&mut self, name: &str, desired: &Desired, assignment: &Assignment) -> Result<(), Failure> {
         let listed = self.listed(name, desired, assignment)?;
-        let was_in_step = self.touch(name).entries.in_step.as_ref() == Some(&desired.revision);
+        let was_in_step = self.touch(name).entries.is_in_step(&desired.revision);
         let outcomes = match was_in_step {
             true => self.repair_entries(name, &listed)?,
             false => self.node.keep_entries(name, &listed, EntriesTask::Apply)?,

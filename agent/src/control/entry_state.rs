@@ -28,6 +28,11 @@ pub(super) struct Listed {
 }
 
 impl ProgramEntries {
+    /// Returns whether the entries of a revision were all in step when they were last compared.
+    pub(super) fn is_in_step(&self, revision: &str) -> bool {
+        self.in_step.as_deref() == Some(revision)
+    }
+
     /// Forgets the bytes that are of no more use: all but the object of what is desired.
     pub(super) fn hold_only(&mut self, digest: &str) {
         self.held.retain(|held, _| held == digest);

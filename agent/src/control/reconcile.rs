@@ -127,7 +127,8 @@ impl<N: Node> Controller<N> {
             let round = self.round(name, desired.as_deref(), &plan_context, attempt)?;
             *loaded |= round.loaded;
             if round.converged {
-                let looks = is_new || *loaded || attempt.observation == Observation::Fresh;
+                let in_step = entries.as_ref().is_some_and(|now| self.touch(name).entries.is_in_step(&now.revision));
+                let looks = !in_step || *loaded || attempt.observation == Observation::Fresh;
                 match entries.as_deref().filter(|_| looks) {
                     Some(desired) => self.keep_entries(name, desired, attempt.assignment)?,
                     None if entries.is_none() => self.touch(name).entries = Default::default(),

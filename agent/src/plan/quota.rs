@@ -84,6 +84,7 @@ mod tests {
             retain: false,
             definition: MapDefinition::Btf,
             of_load: false,
+            sync: false,
             shape,
             recreate: false,
             from: None,

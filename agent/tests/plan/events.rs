@@ -97,8 +97,9 @@ prop_compose! {
             let retain = retain && pin && !of_load && from.is_none();
             let shape = shape(entries);
             let (pin_name, used_by) = (pin_name(name), FUNCTIONS.map(str::to_owned).to_vec());
+            let sync = pin && !of_load && from.is_none() && entries == 11;
             let map =
-                DesiredMap { pin_name, pin, retain, definition, of_load, shape, recreate, from, used_by };
+                DesiredMap { pin_name, pin, retain, definition, of_load, sync, shape, recreate, from, used_by };
             (name.to_owned(), map)
         };
         let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
@@ -173,6 +174,8 @@ pub(crate) enum Event {
     TrialBecomes(TrialState),
     /// A killed agent leaves a half-made pin.
     Stray,
+    /// The entries of maps were kept in step, and those that the spec lists are recorded.
+    EntriesKept,
 }
 
 pub(crate) fn events() -> impl Strategy<Value = Event> {
@@ -192,6 +195,7 @@ pub(crate) fn events() -> impl Strategy<Value = Event> {
         2 => (0..2u8, prop::bool::weighted(0.7)).prop_map(|(which, exists)| Event::Shared(which, exists)),
         1 => prop::sample::select(&[TrialState::Passed, TrialState::Reprieved][..]).prop_map(Event::TrialBecomes),
         1 => Just(Event::Stray),
+        1 => Just(Event::EntriesKept),
     ]
 }
 
@@ -305,6 +309,11 @@ impl Scene {
                 }
             }
             Event::Stray => fake.observed.stray = true,
+            Event::EntriesKept => {
+                let maps = fake.observed.maps.iter().filter(|(_, map)| map.from.is_none());
+                let pins: Vec<String> = maps.map(|(pin, _)| pin.clone()).collect();
+                fake.observed.recorded.extend(pins);
+            }
         }
         usize::MAX
     }

@@ -22,6 +22,9 @@ use sockeye_agent::{
 use super::{NAME, open, set};
 use crate::node::{Node, timeout};
 
+/// Makes the key of an entry of its number.
+type KeyOf = fn(u32) -> Vec<u8>;
+
 /// The entries that the writer takes within a second.
 const MANY: u32 = 65_536;
 
@@ -66,11 +69,11 @@ fn cpu_time() -> Duration {
 /// Each list of 65,536 entries replaces another one half of whose keys it has.
 #[test]
 fn long_lists_are_written_within_a_second_with_batches_and_without() {
-    let trie_key = |n: u32| [&32_u32.to_ne_bytes()[..], &n.to_be_bytes()].concat();
-    let key = |n: u32| n.to_ne_bytes().to_vec();
+    let trie_key: KeyOf = |n: u32| [&32_u32.to_ne_bytes()[..], &n.to_be_bytes()].concat();
+    let key: KeyOf = |n: u32| n.to_ne_bytes().to_vec();
     // BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_LPM_TRIE, which requires BPF_F_NO_PREALLOC.
-    let forms: [(MapForm, u32, u32, u32, &dyn Fn(u32) -> Vec<u8>); 2] =
-        [(MapForm::Hash, 1, 0, 4, &key), (MapForm::Trie, 11, 1, 8, &trie_key)];
+    let forms: [(MapForm, u32, u32, u32, KeyOf); 2] =
+        [(MapForm::Hash, 1, 0, 4, key), (MapForm::Trie, 11, 1, 8, trie_key)];
     for (form, map_type, flags, key_size, key) in forms {
         for singly in [false, true] {
             let fd = map(map_type, flags, key_size, 2 * MANY);
@@ -99,7 +102,8 @@ fn long_lists_are_written_within_a_second_with_batches_and_without() {
             let changes = sync(&mut entries, shape, &second, &applied_after(&second));
             assert_eq!(changes, EntryChanges::default(), "{what}");
             println!("{what}: {MANY} entries filled in {filled:?}, replaced in {replaced:?}");
-            let bound = timeout() / 20;
+            // Without optimization the comparison alone takes most of a second.
+            let bound = timeout() / if cfg!(debug_assertions) { 10 } else { 20 };
             assert!(filled < bound && replaced < bound, "{what}: {filled:?}, {replaced:?}");
         }
     }
