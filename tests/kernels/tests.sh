@@ -10,7 +10,7 @@ widest=(
 # arm64 runs them too.
 kernel_dependent=(
     program_types:: map_attachment:: kinds::programs_find kinds::a_bloom kinds::cgroup_storage builtins::
-    shared::both pods_are_selected
+    shared::both pods_are_selected sockets::
 )
 
 # Tests of what kernels charge to users: the oldest one.

@@ -16,6 +16,7 @@
 //! | [`fetches`] | the ELF objects that loads wait for |
 //! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
 //! | `dependencies` | what of other BpfPrograms one depends on |
+//! | `sockets` | sockets in the maps of what is suspended or gone; `draining` are the maps that are kept for them |
 //! | `suspend` | what is to be attached nowhere |
 //! | `admit` | whether a container may start; [`starts`] are those that wait |
 //! | [`connectivity`] | whether a program has cut the node off from the API server |
@@ -31,6 +32,7 @@ pub mod attachments;
 pub mod connectivity;
 pub mod controller;
 mod dependencies;
+mod draining;
 pub mod drift;
 pub mod event;
 pub mod fetches;
@@ -41,6 +43,7 @@ mod reconcile;
 pub mod report;
 pub mod retry;
 pub mod run;
+mod sockets;
 pub mod starts;
 mod step;
 mod suspend;

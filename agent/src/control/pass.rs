@@ -120,6 +120,7 @@ impl<N: Node> Controller<N> {
 
     /// Ends a pass: forgets what is gone, asks for watches of what is there, and reports.
     fn end_pass(&mut self, assignment: &Assignment, sweep: bool, now: Instant) {
+        self.drain();
         self.fetches.forget_unused(now);
         self.programs.retain(|_, p| p.is_desired() || !p.observed.is_empty() || p.failure.is_some());
         let touched = mem::take(&mut self.touched);
@@ -186,6 +187,7 @@ impl<N: Node> Controller<N> {
         let mut context = self.node.node_context(requirements.inputs)?;
         self.survey.ordered = requirements.ordered && !context.missing_features.order;
         self.survey.sharing = requirements.shares;
+        self.settings.facts.regressions = context.regressions.names();
         context.pods = self.survey_pods(assignment, requirements.inputs)?;
         Ok(context)
     }

@@ -12,12 +12,15 @@
 //! | `keeper`, `kept_pod` | the targets that go on selecting running pods which are relabelled, and these pods |
 //! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
 //! | `start` | a pod or a container that is about to start |
+//! | `draining_map` | a map that is kept for the sockets in it |
+//! | `regressions` | which known regressions this kernel has |
 //! | `trial` | the connectivity trial of a revision |
 //! | `refusal` | the reason why a revision can't run here |
 
 pub mod assignment;
 pub mod cgroup_path;
 pub mod desired;
+pub mod draining_map;
 pub mod keeper;
 pub mod kept_pod;
 pub mod kernel;
@@ -27,6 +30,7 @@ pub mod observed;
 pub mod pin_names;
 pub mod pods;
 pub mod refusal;
+pub mod regressions;
 mod resolve;
 pub mod start;
 pub mod trial;

@@ -29,6 +29,8 @@ pub struct PinNames {
     pub retained: BTreeSet<String>,
     /// Maps that are shared from other BpfPrograms.
     pub shared: BTreeSet<String>,
+    /// True if sockets are to be taken out of maps at once.
+    pub force_detach: bool,
     /// True if a killed agent left half-made pins or an empty home.
     pub stray: bool,
 }
@@ -36,7 +38,7 @@ pub struct PinNames {
 impl PinNames {
     /// Returns the notes and names of an observed state.
     pub fn of(observed: &Observed) -> Self {
-        let Observed { uid, revision, trial, previous: _, functions, maps, links, kept_pods, retained, stray } =
+        let Observed { uid, revision, trial, functions, maps, links, kept_pods, retained, force_detach, stray, .. } =
             observed;
         Self {
             uid: uid.clone(),
@@ -48,6 +50,7 @@ impl PinNames {
             kept_pods: kept_pods.keys().cloned().collect(),
             retained: retained.clone(),
             shared: maps.iter().filter(|(_, map)| map.from.is_some()).map(|(pin, _)| pin.clone()).collect(),
+            force_detach: *force_detach,
             stray: *stray,
         }
     }

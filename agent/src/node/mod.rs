@@ -8,6 +8,7 @@
 //! | [`layout`] | paths on bpffs |
 //! | [`directory`] | sockeye's directory on bpffs: whose it is, and the version of its layout |
 //! | [`observe`] | reads what a node has |
+//! | [`draining`] | maps that are kept for the sockets in them |
 //! | [`execute`] | executes the steps of a plan |
 //! | [`handles`] | the agent's own descriptors of what is pinned |
 //! | [`map_attachment`] | a function's attachment to a map |
@@ -21,6 +22,7 @@
 
 pub mod attach_failure;
 pub mod directory;
+pub mod draining;
 pub mod execute;
 pub mod failure;
 pub mod handles;
@@ -49,6 +51,7 @@ use self::{
 use crate::{
     kernel::SysError,
     model::{
+        draining_map::DrainingMap,
         kernel::Cgroup,
         node_context::NodeContext,
         observed::Observed,
@@ -83,6 +86,8 @@ pub trait Node {
     /// Finds a program at a cgroup or below it that is not one of `ours`; returns the cgroup's path and the program's
     /// ID.
     fn foreign_program(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)>;
+    /// Looks at the maps that are kept for the sockets in them: unpins those without any, and returns the others.
+    fn drain(&mut self) -> Result<Vec<DrainingMap>, SysError>;
     /// The directories in which something happens if somebody changes a BpfProgram's pins or notes.
     fn directories(&self, name: &str, observed: &Observed) -> Vec<PathBuf>;
     /// The cgroups at these paths that exist, by path.

@@ -45,6 +45,8 @@ pub fn spec(programs: &[&str]) -> BpfProgramSpec {
         globals: BTreeMap::new(),
         priority: None,
         suspend: false,
+        force_detach: false,
+        accepted_regressions: Vec::new(),
     }
 }
 

@@ -24,6 +24,7 @@ use sockeye_agent::{
     kernel::SysError,
     model::{
         desired::Desired,
+        draining_map::{DrainingMap, SocketFate},
         kernel::{
             Cgroup, LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, LinkInfo, Machine, MapInfo, MissingFeatures, ProgramInfo,
         },
@@ -31,6 +32,7 @@ use sockeye_agent::{
         node_context::NodeContext,
         observed::{AttachSite, LinkKey, Observed, ObservedKeptPod, ObservedLink, ObservedMap, ObservedProgram},
         pods::{PodCgroup, Pods, RequiredInputs},
+        regressions::Regressions,
         trial::Trial,
     },
     node::{
@@ -65,6 +67,8 @@ pub struct Fake {
     pub others: BTreeMap<MapRef, MapInfo>,
     /// True if the kernel has no links for maps.
     pub unlinked: bool,
+    /// The IDs of the maps that are kept for their sockets, and what becomes of these.
+    pub kept: BTreeSet<(u32, SocketFate)>,
 }
 
 impl Fake {
@@ -77,7 +81,7 @@ impl Fake {
     }
 
     fn step(&mut self, ids: &mut Ids, desired: Option<&Desired>, step: &Step, loaded: &mut bool) {
-        let Self { observed, others, unlinked } = self;
+        let Self { observed, others, unlinked, kept } = self;
         match step {
             Step::RemoveStray => assert!(std::mem::take(&mut observed.stray)),
             Step::Claim { uid } => observed.uid = Some(uid.clone()),
@@ -102,14 +106,40 @@ impl Fake {
                     memlock_bytes: 4096,
                     ..MapInfo::default()
                 };
-                observed.maps.insert(pin_name(name), ObservedMap { info, pinned: true, from: None });
+                let lossless = info.holds_sockets() && !desired.unwrap().diverts();
+                let map = ObservedMap { info, pinned: true, lossless, ..ObservedMap::default() };
+                observed.maps.insert(pin_name(name), map);
                 mark_links_dead(observed, &pin_name(name));
             }
             Step::ShareMap { name, from } => {
                 assert!(*loaded, "nothing is pinned before the load");
                 let (info, from) = (others[from].clone(), Some(from.clone()));
-                observed.maps.insert(pin_name(name), ObservedMap { info, pinned: true, from });
+                let map = ObservedMap { info, pinned: true, from, ..ObservedMap::default() };
+                observed.maps.insert(pin_name(name), map);
                 mark_links_dead(observed, &pin_name(name));
+            }
+            Step::BorrowMap { pin, from } => {
+                let (info, from) = (others[from].clone(), Some(from.clone()));
+                assert!(info.holds_sockets(), "programs are attached to maps of sockets");
+                observed.maps.insert(pin.clone(), ObservedMap { info, pinned: true, from, ..ObservedMap::default() });
+                mark_links_dead(observed, pin);
+            }
+            Step::SetForceDetach(force) => {
+                assert_ne!(std::mem::replace(&mut observed.force_detach, *force), *force, "a note is changed");
+            }
+            Step::NoteLossy(pin) => {
+                let map = observed.maps.get_mut(pin).unwrap();
+                assert!(std::mem::take(&mut map.lossless), "a lossless map becomes lossy");
+            }
+            Step::TakeSocketsOut(pin) => {
+                assert!(observed.links.is_empty(), "sockets are taken out once nothing is attached");
+                let map = observed.maps.get_mut(pin).unwrap();
+                assert!(map.sockets.replace(0).is_some_and(|sockets| sockets > 0), "there are sockets to take out");
+            }
+            Step::KeepForSockets { pin, fate } => {
+                let map = &observed.maps[pin];
+                assert!(map.holds_sockets() && map.pinned, "a map of sockets is kept before it is unpinned");
+                kept.insert((map.info.id, *fate));
             }
             Step::PinProgram(function) => {
                 assert!(*loaded, "nothing is pinned before the load");
@@ -294,6 +324,7 @@ impl Node for FakeNode {
             features: node::features(),
             // A fake knows nothing of other BpfPrograms, so there is no order among them.
             missing_features: MissingFeatures { order: true, ..MissingFeatures::default() },
+            regressions: Regressions::default(),
             pods_root: "/kubepods".to_owned(),
             pods: Pods::default(),
             has_api: self.node().has_api,
@@ -334,6 +365,10 @@ impl Node for FakeNode {
         None
     }
 
+    fn drain(&mut self) -> Result<Vec<DrainingMap>, SysError> {
+        Ok(Vec::new())
+    }
+
     fn directories(&self, _: &str, _: &Observed) -> Vec<PathBuf> {
         Vec::new()
     }
@@ -351,7 +386,10 @@ impl Node for FakeNode {
     ) -> Result<(Executed, Observed), Failure> {
         let mut node = self.node();
         let State { ids, programs, .. } = &mut *node;
-        let shares = |step: &Step| matches!(step, Step::Load { shared, .. } if !shared.is_empty());
+        let shares = |step: &Step| match step {
+            Step::Load { shared, .. } => !shared.is_empty(),
+            step => matches!(step, Step::BorrowMap { .. }),
+        };
         let others = if execution.steps.iter().any(shares) { maps(programs) } else { BTreeMap::new() };
         let fake = programs.entry(name.to_owned()).or_default();
         fake.others = others;

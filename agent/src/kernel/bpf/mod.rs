@@ -5,12 +5,14 @@
 //! | `call` | the system call itself |
 //! | `object` | pins, and the kernel's info on an object |
 //! | `create` | creates maps, BTF and programs |
+//! | `entries` | reads and deletes entries of maps |
 //! | `attach` | links, attachments without a link, and queries |
 #![expect(unsafe_code, reason = "bpf(2) has no safe form")]
 
 mod attach;
 mod call;
 mod create;
+mod entries;
 mod object;
 
 pub use attach::{
@@ -22,5 +24,6 @@ pub use create::{
     MapAttr, ProgAttr, ProgBtf, btf_load, map_create, map_create_logged, map_freeze, map_update, prog_bind_map,
     prog_load,
 };
+pub use entries::{map_delete, map_lookup, map_next_key, prog_test_run};
 pub(super) use object::obj_info;
 pub use object::{obj_get, obj_pin, takes_directories};

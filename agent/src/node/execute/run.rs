@@ -112,6 +112,11 @@ impl Executor<'_> {
             Step::Release(pin) => Ok(self.remove_note(layout::retention(pin), &mut progress.undo)?),
             Step::PinMap(name) => self.pin_map(name, None, progress),
             Step::ShareMap { name, from } => self.pin_map(name, Some(from), progress),
+            Step::BorrowMap { pin, from } => self.borrow_map(pin, from, progress),
+            Step::SetForceDetach(force) => self.set_force_detach(*force, progress),
+            Step::NoteLossy(pin) => Ok(self.note_lossy(pin)?),
+            Step::TakeSocketsOut(pin) => Ok(self.take_sockets_out(pin, progress.handles)?),
+            Step::KeepForSockets { pin, fate } => Ok(self.keep_for_sockets(pin, *fate, progress)?),
             Step::PinProgram(function) => self.pin_program(function, progress),
             Step::Attach { function, site, before } => self.attach(function, site, before.as_ref(), progress),
             Step::Move { key, cgroup, before } => self.move_link(key, cgroup, before.as_ref(), progress),
@@ -147,6 +152,7 @@ impl Executor<'_> {
 const fn removes(step: &Step) -> bool {
     match step {
         Step::Detach(_) | Step::ForgetPod(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) => true,
+        Step::TakeSocketsOut(_) | Step::KeepForSockets { .. } => true,
         Step::SetTrial(trial) => trial.state.has_passed(),
         _ => false,
     }
