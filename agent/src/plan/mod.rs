@@ -91,5 +91,6 @@ fn clean_home<'a>(desired: &Desired, observed: &'a Observed, context: &PlanConte
     let retained = observed.maps.iter().filter(|(pin, _)| observed.retained.contains(*pin));
     // `remove_all` restores their pins.
     let maps = retained.map(|(pin, map)| (pin.clone(), ObservedMap { pinned: true, ..map.clone() })).collect();
-    (steps, Cow::Owned(Observed { retained: observed.retained.clone(), maps, ..Observed::default() }))
+    let (retained, force_detach) = (observed.retained.clone(), observed.force_detach);
+    (steps, Cow::Owned(Observed { retained, force_detach, maps, ..Observed::default() }))
 }
