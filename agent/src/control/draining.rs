@@ -15,12 +15,14 @@ pub(super) struct Draining {
     /// The maps that no BpfProgram has any more, as last looked at.
     pub maps: Vec<DrainingMap>,
     next: Instant,
+    /// The time since which sockets are counted for the look that is due.
+    since: Option<Instant>,
 }
 
 impl Draining {
     /// Starts with a look that is due: an earlier agent may have left maps.
     pub(super) const fn new(now: Instant) -> Self {
-        Self { maps: Vec::new(), next: now }
+        Self { maps: Vec::new(), next: now, since: None }
     }
 
     /// Reports whether the next look is due.
@@ -33,8 +35,14 @@ impl Draining {
         self.next = now;
     }
 
+    /// Begins a look. Sockets in the maps of suspended BpfPrograms are counted as these are observed, before all others.
+    pub(super) fn begin(&mut self) -> Instant {
+        *self.since.get_or_insert_with(Instant::now)
+    }
+
     /// Schedules the next look after one that took this long.
     pub(super) fn looked(&mut self, now: Instant, took: Duration) {
+        self.since = None;
         self.next = now + INTERVAL.max(took.saturating_mul(SHARE));
     }
 }

@@ -1,8 +1,6 @@
 //! The sockets in maps whose BpfProgram is suspended or gone: takes those out that may be, and looks from time to time
 //! at the maps that are kept for the others.
 
-use std::time::Instant;
-
 use super::Controller;
 use crate::{
     node::Node,
@@ -26,6 +24,7 @@ impl<N: Node> Controller<N> {
         let mut is_due = !self.draining.maps.is_empty();
         for program in self.programs.values_mut().filter(|program| program.observed.draining().next().is_some()) {
             program.pending.dirty = true;
+            self.draining.begin();
             is_due = true;
         }
         is_due
@@ -40,7 +39,7 @@ impl<N: Node> Controller<N> {
         if !self.draining.is_due(self.now) {
             return;
         }
-        let begin = Instant::now();
+        let begin = self.draining.begin();
         match self.node.drain() {
             Ok(maps) => self.draining.maps = maps,
             Err(error) => tracing::warn!(%error, "the draining maps can't be looked at"),

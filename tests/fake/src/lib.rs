@@ -128,8 +128,8 @@ impl Fake {
                 assert_ne!(std::mem::replace(&mut observed.force_detach, *force), *force, "a note is changed");
             }
             Step::NoteLossy(pin) => {
-                let map = observed.maps.get_mut(pin).unwrap();
-                assert!(std::mem::take(&mut map.lossless), "a lossless map becomes lossy");
+                // The load may have pinned another map there, which was never lossless.
+                observed.maps.get_mut(pin).unwrap().lossless = false;
             }
             Step::TakeSocketsOut(pin) => {
                 assert!(observed.links.is_empty(), "sockets are taken out once nothing is attached");

@@ -110,7 +110,7 @@ fn sockets_that_lose_nothing_leave_the_map_when_it_is_deleted_or_everything_deta
         let mut connection = Connection::new(&node, 0);
         assert_eq!(connection.ask("send"), UNREAD);
         match by_switch {
-            true => node.agent_command("detach", &["--all"]),
+            true => drop(node.agent_command("detach", &["--all"])),
             false => node.remove("p"),
         }
         assert_eq!(connection.ask("unread"), UNREAD);
