@@ -235,7 +235,10 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
 fn an_invalid_value_is_refused_and_nothing_is_loaded() {
     let mut node = Node::new("mistaken");
     node.start();
-    let spec = |globals: Value, maps: Value| json!({"programs": programs(), "maps": maps, "globals": globals});
+    let spec = |globals: Value, maps: Value| {
+        let (accepted, programs) = (accepted(), programs());
+        json!({"acceptedRegressions": accepted, "programs": programs, "maps": maps, "globals": globals})
+    };
     node.apply_spec("kinds", KINDS, spec(json!({"rate": "fast"}), json!([])));
     let refused = node.condition_is("kinds", "Accepted", "False");
     assert_eq!(refused["reason"], "InvalidSpec");
