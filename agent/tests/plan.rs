@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use sockeye_agent::{
     model::{
         desired::{Desired, DesiredMap, DesiredProgram},
+        draining_map::SocketFate,
         kept_pod::KeptPod,
         kernel::{Cgroup, MapInfo, ProgramKind},
-        observed::{LinkKey, Observed, ObservedKeptPod, ObservedProgram, Predecessor},
+        observed::{LinkKey, Observed, ObservedKeptPod, ObservedMap, ObservedProgram, Predecessor},
         pin_names::PinNames,
         trial::{Trial, TrialState},
     },
@@ -74,16 +75,25 @@ proptest! {
             };
             check_notes(desired, &steps, &fake.observed)?;
             let steps = &steps[..steps.len().min(killed)];
+            let before = fake.observed.clone();
             let names = PinNames::of(&fake.observed).after(steps);
             fake.execute(ids, desired, steps);
             prop_assert_eq!(PinNames::of(&fake.observed), names);
+            check_kept(&before, fake)?;
 
             let steps = plan(desired, &fake.observed, &context).unwrap();
             check_notes(desired, &steps, &fake.observed)?;
             let had_no_links = fake.observed.links.is_empty();
+            let before = fake.observed.clone();
+            fake.execute(ids, desired, &steps);
+            check_kept(&before, fake)?;
+            let made = steps;
+            // Once nothing is attached any more, sockets are counted, and the next plan takes them out.
+            let steps = plan(desired, &fake.observed, &context).unwrap();
+            prop_assert!(steps.iter().all(|step| matches!(step, Step::TakeSocketsOut(_))), "{steps:?}");
             fake.execute(ids, desired, &steps);
             let is_risky = |function: &String| desired.is_some_and(|desired| desired.functions[function].can_cut_off);
-            let attaches = steps.iter().any(|step| matches!(step, Step::Attach { function, .. } if is_risky(function)));
+            let attaches = made.iter().any(|step| matches!(step, Step::Attach { function, .. } if is_risky(function)));
             let is_open = fake.observed.trial.as_ref().is_some_and(|trial| trial.state.is_open());
             let trial = &fake.observed.trial;
             prop_assert!(!(attaches && had_no_links) || is_open, "a new attachment starts a trial: {trial:?}");
@@ -142,6 +152,20 @@ fn check_notes(desired: Option<&Desired>, steps: &[Step], observed: &Observed) -
     Ok(())
 }
 
+/// Checks that no map has ended with sockets in it: those that are no longer pinned in the home are kept elsewhere. Of
+/// those whose sockets are taken out, only pass-through programs or the spec allow it.
+fn check_kept(before: &Observed, fake: &Fake) -> Result<(), TestCaseError> {
+    let has = |observed: &Observed, id: u32| observed.maps.values().any(|map| map.info.id == id);
+    for map in before.maps.values().filter(|map| !has(&fake.observed, map.info.id)) {
+        let fates = fake.kept.iter().filter(|(id, _)| *id == map.info.id);
+        let fates: Vec<SocketFate> = fates.map(|(_, fate)| *fate).collect();
+        prop_assert!(!fates.is_empty(), "{map:?} ended");
+        let may_leave = map.lossless || before.force_detach || fake.observed.force_detach;
+        prop_assert!(may_leave || fates.contains(&SocketFate::Keep), "{map:?}: {fates:?}");
+    }
+    Ok(())
+}
+
 /// Checks that the observed state is the desired one.
 fn check(
     desired: Option<&Desired>,
@@ -165,13 +189,24 @@ fn check(
     }
     prop_assert!(observed.functions.values().all(|f| f.pinned) && observed.links.values().all(|l| l.pinned));
     prop_assert!(observed.maps.values().all(|map| map.pinned), "{observed:?}");
-    for map in desired.maps.values().filter(|map| map.pin && !map.definition.is_data()) {
+    let (diverts, lossless) = (desired.diverts(), observed.maps.values().any(|map| map.lossless));
+    prop_assert!(!(diverts && lossless), "what diverts bytes makes maps lossy: {observed:?}");
+    prop_assert_eq!(observed.force_detach, desired.force_detach);
+    let may_leave = |map: &&ObservedMap| map.from.is_none() && (map.lossless || desired.force_detach);
+    let nothing_runs = desired.suspended && observed.links.is_empty();
+    for map in observed.maps.values().filter(|_| nothing_runs).filter(may_leave) {
+        prop_assert_eq!(map.sockets.unwrap_or_default(), 0, "sockets are taken out where that loses nothing");
+    }
+    for map in desired.maps.values().filter(|map| map.pin && !map.definition.is_data() && !map.attach_only) {
         prop_assert_eq!(observed.maps[&map.pin_name].shape(), map.shape);
     }
     for map in desired.maps.values().filter(|map| map.pin) {
         let pinned = &observed.maps[&map.pin_name];
         let is_used = |function: &ObservedProgram| function.info.map_ids.contains(&pinned.info.id);
-        prop_assert!(observed.functions.values().all(is_used), "programs use the pinned maps: {observed:?}");
+        prop_assert!(
+            map.attach_only || observed.functions.values().all(is_used),
+            "programs use the pinned maps: {observed:?}"
+        );
         prop_assert_eq!(&pinned.from, &map.from);
         let other = map.from.as_ref().and_then(|from| others.get(from));
         prop_assert!(other.is_none_or(|other| other.id == pinned.info.id), "both BpfPrograms share one map");
@@ -207,13 +242,14 @@ fn revision(uid: &str, name: &str, functions: BTreeMap<String, DesiredProgram>) 
         priority: 500,
         unordered: false,
         suspended: false,
+        force_detach: false,
     }
 }
 
 /// A function that is to be attached to one cgroup, which the spec names.
 fn function_at(path: &str, kind: ProgramKind) -> DesiredProgram {
     let paths = [(path.to_owned(), None)].into();
-    DesiredProgram { kind, paths, maps: BTreeSet::new(), can_cut_off: false }
+    DesiredProgram { kind, paths, maps: BTreeSet::new(), can_cut_off: false, passes_only: false }
 }
 
 /// A map that is not recreated when its shape changes.
@@ -228,6 +264,7 @@ fn map(retain: bool) -> DesiredMap {
         shape: shape(10),
         recreate: false,
         from: None,
+        attach_only: false,
         used_by: Vec::new(),
     }
 }

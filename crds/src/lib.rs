@@ -9,6 +9,7 @@
 //! | [`selector`] | label selectors: matching and validation |
 //! | [`node`] | `BpfNode` and `BpfNodeDetail`: the observed state of a node, written by its agent |
 //! | [`builtin`] | the names of the programs that ship with sockeye |
+//! | [`regression`] | defects that some kernels have and programs would trigger |
 //! | [`object`] | the content of an ELF object, before any node loads it |
 //! | [`program_type`] | the program types that sockeye runs |
 //! | [`condition`] | conditions and their types |
@@ -29,6 +30,7 @@ pub mod program;
 pub mod program_type;
 mod reason;
 mod refusal;
+pub mod regression;
 pub mod revision;
 mod schema;
 pub mod selector;
@@ -45,5 +47,6 @@ pub use program::{BpfProgram, BpfProgramSpec, BpfProgramStatus};
 pub use program_type::ProgramType;
 pub use reason::Reason;
 pub use refusal::Refusal;
+pub use regression::Regression;
 pub use revision::{BpfRevision, BpfRevisionSpec, RevisionTemplate};
 pub use value::Value;

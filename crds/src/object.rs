@@ -43,6 +43,10 @@ pub struct ProgramInfo {
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<ProgramType>")]
     pub program_type: Option<ProgramType>,
+    /// True if the program calls no helper that redirects or holds back bytes, and may be an sk_msg program. Then
+    /// sockets can leave its map without loss.
+    #[serde(default, skip_serializing_if = "crate::schema::is_false")]
+    pub passes_only: bool,
 }
 
 /// A map that the object defines.

@@ -123,6 +123,14 @@ pub struct RevisionTemplate {
     /// If true, the programs are loaded and not attached.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub suspend: bool,
+    /// If true, sockets are taken out of sockmaps at once, also where that loses data.
+    #[serde(default, skip_serializing_if = "schema::is_false")]
+    pub force_detach: bool,
+    /// The known regressions of kernels that the BpfProgram accepts, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64), regex(pattern = "^[A-Z][A-Za-z0-9]*$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub accepted_regressions: Vec<String>,
 }
 
 /// A reference to a BpfProgram. A re-created BpfProgram of the same name has another UID.
@@ -171,11 +179,16 @@ pub enum Feature {
     Priority,
     /// Attach types that the spec gives: `programs[].attachType`.
     AttachType,
+    /// Programs attached to maps of other BpfPrograms: `attach[].map.program`.
+    SharedMapAttach,
+    /// Sockets that are taken out of maps at once: `forceDetach: true`. An agent that does not know
+    /// `acceptedRegressions` refuses nothing for a regression, so that field requires no feature.
+    ForceDetach,
 }
 
 impl Feature {
     /// All features.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::AllPods,
         Self::PodSelectors,
         Self::Containers,
@@ -191,6 +204,8 @@ impl Feature {
         Self::SharedMaps,
         Self::Priority,
         Self::AttachType,
+        Self::SharedMapAttach,
+        Self::ForceDetach,
     ];
 
     /// Returns the feature's name in `requires`.
@@ -208,7 +223,7 @@ impl Feature {
             Self::Containers => pods(|pods| !pods.containers.is_empty()),
             Self::StrictPods => pods(PodsTarget::is_strict),
             Self::KeepUnselected => pods(PodsTarget::keeps_unselected),
-            Self::MapAttach => targets(|target| target.map_name().is_some()),
+            Self::MapAttach => targets(|target| target.map().is_some()),
             Self::Suspend => template.suspend,
             Self::RecreateMaps => template.maps.iter().any(MapSpec::is_recreated),
             Self::Globals => !template.globals.is_empty(),
@@ -217,6 +232,8 @@ impl Feature {
             Self::SharedMaps => template.maps.iter().any(|map| map.map_ref.is_some()),
             Self::Priority => template.priority.is_some(),
             Self::AttachType => template.programs.iter().any(|program| program.attach_type.is_some()),
+            Self::SharedMapAttach => targets(|target| target.map().is_some_and(|map| map.program.is_some())),
+            Self::ForceDetach => template.force_detach,
             Self::MapEntries => {
                 template.maps.iter().any(MapSpec::lists_entries)
                     || template.object.maps.iter().any(|map| !map.holds.is_empty())
@@ -238,6 +255,13 @@ impl RevisionTemplate {
     /// Returns the targets of all programs.
     pub fn targets(&self) -> impl Iterator<Item = &AttachTarget> {
         self.programs.iter().flat_map(|program| &program.attach)
+    }
+
+    /// Returns the maps of other BpfPrograms that the revision uses or attaches programs to, each with its field.
+    pub fn map_refs(&self) -> impl Iterator<Item = (String, MapRef)> {
+        let used = self.maps.iter().enumerate();
+        let used = used.filter_map(|(i, map)| Some((format!("spec.maps[{i}].mapRef"), map.map_ref.clone()?)));
+        used.chain(self.targets().filter_map(|target| Some(("attach[].map".to_owned(), target.map()?.map_ref()?))))
     }
 
     /// Returns the targets that select pods.

@@ -7,7 +7,7 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
+use crate::{program::MapRef, schema};
 
 /// A target that a program is attached to. In JSON, `type` names the one member that is present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,13 +85,25 @@ pub enum WhenUnselected {
     KeepUntilPodEnds,
 }
 
-/// A sockmap or sockhash of the object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// A sockmap or sockhash: of the object, or one that another BpfProgram shares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MapTarget {
-    /// The name of the map in the ELF object.
+    /// The name of the map in the ELF object of its BpfProgram.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_.]+$"))]
     pub name: String,
+    /// The other BpfProgram whose map it is; there the map's `sharing` must be Shared. If absent, this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub program: Option<String>,
+}
+
+impl MapTarget {
+    /// Returns the reference to the map, if it is another BpfProgram's.
+    pub fn map_ref(&self) -> Option<MapRef> {
+        let program = self.program.clone()?;
+        Some(MapRef { program, name: self.name.clone() })
+    }
 }
 
 impl AttachTarget {
@@ -101,8 +113,8 @@ impl AttachTarget {
     }
 
     /// Returns the target for a map of the object.
-    pub fn map(name: impl Into<String>) -> Self {
-        Self::Map { map: MapTarget { name: name.into() } }
+    pub fn on_map(name: impl Into<String>) -> Self {
+        Self::Map { map: MapTarget { name: name.into(), program: None } }
     }
 
     /// Returns the selected pods, if the target selects pods.
@@ -113,10 +125,10 @@ impl AttachTarget {
         }
     }
 
-    /// Returns the name of the map, if the target is one.
-    pub const fn map_name(&self) -> Option<&str> {
+    /// Returns the map, if the target is one.
+    pub const fn map(&self) -> Option<&MapTarget> {
         match self {
-            Self::Map { map: MapTarget { name } } => Some(name.as_str()),
+            Self::Map { map } => Some(map),
             Self::Node | Self::AllPods | Self::Pods { .. } | Self::CgroupPath { .. } => None,
         }
     }
@@ -232,7 +244,7 @@ mod tests {
             AttachTarget::AllPods,
             PodsTarget { containers: vec!["app".into()], ..PodsTarget::default() }.into(),
             AttachTarget::at("/a"),
-            AttachTarget::map("sockets"),
+            AttachTarget::on_map("sockets"),
         ] {
             assert_eq!(read(serde_json::to_value(&target).unwrap()).as_ref(), Ok(&target));
         }

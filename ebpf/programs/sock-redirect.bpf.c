@@ -8,6 +8,12 @@
 #include <linux/bpf.h>
 #include "address.h"
 
+/*
+ * False turns the redirection off: no socket joins any more, and those that did send by TCP from then on. What was handed
+ * over before is still read first. It may be written while sockets are in the map.
+ */
+volatile bool redirecting = true;
+
 struct pair {
 	__u64 netns;
 	union address local, remote;
@@ -81,6 +87,8 @@ int join(struct bpf_sock_ops *skops)
 
 	if (skops->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && skops->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
 		return 1;
+	if (!redirecting)
+		return 1;
 	pair.local = IP(skops, local);
 	pair.remote = IP(skops, remote);
 	/* The other end is on this host if its address is loopback or this end's own. */
@@ -110,6 +118,8 @@ int redirect(struct sk_msg_md *msg)
 	way = bpf_sk_storage_get(&ways, msg->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!seen || !way)
 		return SK_PASS;
+	if (!redirecting)
+		*way = BY_TCP;
 	if (*way != BY_TCP) {
 		other_end.netns = bpf_get_netns_cookie(msg);
 		other_end.local = IP(msg, remote);

@@ -80,6 +80,8 @@ pub mod fixtures {
     pub static LISTS: &[u8] = object!("lists");
     /// Has a static map.
     pub static STATIC: &[u8] = object!("static");
+    /// Has sockets join a map, whose program passes what they send.
+    pub static JOINED: &[u8] = object!("joined");
     /// Denies all connections.
     pub static SHUT: &[u8] = object!("shut");
     /// Is tcp-events with another map, of a type that not every kernel has.

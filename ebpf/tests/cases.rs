@@ -284,3 +284,35 @@ fn a_missing_function_of_the_kernel_is_named() {
     assert!(refused.is_of_kernel() && refused.to_string().contains("kernel function"), "{refused}");
     assert!(refused.to_string().contains("bpf_"), "{refused}");
 }
+
+/// What redirects or holds back bytes is known from the instructions of a program and of all functions that it calls.
+#[test]
+fn a_program_that_passes_everything_is_known() {
+    let text = r#"
+        #include <linux/bpf.h>
+        #include <bpf/bpf_helpers.h>
+        struct { __uint(type, BPF_MAP_TYPE_SOCKHASH); __uint(max_entries, 1); __type(key, int); __type(value, int); }
+            sockets SEC(".maps");
+        struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 1); __type(key, int); __type(value, int); }
+            others SEC(".maps");
+        __attribute__((noinline)) int far(struct sk_msg_md *msg)
+        {
+            int key = msg->size;
+
+            return bpf_msg_redirect_hash(msg, &sockets, &key, BPF_F_INGRESS);
+        }
+        __attribute__((noinline)) int near(struct sk_msg_md *msg) { return far(msg) + 1; }
+        SEC("sk_msg") int passes(struct sk_msg_md *msg) { return bpf_get_prandom_u32() ? SK_PASS : SK_DROP; }
+        SEC("sk_msg") int applies(struct sk_msg_md *msg) { bpf_msg_apply_bytes(msg, 9); return SK_PASS; }
+        SEC("sk_msg") int redirects(struct sk_msg_md *msg) { return near(msg); }
+        SEC("sk_msg") int corks(struct sk_msg_md *msg) { bpf_msg_cork_bytes(msg, 9); return SK_PASS; }
+        SEC("sk_msg") int jumps(struct sk_msg_md *msg) { bpf_tail_call(msg, &others, 0); return SK_PASS; }
+        SEC("sk_skb/stream_verdict") int judges(struct __sk_buff *skb) { return SK_PASS; }
+        char LICENSE[] SEC("license") = "GPL";"#;
+    let names = ["passes", "applies", "redirects", "corks", "jumps", "judges"];
+    let bytes = compiled(text);
+    let object = Object::read(&bytes).unwrap();
+    let info = object.info(&mut object.select(names, []).unwrap());
+    let passing = info.programs.iter().filter(|program| program.passes_only).map(|program| program.name.as_str());
+    assert_eq!(passing.collect::<Vec<_>>(), ["applies", "passes"]);
+}

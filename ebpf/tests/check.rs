@@ -49,6 +49,8 @@ fn spec(programs: Vec<ProgramSpec>, maps: Vec<MapSpec>) -> BpfProgramSpec {
         priority: None,
         suspend: false,
         revision_history_limit: None,
+        force_detach: false,
+        accepted_regressions: Vec::new(),
     }
 }
 
@@ -166,15 +168,15 @@ fn the_default_targets_are_checked_as_a_programs_own() {
         (default(none(), vec![AttachTarget::at("a")]), InvalidSpec, "spec.attach[0].cgroupPath"),
         (default(none(), vec![AttachTarget::Node; 17]), InvalidSpec, "spec.attach has 17 items"),
         (default(none(), pods()), InvalidSpec, "spec.attach[0].pods.podSelector"),
-        (default(none(), vec![AttachTarget::map("nonesuch")]), MapNotFound, "spec.attach[0].map.name"),
-        (default(none(), vec![AttachTarget::map("my_map")]), InvalidSpec, "spec.attach[0].map.name"),
+        (default(none(), vec![AttachTarget::on_map("nonesuch")]), MapNotFound, "spec.attach[0].map.name"),
+        (default(none(), vec![AttachTarget::on_map("my_map")]), InvalidSpec, "spec.attach[0].map.name"),
         // A default that no program uses is checked, too.
         (default(vec![program("my_prog")], vec![AttachTarget::at("a")]), InvalidSpec, "spec.attach[0].cgroupPath"),
     ] {
         assert_refused(&bad, TCP_EVENTS, reason, field);
     }
     let (redirect, remember) = (|| attached("redirect", vec![]), || attached("remember", vec![]));
-    let sockets = || vec![AttachTarget::map("sockets")];
+    let sockets = || vec![AttachTarget::on_map("sockets")];
     let both = default(vec![redirect(), remember()], sockets());
     assert_refused(&both, object("sk-msg"), InvalidSpec, "spec.attach[0].type: remember is of type SockOps");
     let unpinned = BpfProgramSpec { maps: vec![unpinned("sockets")], ..default(vec![redirect()], sockets()) };
@@ -248,7 +250,7 @@ fn a_map_of_another_program_takes_no_setting_but_its_size() {
 #[test]
 fn maps_that_a_program_cannot_attach_to_are_refused() {
     let object = |name: &str| types::ALL.iter().find(|(of, _)| *of == name).unwrap().1;
-    let to = |name: &str, maps: &[&str]| attached(name, maps.iter().map(|map| AttachTarget::map(*map)).collect());
+    let to = |name: &str, maps: &[&str]| attached(name, maps.iter().map(|map| AttachTarget::on_map(*map)).collect());
     let accepted = check(&spec(vec![to("redirect", &["sockets"])], vec![]), object("sk-msg")).unwrap();
     assert!(accepted.notes[0].contains("sockets that are in sockets keep"), "{:?}", accepted.notes);
     use Reason::*;

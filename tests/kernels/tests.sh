@@ -11,7 +11,7 @@ widest=(
 kernel_dependent=(
     program_types:: map_attachment:: kinds::programs_find kinds::a_bloom kinds::cgroup_storage builtins::
     shared::both pods_are_selected types_are_mapped entries::flags entries::an_edit entries::a_list
-    writer::long_lists
+    writer::long_lists sockets::
 )
 
 # Tests of what kernels charge to users: the oldest one.

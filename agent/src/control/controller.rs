@@ -14,6 +14,7 @@ use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
 use super::{
     attachments::AttachmentMonitor,
     connectivity::Trials,
+    draining::Draining,
     event::{Effect, Report},
     fetches::Fetches,
     pod_search::PodSearch,
@@ -44,6 +45,7 @@ pub struct Controller<N> {
     pub(super) starts: Starts,
     pub(super) fetches: Fetches,
     pub(super) pod_search: PodSearch,
+    pub(super) draining: Draining,
     pub(super) timer: Timer,
     /// The pass that is going on.
     pub(super) pass: Option<Pass>,
@@ -64,7 +66,7 @@ pub struct Settings {
     pub layout: Layout,
     /// The memory that maps may hold.
     pub quota: MapQuota,
-    /// The node and its kernel.
+    /// The node and its kernel. A regression of the kernel that could not be probed at first may be found later.
     pub facts: NodeFacts,
     /// A file with the kernel's configuration, for kernels that don't show it.
     pub kernel_config: Option<PathBuf>,
@@ -138,6 +140,7 @@ impl<N> Controller<N> {
             starts: Starts::default(),
             fetches: Fetches::default(),
             pod_search: PodSearch::default(),
+            draining: Draining::new(now),
             timer: Timer::new(now),
             pass: None,
             kernel: RunningKernel::new(settings.kernel_config.clone()),
@@ -161,6 +164,7 @@ impl<N> Controller<N> {
             facts,
             layout,
             programs: &self.programs,
+            draining: &self.draining.maps,
             monitor: &self.monitor,
             suspended: self.survey.suspended.as_deref(),
         });

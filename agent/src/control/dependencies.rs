@@ -27,11 +27,13 @@ const NOT_YET: &str = "it is not pinned on this node yet; once it is, this is tr
 impl<N: Node> Controller<N> {
     /// Returns what a plan for a BpfProgram depends on, given the desired cgroups that exist.
     pub(super) fn plan_context(
-        &self,
+        &mut self,
+        name: &str,
         desired: Option<&Desired>,
         cgroups: BTreeMap<String, Cgroup>,
     ) -> Result<PlanContext, SysError> {
-        let Some(desired) = desired else { return Ok(PlanContext::default()) };
+        let lent = self.lent(name);
+        let Some(desired) = desired else { return Ok(PlanContext { lent, ..PlanContext::default() }) };
         let (mut maps, mut absent) = (BTreeMap::new(), BTreeMap::new());
         for from in desired.maps.values().filter_map(|map| map.from.as_ref()) {
             match self.pinned(from) {
@@ -51,7 +53,22 @@ impl<N: Node> Controller<N> {
         let newcomer = Rank { priority: desired.priority, claimed: known.unwrap_or(u64::MAX) };
         let attach_orders = self.attach_orders(Some((newcomer, comes_back)), is_its_place)?;
         let on_maps = if desired.attaches_to_maps { self.on_maps(&desired.program.name) } else { BTreeMap::new() };
-        Ok(PlanContext { cgroups, maps, absent, on_maps, attach_orders, claimed: newcomer.claimed })
+        Ok(PlanContext { cgroups, maps, absent, on_maps, lent, attach_orders, claimed: newcomer.claimed })
+    }
+
+    /// Returns the IDs of the sockmaps and sockhashes that other BpfPrograms have too. An agent that has just started
+    /// has not come to all of them yet.
+    pub(super) fn lent(&mut self, name: &str) -> BTreeSet<u32> {
+        let observed = self.programs.get(name).map(|program| &program.observed);
+        if !observed.is_some_and(|observed| observed.maps.values().any(ObservedMap::holds_sockets)) {
+            return BTreeSet::new();
+        }
+        let unseen = self.programs.iter().filter(|(_, program)| !program.was_observed);
+        let unseen: Vec<String> = unseen.map(|(other, _)| other.clone()).collect();
+        unseen.iter().for_each(|other| self.observe(other));
+        let others = self.programs.iter().filter(|(other, _)| *other != name);
+        let maps = others.flat_map(|(_, program)| program.observed.maps.values());
+        maps.filter(|map| map.holds_sockets()).map(|map| map.info.id).collect()
     }
 
     /// Returns what all BpfPrograms but one have attached to maps.

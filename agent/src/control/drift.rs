@@ -140,7 +140,7 @@ mod tests {
             functions: [("f".into(), ObservedProgram { info: program, load_key: None, pinned: true })].into(),
             maps: [(
                 "m".into(),
-                ObservedMap { info: MapInfo { id: 2, ..MapInfo::default() }, pinned: true, from: None },
+                ObservedMap { info: MapInfo { id: 2, ..MapInfo::default() }, pinned: true, ..ObservedMap::default() },
             )]
             .into(),
             links: [(

@@ -20,6 +20,7 @@
 //! | `known_good` | the revisions that are kept running while a newer one fails |
 //! | `pod_search` | pods whose processes are not where the kubelet's names say |
 //! | `dependencies` | what of other BpfPrograms one depends on |
+//! | `sockets` | sockets in the maps of what is suspended or gone; `draining` are the maps that are kept for them |
 //! | `suspend` | what is to be attached nowhere |
 //! | `admit` | whether a container may start; [`starts`] are those that wait |
 //! | [`connectivity`] | whether a program has cut the node off from the API server |
@@ -37,6 +38,7 @@ mod bytes;
 pub mod connectivity;
 pub mod controller;
 mod dependencies;
+mod draining;
 pub mod drift;
 pub mod entries;
 pub mod entry_state;
@@ -51,6 +53,7 @@ mod reconcile;
 pub mod report;
 pub mod retry;
 pub mod run;
+mod sockets;
 mod spec_summary;
 pub mod starts;
 mod step;

@@ -121,6 +121,7 @@ impl<N: Node> Controller<N> {
 
     /// Ends a pass: forgets what is gone, asks for watches of what is there, and reports.
     fn end_pass(&mut self, sweep: bool, now: Instant) {
+        self.drain();
         self.fetches.forget_unused(now);
         self.programs.retain(|_, p| p.is_desired() || !p.observed.is_empty() || p.failure.is_some());
         let touched = mem::take(&mut self.touched);
@@ -190,6 +191,7 @@ impl<N: Node> Controller<N> {
         self.survey.keeps_order = !context.missing_features.order;
         self.survey.ordered = requirements.ordered && self.survey.keeps_order;
         self.survey.sharing = requirements.shares;
+        self.settings.facts.regressions = context.regressions.names();
         context.pods = self.survey_pods(assignment, requirements.inputs)?;
         Ok(context)
     }

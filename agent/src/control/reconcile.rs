@@ -123,7 +123,7 @@ impl<N: Node> Controller<N> {
         let mut found = Some(cgroups);
         for _ in 0..ROUNDS {
             let cgroups = found.take().map_or_else(|| self.cgroups(desired.as_deref()), Ok)?;
-            let plan_context = self.plan_context(desired.as_deref(), cgroups)?;
+            let plan_context = self.plan_context(name, desired.as_deref(), cgroups)?;
             let round = self.round(name, desired.as_deref(), &plan_context, attempt)?;
             *loaded |= round.loaded;
             if round.converged {
@@ -185,7 +185,8 @@ impl<N: Node> Controller<N> {
         if observed.uid.as_ref().is_none_or(|owner| owner == uid) {
             return Ok(());
         }
-        let steps = plan(None, observed, &PlanContext::default())?;
+        let context = PlanContext { lent: self.lent(name), ..PlanContext::default() };
+        let steps = plan(None, &self.touch(name).observed, &context)?;
         if steps.is_empty() { Ok(()) } else { self.execute_steps(name, &steps) }
     }
 
@@ -295,6 +296,7 @@ impl<N: Node> Controller<N> {
 
     /// Executes a plan, and takes what is there then, whatever the outcome.
     pub(super) fn execute(&mut self, name: &str, execution: &Execution<'_>) -> Result<Executed, Failure> {
+        self.follow_kept_maps(execution.steps);
         let before = mem::take(&mut self.touch(name).observed);
         let (executed, observed) = match self.node.execute(name, &before, execution) {
             Ok((executed, observed)) => (Ok(executed), Ok(observed)),

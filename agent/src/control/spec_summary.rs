@@ -26,7 +26,7 @@ impl SpecSummary {
         Self {
             required: RequiredInputs::of(targets()),
             priority: Some(template.priority.unwrap_or(DEFAULT_PRIORITY)),
-            shares: template.maps.iter().any(|map| map.map_ref.is_some()),
+            shares: template.map_refs().next().is_some(),
             strict: template.pods_targets().any(PodsTarget::is_strict),
         }
     }

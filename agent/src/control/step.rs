@@ -33,6 +33,7 @@ impl<N: Node> Controller<N> {
             // The kernel's types are large.
             self.kernel.forget();
             self.timer.pass_due |= self.poll();
+            self.timer.pass_due |= self.marks_draining();
         }
         let wake = match self.inputs.assignment.clone() {
             Some(assignment) => {

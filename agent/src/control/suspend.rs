@@ -83,6 +83,7 @@ impl<N: Node> Controller<N> {
             }
             detached.push((name, outcome));
         }
+        self.take_sockets_out();
         Ok(detached)
     }
 

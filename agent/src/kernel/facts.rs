@@ -20,6 +20,7 @@ pub fn read(cgroup_mode: CgroupMode, features: BTreeSet<String>) -> Result<NodeF
         architecture: uname.machine().to_string_lossy().into_owned(),
         cgroup_mode: Some(cgroup_mode),
         features: features.into_iter().collect(),
+        regressions: Vec::new(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

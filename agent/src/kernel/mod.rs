@@ -20,6 +20,8 @@
 //! | [`memlock`] | the limit of locked memory, which counts before Linux 5.11 |
 //! | [`ring`] | a ring buffer that programs fill |
 //! | [`probe`] | the BPF features that this kernel has |
+//! | [`regressions`] | the known regressions that this kernel has |
+//! | [`sockets`] | the sockets in a sockmap or sockhash |
 //! | [`verifier`] | questions that the verifier answers |
 //! | `fault` | kills the agent or fails a call where a test asks for it |
 //!
@@ -42,8 +44,10 @@ pub mod map;
 pub mod memlock;
 pub mod probe;
 pub mod record;
+pub mod regressions;
 pub mod ring;
 pub mod running;
+pub mod sockets;
 pub mod verifier;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};

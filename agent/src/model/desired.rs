@@ -8,7 +8,12 @@ use sockeye_crds::{
     revision::ProgramRef,
 };
 
-use super::{kept_pod::KeptPod, kernel::ProgramKind, map_shape::MapShape, pods::CgroupOwner};
+use super::{
+    kept_pod::KeptPod,
+    kernel::{ProgramKind, SOCKHASH, SOCKMAP},
+    map_shape::MapShape,
+    pods::CgroupOwner,
+};
 
 /// The state that one BpfProgram should have on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub struct Desired {
     pub unordered: bool,
     /// True if the programs are to be loaded and attached nowhere.
     pub suspended: bool,
+    /// True if sockets are to be taken out of maps at once, whatever is lost.
+    pub force_detach: bool,
 }
 
 /// A program to load and attach.
@@ -57,6 +64,8 @@ pub struct DesiredProgram {
     /// True if it can cut this node's agent or kubelet off from the API server, so that its attachment starts a
     /// connectivity trial.
     pub can_cut_off: bool,
+    /// True for an `sk_msg` program that redirects and holds back nothing: sockets can leave its maps without loss.
+    pub passes_only: bool,
 }
 
 /// A map to create, carry over or share.
@@ -80,14 +89,28 @@ pub struct DesiredMap {
     pub recreate: bool,
     /// The map of another BpfProgram that is to be used in its place.
     pub from: Option<MapRef>,
+    /// True if it is no map of the object: programs are attached to it, and no program uses it.
+    pub attach_only: bool,
     /// All functions of the object that use it, including those that are not loaded.
     pub used_by: Vec<String>,
+}
+
+impl DesiredMap {
+    /// Returns true if it is a sockmap or a sockhash.
+    pub const fn holds_sockets(&self) -> bool {
+        matches!(self.shape.map_type, SOCKMAP | SOCKHASH)
+    }
 }
 
 impl Desired {
     /// Returns all cgroup paths that any function is to be attached to.
     pub fn paths(&self) -> BTreeSet<&str> {
         self.functions.values().flat_map(|function| function.paths.keys().map(String::as_str)).collect()
+    }
+
+    /// Returns true if any of the programs that are to be attached to maps can keep bytes in a map's queues.
+    pub fn diverts(&self) -> bool {
+        self.functions.values().any(|function| !function.maps.is_empty() && !function.passes_only)
     }
 
     /// Returns the map with a pin name, and its name in the ELF.

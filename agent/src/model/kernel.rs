@@ -7,6 +7,15 @@ pub const LINK_TYPE_CGROUP: u32 = 3;
 /// `BPF_LINK_TYPE_SOCKMAP`.
 pub const LINK_TYPE_SOCKMAP: u32 = 14;
 
+/// `BPF_PROG_TYPE_SOCK_OPS`.
+pub const SOCK_OPS: u32 = 13;
+/// `BPF_PROG_TYPE_SK_MSG`.
+pub const SK_MSG: u32 = 16;
+/// `BPF_MAP_TYPE_SOCKMAP`.
+pub const SOCKMAP: u32 = 15;
+/// `BPF_MAP_TYPE_SOCKHASH`.
+pub const SOCKHASH: u32 = 18;
+
 /// A program in the kernel, as `bpftool prog show` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramInfo {
@@ -59,6 +68,13 @@ pub struct MapInfo {
     pub frozen: bool,
     /// Its BTF, if any.
     pub btf_id: Option<u32>,
+}
+
+impl MapInfo {
+    /// Returns true if the map is a sockmap or a sockhash.
+    pub const fn holds_sockets(&self) -> bool {
+        matches!(self.map_type, SOCKMAP | SOCKHASH)
+    }
 }
 
 /// A link to a cgroup or a map in the kernel, as `bpftool link show` prints it.

@@ -13,12 +13,15 @@
 //! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
 //! | `entries` | the entries of maps: listed, listed before, and in the kernel |
 //! | `start` | a pod or a container that is about to start |
+//! | `draining_map` | a map that is kept for the sockets in it |
+//! | `regressions` | which known regressions this kernel has |
 //! | `trial` | the connectivity trial of a revision |
 //! | `refusal` | the reason why a revision can't run here |
 
 pub mod assignment;
 pub mod cgroup_path;
 pub mod desired;
+pub mod draining_map;
 pub mod entries;
 pub mod keeper;
 pub mod kept_pod;
@@ -30,6 +33,7 @@ pub mod pin_names;
 pub mod pod;
 pub mod pods;
 pub mod refusal;
+pub mod regressions;
 mod resolve;
 pub mod start;
 pub mod trial;

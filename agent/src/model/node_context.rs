@@ -3,6 +3,7 @@
 use super::{
     kernel::{Machine, MissingFeatures},
     pods::Pods,
+    regressions::Regressions,
 };
 
 /// The facts about this node and its agent on which the meaning of a revision depends.
@@ -14,6 +15,8 @@ pub struct NodeContext {
     pub features: Vec<String>,
     /// The features that a revision may use and this kernel lacks.
     pub missing_features: MissingFeatures,
+    /// The known regressions that this kernel has.
+    pub regressions: Regressions,
     /// The cgroup that holds all pods, as a path below the cgroup root; empty unless a target selects it.
     pub pods_root: String,
     /// The pods of this node; empty unless a target selects pods.

@@ -40,6 +40,8 @@ pub struct Observed {
     pub retained: BTreeSet<String>,
     /// The pin names of the maps whose entries were kept in step.
     pub recorded: BTreeSet<String>,
+    /// True if a note says that sockets are to be taken out of maps at once, whatever is lost.
+    pub force_detach: bool,
     /// True if a killed agent left half-made pins or an empty home.
     pub stray: bool,
 }
@@ -67,7 +69,7 @@ pub struct ObservedProgram {
 }
 
 /// A map of a BpfProgram.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedMap {
     /// The kernel's information.
     pub info: MapInfo,
@@ -75,9 +77,19 @@ pub struct ObservedMap {
     pub pinned: bool,
     /// The BpfProgram and map that it is shared from, according to its note; `None` if it is the BpfProgram's own.
     pub from: Option<MapRef>,
+    /// True if sockets can leave the map without loss: according to its note, nothing was ever attached to it, or to
+    /// another map of its programs, but `sk_msg` programs that pass what is sent.
+    pub lossless: bool,
+    /// The number of sockets in it, counted while the BpfProgram has nothing attached.
+    pub sockets: Option<u32>,
 }
 
 impl ObservedMap {
+    /// Returns true if it is a sockmap or a sockhash.
+    pub const fn holds_sockets(&self) -> bool {
+        self.info.holds_sockets()
+    }
+
     /// Returns the map's shape.
     pub fn shape(&self) -> MapShape {
         MapShape::of(&self.info)
@@ -172,20 +184,7 @@ impl Observed {
 
     /// Returns true if the BpfProgram has nothing left but retained maps.
     pub fn is_retained_only(&self) -> bool {
-        let Self {
-            uid: _,
-            claimed: _,
-            revision,
-            trial,
-            previous: _,
-            functions,
-            maps,
-            links,
-            kept_pods,
-            retained,
-            recorded,
-            stray,
-        } = self;
+        let Self { revision, trial, functions, maps, links, kept_pods, retained, recorded, stray, .. } = self;
         !maps.is_empty()
             && maps.keys().all(|pin| retained.contains(pin))
             && revision.is_none()
@@ -195,6 +194,13 @@ impl Observed {
             && kept_pods.is_empty()
             && recorded.is_empty()
             && !stray
+    }
+
+    /// Returns the maps with sockets in them, by pin name, and the number of sockets, if the BpfProgram has nothing
+    /// attached.
+    pub fn draining(&self) -> impl Iterator<Item = (&String, &ObservedMap, u32)> {
+        let maps = self.maps.iter().filter(|_| self.links.is_empty());
+        maps.filter_map(|(pin, map)| Some((pin, map, map.sockets.filter(|sockets| *sockets > 0)?)))
     }
 
     /// Returns the pods that a target of a BpfProgram goes on selecting. Notes of a deleted BpfProgram of the same name

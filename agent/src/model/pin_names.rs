@@ -31,6 +31,8 @@ pub struct PinNames {
     pub shared: BTreeSet<String>,
     /// Maps whose entries were kept in step.
     pub recorded: BTreeSet<String>,
+    /// True if sockets are to be taken out of maps at once.
+    pub force_detach: bool,
     /// True if a killed agent left half-made pins or an empty home.
     pub stray: bool,
 }
@@ -50,6 +52,7 @@ impl PinNames {
             kept_pods,
             retained,
             recorded,
+            force_detach,
             stray,
         } = observed;
         Self {
@@ -63,6 +66,7 @@ impl PinNames {
             retained: retained.clone(),
             shared: maps.iter().filter(|(_, map)| map.from.is_some()).map(|(pin, _)| pin.clone()).collect(),
             recorded: recorded.clone(),
+            force_detach: *force_detach,
             stray: *stray,
         }
     }

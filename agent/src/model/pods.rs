@@ -334,7 +334,7 @@ mod tests {
         let none = RequiredInputs::default();
         let of = |target: AttachTarget| RequiredInputs::of([&target]);
         assert_eq!(of(AttachTarget::AllPods), RequiredInputs { root: true, ..none });
-        for other in [AttachTarget::Node, AttachTarget::at("/a"), AttachTarget::map("m")] {
+        for other in [AttachTarget::Node, AttachTarget::at("/a"), AttachTarget::on_map("m")] {
             assert_eq!(of(other), none);
         }
         let pods = |edit: fn(&mut PodsTarget)| {

@@ -1,6 +1,7 @@
 //! `KernelNode`: the node that the agent runs on.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
 };
@@ -8,7 +9,7 @@ use std::{
 use sockeye_crds::revision::Feature;
 
 use super::{
-    Node, directory,
+    Node, directory, draining,
     entries::{EntriesOutcome, EntriesTask, EntryKeeper},
     execute::{Executed, Execution, Executor},
     failure::Failure,
@@ -18,13 +19,15 @@ use super::{
     observe::{self, Bpffs, ExecutedPlan, Located, ObserveError, Query, QueryCache},
 };
 use crate::{
-    kernel::{SysError, cgroup::Root},
+    kernel::{SysError, cgroup::Root, regressions},
     model::{
+        draining_map::DrainingMap,
         entries::ListedMaps,
         kernel::{Cgroup, Machine, MissingFeatures},
         node_context::NodeContext,
         observed::Observed,
         pods::{PodCgroup, Pods, RequiredInputs},
+        regressions::Regressions,
         trial::Trial,
     },
 };
@@ -37,6 +40,7 @@ pub struct KernelNode {
     /// The path of the cgroup of all pods where a search found it, if that is not where the kubelet's root says.
     found_pods_root: Option<String>,
     properties: NodeProperties,
+    regressions: RefCell<Regressions>,
     handles: BTreeMap<String, Handles>,
     /// Cleared when a pass begins, at each poll, and after each plan.
     queries: QueryCache,
@@ -49,6 +53,8 @@ pub struct NodeProperties {
     pub machine: Machine,
     /// The features that the kernel lacks.
     pub missing_features: MissingFeatures,
+    /// The known regressions that the kernel has, as probed at start.
+    pub regressions: Regressions,
     /// Whether there is an API server that the agent must be able to reach.
     pub has_api: bool,
 }
@@ -57,6 +63,7 @@ impl KernelNode {
     /// The node with its pins at `layout`, its cgroups below `root`, and the kubelet's cgroups at the path
     /// `kubelet_root` below that.
     pub fn new(layout: Layout, root: Root, kubelet_root: String, properties: NodeProperties) -> Self {
+        let regressions = RefCell::new(properties.regressions.clone());
         Self {
             layout,
             root,
@@ -64,8 +71,18 @@ impl KernelNode {
             found_pods_root: None,
             queries: QueryCache::default(),
             properties,
+            regressions,
             handles: BTreeMap::new(),
         }
+    }
+
+    /// The known regressions of the kernel. Those that could not be probed are probed again.
+    fn regressions(&self) -> Regressions {
+        let mut known = self.regressions.borrow_mut();
+        if !known.unknown.is_empty() {
+            *known = regressions::ask();
+        }
+        known.clone()
     }
 
     /// The path of the cgroup of all pods.
@@ -125,8 +142,9 @@ impl Node for KernelNode {
 
     fn node_context(&self, needs: RequiredInputs) -> Result<NodeContext, SysError> {
         let pods_root = if needs.root { self.pods_root()? } else { String::new() };
-        let NodeProperties { machine, missing_features, has_api } = self.properties.clone();
-        Ok(NodeContext { machine, features: features(), missing_features, pods_root, pods: Pods::default(), has_api })
+        let NodeProperties { machine, missing_features, regressions: _, has_api } = self.properties.clone();
+        let (features, regressions, pods) = (features(), self.regressions(), Pods::default());
+        Ok(NodeContext { machine, features, missing_features, regressions, pods_root, pods, has_api })
     }
 
     fn pod_cgroups(&self, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError> {
@@ -163,6 +181,10 @@ impl Node for KernelNode {
 
     fn foreign_program(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)> {
         observe::foreign_program(&self.root, path, attach_type, ours)
+    }
+
+    fn drain(&mut self) -> Result<Vec<DrainingMap>, SysError> {
+        draining::look(&self.layout)
     }
 
     fn directories(&self, name: &str, observed: &Observed) -> Vec<PathBuf> {

@@ -3,6 +3,8 @@
 //! ```text
 //! <bpffs>/sockeye/_layout                                -> the version of this layout
 //!                /_suspend                               -> why nothing is to be attached on this node
+//!                /_draining/<BpfProgram>~<map ID>~<map>~<Keep or TakeOut>
+//!                                                         a map that the BpfProgram gave up, for the sockets in it
 //!                /<BpfProgram>/maps/<map>                 stable across updates
 //!                             /programs/<function>        what is live
 //!                             /links/<function>/<where>   where: the cgroup's ID, or map-<map>. A link; if the kernel
@@ -13,6 +15,8 @@
 //!                                   /program~<function>   -> <load key>.<program ID>: the load that the pin came from
 //!                                   /retain~<map>         -> Retain: the map outlives its BpfProgram
 //!                                   /from~<map>           -> <BpfProgram>/<map>: its owner, if that is another one
+//!                                   /lossless~<map>       -> the map's ID: sockets can leave that map without loss
+//!                                   /force-detach         -> true: sockets are taken out of maps at once
 //!                                   /cgroup~<ID>          -> the cgroup's path below the root
 //!                                   /keeper~<keeper>~<pod UID> -> the path of the pod's cgroup: the keeper goes on
 //!                                                         selecting the pod
@@ -21,14 +25,17 @@
 //!                                   /trial                -> <state>.<BpfRevision>: whether it cut the node off
 //!                                   /~new                 a new pin or note, before it is renamed over the old one
 //! ```
-//! The notes in `_meta` are the targets of symlinks, or maps where they are long, since bpffs has no files. All notes are in one directory, so that
+//! The name of a map that programs are only attached to is `<BpfProgram>~<map>`, of the BpfProgram whose map it is.
+//!
+//! The notes in `_meta` are the targets of symlinks, or maps where they are long, since bpffs has no files. All notes
+//! are in one directory, so that
 //! one listing finds them.
 
 use std::path::{Path, PathBuf};
 
-use sockeye_crds::program::MapRef;
+use sockeye_crds::{names::is_dns_label, program::MapRef};
 
-use crate::model::kept_pod::KeptPod;
+use crate::model::{draining_map::SocketFate, kept_pod::KeptPod};
 
 /// The directory that holds everything of sockeye's.
 pub const DIRECTORY: &str = "sockeye";
@@ -50,6 +57,8 @@ const FROM: &str = "from~";
 
 /// The prefix of the records of entries.
 const RECORD: &str = "entries~";
+/// The prefix of the notes on maps that sockets can leave without loss.
+const LOSSLESS: &str = "lossless~";
 
 /// sockeye's directory on bpffs.
 #[derive(Clone, Debug)]
@@ -103,6 +112,11 @@ impl Home {
         &self.directory
     }
 
+    /// The name of the BpfProgram.
+    pub fn program(&self) -> String {
+        self.directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// The path of the bpffs that the directory is on.
     pub fn bpffs(&self) -> &Path {
         self.directory.ancestors().nth(2).unwrap_or(&self.directory)
@@ -132,6 +146,46 @@ pub fn suspension_staging() -> PathBuf {
 /// A path in another BpfProgram's home. As all paths below, it is relative to this one's home.
 pub fn in_home_of(program: &str, path: &Path) -> PathBuf {
     Path::new("..").join(program).join(path)
+}
+
+/// A path in the directory that holds the homes, relative to a home.
+pub fn beside_home(path: &Path) -> PathBuf {
+    Path::new("..").join(path)
+}
+
+/// The directory of the maps that are kept for their sockets, beside the homes. No BpfProgram has its name.
+pub fn draining() -> PathBuf {
+    "_draining".into()
+}
+
+/// The pin of a map that is kept for the sockets in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainingPin {
+    /// The BpfProgram that had it.
+    pub program: String,
+    /// The map's ID.
+    pub id: u32,
+    /// Its pin name there.
+    pub map: String,
+    /// What becomes of the sockets.
+    pub fate: SocketFate,
+}
+
+impl DrainingPin {
+    /// The path, from the directory that holds the homes.
+    pub fn path(&self) -> PathBuf {
+        let Self { program, id, map, fate } = self;
+        draining().join(format!("{program}~{id}~{map}~{fate:?}"))
+    }
+
+    /// Reads the name of a pin. The map's name may have a `~` of its own.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (program, rest) = name.split_once('~').filter(|(program, _)| is_dns_label(program))?;
+        let (id, rest) = rest.split_once('~')?;
+        let (map, fate) = rest.rsplit_once('~')?;
+        let fate = [SocketFate::TakeOut, SocketFate::Keep].into_iter().find(|known| format!("{known:?}") == fate)?;
+        Some(Self { program: program.to_owned(), id: id.parse().ok()?, map: map.to_owned(), fate })
+    }
 }
 
 /// The directory of the maps' pins.
@@ -214,6 +268,16 @@ pub fn source(pin: &str) -> PathBuf {
     meta().join(format!("{FROM}{pin}"))
 }
 
+/// The note that sockets can leave a map without loss.
+pub fn lossless(pin: &str) -> PathBuf {
+    meta().join(format!("{LOSSLESS}{pin}"))
+}
+
+/// The note that sockets are to be taken out of maps at once.
+pub fn force_detach() -> PathBuf {
+    meta().join("force-detach")
+}
+
 /// The note of a cgroup's path.
 pub fn cgroup(place: &str) -> PathBuf {
     meta().join(format!("cgroup~{place}"))
@@ -283,5 +347,22 @@ impl Origin {
     pub fn parse(note: &str) -> Option<Self> {
         let (load_key, id) = note.rsplit_once('.')?;
         Some(Self { load_key: load_key.to_owned(), program_id: id.parse().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pin_of_a_draining_map_names_all_of_it() {
+        for (map, fate) in [("sockets", SocketFate::Keep), ("lender~sockets", SocketFate::TakeOut)] {
+            let pin = DrainingPin { program: "p-1".to_owned(), id: 41, map: map.to_owned(), fate };
+            let name = pin.path().file_name().unwrap().to_str().unwrap().to_owned();
+            assert_eq!(DrainingPin::parse(&name), Some(pin));
+        }
+        for other in ["", "p~1~m", "p~x~m~Keep", "p~1~m~Other", "../q~1~m~Keep", "~1~m~Keep"] {
+            assert_eq!(DrainingPin::parse(other), None, "{other}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! | [`layout`] | paths on bpffs |
 //! | [`directory`] | sockeye's directory on bpffs: whose it is, and the version of its layout |
 //! | [`observe`] | reads what a node has |
+//! | [`draining`] | maps that are kept for the sockets in them |
 //! | [`execute`] | executes the steps of a plan |
 //! | [`entries`], `record` | keeps the entries of maps in step, and remembers which ones the spec listed |
 //! | [`handles`] | the agent's own descriptors of what is pinned |
@@ -22,6 +23,7 @@
 
 pub mod attach_failure;
 pub mod directory;
+pub mod draining;
 pub mod entries;
 pub mod execute;
 pub mod failure;
@@ -54,6 +56,7 @@ use self::{
 use crate::{
     kernel::SysError,
     model::{
+        draining_map::DrainingMap,
         entries::ListedMaps,
         kernel::Cgroup,
         node_context::NodeContext,
@@ -93,6 +96,8 @@ pub trait Node {
     /// Finds a program at a cgroup or below it that is not one of `ours`; returns the cgroup's path and the program's
     /// ID.
     fn foreign_program(&self, path: &str, attach_type: u32, ours: &BTreeSet<u32>) -> Option<(String, u32)>;
+    /// Looks at the maps that are kept for the sockets in them: unpins those without any, and returns the others.
+    fn drain(&mut self) -> Result<Vec<DrainingMap>, SysError>;
     /// The directories in which something happens if somebody changes a BpfProgram's pins or notes.
     fn directories(&self, name: &str, observed: &Observed) -> Vec<PathBuf>;
     /// The cgroups at these paths that exist, by path.

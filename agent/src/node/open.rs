@@ -9,11 +9,15 @@ use super::{
     kernel_node::{KernelNode, NodeProperties},
     layout::Layout,
 };
-use crate::kernel::{
-    SysError,
-    cgroup::{Root, RootError},
-    facts,
-    probe::Probe,
+use crate::{
+    kernel::{
+        SysError,
+        cgroup::{Root, RootError},
+        facts,
+        probe::Probe,
+        regressions,
+    },
+    model::regressions::Regressions,
 };
 
 /// The places of a node.
@@ -61,11 +65,14 @@ impl NodePaths {
         let Self { bpffs, host_bpffs, cgroup_root, kubelet_root, has_api } = self;
         let root = Root::find(cgroup_root.as_deref())?;
         let Probe { has, lacks, restrictions, missing_features } = Probe::ask();
-        let facts = facts::read(root.mode, &has | &restrictions)?;
+        let regressions = regressions::ask();
+        let facts = NodeFacts { regressions: regressions.names(), ..facts::read(root.mode, &has | &restrictions)? };
         let layout = Layout::new(&bpffs, &host_bpffs);
         tracing::info!(cgroup_root = %root.path.display(), pins = %layout.directory().display(), "started");
         tracing::info!(kernel = facts.kernel_release, ?lacks, ?restrictions, "probed the kernel");
-        let properties = NodeProperties { machine: facts::machine()?, missing_features, has_api };
+        let Regressions { found, unknown } = &regressions;
+        tracing::info!(?found, ?unknown, "probed the known regressions");
+        let properties = NodeProperties { machine: facts::machine()?, missing_features, regressions, has_api };
         let node = KernelNode::new(layout.clone(), root, kubelet_root, properties);
         Ok(Opened { node, layout, facts })
     }

@@ -28,15 +28,17 @@ pub(super) struct Attaching {
     pub detached: BTreeSet<LinkKey>,
 }
 
-/// Returns the steps that put every desired attachment into effect once the steps of `load` are executed.
+/// Returns the steps that put every desired attachment into effect once the steps of `making`, which load the object
+/// and pin maps, are executed.
 pub(super) fn attach(
     desired: &Desired,
     observed: &Observed,
     context: &PlanContext,
-    load: &[Step],
+    making: &[Step],
 ) -> Result<Attaching, Refusal> {
     // A revision replaces another as a whole or not at all; one in effect goes on where its cgroups still exist.
-    let is_in_effect = load.is_empty() && observed.revision.as_ref() == Some(&desired.revision);
+    let loads = making.iter().any(|step| matches!(step, Step::Load { .. }));
+    let is_in_effect = !loads && observed.revision.as_ref() == Some(&desired.revision);
     if let Some(refusal) = missing_cgroup(desired, &context.cgroups).filter(|_| !is_in_effect) {
         return Err(refusal);
     }
@@ -46,7 +48,7 @@ pub(super) fn attach(
         keys: attachments.iter().map(|attachment| attachment.key.clone()).collect(),
         detached: BTreeSet::new(),
     };
-    let mut planner = Planner { desired, observed, context, load, attaching };
+    let mut planner = Planner { desired, observed, context, making, loads, attaching };
     for attachment in attachments {
         match planner.link_in_effect(&attachment) {
             Some(link) => planner.keep(attachment, link),
@@ -61,7 +63,10 @@ struct Planner<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
     context: &'a PlanContext,
-    load: &'a [Step],
+    /// The steps that load, and that pin maps.
+    making: &'a [Step],
+    /// True if they load the object.
+    loads: bool,
     attaching: Attaching,
 }
 
@@ -80,7 +85,7 @@ impl<'a> Planner<'a> {
         let steps = &mut self.attaching.steps;
         steps.extend((link.is_link() && !link.pinned).then(|| Step::RepinLink(key.clone())));
         let program = self.observed.functions.get(function).map(|program| program.info.id);
-        let runs_another = !self.load.is_empty() || program != Some(link.info.program_id);
+        let runs_another = self.loads || program != Some(link.info.program_id);
         steps.extend(runs_another.then(|| Step::Update(key.clone())));
         if let AttachSite::Cgroup(cgroup) = site {
             let attach_order = self.context.attach_order(&cgroup.path, attach_type);
@@ -131,10 +136,11 @@ impl<'a> Planner<'a> {
         blocking
     }
 
-    /// Returns true if the load pins another map under this name.
+    /// Returns true if another map is about to be pinned under this name.
     fn is_replaced(&self, pin: &str) -> bool {
-        self.load.iter().any(|step| match step {
+        self.making.iter().any(|step| match step {
             Step::PinMap(name) | Step::ShareMap { name, .. } => pin_name(name) == pin,
+            Step::BorrowMap { pin: name, .. } => name == pin,
             _ => false,
         })
     }

@@ -1,6 +1,6 @@
 //! `PlanContext`: the state outside of a BpfProgram that its plan depends on. Values; `control/` gathers them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::program::MapRef;
 
@@ -21,6 +21,8 @@ pub struct PlanContext {
     pub absent: BTreeMap<MapRef, String>,
     /// The BpfPrograms attached to maps, by map ID and attach type, without the planned one.
     pub on_maps: BTreeMap<u32, BTreeMap<u32, String>>,
+    /// The IDs of the sockmaps and sockhashes that other BpfPrograms have pinned too.
+    pub lent: BTreeSet<u32>,
     /// The attach orders on the desired cgroups; only those where priorities differ, or the BpfProgram comes back, and
     /// the kernel keeps an order.
     pub attach_orders: AttachOrders,

@@ -21,7 +21,7 @@ pub(super) struct Attachment<'a> {
 /// Returns all desired attachments whose cgroups exist, in the order in which to attach them.
 pub(super) fn attachments<'a>(desired: &'a Desired, cgroups: &BTreeMap<String, Cgroup>) -> Vec<Attachment<'a>> {
     let mut attachments = Vec::new();
-    for (function, DesiredProgram { kind, paths, maps, can_cut_off: _ }) in &desired.functions {
+    for (function, DesiredProgram { kind, paths, maps, .. }) in &desired.functions {
         let existing = paths.keys().filter_map(|path| cgroups.get(path));
         let cgroups = existing.map(|cgroup| AttachSite::Cgroup(cgroup.clone()));
         let maps = maps.iter().map(|pin| AttachSite::Map(pin.clone()));

@@ -61,6 +61,7 @@ mod tests {
             paths: attached.then(|| (cgroup().path, Some(CgroupOwner::default()))).into_iter().collect(),
             maps: BTreeSet::new(),
             can_cut_off: false,
+            passes_only: false,
         };
         Desired {
             program: ProgramRef { name: "p".to_owned(), uid: "u".to_owned() },
@@ -76,6 +77,7 @@ mod tests {
             priority: 500,
             unordered: false,
             suspended: !attached,
+            force_detach: false,
         }
     }
 

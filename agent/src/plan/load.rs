@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{Reason, program::MapRef};
 
-use super::{context::PlanContext, step::Step};
+use super::{context::PlanContext, sockets, step::Step};
 use crate::model::{
     desired::{Desired, DesiredMap},
     map_shape::MapShape,
@@ -19,8 +19,11 @@ pub(super) fn load(desired: &Desired, observed: &Observed, context: &PlanContext
         return Ok(Vec::new());
     }
     let (mut reuse, mut shared, mut pin_maps) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
-    for (name, map) in &desired.maps {
-        match source(name, map, observed, context)? {
+    for (name, map) in desired.maps.iter().filter(|(_, map)| !map.attach_only) {
+        let source = source(name, map, observed, context)?;
+        let replaced = observed.maps.get(&map.pin_name).filter(|_| !matches!(source, MapSource::Pinned));
+        pin_maps.extend(replaced.and_then(|old| sockets::keep(&map.pin_name, old, desired.force_detach, context)));
+        match source {
             MapSource::Pinned => drop(reuse.insert(map.pin_name.clone())),
             MapSource::Shared(from) => {
                 shared.insert(name.clone(), from.clone());
@@ -48,12 +51,13 @@ fn is_loaded(desired: &Desired, observed: &Observed, context: &PlanContext) -> b
         Some(pinned) => is_right_map(map, pinned, context) && (!map.pin || is_used(map, pinned, observed)),
         None => !map.pin,
     };
-    desired.functions.keys().all(has_load_key) && desired.maps.values().all(is_pinned)
+    let mut maps = desired.maps.values().filter(|map| !map.attach_only);
+    desired.functions.keys().all(has_load_key) && maps.all(is_pinned)
 }
 
 /// Returns true if the pinned map has the desired origin: this BpfProgram's own map, or the current map of another. If
 /// the other one no longer has the map, the pinned one is what it left.
-fn is_right_map(map: &DesiredMap, pinned: &ObservedMap, context: &PlanContext) -> bool {
+pub(super) fn is_right_map(map: &DesiredMap, pinned: &ObservedMap, context: &PlanContext) -> bool {
     let other = map.from.as_ref().and_then(|from| context.maps.get(from));
     pinned.from == map.from && other.is_none_or(|other| other.id == pinned.info.id)
 }
@@ -96,10 +100,7 @@ fn source<'a>(
 
 /// Refuses to share a map that does not exist or has another shape.
 fn check_shared(name: &str, map: &DesiredMap, from: &MapRef, context: &PlanContext) -> Result<(), Refusal> {
-    let Some(other) = context.maps.get(from) else {
-        let why = context.absent.get(from).map_or("it is not there", String::as_str);
-        return Err(Refusal { reason: Reason::SharedMapNotFound, message: format!("map {name}: {from}: {why}") });
-    };
+    let other = context.maps.get(from).ok_or_else(|| absent(&format!("map {name}"), from, context))?;
     let other = MapShape::of(other);
     if other == map.shape {
         return Ok(());
@@ -110,6 +111,12 @@ fn check_shared(name: &str, map: &DesiredMap, from: &MapRef, context: &PlanConte
         map.shape
     );
     Err(Refusal { reason: Reason::MapIncompatible, message })
+}
+
+/// Refuses a map that is not there to be shared.
+pub(super) fn absent(field: &str, from: &MapRef, context: &PlanContext) -> Refusal {
+    let why = context.absent.get(from).map_or("it is not there", String::as_str);
+    Refusal { reason: Reason::SharedMapNotFound, message: format!("{field}: {from}: {why}") }
 }
 
 fn incompatible(name: &str, map: &DesiredMap, pinned: &ObservedMap) -> Refusal {

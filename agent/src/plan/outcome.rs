@@ -30,7 +30,10 @@ impl PinNames {
             | Step::ForgetLoad(_)
             | Step::RepinProgram(_)
             | Step::RepinMap(_)
-            | Step::RepinLink(_) => {}
+            | Step::RepinLink(_)
+            | Step::NoteLossy(_)
+            | Step::TakeSocketsOut(_)
+            | Step::KeepForSockets { .. } => {}
             Step::KeepPod { pod, path: _ } => drop(self.kept_pods.insert(pod.clone())),
             Step::ForgetPod(pod) => drop(self.kept_pods.remove(pod)),
             Step::Retain(pin) => drop(self.retained.insert(pin.clone())),
@@ -44,10 +47,15 @@ impl PinNames {
                 self.shared.insert(pin_name(name));
                 self.maps.insert(pin_name(name));
             }
+            Step::BorrowMap { pin, from: _ } => {
+                self.shared.insert(pin.clone());
+                self.maps.insert(pin.clone());
+            }
             Step::UnpinMap(pin) => {
                 self.shared.remove(pin);
                 self.maps.remove(pin);
             }
+            Step::SetForceDetach(force) => self.force_detach = *force,
             Step::PinProgram(function) => drop(self.functions.insert(function.clone())),
             Step::UnpinProgram(function) => drop(self.functions.remove(function)),
             Step::Attach { function, site, before: _ } => drop(self.links.insert(LinkKey::to(function, site))),

@@ -88,6 +88,7 @@ mod tests {
             shape,
             recreate: false,
             from: None,
+            attach_only: false,
             used_by: Vec::new(),
         };
         Desired {
@@ -104,6 +105,7 @@ mod tests {
             priority: 500,
             unordered: false,
             suspended: false,
+            force_detach: false,
         }
     }
 

@@ -6,6 +6,7 @@ use sockeye_crds::program::MapRef;
 
 use super::order::Neighbour;
 use crate::model::{
+    draining_map::SocketFate,
     kept_pod::KeptPod,
     kernel::Cgroup,
     observed::{AttachSite, LinkKey},
@@ -54,6 +55,27 @@ pub enum Step {
         name: String,
         /// The BpfProgram and map that it is shared from.
         from: MapRef,
+    },
+    /// Pin a map of another BpfProgram here too, in place of any other, and note whose it is: programs are attached to
+    /// it.
+    BorrowMap {
+        /// Its pin name here.
+        pin: String,
+        /// The BpfProgram and map that it is.
+        from: MapRef,
+    },
+    /// Note whether sockets are to be taken out of maps at once.
+    SetForceDetach(bool),
+    /// Note that sockets can't leave a map, by pin name, without loss any more.
+    NoteLossy(String),
+    /// Take all sockets out of a map, by pin name.
+    TakeSocketsOut(String),
+    /// Pin a map at another place too, where it stays for the sockets in it.
+    KeepForSockets {
+        /// Its pin name here.
+        pin: String,
+        /// What becomes of the sockets.
+        fate: SocketFate,
     },
     /// Note which load a program comes from, and pin the program in place of any other.
     PinProgram(String),

@@ -18,7 +18,7 @@ use sockeye_crds::{
     BpfNode, BpfNodeDetail, BpfNodeDetailStatus, BpfNodeStatus, BpfProgram, BpfRevision, BpfRevisionSpec, Condition,
     ConditionType, Reason, condition,
     node::{BpfNodeDetailSpec, BpfNodeSpec},
-    program::MapSpec,
+    program::{MapRef, MapSpec},
     summary::{self, Acceptance, Liveness, NodeView, Subject},
 };
 use sockeye_ebpf::check;
@@ -201,18 +201,18 @@ impl Folder {
         let templates: BTreeMap<String, Arc<BpfRevision>> = running
             .map(|Dispatched { revision, .. }| (revision.spec.program_ref.name.clone(), Arc::clone(revision)))
             .collect();
-        let unshared = |(index, map): (usize, &MapSpec)| {
-            let map_ref = map.map_ref.as_ref()?;
+        let unshared = |(field, map_ref): (String, MapRef)| {
             let lender = &templates.get(&map_ref.program)?.spec.template;
             let is_shared = lender.map(&map_ref.name).is_some_and(MapSpec::is_shared);
             (!is_shared).then(|| {
                 let shared = lender.maps.iter().filter(|map| map.is_shared()).map(|map| map.name.as_str());
-                format!("spec.maps[{index}].mapRef: {}", map_ref.unshared_message(shared))
+                format!("{field}: {}", map_ref.unshared_message(shared))
             })
         };
         for manifest in self.manifests.values_mut() {
-            let maps = manifest.running().into_iter().flat_map(|running| &running.revision.spec.template.maps);
-            if let Some(message) = maps.enumerate().filter_map(unshared).next() {
+            let maps = manifest.running().into_iter().flat_map(|running| running.revision.spec.template.map_refs());
+            let message = maps.filter_map(unshared).next();
+            if let Some(message) = message {
                 manifest.refuse_as_borrower(message);
             }
         }

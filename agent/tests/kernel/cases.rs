@@ -29,6 +29,7 @@ fn attempt(bytes: &[u8], programs: &Value) -> Result<Loaded, Failure> {
         pods_root: "/".into(),
         pods: Default::default(),
         missing_features: Default::default(),
+        regressions: Default::default(),
         has_api: false,
     };
     let desired = Desired::new(&revision, &context, &Observed::default()).unwrap();

@@ -54,6 +54,7 @@ fn mutants() {
         pods_root: "/".into(),
         pods: Default::default(),
         missing_features: Default::default(),
+        regressions: Default::default(),
         has_api: false,
     };
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
@@ -118,6 +119,7 @@ fn a_verifier_log_contains_no_terminal_control_characters() {
         pods_root: "/".into(),
         pods: Default::default(),
         missing_features: Default::default(),
+        regressions: Default::default(),
         has_api: false,
     };
     let seed = Seed { name: "refused", bytes: fixtures::REFUSED, programs: &["my_prog"] };

@@ -33,6 +33,11 @@ const KINDS_SEEN: [&str; 20] = [
     "sockhash",
 ];
 
+/// The programs have sockets join maps.
+fn accepted() -> Value {
+    json!(["SockmapFIONREAD"])
+}
+
 fn programs() -> Value {
     let attach = json!([{"type": "Node"}]);
     json!([{"name": "on_connect", "attach": attach}, {"name": "on_tcp", "attach": attach}])
@@ -116,7 +121,8 @@ fn expected(globals: u64) -> [(&'static str, u64); 20] {
 fn programs_find_the_initial_values_of_maps_and_variables() {
     let mut node = Node::new("kinds");
     node.start();
-    node.apply_spec("kinds", KINDS, json!({"programs": programs(), "maps": maps(), "globals": globals()}));
+    let spec = json!({"acceptedRegressions": accepted(), "programs": programs(), "maps": maps(), "globals": globals()});
+    node.apply_spec("kinds", KINDS, spec);
     node.ready("kinds");
     node.connect(1);
     assert_eq!(seen(&node), expected(SUM));
@@ -158,7 +164,9 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
     let mut node = Node::new("carried");
     node.start();
     let apply = |node: &Node, globals: Value, maps: Value| {
-        node.apply_spec("kinds", KINDS, json!({"programs": programs(), "maps": maps, "globals": globals}));
+        let (accepted, programs) = (accepted(), programs());
+        let spec = json!({"acceptedRegressions": accepted, "programs": programs, "maps": maps, "globals": globals});
+        node.apply_spec("kinds", KINDS, spec);
         node.ready("kinds");
     };
     apply(&node, globals(), maps());
@@ -227,7 +235,10 @@ fn only_new_maps_are_filled_and_only_maps_that_the_object_fills_are_recreated() 
 fn an_invalid_value_is_refused_and_nothing_is_loaded() {
     let mut node = Node::new("mistaken");
     node.start();
-    let spec = |globals: Value, maps: Value| json!({"programs": programs(), "maps": maps, "globals": globals});
+    let spec = |globals: Value, maps: Value| {
+        let (accepted, programs) = (accepted(), programs());
+        json!({"acceptedRegressions": accepted, "programs": programs, "maps": maps, "globals": globals})
+    };
     node.apply_spec("kinds", KINDS, spec(json!({"rate": "fast"}), json!([])));
     let refused = node.condition_is("kinds", "Accepted", "False");
     assert_eq!(refused["reason"], "InvalidSpec");

@@ -34,6 +34,7 @@ mod reboot;
 mod refusals;
 mod shared;
 mod soak;
+mod sockets;
 mod suspend;
 
 use node::Node;

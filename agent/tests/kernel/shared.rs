@@ -5,7 +5,7 @@ use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::{
     killed::calls_of_an_idle_pass,
-    map_attachment::{self, attached_to, kernels},
+    map_attachment::{self, FIONREAD, attached_to, kernels},
     node::{Node, text},
     program_types::object,
 };
@@ -198,10 +198,18 @@ fn a_program_leaves_a_shared_map_that_it_no_longer_uses() {
         let from = json!([{"name": "sockets", "mapRef": {"program": "first", "name": "sockets"}}]);
         let runs = |of: &str| attached_to(&node.outer_path(&format!("{}/maps/sockets", node.home(of))));
         let second = |maps: &Value| {
-            node.apply_spec("second", object("sk-msg"), json!({"programs": [remember, redirect], "maps": maps}));
+            node.apply_spec(
+                "second",
+                object("sk-msg"),
+                json!({"acceptedRegressions": [FIONREAD], "programs": [remember, redirect], "maps": maps}),
+            );
             node.ready("second");
         };
-        node.apply_spec("first", object("sk-msg"), json!({"programs": [remember], "maps": shared_sockets()}));
+        node.apply_spec(
+            "first",
+            object("sk-msg"),
+            json!({"acceptedRegressions": [FIONREAD], "programs": [remember], "maps": shared_sockets()}),
+        );
         node.ready("first");
         second(&from);
         // A kernel that can't be queried does not say.
@@ -227,12 +235,20 @@ fn a_program_attached_to_a_shared_map_is_not_replaced_by_another_user() {
             {"name": "redirect", "attach": [{"type": "Map", "map": {"name": "sockets"}}]},
         ]);
         let from = json!([{"name": "sockets", "mapRef": {"program": "first", "name": "sockets"}}]);
-        node.apply_spec("first", object("sk-msg"), json!({"programs": attach, "maps": shared_sockets()}));
+        node.apply_spec(
+            "first",
+            object("sk-msg"),
+            json!({"acceptedRegressions": [FIONREAD], "programs": attach, "maps": shared_sockets()}),
+        );
         node.ready("first");
         let before = node.details("first");
         let listed = before["links"].as_array().map(Vec::len);
         assert_eq!((node.entry("first")["links"].as_u64(), listed), (Some(2), Some(2)));
-        node.apply_spec("second", object("sk-msg"), json!({"programs": attach, "maps": from}));
+        node.apply_spec(
+            "second",
+            object("sk-msg"),
+            json!({"acceptedRegressions": [FIONREAD], "programs": attach, "maps": from}),
+        );
         let refused = node.condition_is("second", "Ready", "False");
         let message = refused["message"].as_str().unwrap();
         assert!(refused["reason"] == "AttachFailed" && message.contains("BpfProgram first"), "{refused}");
@@ -242,7 +258,11 @@ fn a_program_attached_to_a_shared_map_is_not_replaced_by_another_user() {
         let mut was = before.as_object().unwrap().clone();
         was.remove("maps");
         assert_eq!(now, was, "the first one is unchanged");
-        node.apply_spec("first", object("sk-msg"), json!({"programs": [attach[0]], "maps": shared_sockets()}));
+        node.apply_spec(
+            "first",
+            object("sk-msg"),
+            json!({"acceptedRegressions": [FIONREAD], "programs": [attach[0]], "maps": shared_sockets()}),
+        );
         node.ready("second");
         for name in ["second", "first"] {
             node.remove(name);

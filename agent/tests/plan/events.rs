@@ -8,7 +8,7 @@ use sockeye_agent::{
         cgroup_path::highest,
         desired::{Desired, DesiredMap, DesiredProgram},
         kept_pod::KeptPod,
-        kernel::{MapInfo, ProgramKind},
+        kernel::{MapInfo, ProgramKind, SOCKHASH},
         map_shape::MapShape,
         observed::Observed,
         pods::CgroupOwner,
@@ -51,6 +51,30 @@ pub(crate) fn info(id: u32, entries: u32) -> MapInfo {
     MapInfo { id, map_type, key_size, value_size, max_entries, flags, ..MapInfo::default() }
 }
 
+/// A map that is pinned or not.
+fn pinned(pin: bool) -> DesiredMap {
+    DesiredMap {
+        pin_name: String::new(),
+        pin,
+        retain: false,
+        definition: MapDefinition::Btf,
+        of_load: false,
+        sync: false,
+        shape: MapShape::default(),
+        recreate: false,
+        from: None,
+        attach_only: false,
+        used_by: Vec::new(),
+    }
+}
+
+/// A map of another BpfProgram that programs are only attached to.
+fn borrowed_map(which: u8) -> DesiredMap {
+    let from = shared_map(which);
+    let pin_name = format!("{}~{}", from.program, from.name);
+    DesiredMap { pin_name, from: Some(from), attach_only: true, ..pinned(true) }
+}
+
 /// The owner of a cgroup: a pod, or none where the spec names the cgroup.
 fn owner() -> impl Strategy<Value = Option<CgroupOwner>> {
     let pod = CgroupOwner { pod: Some("default/pod".to_owned()), container: None };
@@ -64,8 +88,9 @@ fn kept_pods() -> impl Strategy<Value = BTreeMap<KeptPod, String>> {
     all.prop_map(move |some| some.into_iter().map(kept).collect())
 }
 
+/// The shape of a map. All maps are sockhashes, so that every one of them may have sockets in it.
 pub(crate) fn shape(entries: u32) -> MapShape {
-    MapShape { map_type: 2, key_size: 4, value_size: 8, max_entries: entries, flags: 0 }
+    MapShape { map_type: SOCKHASH, key_size: 4, value_size: 8, max_entries: entries, flags: 0 }
 }
 
 /// The cgroups that a function is attached to, with their owners.
@@ -86,6 +111,8 @@ prop_compose! {
         kept_pods in kept_pods(),
         suspended in prop::bool::weighted(0.2),
         can_cut_off in any::<bool>(),
+        (passes_only, force_detach) in any::<(bool, bool)>(),
+        borrowed in prop::option::weighted(0.3, 0..2u8),
     ) -> Desired {
         // Another test covers the refusal of a changed shape.
         let recreate = true;
@@ -99,10 +126,12 @@ prop_compose! {
             let (pin_name, used_by) = (pin_name(name), FUNCTIONS.map(str::to_owned).to_vec());
             let sync = pin && !of_load && from.is_none() && entries == 11;
             let map =
-                DesiredMap { pin_name, pin, retain, definition, of_load, sync, shape, recreate, from, used_by };
+                DesiredMap { pin_name, retain, definition, of_load, sync, shape, recreate, from, used_by, ..pinned(pin) };
             (name.to_owned(), map)
         };
-        let maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
+        let mut maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
+        let borrowed = borrowed.filter(|_| !suspended).map(borrowed_map);
+        maps.extend(borrowed.clone().map(|map| (map.pin_name.clone(), map)));
         // As in a validated spec: only pinned maps are targets, and each of them of one program of a kind.
         let mut taken: Vec<(String, u32)> = Vec::new();
         let function = |(name, (kind, paths, to)): (&str, Function)| {
@@ -110,24 +139,27 @@ prop_compose! {
             let mut paths: BTreeMap<String, Option<CgroupOwner>> =
                 paths.into_iter().map(|(path, owner)| (path.to_owned(), owner)).collect();
             let mut to: BTreeSet<String> = to.into_iter().map(str::to_owned).collect();
+            to.extend(borrowed.iter().map(|map| map.pin_name.clone()));
             if suspended { paths.clear(); to.clear() }
             if kind.prog_type == 13 { to.clear() } else { paths.clear() }
             let paths = highest(&paths);
             to.retain(|pin| maps.get(pin).is_some_and(|map: &DesiredMap| map.pin)
                 && !taken.iter().any(|(at, other)| at == pin && exclude_each_other(*other, kind.attach_type)));
             taken.extend(to.iter().map(|pin| (pin.clone(), kind.attach_type)));
-            (name.to_owned(), DesiredProgram { kind, paths, maps: to, can_cut_off })
+            let passes_only = passes_only && kind.prog_type == 16;
+            (name.to_owned(), DesiredProgram { kind, paths, maps: to, can_cut_off, passes_only })
         };
         let functions: BTreeMap<_, _> = functions.into_iter().map(function).collect();
         // As in a load key: other functions, pins or sizes are another load. So is another program, which alone decides
         // if the revision can cut the node off.
         let options: Vec<_> =
-            maps.iter().map(|(name, map)| (name, map.pin, map.shape.max_entries, &map.from)).collect();
+            maps.iter().filter(|(_, map)| !map.attach_only)
+                .map(|(name, map)| (name, map.pin, map.shape.max_entries, &map.from)).collect();
         let kinds: Vec<_> = functions.iter().map(|(name, f)| (name, f.kind)).collect();
-        let load_key = format!("{load}-{kinds:?}-{options:?}-{can_cut_off}");
+        let load_key = format!("{load}-{kinds:?}-{options:?}-{can_cut_off}-{passes_only}");
         Desired {
             program: ProgramRef { name: "p".into(), uid: format!("uid-{uid}") },
-            revision: format!("p-{load_key}-{suspended}"),
+            revision: format!("p-{load_key}-{suspended}-{borrowed:?}"),
             load_key,
             digest: "sha256:0".into(),
             functions,
@@ -139,6 +171,7 @@ prop_compose! {
             priority: 500,
             unordered: false,
             suspended,
+            force_detach,
         }
     }
 }
@@ -170,6 +203,8 @@ pub(crate) enum Event {
     LinkUnpinned(usize),
     /// Another BpfProgram creates its map anew (true) or removes it.
     Shared(u8, bool),
+    /// Sockets are in a map.
+    Joined(usize),
     /// A trial changes its state.
     TrialBecomes(TrialState),
     /// A killed agent leaves a half-made pin.
@@ -194,6 +229,7 @@ pub(crate) fn events() -> impl Strategy<Value = Event> {
         1 => (0..4usize).prop_map(Event::LinkUnpinned),
         2 => (0..2u8, prop::bool::weighted(0.7)).prop_map(|(which, exists)| Event::Shared(which, exists)),
         1 => prop::sample::select(&[TrialState::Passed, TrialState::Reprieved][..]).prop_map(Event::TrialBecomes),
+        2 => (0..4usize).prop_map(Event::Joined),
         1 => Just(Event::Stray),
         1 => Just(Event::EntriesKept),
     ]
@@ -303,6 +339,11 @@ impl Scene {
                 fake.others.insert(shared_map(which), info(1_000_000 + *made, 10));
             }
             Event::Shared(which, false) => drop(fake.others.remove(&shared_map(which))),
+            Event::Joined(i) => {
+                if let Some(map) = fake.observed.maps.values_mut().nth(i) {
+                    map.sockets = Some(3);
+                }
+            }
             Event::TrialBecomes(state) => {
                 if let Some(trial) = &mut fake.observed.trial {
                     trial.state = state;

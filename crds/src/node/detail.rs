@@ -50,6 +50,11 @@ pub struct BpfNodeDetailStatus {
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub retained: Vec<RetainedMap>,
+    /// Maps of suspended or deleted BpfPrograms with sockets in them, which keep their programs until they are closed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub draining: Vec<DrainingMap>,
     /// The attach order of cgroups that have a program of sockeye and at least one more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -151,8 +156,8 @@ pub struct LoadedProgram {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadedMap {
-    /// The name of the map in the ELF object.
-    #[schemars(length(max = 128))]
+    /// The name of the map in the ELF object; `PROGRAM~MAP` for another BpfProgram's that programs are attached to.
+    #[schemars(length(max = 192))]
     pub name: String,
     /// The name in the kernel: the first 15 characters.
     #[schemars(length(max = 16))]
@@ -248,7 +253,7 @@ pub struct AttachedLink {
     pub container: Option<String>,
     /// The pin name of the map that the program is attached to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 192))]
     pub map: Option<String>,
     /// The kernel's ID of that map. Absent once the program is detached.
     #[serde(default, rename = "mapID", skip_serializing_if = "Option::is_none")]
@@ -272,6 +277,26 @@ pub struct RetainedMap {
     pub name: String,
     /// The kernel's ID of the map.
     pub id: i64,
+    /// The path of the pin on the host.
+    #[schemars(length(max = 512))]
+    pub pin_path: String,
+}
+
+/// A sockmap or sockhash of a suspended or deleted BpfProgram with sockets in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainingMap {
+    /// The name of the BpfProgram. One that was made anew since has another map.
+    #[schemars(length(max = 63))]
+    pub program: String,
+    /// The file name that the map's pin has or had among the BpfProgram's maps.
+    #[schemars(length(max = 128))]
+    pub name: String,
+    /// The kernel's ID of the map.
+    pub id: i64,
+    /// The number of sockets in the map.
+    #[schemars(range(min = 0))]
+    pub sockets: i64,
     /// The path of the pin on the host.
     #[schemars(length(max = 512))]
     pub pin_path: String,
@@ -309,4 +334,8 @@ pub struct OmittedDetail {
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     #[schemars(range(min = 0))]
     pub retained: i64,
+    /// Maps with sockets in them.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
+    pub draining: i64,
 }

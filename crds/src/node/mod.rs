@@ -17,8 +17,8 @@ use serde_json::{Value, from_value};
 use crate::{Condition, condition, revision::ProgramRef, schema};
 pub use attach_order::{AttachOrder, OrderedProgram};
 pub use detail::{
-    AttachedLink, BpfNodeDetail, BpfNodeDetailSpec, BpfNodeDetailStatus, LoadedMap, LoadedProgram, OmittedDetail,
-    ProgramDetail, RetainedMap,
+    AttachedLink, BpfNodeDetail, BpfNodeDetailSpec, BpfNodeDetailStatus, DrainingMap, LoadedMap, LoadedProgram,
+    OmittedDetail, ProgramDetail, RetainedMap,
 };
 pub use drift::{Drift, DriftKind};
 pub use entries::EntryCounts;
@@ -148,6 +148,12 @@ pub struct NodeFacts {
     #[schemars(length(max = 64), inner(length(max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub features: Vec<String>,
+    /// The known regressions that this kernel has, sorted: "SockmapFIONREAD", ... A BpfProgram that would trigger one
+    /// runs here only if its `spec.acceptedRegressions` names it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub regressions: Vec<String>,
     /// The version of the agent.
     #[serde(default)]
     #[schemars(length(max = 64))]

@@ -107,6 +107,16 @@ pub struct BpfProgramSpec {
     /// If true, the programs are detached on every node. They stay loaded, and their maps keep their content.
     #[serde(default, skip_serializing_if = "schema::is_false")]
     pub suspend: bool,
+    /// If true, sockets are taken out of the BpfProgram's sockmaps and sockhashes at once, also where that loses what
+    /// their receivers have not read. If false, such sockets keep their programs until they are closed.
+    #[serde(default, skip_serializing_if = "schema::is_false")]
+    pub force_detach: bool,
+    /// The known regressions of kernels that may befall the sockets of this BpfProgram, by name. Without its name here,
+    /// a node whose kernel has the regression refuses the programs that would trigger it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64), regex(pattern = "^[A-Z][A-Za-z0-9]*$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub accepted_regressions: Vec<String>,
     /// The number of retired BpfRevisions that are kept, the latest ones, with their objects' bytes. If absent, 10. One
     /// that a node runs, or goes back to while a newer one fails there, is kept besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -145,7 +145,7 @@ fn ready(accepted: &ConditionState, attached: &ConditionState) -> ConditionState
 fn in_use(users: &[String]) -> ConditionState {
     let message = format!(
         "to be deleted once no other BpfProgram uses its maps, and in effect until then: delete {0}, or take this one \
-         out of the spec.maps[].mapRef of {0}",
+         out of their spec.maps[].mapRef and attach[].map",
         join_few(users.iter().map(String::as_str), MAX_NAMED, ", ")
     );
     state(ConditionType::Ready, Status::False, Reason::InUse, message)

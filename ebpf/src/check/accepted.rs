@@ -28,6 +28,10 @@ pub struct Accepted {
     pub priority: Option<i64>,
     /// If true, the programs are loaded and not attached.
     pub suspend: bool,
+    /// If true, sockets are taken out of sockmaps at once.
+    pub force_detach: bool,
+    /// The known regressions of kernels that are accepted.
+    pub accepted_regressions: Vec<String>,
     /// Notes for the user.
     pub notes: Vec<String>,
 }
@@ -45,10 +49,19 @@ impl Accepted {
         program_generation: i64,
         sequence: i64,
     ) -> BpfRevisionSpec {
-        let Self { digest, object, programs, maps, globals, node_selector, priority, suspend, notes: _ } = self;
-        let requires = Vec::new();
-        let template =
-            RevisionTemplate { digest, object, node_selector, requires, programs, maps, globals, priority, suspend };
+        let template = RevisionTemplate {
+            digest: self.digest,
+            object: self.object,
+            node_selector: self.node_selector,
+            requires: Vec::new(),
+            programs: self.programs,
+            maps: self.maps,
+            globals: self.globals,
+            priority: self.priority,
+            suspend: self.suspend,
+            force_detach: self.force_detach,
+            accepted_regressions: self.accepted_regressions,
+        };
         let template = RevisionTemplate { requires: Feature::of(&template), ..template };
         BpfRevisionSpec { state: RevisionState::Active, program_ref, program_generation, sequence, template }
     }

@@ -41,7 +41,7 @@ pub(super) fn check_targets(field: &str, targets: &[AttachTarget], object: &Obje
             AttachTarget::Node | AttachTarget::AllPods => {}
             AttachTarget::Pods { pods } => check_pods(&format!("{field}.pods"), pods)?,
             AttachTarget::CgroupPath { cgroup_path } => check_path(&format!("{field}.cgroupPath"), cgroup_path)?,
-            AttachTarget::Map { map } => check_map(&format!("{field}.map.name"), map, object)?,
+            AttachTarget::Map { map } => check_map(&format!("{field}.map"), map, object)?,
         }
     }
     Ok(())
@@ -50,8 +50,8 @@ pub(super) fn check_targets(field: &str, targets: &[AttachTarget], object: &Obje
 /// Checks that a program can be attached to the targets in a field.
 pub(super) fn check_kinds(field: &str, targets: &[AttachTarget], name: &str, row: &Section) -> Result<(), Refusal> {
     let (wrong, takes) = match row.target {
-        Target::Cgroup => (targets.iter().position(|t| t.map_name().is_some()), "cgroups, with any type but Map"),
-        Target::Map => (targets.iter().position(|t| t.map_name().is_none()), "maps, with type Map"),
+        Target::Cgroup => (targets.iter().position(|t| t.map().is_some()), "cgroups, with any type but Map"),
+        Target::Map => (targets.iter().position(|t| t.map().is_none()), "maps, with type Map"),
     };
     match wrong {
         None => Ok(()),
@@ -63,17 +63,29 @@ pub(super) fn check_kinds(field: &str, targets: &[AttachTarget], name: &str, row
     }
 }
 
-fn check_map(field: &str, MapTarget { name }: &MapTarget, object: &ObjectInfo) -> Result<(), Refusal> {
+fn check_map(field: &str, MapTarget { name, program }: &MapTarget, object: &ObjectInfo) -> Result<(), Refusal> {
+    // Each node checks that another BpfProgram's map is there, and is of sockets.
+    if let Some(program) = program {
+        if !names::is_dns_label(program) {
+            return Err(invalid(format!("{field}.program: {} is no BpfProgram's name", printable(program))));
+        }
+        if !names::is_pin_name(name) {
+            return Err(invalid(format!("{field}.name: {} is no name of a map that can be shared", printable(name))));
+        }
+        return Ok(());
+    }
     let of_sockets = |m: &&MapInfo| matches!(m.map_type.as_str(), "Sockmap" | "Sockhash");
     let Some(found) = object.maps.iter().find(|m| m.name == *name) else {
         let there = list(object.maps.iter().filter(of_sockets).map(|m| m.name.as_str()));
-        let message =
-            format!("{field}: the object has no map {}; of sockmaps and sockhashes it has: {there}", printable(name));
+        let message = format!(
+            "{field}.name: the object has no map {}; of sockmaps and sockhashes it has: {there}",
+            printable(name)
+        );
         return Err(refuse(Reason::MapNotFound, message));
     };
     if !of_sockets(&found) {
         return Err(invalid(format!(
-            "{field}: {name} is of type {}; sk_msg and sk_skb programs attach to a Sockmap or a Sockhash",
+            "{field}.name: {name} is of type {}; sk_msg and sk_skb programs attach to a Sockmap or a Sockhash",
             found.map_type
         )));
     }
@@ -116,25 +128,27 @@ fn check_path(field: &str, path: &str) -> Result<(), Refusal> {
 /// Checks the programs that attach to one map against each other: a map runs one program of each kind. The map must be
 /// pinned. The programs have their targets set.
 pub(super) fn check_attached_maps(programs: &[Checked], maps: &[MapSpec]) -> Result<(), Refusal> {
-    let mut seen: Vec<(&str, &str, u32)> = Vec::new();
+    let mut seen: Vec<(&MapTarget, &str, u32)> = Vec::new();
     for Checked { spec: program, field, row } in programs {
         let targets = program.attach.iter().enumerate();
-        for (j, map) in targets.filter_map(|(j, target)| Some((j, target.map_name()?))) {
+        for (j, map) in targets.filter_map(|(j, target)| Some((j, target.map()?))) {
             let field = format!("{field}[{j}].map.name");
-            let taken = |(at, _, attach_type): &&(&str, &str, u32)| {
+            let taken = |(at, _, attach_type): &&(&MapTarget, &str, u32)| {
                 *at == map && section::exclude_each_other(*attach_type, row.attach_type)
             };
             if let Some((_, other, _)) = seen.iter().find(taken) {
                 return Err(invalid(format!(
-                    "{field}: map {map} already runs {other}, and {} would be in its place: a map runs one sk_msg \
+                    "{field}: map {} already runs {other}, and {} would be in its place: a map runs one sk_msg \
                      program, one parser, and one verdict on what is received",
-                    program.name
+                    map.name, program.name
                 )));
             }
-            if maps.iter().any(|settings| settings.name == map && !settings.is_pinned()) {
+            let is_unpinned = |settings: &MapSpec| settings.name == map.name && !settings.is_pinned();
+            if map.program.is_none() && maps.iter().any(is_unpinned) {
                 return Err(invalid(format!(
-                    "{field}: map {map} has pinning: None, and a program is attached to a map for as long as the map \
-                     is pinned: leave it pinned"
+                    "{field}: map {} has pinning: None, and a program is attached to a map for as long as the map is \
+                     pinned: leave it pinned",
+                    map.name
                 )));
             }
             seen.push((map, &program.name, row.attach_type));

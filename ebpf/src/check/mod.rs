@@ -14,13 +14,13 @@ mod program;
 mod rules;
 
 use sockeye_crds::{
-    BpfProgramSpec, Reason, Refusal, names,
+    BpfProgramSpec, Reason, Refusal, Regression, names,
     program::{MAX_PRIORITY, ProgramSpec},
     selector,
     target::AttachTarget,
 };
 
-use self::rules::{check_count, check_distinct, invalid, refuse};
+use self::rules::{check_count, check_distinct, invalid, list, refuse};
 pub use self::{
     accepted::Accepted,
     bytecode::{decode_inline, embedded_bytes, encode_inline},
@@ -40,7 +40,7 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
 
 /// The same for a spec that may name lists of entries; `lists` has their bytes.
 pub fn check_with(spec: &BpfProgramSpec, bytes: &[u8], lists: &Lists) -> Result<Accepted, Refusal> {
-    let BpfProgramSpec { bytecode, node_selector, attach, programs, maps, globals, priority, suspend, .. } = spec;
+    let BpfProgramSpec { bytecode, node_selector, attach, programs, maps, globals, priority, .. } = spec;
     bytecode::check_source(bytecode)?;
     if let Some(fault) = node_selector.as_ref().and_then(|selector| selector::fault("spec.nodeSelector", selector)) {
         return Err(invalid(fault));
@@ -65,6 +65,7 @@ pub fn check_with(spec: &BpfProgramSpec, bytes: &[u8], lists: &Lists) -> Result<
     if let Some(priority) = priority.filter(|priority| !(0..=MAX_PRIORITY).contains(priority)) {
         return Err(invalid(format!("spec.priority is {priority}; it must be 0 to {MAX_PRIORITY}")));
     }
+    check_regressions(&spec.accepted_regressions)?;
     check_count("spec.maps", maps.len(), 0, 128)?;
     check_distinct("spec.maps", maps.iter().map(|m| m.name.as_str()))?;
     for (i, map) in maps.iter().enumerate() {
@@ -87,19 +88,31 @@ pub fn check_with(spec: &BpfProgramSpec, bytes: &[u8], lists: &Lists) -> Result<
         globals: globals.clone(),
         node_selector: node_selector.clone(),
         priority: *priority,
-        suspend: *suspend,
+        suspend: spec.suspend,
+        force_detach: spec.force_detach,
+        accepted_regressions: spec.accepted_regressions.clone(),
     })
 }
 
 /// Selects what the spec needs of the object: its programs, and the maps that it names anywhere.
 fn select(spec: &BpfProgramSpec, object: &Object<'_>, settings: Option<&Settings>) -> Result<Selection, Refusal> {
     let targets = spec.attach.iter().chain(spec.programs.iter().flat_map(|program| &program.attach));
-    let attached = targets.filter_map(AttachTarget::map_name);
+    let own = targets.filter_map(AttachTarget::map).filter(|map| map.program.is_none());
+    let attached = own.map(|map| map.name.as_str());
     let named = spec.maps.iter().map(|map| map.name.as_str()).chain(attached);
     let set = settings.into_iter().flat_map(|settings| settings.globals.keys());
     let maps = named.chain(set.map(String::as_str)).filter(|name| object.has_map(name));
     let programs = spec.programs.iter().map(|program| program.name.as_str());
     object.select(programs, maps).map_err(|error| invalid_object(&error))
+}
+
+/// Checks that all regressions to accept are known ones.
+fn check_regressions(accepted: &[String]) -> Result<(), Refusal> {
+    check_count("spec.acceptedRegressions", accepted.len(), 0, 16)?;
+    let Some(i) = accepted.iter().position(|name| Regression::named(name).is_none()) else { return Ok(()) };
+    let known = list(Regression::ALL.into_iter().map(|known| known.info().name));
+    let name = names::printable(&accepted[i]);
+    Err(invalid(format!("spec.acceptedRegressions[{i}]: no known regression is named {name}; the known ones: {known}")))
 }
 
 fn invalid_object(error: &ObjectError) -> Refusal {

@@ -34,7 +34,8 @@ pub(super) fn notes(object: &Object<'_>, selection: &Selection, programs: &[Prog
             list(addresses.into_iter())
         ));
     }
-    let maps: BTreeSet<&str> = programs.iter().flat_map(|p| &p.attach).filter_map(AttachTarget::map_name).collect();
+    let targets = programs.iter().flat_map(|p| &p.attach).filter_map(AttachTarget::map);
+    let maps: BTreeSet<&str> = targets.map(|map| map.name.as_str()).collect();
     if !maps.is_empty() {
         notes.push(format!(
             "sockets that are in {} keep the program they came in with: a later one, or none, is for sockets that come \

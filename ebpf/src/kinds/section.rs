@@ -83,6 +83,11 @@ pub fn exclude_each_other(one: u32, other: u32) -> bool {
     one == other || matches!((one, other), (STREAM_VERDICT, VERDICT) | (VERDICT, STREAM_VERDICT))
 }
 
+/// Returns whether a program of an attach type decides on what the sockets in a map receive.
+pub fn is_verdict(attach_type: u32) -> bool {
+    matches!(attach_type, STREAM_VERDICT | VERDICT)
+}
+
 /// The columns of a row, in order.
 type Columns = (&'static str, ProgramType, u32, u32, &'static str, Target, (u16, u16), &'static [&'static str]);
 

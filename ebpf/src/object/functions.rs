@@ -5,10 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::object::image::{Image, Relocation, SymbolKind, Visibility};
+use crate::{
+    bytes::word,
+    object::image::{Image, Relocation, SymbolKind, Visibility},
+};
 
 /// The size of an instruction in bytes.
 pub(crate) const INSTRUCTION: usize = 8;
+
+/// The beginning of the call of a helper: `BPF_JMP | BPF_CALL`, and no source register.
+const CALL_HELPER: [u8; 2] = [0x85, 0];
 
 /// A function.
 #[derive(Clone, Debug)]
@@ -37,6 +43,13 @@ impl<'a> Function<'a> {
     /// subprograms.
     pub(crate) fn is_program(&self) -> bool {
         self.is_global && !is_text(self.section_name)
+    }
+
+    /// Lists the helpers that the function itself calls (`enum bpf_func_id`).
+    pub(crate) fn helpers(&self) -> impl Iterator<Item = i32> {
+        let instructions = self.code.unwrap_or_default().chunks_exact(INSTRUCTION);
+        let calls = instructions.filter(|code| code.starts_with(&CALL_HELPER));
+        calls.filter_map(|code| Some(word(code, 4)?.cast_signed()))
     }
 
     fn end(&self) -> usize {

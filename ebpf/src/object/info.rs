@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{
-    MapDefinition, MapInfo, ObjectInfo, ProgramInfo,
+    MapDefinition, MapInfo, ObjectInfo, ProgramInfo, ProgramType,
     names::{is_pin_name, line},
 };
 
@@ -31,15 +31,17 @@ impl<'a> Object<'a> {
                 used_by.entry(map).or_default().push((*name).to_owned());
             }
         }
+        let infos =
+            programs.into_values().filter_map(|index| Some(program_info(self.functions.get(index)?, &uses, index)));
+        let infos: Vec<ProgramInfo> = infos.collect();
         let maps = selection
             .maps
             .iter()
             .filter_map(|index| Some(self.map_info(self.maps.get(*index)?, used_by.remove(index).unwrap_or_default())));
         let mut maps: Vec<MapInfo> = maps.collect();
         maps.sort_by(|a, b| a.name.cmp(&b.name));
-        let programs = programs.into_values().filter_map(|index| self.functions.get(index)).map(program_info);
         ObjectInfo {
-            programs: programs.collect(),
+            programs: infos,
             maps,
             license: line(&String::from_utf8_lossy(self.license()), 128),
             btf: self.btf.is_some(),
@@ -87,11 +89,15 @@ impl<'a> Object<'a> {
     }
 }
 
-fn program_info(function: &Function<'_>) -> ProgramInfo {
+fn program_info(function: &Function<'_>, uses: &Uses, index: usize) -> ProgramInfo {
+    let program_type = section::type_of(function.section_name);
+    // The spec gives a type to a program whose section does not determine it.
+    let may_be_sk_msg = matches!(program_type, None | Some(ProgramType::SkMsg));
     ProgramInfo {
         name: function.name.to_owned(),
         section: line(function.section_name, 256),
-        program_type: section::type_of(function.section_name),
+        program_type,
+        passes_only: may_be_sk_msg && !uses.diverts(index),
     }
 }
 

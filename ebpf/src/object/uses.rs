@@ -1,5 +1,5 @@
-//! `Uses`: the maps that each program of an object uses, by itself or in what it calls. Faults do not matter here: who
-//! selects a program learns of them.
+//! `Uses`: the maps and the helpers that each program of an object uses, by itself or in what it calls. Faults do not
+//! matter here: who selects a program learns of them.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,14 @@ pub(super) struct Uses(Vec<Direct>);
 struct Direct {
     maps: BTreeSet<usize>,
     functions: BTreeSet<usize>,
+    diverts: bool,
 }
+
+/// `BPF_FUNC_*` that keep bytes from going the way that they were sent: `bpf_tail_call`, since what it calls is not
+/// known; `bpf_sk_redirect_map`, `bpf_msg_redirect_map`, `bpf_msg_cork_bytes`, `bpf_msg_redirect_hash`,
+/// `bpf_sk_redirect_hash`. What is redirected lies in a queue of the map's, and what is corked in one of the sender's
+/// (`struct sk_psock`): both are freed when the socket leaves the map.
+const DIVERTING: [i32; 6] = [12, 52, 60, 62, 71, 72];
 
 impl Uses {
     /// Reads the references of all functions.
@@ -32,6 +39,7 @@ impl Uses {
             let place = Some((function.section, function.start));
             // Several names of one function: the first one's references are all of theirs.
             let references = if place == before { Vec::new() } else { object.references(function) };
+            direct.diverts = function.helpers().any(|helper| DIVERTING.contains(&helper));
             for Reference { target, instruction: _ } in references {
                 match target {
                     Ok(Target::Call(callee) | Target::Address(callee)) => drop(direct.functions.insert(callee)),
@@ -57,6 +65,18 @@ impl Uses {
             open.extend(direct.functions.iter().filter(|callee| seen.insert(**callee)));
         }
         maps
+    }
+
+    /// Returns whether a program may keep bytes from going the way that they were sent.
+    pub(super) fn diverts(&self, program: usize) -> bool {
+        let (mut seen, mut open) = (BTreeSet::from([program]), vec![program]);
+        while let Some(direct) = open.pop().and_then(|index| self.0.get(index)) {
+            if direct.diverts {
+                return true;
+            }
+            open.extend(direct.functions.iter().filter(|callee| seen.insert(**callee)));
+        }
+        false
     }
 
     /// Adds the maps that no function uses to a selection, as libbpf creates them too, unless they can't be created or

@@ -46,6 +46,8 @@ pub fn spec(programs: &[&str]) -> BpfProgramSpec {
         priority: None,
         suspend: false,
         revision_history_limit: None,
+        force_detach: false,
+        accepted_regressions: Vec::new(),
     }
 }
 

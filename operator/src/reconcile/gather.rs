@@ -101,7 +101,7 @@ impl Reader {
         } else {
             (stores.revisions_of(&intent.program), Vec::new())
         };
-        let lenders = intent.spec().map(|spec| stores.lenders_of(&spec.maps)).unwrap_or_default();
+        let lenders = intent.spec().map(|spec| stores.lenders_of(spec)).unwrap_or_default();
         let bytecode = self.bytecode_reader().read(&intent, cache).await?;
         Ok(Gathered { intent, bytecode, revisions, lenders, borrowers, nodes: stores.nodes() })
     }

@@ -1,13 +1,10 @@
-//! Sharing: refuses a spec that borrows a map which its lender does not share. IO: none.
+//! Sharing: refuses a spec that borrows a map which its lender does not share, or attaches programs to it. IO: none.
 //!
 //! - A map is shared if the lender's current revision says so. The lender's latest spec may not be accepted.
 //! - What agents run already keeps its maps: a lender that stops sharing a map takes it from nobody. It keeps others
 //!   from beginning to use it, and the next edit of those that do is refused.
 
-use sockeye_crds::{
-    Reason, Refusal,
-    program::{MapRef, MapSpec},
-};
+use sockeye_crds::{Reason, Refusal, program::MapRef};
 
 use crate::{
     reconcile::{
@@ -18,20 +15,31 @@ use crate::{
     watch::sharing::Lender,
 };
 
+/// The field of a target that is another BpfProgram's map; of one program, or of all.
+const ATTACHED: &str = "attach[].map";
+
 /// Turns the acceptance of a spec into a refusal if it would dispatch a revision with a map that is not shared.
 pub fn refuse_unshared(gathered: &Gathered, validated: &mut Validated) {
     let Some(accepted) = validated.accepted() else { return };
     if gathered.intent.is_deleted() || undispatched(gathered, accepted).is_none() {
         return;
     }
-    let refusal = accepted.maps.iter().enumerate().find_map(|(index, map)| refusal(gathered, index, map));
+    let maps = accepted.maps.iter().enumerate();
+    let maps = maps.filter_map(|(i, map)| Some((format!("spec.maps[{i}].mapRef"), map.map_ref.clone()?)));
+    let targets = accepted.programs.iter().flat_map(|program| &program.attach);
+    let targets = targets.filter_map(|target| Some((ATTACHED.to_owned(), target.map()?.map_ref()?)));
+    let refusal = maps.chain(targets).find_map(|(field, map_ref)| refusal(gathered, &field, &map_ref));
     if let Some(refusal) = refusal {
         validated.outcome = CheckOutcome::Rejected(refusal);
     }
 }
 
-fn refusal(gathered: &Gathered, index: usize, map: &MapSpec) -> Option<Refusal> {
-    let map_ref @ MapRef { program, name } = map.map_ref.as_ref()?;
+fn refusal(gathered: &Gathered, field: &str, map_ref: &MapRef) -> Option<Refusal> {
+    let MapRef { program, name } = map_ref;
+    if *program == gathered.intent.program.name {
+        let message = format!("{field}: program must be another BpfProgram; leave it out to name a map of this one");
+        return Some(Refusal { reason: Reason::InvalidSpec, message });
+    }
     let why = match gathered.lenders.get(program) {
         Some(Lender::Sharing(maps)) if maps.contains(name) => return None,
         Some(Lender::Sharing(maps)) => map_ref.unshared_message(maps.iter().map(String::as_str)),
@@ -42,5 +50,5 @@ fn refusal(gathered: &Gathered, index: usize, map: &MapSpec) -> Option<Refusal> 
             format!("there is no BpfProgram {program} that could share map {name}: create it, or correct the name")
         }
     };
-    Some(Refusal { reason: Reason::MapNotShared, message: format!("spec.maps[{index}].mapRef: {why}") })
+    Some(Refusal { reason: Reason::MapNotShared, message: format!("{field}: {why}") })
 }

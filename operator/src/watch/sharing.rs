@@ -6,7 +6,7 @@ use std::{
 };
 
 use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
-use sockeye_crds::{BpfProgram, BpfRevision, program::MapSpec};
+use sockeye_crds::{BpfProgram, BpfProgramSpec, BpfRevision, target::AttachTarget};
 
 /// A BpfProgram that others name as the lender of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,9 +31,22 @@ pub fn shared_maps(revision: &BpfRevision) -> impl Iterator<Item = &str> {
     revision.spec.template.maps.iter().filter(|map| map.is_shared()).map(|map| map.name.as_str())
 }
 
-/// Lists the names of the BpfPrograms from which `maps` are borrowed.
-pub fn lenders(maps: &[MapSpec]) -> impl Iterator<Item = &str> {
-    maps.iter().filter_map(|map| map.map_ref.as_ref()).map(|map_ref| map_ref.program.as_str())
+/// Lists the names of the BpfPrograms from which a spec borrows maps, or to whose maps it attaches programs.
+pub fn lenders(spec: &BpfProgramSpec) -> impl Iterator<Item = &str> {
+    let maps = spec.maps.iter().filter_map(|map| map.map_ref.as_ref()).map(|map_ref| map_ref.program.as_str());
+    let targets = spec.attach.iter().chain(spec.programs.iter().flat_map(|program| &program.attach));
+    maps.chain(targets.filter_map(lender_of_target))
+}
+
+/// Lists the same of a revision.
+pub fn lenders_of_revision(revision: &BpfRevision) -> impl Iterator<Item = &str> {
+    let template = &revision.spec.template;
+    let maps = template.maps.iter().filter_map(|map| map.map_ref.as_ref()).map(|map_ref| map_ref.program.as_str());
+    maps.chain(template.targets().filter_map(lender_of_target))
+}
+
+fn lender_of_target(target: &AttachTarget) -> Option<&str> {
+    target.map()?.program.as_deref()
 }
 
 /// Lists the BpfPrograms whose current revisions use a map of the lender. A spec that was not accepted uses none.
@@ -49,7 +62,7 @@ pub(super) fn borrowers(
             *slot = revision;
         }
     }
-    let uses = |revision: &&BpfRevision| lenders(&revision.spec.template.maps).any(|name| name == lender);
+    let uses = |revision: &&BpfRevision| lenders_of_revision(revision).any(|name| name == lender);
     let borrows = |program: &DeserializeGuard<BpfProgram>| {
         program.meta().uid.as_deref().and_then(|uid| current.get(uid)).is_some_and(uses)
     };
@@ -104,6 +117,14 @@ mod tests {
         assert_eq!(after_edit(&[b, revision("b", 2, "Retired", None)]), ["b"]);
         assert!(after_edit(&[revision("b", 1, "Retired", Some("a"))]).is_empty());
         assert!(after_edit(&[revision("d", 1, "Active", Some("a"))]).is_empty(), "its BpfProgram is gone");
+    }
+
+    #[test]
+    fn a_program_that_is_attached_to_a_map_borrows_it() {
+        let mut attached = revision("b", 1, "Active", None);
+        let map = json!({"type": "Map", "map": {"name": "m", "program": "a"}});
+        attached["spec"]["template"]["programs"] = json!([{"name": "f", "attach": [{"type": "Node"}, map]}]);
+        assert_eq!(borrowers_of_a(&[program("b", None)], &[attached]), ["b"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use kube::{
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::reflector::{ObjectRef, Store, store::WriterDropped},
 };
-use sockeye_crds::{BpfNode, BpfProgram, BpfRevision, names, program::MapSpec, revision::ProgramRef};
+use sockeye_crds::{BpfNode, BpfProgram, BpfProgramSpec, BpfRevision, names, program::MapSpec, revision::ProgramRef};
 
 use crate::watch::{
     nodes::{Nodes, PartialNode, PartialPod},
@@ -66,12 +66,12 @@ impl Stores {
 
     /// Lists the BpfPrograms whose specs borrow a map of the one of this name.
     pub fn programs_that_borrow_from(&self, name: &str) -> Vec<String> {
-        self.programs_with(|program| lenders(&program.spec.maps).any(|lender| lender == name))
+        self.programs_with(|program| lenders(&program.spec).any(|lender| lender == name))
     }
 
     /// Returns the BpfPrograms that lend these maps, by name, as far as they do.
-    pub fn lenders_of(&self, maps: &[MapSpec]) -> BTreeMap<String, Lender> {
-        lenders(maps).map(|name| (name.to_owned(), self.lender(name))).collect()
+    pub fn lenders_of(&self, spec: &BpfProgramSpec) -> BTreeMap<String, Lender> {
+        lenders(spec).map(|name| (name.to_owned(), self.lender(name))).collect()
     }
 
     fn lender(&self, name: &str) -> Lender {

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
-use sockeye_crds::{BpfNode, BpfProgram, BpfRevision, names, node::NodeProgram, program::MapSpec};
+use sockeye_crds::{BpfNode, BpfProgram, BpfRevision, names, node::NodeProgram};
 
 use crate::watch::{
     nodes::{PartialNode, PartialPod},
-    sharing::{lenders, shared_maps},
+    sharing::{lenders, lenders_of_revision, shared_maps},
     stores::ConfigMapMeta,
 };
 
@@ -66,7 +66,7 @@ impl Watched for DeserializeGuard<BpfProgram> {
         if old.map(intent) == new.map(intent) {
             return Trigger::program(name, Pace::Paced);
         }
-        Trigger::Programs(with_lenders(name, [old, new], |program| &program.spec.maps), Pace::Immediate)
+        Trigger::Programs(with_lenders(name, [old, new], |program| lenders(&program.spec).collect()), Pace::Immediate)
     }
 }
 
@@ -74,7 +74,7 @@ impl Watched for DeserializeGuard<BpfRevision> {
     fn trigger(old: Option<&Self>, new: Option<&Self>) -> Trigger {
         let program = |object: &Self| object.labels().get(names::LABEL_PROGRAM).cloned();
         let Some(name) = new.or(old).and_then(program) else { return Trigger::Nothing };
-        let names = with_lenders(name.clone(), [old, new], |revision| &revision.spec.template.maps);
+        let names = with_lenders(name.clone(), [old, new], |revision| lenders_of_revision(revision).collect());
         if shared_by(old) == shared_by(new) {
             Trigger::Programs(names, Pace::Immediate)
         } else {
@@ -93,10 +93,10 @@ fn shared_by(revision: Option<&DeserializeGuard<BpfRevision>>) -> Option<BTreeSe
 fn with_lenders<K>(
     name: String,
     states: [Option<&DeserializeGuard<K>>; 2],
-    maps: impl Fn(&K) -> &[MapSpec],
+    lenders: impl Fn(&K) -> Vec<&str>,
 ) -> BTreeSet<String> {
     let readable = states.into_iter().flatten().filter_map(|state| state.0.as_ref().ok());
-    let lenders = readable.flat_map(|state| lenders(maps(state))).map(str::to_owned);
+    let lenders = readable.flat_map(lenders).map(str::to_owned);
     lenders.chain([name]).collect()
 }
 

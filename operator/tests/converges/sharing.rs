@@ -1,6 +1,6 @@
 //! The maps that a BpfProgram borrows, and what becomes of it if they are not shared.
 
-use sockeye_crds::{ConditionType, Reason, condition::Status, program::MapRef};
+use sockeye_crds::{ConditionType, Reason, condition::Status, program::MapRef, target::MapTarget};
 use sockeye_operator::watch::sharing::Lender;
 
 use crate::world::World;
@@ -43,6 +43,24 @@ fn a_map_that_is_not_shared_is_refused_by_its_name_and_its_lenders() {
         world.converge();
         assert_eq!(world.condition(ConditionType::Ready), Some((Status::True, Reason::InEffect)));
     }
+}
+
+#[test]
+fn a_map_to_attach_to_must_be_shared_too_and_be_anothers() {
+    let target = |program: &str| Some(MapTarget { name: "flows".into(), program: Some(program.to_owned()) });
+    let mut world = World::new();
+    (world.attached, world.lenders) = (target("lender"), [("lender".to_owned(), sharing(["other"]))].into());
+    world.converge();
+    assert_eq!(world.condition(ConditionType::Accepted), NOT_SHARED);
+    let message = "attach[].map: BpfProgram lender does not share map flows";
+    assert!(world.ready().message.starts_with(message), "{}", world.ready().message);
+    world.lenders.insert("lender".into(), sharing(["flows"]));
+    world.converge();
+    assert_eq!(world.live_revisions(), ["p-1"]);
+    world.attached = target("p");
+    world.edit(Some(1));
+    world.converge();
+    assert_eq!(world.condition(ConditionType::Accepted), Some((Status::False, Reason::InvalidSpec)));
 }
 
 #[test]

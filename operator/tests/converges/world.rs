@@ -14,7 +14,7 @@ use sockeye_crds::{
     BpfProgramStatus, BpfRevision, ConditionType, ObjectInfo, ProgramType, Reason, Refusal, condition, names,
     program::{MapRef, MapSpec, ProgramSpec},
     revision::{RevisionState, desired},
-    target::AttachTarget,
+    target::{AttachTarget, MapTarget},
 };
 use sockeye_ebpf::Accepted;
 use sockeye_operator::{
@@ -49,6 +49,8 @@ pub struct World {
     pub borrowers: Vec<String>,
     /// The map of another BpfProgram that the spec borrows.
     pub borrowed: Option<MapRef>,
+    /// The map that the spec attaches its program to besides.
+    pub attached: Option<MapTarget>,
     /// What the BpfPrograms share that the spec may borrow from.
     pub lenders: BTreeMap<String, Lender>,
     /// True once the finalizer is removed.
@@ -109,13 +111,18 @@ impl World {
                     name: "my_prog".into(),
                     program_type: Some(ProgramType::SockOps),
                     attach_type: None,
-                    attach: vec![AttachTarget::Node],
+                    attach: [AttachTarget::Node]
+                        .into_iter()
+                        .chain(self.attached.clone().map(|map| AttachTarget::Map { map }))
+                        .collect(),
                 }],
                 maps: self.borrowed.iter().map(borrowing).collect(),
                 globals: BTreeMap::new(),
                 node_selector: None,
                 priority: None,
                 suspend: false,
+                force_detach: false,
+                accepted_regressions: Vec::new(),
                 notes: vec![],
             }),
         };

@@ -136,6 +136,7 @@ fn node_status(programs: Vec<NodeProgram>) -> BpfNodeStatus {
             architecture: "x86_64".to_owned(),
             cgroup_mode: Some(CgroupMode::Unified),
             features: features.map(str::to_owned).into(),
+            regressions: Vec::new(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         },
         counts: NodeProgramCounts { programs: programs.len() as i64, failed: 0, links: 3 * programs.len() as i64 },

@@ -1,10 +1,11 @@
 //! `Fake`: the state of one BpfProgram on a node, on which steps are executed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_agent::{
     model::{
         desired::Desired,
+        draining_map::SocketFate,
         kernel::{Cgroup, LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, LinkInfo, MapInfo, ProgramInfo},
         map_shape::MapShape,
         observed::{AttachSite, LinkKey, Observed, ObservedKeptPod, ObservedLink, ObservedMap, ObservedProgram},
@@ -32,6 +33,8 @@ pub struct Fake {
     pub observed: Observed,
     /// Other BpfPrograms' maps.
     pub others: BTreeMap<MapRef, MapInfo>,
+    /// The IDs of the maps that are kept for their sockets, and what becomes of these.
+    pub kept: BTreeSet<(u32, SocketFate)>,
     /// True if the kernel has no links for maps.
     pub unlinked: bool,
 }
@@ -46,7 +49,7 @@ impl Fake {
     }
 
     fn step(&mut self, ids: &mut Ids, desired: Option<&Desired>, step: &Step, loaded: &mut bool) {
-        let Self { observed, others, unlinked } = self;
+        let Self { observed, others, unlinked, kept } = self;
         match step {
             Step::RemoveStray => assert!(std::mem::take(&mut observed.stray)),
             Step::Claim { uid } => observed.uid = Some(uid.clone()),
@@ -72,14 +75,41 @@ impl Fake {
                     memlock_bytes: 4096,
                     ..MapInfo::default()
                 };
-                observed.maps.insert(pin_name(name), ObservedMap { info, pinned: true, from: None });
+                let lossless = info.holds_sockets() && !desired.unwrap().diverts();
+                let map = ObservedMap { info, pinned: true, lossless, ..ObservedMap::default() };
+                observed.maps.insert(pin_name(name), map);
                 mark_links_dead(observed, &pin_name(name));
             }
             Step::ShareMap { name, from } => {
                 assert!(*loaded, "nothing is pinned before the load");
                 let (info, from) = (others[from].clone(), Some(from.clone()));
-                observed.maps.insert(pin_name(name), ObservedMap { info, pinned: true, from });
+                let map = ObservedMap { info, pinned: true, from, ..ObservedMap::default() };
+                observed.maps.insert(pin_name(name), map);
                 mark_links_dead(observed, &pin_name(name));
+            }
+            Step::BorrowMap { pin, from } => {
+                let (info, from) = (others[from].clone(), Some(from.clone()));
+                assert!(info.holds_sockets(), "programs are attached to maps of sockets");
+                observed.maps.insert(pin.clone(), ObservedMap { info, pinned: true, from, ..ObservedMap::default() });
+                mark_links_dead(observed, pin);
+            }
+            Step::SetForceDetach(force) => {
+                assert_ne!(std::mem::replace(&mut observed.force_detach, *force), *force, "a note is changed");
+            }
+            Step::NoteLossy(pin) => {
+                // The load may have pinned another map there, which was never lossless.
+                observed.maps.get_mut(pin).unwrap().lossless = false;
+            }
+            Step::TakeSocketsOut(pin) => {
+                assert!(observed.links.is_empty(), "sockets are taken out once nothing is attached");
+                let map = observed.maps.get_mut(pin).unwrap();
+                assert!(map.sockets.replace(0).is_some_and(|sockets| sockets > 0), "there are sockets to take out");
+            }
+            Step::KeepForSockets { pin, fate } => {
+                let map = &observed.maps[pin];
+                // Where somebody removed its pin, the agent's descriptor is pinned.
+                assert!(map.holds_sockets(), "a map is kept for sockets");
+                kept.insert((map.info.id, *fate));
             }
             Step::PinProgram(function) => {
                 assert!(*loaded, "nothing is pinned before the load");

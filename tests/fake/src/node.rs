@@ -10,11 +10,13 @@ use std::{
 use sockeye_agent::{
     kernel::SysError,
     model::{
+        draining_map::DrainingMap,
         entries::{EntryCounts, ListedMap, ListedMaps},
         kernel::{Cgroup, Machine, MapInfo, MissingFeatures},
         node_context::NodeContext,
         observed::{Observed, ObservedMap},
         pods::{PodCgroup, Pods, RequiredInputs},
+        regressions::Regressions,
         trial::Trial,
     },
     node::{
@@ -136,6 +138,7 @@ impl Node for FakeNode {
             features: node::features(),
             // A fake knows nothing of other BpfPrograms, so there is no order among them.
             missing_features: MissingFeatures { order: true, ..MissingFeatures::default() },
+            regressions: Regressions::default(),
             pods_root: "/kubepods".to_owned(),
             pods: Pods::default(),
             has_api: self.node().has_api,
@@ -190,6 +193,10 @@ impl Node for FakeNode {
         None
     }
 
+    fn drain(&mut self) -> Result<Vec<DrainingMap>, SysError> {
+        Ok(Vec::new())
+    }
+
     fn directories(&self, _: &str, _: &Observed) -> Vec<PathBuf> {
         Vec::new()
     }
@@ -231,7 +238,10 @@ impl Node for FakeNode {
     ) -> Result<(Executed, Observed), Failure> {
         let mut node = self.node();
         let State { ids, programs, .. } = &mut *node;
-        let shares = |step: &Step| matches!(step, Step::Load { shared, .. } if !shared.is_empty());
+        let shares = |step: &Step| match step {
+            Step::Load { shared, .. } => !shared.is_empty(),
+            step => matches!(step, Step::BorrowMap { .. }),
+        };
         let others = if execution.steps.iter().any(shares) { maps(programs) } else { BTreeMap::new() };
         let fake = programs.entry(name.to_owned()).or_default();
         fake.others = others;

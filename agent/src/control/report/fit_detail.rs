@@ -4,7 +4,7 @@ use sockeye_crds::{BpfNodeDetailStatus, node::OmittedDetail, size::bytes};
 
 use super::{
     counts::{count, excess},
-    limits::MAX_RETAINED,
+    limits::{MAX_DRAINING, MAX_RETAINED},
 };
 
 /// The maximum size of a status in bytes of JSON.
@@ -18,6 +18,7 @@ const MAX_BYTES_OF_ITEMS: usize = MAX_BYTES - 256;
 /// BpfPrograms, the last first; retained maps.
 pub fn fit(mut status: BpfNodeDetailStatus, mut omitted: OmittedDetail) -> BpfNodeDetailStatus {
     omitted.retained += shorten(&mut status.retained, MAX_RETAINED);
+    omitted.draining += shorten(&mut status.draining, MAX_DRAINING);
     // The size of a status costs as much as writing it out: of one that fits, it is taken once.
     if bytes(&status) > MAX_BYTES_OF_ITEMS {
         shrink(&mut status, &mut omitted);

@@ -23,5 +23,7 @@ pub(super) const MAX_NOTES: usize = 16;
 pub(super) const MAX_ORDERS: usize = 64;
 /// Programs in the attach order of one cgroup, which is the kernel's limit.
 pub(super) const MAX_ORDERED: usize = 64;
+/// Maps with sockets in them, of BpfPrograms that are suspended or gone.
+pub(super) const MAX_DRAINING: usize = 256;
 /// Maps of deleted BpfPrograms.
 pub(super) const MAX_RETAINED: usize = 1024;

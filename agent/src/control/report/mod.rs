@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 
 use sockeye_crds::{
     BpfNodeDetailStatus, BpfNodeStatus,
-    node::{NodeFacts, NodeProgram, OmittedDetail, RetainedMap},
+    node::{self, NodeFacts, NodeProgram, OmittedDetail, RetainedMap},
     program::MapRef,
 };
 
@@ -46,7 +46,10 @@ use crate::{
         attachments::AttachmentMonitor,
         program::{self, ProgramState},
     },
-    model::observed::{Observed, ObservedMap},
+    model::{
+        draining_map::DrainingMap,
+        observed::{Observed, ObservedMap},
+    },
     node::layout::{self, Home, Layout},
 };
 
@@ -58,6 +61,8 @@ pub struct Reported<'a> {
     pub layout: &'a Layout,
     /// All BpfPrograms on the node.
     pub programs: &'a BTreeMap<String, ProgramState>,
+    /// The maps that no BpfProgram has any more, with sockets in them.
+    pub draining: &'a [DrainingMap],
     /// The attach orders.
     pub monitor: &'a AttachmentMonitor,
     /// The reason why everything on the node is suspended.
@@ -66,7 +71,7 @@ pub struct Reported<'a> {
 
 /// Returns the statuses of the node's BpfNode, without conditions, and of its BpfNodeDetail.
 pub fn report(reported: &Reported<'_>) -> (BpfNodeStatus, BpfNodeDetailStatus) {
-    let Reported { facts, layout, programs, monitor, suspended } = *reported;
+    let Reported { facts, layout, programs, draining, monitor, suspended } = *reported;
     let suspended = suspended.map(str::to_owned);
     let mut node = BpfNodeStatus { node: facts.clone(), suspended, ..BpfNodeStatus::default() };
     let (mut detail, mut omitted) = (BpfNodeDetailStatus::default(), OmittedDetail::default());
@@ -84,11 +89,13 @@ pub fn report(reported: &Reported<'_>) -> (BpfNodeStatus, BpfNodeDetailStatus) {
             omitted.functions += excess(contents.functions.len(), MAX_FUNCTIONS);
             omitted.maps += excess(contents.maps.len() + contents.unpinned.len(), MAX_MAPS);
         }
+        detail.draining.extend(draining_maps(name, observed, &home));
         omitted.links += excess(observed.links.len(), MAX_LINKS);
         if !program.is_desired() {
             detail.retained.extend(retained_maps(name, observed, &home));
         }
     }
+    detail.draining.extend(draining.iter().map(draining_map));
     node.counts = counts(&node.programs, node.programs.iter().map(|program| program.links).sum());
     (fit_node::fit(node), fit_detail::fit(detail, omitted))
 }
@@ -106,6 +113,23 @@ fn map_users(programs: &BTreeMap<String, ProgramState>) -> MapUsers<'_> {
         }
     }
     users
+}
+
+/// Returns the maps of a BpfProgram with sockets in them, while it has nothing attached.
+fn draining_maps(name: &str, observed: &Observed, home: &Home) -> Vec<node::DrainingMap> {
+    let entry = |(pin, map, sockets): (&String, &ObservedMap, u32)| node::DrainingMap {
+        program: name.to_owned(),
+        name: pin.clone(),
+        id: map.info.id.into(),
+        sockets: sockets.into(),
+        pin_path: home.host(&layout::map(pin)),
+    };
+    observed.draining().map(entry).collect()
+}
+
+fn draining_map(map: &DrainingMap) -> node::DrainingMap {
+    let DrainingMap { program, name, id, sockets, pin_path } = map.clone();
+    node::DrainingMap { program, name, id: id.into(), sockets: sockets.into(), pin_path }
 }
 
 fn retained_maps(name: &str, observed: &Observed, home: &Home) -> Vec<RetainedMap> {

@@ -27,6 +27,7 @@ pub(super) fn notes(
         .chain(trial_note(&program.observed))
         .chain(map_notes(program))
         .chain(entry_notes(program))
+        .chain(draining_notes(&program.observed))
         .chain(device_notes(&program.foreign_devices))
         .chain(order_notes(program))
         .chain(shared_notes(&program.observed, programs));
@@ -109,6 +110,17 @@ fn entry_notes(program: &ProgramState) -> Vec<String> {
         )
     };
     differing.map(note).collect()
+}
+
+/// Returns the notes on sockets that stay in maps while nothing is attached.
+fn draining_notes(observed: &Observed) -> Vec<String> {
+    let note = |(pin, _, sockets): (&String, &ObservedMap, u32)| {
+        format!(
+            "{sockets} sockets are still in map {pin} and keep its programs until they are closed: to take them out \
+             loses what they have not read (spec.forceDetach)"
+        )
+    };
+    observed.draining().map(note).collect()
 }
 
 /// Returns the notes on attachments to maps.

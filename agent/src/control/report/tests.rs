@@ -37,7 +37,8 @@ fn long_name(n: u32, length: usize) -> String {
 
 fn map(id: u32, from: Option<MapRef>) -> ObservedMap {
     let kernel_name = "k".repeat(15);
-    ObservedMap { info: MapInfo { id, map_type: 2, kernel_name, ..MapInfo::default() }, pinned: true, from }
+    let info = MapInfo { id, map_type: 2, kernel_name, ..MapInfo::default() };
+    ObservedMap { info, pinned: true, from, ..ObservedMap::default() }
 }
 
 /// A BpfProgram with many objects: functions of earlier revisions that could not be detached, and maps that were
@@ -101,6 +102,7 @@ fn statuses(programs: &BTreeMap<String, ProgramState>) -> (BpfNodeStatus, BpfNod
         programs,
         monitor: &AttachmentMonitor::default(),
         suspended: None,
+        draining: &[],
     })
 }
 
@@ -234,6 +236,7 @@ fn pods_are_counted_once_and_only_those_in_effect() {
         paths: paths.map(|(path, pod)| (path.to_owned(), owner(pod))).into(),
         maps: BTreeSet::new(),
         can_cut_off: false,
+        passes_only: false,
     };
     let link = |(n, (path, _)): (usize, (&str, Option<&str>))| {
         let info = LinkInfo { id: 1, program_id: 1, ..LinkInfo::default() };
@@ -262,6 +265,7 @@ fn pods_are_counted_once_and_only_those_in_effect() {
         priority: 500,
         unordered: false,
         suspended: false,
+        force_detach: false,
     })));
     let (node, detail) = valid(&[("p".to_owned(), program)].into());
     let entry = &node.programs[0];

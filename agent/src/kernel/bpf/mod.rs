@@ -6,6 +6,7 @@
 //! | `object` | pins, and the kernel's info on an object |
 //! | `create` | creates maps, BTF and programs |
 //! | `elements` | the elements of maps, singly and in batches |
+//! | `test_run` | runs a program on a packet |
 //! | `attach` | links, attachments without a link, and queries |
 #![expect(unsafe_code, reason = "bpf(2) has no safe form")]
 
@@ -14,6 +15,7 @@ mod call;
 mod create;
 mod elements;
 mod object;
+mod test_run;
 
 pub use attach::{
     Attachments, F_BEFORE, MAX_PROGRAMS_PER_CGROUP, link_create, link_create_nowhere, link_detach, link_update,
@@ -29,3 +31,4 @@ pub use elements::{
 };
 pub(super) use object::obj_info;
 pub use object::{obj_get, obj_pin, takes_directories};
+pub use test_run::prog_test_run;

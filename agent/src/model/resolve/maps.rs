@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sockeye_crds::{
-    BpfRevisionSpec, MapInfo, Reason,
+    BpfRevisionSpec, MapDefinition, MapInfo, Reason,
     names::{is_dns_label, is_pin_name, pin_name},
     program::{MapRef, MapSpec},
 };
@@ -20,7 +20,34 @@ pub(super) fn resolve(
     spec: &BpfRevisionSpec,
     node_context: &NodeContext,
 ) -> Result<BTreeMap<String, DesiredMap>, Refusal> {
-    spec.template.object.maps.iter().map(|info| Ok((info.name.clone(), map(spec, info, node_context)?))).collect()
+    let own = spec.template.object.maps.iter();
+    let own = own.map(|info| Ok((info.name.clone(), map(spec, info, node_context)?)));
+    let targets = spec.template.targets().filter(|_| !spec.template.suspend);
+    let borrowed = targets.filter_map(|target| target.map()?.map_ref());
+    own.chain(borrowed.map(|from| Ok((borrowed_pin(&from), borrowed_map(from))))).collect()
+}
+
+/// Returns the pin name of another BpfProgram's map that programs are only attached to. No name of an object's map has
+/// its `~`.
+pub(super) fn borrowed_pin(MapRef { program, name }: &MapRef) -> String {
+    format!("{program}~{name}")
+}
+
+/// Returns another BpfProgram's map that programs are only attached to. That one decides all else of it.
+fn borrowed_map(from: MapRef) -> DesiredMap {
+    DesiredMap {
+        pin_name: borrowed_pin(&from),
+        pin: true,
+        retain: false,
+        definition: MapDefinition::Btf,
+        of_load: false,
+        sync: false,
+        shape: MapShape::default(),
+        recreate: false,
+        from: Some(from),
+        attach_only: true,
+        used_by: Vec::new(),
+    }
 }
 
 fn map(spec: &BpfRevisionSpec, info: &MapInfo, node_context: &NodeContext) -> Result<DesiredMap, Refusal> {
@@ -46,7 +73,10 @@ fn map(spec: &BpfRevisionSpec, info: &MapInfo, node_context: &NodeContext) -> Re
         sync: settings.is_some_and(MapSpec::is_synced),
         shape: declared.normalized(&node_context.machine),
         recreate: settings.is_some_and(MapSpec::is_recreated),
-        from: map_ref.map(|map_ref| checked_source(spec, name, map_ref)).transpose()?,
+        from: map_ref
+            .map(|map_ref| checked_source(spec, &format!("map {name}: mapRef"), map_ref.clone()))
+            .transpose()?,
+        attach_only: false,
         used_by: used_by.clone(),
     })
 }
@@ -72,11 +102,11 @@ fn checked_pin_name(name: &str) -> Result<String, Refusal> {
 }
 
 /// Returns the map that a map is shared from, and refuses names that must not become part of a path.
-fn checked_source(spec: &BpfRevisionSpec, name: &str, map_ref: &MapRef) -> Result<MapRef, Refusal> {
-    let MapRef { program, name: map } = map_ref;
+pub(super) fn checked_source(spec: &BpfRevisionSpec, field: &str, map_ref: MapRef) -> Result<MapRef, Refusal> {
+    let MapRef { program, name: map } = &map_ref;
     if *program == spec.program_ref.name || !is_dns_label(program) || !is_pin_name(map) {
-        let message = format!("map {name}: mapRef names {map_ref}, which is no map of another BpfProgram");
+        let message = format!("{field} names {map_ref}, which is no map of another BpfProgram");
         return Err(Refusal { reason: Reason::InvalidSpec, message });
     }
-    Ok(map_ref.clone())
+    Ok(map_ref)
 }

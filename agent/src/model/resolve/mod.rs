@@ -11,12 +11,14 @@
 //! | `programs` | functions |
 //! | `targets` | attach targets |
 //! | `maps` | maps |
+//! | `regressions` | nothing: refuses what would trigger a regression of this kernel |
 //! | `kept_pods` | pods that keepers select or go on selecting |
 
 mod inputs;
 mod kept_pods;
 mod maps;
 mod programs;
+mod regressions;
 mod targets;
 
 use sockeye_crds::{
@@ -36,20 +38,23 @@ impl Desired {
         check_name(spec)?;
         let template = &spec.template;
         let inputs = Inputs { spec, node_context, observed };
+        let (functions, maps) = (programs::resolve(&inputs)?, maps::resolve(spec, node_context)?);
+        regressions::check(template, &functions, &maps, node_context)?;
         Ok(Self {
             program: spec.program_ref.clone(),
             revision: revision.metadata.name.clone().unwrap_or_default(),
             load_key: template.load_key(),
             digest: template.digest.clone(),
-            functions: programs::resolve(&inputs)?,
-            maps: maps::resolve(spec, node_context)?,
+            functions,
+            maps,
             kept_pods: kept_pods::resolve(&inputs),
-            attaches_to_maps: template.targets().any(|target| target.map_name().is_some()),
+            attaches_to_maps: template.targets().any(|target| target.map().is_some()),
             globals: template.globals.clone(),
             settings: template.maps.clone(),
             priority: template.priority.unwrap_or(DEFAULT_PRIORITY),
             unordered: template.priority.is_some() && node_context.missing_features.order,
             suspended: template.suspend,
+            force_detach: template.force_detach,
         })
     }
 }

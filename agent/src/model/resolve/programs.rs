@@ -9,7 +9,7 @@ use super::{inputs::Inputs, targets};
 use crate::model::{
     cgroup_path::highest,
     desired::DesiredProgram,
-    kernel::ProgramKind,
+    kernel::{ProgramKind, SK_MSG},
     node_context::NodeContext,
     refusal::{Refusal, kernel_unsupported, unsupported},
 };
@@ -42,17 +42,20 @@ fn attached(inputs: &Inputs<'_>, program: &ProgramSpec) -> Result<DesiredProgram
     for target in attach {
         match section.target {
             Target::Cgroup => targets::add_cgroups(name, target, inputs, &mut paths)?,
-            Target::Map => drop(maps.insert(targets::map_pin(template, name, target)?)),
+            Target::Map => drop(maps.insert(targets::map_pin(spec, name, target)?)),
         }
     }
     let can_cut_off = node_context.has_api && section.can_deny();
-    Ok(DesiredProgram { kind, paths: highest(&paths), maps, can_cut_off })
+    let info = template.object.programs.iter().find(|info| info.name == *name);
+    let passes_only = kind.prog_type == SK_MSG && info.is_some_and(|info| info.passes_only);
+    Ok(DesiredProgram { kind, paths: highest(&paths), maps, can_cut_off, passes_only })
 }
 
 /// Resolves a function that is loaded and attached nowhere.
 fn unattached(template: &RevisionTemplate, name: &str, node_context: &NodeContext) -> Result<DesiredProgram, Refusal> {
     let (_, kind) = section_and_kind(template, name, node_context)?;
-    Ok(DesiredProgram { kind, paths: BTreeMap::new(), maps: BTreeSet::new(), can_cut_off: false })
+    let (paths, maps) = (BTreeMap::new(), BTreeSet::new());
+    Ok(DesiredProgram { kind, paths, maps, can_cut_off: false, passes_only: false })
 }
 
 /// Looks up the ELF section of a function and the program kind that the section stands for.

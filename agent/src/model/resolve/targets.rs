@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use sockeye_crds::{
-    Reason, RevisionTemplate,
+    BpfRevisionSpec, Reason,
     names::pin_name,
     target::{AttachTarget, PodsTarget},
 };
 
-use super::inputs::Inputs;
+use super::{inputs::Inputs, maps};
 use crate::model::{
     cgroup_path::is_within,
     pods::CgroupOwner,
@@ -74,10 +74,15 @@ fn normalize(path: &str) -> Result<String, Refusal> {
 
 /// Returns the pin name of the map that a target names. The map must be pinned: the agent finds an attachment by the
 /// pin.
-pub(super) fn map_pin(template: &RevisionTemplate, function: &str, target: &AttachTarget) -> Result<String, Refusal> {
-    let Some(map) = target.map_name() else {
+pub(super) fn map_pin(spec: &BpfRevisionSpec, function: &str, target: &AttachTarget) -> Result<String, Refusal> {
+    let Some(target) = target.map() else {
         return Err(unsupported(format!("program {function}: this agent attaches it to maps only")));
     };
+    if let Some(map_ref) = target.map_ref() {
+        let checked = maps::checked_source(spec, &format!("program {function}: attach[].map"), map_ref)?;
+        return Ok(maps::borrowed_pin(&checked));
+    }
+    let (template, map) = (&spec.template, &target.name);
     let is_pinned = template.map(map).is_none_or(|settings| settings.is_pinned());
     if !is_pinned || !template.object.maps.iter().any(|info| info.name == *map) {
         let message = format!("program {function}: there is no pinned map {map} to attach it to");
@@ -89,8 +94,6 @@ pub(super) fn map_pin(template: &RevisionTemplate, function: &str, target: &Atta
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use sockeye_crds::BpfRevisionSpec;
 
     use super::*;
     use crate::model::{
@@ -117,7 +120,7 @@ mod tests {
         assert_eq!(paths(AttachTarget::at("/system.slice//x/")).unwrap(), ["/system.slice/x"]);
         assert_eq!(paths(AttachTarget::at("/a/../..")).unwrap_err().reason, Reason::InvalidSpec);
         assert_eq!(paths(AttachTarget::Node).unwrap(), ["/"]);
-        assert_eq!(paths(AttachTarget::map("m")).unwrap_err().reason, Reason::Unsupported);
+        assert_eq!(paths(AttachTarget::on_map("m")).unwrap_err().reason, Reason::Unsupported);
     }
 
     /// All pods are one cgroup; pods that a selector picks, be it each of them, are one each.

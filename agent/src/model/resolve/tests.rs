@@ -1,7 +1,7 @@
 //! Revisions as a whole, resolved on a made-up node.
 
 use serde_json::{Value, json};
-use sockeye_crds::{BpfRevision, Reason};
+use sockeye_crds::{BpfRevision, Reason, Regression};
 
 use crate::model::{
     desired::Desired,
@@ -10,13 +10,15 @@ use crate::model::{
     observed::Observed,
     pods::Pods,
     refusal::Refusal,
+    regressions::Regressions,
 };
 
 pub(super) fn node_context() -> NodeContext {
     let features = vec!["AllPods".to_owned()];
     let machine = Machine { page: 4096, cpus: 2 };
     let (pods_root, pods) = ("/kubepods".to_owned(), Pods::default());
-    NodeContext { machine, features, missing_features: MissingFeatures::default(), pods_root, pods, has_api: false }
+    let (missing_features, regressions) = (MissingFeatures::default(), Regressions::default());
+    NodeContext { machine, features, missing_features, regressions, pods_root, pods, has_api: false }
 }
 
 /// A revision of BpfProgram p with these fields of a template.
@@ -112,4 +114,86 @@ fn a_feature_that_the_kernel_lacks_is_named() {
         assert_eq!(refusal.reason, Reason::KernelUnsupported);
         assert!(words.iter().all(|word| refusal.message.contains(word)), "{refusal}");
     }
+}
+
+/// The revision of a program that has sockets join a map, and of one on that map.
+fn sockets(programs: &Value, more: &Value) -> Value {
+    let mut template = json!({
+        "object": {
+            "programs": [
+                {"name": "join", "section": "sockops"},
+                {"name": "msg", "section": "sk_msg", "passesOnly": true},
+                {"name": "judge", "section": "sk_skb/stream_verdict"},
+            ],
+            "maps": [{"name": "m", "type": "Sockhash", "keySizeBytes": 4, "valueSizeBytes": 8, "maxEntries": 1,
+                "definition": "BTF", "usedBy": ["join"]}],
+        },
+        "programs": programs,
+    });
+    more.as_object().unwrap().iter().for_each(|(field, value)| template[field] = value.clone());
+    template
+}
+
+#[test]
+fn a_regression_is_refused_where_a_revision_would_trigger_it() {
+    let (node, map) = (json!([{"type": "Node"}]), json!([{"type": "Map", "map": {"name": "m"}}]));
+    let join = json!({"name": "join", "attach": node});
+    let (msg, judge) = (json!({"name": "msg", "attach": map}), json!({"name": "judge", "attach": map}));
+    let found = Regressions { found: [Regression::SockmapFionread].into(), ..Regressions::default() };
+    let unknown =
+        Regressions { unknown: [(Regression::SockmapFionread, "denied".to_owned())].into(), ..Regressions::default() };
+    let refusal = |template: &Value, regressions: &Regressions| {
+        let context = NodeContext { regressions: regressions.clone(), ..node_context() };
+        Desired::new(&revision(template), &context, &Observed::default()).err()
+    };
+    for (programs, words) in [
+        (json!([join]), "program join, which adds sockets to map m"),
+        (json!([msg]), "program msg, attached to map m"),
+        (json!([join, msg]), "map m"),
+    ] {
+        let template = sockets(&programs, &json!({}));
+        let refused = refusal(&template, &found).unwrap();
+        assert_eq!(refused.reason, Reason::KernelUnsupported);
+        assert!(refused.message.contains(words) && refused.message.contains("SockmapFIONREAD"), "{refused}");
+        let refused = refusal(&template, &unknown).unwrap();
+        assert!(refused.message.contains("(denied)") && refused.message.contains(words), "{refused}");
+        assert_eq!(refusal(&template, &Regressions::default()), None);
+        for more in [json!({"acceptedRegressions": ["SockmapFIONREAD"]}), json!({"suspend": true})] {
+            assert_eq!(refusal(&sockets(&programs, &more), &found), None);
+        }
+        let other = sockets(&programs, &json!({"acceptedRegressions": ["Other"]}));
+        assert!(refusal(&other, &found).is_some());
+    }
+    // FIONREAD counts what a verdict has passed.
+    assert_eq!(refusal(&sockets(&json!([join, judge]), &json!({})), &found), None);
+    assert_eq!(refusal(&sockets(&json!([join, msg, judge]), &json!({})), &found), None);
+}
+
+#[test]
+fn a_map_of_another_program_is_borrowed_while_programs_are_attached_to_it() {
+    let target = |map: Value| json!([{"name": "msg", "attach": [{"type": "Map", "map": map}]}]);
+    let template = sockets(&target(json!({"name": "m", "program": "lender"})), &json!({}));
+    let borrowed = desired(&template).unwrap();
+    assert!(borrowed.functions["msg"].maps.contains("lender~m"));
+    let map = &borrowed.maps["lender~m"];
+    assert!(map.attach_only && map.from.as_ref().unwrap().to_string() == "map m of BpfProgram lender");
+    assert!(!borrowed.maps["m"].attach_only, "the object's own map of that name is another one");
+    let suspended = desired(&sockets(&template["programs"], &json!({"suspend": true}))).unwrap();
+    assert!(!suspended.maps.contains_key("lender~m"));
+    for map in [json!({"name": "m", "program": "p"}), json!({"name": "m", "program": "../q"})] {
+        assert_eq!(desired(&sockets(&target(map), &json!({}))).unwrap_err().reason, Reason::InvalidSpec);
+    }
+}
+
+#[test]
+fn only_a_message_program_that_passes_everything_lets_sockets_go() {
+    let on_map = |name: &str| {
+        let programs = json!([{"name": name, "attach": [{"type": "Map", "map": {"name": "m"}}]}]);
+        desired(&sockets(&programs, &json!({}))).unwrap().diverts()
+    };
+    assert!(!on_map("msg") && on_map("judge"));
+    let mut redirects =
+        sockets(&json!([{"name": "msg", "attach": [{"type": "Map", "map": {"name": "m"}}]}]), &json!({}));
+    redirects["object"]["programs"][1]["passesOnly"] = json!(false);
+    assert!(desired(&redirects).unwrap().diverts());
 }

@@ -17,7 +17,7 @@ use crate::{
         self, Fd, info,
         load::{self, MapSource, Request},
     },
-    model::entries::listed_maps,
+    model::{desired::DesiredMap, entries::listed_maps},
     node::{
         entries::RECORD,
         failure::Failure,
@@ -47,7 +47,7 @@ impl Executor<'_> {
             progress.listed = listed_maps(desired, &mut settings.clone());
         }
         let mut request = Request { settings, ..Request::default() };
-        for (name, map) in &desired.maps {
+        for (name, map) in desired.maps.iter().filter(|(_, map)| !map.attach_only) {
             let source = if let Some(MapRef { program, name }) = shared.get(name) {
                 MapSource::Reuse(self.home.dir.get(&layout::in_home_of(program, &layout::map(name)))?)
             } else if reuse.contains(&map.pin_name) {
@@ -78,26 +78,47 @@ impl Executor<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let missing = || Failure::internal(format!("map {name} was not loaded"));
-        let fd = progress.loaded.maps.get(name).ok_or_else(missing)?;
+        let fd = Fd::clone(progress.loaded.maps.get(name).ok_or_else(missing)?);
         let pin = sockeye_crds::names::pin_name(name);
         if let Some(from) = from {
-            self.set_note(layout::source(&pin), &layout::source_note(from), &mut progress.undo)?;
+            return self.pin_map_of(&pin, from, &fd, progress);
         }
-        if let Some(listed) = progress.listed.get(name).filter(|listed| listed.sync && from.is_none()) {
+        if let Some(listed) = progress.listed.get(name).filter(|listed| listed.sync) {
             // First: whatever happens next, it is known which entries of the new map are the spec's.
             let entries = record::encode(info::map_id(fd.as_fd())?, &applied_after(listed));
             let former = self.pin(&kernel::record::create(RECORD, &entries)?, &layout::record(&pin))?;
             progress.undo.push(Undo::RestoreRecord(pin.clone(), former));
         }
-        let replaced = self.pin(fd, &layout::map(&pin))?;
-        progress.pinned.maps.insert(pin.clone(), Fd::clone(fd));
-        progress.undo.push(match replaced {
-            Some(fd) => Undo::RepinMap(pin.clone(), fd),
-            None => Undo::UnpinMap(pin.clone()),
-        });
-        if from.is_none() && !self.is_new {
+        let holds_sockets = self.execution.desired.and_then(|desired| desired.maps.get(name));
+        let holds_sockets = holds_sockets.is_some_and(DesiredMap::holds_sockets);
+        if holds_sockets && self.execution.desired.is_some_and(|desired| !desired.diverts()) {
+            self.note_lossless(&pin, &fd, progress)?;
+        }
+        self.pin_map_fd(&pin, &fd, progress)?;
+        if !self.is_new {
             self.remove_note(layout::source(&pin), &mut progress.undo)?;
         }
+        Ok(())
+    }
+
+    /// Pins another BpfProgram's map to attach programs to it.
+    pub(super) fn borrow_map(&self, pin: &str, from: &MapRef, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let fd = self.home.dir.get(&layout::in_home_of(&from.program, &layout::map(&from.name)))?;
+        self.pin_map_of(pin, from, &fd, progress)
+    }
+
+    fn pin_map_of(&self, pin: &str, from: &MapRef, fd: &Fd, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        self.set_note(layout::source(pin), &layout::source_note(from), &mut progress.undo)?;
+        self.pin_map_fd(pin, fd, progress)
+    }
+
+    fn pin_map_fd(&self, pin: &str, fd: &Fd, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let replaced = self.pin(fd, &layout::map(pin))?;
+        progress.pinned.maps.insert(pin.to_owned(), Fd::clone(fd));
+        progress.undo.push(match replaced {
+            Some(fd) => Undo::RepinMap(pin.to_owned(), fd),
+            None => Undo::UnpinMap(pin.to_owned()),
+        });
         Ok(())
     }
 

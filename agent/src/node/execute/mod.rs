@@ -18,6 +18,7 @@
 //! | `attach_map` | attachments to maps |
 //! | `trial` | notes on the revision in effect and on its trial |
 //! | `write` | writes notes and pins |
+//! | `sockets` | notes on the sockets in maps, takes sockets out, keeps maps for them |
 //! | `remove` | removes links, pins, and at last the home |
 //! | `undo` | undoes steps |
 
@@ -29,6 +30,7 @@ mod load;
 mod progress;
 mod remove;
 mod run;
+mod sockets;
 mod trial;
 mod undo;
 mod write;

@@ -82,6 +82,8 @@ pub(super) enum Undo {
     UpdateBack(LinkKey, Fd),
     /// Replace the program that a map holds by the former one.
     ReplaceBack(LinkKey, Fd),
+    /// Unpin a map where it was kept for its sockets.
+    Unkeep(PathBuf),
     /// Write the former text of a note, or remove the note if there was none.
     RestoreNote(PathBuf, Option<String>),
 }

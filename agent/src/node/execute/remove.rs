@@ -59,6 +59,7 @@ impl Executor<'_> {
     pub(super) fn unpin_map(&self, pin: &str, handles: &mut Handles) -> Result<(), SysError> {
         self.home.dir.remove(&layout::map(pin))?;
         handles.maps.remove(pin);
+        self.home.dir.remove(&layout::lossless(pin))?;
         self.home.dir.remove(&layout::source(pin))
     }
 

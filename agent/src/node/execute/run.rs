@@ -115,6 +115,11 @@ impl Executor<'_> {
             Step::ForgetEntries(pin) => Ok(self.forget_entries(pin, progress.handles)?),
             Step::PinMap(name) => self.pin_map(name, None, progress),
             Step::ShareMap { name, from } => self.pin_map(name, Some(from), progress),
+            Step::BorrowMap { pin, from } => self.borrow_map(pin, from, progress),
+            Step::SetForceDetach(force) => self.set_force_detach(*force, progress),
+            Step::NoteLossy(pin) => Ok(self.note_lossy(pin)?),
+            Step::TakeSocketsOut(pin) => Ok(self.take_sockets_out(pin, progress.handles)?),
+            Step::KeepForSockets { pin, fate } => Ok(self.keep_for_sockets(pin, *fate, progress)?),
             Step::PinProgram(function) => self.pin_program(function, progress),
             Step::Attach { function, site, before } => self.attach(function, site, before.as_ref(), progress),
             Step::Move { key, cgroup, before } => self.move_link(key, cgroup, before.as_ref(), progress),
@@ -151,9 +156,8 @@ impl Executor<'_> {
 /// Tells whether a step only removes what is no longer desired, or ends a trial.
 const fn removes(step: &Step) -> bool {
     match step {
-        Step::Detach(_) | Step::ForgetPod(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) | Step::ForgetEntries(_) => {
-            true
-        }
+        Step::Detach(_) | Step::ForgetPod(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) => true,
+        Step::ForgetEntries(_) | Step::TakeSocketsOut(_) | Step::KeepForSockets { .. } => true,
         Step::SetTrial(trial) => trial.state.has_passed(),
         _ => false,
     }

@@ -66,6 +66,7 @@ impl Executor<'_> {
                 bpf::link_update(link.as_fd(), fd.as_fd(), Some(program.as_fd()))?;
             }
             Undo::RestoreNote(path, Some(note)) => drop(self.note(path, note)?),
+            Undo::Unkeep(path) => self.home.dir.remove(path)?,
             Undo::RestoreNote(path, None) => self.home.dir.remove(path)?,
         }
         Ok(())

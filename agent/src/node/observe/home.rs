@@ -6,7 +6,7 @@ use super::{attached::QueryCache, reader::Reader};
 use crate::{
     kernel::{SysError, bpffs::Dir, cgroup::Root},
     model::{
-        observed::{AttachSite, LinkKey, Observed},
+        observed::{AttachSite, LinkKey, Observed, ObservedMap},
         pin_names::PinNames,
         trial::Trial,
     },
@@ -64,7 +64,10 @@ pub fn after(
 ) -> Result<Observed, SysError> {
     let ExecutedPlan { before, steps, pinned } = plan;
     let mut reader = Reader::new(home, queries, handles).with_pinned(pinned);
-    let read = match steps.iter().all(is_about_cgroups) {
+    // Once nothing is attached any more, the sockets in the maps are counted.
+    let detaches = steps.iter().any(|step| matches!(step, Step::Detach(_)));
+    let counts = detaches && before.maps.values().any(ObservedMap::holds_sockets);
+    let read = match steps.iter().all(is_about_cgroups) && !counts {
         true => reader.reread(before, steps),
         false => reader.read(&PinNames::of(before).after(steps)),
     };
@@ -106,6 +109,7 @@ fn list(dir: &Dir) -> Result<Option<PinNames>, SysError> {
         retained: notes.iter().filter_map(|note| layout::retained(note)).map(str::to_owned).collect(),
         shared: notes.iter().filter_map(|note| layout::shared(note)).map(str::to_owned).collect(),
         recorded: notes.iter().filter_map(|note| layout::recorded(note)).map(str::to_owned).collect(),
+        force_detach: dir.contains(&layout::force_detach())?,
         stray: notes.iter().any(|name| name == STAGING),
     };
     // Only an agent that was killed leaves something at the staging place, or an empty home.

@@ -4,7 +4,7 @@ use std::{io, os::fd::AsFd as _};
 
 use super::attached::QueryCache;
 use crate::{
-    kernel::{Fd, SysError, bpffs::Dir, cgroup::Root, info},
+    kernel::{Fd, SysError, bpffs::Dir, cgroup::Root, info, sockets},
     model::{
         kept_pod::KeptPod,
         kernel::LinkInfo,
@@ -12,6 +12,7 @@ use crate::{
         pin_names::PinNames,
     },
     node::{
+        draining,
         handles::{Handles, LinkHandle, PredecessorHandles, ProgramHandle},
         layout::{self, Origin},
         map_attachment::MapAttachment,
@@ -68,6 +69,7 @@ impl<'a> Reader<'a> {
             previous: self.handles.previous.as_ref().map(PredecessorHandles::observed),
             retained: names.retained.clone(),
             recorded: names.recorded.clone(),
+            force_detach: names.force_detach,
             stray: names.stray,
             ..Observed::default()
         };
@@ -94,7 +96,21 @@ impl<'a> Reader<'a> {
             observed.links.extend(self.orphaned_link(&key)?.map(|link| (key, link)));
         }
         self.read_kept_pods(names, &mut observed)?;
+        self.read_sockets(&mut observed)?;
         Ok(observed)
+    }
+
+    /// Reads whether sockets can leave maps without loss, and counts them once nothing is attached: with programs
+    /// attached, sockets come and go all the time, and nobody asks.
+    fn read_sockets(&self, observed: &mut Observed) -> Result<(), SysError> {
+        let has_links = !observed.links.is_empty();
+        for (pin, map) in observed.maps.iter_mut().filter(|(_, map)| map.holds_sockets()) {
+            map.lossless = draining::is_lossless(self.dir, pin, map.info.id)?;
+            if let Some(fd) = self.handles.maps.get(pin).filter(|_| !has_links && map.from.is_none()) {
+                map.sockets = Some(sockets::count(fd.as_fd())?);
+            }
+        }
+        Ok(())
     }
 
     fn pinned_program(&mut self, function: &str) -> Result<ObservedProgram, SysError> {
@@ -128,12 +144,12 @@ impl<'a> Reader<'a> {
         };
         let info = info::map(fd.as_fd())?;
         self.handles.maps.insert(pin.to_owned(), fd);
-        Ok(ObservedMap { info, pinned: true, from: None })
+        Ok(ObservedMap { info, pinned: true, ..ObservedMap::default() })
     }
 
     fn orphaned_map(&self, pin: &str) -> Result<Option<ObservedMap>, SysError> {
         let Some(fd) = self.handles.maps.get(pin) else { return Ok(None) };
-        Ok(Some(ObservedMap { info: info::map(fd.as_fd())?, pinned: false, from: None }))
+        Ok(Some(ObservedMap { info: info::map(fd.as_fd())?, ..ObservedMap::default() }))
     }
 
     /// Reads the note of a map's owner.

@@ -33,7 +33,9 @@ fn apply(node: &Node, name: Builtin, programs: &[&str]) {
 
 /// Applies a builtin with other values of its globals.
 fn apply_with(node: &Node, name: Builtin, programs: &[&str], globals: Value) {
-    let spec = json!({"programs": on_node(programs), "globals": globals});
+    // Only sock-redirect has sockets join a map.
+    let accepted = json!(["SockmapFIONREAD"]);
+    let spec = json!({"programs": on_node(programs), "globals": globals, "acceptedRegressions": accepted});
     node.apply_from(&name.to_string(), json!({"builtin": name}), spec);
     node.ready(&name.to_string());
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    map_attachment::{KERNELS, attached_to},
+    map_attachment::{FIONREAD, KERNELS, attached_to},
     node::{Node, is_long_run, text},
     objects::replace,
     program_types::{PODS, object},
@@ -36,7 +36,8 @@ impl Scene {
             {"name": "remember", "attach": [{"type": "AllPods"}]},
             {"name": program, "attach": [{"type": "Map", "map": {"name": self.map}}]},
         ]);
-        let spec = json!({"programs": attach, "maps": maps, "suspend": suspend});
+        let accepted = json!([FIONREAD]);
+        let spec = json!({"programs": attach, "maps": maps, "suspend": suspend, "acceptedRegressions": accepted});
         self.node.apply_spec(NAME, &replace(&named, b"sockets", self.map.as_bytes()), spec);
     }
 

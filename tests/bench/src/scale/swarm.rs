@@ -219,6 +219,7 @@ impl Member {
             architecture: "x86_64".to_owned(),
             cgroup_mode: Some(CgroupMode::Unified),
             features: vec!["JIT".to_owned(), "KernelBTF".to_owned()],
+            regressions: Vec::new(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let settings = Settings { facts, release_namespace: Some(RELEASE.to_owned()), ..settings() };

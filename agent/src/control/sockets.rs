@@ -1,0 +1,69 @@
+//! The sockets in maps whose BpfProgram is suspended or gone: takes those out that may be, and looks from time to time
+//! at the maps that are kept for the others.
+
+use super::Controller;
+use crate::{
+    node::Node,
+    plan::{self, Step, context::PlanContext},
+};
+
+impl<N: Node> Controller<N> {
+    /// Has the maps looked at at the end of the pass, if a plan kept one.
+    pub(super) fn follow_kept_maps(&mut self, steps: &[Step]) {
+        if steps.iter().any(|step| matches!(step, Step::KeepForSockets { .. })) {
+            self.draining.hasten(self.now);
+        }
+    }
+
+    /// Marks BpfPrograms with sockets in their maps and nothing attached, so that the next pass counts the sockets
+    /// again. Reports whether a pass is due for any map.
+    pub(super) fn marks_draining(&mut self) -> bool {
+        if !self.draining.is_due(self.now) {
+            return false;
+        }
+        let mut is_due = !self.draining.maps.is_empty();
+        for program in self.programs.values_mut().filter(|program| program.observed.draining().next().is_some()) {
+            program.pending.dirty = true;
+            self.draining.begin();
+            is_due = true;
+        }
+        is_due
+    }
+
+    /// Takes sockets out where everything on the node is suspended, now that everything is detached; and looks at the
+    /// maps that are kept for sockets.
+    pub(super) fn drain(&mut self) {
+        if self.survey.suspended.is_some() {
+            self.take_sockets_out();
+        }
+        if !self.draining.is_due(self.now) {
+            return;
+        }
+        let begin = self.draining.begin();
+        match self.node.drain() {
+            Ok(maps) => self.draining.maps = maps,
+            Err(error) => tracing::warn!(%error, "the draining maps can't be looked at"),
+        }
+        self.draining.looked(self.now, begin.elapsed());
+    }
+
+    /// Takes sockets out of the maps of all BpfPrograms that have nothing attached, where nothing is lost or the spec
+    /// says so. It is the last thing that a suspension does: no detachment waits for it.
+    pub(super) fn take_sockets_out(&mut self) {
+        let context = PlanContext::default();
+        let steps: Vec<(String, Vec<Step>)> = self
+            .programs
+            .iter()
+            .map(|(name, program)| {
+                let observed = &program.observed;
+                (name.clone(), plan::take_out(observed, observed.force_detach, &context))
+            })
+            .filter(|(_, steps)| !steps.is_empty())
+            .collect();
+        for (name, steps) in steps {
+            if let Err(failure) = self.execute_steps(&name, &steps) {
+                tracing::warn!(program = name, %failure, "sockets can't be taken out of its maps");
+            }
+        }
+    }
+}

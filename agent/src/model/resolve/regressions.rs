@@ -1,0 +1,76 @@
+//! Refuses a revision that would trigger a regression of this node's kernel. Pure.
+
+use std::collections::BTreeMap;
+
+use sockeye_crds::{Reason, Regression, RevisionTemplate, regression::RegressionInfo};
+use sockeye_ebpf::kinds::section::is_verdict;
+
+use crate::model::{
+    desired::{DesiredMap, DesiredProgram},
+    kernel::{SK_MSG, SOCK_OPS},
+    node_context::NodeContext,
+    refusal::Refusal,
+};
+
+/// Refuses a revision that triggers a regression which the kernel has, or may have, and the spec does not accept.
+pub(super) fn check(
+    template: &RevisionTemplate,
+    functions: &BTreeMap<String, DesiredProgram>,
+    maps: &BTreeMap<String, DesiredMap>,
+    node_context: &NodeContext,
+) -> Result<(), Refusal> {
+    for regression in Regression::ALL {
+        let RegressionInfo { name, breaks, .. } = regression.info();
+        let regressions = &node_context.regressions;
+        let finding = if regressions.found.contains(&regression) {
+            format!("this node's kernel has the regression {name}: {breaks}; run another kernel (docs/kernels.md)")
+        } else if let Some(why) = regressions.unknown.get(&regression) {
+            format!(
+                "this node's kernel may have the regression {name}, which could not be probed ({why}) and is probed \
+                 again: {breaks}"
+            )
+        } else {
+            continue;
+        };
+        if template.suspend || template.accepted_regressions.iter().any(|accepted| accepted == name) {
+            continue;
+        }
+        let trigger = match regression {
+            Regression::SockmapFionread => triggers_fionread(template, functions, maps),
+        };
+        if let Some(trigger) = trigger {
+            let message =
+                format!("{trigger}: {finding}, or name {name} in spec.acceptedRegressions to run it all the same");
+            return Err(Refusal { reason: Reason::KernelUnsupported, message });
+        }
+    }
+    Ok(())
+}
+
+/// Names what makes sockets stand in a map without a verdict on what they receive. There alone the regression is
+/// triggered: FIONREAD counts the bytes that a verdict program has passed, and no others (`tcp_bpf_ioctl`).
+///
+/// That is an `sk_msg` program on such a map, or a `sockops` program that adds sockets to one.
+fn triggers_fionread(
+    template: &RevisionTemplate,
+    functions: &BTreeMap<String, DesiredProgram>,
+    maps: &BTreeMap<String, DesiredMap>,
+) -> Option<String> {
+    let has_verdict = |pin: &str| {
+        functions.values().any(|function| is_verdict(function.kind.attach_type) && function.maps.contains(pin))
+    };
+    let bare = |pin: &&String| !has_verdict(pin);
+    functions.iter().find_map(|(name, function)| {
+        if function.kind.prog_type == SK_MSG {
+            let pin = function.maps.iter().find(bare)?;
+            return Some(format!("program {name}, attached to map {pin}, which has no sk_skb verdict"));
+        }
+        let is_attached = template.programs.iter().any(|program| program.name == *name && !program.attach.is_empty());
+        if function.kind.prog_type != SOCK_OPS || !is_attached {
+            return None;
+        }
+        let fills = |map: &&DesiredMap| map.holds_sockets() && map.used_by.contains(name) && bare(&&map.pin_name);
+        let map = maps.values().find(fills)?;
+        Some(format!("program {name}, which adds sockets to map {}, which has no sk_skb verdict", map.pin_name))
+    })
+}
