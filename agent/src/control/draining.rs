@@ -35,7 +35,8 @@ impl Draining {
         self.next = now;
     }
 
-    /// Begins a look. Sockets in the maps of suspended BpfPrograms are counted as these are observed, before all others.
+    /// Begins a look. Sockets in the maps of suspended BpfPrograms are counted as these are observed, before all
+    /// others.
     pub(super) fn begin(&mut self) -> Instant {
         *self.since.get_or_insert_with(Instant::now)
     }

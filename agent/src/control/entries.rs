@@ -71,8 +71,8 @@ impl<N: Node> Controller<N> {
         if let Some(behind) = outcomes.iter().find(|outcome| outcome.now.sync && !outcome.now.is_current()) {
             let EntryCounts { listed, in_place, stale, .. } = behind.now;
             let message = format!(
-                "map {}: {in_place} of {listed} entries are in place, and {stale} are to be deleted: others change them \
-                 as fast as they are written",
+                "map {}: {in_place} of {listed} entries are in place, and {stale} are to be deleted: others change \
+                 them as fast as they are written",
                 behind.map
             );
             return Err(Failure::new(Reason::EntriesNotInStep, message));

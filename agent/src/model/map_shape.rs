@@ -41,8 +41,8 @@ impl MapShape {
     /// - As in libbpf, the size of a ring buffer is rounded up to a power of two of pages, and its value size is 0.
     /// - As in libbpf, a perf event array without a size gets one entry per processor.
     /// - The kernel gives all processors' own LRU lists equally many entries (`htab_map_alloc`).
-    /// - A map forgets the flags that limit what the descriptor of its creation may do (`bpf_map_flags_retain_permanent`
-    ///   in kernel/bpf/syscall.c).
+    /// - A map forgets the flags that limit what the descriptor of its creation may do
+    ///   (`bpf_map_flags_retain_permanent` in kernel/bpf/syscall.c).
     /// - The kernel makes device maps read-only for programs (`dev_map_init_map`).
     pub fn normalized(self, machine: &Machine) -> Self {
         let this = Self { flags: self.flags & !(BPF_F_RDONLY | BPF_F_WRONLY), ..self };

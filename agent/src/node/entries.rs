@@ -1,9 +1,9 @@
 //! Keeps the entries of one BpfProgram's maps in step with its spec, or compares them with it.
 //!
 //! The keys that the spec listed before are in a map of the agent's own, pinned under `_meta`: the record. It names at
-//! least every listed key that may be in the map, after each call that the agent makes: it is written before entries are
-//! written, and again once others are deleted. So an agent that was killed in between deletes what is to be deleted, and
-//! nothing else.
+//! least every listed key that may be in the map, after each call that the agent makes: it is written before entries
+//! are written, and again once others are deleted. So an agent that was killed in between deletes what is to be
+//! deleted, and nothing else.
 
 use std::os::fd::AsFd as _;
 

@@ -1,5 +1,5 @@
-//! The record of the entries that a spec listed for one map, as bytes: the map's ID, the sizes of keys and values, their
-//! number, then each key and the bits of its value that were named. No IO.
+//! The record of the entries that a spec listed for one map, as bytes: the map's ID, the sizes of keys and values,
+//! their number, then each key and the bits of its value that were named. No IO.
 
 use crate::model::entries::AppliedEntries;
 

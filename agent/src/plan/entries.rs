@@ -5,9 +5,9 @@
 //!   and lists no longer is deleted. Keys that others added stay. Bits that the spec named before and names no longer
 //!   become zero, as they are in a new entry.
 //! - While the changes are made one after the other, each look-up of a program finds what the old list says or what the
-//!   new one does. In a hash or an array that holds in any order (but see `kernel/entries.rs`). In a trie it holds because prefixes are written from
-//!   the longest to the shortest, and then deleted from the shortest to the longest: at any time, of the prefixes that
-//!   match an address, the longest one is the old list's or the new one's.
+//!   new one does. In a hash or an array that holds in any order (but see `kernel/entries.rs`). In a trie it holds
+//!   because prefixes are written from the longest to the shortest, and then deleted from the shortest to the longest:
+//!   at any time, of the prefixes that match an address, the longest one is the old list's or the new one's.
 //! - Entries are written before others are deleted, so the old and the new ones must fit together.
 //!
 //! `tests/entries.rs` checks all of this on a model of the kernel's maps.

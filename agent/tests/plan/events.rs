@@ -125,9 +125,8 @@ prop_compose! {
             let shape = shape(entries);
             let (pin_name, used_by) = (pin_name(name), FUNCTIONS.map(str::to_owned).to_vec());
             let sync = pin && !of_load && from.is_none() && entries == 11;
-            let map =
-                DesiredMap { pin_name, retain, definition, of_load, sync, shape, recreate, from, used_by, ..pinned(pin) };
-            (name.to_owned(), map)
+            let map = DesiredMap { pin_name, retain, definition, of_load, sync, shape, recreate, ..pinned(pin) };
+            (name.to_owned(), DesiredMap { from, used_by, ..map })
         };
         let mut maps: BTreeMap<_, _> = maps.into_iter().map(map).collect();
         let borrowed = borrowed.filter(|_| !suspended).map(borrowed_map);

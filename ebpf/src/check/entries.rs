@@ -43,8 +43,8 @@ pub(super) fn check_size(maps: &[MapSpec]) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(invalid(format!(
-        "spec.maps: all entries together have {bytes} bytes as JSON; they may have {MAX_INLINE_ENTRIES}: put the longest \
-         list into a ConfigMap, and name it by entriesFrom"
+        "spec.maps: all entries together have {bytes} bytes as JSON; they may have {MAX_INLINE_ENTRIES}: put the \
+         longest list into a ConfigMap, and name it by entriesFrom"
     )))
 }
 

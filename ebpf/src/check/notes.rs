@@ -29,8 +29,8 @@ pub(super) fn notes(object: &Object<'_>, selection: &Selection, programs: &[Prog
     let addresses = object.addresses_in_data(selection);
     if !addresses.is_empty() {
         notes.push(format!(
-            "variables that the source gives the address of something, or a text, don't hold it, since no loader of BPF \
-             can: {}; declare texts as arrays (char[])",
+            "variables that the source gives the address of something, or a text, don't hold it, since no loader of \
+             BPF can: {}; declare texts as arrays (char[])",
             list(addresses.into_iter())
         ));
     }

@@ -80,7 +80,8 @@ impl Stores {
         revisions.newest().map_or(Lender::NotDispatched, Lender::of)
     }
 
-    /// Lists the BpfPrograms whose bytes or lists of entries this ConfigMap holds, as a user or the operator created it.
+    /// Lists the BpfPrograms whose bytes or lists of entries this ConfigMap holds, as a user or the operator created
+    /// it.
     pub fn programs_with_bytes_in(&self, config_map: &str) -> Vec<String> {
         self.programs_with(|program| {
             let source = program.spec.bytecode.config_map_ref.as_ref();

@@ -1,5 +1,5 @@
-//! The user time that reading and linking an object takes, against that of libbpf and cilium/ebpf for loading it. Theirs
-//! is without the kernel's part, of which they have the calls of one load.
+//! The user time that reading and linking an object takes, against that of libbpf and cilium/ebpf for loading it.
+//! Theirs is without the kernel's part, of which they have the calls of one load.
 
 use std::{collections::BTreeMap, fs, hint::black_box, time::Duration};
 

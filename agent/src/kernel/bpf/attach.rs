@@ -121,8 +121,8 @@ pub fn map_attach(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32
     map_command(bpf_cmd::BPF_PROG_ATTACH, program, map, attach_type).call(|| "BPF_PROG_ATTACH")
 }
 
-/// `BPF_PROG_DETACH` of that very program from a map; returns whether the map held it without a link. A kernel that does
-/// not know the attach type, such as 5.10 `sk_skb_verdict`, says EINVAL: nothing is attached by it.
+/// `BPF_PROG_DETACH` of that very program from a map; returns whether the map held it without a link. A kernel that
+/// does not know the attach type, such as 5.10 `sk_skb_verdict`, says EINVAL: nothing is attached by it.
 pub fn map_detach(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> Result<bool, SysError> {
     match map_command(bpf_cmd::BPF_PROG_DETACH, program, map, attach_type) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EBUSY | libc::EINVAL)) => Ok(false),

@@ -170,7 +170,7 @@ fn redirected_bytes_are_read_after_a_deletion() {
     node.start();
     apply_redirecting(&node, &json!({}));
     node.ready("p");
-    assert_eq!(until_draining(&node, 1), [map.clone()]);
+    assert_eq!(until_draining(&node, 1), std::slice::from_ref(&map));
     let maps = node.details("p")["maps"].clone();
     let new = maps.as_array().unwrap().iter().find(|map| map["name"] == "sockets").unwrap();
     assert_ne!(new["id"], map["id"], "a BpfProgram of the name gets a new map");
