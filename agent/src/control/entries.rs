@@ -13,7 +13,7 @@ use crate::{
     model::{
         assignment::Assignment,
         desired::Desired,
-        entries::{EntryCounts, ListedMaps, listed_maps},
+        entries::{EntryCounts, ListedMap, ListedMaps, listed_maps},
     },
     node::{
         Node,
@@ -34,7 +34,14 @@ impl<N: Node> Controller<N> {
             return Ok(());
         }
         let listed = self.listed(name, desired, assignment)?;
-        self.node.keep_entries(name, &listed, EntriesTask::Check).map(drop)
+        // A map that is made anew, or taken from another BpfProgram, holds nothing of what is there now.
+        let observed = &self.touch(name).observed.maps;
+        let stays = |(map, its): &(&String, &ListedMap)| {
+            let both = desired.maps.get(*map).zip(observed.get(&its.pin));
+            both.is_some_and(|(map, pinned)| pinned.from == map.from && pinned.shape() == map.shape)
+        };
+        let kept: ListedMaps = listed.iter().filter(stays).map(|(map, its)| (map.clone(), its.clone())).collect();
+        self.node.keep_entries(name, &kept, EntriesTask::Check).map(drop)
     }
 
     /// Compares the entries of all maps with the spec's, and writes those that are kept in step. A failure is no reason
@@ -50,7 +57,9 @@ impl<N: Node> Controller<N> {
 
     fn try_keep_entries(&mut self, name: &str, desired: &Desired, assignment: &Assignment) -> Result<(), Failure> {
         let listed = self.listed(name, desired, assignment)?;
-        let was_in_step = self.touch(name).entries.is_in_step(&desired.revision);
+        // Until they are compared and written, nothing is known to be in step: what is put off is no new change when
+        // it is due.
+        let was_in_step = self.touch(name).entries.in_step.take().as_deref() == Some(desired.revision.as_str());
         let outcomes = match was_in_step {
             true => self.repair_entries(name, &listed)?,
             false => self.node.keep_entries(name, &listed, EntriesTask::Apply)?,
@@ -61,7 +70,6 @@ impl<N: Node> Controller<N> {
         program.observed.recorded.extend(pins);
         program.entries.counts = outcomes.iter().map(|outcome| (outcome.map.clone(), outcome.now)).collect();
         program.entries.hold_only(&desired.digest);
-        program.entries.in_step = None;
         for EntriesOutcome { map, before, now, example } in &outcomes {
             if before != now {
                 let (revision, key) = (program.revision(), example.as_deref());

@@ -36,7 +36,8 @@ impl<N: Node> Controller<N> {
         if self.survey.suspended.is_some() {
             self.take_sockets_out();
         }
-        if !self.draining.is_due(self.now) {
+        // Nothing is touched on a bpffs that is not to be used.
+        if self.survey.bpffs.flatten().is_none() || !self.draining.is_due(self.now) {
             return;
         }
         let begin = self.draining.begin();

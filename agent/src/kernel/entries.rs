@@ -8,6 +8,10 @@
 //! place. So the writer waits until all look-ups that may hold a replaced entry have ended, before it replaces another;
 //! membarrier(2) waits for that (`synchronize_rcu`), some ten milliseconds. For long lists that would take too long.
 //!
+//! A look-up in a trie visits prefix after prefix (`trie_lookup_elem` in kernel/bpf/lpm_trie.c). One that is interrupted
+//! on its way may find neither the old prefix that it has passed, nor a new one that was written above it meanwhile. So
+//! the writer waits in the same way before prefixes are deleted, and again before those within them are.
+//!
 //! A walk of a map that programs change can see a key twice, or begin anew behind one that was deleted
 //! (`htab_map_get_next_key`, `trie_get_next_key`). So keys are counted once, and the steps are bounded.
 
@@ -173,8 +177,13 @@ impl<'a> MapEntries<'a> {
             }
         }
         self.write_run(&mut run)?;
-        changes.deletes.chunks(BATCH).try_for_each(|keys| self.delete(keys))?;
-        if is_hash {
+        for keys in changes.delete_steps(self.shape.form) {
+            if self.shape.form == MapForm::Trie {
+                await_look_ups();
+            }
+            keys.chunks(BATCH).try_for_each(|keys| self.delete(keys))?;
+        }
+        if self.shape.form != MapForm::Array {
             await_look_ups();
         }
         Ok(())
@@ -227,7 +236,7 @@ impl<'a> MapEntries<'a> {
         }
     }
 
-    fn delete(&mut self, keys: &[Vec<u8>]) -> Result<(), SysError> {
+    fn delete(&mut self, keys: &[&[u8]]) -> Result<(), SysError> {
         if keys.len() > 1 && self.batches {
             let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
             let deleted = bpf::map_delete_batch(self.fd, Batch { keys: &mut keys.concat(), values: &mut [], count });

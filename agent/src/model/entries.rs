@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aya_obj::generated::bpf_map_type;
-use sockeye_ebpf::values::settings::Settings;
+use sockeye_ebpf::values::settings::{Settings, prefix_length};
 
 use super::{desired::Desired, kernel::Machine, map_shape::MapShape};
 
@@ -138,11 +138,47 @@ pub struct EntryChanges {
     pub deletes: Vec<Vec<u8>>,
 }
 
+/// The bytes in front of the prefix in a trie's key (`struct bpf_lpm_trie_key`): its length in bits.
+const PREFIX_LENGTH: usize = 4;
+
 impl EntryChanges {
     /// Returns whether there is nothing to change.
     pub const fn is_empty(&self) -> bool {
         self.writes.is_empty() && self.deletes.is_empty()
     }
+
+    /// Returns the keys to delete in steps. In a trie no prefix of a step lies within another one of it, and those around
+    /// it come before it. Host bits are clear.
+    pub fn delete_steps(&self, form: MapForm) -> Vec<Vec<&[u8]>> {
+        let mut keys: Vec<&[u8]> = self.deletes.iter().map(Vec::as_slice).collect();
+        if form != MapForm::Trie {
+            return vec![keys];
+        }
+        keys.sort_by_key(|key| (key.get(PREFIX_LENGTH..), prefix_length(key)));
+        let (mut steps, mut around): (Vec<Vec<&[u8]>>, Vec<&[u8]>) = Default::default();
+        for key in keys {
+            while around.pop_if(|outer| !is_within(key, outer)).is_some() {}
+            if steps.len() == around.len() {
+                steps.push(Vec::new());
+            }
+            if let Some(step) = steps.get_mut(around.len()) {
+                step.push(key);
+            }
+            around.push(key);
+        }
+        steps
+    }
+}
+
+/// Returns whether a trie's prefix lies within another one.
+fn is_within(inner: &[u8], outer: &[u8]) -> bool {
+    let bits = prefix_length(outer);
+    let [inner_bytes, outer_bytes] = [inner, outer].map(|key| key.get(PREFIX_LENGTH..).unwrap_or_default());
+    let (whole, rest) = (bits / 8, bits % 8);
+    let first = |bytes: &[u8]| bytes.get(whole).map_or(0, |byte| byte >> (8 - rest));
+    bits <= prefix_length(inner)
+        && inner_bytes.get(..whole) == outer_bytes.get(..whole)
+        && (rest == 0 || first(inner_bytes) == first(outer_bytes))
 }
 
 /// An entry to write.
@@ -175,5 +211,30 @@ impl EntryCounts {
     /// Returns whether the map's content is the spec's.
     pub const fn is_current(&self) -> bool {
         self.in_place == self.listed && self.stale == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_deleted_before_those_within_them() {
+        let key = |length: u32, bytes: [u8; 4]| [&length.to_ne_bytes()[..], &bytes[..]].concat();
+        let [all, wide, narrow, host, beside] = [
+            key(0, [0; 4]),
+            key(9, [10, 128, 0, 0]),
+            key(17, [10, 128, 128, 0]),
+            key(32, [10, 128, 128, 1]),
+            key(9, [10, 0, 0, 0]),
+        ];
+        let deletes = [&host, &beside, &narrow, &all, &wide].map(Clone::clone).to_vec();
+        let changes = EntryChanges { deletes, ..EntryChanges::default() };
+        assert_eq!(
+            changes.delete_steps(MapForm::Trie),
+            [vec![&all[..]], vec![&beside[..], &wide[..]], vec![&narrow[..]], vec![&host[..]]]
+        );
+        assert_eq!(changes.delete_steps(MapForm::Hash).concat().len(), 5);
+        assert!(EntryChanges::default().delete_steps(MapForm::Trie).is_empty());
     }
 }

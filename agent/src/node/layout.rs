@@ -28,8 +28,7 @@
 //! The name of a map that programs are only attached to is `<BpfProgram>~<map>`, of the BpfProgram whose map it is.
 //!
 //! The notes in `_meta` are the targets of symlinks, or maps where they are long, since bpffs has no files. All notes
-//! are in one directory, so that
-//! one listing finds them.
+//! are in one directory, so that one listing finds them.
 
 use std::path::{Path, PathBuf};
 

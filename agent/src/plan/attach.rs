@@ -157,7 +157,8 @@ impl<'a> Planner<'a> {
     fn other_program(&self, pin: &str, attach_type: u32) -> Option<&'a str> {
         let (_, map) = self.desired.map_by_pin(pin)?;
         let id = match &map.from {
-            Some(from) => self.context.maps.get(from)?.id,
+            // Its owner may be gone.
+            Some(from) => self.context.maps.get(from).or_else(|| self.observed.maps.get(pin).map(|map| &map.info))?.id,
             None => self.observed.maps.get(pin)?.info.id,
         };
         let mut on_map = self.context.on_maps.get(&id)?.iter();

@@ -65,8 +65,9 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, context: &PlanContex
 
     steps.extend(observed.uid.is_none().then(|| Step::Claim { uid: desired.program.uid.clone() }));
     steps.extend(pins::repin(desired, observed));
+    let notes = sockets::note(desired, observed, &making);
     steps.extend(making);
-    steps.extend(sockets::note(desired, observed));
+    steps.extend(notes);
     steps.extend(pins::retention(desired, observed));
     steps.extend(kept_pods::note(desired, observed));
     steps.extend(trial::begin(desired, observed, &attaching.steps));

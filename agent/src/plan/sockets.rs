@@ -5,19 +5,30 @@
 //! are taken out only of maps to which nothing but `sk_msg` programs that pass what is sent was ever attached, or if
 //! the spec says so. All other maps are kept until their sockets are closed.
 
+use std::collections::BTreeSet;
+
+use sockeye_crds::names::pin_name;
+
 use super::{context::PlanContext, step::Step};
 use crate::model::{
-    desired::Desired,
+    desired::{Desired, DesiredMap},
     draining_map::SocketFate,
     observed::{Observed, ObservedMap},
 };
 
-/// Notes what the programs may do to the sockets in the BpfProgram's maps: before they are attached.
-pub(super) fn note(desired: &Desired, observed: &Observed) -> Vec<Step> {
+/// Notes what the programs may do to the sockets in the BpfProgram's maps, those that `making` takes from others among
+/// them: before they are attached.
+pub(super) fn note(desired: &Desired, observed: &Observed, making: &[Step]) -> Vec<Step> {
     let force = (observed.force_detach != desired.force_detach).then_some(Step::SetForceDetach(desired.force_detach));
-    let lossless = observed.maps.iter().filter(|(_, map)| map.lossless && desired.diverts());
-    let lossy = lossless.map(|(pin, _)| Step::NoteLossy(pin.clone()));
-    force.into_iter().chain(lossy).collect()
+    let holds_sockets = |name: &String| desired.maps.get(name).is_some_and(DesiredMap::holds_sockets);
+    let taken = making.iter().filter_map(|step| match step {
+        Step::BorrowMap { pin, .. } => Some(pin.clone()),
+        Step::ShareMap { name, .. } => holds_sockets(name).then(|| pin_name(name)),
+        _ => None,
+    });
+    let lossless = observed.maps.iter().filter(|(_, map)| map.lossless).map(|(pin, _)| pin.clone());
+    let lossy: BTreeSet<String> = lossless.chain(taken).filter(|_| desired.diverts()).collect();
+    force.into_iter().chain(lossy.into_iter().map(Step::NoteLossy)).collect()
 }
 
 /// Takes sockets out of the maps of a BpfProgram that has nothing attached, where that is right. `force` takes them

@@ -83,14 +83,16 @@ impl Fake {
             Step::ShareMap { name, from } => {
                 assert!(*loaded, "nothing is pinned before the load");
                 let (info, from) = (others[from].clone(), Some(from.clone()));
-                let map = ObservedMap { info, pinned: true, from, ..ObservedMap::default() };
+                let lossless = info.holds_sockets();
+                let map = ObservedMap { info, pinned: true, from, lossless, ..ObservedMap::default() };
                 observed.maps.insert(pin_name(name), map);
                 mark_links_dead(observed, &pin_name(name));
             }
             Step::BorrowMap { pin, from } => {
                 let (info, from) = (others[from].clone(), Some(from.clone()));
                 assert!(info.holds_sockets(), "programs are attached to maps of sockets");
-                observed.maps.insert(pin.clone(), ObservedMap { info, pinned: true, from, ..ObservedMap::default() });
+                let map = ObservedMap { info, pinned: true, from, lossless: true, ..ObservedMap::default() };
+                observed.maps.insert(pin.clone(), map);
                 mark_links_dead(observed, pin);
             }
             Step::SetForceDetach(force) => {

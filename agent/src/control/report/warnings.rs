@@ -7,7 +7,10 @@ use sockeye_crds::names::clip;
 use sockeye_ebpf::kinds::section::exclude_each_other;
 
 use super::limits::{MAX_WARNING, MAX_WARNINGS};
-use crate::{control::program::ProgramState, model::cgroup_path::is_within};
+use crate::{
+    control::program::{ProgramState, shared},
+    model::cgroup_path::is_within,
+};
 
 /// The ID of the root of the cgroup v2 hierarchy (the root of a kernfs, `kernfs_create_root` in fs/kernfs/dir.c).
 const ROOT_ID: &str = "1";
@@ -115,7 +118,9 @@ fn map_rivals(programs: &BTreeMap<String, ProgramState>) -> Vec<(&str, String)> 
     for (name, program) in programs {
         let functions = program.desired.iter().flat_map(|desired| desired.functions.values());
         for (function, pin) in functions.flat_map(|function| function.maps.iter().map(move |pin| (function, pin))) {
-            if let Some(map) = program.observed.maps.get(pin) {
+            let from = program.desired.as_ref().and_then(|desired| desired.map_by_pin(pin)?.1.from.as_ref());
+            let theirs = from.and_then(|from| shared(programs, from));
+            if let Some(map) = theirs.or_else(|| program.observed.maps.get(pin)) {
                 wanted.entry(map.info.id).or_default().insert((name, function.kind.attach_type));
             }
         }
