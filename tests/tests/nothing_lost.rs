@@ -142,18 +142,6 @@ fn a_guard_is_attached_to_new_pods_after_its_agent_restarted_with_a_revision_tha
     Ok(())
 }
 
-/// Somebody spoils what an agent reports: the agent writes it again, and says nothing twice.
-#[test]
-fn a_bpf_node_that_someone_else_changed_is_written_again() -> Result<()> {
-    let program = TestProgram::apply("spoiled", TCP_EVENTS_BTF, json!({}))?;
-    program.ready_on("2/2")?;
-    let spoil = json!({"status": {"programs": null}}).to_string();
-    kubectl(&["patch", "bpfnode", "node-2", "--subresource=status", "--type=merge", "-p", &spoil])?;
-    wait_until(TIMEOUT, "the report", || Ok(report("node-2", "spoiled")?["state"] == "Attached"))?;
-    program.ready_on("2/2")?;
-    Ok(())
-}
-
 #[test]
 fn a_detached_link_is_repaired_and_reported_by_an_event() -> Result<()> {
     let program = TestProgram::apply("undone", TCP_EVENTS_BTF, json!({}))?;

@@ -39,10 +39,6 @@ fn remedy(path: &str) -> &'static str {
         return "the cgroup that the agent took for the root was removed: restart the agent";
     }
     let last = path.rsplit('/').next().unwrap_or_default();
-    if last == "kubepods" || last.ends_with("kubepods.slice") {
-        return "it is where the kubelet creates the cgroup of all pods unless it has a --cgroup-root: set the chart's \
-                cgroup.kubeletRoot (--kubelet-cgroup-root) to the same";
-    }
     let below_mount = path.strip_prefix("/sys/fs/cgroup");
     let first = below_mount.unwrap_or(path).split('/').nth(1).unwrap_or_default();
     if first.split(',').all(|part| V1_CONTROLLERS.contains(&part)) {
@@ -51,6 +47,9 @@ fn remedy(path: &str) -> &'static str {
     } else if below_mount.is_some() {
         "the path is relative to that root: leave out /sys/fs/cgroup, and on a node with cgroup v1 controllers \
          /unified too"
+    } else if last == "kubepods" || last.ends_with("kubepods.slice") {
+        "it is where the kubelet creates the cgroup of all pods unless it has a --cgroup-root: set the chart's \
+         cgroup.kubeletRoot (--kubelet-cgroup-root) to the same"
     } else {
         "create it, or correct the path"
     }

@@ -69,6 +69,9 @@ fn cpu_time() -> Duration {
 /// Each list of 65,536 entries replaces another one half of whose keys it has.
 #[test]
 fn long_lists_are_written_within_a_second_with_batches_and_without() {
+    // On an emulated processor the content alone is compared.
+    let is_emulated = std::env::var_os("SOCKEYE_TIMEOUT_FACTOR").is_some();
+    let many = if is_emulated { MANY / 16 } else { MANY };
     let trie_key: KeyOf = |n: u32| [&32_u32.to_ne_bytes()[..], &n.to_be_bytes()].concat();
     let key: KeyOf = |n: u32| n.to_ne_bytes().to_vec();
     // BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_LPM_TRIE, which requires BPF_F_NO_PREALLOC.
@@ -76,35 +79,35 @@ fn long_lists_are_written_within_a_second_with_batches_and_without() {
         [(MapForm::Hash, 1, 0, 4, key), (MapForm::Trie, 11, 1, 8, trie_key)];
     for (form, map_type, flags, key_size, key) in forms {
         for singly in [false, true] {
-            let fd = map(map_type, flags, key_size, 2 * MANY);
+            let fd = map(map_type, flags, key_size, 2 * many);
             let shape = EntryShape {
                 form,
                 key_size: key_size as usize,
                 value_size: 4,
-                max_entries: 2 * MANY as usize,
+                max_entries: 2 * many as usize,
                 slots: 1,
             };
             let opened = MapEntries::new(fd.as_fd(), shape).unwrap();
             let mut entries = if singly { opened.singly() } else { opened };
-            let first = listed((0..MANY).map(|n| entry(key(n), 1)));
-            let second = listed((MANY / 2..MANY / 2 + MANY).map(|n| entry(key(n), 2)));
+            let first = listed((0..many).map(|n| entry(key(n), 1)));
+            let second = listed((many / 2..many / 2 + many).map(|n| entry(key(n), 2)));
             let what = format!("{form:?}, {}", if singly { "singly" } else { "in batches" });
 
             let start = cpu_time();
             let changes = sync(&mut entries, shape, &first, &AppliedEntries::new());
             let filled = cpu_time() - start;
-            assert_eq!((changes.writes.len(), changes.deletes.len()), (MANY as usize, 0), "{what}");
+            assert_eq!((changes.writes.len(), changes.deletes.len()), (many as usize, 0), "{what}");
             let start = cpu_time();
             let changes = sync(&mut entries, shape, &second, &applied_after(&first));
             let replaced = cpu_time() - start;
-            let half = MANY as usize / 2;
-            assert_eq!((changes.writes.len(), changes.deletes.len()), (MANY as usize, half), "{what}");
+            let half = many as usize / 2;
+            assert_eq!((changes.writes.len(), changes.deletes.len()), (many as usize, half), "{what}");
             let changes = sync(&mut entries, shape, &second, &applied_after(&second));
             assert_eq!(changes, EntryChanges::default(), "{what}");
-            println!("{what}: {MANY} entries filled in {filled:?}, replaced in {replaced:?}");
+            println!("{what}: {many} entries filled in {filled:?}, replaced in {replaced:?}");
             // Without optimization the comparison alone takes most of a second.
             let bound = timeout() / if cfg!(debug_assertions) { 10 } else { 20 };
-            assert!(filled < bound && replaced < bound, "{what}: {filled:?}, {replaced:?}");
+            assert!(is_emulated || filled < bound && replaced < bound, "{what}: {filled:?}, {replaced:?}");
         }
     }
 }
