@@ -8,9 +8,9 @@
 //! place. So the writer waits until all look-ups that may hold a replaced entry have ended, before it replaces another;
 //! membarrier(2) waits for that (`synchronize_rcu`), some ten milliseconds. For long lists that would take too long.
 //!
-//! A look-up in a trie visits prefix after prefix (`trie_lookup_elem` in kernel/bpf/lpm_trie.c). One that is interrupted
-//! on its way may find neither the old prefix that it has passed, nor a new one that was written above it meanwhile. So
-//! the writer waits in the same way before prefixes are deleted, and again before those within them are.
+//! A look-up in a trie visits prefix after prefix (`trie_lookup_elem` in kernel/bpf/lpm_trie.c). One that is
+//! interrupted on its way may find neither the old prefix that it has passed, nor a new one that was written above it
+//! meanwhile. So the writer waits in the same way before prefixes are deleted, and again before those within them are.
 //!
 //! A walk of a map that programs change can see a key twice, or begin anew behind one that was deleted
 //! (`htab_map_get_next_key`, `trie_get_next_key`). So keys are counted once, and the steps are bounded.

@@ -147,8 +147,8 @@ impl EntryChanges {
         self.writes.is_empty() && self.deletes.is_empty()
     }
 
-    /// Returns the keys to delete in steps. In a trie no prefix of a step lies within another one of it, and those around
-    /// it come before it. Host bits are clear.
+    /// Returns the keys to delete in steps. In a trie no prefix of a step lies within another one of it, and those
+    /// around it come before it. Host bits are clear.
     pub fn delete_steps(&self, form: MapForm) -> Vec<Vec<&[u8]>> {
         let mut keys: Vec<&[u8]> = self.deletes.iter().map(Vec::as_slice).collect();
         if form != MapForm::Trie {
