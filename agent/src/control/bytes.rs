@@ -38,8 +38,10 @@ impl<N: Node> Controller<N> {
         let lists = desired.settings.iter().filter_map(|map| Some((map.name.clone(), map.list_digest()?)));
         let lists: Vec<(String, &str)> = lists.collect();
         let mut missing: Option<Failure> = None;
+        let needed: Vec<&str> = lists.iter().map(|(_, digest)| *digest).chain([desired.digest.as_str()]).collect();
+        self.touch(name).entries.hold_only(&needed);
         // All are asked for at once. What has come is held until the last one has.
-        for digest in lists.iter().map(|(_, digest)| *digest).chain([desired.digest.as_str()]) {
+        for digest in needed {
             if self.touch(name).entries.held.contains_key(digest) {
                 continue;
             }

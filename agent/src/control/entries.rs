@@ -69,7 +69,7 @@ impl<N: Node> Controller<N> {
         let pins = synced.filter_map(|outcome| listed.get(&outcome.map)).map(|map| map.pin.clone());
         program.observed.recorded.extend(pins);
         program.entries.counts = outcomes.iter().map(|outcome| (outcome.map.clone(), outcome.now)).collect();
-        program.entries.hold_only(&desired.digest);
+        program.entries.hold_only(&[&desired.digest]);
         for EntriesOutcome { map, before, now, example } in &outcomes {
             if before != now {
                 let (revision, key) = (program.revision(), example.as_deref());
@@ -107,11 +107,8 @@ impl<N: Node> Controller<N> {
 
     /// Returns the entries that a revision lists, as bytes.
     fn listed(&mut self, name: &str, desired: &Desired, assignment: &Assignment) -> Result<Arc<ListedMaps>, Failure> {
-        if let Some(listed) = &self.touch(name).entries.listed
-            && listed.digest == desired.digest
-            && listed.settings == desired.settings
-        {
-            return Ok(Arc::clone(&listed.maps));
+        if let Some(maps) = self.touch(name).entries.listed(&desired.digest, &desired.settings) {
+            return Ok(maps);
         }
         let RevisionBytes { object, lists } = self.revision_bytes(name, desired, assignment)?;
         let object = Object::read(&object).map_err(|error| Failure::new(Reason::InvalidObject, error.to_string()))?;
@@ -119,7 +116,7 @@ impl<N: Node> Controller<N> {
             .map_err(|error| Failure::new(error.reason(), error.to_string()))?;
         let maps = Arc::new(listed_maps(desired, &mut settings));
         let (digest, settings) = (desired.digest.clone(), desired.settings.clone());
-        self.touch(name).entries.listed = Some(Listed { digest, settings, maps: Arc::clone(&maps) });
+        self.touch(name).entries.remember(Listed { digest, settings, maps: Arc::clone(&maps) });
         Ok(maps)
     }
 }

@@ -13,8 +13,9 @@ pub struct ProgramEntries {
     pub counts: BTreeMap<String, EntryCounts>,
     /// The revision whose entries were all in step when they were last compared.
     pub(super) in_step: Option<String>,
-    /// The entries of the revision that was last compared.
-    pub(super) listed: Option<Listed>,
+    /// The entries of the revisions that were last compared: of the desired one, and of a known good one while the
+    /// desired one fails.
+    listed: Vec<Listed>,
     /// The object and the lists that are at hand, by digest: an edit of entries does not fetch the object again.
     pub(super) held: BTreeMap<String, Arc<[u8]>>,
 }
@@ -33,8 +34,20 @@ impl ProgramEntries {
         self.in_step.as_deref() == Some(revision)
     }
 
-    /// Forgets the bytes that are of no more use: all but the object of what is desired.
-    pub(super) fn hold_only(&mut self, digest: &str) {
-        self.held.retain(|held, _| held == digest);
+    /// Returns the entries that follow from an object and settings, if they are remembered.
+    pub(super) fn listed(&self, digest: &str, settings: &[MapSpec]) -> Option<Arc<ListedMaps>> {
+        let listed = self.listed.iter().find(|listed| listed.digest == digest && listed.settings == settings)?;
+        Some(Arc::clone(&listed.maps))
+    }
+
+    /// Remembers the entries of a revision.
+    pub(super) fn remember(&mut self, listed: Listed) {
+        self.listed.insert(0, listed);
+        self.listed.truncate(2);
+    }
+
+    /// Forgets the bytes that are of no more use: all but these.
+    pub(super) fn hold_only(&mut self, digests: &[&str]) {
+        self.held.retain(|held, _| digests.contains(&held.as_str()));
     }
 }

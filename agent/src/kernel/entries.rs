@@ -8,6 +8,9 @@
 //! place. So the writer waits until all look-ups that may hold a replaced entry have ended, before it replaces another;
 //! membarrier(2) waits for that (`synchronize_rcu`), some ten milliseconds. For long lists that would take too long.
 //!
+//! Nothing helps against the kernel's own gap: it adds the new entry in front of the bucket before it removes the old
+//! one (`htab_map_update_elem`), so that a look-up within that bucket can miss both, if it has another key too.
+//!
 //! A look-up in a trie visits prefix after prefix (`trie_lookup_elem` in kernel/bpf/lpm_trie.c). One that is
 //! interrupted on its way may find neither the old prefix that it has passed, nor a new one that was written above it
 //! meanwhile. So the writer waits in the same way before prefixes are deleted, and again before those within them are.
