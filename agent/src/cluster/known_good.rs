@@ -42,7 +42,9 @@ pub(super) async fn fetch(
                 Err(error) => break Err(format!("BpfRevision {}: {error}", request.name)),
             }
         };
-        failing.take().into_iter().for_each(|retry| backoff.answered(retry));
+        if let Some(retry) = failing {
+            backoff.answered(retry);
+        }
         if let Ok(revision) = &answer {
             requirement.require(RequiredInputs::of(revision.spec.template.targets()));
         }

@@ -56,16 +56,20 @@ impl<N: Node> Controller<N> {
         Ok(PlanContext { cgroups, maps, absent, on_maps, lent, attach_orders, claimed: newcomer.claimed })
     }
 
-    /// Returns the IDs of the sockmaps and sockhashes that other BpfPrograms have too. An agent that has just started
-    /// has not come to all of them yet.
+    /// Observes the BpfPrograms that an agent which has just started has not come to yet.
+    fn observe_unseen(&mut self) {
+        let unseen = self.programs.iter().filter(|(_, program)| !program.was_observed);
+        let unseen: Vec<String> = unseen.map(|(name, _)| name.clone()).collect();
+        unseen.iter().for_each(|name| self.observe(name));
+    }
+
+    /// Returns the IDs of the sockmaps and sockhashes that other BpfPrograms have too.
     pub(super) fn lent(&mut self, name: &str) -> BTreeSet<u32> {
         let observed = self.programs.get(name).map(|program| &program.observed);
         if !observed.is_some_and(|observed| observed.maps.values().any(ObservedMap::holds_sockets)) {
             return BTreeSet::new();
         }
-        let unseen = self.programs.iter().filter(|(_, program)| !program.was_observed);
-        let unseen: Vec<String> = unseen.map(|(other, _)| other.clone()).collect();
-        unseen.iter().for_each(|other| self.observe(other));
+        self.observe_unseen();
         let others = self.programs.iter().filter(|(other, _)| *other != name);
         let maps = others.flat_map(|(_, program)| program.observed.maps.values());
         maps.filter(|map| map.holds_sockets()).map(|map| map.info.id).collect()
@@ -154,10 +158,7 @@ impl<N: Node> Controller<N> {
 
     /// Returns the bytes that the maps of all other BpfPrograms may hold. A shared map counts with its owner.
     pub(super) fn map_bytes_besides(&mut self, name: &str, machine: &Machine) -> u64 {
-        // An agent that has just started has not come to all of them yet.
-        let unseen = self.programs.iter().filter(|(_, program)| !program.was_observed);
-        let unseen: Vec<String> = unseen.map(|(other, _)| other.clone()).collect();
-        unseen.iter().for_each(|other| self.observe(other));
+        self.observe_unseen();
         let (mut sum, mut sharing) = (0_u64, Vec::new());
         for (other, program) in &mut self.programs {
             let MapBytes { own, shares } = map_bytes(program, machine);
