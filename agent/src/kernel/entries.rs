@@ -326,10 +326,7 @@ pub fn trie_spare() -> usize {
             max_entries: 1,
             // BPF_F_NO_PREALLOC, which tries require.
             flags: 1,
-            numa_node: 0,
-            extra: 0,
-            btf: None,
-            inner: None,
+            ..MapAttr::default()
         };
         let write = |fd: BorrowedFd<'_>| bpf::map_update(fd, Some(&[0; 8]), &[0; 4]);
         let replaced = bpf::map_create(&attr).and_then(|fd| write(fd.as_fd()).and_then(|()| write(fd.as_fd())));

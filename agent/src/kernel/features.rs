@@ -80,11 +80,7 @@ const fn CALL(helper: i32) -> Instruction {
 const READ_STACK: &[Instruction] = &[(0xbf, 0xa1, 0), (0x07, 1, -8), (0xb7, 2, 8), (0xb7, 3, 0)];
 
 fn code(instructions: &[Instruction]) -> Vec<u8> {
-    let bytes = |&(code, registers, immediate): &Instruction| {
-        let mut bytes = vec![code, registers, 0, 0];
-        bytes.extend(immediate.to_le_bytes());
-        bytes
-    };
+    let bytes = |&(code, registers, immediate): &Instruction| bpf::instruction(code, registers, 0, immediate);
     instructions.iter().flat_map(bytes).collect()
 }
 
@@ -111,10 +107,7 @@ fn array(flags: u32) -> Option<OwnedFd> {
         value_size: 4,
         max_entries: 1,
         flags,
-        numa_node: 0,
-        extra: 0,
-        btf: None,
-        inner: None,
+        ..MapAttr::default()
     };
     bpf::map_create(&attr).ok()
 }

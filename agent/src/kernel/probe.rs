@@ -212,19 +212,8 @@ fn map(row: &MapProbe) -> Answer {
     }
 }
 
-const fn attr<'a>(map_type: u32, key_size: u32, value_size: u32, max_entries: u32) -> MapAttr<'a> {
-    MapAttr {
-        name: "sockeye_probe",
-        map_type,
-        key_size,
-        value_size,
-        max_entries,
-        flags: 0,
-        numa_node: 0,
-        extra: 0,
-        btf: None,
-        inner: None,
-    }
+fn attr<'a>(map_type: u32, key_size: u32, value_size: u32, max_entries: u32) -> MapAttr<'a> {
+    MapAttr { name: "sockeye_probe", map_type, key_size, value_size, max_entries, ..MapAttr::default() }
 }
 
 /// Converts a name of bpftool's into the API's style: `cgroup_inet4_bind` becomes `CgroupInet4Bind`.

@@ -24,11 +24,7 @@ pub fn create(name: &str, bytes: &[u8]) -> Result<Fd, SysError> {
         key_size: 4,
         value_size: number(element),
         max_entries: number(count),
-        flags: 0,
-        numa_node: 0,
-        extra: 0,
-        btf: None,
-        inner: None,
+        ..MapAttr::default()
     };
     let fd = bpf::map_create(&attr)?;
     for (index, chunk) in bytes.chunks(element).enumerate() {

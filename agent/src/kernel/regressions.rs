@@ -78,11 +78,7 @@ fn probe_map() -> Result<OwnedFd, SysError> {
         key_size: 4,
         value_size: 4,
         max_entries: 1,
-        flags: 0,
-        numa_node: 0,
-        extra: 0,
-        btf: None,
-        inner: None,
+        ..MapAttr::default()
     })
 }
 

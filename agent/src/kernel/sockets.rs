@@ -92,10 +92,7 @@ impl Looker {
             (0x15, 0x00, 3, 0), (0xbf, 0x01, 0, 0), (0x85, 0, 0, 86), (0xb7, 0x00, 0, 1), (0x95, 0, 0, 0),
         ];
         let bytes = |&(operation, registers, offset, constant): &Instruction| {
-            let [low, high] = offset.to_le_bytes();
-            let mut bytes = vec![operation, registers, low, high];
-            bytes.extend(constant.to_le_bytes());
-            bytes
+            bpf::instruction(operation, registers, offset, constant)
         };
         let code: Vec<u8> = code.iter().flat_map(bytes).collect();
         let attr = ProgAttr {

@@ -73,11 +73,7 @@ const fn call(helper: i32) -> (u8, u8, i32) {
 
 /// Loads a program from instructions: operation, source register and constant.
 pub(super) fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8]) -> io::Result<OwnedFd> {
-    let instruction = |&(code, source, imm): &(u8, u8, i32)| {
-        let mut bytes = vec![code, source << 4, 0, 0];
-        bytes.extend(imm.to_le_bytes());
-        bytes
-    };
+    let instruction = |&(code, source, imm): &(u8, u8, i32)| bpf::instruction(code, source << 4, 0, imm);
     let code: Vec<u8> = code.iter().flat_map(instruction).collect();
     let ProgramKind { prog_type, attach_type } = kind;
     let attr = ProgAttr {

@@ -141,18 +141,7 @@ fn the_computed_size_of_a_map_is_close_to_what_the_kernel_charges() {
         ("ringbuf", 27, 0, 0, 1 << 20),
     ] {
         let shape = MapShape { map_type, key_size, value_size, max_entries, flags: 0 };
-        let attr = bpf::MapAttr {
-            name,
-            map_type,
-            key_size,
-            value_size,
-            max_entries,
-            flags: 0,
-            numa_node: 0,
-            extra: 0,
-            btf: None,
-            inner: None,
-        };
+        let attr = bpf::MapAttr { name, map_type, key_size, value_size, max_entries, ..bpf::MapAttr::default() };
         let fd = bpf::map_create(&attr).unwrap();
         let (charged, counted) = (info::map(fd.as_fd()).unwrap().memlock_bytes, shape.bytes(&machine));
         if !is_charged {

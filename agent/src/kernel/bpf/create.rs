@@ -23,8 +23,14 @@ fn kernel_name(name: &str) -> [libc::c_char; 16] {
     out
 }
 
-/// The arguments of `BPF_MAP_CREATE`.
-#[derive(Clone, Debug)]
+/// Returns an instruction (`struct bpf_insn`). The source's register stands above the destination's.
+pub fn instruction(operation: u8, registers: u8, offset: i16, constant: i32) -> [u8; 8] {
+    let ([o0, o1], [c0, c1, c2, c3]) = (offset.to_le_bytes(), constant.to_le_bytes());
+    [operation, registers, o0, o1, c0, c1, c2, c3]
+}
+
+/// The arguments of `BPF_MAP_CREATE`. The default asks for nothing beyond type and sizes.
+#[derive(Clone, Debug, Default)]
 pub struct MapAttr<'a> {
     /// The map's name.
     pub name: &'a str,

@@ -23,8 +23,8 @@ pub use attach::{
     prog_query_nowhere,
 };
 pub use create::{
-    MapAttr, ProgAttr, ProgBtf, btf_load, map_create, map_create_logged, map_freeze, map_update, prog_bind_map,
-    prog_load,
+    MapAttr, ProgAttr, ProgBtf, btf_load, instruction, map_create, map_create_logged, map_freeze, map_update,
+    prog_bind_map, prog_load,
 };
 pub use elements::{
     Batch, More, map_delete, map_delete_batch, map_lookup, map_lookup_batch, map_next_key, map_update_batch,

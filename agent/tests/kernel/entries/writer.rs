@@ -29,18 +29,7 @@ type KeyOf = fn(u32) -> Vec<u8>;
 const MANY: u32 = 65_536;
 
 fn map(map_type: u32, flags: u32, key_size: u32, max_entries: u32) -> OwnedFd {
-    let attr = MapAttr {
-        name: "many",
-        map_type,
-        key_size,
-        value_size: 4,
-        max_entries,
-        flags,
-        numa_node: 0,
-        extra: 0,
-        btf: None,
-        inner: None,
-    };
+    let attr = MapAttr { name: "many", map_type, key_size, value_size: 4, max_entries, flags, ..MapAttr::default() };
     bpf::map_create(&attr).unwrap()
 }
 
