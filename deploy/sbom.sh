@@ -7,12 +7,15 @@ set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=tests/packages.sh
 source "$repo/tests/packages.sh"
-out=$repo/target/sbom
+# What the images are built for, the version of the C library in them, and where the SBOMs go: by default what
+# deploy/images/build.sh builds.
+target=${SBOM_TARGET:-$(rustc -vV | awk '$1 == "host:" {print $2}')}
+libc=${SBOM_LIBC:-$(getconf GNU_LIBC_VERSION)}
+out=${SBOM_OUT:-$repo/target/sbom}
 # The name of the files that cargo-cyclonedx writes beside each Cargo.toml; .gitignore has it too.
 mark=sbom.cdx
 
 tool=$(cargo_tool cargo-cyclonedx 0.5.9)
-target=$(rustc -vV | awk '$1 == "host:" {print $2}')
 # With this, cargo-cyclonedx writes no serial number and a fixed time.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$repo" log -1 --format=%ct -- Cargo.lock 2>/dev/null || true)}
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
@@ -20,7 +23,6 @@ trap 'rm -f "$repo"/*/"$mark.json"' EXIT
 (cd "$repo" && "$tool" cyclonedx --quiet --manifest-path Cargo.toml --format json --spec-version 1.5 --target "$target" \
   --no-build-deps --override-filename "$mark")
 mkdir -p "$out"
-libc=$(getconf GNU_LIBC_VERSION)
 for name in operator agent; do
   /usr/bin/python3 "$repo/deploy/sbom.py" image "$repo" "${libc#glibc }" <"$repo/$name/$mark.json" >"$out/$name.json"
 done
