@@ -25,7 +25,7 @@ struct event {
 	union address address; /* IPv4 as ::ffff:a.b.c.d */
 	__u16 port;
 	__u8 protocol;	       /* IPPROTO_TCP, IPPROTO_UDP, ... */
-	__u8 what;	       /* enum what */
+	enum what what : 8;
 	__u32 reserved;
 };
 

@@ -10,9 +10,9 @@
 
 /*
  * False turns the redirection off: no socket joins any more, and those that did send by TCP from then on. What was handed
- * over before is still read first. It may be written while sockets are in the map.
+ * over before is still read first. The agent clears this section once nothing is attached.
  */
-volatile bool redirecting = true;
+volatile bool redirecting SEC(".data.switch") = true;
 
 struct pair {
 	__u64 netns;

@@ -86,6 +86,8 @@ pub mod fixtures {
     pub static SHUT: &[u8] = object!("shut");
     /// Is tcp-events with another map, of a type that not every kernel has.
     pub static STORAGE: &[u8] = object!("storage");
+    /// Writes records into ring and perf buffers.
+    pub static STREAM: &[u8] = object!("stream");
     /// Is tcp-events with other instructions and the same map.
     pub static TWICE: &[u8] = object!("twice");
 }

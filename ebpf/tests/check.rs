@@ -12,6 +12,7 @@ use sockeye_crds::{
     revision::{ProgramRef, RevisionState},
     target::{AttachTarget, PodsTarget},
 };
+use sockeye_crds_testing::provoked;
 use sockeye_ebpf::{
     check::{check, decode_inline, embedded_bytes},
     programs::{TCP_EVENTS, fixtures, types},
@@ -98,6 +99,7 @@ fn assert_refused(bad: &BpfProgramSpec, object: &[u8], reason: Reason, field: &s
     let refusal = check(bad, object).unwrap_err();
     assert_eq!(refusal.reason, reason, "{field}: {refusal}");
     assert!(refusal.message.starts_with(field), "{field}: {refusal}");
+    provoked(refusal.reason, &refusal.message);
 }
 
 #[test]
@@ -288,6 +290,7 @@ fn maps_that_a_program_cannot_attach_to_are_refused() {
         assert_eq!(refusal.reason, reason, "{refusal}");
         let at = format!("spec.programs{field}");
         assert!(refusal.message.starts_with(&at) && refusal.message.contains(word), "{refusal}");
+        provoked(refusal.reason, &refusal.message);
     }
     // One map can have a parser and a verdict, and one program can attach to several maps.
     check(&spec(vec![to("parse", &["streams"]), to("judge", &["streams", "echoes"])], vec![]), object("sk-skb"))
@@ -324,9 +327,11 @@ fn the_bytes_of_a_config_map_must_have_the_digest() {
 fn a_refusal_lists_the_names_that_the_object_has() {
     let refusal = check(&spec(vec![program("nonesuch")], vec![]), fixtures::GLOBALS).unwrap_err();
     assert!(refusal.message.contains("on_connect, on_create"), "{refusal}");
+    provoked(refusal.reason, &refusal.message);
     let object = check(&spec(vec![program("my_prog")], vec![]), b"#!/bin/sh").unwrap_err();
     assert_eq!(object.reason, Reason::InvalidObject);
     assert!(object.message.starts_with("spec.bytecode"), "{object}");
+    provoked(object.reason, &object.message);
 }
 
 #[test]
@@ -336,5 +341,6 @@ fn inline_bytes_must_be_base64_and_within_the_limit() {
         let refusal = decode_inline(text).unwrap_err();
         assert_eq!(refusal.reason, Reason::InvalidSpec);
         assert!(refusal.message.starts_with("spec.bytecode.inline") && refusal.message.contains(word), "{refusal}");
+        provoked(refusal.reason, &refusal.message);
     }
 }

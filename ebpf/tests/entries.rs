@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sockeye_crds::{BpfProgramSpec, Reason, Refusal, names};
+use sockeye_crds_testing::provoked;
 use sockeye_ebpf::{
     Object,
     check::{check, check_with},
@@ -21,7 +22,9 @@ fn spec(program: &str, maps: Value) -> BpfProgramSpec {
 }
 
 fn refusal(object: &[u8], program: &str, map: Value) -> Refusal {
-    check(&spec(program, json!([map])), object).unwrap_err()
+    let refusal = check(&spec(program, json!([map])), object).unwrap_err();
+    provoked(refusal.reason, &refusal.message);
+    refusal
 }
 
 #[test]
@@ -98,6 +101,7 @@ fn a_list_of_a_config_map_is_checked_by_its_digest_and_by_line() {
 
     let refused = check_list(text, &names::digest(b"another")).unwrap_err();
     assert_eq!(refused.reason, Reason::DigestMismatch);
+    provoked(refused.reason, &refused.message);
     assert!(refused.message.starts_with("spec.maps[0].entriesFrom.configMapRef.digest is sha256:"), "{refused}");
     for (text, message) in [
         ("\n[\"10.0.0.0/33\", 1]", "spec.maps[0].entriesFrom[line 2].key: expected an address prefix"),
@@ -107,10 +111,12 @@ fn a_list_of_a_config_map_is_checked_by_its_digest_and_by_line() {
     ] {
         let refused = check_list(text, &names::digest(text.as_bytes())).unwrap_err();
         assert_eq!(refused.reason, Reason::InvalidSpec);
+        provoked(refused.reason, &refused.message);
         assert!(refused.message.contains(message), "{refused}");
     }
     let unread = check(&list_spec(&names::digest(b"")), LISTS).unwrap_err();
     assert_eq!(unread.reason, Reason::BytecodeUnavailable);
+    provoked(unread.reason, &unread.message);
     let most: String = (0..17).map(|n| format!("[\"10.{n}.0.0/16\", 1]\n")).collect();
     let refused = check_list(&most, &names::digest(most.as_bytes())).unwrap_err();
     assert!(refused.message.contains("17 entries are more than the map's 16"), "{refused}");

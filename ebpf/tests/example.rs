@@ -1,7 +1,11 @@
 //! The manifests in `deploy/examples` contain the objects that `ebpf/programs` compiles to, and their specs fit the
 //! objects.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use sockeye_crds::BpfProgram;
@@ -16,6 +20,20 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples"
 fn all() -> impl Iterator<Item = (String, &'static [u8])> {
     let of_types = types::ALL.iter().map(|(name, object)| (format!("{EXAMPLES}/types/{name}.yaml"), *object));
     std::iter::once((format!("{EXAMPLES}/bpfprogram.yaml"), TCP_EVENTS)).chain(of_types)
+}
+
+/// Returns the paths of all manifests in a folder and the folders below.
+fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(manifests(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn manifest(path: &str) -> Result<BpfProgram> {
@@ -67,6 +85,21 @@ fn the_documented_program_types_are_those_in_the_code() -> Result<()> {
         assert!(text.contains("kind: BpfProgram"), "{example}");
     }
     assert!(SECTIONS.iter().all(|row| row.capabilities == ["CAP_BPF", "CAP_NET_ADMIN"]), "docs say so of all");
+    Ok(())
+}
+
+/// Whoever applies one example after another would otherwise change the first one's BpfProgram.
+#[test]
+fn no_two_examples_have_one_name() -> Result<()> {
+    let mut places = BTreeMap::new();
+    for path in manifests(Path::new(EXAMPLES))? {
+        let path = path.display().to_string();
+        let name = manifest(&path)?.metadata.name.context(path.clone())?;
+        if let Some(other) = places.insert(name.clone(), path.clone()) {
+            panic!("{other} and {path} both have the name {name}");
+        }
+    }
+    assert!(places.len() >= 17, "only {} examples", places.len());
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use sockeye_crds::{Reason, Refusal};
+use sockeye_crds_testing::provoked;
 use sockeye_ebpf::{
     Accepted, Object, check,
     link::{LinkError, MapRequest, Plan, ProgramKind, Request, core::Reason as CoreReason, link},
@@ -137,6 +138,7 @@ fn checked(bytes: &[u8]) -> Result<Accepted, Refusal> {
 fn assert_refused(what: &str, bytes: &[u8], words: &[&str]) {
     let Err(refusal) = checked(bytes) else { panic!("{what}: it is accepted") };
     assert_eq!(refusal.reason, Reason::InvalidObject, "{what}: {refusal}");
+    provoked(refusal.reason, &refusal.message);
     words.iter().for_each(|word| assert!(refusal.message.contains(word), "{what}: nothing of {word:?} in: {refusal}"));
 }
 

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use sockeye_crds::{BpfProgramSpec, Reason};
+use sockeye_crds_testing::provoked;
 use sockeye_ebpf::{
     Object,
     check::check,
@@ -30,6 +31,7 @@ fn settings(globals: Value, maps: Value) -> Settings {
 fn refusal(object: &[u8], program: &str, globals: Value, maps: Value) -> String {
     let refusal = check(&spec(program, globals, maps), object).unwrap_err();
     assert_eq!(refusal.reason, Reason::InvalidSpec, "{refusal}");
+    provoked(refusal.reason, &refusal.message);
     refusal.message
 }
 

@@ -11,7 +11,7 @@ pub fn essential(name: &[u8]) -> &[u8] {
 /// Type IDs by the hash of a name. Different names can share a hash.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// Where the IDs of each hash begin, and the end of the last.
+    /// The index at which the IDs of each hash begin, and the end of the last.
     starts: Vec<u32>,
     /// The IDs, those of each hash in ascending order.
     ids: Vec<u32>,

@@ -1,5 +1,5 @@
-//! What libbpf checks of BTF before it uses it (`btf_validate_type`): names and IDs lie within their sections. The
-//! kernel checks far more.
+//! The checks that libbpf makes of BTF before it uses it (`btf_validate_type`): names and IDs lie within their
+//! sections. The kernel checks far more.
 
 use super::{Btf, BtfError, Kind, Type};
 

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sockeye_crds::{
     BpfRevisionSpec, ObjectInfo, RevisionTemplate, Value,
     program::{MapSpec, ProgramSpec},
+    provenance::Origin,
     revision::{Feature, ProgramRef, RevisionState},
 };
 
@@ -14,6 +15,8 @@ use sockeye_crds::{
 pub struct Accepted {
     /// The digest of the object's bytes.
     pub digest: String,
+    /// The origin of the object. A check knows nothing of it: whoever has read the bytes adds it.
+    pub origin: Origin,
     /// The content of the object.
     pub object: ObjectInfo,
     /// The programs to run, with their types and their targets set.
@@ -37,9 +40,11 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Returns the digests of all bytes that the spec needs: the object's, and those of lists of entries.
+    /// Returns the digests of all bytes that the spec needs: the objects', those of lists of entries, and those of the
+    /// proof.
     pub fn digests(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.digest.as_str()).chain(self.maps.iter().filter_map(MapSpec::list_digest))
+        let lists = self.maps.iter().filter_map(MapSpec::list_digest);
+        std::iter::once(self.digest.as_str()).chain(lists).chain(self.origin.digests())
     }
 
     /// Returns the spec of the active revision that dispatches the accepted spec.
@@ -49,8 +54,13 @@ impl Accepted {
         program_generation: i64,
         sequence: i64,
     ) -> BpfRevisionSpec {
+        let Origin { image, variants, proof, signed_by, warning: _ } = self.origin;
         let template = RevisionTemplate {
             digest: self.digest,
+            image,
+            variants,
+            proof,
+            signed_by,
             object: self.object,
             node_selector: self.node_selector,
             requires: Vec::new(),

@@ -13,7 +13,7 @@ use sockeye_crds::{
 
 use super::{
     checked::Checked,
-    rules::{check_count, invalid, list, refuse},
+    rules::{DNS_LABEL, PIN_NAME, check_count, invalid, list, refuse},
 };
 use crate::kinds::section::{self, Section, Target};
 
@@ -67,10 +67,16 @@ fn check_map(field: &str, MapTarget { name, program }: &MapTarget, object: &Obje
     // Each node checks that another BpfProgram's map is there, and is of sockets.
     if let Some(program) = program {
         if !names::is_dns_label(program) {
-            return Err(invalid(format!("{field}.program: {} is no BpfProgram's name", printable(program))));
+            return Err(invalid(format!(
+                "{field}.program: {} is no BpfProgram's name: {DNS_LABEL}",
+                printable(program)
+            )));
         }
         if !names::is_pin_name(name) {
-            return Err(invalid(format!("{field}.name: {} is no name of a map that can be shared", printable(name))));
+            return Err(invalid(format!(
+                "{field}.name: {} is no name of a map that can be shared: {PIN_NAME}",
+                printable(name)
+            )));
         }
         return Ok(());
     }
@@ -85,7 +91,7 @@ fn check_map(field: &str, MapTarget { name, program }: &MapTarget, object: &Obje
     };
     if !of_sockets(&found) {
         return Err(invalid(format!(
-            "{field}.name: {name} is of type {}; sk_msg and sk_skb programs attach to a Sockmap or a Sockhash",
+            "{field}.name: {name} is of type {}; sk_msg and sk_skb programs attach to a Sockmap or Sockhash: name one",
             found.map_type
         )));
     }
@@ -101,12 +107,14 @@ fn check_pods(field: &str, pods: &PodsTarget) -> Result<(), Refusal> {
         }
     }
     check_count(&format!("{field}.containers"), containers.len(), 0, 16)?;
-    if containers.iter().collect::<BTreeSet<_>>().len() < containers.len() {
-        return Err(invalid(format!("{field}.containers: a name is there twice")));
+    let mut seen = BTreeSet::new();
+    if let Some(i) = containers.iter().position(|name| !seen.insert(name)) {
+        let name = printable(&containers[i]);
+        return Err(invalid(format!("{field}.containers[{i}]: {name} is there twice: leave one out")));
     }
     if let Some(i) = containers.iter().position(|name| !names::is_dns_label(name)) {
         return Err(invalid(format!(
-            "{field}.containers[{i}]: {} is no container's name: lower-case letters, digits and '-', at most 63",
+            "{field}.containers[{i}]: {} is no container's name: {DNS_LABEL}",
             printable(&containers[i])
         )));
     }
@@ -139,7 +147,7 @@ pub(super) fn check_attached_maps(programs: &[Checked], maps: &[MapSpec]) -> Res
             if let Some((_, other, _)) = seen.iter().find(taken) {
                 return Err(invalid(format!(
                     "{field}: map {} already runs {other}, and {} would be in its place: a map runs one sk_msg \
-                     program, one parser, and one verdict on what is received",
+                     program, one parser, and one verdict on what is received; leave one of the targets out",
                     map.name, program.name
                 )));
             }

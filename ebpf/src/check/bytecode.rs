@@ -9,11 +9,11 @@ use sockeye_crds::{
     program::{Bytecode, ConfigMapKeyRef},
 };
 
-use super::rules::{invalid, refuse};
+use super::rules::{check_count, invalid, refuse};
 use crate::programs;
 
-/// Returns the object's bytes if the spec alone gives them, inline or as a builtin. `None` means that a ConfigMap has
-/// them.
+/// Returns the object's bytes if the spec alone gives them, inline or as a builtin. `None` means that a ConfigMap or an
+/// image has them.
 pub fn embedded_bytes(bytecode: &Bytecode) -> Result<Option<Cow<'static, [u8]>>, Refusal> {
     check_source(bytecode)?;
     match bytecode {
@@ -27,8 +27,9 @@ pub fn embedded_bytes(bytecode: &Bytecode) -> Result<Option<Cow<'static, [u8]>>,
 pub fn decode_inline(text: &str) -> Result<Vec<u8>, Refusal> {
     let field = "spec.bytecode.inline";
     let compact: String = text.split_ascii_whitespace().collect();
-    let bytes =
-        STANDARD.decode(&compact).map_err(|e| refuse(Reason::InvalidSpec, format!("{field} is not base64: {e}")))?;
+    let bytes = STANDARD
+        .decode(&compact)
+        .map_err(|e| refuse(Reason::InvalidSpec, format!("{field} is not base64: {e} Encode the file (base64)")))?;
     if bytes.len() > MAX_INLINE_BYTES {
         let message = format!(
             "{field} holds {} bytes; inline may hold {MAX_INLINE_BYTES}: strip the object (llvm-strip -g), or, on a \
@@ -46,10 +47,14 @@ pub fn encode_inline(bytes: &[u8]) -> String {
 }
 
 /// Checks that exactly one source is set, and that the digest of a ConfigMap's bytes is one.
-pub(super) fn check_source(Bytecode { inline, config_map_ref, builtin }: &Bytecode) -> Result<(), Refusal> {
-    if [inline.is_some(), config_map_ref.is_some(), builtin.is_some()].map(usize::from).iter().sum::<usize>() != 1 {
-        return Err(invalid("spec.bytecode: exactly one of inline, configMapRef and builtin must be set".to_owned()));
+pub(super) fn check_source(bytecode: &Bytecode) -> Result<(), Refusal> {
+    let Bytecode { inline, config_map_ref, image, builtin, signatures } = bytecode;
+    let sources = [inline.is_some(), config_map_ref.is_some(), image.is_some(), builtin.is_some()];
+    if sources.into_iter().filter(|is_set| *is_set).count() != 1 {
+        let message = "spec.bytecode: exactly one of inline, configMapRef, image and builtin must be set";
+        return Err(invalid(message.to_owned()));
     }
+    check_count("spec.bytecode.signatures", signatures.len(), 0, 8)?;
     match config_map_ref {
         Some(config_map_ref) => check_digest_text("spec.bytecode.configMapRef", config_map_ref),
         None => Ok(()),

@@ -65,7 +65,10 @@ pub(super) fn check_policy(field: &str, map: &MapSpec, object: &ObjectInfo) -> R
         return unsynced("it has pinning: None, and the agent writes a map by its pin: leave it pinned");
     }
     if found.is_of_load() {
-        return unsynced(&format!("it is {} and made anew with every load", found.of_load_because()));
+        return unsynced(&format!(
+            "it is {} and made anew with every load: leave entriesPolicy out",
+            found.of_load_because()
+        ));
     }
     let why = match map_type.as_str() {
         kind if SYNCED.contains(&kind) => return Ok(()),

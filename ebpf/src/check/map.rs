@@ -6,7 +6,7 @@ use sockeye_crds::{
     program::{MapRef, MapSpec},
 };
 
-use super::rules::{check_count, invalid, list, refuse};
+use super::rules::{DNS_LABEL, PIN_NAME, check_count, invalid, list, refuse};
 use crate::object::maps::Flaw;
 
 /// Checks the settings of a map.
@@ -51,13 +51,13 @@ pub(super) fn check_definitions(maps: &[MapSpec], flawed: &[(&str, Flaw)]) -> Re
 fn check_max_entries(field: &str, entries: i64, found: &MapInfo) -> Result<(), Refusal> {
     let MapInfo { name, map_type, definition, .. } = found;
     if definition.is_data() {
-        return Err(invalid(format!("{field}: {name} is global data, whose size the object alone says")));
+        return Err(invalid(format!("{field}: {name} is global data, whose size the object says: leave it out")));
     }
     if !(1..=i64::from(u32::MAX)).contains(&entries) {
         return Err(invalid(format!("{field} is {entries}; it must be 1 to {}", u32::MAX)));
     }
     if map_type.ends_with("Storage") {
-        return Err(invalid(format!("{field}: {name} is of type {map_type}, which has no size")));
+        return Err(invalid(format!("{field}: {name} is of type {map_type}, which has no size: leave it out")));
     }
     Ok(())
 }
@@ -71,17 +71,21 @@ fn check_pinned(field: &str, map: &MapSpec, found: &MapInfo) -> Result<(), Refus
         )));
     }
     for (given, setting, unpinned) in [
-        (map.is_retained(), "reclaimPolicy", "can't be retained: only its pin would keep it"),
+        (
+            map.is_retained(),
+            "reclaimPolicy",
+            "can't be retained, since only its pin would keep it: pin it, or leave this out",
+        ),
         (map.is_recreated(), "onIncompatible", "is made anew with every load: leave it out"),
-        (map.is_shared(), "sharing", "can't be shared: others take it from its pin"),
+        (map.is_shared(), "sharing", "can't be shared, since others take it from its pin: pin it, or leave this out"),
     ] {
         if given && !map.is_pinned() {
             return Err(invalid(format!("{field}.{setting}: a map with pinning: None {unpinned}")));
         }
     }
     for (given, setting, fate) in [
-        (map.is_retained(), "reclaimPolicy", "goes with it"),
-        (map.is_shared(), "sharing", "can't be another BpfProgram's, too"),
+        (map.is_retained(), "reclaimPolicy", "goes with it: leave this out"),
+        (map.is_shared(), "sharing", "can't be another BpfProgram's, too: leave this out"),
     ] {
         if given && found.is_of_load() {
             let because = found.of_load_because();
@@ -108,6 +112,7 @@ fn check_map_ref(field: &str, map: &MapSpec, map_ref: &MapRef, found: &MapInfo) 
         entries_policy,
         sharing,
         map_ref: _,
+        stream,
     } = map;
     for (setting, given) in [
         ("pinning", pinning.is_some()),
@@ -117,6 +122,7 @@ fn check_map_ref(field: &str, map: &MapSpec, map_ref: &MapRef, found: &MapInfo) 
         ("entriesFrom", entries_from.is_some()),
         ("entriesPolicy", entries_policy.is_some()),
         ("sharing", sharing.is_some()),
+        ("stream", stream.is_some()),
     ] {
         if given {
             return Err(invalid(format!(
@@ -127,16 +133,19 @@ fn check_map_ref(field: &str, map: &MapSpec, map_ref: &MapRef, found: &MapInfo) 
     }
     if found.is_of_load() {
         return Err(invalid(format!(
-            "{field}: {name} is {}: it belongs to one revision, and can't be another's",
+            "{field}: {name} is {}: it belongs to one revision, and can't be another's: leave this out",
             found.of_load_because()
         )));
     }
     let MapRef { program, name } = map_ref;
     if !names::is_dns_label(program) {
-        return Err(invalid(format!("{field}.program: {} is no BpfProgram's name", printable(program))));
+        return Err(invalid(format!("{field}.program: {} is no BpfProgram's name: {DNS_LABEL}", printable(program))));
     }
     if !names::is_pin_name(name) {
-        return Err(invalid(format!("{field}.name: {} is no name of a map that can be shared", printable(name))));
+        return Err(invalid(format!(
+            "{field}.name: {} is no name of a map that can be shared: {PIN_NAME}",
+            printable(name)
+        )));
     }
     Ok(())
 }

@@ -12,10 +12,12 @@ mod map;
 mod notes;
 mod program;
 mod rules;
+mod stream;
 
 use sockeye_crds::{
     BpfProgramSpec, Reason, Refusal, Regression, names,
     program::{MAX_PRIORITY, ProgramSpec},
+    provenance::Origin,
     selector,
     target::AttachTarget,
 };
@@ -71,6 +73,7 @@ pub fn check_with(spec: &BpfProgramSpec, bytes: &[u8], lists: &Lists) -> Result<
     for (i, map) in maps.iter().enumerate() {
         map::check_map(&format!("spec.maps[{i}]"), map, &info)?;
         entries::check_policy(&format!("spec.maps[{i}]"), map, &info)?;
+        stream::check_stream(&format!("spec.maps[{i}]"), map, (&object, &info))?;
     }
     entries::check_size(maps)?;
     map::check_definitions(maps, &object.flawed(&selection))?;
@@ -81,6 +84,7 @@ pub fn check_with(spec: &BpfProgramSpec, bytes: &[u8], lists: &Lists) -> Result<
     let programs: Vec<ProgramSpec> = checked.into_iter().map(|checked| checked.spec).collect();
     Ok(Accepted {
         digest,
+        origin: Origin::default(),
         notes: notes::notes(&object, &selection, &programs),
         object: info,
         programs,

@@ -7,6 +7,11 @@ use sockeye_crds::{
     names::{self, printable},
 };
 
+/// The form of a DNS label, in a refusal.
+pub(super) const DNS_LABEL: &str = "lower-case letters, digits and '-', at most 63";
+/// The form of a pin's name, in a refusal.
+pub(super) const PIN_NAME: &str = "letters, digits and '_', at most 128";
+
 /// Returns a refusal whose message is one line that is safe to show.
 pub(super) fn refuse(reason: Reason, message: String) -> Refusal {
     Refusal { reason, message: names::line(&message, 2048) }
@@ -30,7 +35,7 @@ pub(super) fn check_distinct<'a>(field: &str, names: impl Iterator<Item = &'a st
     let mut seen = BTreeSet::new();
     for (i, name) in names.enumerate() {
         if !seen.insert(name) {
-            return Err(invalid(format!("{field}[{i}].name: {} is there twice", printable(name))));
+            return Err(invalid(format!("{field}[{i}].name: {} is there twice: leave one out", printable(name))));
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ pub struct ForeignType {
     pub name: &'static str,
     /// `enum bpf_prog_type`
     pub prog_type: u32,
-    /// What such programs do, as "attach to network devices".
+    /// The purpose of such programs, as "attach to network devices".
     pub does: &'static str,
     /// The sections' names, each with its `enum bpf_attach_type`. A name that ends with `+` may be followed by `/` and
     /// more.

@@ -40,6 +40,14 @@ const NAMES: [&str; 34] = [
     "InsnArray",
 ];
 
+/// The map types that kernels can be built without, or that came after the least kernel. Agents ask for each.
+pub const OPTIONAL: [u32; 9] = [15, 18, 19, 21, 24, 27, 30, 31, 32];
+
+/// Returns the name of the feature that a kernel with a map type has (`status.node.features` of a BpfNode).
+pub fn feature(name: &str) -> String {
+    format!("Map{name}")
+}
+
 /// Returns the name of a map type, or its number if it has none.
 pub fn name(number: u32) -> Cow<'static, str> {
     let index = usize::try_from(number).ok().and_then(|n| n.checked_sub(1));

@@ -33,6 +33,13 @@ pub struct Section {
 }
 
 impl Section {
+    /// Returns the name of the feature that a kernel with the attach type has (`status.node.features` of a BpfNode):
+    /// bpftool's name in the API's style, `CgroupInet4Bind` for `cgroup_inet4_bind`.
+    pub fn feature(&self) -> String {
+        let word = |word: &str| word.get(..1).unwrap_or_default().to_uppercase() + word.get(1..).unwrap_or_default();
+        self.attach_name.split('_').map(word).collect()
+    }
+
     /// Returns whether a mistake in the programs can cut the node's agent or kubelet off, or keep them from working:
     /// such programs are attached on trial.
     pub const fn can_deny(&self) -> bool {
@@ -80,7 +87,12 @@ pub const VERDICT: u32 = 38;
 /// Returns whether one map cannot have programs of both attach types. The kernel keeps one program of each attach type
 /// per map, and only one verdict on received data.
 pub fn exclude_each_other(one: u32, other: u32) -> bool {
-    one == other || matches!((one, other), (STREAM_VERDICT, VERDICT) | (VERDICT, STREAM_VERDICT))
+    exclusion(one) == exclusion(other)
+}
+
+/// Returns a number that those attach types share of which one map can have programs of one only.
+pub fn exclusion(attach_type: u32) -> u32 {
+    if is_verdict(attach_type) { STREAM_VERDICT } else { attach_type }
 }
 
 /// Returns whether a program of an attach type decides on what the sockets in a map receive.

@@ -16,7 +16,7 @@ pub enum LinkError {
     NoKernelBtf {
         /// The function.
         function: String,
-        /// What it needs them for.
+        /// The purpose that it needs them for.
         needs: String,
         /// Why they can't be read.
         why: String,

@@ -1,4 +1,4 @@
-//! What the externs of an object become: values of the kernel's configuration, functions and variables of the kernel's
+//! Resolves the externs of an object: to values of the kernel's configuration, functions and variables of the kernel's
 //! BTF, addresses of its symbols (libbpf's `bpf_object__resolve_externs`).
 //!
 //! Only externs that the selected programs use are resolved. The functions of modules need descriptors of their BTF,
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// What an extern became.
+/// An extern as it was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
     /// A value in the map of the kernel's configuration.
@@ -30,7 +30,7 @@ pub(super) enum Resolved {
     Absent,
 }
 
-/// What all externs became.
+/// All externs as they were resolved.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Externs {
     pub(super) resolved: BTreeMap<usize, Resolved>,

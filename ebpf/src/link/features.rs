@@ -3,7 +3,7 @@
 
 macro_rules! features {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// What a kernel can do.
+        /// The features of a kernel that the linker asks for.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Features {
             $($(#[$doc])* pub $name: bool,)*

@@ -19,7 +19,7 @@ pub struct Plan<'a> {
     pub license: &'a [u8],
     /// The kernel's version, which kernels before 5.0 compare.
     pub kernel_version: u32,
-    /// What the user may not expect.
+    /// Notes on what the user may not expect.
     pub notes: Vec<String>,
 }
 
@@ -36,9 +36,9 @@ pub struct PlannedMap<'a> {
     pub data: Option<Cow<'a, [u8]>>,
     /// The first entries.
     pub entries: &'a [Encoded],
-    /// Whether processes may not write to the map any more once it is filled (`BPF_MAP_FREEZE`).
+    /// True if processes may not write to the map any more once it is filled (`BPF_MAP_FREEZE`).
     pub is_frozen: bool,
-    /// What is put into the map once everything is loaded, by index.
+    /// The slots that are filled once everything is loaded, by index.
     pub slots: Vec<(u32, PlannedSlot<'a>)>,
 }
 
@@ -64,7 +64,7 @@ pub struct MapAttributes {
     pub types: Option<(u32, u32)>,
 }
 
-/// What is put into a map.
+/// A slot of a map, which the loader fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlannedSlot<'a> {
     /// The map of this name.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// What to link of an object.
+/// The programs and maps of an object that are to be linked.
 #[derive(Clone, Debug, Default)]
 pub struct Request<'r> {
     /// The programs to load, each with the kind that the kernel verifies it for.
@@ -20,7 +20,7 @@ pub struct ProgramKind {
     pub attach_type: u32,
 }
 
-/// What a spec says of a map.
+/// The settings that a spec has for a map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapRequest {
     /// The number of entries, if not the object's own.

@@ -13,19 +13,19 @@ use crate::{
     object::functions::INSTRUCTION,
 };
 
-/// What the verifier's log on a refused program means.
+/// The meaning of the verifier's log on a refused program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// What the kernel lacks, if that is why.
+    /// The feature that the kernel lacks, if that is why.
     pub lacking: Option<Lacking>,
     /// The line that the refused instruction was compiled from.
     pub source: Option<SourceLine>,
 }
 
-/// What a kernel lacks that a program needs.
+/// A feature that a program needs and a kernel lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lacking {
-    /// What a relocation or an optional function stands for.
+    /// The one that a relocation or an optional function stands for.
     Invalid(Invalid),
     /// A kernel function that programs of that type may not call.
     Function(String),

@@ -59,13 +59,6 @@ pub enum ObjectError {
     /// A name cannot be a pin's file name.
     #[error("the name {} can't be pinned: letters, digits and '_', at most 128", printable(.0))]
     Name(String),
-    /// Two maps would be pinned under one name.
-    #[error(
-        "map {} and map {} would be pinned under one name, as bpffs allows no dots: rename one of them",
-        printable(.0),
-        printable(.1)
-    )]
-    SamePin(String, String),
 }
 
 impl ObjectError {

@@ -22,7 +22,7 @@ pub(crate) struct Extern<'a> {
     pub(crate) kind: ExternKind,
 }
 
-/// What an extern is.
+/// The kind of an extern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExternKind {
     /// A value of the kernel's configuration, which libbpf puts into the map `.kconfig`.

@@ -91,13 +91,13 @@ impl<'a> Object<'a> {
     /// Returns the licence: the bytes of its section before the first NUL, as libbpf passes them. An object without one
     /// has none.
     pub fn license(&self) -> &'a [u8] {
-        let data = self.image.section_named("license").and_then(|section| section.data().ok()).unwrap_or_default();
+        let data = self.image.last_section_named("license").and_then(|section| section.data().ok()).unwrap_or_default();
         data.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 
     /// Returns the kernel's version that the object says it is for, as kernels before 5.0 want it.
     pub fn kernel_version(&self) -> Option<u32> {
-        let data = self.image.section_named("version")?.data().ok()?;
+        let data = self.image.last_section_named("version")?.data().ok()?;
         data.try_into().ok().map(u32::from_le_bytes)
     }
 

@@ -8,7 +8,7 @@ pub(crate) struct Reference {
     pub(crate) target: Result<Target, ReferenceError>,
 }
 
-/// What an instruction refers to. Numbers are indices.
+/// The target of an instruction's reference. Numbers are indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// It calls a function.

@@ -168,7 +168,6 @@ impl Object<'_> {
             at_most("instructions", linked, MAX_LINKED)?;
         }
         at_most("maps", selection.maps.len(), MAX_MAPS)?;
-        let mut pins = BTreeMap::new();
         for map in selection.maps.iter().filter_map(|index| self.maps.get(*index)) {
             if let Some(fault) = &map.fault {
                 return Err(ObjectError::map(map.name, fault));
@@ -177,9 +176,6 @@ impl Object<'_> {
             let pin = if map.form.is_data() { pin_name(map.name) } else { map.name.to_owned() };
             if !is_pin_name(&pin) {
                 return Err(ObjectError::Name(map.name.to_owned()));
-            }
-            if let Some(other) = pins.insert(pin, map.name) {
-                return Err(ObjectError::SamePin(other.to_owned(), map.name.to_owned()));
             }
         }
         Ok(())

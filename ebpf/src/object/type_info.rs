@@ -6,7 +6,7 @@
 
 use super::{
     ObjectError,
-    image::{Image, ImageError},
+    image::{Image, ImageError, Section},
 };
 use crate::btf::{Btf, BtfError, Ext};
 
@@ -54,8 +54,11 @@ impl<'a> TypeInfo<'a> {
     }
 }
 
-/// Returns the bytes of a section, if there is one of that name.
+/// Returns the bytes of the last section of a name, if there is any. libbpf refuses the object if any of them has none.
 fn data<'a>(image: &Image<'a>, name: &str) -> Result<Option<&'a [u8]>, ImageError> {
-    let Some(section) = image.section_named(name) else { return Ok(None) };
-    if section.has_bits() { section.data().map(Some) } else { Err(ImageError::NoBits(name.to_owned())) }
+    let sections = || image.sections().iter().skip(1).filter(|section| section.name == name);
+    if sections().any(|section| !section.has_bits()) {
+        return Err(ImageError::NoBits(name.to_owned()));
+    }
+    sections().next_back().map(Section::data).transpose()
 }

@@ -12,10 +12,10 @@ use crate::object::{
     references::{Reference, Target},
 };
 
-/// What each function refers to by itself, by the function's index.
+/// The references of each function by itself, by the function's index.
 pub(super) struct Uses(Vec<Direct>);
 
-/// What a function refers to by itself.
+/// The references of a function by itself.
 #[derive(Default)]
 struct Direct {
     maps: BTreeSet<usize>,
@@ -83,9 +83,6 @@ impl Uses {
     /// would have further programs loaded.
     pub(super) fn add_unused(&self, object: &Object<'_>, selection: &mut Selection) {
         let used: BTreeSet<usize> = self.0.iter().flat_map(|direct| &direct.maps).copied().collect();
-        let mut pins: BTreeSet<String> = BTreeSet::new();
-        let selected: Vec<usize> = selection.maps.iter().copied().collect();
-        pins.extend(selected.iter().filter_map(|index| object.maps.get(*index)).map(|map| pin_name(map.name)));
         for (index, map) in object.maps.iter().enumerate() {
             if selection.maps.contains(&index) {
                 continue;
@@ -94,7 +91,7 @@ impl Uses {
             let pin = if map.form.is_data() { pin_name(map.name) } else { map.name.to_owned() };
             let is_sound = map.fault.is_none() && map.definition.flaw().is_none() && map.slots.is_empty();
             let has_room = selection.maps.len() < MAX_MAPS && is_pin_name(&pin);
-            if used.contains(&index) || has_programs || !is_sound || !has_room || !pins.insert(pin) {
+            if used.contains(&index) || has_programs || !is_sound || !has_room {
                 selection.left_out.insert(index);
             } else {
                 selection.maps.insert(index);

@@ -186,6 +186,14 @@ impl<'a> Encoder<'a> {
         Ok(None)
     }
 
+    /// Returns the bits of an enum's value in a bit field, if the field is wide enough.
+    fn bits_of_name(&mut self, of: &Enumerators<'a>, name: &str, width: u32) -> Result<Option<u128>> {
+        let Some(bits) = self.enumerator(of, &Json::Text(name.to_owned()))? else { return Ok(None) };
+        let bits = bits as u64;
+        let value = if of.signed { i128::from(bits.cast_signed()) } else { bits.into() };
+        Ok(Number::read(&Json::Integer(value)).and_then(|number| number.bits(width, of.signed)))
+    }
+
     fn record(&mut self, id: u32, fields: &BTreeMap<String, Json>, out: &mut [u8], depth: usize) -> Result<()> {
         let Form::Record(record) = self.btf.value_type(id)?.form else { return Err(contradiction()) };
         let mut written: Vec<(u64, u64, &str)> = Vec::new();
@@ -221,7 +229,8 @@ impl<'a> Encoder<'a> {
             return self.put(type_id, value, place.ok_or_else(contradiction)?, depth + 1);
         };
         self.step()?;
-        let signed = match self.btf.value_type(type_id)?.form {
+        let form = self.btf.value_type(type_id)?.form;
+        let signed = match form {
             Form::Number { signed, .. } | Form::Enum(Enumerators { signed, .. }) => signed,
             Form::Bool => false,
             _ => return Err(contradiction()),
@@ -229,8 +238,11 @@ impl<'a> Encoder<'a> {
         if width > 64 {
             return Err(contradiction());
         }
-        let number = match value {
-            Json::Bool(on) => Some(u128::from(*on)),
+        let number = match (value, &form) {
+            (Json::Bool(on), _) => Some(u128::from(*on)),
+            (Json::Text(name), Form::Enum(of)) if Number::read(value).is_none() => {
+                self.bits_of_name(of, name, width)?
+            }
             _ => Number::read(value).and_then(|number| number.bits(width, signed)),
         };
         let bits = number.ok_or_else(|| {

@@ -12,11 +12,10 @@ use sockeye_crds::{
 };
 
 use crate::{
-    btf::{Btf, Kind},
+    btf::Btf,
     kinds::map_type,
     object::{
         Object, ObjectError,
-        image::Symbol,
         maps::{Map, MapForm},
     },
     values::{
@@ -24,14 +23,13 @@ use crate::{
         list::{self, Lists},
         mistake::{Mistake, field, shown},
         number::prefix,
+        variables::{self, Variable},
     },
 };
 
 /// The maximum size of all settings in bytes. The object determines the sizes of its types, so it could ask for any
 /// amount.
 const MAX_BYTES: usize = 4 << 20;
-/// The maximum number of variables in a section.
-const MAX_VARIABLES: usize = 16_384;
 
 /// The types of maps whose entries can be kept in step with a spec.
 pub const SYNCED: [&str; 5] = ["Hash", "Array", "PercpuHash", "PercpuArray", "LpmTrie"];
@@ -132,6 +130,16 @@ impl Settings {
     }
 }
 
+/// Encodes a key of a map, as `entries[].key` of a spec writes it. An array has so many entries.
+///
+/// # Errors
+/// Fails with the mistake in the key, or if the object does not say what the keys are.
+pub fn encode_key(object: &Object<'_>, map: &str, key: &Value, max_entries: u32) -> Result<Vec<u8>, Mistake> {
+    let typed = object.btf().zip(object.maps.iter().find(|one| one.name == map));
+    let (btf, map) = typed.ok_or_else(|| Mistake::new("the object does not say what the keys are"))?;
+    Writer { encoder: Encoder::new(btf), btf, left: MAX_BYTES }.key(map, key, max_entries.into())
+}
+
 /// The entries of a map, each with its place.
 type Listed<'a> = Vec<(String, Cow<'a, Entry>)>;
 
@@ -147,43 +155,16 @@ fn listed<'a>(spec: &'a MapSpec, lists: &Lists) -> (&'static str, Result<Listed<
     ("entriesFrom", entries.map(|entries| entries.into_iter().map(place).collect()))
 }
 
-/// A global variable.
-struct Variable<'a> {
-    map: &'a str,
-    offset: usize,
-    size: usize,
-    type_id: u32,
-}
+/// A global variable, and the map that holds it.
+type Placed<'a> = (&'a str, Variable<'a>);
 
 /// Returns all global variables by name. Several files that were linked into one object may each have one of a name.
-fn variables<'a>(object: &Object<'a>, btf: &Btf<'a>) -> BTreeMap<&'a str, Vec<Variable<'a>>> {
-    let mut all: BTreeMap<&str, Vec<Variable<'_>>> = BTreeMap::new();
+fn variables<'a>(object: &Object<'a>, btf: &Btf<'a>) -> BTreeMap<&'a str, Vec<Placed<'a>>> {
+    let mut all: BTreeMap<&str, Vec<Placed<'_>>> = BTreeMap::new();
     let is_set = |map: &&Map<'_>| map.form.is_data() && map.form != MapForm::Kconfig && map.fault.is_none();
     for map in object.maps.iter().filter(is_set) {
-        let Some(section) = btf.get(map.definition.value_type).filter(|one| one.kind == Kind::Datasec) else {
-            continue;
-        };
-        let mut symbols: BTreeMap<&str, Vec<Symbol<'_>>> = BTreeMap::new();
-        for symbol in object.image.symbols().filter(|symbol| symbol.section() == Some(map.section)) {
-            symbols.entry(symbol.name()).or_default().push(symbol);
-        }
-        for entry in section.vars().take(MAX_VARIABLES) {
-            let Some(one) = btf.get(entry.type_id).filter(|one| one.kind == Kind::Var) else { continue };
-            let Ok(name) = str::from_utf8(one.name()) else { continue };
-            let of_name = symbols.get(name).map(Vec::as_slice).unwrap_or_default();
-            // Of static variables of one name, the types' own offsets tell which is which.
-            let symbol = match of_name {
-                [symbol] => Some(symbol),
-                several => several.iter().find(|symbol| symbol.offset == u64::from(entry.offset)),
-            };
-            let Some(symbol) = symbol else { continue };
-            let within =
-                symbol.offset.checked_add(symbol.size).is_some_and(|end| end <= map.definition.value_size.into());
-            if !within || btf.resolve_size(one.type_id()).map(u64::from) != Some(symbol.size) {
-                continue;
-            }
-            let (offset, size) = (symbol.offset as usize, symbol.size as usize);
-            all.entry(name).or_default().push(Variable { map: map.name, offset, size, type_id: one.type_id() });
+        for variable in variables::of_map(object, btf, map) {
+            all.entry(variable.name).or_default().push((map.name, variable));
         }
     }
     all
@@ -209,15 +190,15 @@ impl Writer<'_> {
         &mut self,
         name: &str,
         value: &Value,
-        variables: &BTreeMap<&str, Vec<Variable<'_>>>,
+        variables: &BTreeMap<&str, Vec<Placed<'_>>>,
     ) -> Result<(String, usize, Vec<u8>), Mistake> {
         let variable = variables.get(name).ok_or_else(|| {
             let names: Vec<String> = variables.keys().map(|name| field(name)).collect();
             let there = if names.is_empty() { "none".to_owned() } else { clip(&names.join(", "), 512) };
             Mistake::new(format!("the object has no such global variable; it has: {there}"))
         })?;
-        let [Variable { map, offset, size, type_id }] = variable[..] else {
-            let places = variable.iter().map(|variable| format!("{} at byte {}", variable.map, variable.offset));
+        let [(map, Variable { offset, size, type_id, .. })] = variable[..] else {
+            let places = variable.iter().map(|(map, variable)| format!("{map} at byte {}", variable.offset));
             let places = clip(&places.collect::<Vec<_>>().join(", "), 256);
             return Err(Mistake::new(format!(
                 "the object has several variables of that name, in {places}: give each a name of its own"

@@ -15,12 +15,18 @@ fn files(target: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Runs an ignored test over the files of a target, in a process of its own; each file is so many cases. Some must be
+/// taken, and some refused.
+fn run(test: &str, target: &str, cases: usize, names: [&'static str; process::ENDS]) {
+    let tally = process::run(test, 0..(cases * files(target).len()) as u64, names);
+    println!("{tally}");
+    let [taken, refused, ..] = tally.ends;
+    assert!(taken > 0 && refused > 0, "{tally}");
+}
+
 #[test]
 fn every_corpus_file_is_accepted_or_refused_with_a_reason() {
-    let tally = process::run("corpus::each", 0..2 * files("object").len() as u64, NAMES);
-    println!("{tally}");
-    let [ready, refused, ..] = tally.ends;
-    assert!(ready > 0 && refused > 0, "{tally}");
+    run("corpus::each", "object", 2, NAMES);
 }
 
 /// Runs in the child process of `every_corpus_file_is_accepted_or_refused_with_a_reason`.
@@ -37,11 +43,7 @@ fn each() {
 
 #[test]
 fn every_corpus_file_of_types_is_read_or_refused() {
-    let names = ["types", "no types", "", ""];
-    let tally = process::run("corpus::each_of_types", 0..files("types").len() as u64, names);
-    println!("{tally}");
-    let [read, refused, ..] = tally.ends;
-    assert!(read > 0 && refused > 0, "{tally}");
+    run("corpus::each_of_types", "types", 1, ["types", "no types", "", ""]);
 }
 
 /// Runs in the child process of `every_corpus_file_of_types_is_read_or_refused`.

@@ -1,6 +1,6 @@
 //! `Features`: what a kernel knows of BTF.
 
-/// What a kernel knows of BTF (libbpf's `FEAT_BTF_*`).
+/// The kinds and flags of BTF that a kernel knows (libbpf's `FEAT_BTF_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub struct Features {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-/// What the file says that types leave open.
+/// The parts of the file that say what types leave open.
 #[derive(Clone, Debug, Default)]
 pub struct Layout<'f> {
     /// The sizes of sections by name, in bytes.

@@ -144,7 +144,7 @@ fn at(btf: &Btf<'_>, byte: u32, type_id: u32) -> Result<Value, Reason> {
     Ok(Value { value: byte.into(), is_certain: true, size, type_id })
 }
 
-/// Where a field lies.
+/// The place of a field.
 struct Place {
     /// The first byte to load.
     byte: u32,

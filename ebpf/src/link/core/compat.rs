@@ -1,5 +1,5 @@
-//! Whether two types may stand for each other: for the fields of an access (libbpf's `bpf_core_fields_are_compat`), and
-//! for a relocation that asks about the type itself (`__bpf_core_types_are_compat`).
+//! Tells whether two types may stand for each other: for the fields of an access (libbpf's
+//! `bpf_core_fields_are_compat`), and for a relocation that asks about the type itself (`__bpf_core_types_are_compat`).
 
 use super::{Reason, budget::Budget};
 use crate::btf::{Btf, Kind, Type, kernel::essential};

@@ -6,7 +6,7 @@ use super::{Reason, Subject};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("CO-RE relocation {subject}: {reason}")]
 pub struct CoreError {
-    /// What it is about.
+    /// The access or type that it is about.
     pub subject: Box<Subject>,
     /// Why it fails.
     pub reason: Reason,

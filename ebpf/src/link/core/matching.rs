@@ -1,4 +1,4 @@
-//! Whether a type of the object's matches the kernel's in all that it says (libbpf's `__bpf_core_types_match`):
+//! Tells whether a type of the object's matches the kernel's in all that it says (libbpf's `__bpf_core_types_match`):
 //! integers by size and sign, structs member by member, enums by the names of their values.
 
 use super::{

@@ -22,7 +22,7 @@ pub(super) struct Accessor {
     pub(super) name_off: Option<u32>,
 }
 
-/// Where an access leads.
+/// The path of an access through types.
 #[derive(Clone, Debug)]
 pub(super) struct Spec {
     pub(super) kind: RelocationKind,

@@ -23,6 +23,12 @@ pub enum ImageError {
     /// The file is an executable or a library.
     #[error("it is linked, not relocatable: compile with -c")]
     Linked,
+    /// The file has no section headers.
+    #[error(
+        "it has no section headers, which say where its programs are (llvm-strip --strip-sections takes them off): \
+         strip it with llvm-strip -g"
+    )]
+    NoSections,
     /// A part of the file is missing.
     #[error("it is a damaged ELF file, or cut short: its section headers lie outside the file: build it anew")]
     CutOff,

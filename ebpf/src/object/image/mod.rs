@@ -150,6 +150,12 @@ impl<'a> Image<'a> {
         self.sections.iter().skip(1).find(|section| section.name == name)
     }
 
+    /// Returns the last section of a name: of several, it is the one that libbpf takes what describes the object from
+    /// (`bpf_object__elf_collect`).
+    pub fn last_section_named(&self, name: &str) -> Option<&Section<'a>> {
+        self.sections.iter().skip(1).rfind(|section| section.name == name)
+    }
+
     /// Returns a symbol.
     pub fn symbol(&self, index: usize) -> Option<Symbol<'a>> {
         let start = index.checked_mul(SYMBOL)?;
@@ -211,6 +217,9 @@ fn sections(bytes: &[u8]) -> Result<Vec<Section<'_>>, ImageError> {
     else {
         return Err(ImageError::CutOff);
     };
+    if start == 0 || count == 0 {
+        return Err(ImageError::NoSections);
+    }
     if usize::from(size) != SECTION_HEADER {
         return Err(ImageError::CutOff);
     }

@@ -8,13 +8,13 @@ use crate::bytes::{half, long, word};
 pub struct Symbol<'a> {
     /// The index in the symbol table, which relocations name.
     pub index: usize,
-    /// Where the symbol is defined.
+    /// The section that defines the symbol, if one does.
     pub place: Place,
     /// The offset in the section, in bytes.
     pub offset: u64,
     /// The size in bytes.
     pub size: u64,
-    /// What the symbol is.
+    /// The kind of the symbol.
     pub kind: SymbolKind,
     /// Who sees the symbol: other files, or none.
     pub binding: Binding,
@@ -24,7 +24,7 @@ pub struct Symbol<'a> {
     names: &'a [u8],
 }
 
-/// Where a symbol is defined (`st_shndx`).
+/// The place where a symbol is defined (`st_shndx`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In no section of this file (`SHN_UNDEF`).
@@ -35,7 +35,7 @@ pub enum Place {
     Special(u16),
 }
 
-/// What a symbol is (`ELF64_ST_TYPE`).
+/// The kind of a symbol (`ELF64_ST_TYPE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SymbolKind {
     /// Untyped: an undefined symbol, or a label.

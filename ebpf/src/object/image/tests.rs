@@ -74,6 +74,7 @@ fn files_of_other_kinds_are_refused_by_name() {
     assert_eq!(change(5, 2), ImageError::BigEndian);
     assert_eq!(change(16, 2), ImageError::Linked);
     assert_eq!(change(18, 62), ImageError::Machine(62));
+    assert_eq!(change(60, 0), ImageError::NoSections);
     let old = {
         let mut bytes = small();
         bytes[18] = 0;
@@ -86,6 +87,26 @@ fn files_of_other_kinds_are_refused_by_name() {
     assert_eq!(Image::parse(&file(&[], &[])).unwrap_err(), ImageError::NoSymbols);
     let two = file(&[(0, SYMTAB, 0, 0, &[0; 24])], &[0; 24]);
     assert_eq!(Image::parse(&two).unwrap_err(), ImageError::TwoSymbolTables);
+}
+
+#[test]
+fn an_object_whose_section_headers_were_taken_off_is_told_so() {
+    // As llvm-strip --strip-sections leaves it.
+    let mut bytes = small();
+    bytes[40..48].fill(0);
+    bytes[58..64].fill(0);
+    let error = Image::parse(&bytes).unwrap_err();
+    assert_eq!(error, ImageError::NoSections);
+    assert!(error.to_string().contains("--strip-sections"), "{error}");
+}
+
+#[test]
+fn of_several_sections_of_a_name_the_first_and_the_last_are_found() {
+    let bytes = file(&[(1, PROGBITS, 6, 0, &[0; 8]), (1, PROGBITS, 6, 0, &[0; 16])], &[0; 24]);
+    let image = Image::parse(&bytes).unwrap();
+    let sizes = [image.section_named("sockops"), image.last_section_named("sockops")].map(|found| found.unwrap().size);
+    assert_eq!(sizes, [8, 16]);
+    assert!(image.last_section_named("xdp").is_none());
 }
 
 #[test]

@@ -116,6 +116,6 @@ pub(crate) enum Flaw {
     #[error("maps of its type have no number of entries: leave max_entries out")]
     Entries,
     /// It has no number of entries, which a spec can say.
-    #[error("it says no max_entries")]
+    #[error("it says no max_entries: __uint(max_entries, ...)")]
     NoEntries,
 }

@@ -50,7 +50,7 @@ pub(crate) enum MapError {
     /// The type of map needs something that sockeye can't do.
     #[error("maps of type {0} need {1}, which sockeye can't give them")]
     Type(&'static str, &'static str),
-    /// What the object puts into the map is not what the map holds.
+    /// The object fills the map with something else than the map holds.
     #[error("{0}")]
     Slot(&'static str),
 }

@@ -14,7 +14,7 @@ pub(crate) struct Map<'a> {
     pub(crate) definition: Definition,
     /// The initial content of data. `.bss` has none.
     pub(crate) data: &'a [u8],
-    /// What the object itself puts into the map, by index.
+    /// The slots that the object itself fills, by index.
     pub(crate) slots: Vec<(u32, Slot)>,
     /// The reason why the map can't be created.
     pub(crate) fault: Option<MapError>,
@@ -49,7 +49,7 @@ impl MapForm {
     }
 }
 
-/// What the object puts into a map. Numbers are indices.
+/// A slot of a map that the object fills. Numbers are indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
     /// A map.

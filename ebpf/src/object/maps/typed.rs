@@ -23,7 +23,7 @@ type Result<T> = std::result::Result<T, MapError>;
 
 /// Reads the maps.
 pub(super) fn read<'a>(image: &Image<'a>, btf: Option<&Btf<'a>>) -> Vec<Map<'a>> {
-    let Some(section) = image.section_named(SECTION) else { return Vec::new() };
+    let Some(section) = image.last_section_named(SECTION) else { return Vec::new() };
     let Some(btf) = btf else { return without_btf(image, section) };
     let Some(variables) = btf.find(SECTION.as_bytes(), Kind::Datasec) else { return without_btf(image, section) };
     let symbols: Vec<_> = image.symbols().filter(|symbol| symbol.section() == Some(section.index)).collect();
