@@ -63,7 +63,7 @@ fn pending() -> Value {
             "type": condition,
             "status": "Unknown",
             "reason": Reason::Pending,
-            "message": "waiting for sockeye's operator",
+            "message": "waiting for sockeye's operator; if this stays, see whether its pod runs",
             "lastTransitionTime": "1970-01-01T00:00:00Z"
         })
     };

@@ -8,6 +8,7 @@
 //! | [`value`] | `Value`: what a spec gives a global variable or a map's entry |
 //! | [`selector`] | label selectors: matching and validation |
 //! | [`node`] | `BpfNode` and `BpfNodeDetail`: the observed state of a node, written by its agent |
+//! | [`provenance`] | the origin of a revision's bytes, and what proves it |
 //! | [`builtin`] | the names of the programs that ship with sockeye |
 //! | [`regression`] | defects that some kernels have and programs would trigger |
 //! | [`object`] | the content of an ELF object, before any node loads it |
@@ -28,6 +29,7 @@ pub mod node;
 pub mod object;
 pub mod program;
 pub mod program_type;
+pub mod provenance;
 mod reason;
 mod refusal;
 pub mod regression;

@@ -1,5 +1,7 @@
 //! Names: labels, the finalizer, names derived from others, names that may become paths, and text that is safe to show.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sha2::{Digest as _, Sha256};
 
 /// The API group.
@@ -63,14 +65,40 @@ pub fn is_dns_label(name: &str) -> bool {
         && bytes.last().is_some_and(|&b| alnum(b))
 }
 
+/// The most bytes of a pin's name.
+const MAX_PIN_NAME: usize = 128;
+
 /// Returns whether a program's or map's name may become a file name on bpffs: `[A-Za-z0-9_]{1,128}`.
 pub fn is_pin_name(name: &str) -> bool {
-    (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    (1..=MAX_PIN_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Returns the file name of a map's pin. bpffs refuses dots, so `.rodata` becomes `_rodata`.
 pub fn pin_name(map: &str) -> String {
     map.replace('.', "_")
+}
+
+/// Returns the file names of the pins of an object's maps. Two maps may differ only where bpffs allows no dot, as
+/// `.data.a.b` and `.data.a_b` do: of these the first in the order of names has the name that it has alone, and the
+/// others end in a number. A map without a dot always has its own name.
+pub fn pin_names<'a>(maps: impl IntoIterator<Item = &'a str>) -> BTreeMap<&'a str, String> {
+    let (plain, dotted): (BTreeSet<&str>, BTreeSet<&str>) = maps.into_iter().partition(|map| !map.contains('.'));
+    let mut names: BTreeMap<&str, String> = plain.iter().map(|map| (*map, (*map).to_owned())).collect();
+    let mut taken: BTreeSet<String> = names.values().cloned().collect();
+    for map in dotted {
+        let alone = pin_name(map);
+        let numbered = |number: usize| {
+            let end = format!("_{number}");
+            let room = MAX_PIN_NAME.saturating_sub(end.len());
+            format!("{}{end}", &alone[..alone.floor_char_boundary(room)])
+        };
+        // There are fewer maps than numbers.
+        let mut free = (2..).map(numbered).filter(|name| !taken.contains(name));
+        let name = if taken.contains(&alone) { free.next().unwrap_or_default() } else { alone.clone() };
+        taken.insert(name.clone());
+        names.insert(map, name);
+    }
+    names
 }
 
 /// Returns the first `max` bytes of a text, cut between characters, with `…` at the end if something was cut.
@@ -129,6 +157,26 @@ mod tests {
             assert!(!is_pin_name(bad), "{bad}");
         }
         assert!(is_pin_name(&pin_name(".rodata")));
+    }
+
+    #[test]
+    fn maps_that_differ_only_by_a_dot_have_pins_of_their_own() {
+        let names = pin_names([".data.a_b", "_rodata", ".data.a.b", ".rodata", "m", ".data.a_b_2", ".bss"]);
+        let expected = [
+            (".bss", "_bss"),
+            (".data.a.b", "_data_a_b"),
+            (".data.a_b", "_data_a_b_2"),
+            (".data.a_b_2", "_data_a_b_2_2"),
+            (".rodata", "_rodata_2"),
+            ("_rodata", "_rodata"),
+            ("m", "m"),
+        ];
+        assert_eq!(names, expected.map(|(map, pin)| (map, pin.to_owned())).into());
+        let long = |middle: &str| format!(".data.{}{middle}x", "y".repeat(120));
+        let (one, other) = (long("."), long("_"));
+        let names = pin_names([one.as_str(), &other]);
+        assert!(names.values().all(|name| is_pin_name(name)), "{names:?}");
+        assert_eq!(names.values().collect::<BTreeSet<_>>().len(), 2);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `BpfRevision`: an accepted spec of a BpfProgram without the object's bytes. The operator writes it and agents run
 //! it. All but its state is immutable, and its BpfProgram owns it, as a Deployment does a ReplicaSet.
 
+mod load_key;
+mod on_architecture;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -11,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ObjectInfo, Value, names,
     program::{MapRef, MapSpec, ProgramSpec},
+    provenance::{self, Proof, RevisionImage, SignedBy, Variant},
     schema, selector,
     target::{AttachTarget, PodsTarget},
 };
@@ -92,6 +96,24 @@ pub struct RevisionTemplate {
     pub digest: String,
     /// The content of the object, as the operator read it.
     pub object: ObjectInfo,
+    /// The image that the object comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::of::<RevisionImage>")]
+    pub image: Option<RevisionImage>,
+    /// The objects for architectures, if they differ. `digest` and `object` are those of the first one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["architecture".into()]))]
+    pub variants: Vec<Variant>,
+    /// What lets a node verify who signed the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::of::<Proof>")]
+    pub proof: Option<Proof>,
+    /// Who signed the object, as the operator found when it dispatched the revision. Agents do not read it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub signed_by: Vec<SignedBy>,
     /// The nodes to run on, selected by their labels. If absent, every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::node_selector")]
@@ -184,11 +206,17 @@ pub enum Feature {
     /// Sockets that are taken out of maps at once: `forceDetach: true`. An agent that does not know
     /// `acceptedRegressions` refuses nothing for a regression, so that field requires no feature.
     ForceDetach,
+    /// Objects that differ by architecture: `variants`.
+    Variants,
+    /// Maps whose pins would have one name, since bpffs allows no dots: `.data.a.b` and `.data.a_b`.
+    DistinctPins,
+    /// Buffers that the agent reads: `maps[].stream` with `reader: Agent`.
+    Streams,
 }
 
 impl Feature {
     /// All features.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::AllPods,
         Self::PodSelectors,
         Self::Containers,
@@ -206,6 +234,9 @@ impl Feature {
         Self::AttachType,
         Self::SharedMapAttach,
         Self::ForceDetach,
+        Self::Variants,
+        Self::DistinctPins,
+        Self::Streams,
     ];
 
     /// Returns the feature's name in `requires`.
@@ -234,6 +265,12 @@ impl Feature {
             Self::AttachType => template.programs.iter().any(|program| program.attach_type.is_some()),
             Self::SharedMapAttach => targets(|target| target.map().is_some_and(|map| map.program.is_some())),
             Self::ForceDetach => template.force_detach,
+            Self::Variants => !template.variants.is_empty(),
+            Self::DistinctPins => {
+                let pins = names::pin_names(template.object.maps.iter().map(|map| map.name.as_str()));
+                pins.iter().any(|(map, pin)| names::pin_name(map) != *pin)
+            }
+            Self::Streams => template.maps.iter().any(MapSpec::is_read),
             Self::MapEntries => {
                 template.maps.iter().any(MapSpec::lists_entries)
                     || template.object.maps.iter().any(|map| !map.holds.is_empty())
@@ -269,70 +306,17 @@ impl RevisionTemplate {
         self.targets().filter_map(AttachTarget::pods)
     }
 
-    /// Returns a key that identifies the result of loading this revision: a node that has loaded one revision needs no
-    /// new load for another with the same key.
-    ///
-    /// The key is sixteen hexadecimal digits over the object's digest and every option that changes a load: the
-    /// functions with the attach types given for them, each map's size, pinning and origin, and global variables. The
-    /// targets and the selected nodes are not part of it. The entries of a pinned map are not either, since a load
-    /// carries the map's content over; those of a map that is not pinned are, since every load creates the map.
-    pub fn load_key(&self) -> String {
-        use sha2::{Digest as _, Sha256};
-        let mut hash = Sha256::new();
-        let mut add = |part: &str| {
-            hash.update(part.as_bytes());
-            hash.update([0]);
-        };
-        add(&self.digest);
-        let attach_type = |program: &ProgramSpec| program.attach_type.clone().map(|given| format!(":{given}"));
-        let name = |program: &ProgramSpec| program.name.clone() + &attach_type(program).unwrap_or_default();
-        let mut functions: Vec<String> = self.programs.iter().map(name).collect();
-        functions.sort_unstable();
-        functions.iter().for_each(|function| add(function));
-        add("maps");
-        let changes_load = |map: &&MapSpec| !map.is_pinned() || map.max_entries.is_some() || map.map_ref.is_some();
-        let mut maps: Vec<&MapSpec> = self.maps.iter().filter(changes_load).collect();
-        maps.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        for map in maps {
-            let MapSpec {
-                name,
-                pinning: _,
-                max_entries,
-                reclaim_policy: _,
-                on_incompatible: _,
-                entries,
-                entries_from: _,
-                entries_policy: _,
-                sharing: _,
-                map_ref,
-            } = map;
-            add(name);
-            add(if map.is_pinned() { "pin" } else { "no-pin" });
-            add(&max_entries.map(|n| n.to_string()).unwrap_or_default());
-            if !map.is_pinned() && !entries.is_empty() {
-                add(&serde_json::to_string(entries).unwrap_or_default());
-            }
-            if let Some(digest) = map.list_digest().filter(|_| !map.is_pinned()) {
-                ["list", digest].into_iter().for_each(&mut add);
-            }
-            if let Some(MapRef { program, name }) = map_ref {
-                ["from", program, name].into_iter().for_each(&mut add);
-            }
-        }
-        if !self.globals.is_empty() {
-            add("globals");
-            for (name, value) in &self.globals {
-                add(name);
-                add(&value.to_string());
-            }
-        }
-        names::hex(&hash.finalize())[..16].to_owned()
+    /// Returns the digests of all bytes that the operator stores for the revision: the objects', those of lists of
+    /// entries, and those of the proof.
+    pub fn digests(&self) -> impl Iterator<Item = &str> {
+        let lists = self.maps.iter().filter_map(MapSpec::list_digest);
+        let origin = provenance::digests(&self.variants, self.proof.as_ref());
+        std::iter::once(self.digest.as_str()).chain(lists).chain(origin)
     }
 
-    /// Returns the digests of all bytes that the operator stores for the revision: the object's, and those of lists of
-    /// entries.
-    pub fn digests(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.digest.as_str()).chain(self.maps.iter().filter_map(MapSpec::list_digest))
+    /// Reports whether bytes of a digest are among those that the operator stores for the revision.
+    pub fn has_bytes(&self, digest: &str) -> bool {
+        self.digests().any(|its| its == digest)
     }
 
     /// Returns the settings of a map, if the spec has any.

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use sockeye_crds::{BpfProgramStatus, ConditionType, Reason, condition::Status};
+use sockeye_crds_testing::provoked;
 
 /// Returns the four definitions as the API server reads them.
 fn definitions() -> Result<Vec<Value>> {
@@ -194,6 +195,7 @@ fn a_bpf_program_without_status_reads_as_pending() -> Result<()> {
     let reported: Vec<_> = status.conditions.iter().map(|one| (one.type_, one.status, one.reason)).collect();
     let pending = |type_| (type_, Status::Unknown, Reason::Pending);
     assert_eq!(reported, [pending(ConditionType::Accepted), pending(ConditionType::Ready)]);
+    provoked(Reason::Pending, &status.conditions[0].message);
     Ok(())
 }
 

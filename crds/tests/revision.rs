@@ -12,7 +12,7 @@ use sockeye_crds::{
     BpfRevision, BpfRevisionSpec, RevisionTemplate, names,
     program::{
         ConfigMapKeyRef, EntriesPolicy, EntriesSource, Entry, MapRef, MapSpec, OnIncompatible, Pinning, ProgramSpec,
-        ReclaimPolicy, Sharing,
+        ReclaimPolicy, Sharing, StreamReader, StreamSpec,
     },
     revision::{Feature, ProgramRef, RevisionState, desired},
     target::{AttachTarget, PodsTarget, WhenUnselected},
@@ -31,6 +31,10 @@ fn entries(n: i64) -> Vec<Entry> {
 fn list(bytes: &[u8]) -> Option<EntriesSource> {
     let (name, key) = ("list".to_owned(), "list".to_owned());
     Some(EntriesSource { config_map_ref: ConfigMapKeyRef { name, key, digest: names::digest(bytes) } })
+}
+
+fn stream(reader: StreamReader) -> StreamSpec {
+    StreamSpec { reader, type_name: Some("event".to_owned()), fields: Vec::new() }
 }
 
 fn map_ref(program: &str, name: &str) -> Option<MapRef> {
@@ -135,7 +139,7 @@ fn edits_that_do_not_change_a_load_keep_the_load_key() {
     let key = template().load_key();
     assert_eq!(key.len(), 16);
     let map = || MapSpec::named("my_map");
-    let kept: [(&str, String); 12] = [
+    let kept: [(&str, String); 13] = [
         ("nodeSelector", key_after(|t| t.node_selector = Some(LabelSelector::default()))),
         ("attach", key_after(|t| t.programs[0].attach = vec![AttachTarget::at("/a")])),
         ("type", key_after(|t| t.programs[0].program_type = Some(sockeye_crds::ProgramType::SockOps))),
@@ -153,6 +157,7 @@ fn edits_that_do_not_change_a_load_keep_the_load_key() {
         ("priority", key_after(|t| t.priority = Some(1))),
         ("entries of a pinned map", key_after(|t| t.maps = vec![MapSpec { entries: entries(1), ..map() }])),
         ("a list of a pinned map", key_after(|t| t.maps = vec![MapSpec { entries_from: list(b"a"), ..map() }])),
+        ("stream", key_after(|t| t.maps = vec![MapSpec { stream: Some(stream(StreamReader::Agent)), ..map() }])),
         ("entriesPolicy", key_after(|t| t.maps = vec![MapSpec { entries_policy: Some(EntriesPolicy::Sync), ..map() }])),
     ];
     for (edit, edited) in kept {
@@ -221,6 +226,18 @@ fn a_revision_names_the_features_that_it_uses() {
         t.object.maps = vec![serde_json::from_value(info).unwrap()];
     };
     assert_eq!(uses(holds), ["MapEntries"]);
+    let alike: fn(&mut RevisionTemplate) = |t| {
+        let data = |name| {
+            json!({"name": name, "type": "Array", "keySizeBytes": 4, "valueSizeBytes": 4, "maxEntries": 1,
+            "definition": "Data"})
+        };
+        t.object.maps = [".data.a.b", ".data.a_b"].map(|name| serde_json::from_value(data(name)).unwrap()).into();
+    };
+    assert_eq!(uses(alike), ["DistinctPins"]);
+    let read = |reader| vec![MapSpec { stream: Some(stream(reader)), ..MapSpec::named("m") }];
+    let of_maps = |maps| Feature::of(&RevisionTemplate { maps, ..template() });
+    assert_eq!(of_maps(read(StreamReader::Agent)), ["Streams"]);
+    assert!(of_maps(read(StreamReader::External)).is_empty(), "no agent does anything for it");
     let policy = |policy| MapSpec { entries_policy: Some(policy), ..MapSpec::named("m") };
     let of_map = |map: MapSpec| Feature::of(&RevisionTemplate { maps: vec![map], ..template() });
     assert_eq!(of_map(policy(EntriesPolicy::Sync)), ["SyncEntries"]);

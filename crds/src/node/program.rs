@@ -34,6 +34,10 @@ pub struct NodeProgram {
     /// The explanation of the reason, for people: what is wrong, where, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Only an edit of the BpfProgram can help, though that does not follow from the reason: the same reason has causes
+    /// that pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_edit: bool,
     /// The kernel's program IDs, ordered by the functions' names.
     #[serde(default, rename = "programIDs", skip_serializing_if = "Vec::is_empty")]
     pub program_ids: Vec<i64>,
@@ -108,7 +112,8 @@ impl NodeProgram {
             let fields: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
             let name =
                 |field: &str, max| Some(fields.get(field)?.as_str()?.to_owned()).filter(|name| name.len() <= max);
-            let message = format!("the agent's report can't be read, is it newer than the operator? {error}");
+            let message =
+                format!("the agent's report can't be read; if it is newer than the operator, upgrade that: {error}");
             Self {
                 uid: name("uid", Self::MAX_UID).unwrap_or_default(),
                 revision: name("revision", Self::MAX_REVISION),
@@ -249,6 +254,7 @@ mod tests {
             assert_eq!(program.reason, Some(Reason::Other), "{text}");
             let message = program.message.as_deref().unwrap_or_default();
             assert!(message.starts_with("the agent's report can't be read") && message.contains(why), "{message}");
+            sockeye_crds_testing::provoked(Reason::Other, message);
         }
         let running = read(r#"{"uid": "u", "revision": "p-1", "desiredRevision": "p-2", "state": "AsNeverBefore"}"#);
         let NodeProgram { revision, desired_revision, .. } = &running.programs[1];

@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::config_map::ConfigMapKeyRef;
+use super::{config_map::ConfigMapKeyRef, stream::StreamSpec};
 use crate::Value;
 
 /// Settings of one map.
@@ -15,12 +15,15 @@ use crate::Value;
 #[x_kube(
     validation = Rule::new("!has(self.mapRef) || !(has(self.entries) || has(self.entriesFrom) || \
         has(self.entriesPolicy) || has(self.onIncompatible) || has(self.pinning) || has(self.reclaimPolicy) || \
-        has(self.sharing))")
+        has(self.sharing) || has(self.stream))")
         .message("a map that mapRef takes from another BpfProgram is that one's: only name and maxEntries go with \
             mapRef"),
     validation = Rule::new("!(has(self.entries) && has(self.entriesFrom))")
         .message("entries and entriesFrom exclude each other: put all entries into one of them")
-        .field_path(".entriesFrom")
+        .field_path(".entriesFrom"),
+    validation = Rule::new("!has(self.stream) || !(has(self.entries) || has(self.entriesFrom) || \
+        has(self.entriesPolicy))")
+        .message("a map with a stream is a ring or perf buffer, which has no entries").field_path(".stream")
 )]
 pub struct MapSpec {
     /// The name of the map in the ELF object.
@@ -65,6 +68,10 @@ pub struct MapSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<MapRef>")]
     pub map_ref: Option<MapRef>,
+    /// The records of a ring or perf buffer, and who reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<StreamSpec>")]
+    pub stream: Option<StreamSpec>,
 }
 
 impl MapSpec {
@@ -106,6 +113,11 @@ impl MapSpec {
     /// Returns the digest of the list that `entriesFrom` names.
     pub fn list_digest(&self) -> Option<&str> {
         self.entries_from.as_ref().map(|from| from.config_map_ref.digest.as_str())
+    }
+
+    /// Returns whether the agent reads the map's records.
+    pub fn is_read(&self) -> bool {
+        self.stream.as_ref().is_some_and(StreamSpec::is_agents)
     }
 
     /// Returns whether other BpfPrograms may use the map.

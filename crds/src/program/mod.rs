@@ -1,9 +1,11 @@
 //! `BpfProgram`: the resource that users write. It names one ELF object, the programs in it to run, where to attach
 //! them, and how its maps are kept. The operator writes its status, a summary of all BpfNodes.
 
+mod bytecode;
 mod config_map;
 mod map;
 mod status;
+mod stream;
 
 use std::collections::BTreeMap;
 
@@ -12,11 +14,13 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    bytecode::{Bytecode, DetachedSignature, ImageSource, PullPolicy, PullSecretRef, Signature},
     config_map::ConfigMapKeyRef,
     map::{EntriesPolicy, EntriesSource, Entry, MapRef, MapSpec, OnIncompatible, Pinning, ReclaimPolicy, Sharing},
-    status::{BpfProgramStatus, CurrentRevision, EntriesSummary, NodeCounts, NodeStatus, Summary},
+    status::{BpfProgramStatus, BytecodeStatus, CurrentRevision, EntriesSummary, NodeCounts, NodeStatus, Summary},
+    stream::{Format, StreamField, StreamReader, StreamSpec},
 };
-use crate::{Builtin, ProgramType, Value, schema, target::AttachTarget};
+use crate::{ProgramType, Value, schema, target::AttachTarget};
 
 /// A BpfProgram runs socket and cgroup eBPF programs on every selected node. The node's agent loads the ELF object,
 /// attaches its programs, keeps its maps pinned on bpffs, and reports what the kernel runs.
@@ -139,34 +143,6 @@ impl BpfProgramSpec {
 pub const DEFAULT_PRIORITY: i64 = 500;
 /// The highest priority; the lowest is 0.
 pub const MAX_PRIORITY: i64 = 1000;
-
-/// The source of the ELF object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("[has(self.inline), has(self.configMapRef), has(self.builtin)].exists_one(given, given)")
-        .message("exactly one of inline, configMapRef and builtin must be set"),
-    // 174764 characters encode 131072 bytes with padding, and 131073 bytes without.
-    validation = Rule::new("!has(self.inline) || self.inline.size() < 174764 || self.inline.endsWith('=')")
-        .message("inline may hold 131072 bytes: put the object into a ConfigMap, or strip it (llvm-strip -g)")
-        .field_path(".inline")
-)]
-pub struct Bytecode {
-    /// The ELF object itself, in base64. Decoded, it has at most 128 KiB: `kubectl apply` keeps a second copy in an
-    /// annotation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    // Not `format: byte`: a CEL rule beside it then decodes the value as URL-safe base64 and refuses every '/' and '+'.
-    #[schemars(length(min = 1, max = 174764), regex(pattern = r"^[A-Za-z0-9+/\s]+={0,2}\s*$"))]
-    pub inline: Option<String>,
-    /// A ConfigMap in the namespace of sockeye that holds the object in its binaryData.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::of::<ConfigMapKeyRef>")]
-    pub config_map_ref: Option<ConfigMapKeyRef>,
-    /// The name of a program that ships with sockeye.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::of::<Builtin>")]
-    pub builtin: Option<Builtin>,
-}
 
 /// A program to run: a function in the object, and where to attach it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, ObjectInfo, condition, schema};
+use crate::{Condition, ObjectInfo, condition, provenance::SignedBy, schema};
 
 /// The observed state of a BpfProgram on all its nodes. The operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -18,6 +18,11 @@ pub struct BpfProgramStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::of::<CurrentRevision>")]
     pub current_revision: Option<CurrentRevision>,
+    /// The origin of the current revision's object. Absent if it comes from no image and nobody's signature was asked
+    /// for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::of::<BytecodeStatus>")]
+    pub bytecode: Option<BytecodeStatus>,
     /// The content of the current revision's object, read from its bytes before any node loads it. Absent if it has
     /// more than 24 KiB; the BpfRevision has it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,6 +71,30 @@ pub struct CurrentRevision {
     /// The SHA-256 digest of the object's bytes: `sha256:` and 64 hexadecimal digits.
     #[schemars(length(max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: String,
+}
+
+/// The origin of the current revision's object. The digest of its bytes is in `currentRevision`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BytecodeStatus {
+    /// The reference of the image, as the spec had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub image_reference: Option<String>,
+    /// The digest that the reference was resolved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    pub image_digest: Option<String>,
+    /// The architectures, if the image has a different object for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 32)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub architectures: Vec<String>,
+    /// Who signed the object, of those that the policy accepts, when it was dispatched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub signed_by: Vec<SignedBy>,
 }
 
 /// The number of nodes in each state. `attached`, `suspended`, `failed`, `unknown` and `withoutAgent` do not overlap.

@@ -154,7 +154,10 @@ fn node_status(placed: &NodePlacement<'_>, current: Option<&str>) -> NodeStatus 
         PlacementState::Pending => (Some(Reason::Progressing), None),
         PlacementState::Unknown => (
             Some(Reason::NodeNotReady),
-            Some("the node is not Ready, or its agent's pod is not: what runs there is not known".to_owned()),
+            Some(
+                "what runs there is not known, because the node or its agent's pod is not Ready: look at both"
+                    .to_owned(),
+            ),
         ),
         PlacementState::WithoutAgent => (
             Some(Reason::AgentMissing),

@@ -90,16 +90,22 @@ fn attached(current: Option<&BpfRevision>, counts: &NodeCounts, placed: &[NodePl
     let NodeCounts { desired, updated, attached: _, suspended, failed, unknown, without_agent } = counts;
     let live = desired - unknown - without_agent;
     let Some(current) = current else {
-        return attached(Status::False, Reason::NotDispatched, "no spec has been accepted yet".to_owned());
+        return attached(
+            Status::False,
+            Reason::NotDispatched,
+            "no spec has been accepted yet: Accepted says why".to_owned(),
+        );
     };
     if *desired == 0 {
-        let message = "no node matches spec.nodeSelector: it runs nowhere until one does".to_owned();
+        let message =
+            "no node matches spec.nodeSelector, and it runs nowhere until one does: label a node, or change it"
+                .to_owned();
         return attached(Status::True, Reason::NoNodeSelected, message);
     }
     if live == 0 {
         let nodes = join_few(placed.iter().filter(|p| p.is_selected()).map(|p| p.node), MAX_NAMED, ", ");
         let message = format!(
-            "none of {desired} selected nodes is Ready with an agent{}: {nodes}",
+            "none of {desired} selected nodes is Ready with an agent{}: look at them and their agents' pods: {nodes}",
             absent(*unknown, *without_agent)
         );
         return attached(Status::Unknown, Reason::NoReadyNodes, message);
@@ -163,7 +169,9 @@ fn stalled(
         return accepted.reason.needs_edit().then(|| stalled(accepted));
     }
     let hopeless = placed.iter().find_map(|p| match p.state {
-        PlacementState::Failed(reason) if reason.needs_edit() => Some(reason),
+        PlacementState::Failed(reason) if reason.needs_edit() || p.entry.is_some_and(|entry| entry.needs_edit) => {
+            Some(reason)
+        }
         _ => None,
     })?;
     Some(ConditionState { reason: hopeless, ..stalled(attached) })

@@ -26,8 +26,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use crate::{
-    BpfProgramStatus, ObjectInfo, condition,
-    program::{CurrentRevision, NodeCounts},
+    BpfProgramStatus, ObjectInfo, RevisionTemplate, condition,
+    program::{BytecodeStatus, CurrentRevision, NodeCounts},
     revision::ProgramRef,
     size,
 };
@@ -58,6 +58,7 @@ pub fn fold(
             program_generation: revision.spec.program_generation,
             digest: revision.spec.template.digest.clone(),
         }),
+        bytecode: current.and_then(|revision| bytecode(&revision.spec.template)),
         object: current.map(|revision| &revision.spec.template.object).filter(|object| is_short(object)).cloned(),
         summary: current.map(|revision| columns::summary(columns::program_type(revision), current, &placed)),
         nodes: Some(counts),
@@ -66,6 +67,16 @@ pub fn fold(
         node_statuses_omitted,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
     }
+}
+
+/// Returns the origin of an object, if there is anything to say of it.
+fn bytecode(template: &RevisionTemplate) -> Option<BytecodeStatus> {
+    let image = template.image.clone();
+    let (image_reference, image_digest) = image.map(|image| (image.reference, image.digest)).unzip();
+    let architectures = template.variants.iter().map(|variant| variant.architecture.clone()).collect();
+    let signed_by = template.signed_by.clone();
+    let is_known = image_digest.is_some() || !signed_by.is_empty();
+    is_known.then_some(BytecodeStatus { image_reference, image_digest, architectures, signed_by })
 }
 
 fn is_short(object: &ObjectInfo) -> bool {
@@ -87,6 +98,7 @@ pub fn fold_deletion(
     BpfProgramStatus {
         observed_generation: Some(generation),
         current_revision: None,
+        bytecode: previous.bytecode.clone(),
         object: previous.object.clone(),
         nodes: Some(NodeCounts { attached: columns::attached(&placed), ..NodeCounts::default() }),
         entries: None,

@@ -116,6 +116,12 @@ impl Cluster {
     }
 }
 
+/// Records a condition for the page of reasons.
+pub(super) fn record(status: &BpfProgramStatus, type_: ConditionType) {
+    let condition = find(&status.conditions, type_).unwrap();
+    sockeye_crds_testing::provoked(condition.reason, &condition.message);
+}
+
 pub(super) fn says(status: &BpfProgramStatus, type_: ConditionType) -> Option<(Status, Reason)> {
     find(&status.conditions, type_).map(|c| (c.status, c.reason))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use ConditionType::{Accepted, Attached, Ready, Reconciling, Stalled};
 use Liveness::{Live, Unknown, WithoutAgent};
-use fixtures::{Cluster, attached, counts, failed, message, program, says, summary};
+use fixtures::{Cluster, attached, counts, failed, message, program, record, says, summary};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::*;
@@ -25,6 +25,7 @@ fn a_program_in_effect_on_all_nodes_is_ready() {
         assert_eq!(says(&status, type_), Some((Status::True, Reason::InEffect)));
     }
     assert_eq!(says(&status, Accepted), Some((Status::True, Reason::Dispatched)));
+    [Accepted, Attached].into_iter().for_each(|type_| record(&status, type_));
     assert_eq!((says(&status, Reconciling), says(&status, Stalled)), (None, None));
     let summary = summary(&status);
     assert_eq!(summary.program_type, "SockOps");
@@ -62,6 +63,7 @@ fn an_older_revision_is_attached_but_not_updated() {
     assert!(says(&status, Reconciling).is_some());
     assert_eq!(status.node_statuses[0].revision.as_deref(), Some("r1"));
     assert!(message(&status, Ready).contains("waiting for node-000"), "{}", message(&status, Ready));
+    record(&status, Ready);
 }
 
 #[test]
@@ -111,6 +113,22 @@ fn a_transient_failure_is_not_stalled() {
 }
 
 #[test]
+fn what_a_kernel_will_never_take_is_stalled() {
+    let status = Cluster::new([(Live, Some(failed("r2", Reason::KernelUnsupported, "no bpf_loop")))]).fold();
+    assert_eq!(says(&status, Stalled), Some((Status::True, Reason::KernelUnsupported)));
+    assert_eq!(says(&status, Reconciling), None);
+    // Memory may come; a size that no kernel takes stays.
+    for needs_edit in [false, true] {
+        let mut report = failed("r2", Reason::MapCreateFailed, "no");
+        report.programs[0].needs_edit = needs_edit;
+        let status = Cluster::new([(Live, Some(report)), (Live, Some(attached("r2")))]).fold();
+        let condition = if needs_edit { Stalled } else { Reconciling };
+        assert_eq!(says(&status, condition), Some((Status::True, Reason::MapCreateFailed)), "{needs_edit}");
+        assert_eq!(says(&status, Stalled).is_some(), needs_edit);
+    }
+}
+
+#[test]
 fn a_failure_of_an_earlier_revision_does_not_count() {
     let status = Cluster::new([(Live, Some(failed("r1", Reason::VerifierRejected, "no")))]).fold();
     assert_eq!(counts(&status).failed, 0);
@@ -141,6 +159,7 @@ fn a_program_that_selects_no_pod_is_ready_with_a_reason() {
     let words = "no pod on 2 Ready nodes matches the selectors of spec.programs[].attach: it is attached nowhere until \
                  one does";
     assert_eq!(message(&cluster.fold(), Ready), words);
+    record(&cluster.fold(), Ready);
     // A node that is not live may have one.
     cluster.nodes.push(("node-9".into(), Unknown, None));
     assert!(message(&cluster.fold(), Ready).contains("(1 not Ready)"));
@@ -170,14 +189,19 @@ fn nodes_that_are_not_live_do_not_delay_ready() {
     let counts = counts(&status);
     assert_eq!((counts.unknown, counts.without_agent, counts.updated, counts.desired), (1, 1, 1, 3));
     assert!(message(&status, Ready).ends_with("(1 not Ready, 1 without an agent)"));
+    record(&status, Ready);
     assert_eq!(status.node_statuses[0].reason, Some(Reason::NodeNotReady));
     assert_eq!(status.node_statuses[1].reason, Some(Reason::AgentMissing));
+    for node in &status.node_statuses[..2] {
+        sockeye_crds_testing::provoked(node.reason, node.message.as_deref().unwrap());
+    }
 }
 
 #[test]
 fn without_a_live_node_attached_is_unknown() {
     let status = Cluster::new([(Unknown, Some(attached("r2"))), (WithoutAgent, None)]).fold();
     assert_eq!(says(&status, Attached), Some((Status::Unknown, Reason::NoReadyNodes)));
+    record(&status, Attached);
     assert_eq!(says(&status, Ready), Some((Status::Unknown, Reason::NoReadyNodes)));
     assert_eq!(summary(&status).all_program_ids, "", "what runs on a node that is not live is not known");
 }
@@ -191,6 +215,7 @@ fn a_program_that_selects_no_node_is_ready_with_a_reason() {
     });
     let status = cluster.fold();
     assert_eq!(says(&status, Ready), Some((Status::True, Reason::NoNodeSelected)));
+    record(&status, Ready);
     assert_eq!(says(&status, Reconciling), None);
     assert_eq!((counts(&status).updated, counts(&status).desired), (0, 0));
 
@@ -259,6 +284,7 @@ fn a_program_refused_from_the_start_is_not_attached() {
     cluster.acceptance = Acceptance::Refused { reason: Reason::BytecodeUnavailable, message: "no ConfigMap".into() };
     let status = cluster.fold();
     assert_eq!(says(&status, Attached), Some((Status::False, Reason::NotDispatched)));
+    record(&status, Attached);
     assert_eq!(
         says(&status, Reconciling),
         Some((Status::True, Reason::BytecodeUnavailable)),
@@ -310,6 +336,7 @@ fn a_deletion_waits_for_live_holders_only() {
     assert_eq!(says(&during, Ready), Some((Status::False, Reason::Deleting)));
     assert_eq!(says(&during, Accepted), says(&before, Accepted));
     assert_eq!(message(&during, Ready), "being removed from node-000");
+    record(&during, Ready);
     assert_eq!((counts(&during).attached, &*summary(&during).program_ids), (1, "57"));
     assert_eq!(fold_deletion(&program(), 4, &cluster.views(), &during, Timestamp::now()), during);
 
@@ -317,6 +344,7 @@ fn a_deletion_waits_for_live_holders_only() {
     assert!(holders(&program(), &cluster.views()).is_empty());
     let last = fold_deletion(&program(), 4, &cluster.views(), &during, now);
     assert_eq!(message(&last, Ready), "no Ready node holds it any more");
+    record(&last, Ready);
     assert!(last.node_statuses.is_empty());
 }
 
