@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::{images::args::ImageArgs, signing::PolicyFiles};
+
 /// The field manager of the operator's writes, and the reporting controller of its Events.
 pub const MANAGER: &str = "sockeye-operator";
 
@@ -18,6 +20,10 @@ pub struct Config {
     pub concurrency: usize,
     /// The time after which a BpfProgram is reconciled without a trigger.
     pub resync: Duration,
+    /// The registries.
+    pub images: ImageArgs,
+    /// The policy for signatures.
+    pub policy: PolicyFiles,
     /// The age at which stored bytes are deleted that no revision names.
     pub bytes_grace: Duration,
 }
@@ -34,6 +40,8 @@ impl Config {
             health_port: 0,
             concurrency: 4,
             resync: Duration::from_secs(300),
+            images: ImageArgs::default(),
+            policy: PolicyFiles::default(),
             bytes_grace: Duration::from_secs(600),
         }
     }

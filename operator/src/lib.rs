@@ -6,11 +6,12 @@
 //! |---|---|---|
 //! | [`watch`] | the API server's objects, and the changes that trigger a reconciliation | lists and watches |
 //! | [`controller`] | the loop, its queue, and garbage collection | none |
+//! | [`images`] | the images that BpfPrograms want, pulled while no reconciliation waits | registries |
 //! | [`reconcile`] | gather, validate, plan, apply, update status: one BpfProgram | reads and writes |
 //! | [`events`] | Kubernetes Events about status transitions and drift | writes |
 //! | [`leader`] | the election of the one operator that writes | requests about one Lease |
 //!
-//! Beside them: [`config`] and [`health`], and [`commands`] that run once, as the chart's Jobs.
+//! Beside them: [`config`], [`health`] and [`signing`], and [`commands`] that run once, as the chart's Jobs.
 //!
 //! Guarantees
 //! - Nothing is written when nothing changed, but for the leader's Lease every two seconds.
@@ -57,8 +58,10 @@ pub mod config;
 pub mod controller;
 pub mod events;
 pub mod health;
+pub mod images;
 pub mod leader;
 pub mod reconcile;
+pub mod signing;
 pub mod watch;
 
 use std::{convert::Infallible, env, future::Future, pin::pin, sync::Arc};
@@ -78,6 +81,7 @@ pub use config::Config;
 use controller::{Controller, WatchesEnded};
 use events::publisher::Publisher;
 pub use health::Health;
+use images::{Images, puller::Puller};
 use leader::{
     Candidate, Lost, Phase,
     gate::Gate,
@@ -85,6 +89,8 @@ use leader::{
     requests::{REQUEST_TIMEOUT, Requests},
 };
 use reconcile::{Context, apply::Writer, gather::Reader, stored_object::StoredObjects};
+use signing::Signing;
+use sockeye_registry::Client as RegistryClient;
 
 /// The operator ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +110,12 @@ pub enum Error {
     /// A task panicked.
     #[error("a task panicked: {0}")]
     Panic(#[from] JoinError),
+    /// The registries' settings can't be used.
+    #[error(transparent)]
+    Images(#[from] images::args::Error),
+    /// The policy for signatures can't be used.
+    #[error(transparent)]
+    Signing(#[from] signing::Error),
     /// A watch ended before it listed anything.
     #[error("a watch ended before it listed anything")]
     NeverListed(#[from] WriterDropped),
@@ -122,7 +134,9 @@ pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Out
     let client = client(kubeconfig.clone())?;
     let (triggers, triggered) = mpsc::unbounded_channel();
     let stores = watch::start(&client, &config, &triggers, &mut tasks);
-    // The watches have the only senders, so the loop notices when they end.
+    let signing = Signing::read(&config.policy)?;
+    let images = start_images(&config, &signing, &triggers, &mut tasks)?;
+    // The watches have the only senders that count, so the loop notices when they end.
     drop(triggers);
     let pod = env::var("POD_NAME").ok();
     let namespace = config.namespace.clone();
@@ -136,8 +150,9 @@ pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Out
     let publisher = Publisher::new(guarded.clone(), Reporter { controller: config::MANAGER.to_owned(), instance: pod });
     let stored = StoredObjects::new(guarded.clone(), &namespace);
     let writer = Writer::new(guarded.clone(), namespace.clone(), stored.clone(), publisher, health.clone());
-    let reader = Reader { client: guarded, namespace, stores: stores.clone(), stored };
-    let context = Context { reader, writer, event_budget: Arc::default() };
+    let needs_proof = signing.has_policy();
+    let reader = Reader { client: guarded, namespace, stores: stores.clone(), stored, images, needs_proof };
+    let context = Context { reader, writer, event_budget: Arc::default(), signing };
     let (phases, phase) = channel(Phase::StandBy);
     let elected = async {
         // It stands for election once it could do the work.
@@ -154,4 +169,21 @@ pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Out
         ended = elected => ended,
         Some(ended) = tasks.join_next() => match ended?? {},
     }
+}
+
+/// Starts the task that pulls images. It pulls nothing before a reconciliation wants something, so only the leader's
+/// does.
+fn start_images(
+    config: &Config,
+    signing: &Signing,
+    triggers: &watch::Triggers,
+    tasks: &mut JoinSet<Result<Infallible, Error>>,
+) -> Result<Images, Error> {
+    let args = &config.images;
+    let client = RegistryClient::new(args.settings()?).map_err(images::args::Error::from)?;
+    let puller = Puller::new(client, args.image_pull_secrets.clone(), signing.has_policy());
+    let images = Images::new(args.image_resolve_interval);
+    let (shared, triggers) = (images.clone(), triggers.downgrade());
+    tasks.spawn(async move { Ok(shared.run(triggers, move |job| puller.clone().pull(job)).await) });
+    Ok(images)
 }

@@ -1,6 +1,6 @@
 //! The operator's process: arguments, logs, signals, exit code.
 
-use std::{future::Future, io, process::ExitCode, time::Duration};
+use std::{future::Future, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
@@ -9,7 +9,9 @@ use kube::Client;
 use sockeye_client::LogArgs;
 use sockeye_operator::{
     Config,
-    commands::{crds, uninstall},
+    commands::{builtins, crds, uninstall},
+    images::args::ImageArgs,
+    signing::PolicyFiles,
 };
 use tokio::{
     select,
@@ -34,6 +36,17 @@ struct Args {
     #[arg(long, env = "SOCKEYE_HEALTH_PORT", default_value_t = 8080)]
     health_port: u16,
     #[command(flatten)]
+    images: ImageArgs,
+    /// A file with the policy for signatures, as JSON. Without one, nothing needs a signature.
+    #[arg(long, value_name = "FILE")]
+    signature_policy: Option<PathBuf>,
+    /// A file with the trust root for signatures by identity: a trusted_root.json.
+    #[arg(long, value_name = "FILE")]
+    trusted_root: Option<PathBuf>,
+    /// Nodes verify signatures too: what they could not verify is refused.
+    #[arg(long)]
+    nodes_verify: bool,
+    #[command(flatten)]
     log: LogArgs,
 }
 
@@ -54,6 +67,12 @@ enum Command {
         /// Delete the CustomResourceDefinitions afterwards.
         #[arg(long)]
         crds: bool,
+    },
+    /// Write the programs that ship with sockeye as ELF objects, NAME.o. Needs no cluster.
+    Builtins {
+        /// The directory to write to.
+        #[arg(long, default_value = ".")]
+        output: PathBuf,
     },
 }
 
@@ -84,16 +103,24 @@ fn start(args: Args) -> anyhow::Result<()> {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let Args { command, namespace, agent_selector, health_port, log: _ } = args;
-    let kubeconfig = kube::Config::infer().await.context("finding out how to reach the API server")?;
+    let Args { command, namespace, agent_selector, health_port, images, .. } = args;
+    let policy =
+        PolicyFiles { policy: args.signature_policy, trust_root: args.trusted_root, nodes_verify: args.nodes_verify };
     match command {
-        Some(command) => select! {
-            ended = run_command(command, namespace, Client::try_from(kubeconfig)?) => ended,
-            told = told_to_stop()? => bail!(told),
-        },
+        Some(Command::Builtins { output }) => Ok(builtins::write(&output)?),
+        Some(Command::Crds { timeout }) => {
+            let client = Client::try_from(kubeconfig().await?)?;
+            until_told_to_stop(crds::install(client, timeout)).await
+        }
+        Some(Command::Uninstall { timeout, crds }) => {
+            let client = Client::try_from(kubeconfig().await?)?;
+            let options = uninstall::Options { namespace, timeout, deletes_crds: crds };
+            until_told_to_stop(uninstall::run(client, options)).await
+        }
         None => {
             let namespace = namespace.context("--namespace is missing")?;
-            let config = Config { agent_selector, health_port, ..Config::new(namespace) };
+            let kubeconfig = kubeconfig().await?;
+            let config = Config { agent_selector, health_port, images, policy, ..Config::new(namespace) };
             info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
             let told = told_to_stop()?;
             let stop = async { info!("{}", told.await) };
@@ -102,15 +129,18 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-async fn run_command(command: Command, namespace: Option<String>, client: Client) -> anyhow::Result<()> {
-    match command {
-        Command::Crds { timeout } => crds::install(client, timeout).await?,
-        Command::Uninstall { timeout, crds } => {
-            let options = uninstall::Options { namespace, timeout, deletes_crds: crds };
-            uninstall::run(client, options).await?;
-        }
+async fn kubeconfig() -> anyhow::Result<kube::Config> {
+    kube::Config::infer().await.context("finding out how to reach the API server")
+}
+
+/// Runs a command. The signal to stop makes it fail.
+async fn until_told_to_stop<E: Into<anyhow::Error>>(
+    command: impl Future<Output = Result<(), E>>,
+) -> anyhow::Result<()> {
+    select! {
+        ended = command => ended.map_err(Into::into),
+        told = told_to_stop()? => bail!(told),
     }
-    Ok(())
 }
 
 /// Waits for the signal to stop, which is caught from now on.

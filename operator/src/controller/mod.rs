@@ -178,7 +178,7 @@ impl Controller {
     /// Deletes the stored bytes that no revision names. Once there may be some, the revisions are asked for: the watch
     /// may not have brought the one yet that was just created.
     async fn delete_garbage(&self) -> anyhow::Result<()> {
-        let Context { reader, writer, event_budget: _ } = &*self.context;
+        let Context { reader, writer, .. } = &*self.context;
         let (config_maps, now) = (reader.stores.config_maps.state(), Timestamp::now());
         let watched = reader.stores.revisions.state();
         if garbage(watched.iter().map(Arc::as_ref), &config_maps, self.config.bytes_grace, now).is_empty() {

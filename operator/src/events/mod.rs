@@ -1,8 +1,9 @@
-//! Kubernetes Events about a BpfProgram: [`transitions`] and [`drift`] decide on them, [`budget`] bounds those that
-//! quote nodes, [`publisher`] writes them.
+//! Kubernetes Events about a BpfProgram: [`transitions`], [`origin`] and [`drift`] decide on them, [`budget`] bounds
+//! those that quote nodes, [`publisher`] writes them.
 
 pub mod budget;
 pub mod drift;
+pub mod origin;
 pub mod publisher;
 pub mod transitions;
 

@@ -57,6 +57,8 @@ fn accepted(Pair { old, new }: Pair<'_>, is_new_revision: bool) -> Option<Progra
     let new = new?;
     let is_event = match new.status {
         Status::True => is_new_revision || old.is_none_or(|old| old.status != new.status),
+        // A pull that begins is none. Its end is.
+        Status::False if new.reason == Reason::ImagePulling => false,
         // Every rejected edit is an Event, even if it fails as the one before.
         Status::False | Status::Unknown => {
             old.is_none_or(|old| outcome(old) != outcome(new) || old.observed_generation != new.observed_generation)

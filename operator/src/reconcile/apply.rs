@@ -60,9 +60,10 @@ impl Error {
     /// Returns a message for the user, if the API server would reject the same write again.
     pub fn rejection(&self) -> Option<String> {
         match &self.source {
-            WriteError::Api(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 413 | 422) => {
-                Some(format!("{}: {}", self.action, status.message))
-            }
+            WriteError::Api(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 413 | 422) => Some(format!(
+                "{}: {}: the operator tries again; have what refuses it changed",
+                self.action, status.message
+            )),
             WriteError::Api(_) => None,
             WriteError::Altered(_) => Some(self.to_string()),
         }

@@ -8,11 +8,13 @@ use sockeye_crds::{
     BpfProgramSpec, Reason, Refusal, names,
     program::{ConfigMapKeyRef, EntriesSource},
 };
-use sockeye_ebpf::{Accepted, values::list::Lists};
+use sockeye_ebpf::values::list::Lists;
 
 use crate::{
+    images::Images,
     reconcile::{
         cache::{CheckInput, ProgramCache, Version},
+        image_content::ImageContent,
         intent::Intent,
         stored_object::StoredObjects,
     },
@@ -41,6 +43,8 @@ pub enum GatheredBytecode {
     InSpec(CheckInput, Lists),
     /// Read from the ConfigMap that the spec names.
     Fetched(CheckInput, Vec<u8>, Lists),
+    /// From an image.
+    Image(CheckInput, ImageContent, Lists),
     /// Not where the spec says; or the spec cannot be read.
     Unavailable(Refusal),
 }
@@ -55,13 +59,20 @@ pub struct BytecodeReader<'a> {
     pub stores: &'a Stores,
     /// The stored bytes.
     pub stored: &'a StoredObjects,
+    /// The images that BpfPrograms want.
+    pub images: &'a Images,
+    /// True if revisions are to have a proof of who signed them.
+    pub needs_proof: bool,
 }
 
 impl BytecodeReader<'_> {
     /// Reads the bytes of a BpfProgram, unless the cached check holds.
     pub async fn read(&self, intent: &Intent, cache: &ProgramCache) -> Result<GatheredBytecode, Error> {
         let spec = match intent.spec() {
-            Ok(_) if intent.is_deleted() => return Ok(GatheredBytecode::Checked),
+            Ok(_) if intent.is_deleted() => {
+                self.images.release(&intent.program.name);
+                return Ok(GatheredBytecode::Checked);
+            }
             Ok(spec) => spec,
             Err(error) => {
                 let message = format!("the BpfProgram cannot be read: {error}");
@@ -72,6 +83,7 @@ impl BytecodeReader<'_> {
             uid: intent.program.uid.clone(),
             generation: intent.generation(),
             config_map: None,
+            image: None,
             lists: Vec::new(),
         };
         let object = spec.bytecode.config_map_ref.as_ref();
@@ -80,6 +92,17 @@ impl BytecodeReader<'_> {
             |source: &ConfigMapKeyRef| version(&self.stores.config_map(self.namespace, &source.name)?.metadata);
         input.config_map = object.and_then(watched);
         input.lists = lists_of(spec).map(|(_, _, source)| watched(source)).collect();
+        let image = match &spec.bytecode.image {
+            Some(image) => match self.find_image(intent, image, &input, cache).await? {
+                Ok(found) => Some((image, found)),
+                Err(refusal) => return Ok(GatheredBytecode::Unavailable(refusal)),
+            },
+            None => {
+                self.images.release(&intent.program.name);
+                None
+            }
+        };
+        input.image = image.as_ref().map(|(_, found)| found.digest.clone());
         let is_watched = input.config_map.is_some() == object.is_some() && input.lists.iter().all(Option::is_some);
         if is_watched && self.is_checked(&input, cache).await? {
             return Ok(GatheredBytecode::Checked);
@@ -95,6 +118,12 @@ impl BytecodeReader<'_> {
             }
         }
         input.lists = versions;
+        if let Some((image, found)) = image {
+            return Ok(match self.image_content(image, found).await? {
+                Ok(content) => GatheredBytecode::Image(input, content, lists),
+                Err(refusal) => GatheredBytecode::Unavailable(refusal),
+            });
+        }
         let Some(source) = object else { return Ok(GatheredBytecode::InSpec(input, lists)) };
         Ok(match self.fetch("spec.bytecode.configMapRef", source, false).await? {
             Ok((version, bytes)) => {
@@ -128,15 +157,15 @@ impl BytecodeReader<'_> {
 
     async fn is_checked(&self, input: &CheckInput, cache: &ProgramCache) -> Result<bool, Error> {
         match cache.checked(input).as_deref() {
-            Some(Ok(accepted)) => self.are_stored(accepted).await,
+            Some(Ok(accepted)) => self.all_stored(accepted.digests()).await,
             Some(Err(_)) => Ok(true),
             None => Ok(false),
         }
     }
 
-    /// Reports whether the bytes of an accepted spec are stored: the object's and those of its lists of entries.
-    pub async fn are_stored(&self, accepted: &Accepted) -> Result<bool, Error> {
-        for digest in accepted.digests() {
+    /// Reports whether the bytes of all these digests are stored.
+    pub async fn all_stored(&self, digests: impl Iterator<Item = &str>) -> Result<bool, Error> {
+        for digest in digests {
             if !self.is_stored(digest).await? {
                 return Ok(false);
             }
@@ -187,6 +216,39 @@ fn missing_key(
     } else {
         format!("its binaryData has {}", keys.join(", "))
     };
-    let message = format!("{field}: ConfigMap {namespace}/{name} has no key {key} in {place}: {why}");
+    let message = format!(
+        "{field}: ConfigMap {namespace}/{name} has no key {key} in {place}: {why}; correct the key, or create it \
+         anew: kubectl create configmap {name} -n {namespace} --from-file={key}=..."
+    );
     Refusal { reason: Reason::BytecodeUnavailable, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use sockeye_crds_testing::provoked;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_key_is_named_with_those_that_are_there() {
+        let binary = |keys: &[&str]| ConfigMap {
+            binary_data: Some(keys.iter().map(|key| ((*key).to_owned(), ByteString(vec![]))).collect()),
+            ..ConfigMap::default()
+        };
+        let text = ConfigMap { data: Some([("object".to_owned(), String::new())].into()), ..ConfigMap::default() };
+        let place = ("sockeye-system", "objects", "object", "binaryData");
+        for (config_map, why) in [
+            (binary(&["a.o", "b.o"]), "its binaryData has a.o, b.o"),
+            (binary(&[]), "its binaryData is empty"),
+            (text, "it is in data, as text"),
+        ] {
+            let refusal = missing_key("spec.bytecode.configMapRef", place, &config_map);
+            assert!(refusal.message.contains(why) && refusal.message.contains("--from-file=object="), "{refusal}");
+            provoked(refusal.reason, &refusal.message);
+        }
+        let refusal = missing_config_map("spec.bytecode.configMapRef", "sockeye-system", "objects");
+        assert!(refusal.message.contains("there is no ConfigMap objects in namespace sockeye-system"), "{refusal}");
+        provoked(refusal.reason, &refusal.message);
+    }
 }

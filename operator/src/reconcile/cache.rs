@@ -37,7 +37,9 @@ pub struct CheckInput {
     pub generation: i64,
     /// The UID and resource version of the ConfigMap with the bytes; none if the spec itself has them.
     pub config_map: Option<Version>,
-    /// The same of the ConfigMaps with lists of entries, in the spec's order.
+    /// The digest that the reference of the image means; none if the bytes come from elsewhere.
+    pub image: Option<String>,
+    /// The UIDs and resource versions of the ConfigMaps with lists of entries, in the spec's order.
     pub lists: Vec<Option<Version>>,
 }
 

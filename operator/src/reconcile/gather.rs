@@ -11,6 +11,7 @@ use sockeye_crds::{BpfProgram, BpfRevision, names, revision::ProgramRef};
 use sockeye_ebpf::Accepted;
 
 use crate::{
+    images::Images,
     reconcile::{
         bytecode::{self, BytecodeReader, GatheredBytecode},
         cache::ProgramCache,
@@ -54,6 +55,8 @@ pub struct Gathered {
     pub intent: Intent,
     /// Its bytes.
     pub bytecode: GatheredBytecode,
+    /// Why its image could not be pulled the last time.
+    pub image_failure: Option<String>,
     /// Its revisions.
     pub revisions: Revisions,
     /// The BpfPrograms whose maps its spec borrows, by name.
@@ -85,6 +88,10 @@ pub struct Reader {
     pub stores: Stores,
     /// The stored bytes.
     pub stored: StoredObjects,
+    /// The images that BpfPrograms want.
+    pub images: Images,
+    /// True if revisions are to have a proof of who signed them.
+    pub needs_proof: bool,
 }
 
 impl Reader {
@@ -94,7 +101,7 @@ impl Reader {
         object: Arc<DeserializeGuard<BpfProgram>>,
         cache: &ProgramCache,
     ) -> Result<Gathered, Error> {
-        let Self { client, namespace: _, stores, stored: _ } = self;
+        let Self { client, stores, .. } = self;
         let intent = Intent::new(object, cache);
         let (revisions, borrowers) = if intent.is_deleted() {
             (list_revisions(client, &intent.program).await?, stores.borrowers_of(&intent.program.name))
@@ -103,17 +110,18 @@ impl Reader {
         };
         let lenders = intent.spec().map(|spec| stores.lenders_of(spec)).unwrap_or_default();
         let bytecode = self.bytecode_reader().read(&intent, cache).await?;
-        Ok(Gathered { intent, bytecode, revisions, lenders, borrowers, nodes: stores.nodes() })
+        let image_failure = self.images.failure(&intent.program.name);
+        Ok(Gathered { intent, bytecode, image_failure, revisions, lenders, borrowers, nodes: stores.nodes() })
     }
 
     /// Reports whether all bytes of an accepted spec are stored.
     pub async fn are_stored(&self, accepted: &Accepted) -> Result<bool, Error> {
-        Ok(self.bytecode_reader().are_stored(accepted).await?)
+        Ok(self.bytecode_reader().all_stored(accepted.digests()).await?)
     }
 
     fn bytecode_reader(&self) -> BytecodeReader<'_> {
-        let Self { client, namespace, stores, stored } = self;
-        BytecodeReader { client, namespace, stores, stored }
+        let Self { client, namespace, stores, stored, images, needs_proof } = self;
+        BytecodeReader { client, namespace, stores, stored, images, needs_proof: *needs_proof }
     }
 }
 

@@ -3,7 +3,7 @@
 //! | step | result | IO |
 //! |---|---|---|
 //! | [`gather`](mod@gather) | [`Gathered`]: the [`intent`], its [`bytecode`], its revisions and the nodes | reads |
-//! | [`validate`](mod@validate) | [`Validated`](validate::Validated): the latest spec, checked | none |
+//! | [`validate`](mod@validate) | [`Validated`](validate::Validated): the latest spec, [`check`](mod@check)ed | none |
 //! | [`sharing`] | the spec is refused if it borrows a map that is not shared | none |
 //! | [`plan`](mod@plan) | [`Plan`]: the [`step`]s that dispatch it | none |
 //! | [`apply`] | the steps are done | writes |
@@ -19,8 +19,12 @@
 pub mod apply;
 pub mod bytecode;
 pub mod cache;
+pub mod check;
 pub mod gather;
+mod image_bytecode;
+pub mod image_content;
 pub mod intent;
+pub mod material;
 pub mod plan;
 pub mod requests;
 pub mod sharing;
@@ -53,6 +57,7 @@ use crate::{
         update_status::update_status,
         validate::{CheckOutcome, validate},
     },
+    signing::Signing,
 };
 
 /// A reconciliation that takes longer hangs in a request, and is cancelled.
@@ -70,6 +75,8 @@ pub struct Context {
     pub writer: Writer,
     /// Bounds the Events that quote nodes.
     pub event_budget: Arc<Mutex<EventBudget>>,
+    /// The policy for signatures.
+    pub signing: Signing,
 }
 
 /// The outcome of a reconciliation.
@@ -141,10 +148,13 @@ pub async fn reconcile(context: &Context, name: &str, cache: &mut ProgramCache) 
 }
 
 async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> Result<Outcome, Error> {
-    let Context { reader, writer, event_budget } = context;
-    let Some(object) = reader.stores.program(name) else { return Ok(Outcome::Gone) };
+    let Context { reader, writer, event_budget, signing } = context;
+    let Some(object) = reader.stores.program(name) else {
+        reader.images.release(name);
+        return Ok(Outcome::Gone);
+    };
     let mut gathered = reader.gather(object, cache).await?;
-    let mut validated = validate(&mut gathered, cache).await?;
+    let mut validated = validate(&mut gathered, cache, signing).await?;
     refuse_unshared(&gathered, &mut validated);
     let is_stored = match validated.accepted() {
         Some(accepted) => reader.are_stored(accepted).await?,

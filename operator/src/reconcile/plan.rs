@@ -21,6 +21,7 @@ use sockeye_crds::{
 use sockeye_ebpf::Accepted;
 
 use crate::{
+    events::origin::origin_events,
     reconcile::{
         gather::Gathered,
         step::{ObjectVersion, Step},
@@ -69,16 +70,20 @@ pub fn plan(gathered: &Gathered, validated: &Validated, is_stored: bool) -> Plan
             let all = read_bytes(accepted, validated);
             steps.extend(all.into_iter().map(|(digest, bytes)| Step::KeepBytes { digest, bytes }));
         }
+        steps.extend(origin_events(newest.as_ref(), next, accepted).into_iter().map(Step::PublishEvent));
     }
     let current = next.or(newest);
     steps.extend(remove_superseded(gathered, current.as_ref(), has_bytes));
     Plan { steps, current }
 }
 
-/// Returns the bytes of an accepted spec that were read, with their digests: the object's and those of its lists.
-fn read_bytes(accepted: &Accepted, Validated { bytes, lists, .. }: &Validated) -> Vec<(String, Vec<u8>)> {
+/// Returns the bytes of an accepted spec that were read, with their digests: the objects', those of the proofs, and
+/// those of its lists.
+fn read_bytes(accepted: &Accepted, validated: &Validated) -> Vec<(String, Vec<u8>)> {
+    let Validated { outcome: _, bytes, further, lists } = validated;
     let Some(bytes) = bytes else { return Vec::new() };
     let mut all = vec![(accepted.digest.clone(), bytes.clone())];
+    all.extend(further.iter().cloned());
     for (map, list) in lists {
         let spec = accepted.maps.iter().find(|spec| spec.name == *map);
         let digest = spec.and_then(MapSpec::list_digest).filter(|digest| !all.iter().any(|(other, _)| other == digest));
@@ -108,8 +113,9 @@ fn next_revision(gathered: &Gathered, accepted: &Accepted) -> BpfRevision {
 /// Reports whether two revisions ask agents for the same.
 fn is_same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
     let BpfRevisionSpec { state, program_ref, program_generation: _, sequence: _, template } = a;
-    // `requires` follows from the other fields.
-    let other = RevisionTemplate { requires: template.requires.clone(), ..b.template.clone() };
+    // `requires` follows from the other fields, and agents do not read who signed.
+    let RevisionTemplate { requires, signed_by, .. } = template.clone();
+    let other = RevisionTemplate { requires, signed_by, ..b.template.clone() };
     *state == b.state && *program_ref == b.program_ref && *template == other
 }
 

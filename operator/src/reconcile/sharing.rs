@@ -44,7 +44,7 @@ fn refusal(gathered: &Gathered, field: &str, map_ref: &MapRef) -> Option<Refusal
         Some(Lender::Sharing(maps)) if maps.contains(name) => return None,
         Some(Lender::Sharing(maps)) => map_ref.unshared_message(maps.iter().map(String::as_str)),
         Some(Lender::NotDispatched) => {
-            format!("BpfProgram {program} shares no map {name} yet, because none of its specs was accepted")
+            format!("BpfProgram {program} shares no map {name} yet, because none of its specs was accepted: see there")
         }
         Some(Lender::Missing) | None => {
             format!("there is no BpfProgram {program} that could share map {name}: create it, or correct the name")

@@ -24,7 +24,7 @@ pub fn update_status(
         return finalize(gathered, now);
     }
     let intent = &gathered.intent;
-    let acceptance = acceptance(validated);
+    let acceptance = acceptance(gathered, validated);
     let subject = Subject {
         program: &intent.program,
         generation: intent.generation(),
@@ -62,13 +62,19 @@ fn finalize(gathered: &Gathered, now: Timestamp) -> Vec<Step> {
     steps
 }
 
-fn acceptance(validated: &Validated) -> Acceptance {
+fn acceptance(gathered: &Gathered, validated: &Validated) -> Acceptance {
     if let Some(refusal) = validated.refusal() {
         return Acceptance::Refused { reason: refusal.reason, message: refusal.message.clone() };
     }
-    let notes = match validated.accepted() {
-        Some(accepted) => accepted.notes.clone(),
+    let mut notes = match validated.accepted() {
+        Some(accepted) => {
+            let warning = accepted.origin.warning.as_ref();
+            let warning = warning.map(|warning| format!("{warning}; it runs, because the policy only warns"));
+            accepted.notes.iter().cloned().chain(warning).collect()
+        }
         None => vec!["its bytecode is no longer where it came from; what was dispatched stays dispatched".to_owned()],
     };
+    let failure = gathered.image_failure.as_ref();
+    notes.extend(failure.map(|failure| format!("{failure}; what it meant before stays dispatched")));
     Acceptance::Accepted { notes }
 }

@@ -93,7 +93,16 @@ impl Stores {
             source.is_some_and(|source| source.name == config_map)
                 || program.spec.maps.iter().any(is_list)
                 || current.is_some_and(|current| names::object_config_map(&current.digest) == config_map)
+                || current.is_some_and(|current| self.is_stored_for(&current.name, config_map))
         })
+    }
+
+    /// Reports whether a ConfigMap holds bytes of a revision: an object's, of any architecture, or a part of a proof.
+    fn is_stored_for(&self, revision: &str, config_map: &str) -> bool {
+        let revision = self.revisions.get(&ObjectRef::new(revision));
+        let template =
+            revision.as_ref().and_then(|revision| revision.0.as_ref().ok()).map(|found| &found.spec.template);
+        template.is_some_and(|template| template.digests().any(|digest| names::object_config_map(digest) == config_map))
     }
 
     fn programs_with(&self, is_one: impl Fn(&BpfProgram) -> bool) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The deletion of a BpfProgram, and what it waits for.
 
 use sockeye_crds::{ConditionType, Reason, condition::Status};
+use sockeye_crds_testing::provoked;
 
 use crate::world::World;
 
@@ -12,6 +13,7 @@ fn a_deletion_waits_while_others_borrow_its_maps() {
     world.converge();
     assert_eq!((&world.revisions, &world.status.current_revision), (&revisions, &current), "agents keep running it");
     assert_eq!(world.condition(ConditionType::Ready), Some((Status::False, Reason::InUse)));
+    provoked(Reason::InUse, &world.ready().message);
     assert_eq!(world.condition(ConditionType::Reconciling), Some((Status::True, Reason::InUse)));
     assert_eq!(world.condition(ConditionType::Attached), Some((Status::True, Reason::InEffect)));
     let events = world.events.iter().filter(|event| event.reason == "InUse" && event.note.contains("reader"));

@@ -1,6 +1,7 @@
 //! The maps that a BpfProgram borrows, and what becomes of it if they are not shared.
 
 use sockeye_crds::{ConditionType, Reason, condition::Status, program::MapRef, target::MapTarget};
+use sockeye_crds_testing::provoked;
 use sockeye_operator::watch::sharing::Lender;
 
 use crate::world::World;
@@ -34,6 +35,7 @@ fn a_map_that_is_not_shared_is_refused_by_its_name_and_its_lenders() {
         world.converge();
         assert_eq!(world.condition(ConditionType::Accepted), NOT_SHARED);
         assert!(world.ready().message.starts_with(message), "{}", world.ready().message);
+        provoked(Reason::MapNotShared, &world.ready().message);
         assert_eq!(world.condition(ConditionType::Stalled), None, "the lender may share it later");
         assert!(world.revisions.is_empty());
 
@@ -61,6 +63,7 @@ fn a_map_to_attach_to_must_be_shared_too_and_be_anothers() {
     world.edit(Some(1));
     world.converge();
     assert_eq!(world.condition(ConditionType::Accepted), Some((Status::False, Reason::InvalidSpec)));
+    provoked(Reason::InvalidSpec, &world.ready().message);
 }
 
 #[test]

@@ -106,6 +106,7 @@ impl World {
             None => Err(Refusal { reason: Reason::ProgramNotFound, message: "no such program".into() }),
             Some(_) => Ok(Accepted {
                 digest: names::digest(&bytes),
+                origin: Default::default(),
                 object: ObjectInfo::default(),
                 programs: vec![ProgramSpec {
                     name: "my_prog".into(),
@@ -132,6 +133,7 @@ impl World {
         Validated {
             outcome: CheckOutcome::Checked(Arc::new(result)),
             bytes: is_read.then_some(bytes),
+            further: Vec::new(),
             lists: Default::default(),
         }
     }
@@ -155,6 +157,7 @@ impl World {
             "metadata": meta, "spec": spec, "status": status}));
         assert!(object.0.is_ok(), "{object:?}");
         Gathered {
+            image_failure: None,
             intent: Intent::new(object, &ProgramCache::default()),
             bytecode: GatheredBytecode::Checked,
             revisions: seen.gathered_revisions(),

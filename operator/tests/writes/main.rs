@@ -6,7 +6,8 @@ mod api;
 
 use serde_json::json;
 use sockeye_client::probes::Health as _;
-use sockeye_crds::{BpfRevision, names, revision::RevisionState};
+use sockeye_crds::{BpfRevision, Reason, names, revision::RevisionState};
+use sockeye_crds_testing::provoked;
 use sockeye_operator::{
     events::ProgramEvent,
     reconcile::step::{ObjectVersion, Step},
@@ -166,4 +167,17 @@ async fn bytes_that_are_altered_as_they_are_stored_are_no_success() {
     assert!(!error.is_transient() && !error.is_conflict());
     let message = error.rejection().unwrap();
     assert!(message.contains("does an admission webhook do that?"), "{message}");
+    provoked(Reason::DispatchFailed, &message);
+}
+
+#[tokio::test]
+async fn what_the_api_server_rejects_is_told_with_the_write_and_its_answer() {
+    let api = Api::new([Answer::failure(403, "Forbidden")]);
+    let error = api.writer.apply(&mut program(), store()).await.unwrap_err();
+    let message = error.rejection().unwrap();
+    assert!(
+        message.starts_with("storing 3 bytes as sha256:") && message.contains(": no: the operator tries"),
+        "{message}"
+    );
+    provoked(Reason::DispatchFailed, &message);
 }
