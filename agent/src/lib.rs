@@ -12,6 +12,7 @@
 //! | [`admission`] | container starts, which the runtime asks about (NRI) | one socket |
 //! | [`cluster`] | run by an API server: watches, bytecode, the node's status | API server |
 //! | [`standalone`] | run by a folder of manifests | files |
+//! | [`read_api`] | answers what the node holds | one listening socket |
 //! | [`commands`] | commands that need no running agent | bpffs |
 //!
 //! One BpfProgram's way through them: [`cluster`] or [`standalone`] sends an assignment; [`control`] has [`node`]
@@ -25,4 +26,6 @@ pub mod kernel;
 pub mod model;
 pub mod node;
 pub mod plan;
+pub mod read_api;
 pub mod standalone;
+pub mod streams;

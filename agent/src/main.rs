@@ -1,6 +1,6 @@
 //! sockeye-agent: one node's agent, in a cluster or alone.
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
@@ -16,9 +16,11 @@ use sockeye_agent::{
         open::{NodePaths, Opened},
     },
     plan::quota::{self, MapQuota},
+    read_api::{ReadApi, place::Place},
     standalone::{self, folder::Folder, pod_list::PodList},
 };
 use sockeye_client::{LogArgs, Readiness, probes};
+use sockeye_provenance::Verifier;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Loads and attaches the BpfPrograms of one node. Ending it detaches nothing.
@@ -106,6 +108,33 @@ struct Run {
     /// that it does not ask.
     #[arg(long)]
     nri_socket: Option<PathBuf>,
+    /// The port of 127.0.0.1 that serves the read API, which everyone who gets there may ask: the API server's
+    /// port-forward, and what runs in the agent's network namespace. Absent means that it is not served.
+    #[arg(long, value_name = "PORT")]
+    read_api_port: Option<u16>,
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+#[derive(Args)]
+struct PolicyArgs {
+    /// A file with the policy for signatures, as JSON: the agent verifies who signed an object before it loads it, and
+    /// trusts the operator with nothing. Absent means that it does not.
+    #[arg(long, value_name = "FILE")]
+    signature_policy: Option<PathBuf>,
+    /// A file with the trust root for signatures by identity: a trusted_root.json.
+    #[arg(long, value_name = "FILE", requires = "signature_policy")]
+    trusted_root: Option<PathBuf>,
+}
+
+impl PolicyArgs {
+    fn verifier(&self) -> Result<Option<Arc<Verifier>>> {
+        let Some(path) = &self.signature_policy else { return Ok(None) };
+        let read = |path: &PathBuf| fs::read_to_string(path).with_context(|| path.display().to_string());
+        let (policy, trusted_root) = (read(path)?, self.trusted_root.as_ref().map(read).transpose()?);
+        let verifier = Verifier::read(&policy, trusted_root.as_deref()).with_context(|| path.display().to_string())?;
+        Ok(Some(Arc::new(verifier)))
+    }
 }
 
 #[derive(Args)]
@@ -132,6 +161,9 @@ struct Standalone {
     /// The name under which this node is reported.
     #[arg(long, env = "NODE_NAME", default_value = "localhost")]
     node_name: String,
+    /// The path of a Unix socket that serves the read API, to root alone. Absent means that it is not served.
+    #[arg(long, value_name = "PATH")]
+    read_api_socket: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -242,17 +274,28 @@ async fn until_signal(work: impl Future<Output = Result<()>>) -> Result<()> {
 }
 
 async fn in_cluster(run: Run) -> Result<()> {
-    let Run { paths, quota, memlock: _, kernel, node_name, namespace, health_port, nri_socket } = run;
+    let Run { paths, quota, memlock: _, kernel, node_name, namespace, health_port, nri_socket, read_api_port, policy } =
+        run;
+    let verifier = policy.verifier()?;
     let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
     let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
     let paths = NodePaths { has_api: true, ..paths.into() };
     let controller = controller(paths, quota.into(), kernel, Some(namespace.clone()))?;
     let readiness = Readiness::default();
     let mut admission = Admission::new(nri_socket);
-    let cluster = Cluster { client, config: Some(config), node_name, namespace, readiness: readiness.clone() };
+    let mut read_api = match ReadApi::open(read_api_port.map(Place::Loopback).as_ref()) {
+        Ok(read_api) => read_api,
+        // The node is to be looked after all the same.
+        Err(error) => {
+            tracing::error!(%error, read_api_port, "the read API is not served: its port can't be opened");
+            ReadApi::default()
+        }
+    };
+    let cluster =
+        Cluster { client, config: Some(config), node_name, namespace, verifier, readiness: readiness.clone() };
     let ended = until_signal(async {
         tokio::select! {
-            ended = cluster.run(controller, &mut admission) => match ended? {},
+            ended = cluster.run(controller, &mut admission, &mut read_api) => match ended? {},
             ended = probes::serve(health_port, readiness) => match ended? {},
         }
     })
@@ -262,14 +305,16 @@ async fn in_cluster(run: Run) -> Result<()> {
 }
 
 async fn alone(standalone: Standalone) -> Result<()> {
-    let Standalone { paths, quota, kernel, memlock: _, manifests, pods, once, node_name } = standalone;
+    let Standalone { paths, quota, kernel, memlock: _, manifests, pods, once, node_name, read_api_socket } = standalone;
     let named = || manifests.display().to_string();
     // Before anything else: until the agent has observed the node, nobody knows which statuses of an earlier boot are
     // true.
     let folder = Folder::open(&manifests, &node_name, &facts::boot_id()?).with_context(named)?;
     let folder = folder.with_pods(pods.map(PodList::new));
     let controller = controller(paths.into(), quota.into(), kernel, None)?;
-    standalone::run(controller, folder, once).await.with_context(named)
+    let socket = read_api_socket.map(Place::Socket);
+    let mut read_api = ReadApi::open(socket.as_ref()).with_context(|| format!("the read API at {socket:?}"))?;
+    standalone::run(controller, folder, once, &mut read_api).await.with_context(named)
 }
 
 /// Returns the controller of this very node.

@@ -2,6 +2,9 @@
 //! once.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "admit/kept.rs"]
+mod kept;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -19,11 +22,12 @@ use sockeye_agent::{
     model::{
         assignment::Assignment,
         pods::Pod,
-        start::{Container, Decision, Start, StartId},
+        start::{Decision, Start, StartId},
     },
-    node::{Node as _, watch::Change},
+    node::watch::Change,
 };
-use sockeye_crds::{BpfRevision, names::digest};
+use sockeye_crds::{BpfRevision, Reason, names::digest};
+use sockeye_crds_testing::provoked;
 use sockeye_fake::{FakeNode, settings, settle};
 
 const OBJECT: &[u8] = b"object";
@@ -339,97 +343,19 @@ fn a_strict_target_without_namespaces_holds_no_pod_of_the_system() {
     assert_eq!(allowed(&all_pods(), at_hand), ((1..5).map(|n| (n, true)).collect(), 4), "attached to all of them");
 }
 
-/// A strict target that goes on selecting its pods: a container of them, or whole pods.
-fn keeper(containers: &Value) -> Value {
-    let mut target = web_pods();
-    target["pods"]["whenUnselected"] = json!("KeepUntilPodEnds");
-    if !containers.is_null() {
-        target["pods"]["containers"] = containers.clone();
+#[test]
+fn a_strict_program_is_reported_where_the_runtime_asks_nobody() {
+    let mut controller = controller(node());
+    for (gap, is_kept) in [(Some("the runtime closed the connection".to_owned()), false), (None, true)] {
+        let pods = Some(Arc::new(vec![pod()]));
+        let assigned = assigned(at_hand(Assignment { pods, ..assignment(&all_pods()) }));
+        settle(&mut controller, [Event::RuntimeChanged(gap), assigned]);
+        let program = controller.status().programs[0].clone();
+        assert_eq!(program.reason, (!is_kept).then_some(Reason::NRINotConnected), "{program:?}");
+        assert_eq!(program.links, 1, "it is attached all the same");
+        if let Some(message) = program.message {
+            assert!(message.contains("the runtime closed the connection") && message.contains("docs/strict.md"));
+            provoked(program.reason, &message);
+        }
     }
-    target
-}
-
-/// What the API server says once somebody relabelled the pod.
-fn relabelled(assignment: Assignment) -> Assignment {
-    let pod = Pod { labels: [("app".to_owned(), "other".to_owned())].into(), ..pod() };
-    Assignment { pods: Some(Arc::new(vec![pod])), ..assignment }
-}
-
-/// The start of the pod's container `app` with this ID.
-fn container(id: u64, container: &str) -> Event {
-    let container = Some(Container { id: container.to_owned(), name: "app".to_owned() });
-    Event::StartRequested(StartId(id), Start { pod: pod(), container })
-}
-
-/// Returns the number of programs that are attached to a cgroup.
-fn attached(node: &FakeNode, path: &str) -> usize {
-    const SOCK_OPS: u32 = 3;
-    node.attached(path, SOCK_OPS).unwrap().unwrap().programs.len()
-}
-
-#[test]
-fn a_restarted_container_of_a_relabelled_pod_waits_for_the_program_that_keeps_the_pod() {
-    let node = node();
-    let first = node.make_container(&pod().uid, "1");
-    let mut controller = controller(node.clone());
-    let kept = at_hand(assignment(&keeper(&json!(["app"]))));
-    let effects = settle(&mut controller, [assigned(kept.clone()), container(1, "1")]);
-    assert_eq!((decisions(&effects), attached(&node, &first)), (vec![(1, Ok(()))], 1));
-    settle(&mut controller, [assigned(relabelled(kept))]);
-    let restarted = node.make_container(&pod().uid, "2");
-    assert_eq!(decisions(&settle(&mut controller, [container(2, "2")])), [(2, Ok(()))]);
-    assert_eq!(attached(&node, &restarted), 1);
-
-    // Another agent, and a revision that does not load: what keeps the pod refuses its containers, and no others.
-    let mut controller = self::controller(node.clone());
-    let failing = revision_of("guard", b"another", &keeper(&json!(["app"])));
-    let revisions = [("guard".to_owned(), failing)].into();
-    node.make_container(&pod().uid, "3");
-    let another = Pod { uid: "7c9e6679-7425-40de-944b-000000000001".to_owned(), labels: BTreeMap::new(), ..pod() };
-    node.make_pod(&another.uid);
-    let failing = relabelled(Assignment { revisions, ..assignment(&web_pods()) });
-    settle(&mut controller, [assigned(failing)]);
-    let refused = Err(Refused { why: "gone".into(), retry_after: Duration::from_secs(20) });
-    let refused = Event::BytesArrived { digest: digest(b"another"), bytes: refused };
-    let effects = settle(&mut controller, [container(3, "3"), requested(4, another), refused]);
-    let mut decisions = decisions(&effects);
-    decisions.sort_by_key(|(id, _)| *id);
-    assert!(matches!(&decisions[..], [(3, Err(why)), (4, Ok(()))] if why.contains("gone")), "{decisions:?}");
-}
-
-/// An agent that has just started knows which pods are kept once it has looked at each BpfProgram.
-#[test]
-fn a_start_waits_until_it_is_known_which_programs_keep_its_pod() {
-    let node = node();
-    node.make_container(&pod().uid, "1");
-    let target = keeper(&json!(["app"]));
-    let many = (0..1000).map(|n| format!("p-{n}")).map(|name| (name.clone(), revision(&name, &target)));
-    let kept = at_hand(Assignment { revisions: many.collect(), ..assignment(&target) });
-    settle(&mut controller(node.clone()), [assigned(kept.clone()), container(1, "1")]);
-    let mut controller = controller(node.clone());
-    let restarted = node.make_container(&pod().uid, "2");
-    let events = [assigned(relabelled(kept)), container(2, "2")];
-    let mut result = controller.step(Instant::now(), events);
-    while decisions(&result.effects).is_empty() {
-        assert!(controller.is_working());
-        result = controller.step(Instant::now(), []);
-    }
-    assert_eq!(decisions(&result.effects), [(2, Ok(()))]);
-    assert_eq!(attached(&node, &restarted), 1000);
-}
-
-#[test]
-fn a_relabelled_pod_is_attached_to_again_after_a_suspension() {
-    let node = node();
-    let path = format!("/kubepods/pod{}", pod().uid);
-    let kept = relabelled(at_hand(assignment(&keeper(&Value::Null))));
-    let selected = Assignment { pods: Some(Arc::new(vec![pod()])), ..kept.clone() };
-    let mut controller = controller(node.clone());
-    settle(&mut controller, [assigned(selected)]);
-    settle(&mut controller, [assigned(kept)]);
-    assert_eq!((attached(&node, &path), controller.status().programs[0].pods), (1, 1), "counted too");
-    settle(&mut controller, [Event::SuspendChanged(Some("drill".into()))]);
-    assert_eq!(attached(&node, &path), 0);
-    settle(&mut controller, [Event::SuspendChanged(None)]);
-    assert_eq!(attached(&node, &path), 1);
 }

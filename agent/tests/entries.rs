@@ -11,6 +11,8 @@ use sockeye_agent::{
     },
     plan::entries::{Comparison, applied_after, applied_before},
 };
+use sockeye_crds::Reason;
+use sockeye_crds_testing::provoked;
 
 /// The size of a value: two bytes, of which a spec may name one, the other or both.
 const VALUE: usize = 2;
@@ -55,7 +57,7 @@ impl Model {
 
     fn shape(&self) -> EntryShape {
         let key_size = if self.form == MapForm::Trie { 5 } else { 1 };
-        EntryShape { form: self.form, key_size, value_size: VALUE, max_entries: self.most, slots: 1 }
+        EntryShape { form: self.form, key_size, value_size: VALUE, max_entries: self.most, cpus: None }
     }
 
     fn changes(&self, listed: &ListedMap, applied: &AppliedEntries) -> EntryChanges {
@@ -251,7 +253,7 @@ proptest! {
 
 #[test]
 fn every_slot_of_a_per_cpu_map_counts_and_padding_does_not() {
-    let shape = EntryShape { form: MapForm::Hash, key_size: 1, value_size: 2, max_entries: 4, slots: 2 };
+    let shape = EntryShape { form: MapForm::Hash, key_size: 1, value_size: 2, max_entries: 4, cpus: Some(2) };
     let entry = ListedEntry { key: vec![1], value: vec![7, 8], named: vec![0xff, 0] };
     let listed = ListedMap { pin: "m".to_owned(), sync: true, entries: vec![entry] };
     let applied = AppliedEntries::new();
@@ -264,4 +266,22 @@ fn every_slot_of_a_per_cpu_map_counts_and_padding_does_not() {
     assert_eq!(changes(live), 0, "the first byte of both slots is as listed");
     live[8] = 6;
     assert_eq!(changes(live), 1, "the second slot differs");
+}
+
+#[test]
+fn entries_without_room_are_refused_with_the_numbers() {
+    let model = Model {
+        form: MapForm::Hash,
+        content: [(vec![1], vec![0; VALUE]), (vec![2], vec![0; VALUE])].into(),
+        most: 2,
+        is_old: false,
+    };
+    let entry = ListedEntry { key: vec![3], value: vec![1; VALUE], named: vec![0xff; VALUE] };
+    let listed = ListedMap { pin: "m".to_owned(), sync: true, entries: vec![entry] };
+    let (applied, live) = (AppliedEntries::new(), model.live());
+    let comparison = Comparison { shape: model.shape(), listed: &listed, applied: &applied, live: &live };
+    let refusal = comparison.check_room("allowed", &comparison.changes(), 0).unwrap_err();
+    assert_eq!(refusal.reason, Reason::EntriesNotInStep);
+    assert!(refusal.message.contains("it has 2 entries, and 1 new ones"), "{refusal}");
+    provoked(refusal.reason, &refusal.message);
 }

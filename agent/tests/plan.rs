@@ -18,6 +18,7 @@ use sockeye_agent::{
     plan::{Step, context::PlanContext, detach, plan, revert},
 };
 use sockeye_crds::{MapDefinition, Reason, program::MapRef, revision::ProgramRef};
+use sockeye_crds_testing::provoked;
 use sockeye_fake::{Fake, Ids};
 
 use self::events::{Scene, any_desired, events, info, shape, shared_map};
@@ -233,6 +234,7 @@ fn revision(uid: &str, name: &str, functions: BTreeMap<String, DesiredProgram>) 
         revision: name.into(),
         load_key: "1".into(),
         digest: "sha256:0".into(),
+        origin: Default::default(),
         functions,
         maps: BTreeMap::new(),
         kept_pods: BTreeMap::new(),
@@ -282,6 +284,7 @@ fn a_changed_map_shape_is_refused_before_any_step() {
     let refusal = plan(Some(&desired), &fake.observed, &alone()).unwrap_err();
     assert_eq!(refusal.reason, Reason::MapIncompatible);
     assert!(refusal.message.contains("max_entries 10") && refusal.message.contains("max_entries 11"), "{refusal}");
+    provoked(refusal.reason, &refusal.message);
 }
 
 /// A BpfProgram is deleted and created again while only the agent's descriptor holds its retained map.
@@ -373,4 +376,5 @@ fn a_refusal_names_the_missing_cgroup_and_the_function() {
     let refusal = plan(Some(&desired), &Observed::default(), &alone()).unwrap_err();
     assert_eq!(refusal.reason, Reason::CgroupNotFound);
     assert!(refusal.message.contains("/nowhere") && refusal.message.contains('f'), "{refusal}");
+    provoked(refusal.reason, &refusal.message);
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sockeye_agent::{
     control::{Controller, event::Event},
     model::{assignment::Assignment, pods::Pod},
@@ -16,22 +16,28 @@ use sockeye_crds::{
     names::digest,
     node::{NodeProgram, State},
 };
+use sockeye_crds_testing::provoked;
 use sockeye_fake::{FakeNode, settings};
 
 const OBJECT: &[u8] = b"object";
 
-/// An agent whose one BpfProgram selects all pods, under a clock of its own.
+/// An agent whose one BpfProgram is attached to all pods, under a clock of its own.
 struct Agent {
     node: FakeNode,
     controller: Controller<FakeNode>,
     now: Instant,
     pods: Vec<Pod>,
+    target: Value,
 }
 
 impl Agent {
     fn new() -> Self {
+        Self::at(json!({"type": "Pods", "pods": {"podSelector": {}}}))
+    }
+
+    fn at(target: Value) -> Self {
         let (node, now) = (FakeNode::default(), Instant::now());
-        Self { controller: Controller::new(node.clone(), settings(), now), node, now, pods: Vec::new() }
+        Self { controller: Controller::new(node.clone(), settings(), now), node, now, pods: Vec::new(), target }
     }
 
     /// Adds a pod of which a container runs, by the kubelet's word.
@@ -49,9 +55,8 @@ impl Agent {
     }
 
     fn assign(&mut self) {
-        let target = json!({"type": "Pods", "pods": {"podSelector": {}}});
         let template = json!({
-            "digest": digest(OBJECT), "programs": [{"name": "my_prog", "attach": [target]}],
+            "digest": digest(OBJECT), "programs": [{"name": "my_prog", "attach": [self.target]}],
             "object": {"programs": [{"name": "my_prog", "section": "sockops", "type": "SockOps"}]},
         });
         let spec = json!({
@@ -124,7 +129,9 @@ fn a_pod_that_is_nowhere_is_searched_for_less_and_less_and_reported_until_it_end
     agent.pass(5);
     let NodeProgram { state, reason, message, links, .. } = agent.reported();
     assert_eq!((state, reason, links), (State::Failed, Some(Reason::PodCgroupNotFound), 1));
-    assert!(message.unwrap().contains("shop/b"));
+    let message = message.unwrap();
+    assert!(message.contains("shop/b"), "{message}");
+    provoked(Reason::PodCgroupNotFound, &message);
     agent.pass(600);
     let searches = agent.node.searches();
     assert!((10..20).contains(&searches), "{searches} searches in ten minutes");
@@ -148,5 +155,30 @@ fn what_a_search_finds_is_attached_to() {
     agent.pass(3);
     assert_eq!((agent.reported().links, agent.reported().pods), (3, 2));
     agent.pass(60);
+    assert_eq!(agent.reported().state, State::Attached);
+}
+
+/// The agent knows no pod by its UID: nothing but this target asks for pods.
+#[test]
+fn an_empty_cgroup_of_all_pods_is_reported_where_pods_run_elsewhere() {
+    let mut agent = Agent::at(json!({"type": "AllPods"}));
+    agent.assign();
+    agent.pass(600);
+    assert_eq!((agent.node.searches(), agent.reported().state), (0, State::Attached));
+    // No pod runs on the node at all.
+    agent.node.set_all_pods_empty(true);
+    agent.pass(900);
+    let searches = agent.node.searches();
+    assert!((5..20).contains(&searches), "{searches} searches in a quarter of an hour");
+    assert_eq!(agent.reported().state, State::Attached);
+    agent.node.make_elsewhere("a", "/kubelet/kubepods/poda");
+    agent.pass(120);
+    let NodeProgram { state, reason, message, links, .. } = agent.reported();
+    assert_eq!((state, reason, links), (State::Failed, Some(Reason::PodCgroupNotFound), 1));
+    let message = message.unwrap();
+    assert!(message.contains("/kubelet/kubepods/poda") && message.contains("cgroup.kubeletRoot"), "{message}");
+    provoked(Reason::PodCgroupNotFound, &message);
+    agent.node.set_all_pods_empty(false);
+    agent.pass(120);
     assert_eq!(agent.reported().state, State::Attached);
 }

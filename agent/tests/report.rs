@@ -19,6 +19,7 @@ use sockeye_crds::{
     names::digest,
     node::{NodeProgram, State},
 };
+use sockeye_crds_testing::provoked;
 use sockeye_fake::{FakeNode, settings, settle};
 
 const OBJECT: &[u8] = b"object";
@@ -120,6 +121,7 @@ fn a_program_whose_pods_can_not_be_listed_is_reported() {
     let lasting = controller.report();
     let [program] = &lasting.status.programs[..] else { panic!("{:?}", lasting.status.programs) };
     assert_eq!((program.state, program.reason), (State::Failed, Some(Reason::InputsUnavailable)));
+    provoked(program.reason, program.message.as_deref().unwrap());
     assert_eq!(program.uid, revision.spec.program_ref.uid);
     // With a loaded program that is said at once.
     for assignment in [listed(), unlisted(), unlisted(), listed()] {
@@ -135,4 +137,17 @@ fn a_program_whose_pods_can_not_be_listed_is_reported() {
     revision.metadata.name = Some("guard-2".to_owned());
     let report = report(&mut controller, assigned([revision].into_iter()));
     assert_eq!((report.status.programs[0].state, report.status.programs[0].links), (State::Suspended, 0));
+}
+
+#[test]
+fn a_suspended_program_says_who_suspended_it() {
+    let mut revision = revision("guard");
+    revision.spec.template.suspend = true;
+    let mut controller = controller();
+    let report = report(&mut controller, assigned([revision].into_iter()));
+    let [program] = &report.status.programs[..] else { panic!("{:?}", report.status.programs) };
+    assert_eq!((program.state, program.reason), (State::Suspended, Some(Reason::Suspended)));
+    let message = program.message.as_deref().unwrap();
+    assert!(message.starts_with("spec.suspend is true"), "{message}");
+    provoked(program.reason, message);
 }

@@ -10,6 +10,7 @@ use sockeye_agent::{
     model::assignment::Assignment,
 };
 use sockeye_crds::{BpfRevision, Reason, names::digest};
+use sockeye_crds_testing::provoked;
 use sockeye_fake::{FakeNode, settings, settle};
 
 const OBJECT: &[u8] = b"object";
@@ -60,7 +61,7 @@ fn the_message_says_why_a_shared_map_is_not_there() {
     let a_lender = |settings: Value| [("a-lender", settings)];
     for (map_ref, others, words) in [
         (from("nobody", "m"), &[][..], "map m of BpfProgram nobody: that BpfProgram is not to run on this node"),
-        (from("a-lender", "n"), &a_lender(json!({})), "that BpfProgram has no such map; its maps: m"),
+        (from("a-lender", "n"), &a_lender(json!({})), "that BpfProgram has no such map, name one of its maps: m"),
         (from("a-lender", "m"), &a_lender(json!({"pinning": "None"})), "not pinned there (pinning: None)"),
         (from("a-lender", "m"), &a_lender(from("borrower", "m")), "in a circle"),
         (from("a-lender", "m"), &a_lender(from("nobody", "m")), "it is not pinned on this node yet"),
@@ -68,6 +69,7 @@ fn the_message_says_why_a_shared_map_is_not_there() {
     ] {
         let message = refusal(map_ref, others).unwrap();
         assert!(message.contains(words), "{message}");
+        provoked(Reason::SharedMapNotFound, &message);
     }
 }
 

@@ -18,6 +18,7 @@ use sockeye_agent::{
     node::Node as _,
 };
 use sockeye_crds::{BpfRevision, Reason, names::digest};
+use sockeye_crds_testing::provoked;
 use sockeye_fake::{FakeNode, settings};
 
 const OBJECT: &[u8] = b"object";
@@ -85,6 +86,7 @@ impl Agent {
         let program = &self.controller.status().programs[0];
         let message = program.message.as_deref().unwrap_or_default();
         assert!(program.reason.as_ref() == Some(reason) && message.contains(part), "{program:?}");
+        provoked(reason, message);
     }
 }
 

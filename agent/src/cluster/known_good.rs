@@ -11,7 +11,7 @@ use sockeye_crds::BpfRevision;
 use tokio::sync::mpsc;
 
 use super::pods::Requirement;
-use crate::model::pods::RequiredInputs;
+use crate::model::{architecture::on_this_architecture, pods::RequiredInputs};
 
 /// A request for a revision.
 pub(super) struct Request {
@@ -34,7 +34,7 @@ pub(super) async fn fetch(
         let mut failing = None;
         let answer = loop {
             match api.get(&request.name).await {
-                Ok(revision) => break Ok(Arc::new(revision)),
+                Ok(revision) => break Ok(Arc::new(on_this_architecture(revision))),
                 Err(error) if is_transient(&error) => {
                     tracing::debug!(request.name, %error, "trying again");
                     failing = Some(backoff.wait().await);

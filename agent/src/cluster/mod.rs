@@ -8,6 +8,7 @@
 //! | `context` | what the tasks share |
 //! | [`pods`] | the watches of pods and namespaces |
 //! | [`bytecode`] | objects, fetched by digest |
+//! | `verification` | objects, judged by the node's own policy |
 //! | `known_good` | retired revisions that were in effect, read by name |
 //! | [`probe`] | whether the API server can be reached, and when the kubelet renewed the node's Lease last |
 //! | [`status_writer`] | the node's status, written to its BpfNode; [`throttle`] says what of it waits |
@@ -31,6 +32,7 @@ pub mod status_writer;
 #[cfg(test)]
 mod tests;
 pub mod throttle;
+mod verification;
 pub mod view;
 pub mod watches;
 
@@ -40,9 +42,11 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, Config};
 use sockeye_client::Readiness;
+use sockeye_provenance::Verifier;
 use tokio::sync::{mpsc, watch};
 
 use self::{
+    bytecode::StoredObjects,
     context::{Tasks, WatchContext},
     detail_writer::DetailWriter,
     status_writer::StatusWriter,
@@ -58,6 +62,7 @@ use crate::{
         run,
     },
     node::Node,
+    read_api::{ReadApi, Sources},
 };
 
 /// The cluster that a node belongs to.
@@ -71,21 +76,29 @@ pub struct Cluster {
     pub node_name: String,
     /// The namespace that sockeye is installed in: objects and the suspension are there.
     pub namespace: String,
+    /// The policy by which this node verifies who signed objects, and what it trusts, if it does.
+    pub verifier: Option<Arc<Verifier>>,
     /// Ready once the lists are complete and the status is written.
     pub readiness: Readiness,
 }
 
 impl Cluster {
-    /// Runs a controller for the node, and lets it answer the container runtime, until a task ends, which none does
-    /// well.
+    /// Runs a controller for the node, and lets it answer the container runtime and whoever asks, until a task ends,
+    /// which none does well.
     ///
     /// # Errors
     /// Always: what ended, and why.
-    pub async fn run<N>(self, controller: Controller<N>, admission: &mut Admission) -> Result<Infallible>
+    pub async fn run<N>(
+        self,
+        controller: Controller<N>,
+        admission: &mut Admission,
+        read_api: &mut ReadApi,
+    ) -> Result<Infallible>
     where
         N: Node + Send + 'static,
     {
-        let Self { client, config, node_name, namespace, readiness } = self;
+        let Self { client, config, node_name, namespace, verifier, readiness } = self;
+        let controller = controller.verifying(verifier.is_some());
         let mut tasks = Tasks::new();
         let context = WatchContext { readiness, ..WatchContext::default() };
         let watches = Watches::start(&client, &node_name, &namespace, &context, &mut tasks);
@@ -95,12 +108,15 @@ impl Cluster {
         let newest_report = Arc::clone(&reports);
         let (fetch, fetches) = mpsc::unbounded_channel();
         let (fetch_revision, revisions) = mpsc::unbounded_channel();
+        let (verify, verifications) = mpsc::unbounded_channel();
         let (probe, probes) = mpsc::unbounded_channel();
-        let answers = admission.answers();
+        let (answers, inquirer) = (admission.answers(), read_api.inquirer());
         let (events, mut controlling) = run::run(controller, move |effect| match effect {
             Effect::WriteStatus(report) => drop(newest_report.put(report)),
             Effect::AnswerStart(id, decision) => answers.answer(id, decision),
+            Effect::AnswerInquiry(id, inspection) => inquirer.answer(id, inspection),
             Effect::FetchBytes(digest) => drop(fetch.send(digest)),
+            Effect::VerifyObject(verification) => drop(verify.send(*verification)),
             Effect::FetchRevision { program, name } => {
                 drop(fetch_revision.send(known_good::Request { program, name }));
             }
@@ -110,9 +126,19 @@ impl Cluster {
         })?;
 
         let config_maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+        read_api.serve(Sources {
+            node_name: node_name.clone(),
+            events: events.clone(),
+            objects: Arc::new(StoredObjects::new(config_maps.clone())),
+        })?;
         let answer_fetch = events.clone();
         let fetched = move |digest, bytes| answer_fetch.send(Event::BytesArrived { digest, bytes });
         tasks.spawn(bytecode::fetch(config_maps, Arc::clone(&context.backoff), fetches, fetched));
+        if let Some(verifier) = verifier {
+            let answer_verification = events.clone();
+            let verified = move |claim, verdict| answer_verification.send(Event::ObjectVerified { claim, verdict });
+            tasks.spawn(verification::judge(verifier, verifications, verified));
+        }
         let answer_revision = events.clone();
         let fetched = move |known_good::Request { program, name }, answer| {
             answer_revision.send(Event::RevisionArrived { program, name, answer });

@@ -26,7 +26,7 @@ pub struct PodWatches {
 impl PodWatches {
     /// Starts the watches as tasks, which do nothing until something is required.
     pub(super) fn start(client: &Client, node_name: &str, context: &WatchContext, tasks: &mut Tasks) -> Self {
-        let (required, requirement) = latest::channel(RequiredInputs::default());
+        let (required, requirement) = latest::channel(Wanted::default());
         let required = Requirement(required);
         let mut starter = Starter { requirement, context, tasks };
         let of_node = Selection { fields: Some(format!("spec.nodeName={node_name}")), ..Selection::default() };
@@ -35,8 +35,8 @@ impl PodWatches {
         let all = Selection::default();
         Self {
             required,
-            pods: starter.start(Api::all(client.clone()), of_node, |required| required.pods, pod),
-            namespaces: starter.start(Api::all(client.clone()), all, |required| required.namespaces, namespace),
+            pods: starter.start(Api::all(client.clone()), of_node, Wanted::pods, pod),
+            namespaces: starter.start(Api::all(client.clone()), all, Wanted::namespaces, namespace),
         }
     }
 
@@ -56,22 +56,59 @@ impl PodWatches {
     }
 }
 
+/// The objects to watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    /// The inputs without which targets can't be worked out.
+    required: RequiredInputs,
+    /// The pods, for their names.
+    pods: bool,
+}
+
+/// How much some objects are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    None,
+    /// A node that may not list them does without, and is as ready as others.
+    Wanted,
+    Required,
+}
+
+impl Wanted {
+    const fn pods(&self) -> Need {
+        match (self.required.pods, self.pods) {
+            (true, _) => Need::Required,
+            (false, true) => Need::Wanted,
+            (false, false) => Need::None,
+        }
+    }
+
+    const fn namespaces(&self) -> Need {
+        if self.required.namespaces { Need::Required } else { Need::None }
+    }
+}
+
 /// Says what is required of pods and namespaces.
 #[derive(Clone)]
-pub struct Requirement(latest::Sender<RequiredInputs>);
+pub struct Requirement(latest::Sender<Wanted>);
 
 impl Requirement {
     /// Has everything watched that is required. What was required once is watched from then on.
     pub fn require(&self, inputs: RequiredInputs) {
         self.0.send_if_modified(|all| {
-            let more = all.and(inputs);
-            mem::replace(all, more) != more
+            let more = all.required.and(inputs);
+            mem::replace(&mut all.required, more) != more
         });
+    }
+
+    /// Has pods watched, for their names.
+    pub fn want_pods(&self) {
+        self.0.send_if_modified(|all| !mem::replace(&mut all.pods, true));
     }
 }
 
 struct Starter<'a> {
-    requirement: latest::Receiver<RequiredInputs>,
+    requirement: latest::Receiver<Wanted>,
     context: &'a WatchContext,
     tasks: &'a mut Tasks,
 }
@@ -83,7 +120,7 @@ impl Starter<'_> {
         &mut self,
         api: Api<K>,
         selection: Selection,
-        is_required: fn(&RequiredInputs) -> bool,
+        need: fn(&Wanted) -> Need,
         read: impl Fn(&K) -> (String, V) + Send + 'static,
     ) -> latest::Receiver<Listed<V>>
     where
@@ -109,8 +146,15 @@ impl Starter<'_> {
             }
         };
         self.tasks.spawn(async move {
-            requirement.wait_for(is_required).await?;
-            Ok(watch(api, &selection, &backoff, on_event, |rejected| readiness.watch_rejected(rejected)).await)
+            requirement.wait_for(|wanted| need(wanted) > Need::None).await?;
+            let mut counted = false;
+            let on_rejected = |is_rejected: bool| {
+                let counts = is_rejected && need(&requirement.borrow()) == Need::Required;
+                if mem::replace(&mut counted, counts) != counts {
+                    readiness.watch_rejected(counts);
+                }
+            };
+            Ok(watch(api, &selection, &backoff, on_event, on_rejected).await)
         });
         receiver
     }

@@ -124,11 +124,21 @@ impl StatusWriter {
 
     /// Takes a report as far as the throttle lets it pass.
     fn take(&mut self, report: Report) {
-        let (awaiting, older_layout) = (report.awaiting.clone(), report.older_layout.clone());
-        if let Some(passed) = self.throttle.pass(report, &self.newest, std::time::Instant::now()) {
-            self.states = conditions(&passed.status, &awaiting, older_layout.as_deref());
+        let older_layout = report.older_layout.clone();
+        let of_earlier_agent = self.states.is_empty().then(|| self.stored());
+        let last = of_earlier_agent.as_ref().unwrap_or(&self.newest);
+        if let Some(passed) = self.throttle.pass(report, last, std::time::Instant::now()) {
+            self.states = conditions(&passed.status, &passed.awaiting, older_layout.as_deref());
             self.newest = passed;
         }
+    }
+
+    /// Returns what the BpfNode says of BpfPrograms, as an agent before this one wrote it.
+    fn stored(&self) -> Passed {
+        let stored = self.bpf_node.state().into_iter().next();
+        let status = stored.as_ref().and_then(|stored| stored.0.as_ref().ok()?.status.as_ref());
+        let programs = status.map(|status| status.programs.clone()).unwrap_or_default();
+        Passed { status: BpfNodeStatus { programs, ..BpfNodeStatus::default() }, ..Passed::default() }
     }
 
     /// Writes the newest status where it differs from what the API server has: somebody else may have written or

@@ -31,7 +31,7 @@ use tokio::{
 use tower::util::service_fn;
 
 use super::{detail_writer::DetailWriter, status_writer::StatusWriter};
-use crate::control::{event::Report, newest::Newest};
+use crate::control::{event::Report, newest::Newest, report::counts::counts};
 
 const NODES: &str = "bpfnodes";
 const DETAILS: &str = "bpfnodedetails";
@@ -174,7 +174,7 @@ impl Agent {
         };
         let detail = ProgramDetail { name: "p".to_owned(), notes: vec![note.to_owned()], ..ProgramDetail::default() };
         let report = Report {
-            status: BpfNodeStatus { programs: vec![program], ..BpfNodeStatus::default() },
+            status: status(vec![program]),
             detail: BpfNodeDetailStatus { programs: vec![detail], ..BpfNodeDetailStatus::default() },
             ..Report::default()
         };
@@ -182,6 +182,10 @@ impl Agent {
         let start = server.lock().start;
         sleep_until(start + Duration::from_secs(until)).await;
     }
+}
+
+fn status(programs: Vec<NodeProgram>) -> BpfNodeStatus {
+    BpfNodeStatus { counts: counts(&programs, 0), programs, ..BpfNodeStatus::default() }
 }
 
 fn fill<K>(writer: &mut Writer<K>, object: Option<K>)
@@ -249,6 +253,36 @@ async fn the_next_agent_writes_only_what_changed_and_keeps_the_times_of_transiti
     assert!(ready(&server)["message"].as_str().unwrap().contains("p: 2"));
     assert_eq!(ready(&server)["lastTransitionTime"], long_ago);
     assert_eq!(ready(&server).get("observedGeneration"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_agent_writes_nothing_while_it_fetches_what_the_one_before_could_not_have() {
+    let server = Server::new();
+    let runs = NodeProgram { name: "runs".to_owned(), state: State::Attached, ..NodeProgram::default() };
+    let failed = |message: &str| NodeProgram {
+        name: "lost".to_owned(),
+        reason: Some(Reason::BytecodeUnavailable),
+        message: Some(message.to_owned()),
+        ..NodeProgram::default()
+    };
+    let report = |message: &str, awaiting: &[&str]| Report {
+        status: status(vec![failed(message), runs.clone()]),
+        awaiting: awaiting.iter().map(|name| (*name).to_owned()).collect(),
+        ..Report::default()
+    };
+    let until = |second| sleep_until(server.lock().start + Duration::from_secs(second));
+    let first = Agent::start(&server);
+    first.reports.put(Box::new(report("it is not there", &[])));
+    until(1).await;
+    assert_eq!(server.object(NODES)["status"]["conditions"][0]["reason"], "BytecodeUnavailable");
+    server.lock().writes.clear();
+    let next = Agent::start(&server);
+    next.reports.put(Box::new(report("it is being fetched", &["lost"])));
+    until(20).await;
+    assert_eq!(next.readiness.ready(), Ok(()));
+    next.reports.put(Box::new(report("it is not there", &[])));
+    until(40).await;
+    assert_eq!(server.writes(NODES), Vec::<u64>::new());
 }
 
 #[tokio::test(start_paused = true)]

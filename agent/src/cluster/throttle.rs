@@ -4,6 +4,7 @@
 //! because the API server is busy would keep it busy.
 
 use std::{
+    collections::BTreeSet,
     mem,
     time::{Duration, Instant},
 };
@@ -35,6 +36,8 @@ pub struct Passed {
     pub status: BpfNodeStatus,
     /// The status of the BpfNodeDetail.
     pub detail: BpfNodeDetailStatus,
+    /// The BpfPrograms of which they say only that their object is being fetched.
+    pub awaiting: BTreeSet<String>,
 }
 
 /// What is held back, for how long, and since when.
@@ -46,23 +49,26 @@ pub struct Throttle {
 
 impl Throttle {
     /// Returns the statuses to write now, if any. A BpfProgram that only waits for its object is in them as in the
-    /// `last` ones that passed.
+    /// `last` ones that passed, or that another agent wrote before; the detail may be missing in these.
     pub fn pass(&mut self, report: Report, last: &Passed, now: Instant) -> Option<Passed> {
         let Report { mut status, mut detail, awaiting, older_layout: _, assignment: _ } = report;
         if awaiting.is_empty() {
             *self = Self::default();
-            return Some(Passed { status, detail });
+            return Some(Passed { status, detail, awaiting });
         }
         if is_over(self.fetches.get_or_insert((FIRST_WAIT, now)), LONGEST_WAIT, now) {
-            return Some(Passed { status, detail });
+            return Some(Passed { status, detail, awaiting });
         }
+        let mut passed_awaiting = BTreeSet::new();
         let mut details = mem::take(&mut detail.programs).into_iter().peekable();
         for program in mem::take(&mut status.programs) {
             let entry = Entry { detail: details.next_if(|detail| detail.name == program.name), program };
-            let entry = match awaiting.contains(&entry.program.name) {
-                true => entry.without_wait(last),
-                false => Some(entry),
+            let name = entry.program.name.clone();
+            let (entry, is_awaiting) = match awaiting.contains(&name) {
+                true => entry.unless_held_back(last),
+                false => (Some(entry), false),
             };
+            passed_awaiting.extend(is_awaiting.then_some(name));
             if let Some(Entry { program, detail: of_program }) = entry {
                 status.programs.push(program);
                 detail.programs.extend(of_program);
@@ -70,7 +76,8 @@ impl Throttle {
         }
         status.counts = counts(&status.programs, status.counts.links);
         let omitted = detail.omitted.take().unwrap_or_default();
-        let passed = Passed { status: fit_node::fit(status), detail: fit_detail::fit(detail, omitted) };
+        let (status, detail) = (fit_node::fit(status), fit_detail::fit(detail, omitted));
+        let passed = Passed { status, detail, awaiting: passed_awaiting };
         if passed == *last || self.changes.as_mut().is_some_and(|wait| !is_over(wait, LONGEST_INTERVAL, now)) {
             return None;
         }
@@ -97,7 +104,7 @@ struct Entry {
 
 impl Entry {
     /// Returns the entry of a BpfProgram. The lists of both statuses are sorted by name.
-    fn of(Passed { status, detail }: &Passed, name: &str) -> Option<Self> {
+    fn of(Passed { status, detail, awaiting: _ }: &Passed, name: &str) -> Option<Self> {
         let program = status.programs.binary_search_by(|program| program.name.as_str().cmp(name)).ok()?;
         let at = detail.programs.binary_search_by(|detail| detail.name.as_str().cmp(name)).ok();
         Some(Self {
@@ -106,31 +113,35 @@ impl Entry {
         })
     }
 
-    /// Returns the entry of the last statuses instead, be it none, unless more than the wait for the object is new.
-    fn without_wait(self, last: &Passed) -> Option<Self> {
-        match Self::of(last, &self.program.name) {
-            Some(before) if before.holds() == self.holds() => Some(before),
-            None if self.holds_nothing() => None,
-            _ => Some(self),
+    /// Returns the entry of a BpfProgram that waits for its object if more than that is new, and otherwise that of the
+    /// last statuses, be it none. Returns too whether it says only that the object is being fetched.
+    fn unless_held_back(self, last: &Passed) -> (Option<Self>, bool) {
+        let name = &self.program.name;
+        let was_awaiting = last.awaiting.contains(name);
+        match Self::of(last, name) {
+            Some(Self { program, detail: None }) if held(&program) == held(&self.program) => {
+                (Some(Self { program, ..self }), was_awaiting)
+            }
+            Some(before) if before.holds() == self.holds() => (Some(before), was_awaiting),
+            None if self.holds_nothing() => (None, was_awaiting),
+            _ => (Some(self), true),
         }
     }
 
     /// Returns the part that is about what the node holds, not about what is desired.
     fn holds(&self) -> Self {
-        let program = NodeProgram {
-            desired_revision: None,
-            state: State::default(),
-            reason: None,
-            message: None,
-            ..self.program.clone()
-        };
-        let held = |detail| ProgramDetail { verifier_log: None, notes: Vec::new(), ..detail };
-        Self { program, detail: self.detail.clone().map(held) }
+        let of_detail = |detail| ProgramDetail { verifier_log: None, notes: Vec::new(), ..detail };
+        Self { program: held(&self.program), detail: self.detail.clone().map(of_detail) }
     }
 
     fn holds_nothing(&self) -> bool {
         self.program.program_ids.is_empty() && self.program.map_ids.is_empty()
     }
+}
+
+/// Returns the part of a state that is about what the node holds, not about what is desired.
+fn held(program: &NodeProgram) -> NodeProgram {
+    NodeProgram { desired_revision: None, state: State::default(), reason: None, message: None, ..program.clone() }
 }
 
 #[cfg(test)]
@@ -155,10 +166,15 @@ mod tests {
         let detail =
             BpfNodeDetailStatus { programs: programs.iter().map(detail).collect(), ..BpfNodeDetailStatus::default() };
         let counts = counts(&programs, 0);
-        Passed { status: BpfNodeStatus { programs, counts, ..BpfNodeStatus::default() }, detail }
+        let status = BpfNodeStatus { programs, counts, ..BpfNodeStatus::default() };
+        Passed { status, detail, awaiting: BTreeSet::new() }
     }
 
-    fn report(Passed { status, detail }: Passed, awaiting: &[&str]) -> Report {
+    fn waiting(passed: Passed, awaiting: &[&str]) -> Passed {
+        Passed { awaiting: awaiting.iter().map(|name| (*name).to_owned()).collect(), ..passed }
+    }
+
+    fn report(Passed { status, detail, awaiting: _ }: Passed, awaiting: &[&str]) -> Report {
         let awaiting = awaiting.iter().map(|name| (*name).to_owned()).collect();
         Report { status, detail, awaiting, ..Report::default() }
     }
@@ -172,6 +188,7 @@ mod tests {
         let awaiting = ["new", "old", "undone"];
         let (mut throttle, start) = (Throttle::default(), Instant::now());
         let expected = status(&[("fails", Failed, &[]), ("old", Attached, &[1]), ("undone", Failed, &[])]);
+        let expected = waiting(expected, &["undone"]);
         assert_eq!(throttle.pass(report(now.clone(), &awaiting), &told, start), Some(expected.clone()));
         assert_eq!(
             throttle.pass(report(now.clone(), &awaiting), &expected, start + FIRST_INTERVAL),
@@ -180,10 +197,25 @@ mod tests {
         );
         assert_eq!(
             throttle.pass(report(now.clone(), &awaiting), &expected, start + FIRST_WAIT),
-            Some(now.clone()),
+            Some(waiting(now.clone(), &awaiting)),
             "the fetch lasts long"
         );
         assert_eq!(throttle.pass(report(now.clone(), &[]), &told, start), Some(now));
+    }
+
+    #[test]
+    fn what_an_earlier_agent_wrote_of_a_bpf_program_stays_while_its_object_is_fetched() {
+        use State::{Attached, Failed};
+        let wrote = Passed {
+            detail: BpfNodeDetailStatus::default(),
+            ..status(&[("lost", Failed, &[]), ("old", Failed, &[1])])
+        };
+        let mut now = status(&[("lost", Failed, &[]), ("old", Failed, &[2]), ("runs", Attached, &[3])]);
+        now.status.programs[0].message = Some("is being fetched".to_owned());
+        let passed = Throttle::default().pass(report(now, &["lost", "old"]), &wrote, Instant::now()).unwrap();
+        assert_eq!(passed.status.programs[0], wrote.status.programs[0]);
+        assert_eq!(passed.detail.programs.len(), 3);
+        assert_eq!(Vec::from_iter(passed.awaiting), ["old"], "which holds something else than before");
     }
 
     /// Returns the seconds in which a status passes: of a BpfProgram that waits for its object, and maybe of another

@@ -15,7 +15,10 @@ use tokio::sync::Notify;
 use super::{pods::PodWatches, watches::Watches};
 use crate::{
     control::{event::Event, run::Events},
-    model::assignment::{Assignment, ReportedRevision},
+    model::{
+        architecture::on_this_architecture,
+        assignment::{Assignment, ReportedRevision},
+    },
 };
 
 /// What the API server says of this node.
@@ -78,7 +81,10 @@ impl View {
                 Err(error) => {
                     let program = error.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_PROGRAM));
                     let name = error.metadata.name.as_deref().unwrap_or_default();
-                    let why = format!("BpfRevision {name} can't be read: {}", error.error);
+                    let why = format!(
+                        "BpfRevision {name} can't be read, is it a newer operator's? Upgrade the agents: {}",
+                        error.error
+                    );
                     match program.filter(|program| is_dns_label(program)) {
                         Some(program) => drop(unreadable.insert(program.clone(), why)),
                         // It may be any BpfProgram's, so that none may be removed.
@@ -93,7 +99,7 @@ impl View {
         };
         let assign = |(name, revision): (&str, &BpfRevision)| match self.assigned.get(name) {
             Some(known) if same(known, revision) => (name.to_owned(), Arc::clone(known)),
-            _ => (name.to_owned(), Arc::new(revision.clone())),
+            _ => (name.to_owned(), Arc::new(on_this_architecture(revision.clone()))),
         };
         self.assigned = revision::desired(readable, node.labels()).into_iter().map(assign).collect();
         let revisions = self.assigned.clone();
@@ -102,6 +108,9 @@ impl View {
         let reported = Arc::clone(self.reported.get_or_insert_with(|| Arc::new(reported(bpf_node))));
         let mut assignment = Assignment { revisions, unreadable, complete, reported, ..Assignment::default() };
         self.pods.requirement().require(assignment.required_inputs());
+        if assignment.names_pods() {
+            self.pods.requirement().want_pods();
+        }
         (assignment.pods, assignment.namespaces) = (self.pods.pods(), self.pods.namespaces());
         Some(assignment)
     }

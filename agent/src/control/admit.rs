@@ -169,7 +169,8 @@ impl<N: Node> Controller<N> {
         match self.inputs.runtime_gap.as_ref().filter(|_| strict) {
             Some(why) => {
                 let message = format!(
-                    "startPolicy WaitForAttachment is not kept: containers here start without waiting, because {why}"
+                    "startPolicy WaitForAttachment is not kept: containers here start without waiting, because {why} \
+                     (docs/strict.md says what to configure)"
                 );
                 Err(Failure { partial: true, ..Failure::new(Reason::NRINotConnected, message) })
             }

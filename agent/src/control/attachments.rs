@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use sockeye_ebpf::kinds::section::attach_type_name;
 
-use super::{drift, program::ProgramState};
+use super::{drift, program::ProgramState, programs::Programs};
 use crate::{
     kernel::SysError,
     model::observed::{LinkKey, ObservedLink},
@@ -47,11 +47,11 @@ type Hook = (Target, u32);
 
 /// The programs at each hook, as of the last poll.
 #[derive(Debug, Default)]
-pub struct AttachmentMonitor(BTreeMap<Hook, Programs>);
+pub struct AttachmentMonitor(BTreeMap<Hook, AttachedPrograms>);
 
 /// The programs at a cgroup.
 #[derive(Debug)]
-struct Programs {
+struct AttachedPrograms {
     /// All program IDs, in attach order.
     attached: Vec<u32>,
     /// Those that others attached.
@@ -69,12 +69,7 @@ impl AttachmentMonitor {
     /// Queries every hook once. A BpfProgram with a link that is no longer listed becomes dirty; a program that others
     /// attached since the last poll is recorded as drift of each BpfProgram at its hook. Reports whether there is
     /// anything new.
-    pub fn poll(
-        &mut self,
-        node: &impl Node,
-        programs: &mut BTreeMap<String, ProgramState>,
-        time_of_day: fn() -> Timestamp,
-    ) -> bool {
+    pub fn poll(&mut self, node: &impl Node, programs: &mut Programs, time_of_day: fn() -> Timestamp) -> bool {
         let hooks = hooks(programs);
         self.0.retain(|hook, _| hooks.contains_key(hook));
         let mut news = false;
@@ -89,12 +84,12 @@ impl AttachmentMonitor {
             };
             for name in unlisted(&own, query.as_ref()) {
                 news = true;
-                programs.entry(name.to_owned()).or_default().pending.dirty = true;
+                programs.entry(name).pending.dirty = true;
             }
             let Target::Cgroup(path) = target else { continue };
             let attached = query.map(|query| query.programs).unwrap_or_default();
             let foreign = foreign(&own, &attached);
-            let before = self.0.insert(hook.clone(), Programs { attached, foreign: foreign.clone() });
+            let before = self.0.insert(hook.clone(), AttachedPrograms { attached, foreign: foreign.clone() });
             let Some(before) = before.filter(|before| before.foreign != foreign) else { continue };
             news = true;
             let new: BTreeSet<u32> = &foreign - &before.foreign;
@@ -102,7 +97,7 @@ impl AttachmentMonitor {
                 let change = drift::attached_beside(path, &attach_type_name(*attach_type), &new);
                 tracing::warn!("{}", change.message);
                 for OwnLink { name, .. } in &own {
-                    let program = programs.entry(name.clone()).or_default();
+                    let program = programs.entry(name);
                     drift::remember(&mut program.drift, change.clone(), time_of_day());
                 }
             }

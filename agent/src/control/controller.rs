@@ -1,17 +1,13 @@
 //! `Controller`: all that the agent knows between two steps. Level-triggered: what it knows of the node comes from
 //! bpffs and the kernel, and what is lost with it is only what has been tried and when to try again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
 
 use super::{
+    all_pods::AllPodsSearch,
     attachments::AttachmentMonitor,
     connectivity::Trials,
     draining::Draining,
@@ -19,9 +15,12 @@ use super::{
     fetches::Fetches,
     pod_search::PodSearch,
     program::ProgramState,
+    programs::Programs,
     report::{Reported, report},
     starts::Starts,
     timer::Timer,
+    verdicts::Verdicts,
+    verifier_logs::VerifierLogs,
     work::WorkList,
 };
 use crate::{
@@ -37,22 +36,32 @@ pub struct Controller<N> {
     /// The time of this step.
     pub(super) now: Instant,
     pub(super) settings: Settings,
+    /// This node verifies who signed objects, by a policy of its own.
+    pub(super) verifies: bool,
     pub(super) inputs: Inputs,
     pub(super) survey: Survey,
-    pub(super) programs: BTreeMap<String, ProgramState>,
+    pub(super) programs: Programs,
+    /// The assignment that the BpfPrograms were given last.
+    pub(super) assigned: Option<Arc<Assignment>>,
     pub(super) monitor: AttachmentMonitor,
     pub(super) trials: Trials,
     pub(super) starts: Starts,
     pub(super) fetches: Fetches,
+    pub(super) verdicts: Verdicts,
     pub(super) pod_search: PodSearch,
+    pub(super) all_pods: AllPodsSearch,
     pub(super) draining: Draining,
     pub(super) timer: Timer,
     /// The pass that is going on.
     pub(super) pass: Option<Pass>,
     /// The facts of the kernel, of the last pass until the next poll: objects arrive one by one, with a pass for each.
     pub(super) kernel: RunningKernel,
-    /// The BpfPrograms that were observed since the last report.
-    pub(super) touched: BTreeSet<String>,
+    /// The BpfPrograms that were observed since the last report; some more than once.
+    pub(super) touched: Vec<String>,
+    /// The logs of the verifier that rejected programs last.
+    pub(super) verifier_logs: VerifierLogs,
+    /// A pass has ended: what is known of the node is all that there is.
+    pub(super) knows_node: bool,
     /// The last step began a pass and did no more, so that starts could be decided.
     pub(super) began_only: bool,
     /// The effects of this step so far.
@@ -132,23 +141,35 @@ impl<N> Controller<N> {
         Self {
             node,
             now,
+            verifies: false,
             inputs: Inputs::default(),
             survey: Survey::default(),
-            programs: BTreeMap::new(),
+            programs: Programs::default(),
+            assigned: None,
             monitor: AttachmentMonitor::default(),
             trials: Trials::default(),
             starts: Starts::default(),
             fetches: Fetches::default(),
+            verdicts: Verdicts::default(),
             pod_search: PodSearch::default(),
+            all_pods: AllPodsSearch::default(),
             draining: Draining::new(now),
             timer: Timer::new(now),
             pass: None,
             kernel: RunningKernel::new(settings.kernel_config.clone()),
-            touched: BTreeSet::new(),
+            touched: Vec::new(),
+            verifier_logs: VerifierLogs::default(),
+            knows_node: false,
             began_only: false,
             effects: Vec::new(),
             settings,
         }
+    }
+
+    /// Has the controller load no object before the node's own policy has judged it.
+    #[must_use]
+    pub fn verifying(self, verifies: bool) -> Self {
+        Self { verifies, ..self }
     }
 
     /// Reports whether a pass is going on: its work is not all done.
@@ -158,16 +179,7 @@ impl<N> Controller<N> {
 
     /// Returns the report of the node.
     pub fn report(&self) -> Report {
-        let Settings { layout, quota: _, facts, kernel_config: _, release_namespace: _, time_of_day: _ } =
-            &self.settings;
-        let (status, detail) = report(&Reported {
-            facts,
-            layout,
-            programs: &self.programs,
-            draining: &self.draining.maps,
-            monitor: &self.monitor,
-            suspended: self.survey.suspended.as_deref(),
-        });
+        let (status, detail) = report(&self.reported());
         let awaiting = self.programs.iter().filter(|(_, program)| program.is_awaiting());
         Report {
             status,
@@ -178,6 +190,20 @@ impl<N> Controller<N> {
         }
     }
 
+    /// Returns the inputs of a report.
+    pub(super) fn reported(&self) -> Reported<'_> {
+        let Settings { layout, quota: _, facts, kernel_config: _, release_namespace: _, time_of_day: _ } =
+            &self.settings;
+        Reported {
+            facts,
+            layout,
+            programs: &self.programs,
+            draining: &self.draining.maps,
+            monitor: &self.monitor,
+            suspended: self.survey.suspended.as_deref(),
+        }
+    }
+
     /// Returns the status of the node's BpfNode, without conditions.
     pub fn status(&self) -> BpfNodeStatus {
         self.report().status
@@ -185,9 +211,9 @@ impl<N> Controller<N> {
 
     /// Returns the state of a BpfProgram that is about to be observed.
     pub(super) fn touch(&mut self, name: &str) -> &mut ProgramState {
-        if !self.touched.contains(name) {
-            self.touched.insert(name.to_owned());
+        if self.touched.last().is_none_or(|last| last != name) {
+            self.touched.push(name.to_owned());
         }
-        self.programs.entry(name.to_owned()).or_default()
+        self.programs.entry(name)
     }
 }

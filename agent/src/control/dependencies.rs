@@ -7,12 +7,11 @@ use sockeye_crds::{Reason, program::MapRef};
 
 use super::Controller;
 use crate::{
-    control::program::{self, MapBytes, ProgramState},
+    control::program::{self, ProgramState},
     kernel::SysError,
     model::{
         desired::Desired,
         kernel::{Cgroup, Machine, MapInfo},
-        map_shape::MapShape,
         observed::ObservedMap,
     },
     node::Node,
@@ -53,13 +52,13 @@ impl<N: Node> Controller<N> {
         let newcomer = Rank { priority: desired.priority, claimed: known.unwrap_or(u64::MAX) };
         let attach_orders = self.attach_orders(Some((newcomer, comes_back)), is_its_place)?;
         let on_maps = if desired.attaches_to_maps { self.on_maps(&desired.program.name) } else { BTreeMap::new() };
-        Ok(PlanContext { cgroups, maps, absent, on_maps, lent, attach_orders, claimed: newcomer.claimed })
+        let (changes_entries, claimed) = (false, newcomer.claimed);
+        Ok(PlanContext { cgroups, maps, absent, on_maps, lent, attach_orders, changes_entries, claimed })
     }
 
     /// Observes the BpfPrograms that an agent which has just started has not come to yet.
     fn observe_unseen(&mut self) {
-        let unseen = self.programs.iter().filter(|(_, program)| !program.was_observed);
-        let unseen: Vec<String> = unseen.map(|(name, _)| name.clone()).collect();
+        let unseen = self.programs.index().unseen().clone();
         unseen.iter().for_each(|name| self.observe(name));
     }
 
@@ -101,9 +100,11 @@ impl<N: Node> Controller<N> {
         match desired.map_by_pin(&from.name) {
             None => {
                 let names: Vec<&str> = desired.maps.values().map(|map| map.pin_name.as_str()).collect();
-                format!("that BpfProgram has no such map; its maps: {}", names.join(", "))
+                format!("that BpfProgram has no such map, name one of its maps: {}", names.join(", "))
             }
-            Some((_, map)) if !map.pin => "it is not pinned there (pinning: None)".to_owned(),
+            Some((_, map)) if !map.pin => {
+                "it is not pinned there (pinning: None): leave it pinned in that BpfProgram".to_owned()
+            }
             Some(_) if self.is_circular(from) => {
                 "that one is from another in turn, in a circle: one of them must define it without mapRef".to_owned()
             }
@@ -133,7 +134,7 @@ impl<N: Node> Controller<N> {
             return Ok(attach_orders);
         }
         let mut places: BTreeMap<(&str, u32), BTreeMap<u32, Neighbour>> = BTreeMap::new();
-        for (name, ProgramState { desired, observed, .. }) in &self.programs {
+        for (name, ProgramState { desired, observed, .. }) in self.programs.iter() {
             let Some(Desired { priority, .. }) = desired.as_deref() else { continue };
             for (key, link) in observed.links.iter().filter(|(_, link)| link.in_effect) {
                 let Some(path) = link.path.as_deref().filter(|path| includes(path, link.info.attach_type)) else {
@@ -156,16 +157,13 @@ impl<N: Node> Controller<N> {
         Ok(attach_orders)
     }
 
-    /// Returns the bytes that the maps of all other BpfPrograms may hold. A shared map counts with its owner.
+    /// Returns the bytes that the maps of all other BpfPrograms may hold, and those that are kept for the sockets in
+    /// them. A shared map counts with its owner.
     pub(super) fn map_bytes_besides(&mut self, name: &str, machine: &Machine) -> u64 {
         self.observe_unseen();
-        let (mut sum, mut sharing) = (0_u64, Vec::new());
-        for (other, program) in &mut self.programs {
-            let MapBytes { own, shares } = map_bytes(program, machine);
-            sum = sum.saturating_add(own);
-            sharing.extend(shares.then(|| other.clone()));
-        }
-        sum = sum.saturating_sub(map_bytes(self.touch(name), machine).own);
+        let draining = self.draining_bytes(machine);
+        let index = self.programs.index_for(*machine);
+        let (sum, sharing) = (draining.saturating_add(index.map_bytes_besides(name)), index.sharing().clone());
         let sharing = sharing.iter().filter(|other| *other != name).filter_map(|other| self.programs.get(other));
         let maps = sharing.flat_map(|program: &ProgramState| program.observed.maps.values());
         let orphans = maps.filter(|map| map.from.is_some() && program::owned(&self.programs, map).is_none());
@@ -181,7 +179,7 @@ impl<N: Node> Controller<N> {
         let converged = |program: &ProgramState| program.failure.is_none();
         let waits =
             |program: &ProgramState| matches!(&program.failure, Some(why) if why.reason == Reason::SharedMapNotFound);
-        let sharing = self.survey.sharing.then_some(&self.programs).into_iter().flatten();
+        let sharing = self.survey.sharing.then_some(&*self.programs).into_iter().flatten();
         let maps = sharing.filter(|(_, program)| {
             program.shares()
                 && (converged(program) && self.shares_another(program) || waits(program) && self.has_all(program))
@@ -212,18 +210,6 @@ impl<N: Node> Controller<N> {
         let mut from = desired.iter().flat_map(|desired| desired.maps.values()).filter_map(|map| map.from.as_ref());
         from.all(|from| self.pinned(from).is_some())
     }
-}
-
-/// Returns the bytes that the maps of a BpfProgram may hold. A map that is not pinned counts as long as the agent that
-/// loaded it runs.
-fn map_bytes(ProgramState { observed, unpinned, map_bytes, .. }: &mut ProgramState, machine: &Machine) -> MapBytes {
-    let uses = |map: u32| observed.functions.values().any(|function| function.info.map_ids.contains(&map));
-    *map_bytes.get_or_insert_with(|| {
-        let pinned = observed.maps.values().filter(|map| map.from.is_none()).map(ObservedMap::shape);
-        let unpinned = unpinned.values().filter(|map| uses(map.id)).map(MapShape::of);
-        let own = pinned.chain(unpinned).fold(0, |sum: u64, shape| sum.saturating_add(shape.bytes(machine)));
-        MapBytes { own, shares: observed.maps.values().any(|map| map.from.is_some()) }
-    })
 }
 
 fn differ(mut priorities: impl Iterator<Item = i64>) -> bool {

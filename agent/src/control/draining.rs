@@ -14,6 +14,8 @@ const SHARE: u32 = 100;
 pub(super) struct Draining {
     /// The maps that no BpfProgram has any more, as last looked at.
     pub maps: Vec<DrainingMap>,
+    /// This agent has looked at them.
+    pub is_known: bool,
     next: Instant,
     /// The time since which sockets are counted for the look that is due.
     since: Option<Instant>,
@@ -22,7 +24,7 @@ pub(super) struct Draining {
 impl Draining {
     /// Starts with a look that is due: an earlier agent may have left maps.
     pub(super) const fn new(now: Instant) -> Self {
-        Self { maps: Vec::new(), next: now, since: None }
+        Self { maps: Vec::new(), is_known: false, next: now, since: None }
     }
 
     /// Reports whether the next look is due.

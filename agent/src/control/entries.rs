@@ -1,14 +1,20 @@
 //! The entries of one BpfProgram's maps, compared with what the maps hold.
 //!
-//! Entries are compared after each load and each edit, and whenever a BpfProgram is observed anew, as each sweep does.
-//! A poll does not read maps.
+//! Entries are compared after each load and each edit, and whenever a BpfProgram is observed anew. Those that are kept
+//! in step are compared again after ten seconds, or after longer if that takes long: nothing reports changes to a map.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use sockeye_crds::{Reason, node::DriftKind};
 use sockeye_ebpf::{Object, values::settings::Settings};
 
-use super::{Controller, bytes::RevisionBytes, drift::Change, entry_state::Listed};
+use super::{
+    Controller,
+    bytes::RevisionBytes,
+    drift::Change,
+    entry_state::{EntriesOnTrial, Listed},
+    program::ProgramState,
+};
 use crate::{
     model::{
         assignment::Assignment,
@@ -24,14 +30,15 @@ use crate::{
 
 impl<N: Node> Controller<N> {
     /// Refuses a revision whose entries would not fit into the maps that it finds, before anything of it is done.
+    /// Returns whether it changes entries of these maps.
     pub(super) fn check_entries(
         &mut self,
         name: &str,
         desired: &Desired,
         assignment: &Assignment,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         if self.touch(name).observed.maps.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let listed = self.listed(name, desired, assignment)?;
         // A map that is made anew, or taken from another BpfProgram, holds nothing of what is there now.
@@ -41,7 +48,29 @@ impl<N: Node> Controller<N> {
             both.is_some_and(|(map, pinned)| pinned.from == map.from && pinned.shape() == map.shape)
         };
         let kept: ListedMaps = listed.iter().filter(stays).map(|(map, its)| (map.clone(), its.clone())).collect();
-        self.node.keep_entries(name, &kept, EntriesTask::Check).map(drop)
+        let outcomes = self.node.keep_entries(name, &kept, EntriesTask::Check)?;
+        Ok(outcomes.iter().any(|outcome| outcome.now.sync && !outcome.now.is_current()))
+    }
+
+    /// Writes the entries again that were listed before a revision changed them that is reverted. What programs have
+    /// added stays; the agent knows only what it has kept in step.
+    pub(super) fn restore_entries(&mut self, name: &str, revision: &str) -> Result<(), Failure> {
+        let ProgramState { entries, observed, desired, .. } = self.touch(name);
+        let on_trial = entries.on_trial.take_if(|on_trial| on_trial.revision == revision);
+        // Nothing reads them where everything is detached.
+        let Some(EntriesOnTrial { former, .. }) = on_trial.filter(|_| !observed.links.is_empty()) else {
+            return Ok(());
+        };
+        let unknown = || Failure::new(Reason::NotInEffect, "the entries of before the trial are not known");
+        let former = former.ok_or_else(unknown)?;
+        let is_known = |map: &String| former.get(map).is_some_and(|former| former.sync);
+        let mut maps = desired.iter().flat_map(|desired| &desired.maps);
+        if maps.any(|(name, map)| map.sync && !is_known(name)) {
+            return Err(unknown());
+        }
+        entries.in_step = None;
+        let outcomes = self.node.keep_entries(name, &former, EntriesTask::Apply)?;
+        check_in_step(&outcomes)
     }
 
     /// Compares the entries of all maps with the spec's, and writes those that are kept in step. A failure is no reason
@@ -56,10 +85,14 @@ impl<N: Node> Controller<N> {
     }
 
     fn try_keep_entries(&mut self, name: &str, desired: &Desired, assignment: &Assignment) -> Result<(), Failure> {
+        let now = self.now;
+        self.touch(name).entries.put_off_check(now);
         let listed = self.listed(name, desired, assignment)?;
         // Until they are compared and written, nothing is known to be in step: what is put off is no new change when
         // it is due.
-        let was_in_step = self.touch(name).entries.in_step.take().as_deref() == Some(desired.revision.as_str());
+        let begin = Instant::now();
+        let was_in_step = self.touch(name).entries.is_in_step(&desired.revision);
+        self.touch(name).entries.in_step = None;
         let outcomes = match was_in_step {
             true => self.repair_entries(name, &listed)?,
             false => self.node.keep_entries(name, &listed, EntriesTask::Apply)?,
@@ -69,24 +102,40 @@ impl<N: Node> Controller<N> {
         let pins = synced.filter_map(|outcome| listed.get(&outcome.map)).map(|map| map.pin.clone());
         program.observed.recorded.extend(pins);
         program.entries.counts = outcomes.iter().map(|outcome| (outcome.map.clone(), outcome.now)).collect();
-        program.entries.hold_only(&[&desired.digest]);
+        program.entries.held.hold_only(&desired.revision, &[&desired.digest]);
+        program.entries.compared(now, begin.elapsed());
         for EntriesOutcome { map, before, now, example } in &outcomes {
             if before != now {
                 let (revision, key) = (program.revision(), example.as_deref());
                 tracing::info!(program = name, revision, map, listed = now.listed, key, "entries written");
             }
         }
-        if let Some(behind) = outcomes.iter().find(|outcome| outcome.now.sync && !outcome.now.is_current()) {
-            let EntryCounts { listed, in_place, stale, .. } = behind.now;
-            let message = format!(
-                "map {}: {in_place} of {listed} entries are in place, and {stale} are to be deleted: others change \
-                 them as fast as they are written",
-                behind.map
-            );
-            return Err(Failure::new(Reason::EntriesNotInStep, message));
-        }
-        program.entries.in_step = Some(desired.revision.clone());
+        check_in_step(&outcomes)?;
+        self.touch(name).entries.in_step = Some((desired.revision.clone(), listed));
         Ok(())
+    }
+
+    /// Forgets the entries of a BpfProgram after an attempt for a revision that has none. Where that was the known good
+    /// one, the bytes stay that have come for the assigned one.
+    pub(super) fn forget_entries(&mut self, name: &str, desired: Option<&Desired>) {
+        let program = self.touch(name);
+        let attempted = desired.map(|desired| desired.revision.as_str());
+        let waiting = program.revision().filter(|assigned| Some(*assigned) != attempted).map(str::to_owned);
+        program.entries.forget(waiting.as_deref());
+    }
+
+    /// Marks the BpfPrograms whose entries are to be compared again. Reports whether there are any.
+    pub(super) fn marks_entries(&mut self) -> bool {
+        let now = self.now;
+        let mut is_due = false;
+        let is_compared = |_: &str, program: &ProgramState| {
+            (program.failure.is_none() || program.keeps_known_good()) && program.entries.is_check_due(now)
+        };
+        for program in self.programs.those_mut(is_compared) {
+            program.pending.dirty = true;
+            is_due = true;
+        }
+        is_due
     }
 
     /// Compares entries that were in step before: what differs, others have changed. It is written again, unless that
@@ -121,8 +170,38 @@ impl<N: Node> Controller<N> {
     }
 }
 
+/// Fails if entries that were written are not in step.
+fn check_in_step(outcomes: &[EntriesOutcome]) -> Result<(), Failure> {
+    let behind = outcomes.iter().find(|outcome| outcome.now.sync && !outcome.now.is_current());
+    let Some(EntriesOutcome { map, now: EntryCounts { listed, in_place, stale, .. }, .. }) = behind else {
+        return Ok(());
+    };
+    let message = format!(
+        "map {map}: {in_place} of {listed} entries are in place, and {stale} are to be deleted: others change them as \
+         fast as they are written. Keep them from it, or leave entriesPolicy out"
+    );
+    Err(Failure::new(Reason::EntriesNotInStep, message))
+}
+
 fn entries_changed(map: &str) -> Change {
     let message =
         format!("map {map}: entries that the spec keeps in step were changed or removed: they are written again");
     Change { kind: DriftKind::EntryChanged, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use sockeye_crds_testing::provoked;
+
+    use super::*;
+
+    #[test]
+    fn entries_that_others_change_are_counted() {
+        let now = EntryCounts { sync: true, listed: 4, in_place: 3, stale: 1 };
+        let outcome = EntriesOutcome { map: "allowed".to_owned(), before: now, now, example: None };
+        let Failure { reason, message, .. } = check_in_step(&[outcome]).unwrap_err();
+        assert_eq!(reason, Reason::EntriesNotInStep);
+        assert!(message.starts_with("map allowed: 3 of 4 entries are in place, and 1 are to be deleted"), "{message}");
+        provoked(reason, &message);
+    }
 }

@@ -4,7 +4,12 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
 use sockeye_crds::{BpfNodeDetailStatus, BpfNodeStatus, BpfRevision};
 
-use super::{connectivity::Probe, fetches::Refused};
+use super::{
+    connectivity::Probe,
+    fetches::Refused,
+    inspection::{Inquiry, InquiryId, Inspection},
+    verify::{ClaimedObject, Verdict, Verification},
+};
 use crate::{
     model::{
         assignment::Assignment,
@@ -43,6 +48,13 @@ pub enum Event {
         /// Not checked against the digest yet.
         bytes: Result<Arc<[u8]>, Refused>,
     },
+    /// The answer to [`Effect::VerifyObject`].
+    ObjectVerified {
+        /// The claim that was judged.
+        claim: ClaimedObject,
+        /// The verdict of the node's own policy.
+        verdict: Verdict,
+    },
     /// The answer to [`Effect::FetchRevision`]: the revision, or why it can't be had.
     RevisionArrived {
         /// The BpfProgram.
@@ -52,6 +64,8 @@ pub enum Event {
         /// Not checked yet.
         answer: Result<Arc<BpfRevision>, String>,
     },
+    /// Somebody asks what the controller knows. It changes nothing.
+    Asked(InquiryId, Inquiry),
 }
 
 /// Something to do outside of the controller. None of it is waited for.
@@ -61,8 +75,12 @@ pub enum Effect {
     WriteStatus(Box<Report>),
     /// Answer a start.
     AnswerStart(StartId, Decision),
+    /// Answer an inquiry.
+    AnswerInquiry(InquiryId, Inspection),
     /// Fetch an object, and send [`Event::BytesArrived`].
     FetchBytes(String),
+    /// Judge an object by the node's own policy, and send [`Event::ObjectVerified`].
+    VerifyObject(Box<Verification>),
     /// Read a retired BpfRevision, and send [`Event::RevisionArrived`].
     FetchRevision {
         /// The BpfProgram.
@@ -94,7 +112,7 @@ pub struct Report {
     pub detail: BpfNodeDetailStatus,
     /// Which pins have another layout than this agent's, and what to do about them, if there are any.
     pub older_layout: Option<String>,
-    /// The BpfPrograms whose only failure is that their object is being fetched.
+    /// The BpfPrograms whose only failure is that their object is being fetched or judged.
     pub awaiting: BTreeSet<String>,
     /// What the node was to run.
     pub assignment: Option<Arc<Assignment>>,

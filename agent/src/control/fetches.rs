@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sockeye_crds::names;
+
 /// At most this many objects are being fetched or kept: each may have a mebibyte.
 const MAX_FETCHES: usize = 4;
 
@@ -16,6 +18,8 @@ pub struct Fetches {
     states: BTreeMap<String, State>,
     queue: VecDeque<String>,
     fetching: usize,
+    /// The object whose digest was computed last, until the pass ends: mostly several BpfPrograms in a row have it.
+    checked: Option<(String, Arc<[u8]>)>,
 }
 
 #[derive(Debug)]
@@ -80,13 +84,26 @@ impl Fetches {
         }
     }
 
-    /// Returns the digests to fetch now.
-    pub(super) fn next(&mut self) -> Vec<String> {
+    /// Fails with the digest that the bytes have unless it is the right one.
+    pub(super) fn check(&mut self, digest: &str, bytes: &Arc<[u8]>) -> Result<(), String> {
+        if self.checked.as_ref().is_some_and(|(known, same)| known == digest && Arc::ptr_eq(same, bytes)) {
+            return Ok(());
+        }
+        let found = names::digest(bytes);
+        if found != digest {
+            return Err(found);
+        }
+        self.checked = Some((found, Arc::clone(bytes)));
+        Ok(())
+    }
+
+    /// Returns the digests to fetch now. `judged` objects more are in memory, because they are being judged.
+    pub(super) fn next(&mut self, judged: usize) -> Vec<String> {
         if self.queue.is_empty() {
             return Vec::new();
         }
         let here = self.states.values().filter(|state| matches!(state, State::Here { .. })).count();
-        let free = MAX_FETCHES.saturating_sub(self.fetching + here).min(self.queue.len());
+        let free = MAX_FETCHES.saturating_sub(self.fetching + here + judged).min(self.queue.len());
         let next: Vec<String> = self.queue.drain(..free).collect();
         for digest in &next {
             self.states.insert(digest.clone(), State::Fetching);
@@ -97,6 +114,7 @@ impl Fetches {
 
     /// Forgets the objects that are here, since nobody waits for them any more, and refusals that are over.
     pub(super) fn forget_unused(&mut self, now: Instant) {
+        self.checked = None;
         self.states.retain(|_, state| match state {
             State::Queued | State::Fetching => true,
             State::Here { .. } => false,
@@ -118,8 +136,8 @@ mod tests {
         let (mut fetches, now) = (Fetches::default(), Instant::now());
         assert_eq!(fetches.get("a", now), Err(Missing::Awaited));
         assert_eq!(fetches.get("a", now), Err(Missing::Awaited));
-        assert_eq!(fetches.next(), ["a"]);
-        assert!(fetches.next().is_empty());
+        assert_eq!(fetches.next(0), ["a"]);
+        assert!(fetches.next(0).is_empty());
         fetches.arrived("a".into(), Ok(bytes()), 2, now);
         assert_eq!(fetches.get("a", now), Ok(bytes()));
         assert_eq!(fetches.get("a", now), Ok(bytes()));
@@ -131,9 +149,9 @@ mod tests {
         let (mut fetches, now) = (Fetches::default(), Instant::now());
         let digests: Vec<String> = (0..=MAX_FETCHES).map(|n| n.to_string()).collect();
         digests.iter().for_each(|digest| drop(fetches.get(digest, now)));
-        assert_eq!(fetches.next(), digests[..MAX_FETCHES]);
+        assert_eq!(fetches.next(0), digests[..MAX_FETCHES]);
         fetches.arrived(digests[0].clone(), Ok(bytes()), 0, now);
-        assert_eq!(fetches.next(), digests[MAX_FETCHES..]);
+        assert_eq!(fetches.next(0), digests[MAX_FETCHES..]);
     }
 
     #[test]
@@ -141,14 +159,23 @@ mod tests {
         let (mut fetches, now) = (Fetches::default(), Instant::now());
         let digests: Vec<String> = (0..2 * MAX_FETCHES).map(|n| n.to_string()).collect();
         digests.iter().for_each(|digest| drop(fetches.get(digest, now)));
-        for digest in fetches.next() {
+        for digest in fetches.next(0) {
             fetches.arrived(digest, Ok(bytes()), 1, now);
         }
-        assert!(fetches.next().is_empty());
+        assert!(fetches.next(0).is_empty());
         assert_eq!(fetches.get(&digests[1], now), Ok(bytes()));
-        assert_eq!(fetches.next(), digests[MAX_FETCHES..=MAX_FETCHES]);
+        assert_eq!(fetches.next(0), digests[MAX_FETCHES..=MAX_FETCHES]);
         fetches.forget_unused(now);
-        assert_eq!(fetches.next(), digests[MAX_FETCHES + 1..]);
+        assert_eq!(fetches.next(0), digests[MAX_FETCHES + 1..]);
+    }
+
+    #[test]
+    fn objects_that_are_being_judged_hold_up_those_that_follow() {
+        let (mut fetches, now) = (Fetches::default(), Instant::now());
+        ["a", "b"].iter().for_each(|digest| drop(fetches.get(digest, now)));
+        assert!(fetches.next(MAX_FETCHES).is_empty());
+        assert_eq!(fetches.next(MAX_FETCHES - 1), ["a"]);
+        assert_eq!(fetches.next(0), ["b"]);
     }
 
     #[test]
@@ -156,11 +183,25 @@ mod tests {
         let (mut fetches, now) = (Fetches::default(), Instant::now());
         let digests: Vec<String> = (0..=MAX_FETCHES).map(|n| n.to_string()).collect();
         digests.iter().for_each(|digest| drop(fetches.get(digest, now)));
-        for digest in fetches.next() {
+        for digest in fetches.next(0) {
             fetches.arrived(digest.clone(), Err(Refused { why: "busy".into(), retry_after: Duration::ZERO }), 1, now);
             assert_eq!(fetches.get(&digest, now), Err(Missing::Awaited), "it is asked for again");
         }
-        assert_eq!(fetches.next()[0], digests[MAX_FETCHES]);
+        assert_eq!(fetches.next(0)[0], digests[MAX_FETCHES]);
+    }
+
+    #[test]
+    fn the_same_bytes_are_digested_once_and_others_of_that_name_again() {
+        let mut fetches = Fetches::default();
+        let (right, wrong): (Arc<[u8]>, Arc<[u8]>) = (bytes(), Arc::from(&b"other"[..]));
+        let digest = names::digest(&right);
+        for _ in 0..2 {
+            assert_eq!(fetches.check(&digest, &right), Ok(()));
+            assert_eq!(fetches.check(&digest, &wrong), Err(names::digest(&wrong)));
+            assert_eq!(fetches.check("sha256:0", &right), Err(digest.clone()));
+        }
+        fetches.forget_unused(Instant::now());
+        assert_eq!(Arc::strong_count(&right), 1, "an object is kept no longer than the pass");
     }
 
     #[test]
@@ -168,12 +209,12 @@ mod tests {
         let (mut fetches, now) = (Fetches::default(), Instant::now());
         let retry_after = Duration::from_secs(20);
         drop(fetches.get("a", now));
-        fetches.next();
+        fetches.next(0);
         fetches.arrived("a".into(), Err(Refused { why: "gone".into(), retry_after }), 1, now);
         fetches.forget_unused(now);
         assert_eq!(fetches.get("a", now), Err(Missing::Refused("gone".into())));
-        assert!(fetches.next().is_empty());
+        assert!(fetches.next(0).is_empty());
         assert_eq!(fetches.get("a", now + retry_after), Err(Missing::Awaited));
-        assert_eq!(fetches.next(), ["a"]);
+        assert_eq!(fetches.next(0), ["a"]);
     }
 }

@@ -14,11 +14,15 @@
 //! | `work` | the tasks of a pass |
 //! | `reconcile` | one BpfProgram: observe, plan, execute, observe again |
 //! | `bytes` | the bytes that a revision needs |
+//! | [`verify`] | whether the node's own policy accepts an object; `verdicts` are remembered |
 //! | [`fetches`] | the ELF objects that loads wait for |
+//! | `held` | those that have come, while others are awaited |
 //! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
+//! | [`programs`] | all of them by name, and the index of what every pass asks of them |
 //! | `spec_summary` | the parts of a revision that every pass reads |
 //! | `known_good` | the revisions that are kept running while a newer one fails |
 //! | `pod_search` | pods whose processes are not where the kubelet's names say |
+//! | `all_pods` | whether the cgroup of all pods is where pods run |
 //! | `dependencies` | what of other BpfPrograms one depends on |
 //! | `sockets` | sockets in the maps of what is suspended or gone; `draining` are the maps that are kept for them |
 //! | `suspend` | what is to be attached nowhere |
@@ -29,10 +33,13 @@
 //! | [`drift`] | external changes |
 //! | [`timer`] | when passes and polls are due |
 //! | [`report`] | the node's status |
+//! | [`inspection`] | what others ask the controller, and its answers; `inspect` makes these |
+//! | `verifier_logs` | the whole logs of the verifier that rejected programs last |
 //! | [`run`] | the controller's thread |
 //! | [`newest`] | a slot for the newest assignment or report |
 
 mod admit;
+mod all_pods;
 pub mod attachments;
 mod bytes;
 pub mod connectivity;
@@ -44,11 +51,15 @@ pub mod entries;
 pub mod entry_state;
 pub mod event;
 pub mod fetches;
+mod held;
+mod inspect;
+pub mod inspection;
 mod known_good;
 pub mod newest;
 mod pass;
 mod pod_search;
 pub mod program;
+pub mod programs;
 mod reconcile;
 pub mod report;
 pub mod retry;
@@ -59,6 +70,9 @@ pub mod starts;
 mod step;
 mod suspend;
 pub mod timer;
+mod verdicts;
+mod verifier_logs;
+pub mod verify;
 mod work;
 
 pub use self::controller::Controller;

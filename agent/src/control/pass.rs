@@ -1,19 +1,26 @@
 //! A pass: survey the node, list the work, do it in steps, report. A pass that is overtaken by events begins anew: what
 //! it had not come to is still pending.
 
-use std::{collections::BTreeMap, mem, path::PathBuf, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
 
 use sockeye_crds::names;
 
 use super::{
     Controller,
+    all_pods::AllPodsSearch,
     controller::Pass,
     event::Effect,
     pod_search::{KnownPods, PodSearch},
-    program::ProgramState,
+    programs::Requirements,
     reconcile::Attempt,
     starts::{Starts, Waiting},
-    work::{Observation, Requirements, Task, assign, work_list},
+    work::{Observation, Task, assign, work_list},
 };
 use crate::{
     model::{
@@ -35,16 +42,18 @@ const ROUNDS: usize = 4;
 
 impl<N: Node> Controller<N> {
     /// Begins a pass over the BpfPrograms that are pending, or, in a sweep, over all.
-    pub(super) fn begin_pass(&mut self, assignment: &Assignment, now: Instant) {
+    pub(super) fn begin_pass(&mut self, assignment: &Arc<Assignment>, now: Instant) {
         let sweep = self.timer.begin_pass(now);
         let suspended = self.survey.suspended.is_some();
-        let requirements = assign(&mut self.programs, assignment);
+        assign(&mut self.programs, assignment, self.assigned.as_deref());
+        self.assigned = Some(Arc::clone(assignment));
+        let requirements = self.programs.index().requirements();
         // Without bpffs nothing can be said of what is there, and nothing kept: every attempt fails with that.
         let context = self.survey(assignment, requirements, sweep).map_err(Failure::from);
         // Whatever the survey found: what can be said of these starts is known now.
         self.starts.waiting.values_mut().for_each(|waiting| waiting.surveyed = true);
         if sweep {
-            self.programs.values_mut().for_each(|program| program.pending.sweep = true);
+            self.programs.all_mut().for_each(|(_, program)| program.pending.sweep = true);
         }
         let turned = suspended != self.survey.suspended.is_some();
         let (kernel, sweep, frozen) = match self.pass.take() {
@@ -123,8 +132,8 @@ impl<N: Node> Controller<N> {
     fn end_pass(&mut self, sweep: bool, now: Instant) {
         self.drain();
         self.fetches.forget_unused(now);
-        self.programs.retain(|_, p| p.is_desired() || !p.observed.is_empty() || p.failure.is_some());
-        let touched = mem::take(&mut self.touched);
+        self.forget_gone();
+        let touched: BTreeSet<String> = mem::take(&mut self.touched).into_iter().collect();
         if !touched.is_empty() {
             // The report is of what runs now, and what others attach from here on is drift.
             self.timer.pass_due |= self.monitor.poll(&self.node, &mut self.programs, self.settings.time_of_day);
@@ -132,14 +141,27 @@ impl<N: Node> Controller<N> {
         let directories = touched.into_iter().flat_map(|name| self.watched_directories(name)).collect();
         self.effects.push(Effect::WatchHomes { bpffs: self.survey.bpffs.flatten(), directories, all: sweep });
         // Those of known good revisions too.
-        let required = self.programs.values().map(ProgramState::required_in_all);
-        if let RequiredInputs { pods: true, containers, .. } = required.fold(Default::default(), RequiredInputs::and) {
+        if let RequiredInputs { pods: true, containers, .. } = self.programs.index().requirements().inputs {
             match self.node.pod_directories(containers) {
                 Ok(directories) => self.effects.push(Effect::WatchPods(directories)),
                 Err(error) => tracing::warn!(%error, "the pods' cgroups can't be watched: sweeps find them"),
             }
         }
+        self.knows_node = true;
         self.effects.push(Effect::WriteStatus(Box::new(self.report())));
+    }
+
+    /// Forgets the BpfPrograms that are neither desired nor there, and about which there is nothing to say.
+    fn forget_gone(&mut self) {
+        let gone = self
+            .programs
+            .iter()
+            .filter(|(_, program)| !program.is_desired() && program.observed.is_empty() && program.failure.is_none());
+        let gone: Vec<String> = gone.map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            self.programs.remove(&name);
+            self.verifier_logs.remove(&name);
+        }
     }
 
     /// Returns the directories in which an external change to a BpfProgram shows.
@@ -179,13 +201,13 @@ impl<N: Node> Controller<N> {
         }
         if sweep || mounted_anew {
             for name in self.node.homes()? {
-                self.programs.entry(name).or_default();
+                self.programs.entry(&name);
             }
         }
         self.survey.mark = mark;
         let turned = self.set_suspended();
         if turned || mounted_anew {
-            self.programs.values_mut().for_each(ProgramState::forget_failures);
+            self.programs.all_mut().for_each(|(_, program)| program.forget_failures());
         }
         let mut context = self.node.node_context(requirements.inputs)?;
         self.survey.keeps_order = !context.missing_features.order;
@@ -193,6 +215,7 @@ impl<N: Node> Controller<N> {
         self.survey.sharing = requirements.shares;
         self.settings.facts.regressions = context.regressions.names();
         context.pods = self.survey_pods(assignment, requirements.inputs)?;
+        self.survey_all_pods(&context.pods_root, requirements.inputs)?;
         Ok(context)
     }
 
@@ -237,10 +260,27 @@ impl<N: Node> Controller<N> {
             self.pod_search = PodSearch::default();
         }
         if pods != self.survey.pods {
-            self.programs.values_mut().for_each(|program| program.pending.pods = true);
+            self.programs.all_mut().for_each(|(_, program)| program.pending.pods = true);
             self.survey.pods = pods.clone();
         }
         Ok(pods)
+    }
+
+    /// Looks whether pods run in the cgroup of all pods, where any target is that. What follows for these targets is
+    /// worked out anew once it is another answer.
+    fn survey_all_pods(&mut self, pods: &str, inputs: RequiredInputs) -> Result<(), ObserveError> {
+        if !inputs.root {
+            self.all_pods = AllPodsSearch::default();
+            return Ok(());
+        }
+        let answer = |search: &AllPodsSearch| (search.found().map(str::to_owned), search.refuse(pods).is_err());
+        let before = answer(&self.all_pods);
+        self.all_pods.survey(&self.node, pods, self.now)?;
+        if answer(&self.all_pods) != before {
+            let concerned = self.programs.those_mut(|_, program| program.required_in_all().root);
+            concerned.for_each(|program| program.forget_failures());
+        }
+        Ok(())
     }
 
     /// Reports whether someone suspended everything on this node since the pass began.

@@ -22,9 +22,9 @@ use crate::{
 /// this long.
 const FIRST_SEARCH: Duration = Duration::from_secs(1);
 /// The longest delay between searches for the same pods.
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// A pod is reported once it is missing for this long.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// The search for pods' cgroups.
 #[derive(Debug, Default)]

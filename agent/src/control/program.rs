@@ -1,5 +1,7 @@
 //! `ProgramState`: one BpfProgram on this node over time: what is there of it, why that is not its revision. No IO.
 
+mod kept;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -28,6 +30,7 @@ use crate::{
         observed::{Observed, ObservedMap},
         pods::RequiredInputs,
         refusal::Refusal,
+        trial::Trial,
     },
     node::failure::Failure,
     plan::order::Rank,
@@ -76,8 +79,6 @@ pub struct ProgramState {
     pub entries: ProgramEntries,
     /// Recent external changes to it.
     pub drift: Vec<Drift>,
-    /// The bytes that its maps may hold, once computed.
-    pub(super) map_bytes: Option<MapBytes>,
 }
 
 /// The revision that the assignment names.
@@ -105,15 +106,15 @@ pub struct Pending {
     pub pods: bool,
     /// A sweep has not come to it yet.
     pub sweep: bool,
+    /// The sockets in its maps are to be counted again.
+    pub sockets: bool,
 }
 
-/// The memory that the maps of one BpfProgram may hold.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MapBytes {
-    /// Bytes of the maps that are its own.
-    pub own: u64,
-    /// Some of its maps are other BpfPrograms'.
-    pub shares: bool,
+impl Pending {
+    /// Returns the reason of sockets alone.
+    pub fn for_sockets() -> Self {
+        Self { sockets: true, ..Self::default() }
+    }
 }
 
 /// Returns a BpfProgram's map that others may share, as last observed.
@@ -138,6 +139,11 @@ impl ProgramState {
     /// Returns the assigned BpfProgram's UID.
     pub fn uid(&self) -> Option<&str> {
         self.assigned.uid.as_deref()
+    }
+
+    /// Reports whether it is known what is desired here, be it nothing.
+    pub const fn is_assigned(&self) -> bool {
+        self.assigned.is_known
     }
 
     /// Reports whether anything is desired here.
@@ -188,13 +194,13 @@ impl ProgramState {
         self.was_observed = true;
         self.pending.dirty = false;
         self.pending.sweep = false;
+        self.pending.sockets = false;
         for (pin, map) in &mut observed.maps {
             if let Some(before) = self.observed.maps.get(pin).filter(|before| before.info.id == map.info.id) {
                 map.info.memlock_bytes = before.info.memlock_bytes;
             }
         }
         self.observed = observed;
-        self.map_bytes = None;
     }
 
     /// Takes an observation of a BpfProgram whose desired state is unknown, be it because of its revision or of its
@@ -236,64 +242,6 @@ impl ProgramState {
         }
     }
 
-    fn remember_known_good(&mut self) {
-        let in_effect = |revision: &&Arc<BpfRevision>| revision.metadata.name == self.observed.revision;
-        let Some(revision) = self.assigned.revision.as_ref().filter(in_effect) else { return };
-        let before = self.observed.previous.as_ref().and_then(|predecessor| predecessor.revision.as_ref());
-        self.known_good.remember(revision, self.assigned.summary, before);
-        self.reported = None;
-    }
-
-    /// Returns the name of the revision that was in effect last: by its note, or on a node that was rebooted since by
-    /// the BpfNode.
-    pub fn last_in_effect(&self) -> Option<&str> {
-        let reported = self.reported.as_ref().filter(|reported| Some(&reported.uid) == self.assigned.uid.as_ref());
-        let is_new = self.observed.uid.is_none() || self.observed.uid == self.assigned.uid;
-        let reported = reported.filter(|_| is_new).map(|reported| reported.revision.as_str());
-        self.observed.revision.as_deref().or(reported)
-    }
-
-    /// Returns the name of the known good revision that is to be kept running because the assigned one fails.
-    fn known_good_to_keep(&self) -> Option<&str> {
-        let fails = self.failure.as_ref().is_some_and(|failure| !failure.partial);
-        let assigned = self.assigned.revision.as_ref()?;
-        let good = self.last_in_effect().filter(|good| Some(*good) != assigned.metadata.name.as_deref())?;
-        let is_kept = fails && self.suspended.is_none() && !self.retry.puts_off_repair();
-        (is_kept && !assigned.spec.template.suspend).then_some(good)
-    }
-
-    /// Returns the known good revision that is kept running because the assigned one fails, and what must be known of
-    /// pods for it.
-    pub fn kept_known_good(&self) -> Option<(Arc<BpfRevision>, RequiredInputs)> {
-        let (good, required) = self.known_good.get(self.known_good_to_keep()?)?;
-        let is_same_program = self.assigned.uid.as_ref() == Some(&good.spec.program_ref.uid);
-        is_same_program.then(|| (Arc::clone(good), required))
-    }
-
-    /// Returns the name of the known good revision if the API server has to be asked for it: an earlier agent brought
-    /// it into effect.
-    pub fn known_good_to_fetch(&mut self, now: Instant) -> Option<String> {
-        let good = self.known_good_to_keep().filter(|_| !self.is_awaiting())?.to_owned();
-        self.known_good.asks_for(&good, now).then_some(good)
-    }
-
-    /// Takes the API server's answer about a known good revision.
-    pub fn known_good_arrived(&mut self, name: &str, answer: Result<Arc<BpfRevision>, String>, now: Instant) {
-        self.pending.dirty |= self.known_good.arrived(self.assigned.uid.as_deref(), name, answer, now);
-    }
-
-    /// Says why the known good revision is not kept as it should be, if the API server does not give it.
-    pub fn known_good_gap(&self) -> Option<String> {
-        let good = self.known_good_to_keep()?;
-        let why = self.known_good.refusal(good)?;
-        Some(format!("{good} stays where it is attached, and no new pod gets it: {why}"))
-    }
-
-    /// Reports whether a known good revision is kept running.
-    pub fn keeps_known_good(&self) -> bool {
-        self.kept_known_good().is_some()
-    }
-
     /// Records external changes to what was in effect. They are repaired at once, unless others make them again and
     /// again: then the repair is put off, which is the failure returned.
     pub fn record_drift(&mut self, changes: Vec<Change>, now: Instant, time_of_day: Timestamp) -> Result<(), Failure> {
@@ -306,8 +254,11 @@ impl ProgramState {
         }
         let Some(put_off) = self.retry.undone(now) else { return Ok(()) };
         self.converged = false;
-        let message =
-            format!("what is attached is undone by others again and again: it is repaired in {} s", put_off.as_secs());
+        let message = format!(
+            "what is attached is undone by others again and again: it is repaired in {} s. The drift in this node's \
+                 BpfNode says what they change: keep them from it",
+            put_off.as_secs()
+        );
         Err(Failure::new(Reason::NotInEffect, message))
     }
 
@@ -338,14 +289,31 @@ impl ProgramState {
         self.failure.as_ref().is_some_and(|failure| failure.awaits)
     }
 
-    /// Is tried again if it waits for the object that arrived; reports whether it does.
-    pub fn object_arrived(&mut self, digest: &str) -> bool {
-        let is_its = |revision: &Arc<BpfRevision>| revision.spec.template.digests().any(|its| its == digest);
-        let changed = self.is_awaiting() && self.assigned.revision.as_ref().is_some_and(is_its);
-        let dirty = !changed && self.kept_known_good().is_some_and(|(good, _)| is_its(&good));
+    /// Reports whether the assigned revision waits for an object.
+    fn awaits(&self, digest: &str) -> bool {
+        let assigned = self.assigned.revision.as_ref().filter(|_| self.is_awaiting());
+        assigned.is_some_and(|assigned| assigned.spec.template.has_bytes(digest))
+    }
+
+    /// Reports whether the assigned revision waits for an object, or the kept known good one uses it.
+    pub fn uses(&self, digest: &str) -> bool {
+        let good = || self.kept_known_good().is_some_and(|(good, _)| good.spec.template.has_bytes(digest));
+        self.awaits(digest) || good()
+    }
+
+    /// Is tried again, now that an object that it uses arrived.
+    pub fn object_arrived(&mut self, digest: &str) {
+        let changed = self.awaits(digest);
         self.pending.changed |= changed;
-        self.pending.dirty |= dirty;
-        changed || dirty
+        self.pending.dirty |= !changed;
+    }
+
+    /// Returns its trial while that is undecided. A program that is attached nowhere is not on trial.
+    pub fn undecided_trial(&self) -> Option<Trial> {
+        let Observed { trial, links, .. } = &self.observed;
+        let is_undecided =
+            |Trial { state, .. }: &&Trial| state.is_undecided() && !(state.is_open() && links.is_empty());
+        trial.as_ref().filter(is_undecided).cloned()
     }
 
     /// Reports whether it is attached anew as pods come and go: not while it fails for another cause.
@@ -383,8 +351,6 @@ impl ProgramState {
 
     /// Takes the unpinned maps that a load left, and its notes.
     pub fn loaded(&mut self, unpinned: BTreeMap<String, MapInfo>, notes: Vec<String>) {
-        self.unpinned = unpinned;
-        self.load_notes = notes;
-        self.map_bytes = None;
+        (self.unpinned, self.load_notes) = (unpinned, notes);
     }
 }

@@ -16,6 +16,7 @@ use super::{
     drift::{self, Change},
     event::Effect,
     pod_search::refuse_unlocated,
+    program::{Pending, ProgramState},
     work::Observation,
 };
 use crate::{
@@ -27,14 +28,13 @@ use crate::{
     node::{
         Node,
         execute::{Executed, Execution},
-        failure::Failure,
+        failure::{Failure, UNDONE},
     },
     plan::{self, Step, context::PlanContext, plan},
 };
 
 /// `BPF_CGROUP_DEVICE`
 const CGROUP_DEVICE: u32 = 6;
-
 /// A plan that something came in between of, as the death of a cgroup, is made anew at once, this many times in all.
 const ROUNDS: usize = 4;
 
@@ -88,12 +88,14 @@ impl<N: Node> Controller<N> {
     pub(super) fn attempt(&mut self, name: &str, attempt: &Attempt<'_>) -> (bool, Result<(), Failure>) {
         let mut loaded = false;
         let outcome = self.try_attempt(name, attempt, &mut loaded);
-        (loaded, outcome)
+        (loaded, outcome.map_err(|failure| self.all_pods.explain(failure, &attempt.context.pods_root)))
     }
 
     fn try_attempt(&mut self, name: &str, attempt: &Attempt<'_>, loaded: &mut bool) -> Result<(), Failure> {
         let Attempt { revision, .. } = *attempt;
-        self.touch(name).pending = Default::default();
+        let pending = mem::take(&mut self.touch(name).pending);
+        // Nothing is known to have happened to the maps if only the sockets in them are to be counted.
+        let reads_maps = attempt.observation == Observation::Fresh && pending != Pending::for_sockets();
         let observed = match attempt.observation {
             Observation::Fresh => Some(self.node.observe(name)?),
             Observation::Cached => None,
@@ -117,21 +119,31 @@ impl<N: Node> Controller<N> {
         let entries = desired.clone().filter(|desired| bytes::has_entries(desired));
         let is_new =
             entries.as_ref().is_some_and(|new| self.touch(name).observed.revision.as_ref() != Some(&new.revision));
-        if let Some(desired) = entries.as_deref().filter(|_| is_new) {
-            self.check_entries(name, desired, attempt.assignment)?;
+        let changes_entries = match entries.as_deref().filter(|_| is_new) {
+            Some(desired) => self.check_entries(name, desired, attempt.assignment)?,
+            None => false,
+        };
+        if let Some(desired) = desired.as_deref() {
+            let ProgramState { entries, observed: Observed { revision, trial, .. }, .. } = self.touch(name);
+            if revision.as_ref() != Some(&desired.revision) {
+                let open = trial.as_ref().filter(|trial| trial.state.is_open());
+                entries.take_revision(&desired.revision, changes_entries, open.map(|trial| trial.revision.as_str()));
+            }
         }
         let mut found = Some(cgroups);
         for _ in 0..ROUNDS {
             let cgroups = found.take().map_or_else(|| self.cgroups(desired.as_deref()), Ok)?;
             let plan_context = self.plan_context(name, desired.as_deref(), cgroups)?;
+            let plan_context = PlanContext { changes_entries, ..plan_context };
             let round = self.round(name, desired.as_deref(), &plan_context, attempt)?;
             *loaded |= round.loaded;
             if round.converged {
                 let in_step = entries.as_ref().is_some_and(|now| self.touch(name).entries.is_in_step(&now.revision));
-                let looks = !in_step || *loaded || attempt.observation == Observation::Fresh;
+                let (now, own) = (self.now, &self.touch(name).entries);
+                let looks = !in_step || *loaded || reads_maps || own.is_check_due(now);
                 match entries.as_deref().filter(|_| looks) {
                     Some(desired) => self.keep_entries(name, desired, attempt.assignment)?,
-                    None if entries.is_none() => self.touch(name).entries = Default::default(),
+                    None if entries.is_none() => self.forget_entries(name, desired.as_deref()),
                     None => {}
                 }
                 self.find_foreign_devices(name);
@@ -142,11 +154,15 @@ impl<N: Node> Controller<N> {
                 if let Some(revision) = revision {
                     let refused = refuse_unlocated(revision, &attempt.context.pods, &self.touch(name).observed);
                     refused.map_err(|refusal| Failure { partial: true, ..refusal.into() })?;
+                    if self.touch(name).required().root {
+                        let refused = self.all_pods.refuse(&attempt.context.pods_root);
+                        refused.map_err(|refusal| Failure { partial: true, ..refusal.into() })?;
+                    }
                 }
                 return self.check_runtime_asks(revision);
             }
         }
-        Err(Failure::new(Reason::NotInEffect, "what was done did not stay in effect"))
+        Err(Failure::new(Reason::NotInEffect, UNDONE))
     }
 
     /// Where a revision failed that is to replace another, keeps that one running as it was asked for: it is attached
@@ -198,8 +214,10 @@ impl<N: Node> Controller<N> {
         observed: Option<Observed>,
         resolved: Option<Desired>,
     ) -> Result<Goal, Failure> {
-        let by_spec =
-            resolved.as_ref().is_some_and(|desired| desired.suspended).then(|| "spec.suspend is true".to_owned());
+        let by_spec = resolved
+            .as_ref()
+            .is_some_and(|desired| desired.suspended)
+            .then(|| "spec.suspend is true: set it to false to have the programs attached again".to_owned());
         let suspended = self.survey.suspended.clone().or(by_spec);
         let detaching = self.survey.suspended.is_some();
         self.touch(name).suspended = suspended;
@@ -333,8 +351,11 @@ impl<N: Node> Controller<N> {
     }
 
     /// Takes the outcome of an attempt, and logs what is new in it.
-    pub(super) fn finish_attempt(&mut self, name: &str, outcome: Result<(), Failure>) {
+    pub(super) fn finish_attempt(&mut self, name: &str, mut outcome: Result<(), Failure>) {
         let now = self.now;
+        if let Some(log) = outcome.as_mut().err().and_then(|failure| failure.whole_log.take()) {
+            self.verifier_logs.put(name, log);
+        }
         let Some(program) = self.programs.get_mut(name) else { return };
         match &outcome {
             Err(failure) if failure.awaits => tracing::debug!(program = name, %failure),

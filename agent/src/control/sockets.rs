@@ -3,6 +3,7 @@
 
 use super::Controller;
 use crate::{
+    model::kernel::Machine,
     node::Node,
     plan::{self, Step, context::PlanContext},
 };
@@ -22,8 +23,8 @@ impl<N: Node> Controller<N> {
             return false;
         }
         let mut is_due = !self.draining.maps.is_empty();
-        for program in self.programs.values_mut().filter(|program| program.observed.draining().next().is_some()) {
-            program.pending.dirty = true;
+        for program in self.programs.those_mut(|_, program| program.observed.draining().next().is_some()) {
+            program.pending.sockets = true;
             self.draining.begin();
             is_due = true;
         }
@@ -41,11 +42,23 @@ impl<N: Node> Controller<N> {
             return;
         }
         let begin = self.draining.begin();
+        self.look_at_draining_maps();
+        self.draining.looked(self.now, begin.elapsed());
+    }
+
+    fn look_at_draining_maps(&mut self) {
         match self.node.drain() {
-            Ok(maps) => self.draining.maps = maps,
+            Ok(maps) => (self.draining.maps, self.draining.is_known) = (maps, true),
             Err(error) => tracing::warn!(%error, "the draining maps can't be looked at"),
         }
-        self.draining.looked(self.now, begin.elapsed());
+    }
+
+    /// Returns the bytes that the maps which are kept for their sockets may hold.
+    pub(super) fn draining_bytes(&mut self, machine: &Machine) -> u64 {
+        if !self.draining.is_known {
+            self.look_at_draining_maps();
+        }
+        self.draining.maps.iter().fold(0, |sum: u64, map| sum.saturating_add(map.shape.bytes(machine)))
     }
 
     /// Takes sockets out of the maps of all BpfPrograms that have nothing attached, where nothing is lost or the spec

@@ -2,6 +2,7 @@
 
 use std::{
     mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,6 +35,7 @@ impl<N: Node> Controller<N> {
             self.kernel.forget();
             self.timer.pass_due |= self.poll();
             self.timer.pass_due |= self.marks_draining();
+            self.timer.pass_due |= self.marks_entries();
         }
         let wake = match self.inputs.assignment.clone() {
             Some(assignment) => {
@@ -43,10 +45,11 @@ impl<N: Node> Controller<N> {
             None => self.stand_by(now),
         };
         self.decide_starts();
-        self.effects.extend(self.fetches.next().into_iter().map(Effect::FetchBytes));
-        // A pass that goes on undisturbed is looked at when its work is done: that is a walk over all BpfPrograms.
+        self.effects.extend(self.verdicts.next().into_iter().map(|one| Effect::VerifyObject(Box::new(one))));
+        self.effects.extend(self.fetches.next(self.verdicts.pending()).into_iter().map(Effect::FetchBytes));
+        // A pass that goes on undisturbed is looked at when its work is done.
         if disturbed || !self.is_working() {
-            self.trials.follow(self.undecided(), now);
+            self.trials.follow(self.programs.index().trials().clone(), now);
         }
         let probe = self.probe(now);
         let wake = probe.map_or(wake, |probe| wake.min(probe));
@@ -68,16 +71,26 @@ impl<N: Node> Controller<N> {
             }
             Event::RuntimeChanged(gap) => {
                 if gap.is_some() != self.inputs.runtime_gap.is_some() {
-                    self.programs.values_mut().for_each(|program| program.forget_failures());
+                    self.programs.all_mut().for_each(|(_, program)| program.forget_failures());
                 }
                 self.inputs.runtime_gap = gap;
             }
             Event::StartRequested(id, start) => self.starts.request(id, start),
             Event::StartWithdrawn(id) => return self.starts.withdraw(id),
+            Event::Asked(id, inquiry) => {
+                let inspection = self.inspect(&inquiry);
+                return self.effects.push(Effect::AnswerInquiry(id, inspection));
+            }
             Event::ProbeAnswered(probe) => return self.take_probe(probe, now),
             Event::BytesArrived { digest, bytes } => {
-                let users = self.programs.values_mut().filter_map(|p| p.object_arrived(&digest).then_some(())).count();
+                let users = self.programs.those_mut(|_, program| program.uses(&digest));
+                let users = users.map(|program| program.object_arrived(&digest)).count();
                 self.fetches.arrived(digest, bytes, users, now);
+            }
+            Event::ObjectVerified { claim, verdict } => {
+                let users = self.programs.those_mut(|_, program| program.uses(&claim.digest));
+                users.for_each(|program| program.object_arrived(&claim.digest));
+                self.verdicts.arrived(claim, verdict, now);
             }
             Event::RevisionArrived { program, name, answer } => {
                 if let Err(why) = &answer {
@@ -93,12 +106,13 @@ impl<N: Node> Controller<N> {
 
     /// Marks what changed on bpffs for the next pass: the one that is going on has mostly caused it itself.
     fn take_change(&mut self, change: &Change) {
-        let is_changed = |name: &String| match change {
-            Change::Homes(names) => names.contains(name),
-            Change::Anything => true,
-        };
-        for (_, program) in self.programs.iter_mut().filter(|(name, _)| is_changed(name)) {
-            program.pending.dirty = true;
+        match change {
+            Change::Homes(names) => {
+                for name in names {
+                    self.programs.get_mut(name).into_iter().for_each(|program| program.pending.dirty = true);
+                }
+            }
+            Change::Anything => self.programs.all_mut().for_each(|(_, program)| program.pending.dirty = true),
         }
         self.timer.pass_due = true;
     }
@@ -110,22 +124,22 @@ impl<N: Node> Controller<N> {
         let mounted_anew = Some(found.as_ref().ok().map(|bpffs| bpffs.device)) != survey.bpffs;
         let marked = found.is_ok_and(|bpffs| bpffs.suspended.is_some() != survey.mark.is_some());
         let mut has_cgroup = false;
-        for program in programs.values_mut().filter(|program| program.waits_for_cgroup()) {
+        for program in programs.those_mut(|_, program| program.waits_for_cgroup()) {
             let Some(desired) = program.desired.clone() else { continue };
             if node.cgroups(&desired.paths()).is_ok_and(|there| plan::missing_cgroup(&desired, &there).is_none()) {
                 program.forget_failures();
                 has_cgroup = true;
             }
         }
-        let searches = self.pod_search.is_due(self.now);
+        let searches = self.pod_search.is_due(self.now) || self.all_pods.is_due(self.now);
         monitor.poll(node, programs, settings.time_of_day) || mounted_anew || marked || has_cgroup || searches
     }
 
     /// Continues the pass, or begins one that is due.
-    fn work(&mut self, assignment: &Assignment, now: Instant) {
+    fn work(&mut self, assignment: &Arc<Assignment>, now: Instant) {
         let begins = match &self.pass {
             Some(_) => self.timer.restart_due,
-            None => self.timer.is_pass_due(self.next_retry(), now),
+            None => self.timer.is_pass_due(self.programs.index().next_retry(), now),
         };
         if begins {
             self.begin_pass(assignment, now);
@@ -140,12 +154,11 @@ impl<N: Node> Controller<N> {
     }
 
     /// Returns when the next step is due at the latest.
-    fn wake(&self, now: Instant) -> Instant {
-        if self.pass.is_some() { now } else { self.timer.wake(self.next_retry(), now) }
-    }
-
-    fn next_retry(&self) -> Option<Instant> {
-        self.programs.values().filter_map(|program| program.retry.due_at()).min()
+    fn wake(&mut self, now: Instant) -> Instant {
+        match self.pass {
+            Some(_) => now,
+            None => self.timer.wake(self.programs.index().next_retry(), now),
+        }
     }
 
     /// Does what must be done while it is not known what the node is to run: it detaches everything where someone

@@ -6,10 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Controller;
 use crate::{
     kernel::running::RunningKernel,
-    model::{
-        observed::Observed,
-        trial::{Trial, TrialState},
-    },
+    model::trial::{Trial, TrialState},
     node::{Node, execute::Execution, failure::Failure, observe::ObserveError},
     plan::{self, Step},
 };
@@ -18,20 +15,11 @@ use crate::{
 pub type Detached = (String, Result<(), Failure>);
 
 impl<N: Node> Controller<N> {
-    /// Returns the trials that are undecided, by BpfProgram. A program that is attached nowhere is not on trial.
-    pub(super) fn undecided(&self) -> BTreeMap<String, Trial> {
-        let undecided = |Observed { trial, links, .. }: &Observed| {
-            let state = trial.as_ref()?.state;
-            trial.clone().filter(|_| state.is_undecided() && !(state.is_open() && links.is_empty()))
-        };
-        self.programs.iter().filter_map(|(name, program)| Some((name.clone(), undecided(&program.observed)?))).collect()
-    }
-
     /// Observes the BpfPrograms that are on trial, and no others: what is desired is not known yet.
     pub(super) fn load_trials(&mut self) -> Result<(), ObserveError> {
         let noted = self.node.trials()?;
         let found = noted.into_iter().filter(|(_, trial)| trial.state.is_undecided()).map(|(name, _)| name);
-        let names: BTreeSet<String> = found.chain(self.undecided().into_keys()).collect();
+        let names: BTreeSet<String> = found.chain(self.programs.index().trials().keys().cloned()).collect();
         names.iter().for_each(|name| self.observe(name));
         Ok(())
     }
@@ -43,18 +31,27 @@ impl<N: Node> Controller<N> {
             let Some(program) = self.programs.get(name) else { continue };
             let Some(Trial { revision, state: before }) = program.observed.trial.clone() else { continue };
             let reverts = before.is_open() && !state.has_passed();
-            let note = [Step::SetTrial(Trial { revision, state })];
-            let reverted = if reverts { self.revert(name) } else { Ok(()) };
+            let note = [Step::SetTrial(Trial { revision: revision.clone(), state })];
+            if state.has_passed() {
+                self.touch(name).entries.on_trial = None;
+            }
+            let reverted = if reverts { self.revert(name, &revision) } else { Ok(()) };
             if let Err(failure) = reverted.and_then(|()| self.execute_alone(name, &note)) {
                 tracing::error!(program = name, %failure, ?state, "the outcome of this trial can't be carried out");
             }
         }
     }
 
-    /// Reverts what is on trial. Where its predecessor can't be restored, it is at least detached.
-    fn revert(&mut self, name: &str) -> Result<(), Failure> {
-        let steps = plan::revert(&self.touch(name).observed);
-        self.execute_alone(name, &steps).or_else(|failure| {
+    /// Reverts what is on trial. Where its predecessor, or the entries that the predecessor listed, can't be restored,
+    /// it is at least detached.
+    fn revert(&mut self, name: &str, revision: &str) -> Result<(), Failure> {
+        // The entries come first: a former revision that is noted as in effect is kept running.
+        let mut reverted = self.restore_entries(name, revision);
+        if reverted.is_ok() {
+            let steps = plan::revert(&self.touch(name).observed);
+            reverted = self.execute_alone(name, &steps);
+        }
+        reverted.or_else(|failure| {
             tracing::error!(program = name, %failure, "its predecessor can't be restored: detaching");
             self.detach(name)
         })
@@ -71,7 +68,7 @@ impl<N: Node> Controller<N> {
         let mut detached = Vec::new();
         for name in self.node.homes()? {
             let outcome = match self.node.observe(&name) {
-                Ok(observed) if observed.links.is_empty() => continue,
+                Ok(observed) if plan::detach(&observed).is_empty() => continue,
                 Ok(observed) => {
                     self.touch(&name).observe(observed);
                     self.detach(&name)

@@ -1,12 +1,14 @@
 //! `WorkList`: the tasks of a pass, by what is assigned and by what happened since each BpfProgram's last look. No IO.
 
 use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     time::Instant,
 };
 
-use super::program::{Pending, ProgramState};
+use super::{
+    program::{Pending, ProgramState},
+    programs::Programs,
+};
 use crate::model::{assignment::Assignment, pods::RequiredInputs, refusal::Refusal};
 
 /// The tasks that are left, in order.
@@ -44,70 +46,44 @@ pub(super) enum Observation {
     Fresh,
 }
 
-/// The requirements of all BpfPrograms together.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Requirements {
-    /// The inputs that must be known of pods.
-    pub inputs: RequiredInputs,
-    /// Priorities differ, so that the attach order matters.
-    pub ordered: bool,
-    /// Some map is to be another BpfProgram's.
-    pub shares: bool,
-    priority: Option<i64>,
-}
-
-impl Requirements {
-    fn add(&mut self, program: &ProgramState) {
-        self.inputs = self.inputs.and(program.required_in_all());
-        self.shares |= program.shares();
-        for priority in program.priorities() {
-            self.ordered |= *self.priority.get_or_insert(priority) != priority;
+/// Gives every BpfProgram its assigned revision. `before` is the assignment that they were given last: only what
+/// differs from it is looked at, and those that are not known to be assigned anything.
+pub(super) fn assign(programs: &mut Programs, assignment: &Assignment, before: Option<&Assignment>) {
+    let names = match before.filter(|before| before.knows_like(assignment)) {
+        Some(before) => {
+            let differing = before.differing(assignment).into_iter().map(str::to_owned);
+            differing.chain(programs.index().unassigned().iter().cloned()).collect()
         }
-    }
-}
-
-/// Gives every BpfProgram its assigned revision; returns what all of them require. Programs and revisions are both
-/// sorted by name, so that one walk along both does it.
-pub(super) fn assign(programs: &mut BTreeMap<String, ProgramState>, assignment: &Assignment) -> Requirements {
-    let mut revisions = assignment.revisions.iter().peekable();
-    let mut new = Vec::new();
-    for (name, program) in programs.iter_mut() {
-        let revision = loop {
-            match revisions.peek().map(|(assigned, _)| assigned.cmp(&name)) {
-                Some(Ordering::Less) => new.extend(revisions.next()),
-                Some(Ordering::Equal) => break revisions.next().map(|(_, revision)| revision),
-                _ => break None,
-            }
-        };
-        if assignment.knows(name) {
+        None => programs.keys().chain(assignment.revisions.keys()).cloned().collect::<BTreeSet<_>>(),
+    };
+    for name in names {
+        let revision = assignment.revisions.get(&name);
+        if revision.is_none() && !programs.contains_key(&name) {
+            continue;
+        }
+        let program = programs.entry(&name);
+        if assignment.knows(&name) {
             program.assign(revision);
         }
     }
-    for (name, revision) in new.into_iter().chain(revisions) {
-        let program = programs.entry(name.clone()).or_default();
-        if assignment.knows(name) {
-            program.assign(Some(revision));
-        }
+    for name in programs.index().unseen().clone() {
+        programs.entry(&name).reported = assignment.reported.get(&name).cloned();
     }
-    for (name, program) in programs.iter_mut().filter(|(_, program)| !program.was_observed) {
-        program.reported = assignment.reported.get(name).cloned();
-    }
-    let mut requirements = Requirements::default();
-    programs.values().for_each(|program| requirements.add(program));
-    requirements
 }
 
 /// Returns the tasks that are due. Those that end what is unknown or broken come first, then attempts: first those that
 /// only follow pods, then those that container starts may wait for, last those that were detached, by their ranks.
 pub(super) fn work_list(
-    programs: &mut BTreeMap<String, ProgramState>,
+    programs: &mut Programs,
     assignment: &Assignment,
     inputs: RequiredInputs,
     now: Instant,
 ) -> WorkList {
     let may_freeze = !assignment.knows_all(inputs);
+    let names = if may_freeze { programs.keys().cloned().collect() } else { programs.index().due(now) };
     let mut tasks: Vec<(String, Task)> = Vec::new();
-    for (name, program) in programs.iter_mut() {
+    for name in &names {
+        let Some(program) = programs.get_mut(name) else { continue };
         let frozen = if may_freeze { assignment.freeze_reason(name, program.required()) } else { None };
         if frozen.is_some() {
             // It is not tried again before that is over, and then at once.
@@ -134,8 +110,8 @@ pub(super) fn work_list(
 }
 
 fn task(program: &ProgramState, now: Instant) -> Option<Task> {
-    let Pending { changed, dirty, pods, sweep } = program.pending;
-    let looks = dirty || sweep;
+    let Pending { changed, dirty, pods, sweep, sockets } = program.pending;
+    let looks = dirty || sweep || sockets;
     let observation = if looks { Observation::Fresh } else { Observation::Cached };
     if changed || program.retry.due_at().map_or(looks, |at| at <= now) {
         Some(Task::Attempt(Observation::Fresh))

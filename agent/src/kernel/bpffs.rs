@@ -103,6 +103,17 @@ impl Dir {
         Ok(Self { path: path.to_owned(), fd })
     }
 
+    /// Opens a directory in this one, if it exists.
+    pub fn dir(&self, name: &Path) -> Result<Self, SysError> {
+        let (from, rest) = self.walk(name);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(from, &*rest, flags, Mode::empty()) {
+            Err(Errno::NOENT) => None,
+            fd => Some(fd.call(|| self.describe("open of", name))?),
+        };
+        Ok(Self { path: self.path.join(name), fd })
+    }
+
     /// Tells whether the directory existed when it was opened.
     pub const fn exists(&self) -> bool {
         self.fd.is_some()

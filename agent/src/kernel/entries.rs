@@ -232,7 +232,7 @@ impl<'a> MapEntries<'a> {
 
     /// Appends a value for every slot.
     fn all_slots(&self, value: &[u8], raw: &mut Vec<u8>) {
-        for _ in 0..self.shape.slots {
+        for _ in 0..self.shape.slots() {
             let end = raw.len() + self.shape.stride();
             raw.extend_from_slice(value);
             raw.resize(end, 0);

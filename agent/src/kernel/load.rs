@@ -238,8 +238,11 @@ fn fill_slots(map: &PlannedMap<'_>, loaded: &Loaded) -> Result<(), LoadError> {
 
 /// Loads the object's own types. A program loads without them, if it does not need them, so a refusal is no error.
 fn load_types(bytes: &[u8], notes: &mut Vec<String>) -> Option<OwnedFd> {
+    if let Ok(fd) = bpf::btf_load(bytes, &mut []) {
+        return Some(fd);
+    }
     let mut log = vec![0; SMALL_LOG];
-    let loaded = bpf::btf_load(bytes, &mut []).or_else(|_| bpf::btf_load(bytes, &mut log));
+    let loaded = bpf::btf_load(bytes, &mut log);
     let refused = |error: &SysError| {
         let log = text(&log);
         let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();

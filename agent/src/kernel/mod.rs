@@ -9,6 +9,9 @@
 //! | `log` | the kernel's logs as text |
 //! | [`map`] | creates a map and fills it |
 //! | [`entries`] | the entries of a map |
+//! | [`own_descriptors`] | the agent's own descriptors |
+//! | [`pages`] | the entries of any map, a page at a time |
+//! | [`statistics`] | the runs of programs |
 //! | [`record`] | bytes that outlive the agent |
 //! | [`cgroup`] | the cgroup root and the cgroups below it |
 //! | [`bpffs`] | the file system that holds the pins |
@@ -19,6 +22,7 @@
 //! | [`heap`] | the process's heap |
 //! | [`memlock`] | the limit of locked memory, which counts before Linux 5.11 |
 //! | [`ring`] | a ring buffer that programs fill |
+//! | [`perf`] | a perf buffer, which does the same |
 //! | [`probe`] | the BPF features that this kernel has |
 //! | [`regressions`] | the known regressions that this kernel has |
 //! | [`sockets`] | the sockets in a sockmap or sockhash |
@@ -42,12 +46,16 @@ pub mod load;
 mod log;
 pub mod map;
 pub mod memlock;
+pub mod own_descriptors;
+pub mod pages;
+pub mod perf;
 pub mod probe;
 pub mod record;
 pub mod regressions;
 pub mod ring;
 pub mod running;
 pub mod sockets;
+pub mod statistics;
 pub mod verifier;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};

@@ -112,7 +112,7 @@ impl Probe {
             if answer == Answer::Lacks {
                 probe.missing_features.maps.insert(row.map_type, row.least_kernel);
             }
-            probe.note(&format!("Map{}", map_type::name(row.map_type)), answer);
+            probe.note(&map_type::feature(&map_type::name(row.map_type)), answer);
         }
         probe
     }
@@ -136,7 +136,7 @@ impl Probe {
         if answer == Answer::Lacks {
             self.missing_features.programs.insert(kind);
         }
-        self.note(&camel(section.attach_name), answer);
+        self.note(&section.feature(), answer);
     }
 
     /// Probes whether the kernel has links for a section's program, and notes the features of links that some sections
@@ -216,8 +216,13 @@ fn attr<'a>(map_type: u32, key_size: u32, value_size: u32, max_entries: u32) -> 
     MapAttr { name: "sockeye_probe", map_type, key_size, value_size, max_entries, ..MapAttr::default() }
 }
 
-/// Converts a name of bpftool's into the API's style: `cgroup_inet4_bind` becomes `CgroupInet4Bind`.
-fn camel(name: &str) -> String {
-    let word = |word: &str| word.get(..1).unwrap_or_default().to_uppercase() + word.get(1..).unwrap_or_default();
-    name.split('_').map(word).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `sockeye inspect` says of these types that a node lacks them if its features do not name them.
+    #[test]
+    fn the_optional_map_types_are_those_that_are_probed() {
+        assert_eq!(MAPS.map(|row| row.map_type), map_type::OPTIONAL);
+    }
 }

@@ -76,10 +76,10 @@ fn count_keys(info: &MapInfo, mut has: impl FnMut(&[u8]) -> Result<bool, SysErro
 }
 
 /// A program that says whether a key of a sockmap has a socket. It is attached nowhere; `BPF_PROG_TEST_RUN` runs it.
-struct Looker(OwnedFd);
+pub(super) struct Looker(OwnedFd);
 
 impl Looker {
-    fn new(map: BorrowedFd<'_>) -> Result<Self, SysError> {
+    pub(super) fn new(map: BorrowedFd<'_>) -> Result<Self, SysError> {
         /// Operation, registers (source above destination), offset and constant.
         type Instruction = (u8, u8, i16, i32);
         #[rustfmt::skip]
@@ -107,7 +107,7 @@ impl Looker {
         bpf::prog_load(&attr, &mut []).map(Self).call(|| "BPF_PROG_LOAD of the program that counts sockets")
     }
 
-    fn looks_up(&self, key: &[u8]) -> Result<bool, SysError> {
+    pub(super) fn looks_up(&self, key: &[u8]) -> Result<bool, SysError> {
         let mut packet = [0; PACKET];
         for (to, from) in packet.iter_mut().zip(key) {
             *to = *from;

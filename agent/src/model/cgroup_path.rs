@@ -7,13 +7,16 @@ pub fn is_within(path: &str, ancestor: &str) -> bool {
     ancestor == "/" || path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Returns a path and all paths above it, the lowest first.
+pub fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
+    let above = path.rmatch_indices('/').map(move |(end, _)| if end == 0 { "/" } else { &path[..end] });
+    std::iter::once(path).chain(above.filter(move |_| path != "/"))
+}
+
 /// Drops each path that lies below another one: a program attached to both cgroups would run twice for the lower one.
 pub fn highest<T: Clone>(paths: &BTreeMap<String, T>) -> BTreeMap<String, T> {
     let all: BTreeSet<&str> = paths.keys().map(String::as_str).collect();
-    let is_below_another = |path: &str| {
-        let mut ancestors = path.match_indices('/').map(|(end, _)| if end == 0 { "/" } else { &path[..end] });
-        path != "/" && ancestors.any(|ancestor| all.contains(ancestor))
-    };
+    let is_below_another = |path: &str| with_ancestors(path).skip(1).any(|ancestor| all.contains(ancestor));
     paths.iter().filter(|(path, _)| !is_below_another(path)).map(|(path, of)| (path.clone(), of.clone())).collect()
 }
 
@@ -27,6 +30,13 @@ mod tests {
             [("/a/b", "/a", true), ("/a", "/a", true), ("/ab", "/a", false), ("/a", "/", true), ("/a", "/a/b", false)]
         {
             assert_eq!(is_within(path, ancestor), expected, "{path} {ancestor}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_followed_by_all_above_it() {
+        for (path, all) in [("/a/b", vec!["/a/b", "/a", "/"]), ("/a", vec!["/a", "/"]), ("/", vec!["/"])] {
+            assert_eq!(with_ancestors(path).collect::<Vec<_>>(), all);
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sockeye_crds::{
     MapDefinition, Value,
     program::{MapRef, MapSpec},
+    provenance::Origin,
     revision::ProgramRef,
 };
 
@@ -26,6 +27,8 @@ pub struct Desired {
     pub load_key: String,
     /// The digest of the object's bytes.
     pub digest: String,
+    /// The image that the bytes come from, and what proves who signed them.
+    pub origin: Origin,
     /// The programs to load, by function.
     pub functions: BTreeMap<String, DesiredProgram>,
     /// Every map of the object, by its name in the ELF.

@@ -1,5 +1,7 @@
 //! `DrainingMap`: a map that no BpfProgram has any more and that is kept for the sockets in it. Values.
 
+use super::map_shape::MapShape;
+
 /// A sockmap or sockhash that is pinned for its sockets alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainingMap {
@@ -13,6 +15,8 @@ pub struct DrainingMap {
     pub sockets: u32,
     /// The path of its pin on the host.
     pub pin_path: String,
+    /// Its shape, which determines the memory that it may hold.
+    pub shape: MapShape,
 }
 
 /// What becomes of the sockets in a map that its BpfProgram gives up.

@@ -99,8 +99,8 @@ pub struct EntryShape {
     pub value_size: usize,
     /// The highest number of entries.
     pub max_entries: usize,
-    /// The number of values of an entry: one, or in a per-CPU map one for each possible CPU.
-    pub slots: usize,
+    /// The number of possible CPUs, if each of them has a value: in a per-CPU map.
+    pub cpus: Option<usize>,
 }
 
 impl EntryShape {
@@ -113,19 +113,27 @@ impl EntryShape {
             key_size: map.key_size as usize,
             value_size: map.value_size as usize,
             max_entries: map.max_entries as usize,
-            slots: if per_cpu { machine.cpus as usize } else { 1 },
+            cpus: per_cpu.then_some(machine.cpus as usize),
         })
     }
 
     /// Returns the distance of two slots. The kernel pads the values of per-CPU maps to eight bytes
-    /// (`bpf_map_value_size` in kernel/bpf/syscall.c).
+    /// (`bpf_map_value_size` in kernel/bpf/syscall.c), also where there is one CPU.
     pub const fn stride(&self) -> usize {
-        if self.slots == 1 { self.value_size } else { self.value_size.next_multiple_of(8) }
+        if self.cpus.is_some() { self.value_size.next_multiple_of(8) } else { self.value_size }
+    }
+
+    /// Returns the number of values of an entry.
+    pub const fn slots(&self) -> usize {
+        match self.cpus {
+            Some(cpus) => cpus,
+            None => 1,
+        }
     }
 
     /// Returns the size of an entry's value in all slots.
     pub const fn value_bytes(&self) -> usize {
-        self.slots * self.stride()
+        self.slots() * self.stride()
     }
 }
 
@@ -217,6 +225,12 @@ impl EntryCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_of_a_per_cpu_map_are_padded_even_for_one_cpu() {
+        let shape = |cpus| EntryShape { form: MapForm::Hash, key_size: 4, value_size: 4, max_entries: 1, cpus };
+        assert_eq!([None, Some(1), Some(2)].map(|cpus| shape(cpus).value_bytes()), [4, 8, 16]);
+    }
 
     #[test]
     fn prefixes_are_deleted_before_those_within_them() {

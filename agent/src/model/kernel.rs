@@ -115,7 +115,7 @@ pub struct ProgramKind {
 }
 
 /// The properties of this machine that decide the size of a map.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// The size of a page in bytes.
     pub page: u32,

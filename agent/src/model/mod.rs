@@ -12,12 +12,15 @@
 //! | `keeper`, `kept_pod` | the targets that go on selecting running pods which are relabelled, and these pods |
 //! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
 //! | `entries` | the entries of maps: listed, listed before, and in the kernel |
+//! | `map_access`, `page` | how the entries of a map are read, by its type; and a page of them, as bytes |
 //! | `start` | a pod or a container that is about to start |
+//! | `switch` | the data that tells programs whether they are attached |
 //! | `draining_map` | a map that is kept for the sockets in it |
 //! | `regressions` | which known regressions this kernel has |
 //! | `trial` | the connectivity trial of a revision |
 //! | `refusal` | the reason why a revision can't run here |
 
+pub mod architecture;
 pub mod assignment;
 pub mod cgroup_path;
 pub mod desired;
@@ -26,9 +29,11 @@ pub mod entries;
 pub mod keeper;
 pub mod kept_pod;
 pub mod kernel;
+pub mod map_access;
 pub mod map_shape;
 pub mod node_context;
 pub mod observed;
+pub mod page;
 pub mod pin_names;
 pub mod pod;
 pub mod pods;
@@ -36,4 +41,5 @@ pub mod refusal;
 pub mod regressions;
 mod resolve;
 pub mod start;
+pub mod switch;
 pub mod trial;

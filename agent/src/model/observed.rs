@@ -10,6 +10,7 @@ use super::{
     kept_pod::{KeptByTarget, KeptPod},
     kernel::{Cgroup, LinkInfo, MapInfo, ProgramInfo},
     map_shape::MapShape,
+    switch::ObservedSwitch,
     trial::Trial,
 };
 
@@ -40,6 +41,8 @@ pub struct Observed {
     pub retained: BTreeSet<String>,
     /// The pin names of the maps whose entries were kept in step.
     pub recorded: BTreeSet<String>,
+    /// The switch of its object, if that has one.
+    pub switch: Option<ObservedSwitch>,
     /// True if a note says that sockets are to be taken out of maps at once, whatever is lost.
     pub force_detach: bool,
     /// True if a killed agent left half-made pins or an empty home.

@@ -52,6 +52,7 @@ impl PinNames {
             kept_pods,
             retained,
             recorded,
+            switch: _,
             force_detach,
             stray,
         } = observed;

@@ -129,14 +129,15 @@ impl Pods {
     /// names.
     fn cgroups_of(&self, pod: &Pod, names: &[String]) -> Vec<(String, CgroupOwner)> {
         let Some(cgroup) = self.cgroups.get(&pod.uid) else { return Vec::new() };
-        let containers = cgroup.containers.iter().filter_map(|(id, path)| Some((path, pod.containers.get(id)?)));
+        let containers = cgroup.containers.iter().map(|(id, path)| (path, pod.containers.get(id)));
         if names.is_empty() {
+            // Those among them whose names are not known yet are the pod's, too.
             let outside = containers.filter(|(path, _)| !is_within(path, &cgroup.path));
-            let outside = outside.map(|(path, name)| (path.clone(), owner(pod, Some(name))));
+            let outside = outside.map(|(path, name)| (path.clone(), owner(pod, name)));
             return [(cgroup.path.clone(), owner(pod, None))].into_iter().chain(outside).collect();
         }
-        let named = containers.filter(|(_, name)| names.contains(name));
-        named.map(|(path, name)| (path.clone(), owner(pod, Some(name)))).collect()
+        let named = containers.filter(|(_, name)| name.is_some_and(|name| names.contains(name)));
+        named.map(|(path, name)| (path.clone(), owner(pod, name))).collect()
     }
 }
 

@@ -10,6 +10,10 @@ use crate::{
     node::{failure::Failure, observe::ExclusiveAttachment},
 };
 
+/// The remedy where the kernel's answer is none that attaching is known to give.
+const UNKNOWN: &str =
+    "the agent tries again; if that does not help, look for the cause in the kernel's log of this node (dmesg)";
+
 /// The function and the cgroup or map that an attachment joins.
 #[derive(Clone, Copy, Debug)]
 pub enum AttachPoint<'a> {
@@ -80,9 +84,15 @@ impl Failure {
                 "the cgroup already has 64 programs of this attach type, the kernel's limit: remove some".into(),
             ),
             Some(libc::EPERM) => eperm(cause),
-            Some(libc::EBADF) => (Reason::AttachFailed, "the directory is not a cgroup v2 directory".into()),
-            Some(libc::ENOENT | libc::ENOLINK) => (Reason::AttachFailed, "the cgroup is gone".into()),
-            _ => (Reason::AttachFailed, "see the kernel's answer".into()),
+            Some(libc::EBADF) => (
+                Reason::AttachFailed,
+                "the directory is not a cgroup v2 directory: name one of the cgroup v2 hierarchy".into(),
+            ),
+            Some(libc::ENOENT | libc::ENOLINK) => (
+                Reason::AttachFailed,
+                "the cgroup is gone: the agent attaches the program once it is there again".into(),
+            ),
+            _ => (Reason::AttachFailed, UNKNOWN.into()),
         };
         Self::new(reason, format!("{point}: {error}: {hint}"))
     }
@@ -102,7 +112,12 @@ fn eperm(cause: &EpermCause) -> (Reason, String) {
             let hint = format!("the agent lacks {}: install the chart unchanged", capabilities.join(", "));
             (Reason::PermissionDenied, hint)
         }
-        EpermCause::LinkChanged => (Reason::AttachFailed, "something else has updated the link meanwhile".into()),
+        EpermCause::LinkChanged => (
+            Reason::AttachFailed,
+            "something else has updated the link meanwhile, and the agent tries again: keep other tools from updating \
+             sockeye's links"
+                .into(),
+        ),
         EpermCause::Unknown => (
             Reason::AttachFailed,
             "a program attached above this node's cgroup root without BPF_F_ALLOW_MULTI may exclude others: see \
@@ -116,11 +131,15 @@ fn eperm(cause: &EpermCause) -> (Reason, String) {
 mod tests {
     use std::io;
 
+    use sockeye_crds_testing::provoked;
+
     use super::*;
 
     fn failure(errno: i32, point: AttachPoint<'_>, cause: &EpermCause) -> Failure {
         let error = SysError { call: "BPF_LINK_CREATE".into(), source: io::Error::from_raw_os_error(errno) };
-        Failure::attach(point, &error, cause)
+        let failure = Failure::attach(point, &error, cause);
+        provoked(failure.reason, &failure.message);
+        failure
     }
 
     #[test]
@@ -149,7 +168,7 @@ mod tests {
         let at_cgroup = AttachPoint::Cgroup { function: "f", path: "/" };
         let busy = failure(libc::EBUSY, at_map, &EpermCause::Unknown);
         assert!(busy.message.contains("map sockets") && busy.message.contains("bpftool link"), "{busy}");
-        assert!(failure(libc::EBUSY, at_cgroup, &EpermCause::Unknown).message.ends_with("see the kernel's answer"));
+        assert!(failure(libc::EBUSY, at_cgroup, &EpermCause::Unknown).message.ends_with(UNKNOWN));
         assert_eq!(failure(libc::EOPNOTSUPP, at_map, &EpermCause::Unknown).reason, Reason::KernelUnsupported);
     }
 }

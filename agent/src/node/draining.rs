@@ -8,7 +8,10 @@ use std::{
 use super::layout::{self, DrainingPin, Layout};
 use crate::{
     kernel::{SysError, bpffs::Dir, info, sockets},
-    model::draining_map::{DrainingMap, SocketFate},
+    model::{
+        draining_map::{DrainingMap, SocketFate},
+        map_shape::MapShape,
+    },
 };
 
 /// So many BpfPrograms hand one map on to the next at most, which bounds a walk along them.
@@ -26,11 +29,11 @@ pub fn look(layout: &Layout) -> Result<Vec<DrainingMap>, SysError> {
     for pin in names.iter().filter_map(|name| DrainingPin::parse(name)) {
         match look_at(&dir, &pin) {
             Ok(None) => {}
-            Ok(Some(sockets)) => {
+            Ok(Some((sockets, shape))) => {
                 let DrainingPin { program, id, map, fate: _ } = &pin;
                 let pin_path = layout.host_directory().join(pin.path()).display().to_string();
                 let (program, name) = (program.clone(), map.clone());
-                found.push(DrainingMap { program, name, id: *id, sockets, pin_path });
+                found.push(DrainingMap { program, name, id: *id, sockets, pin_path, shape });
             }
             Err(error) => tracing::warn!(program = pin.program, map = pin.map, %error, "a draining map can't be read"),
         }
@@ -41,8 +44,8 @@ pub fn look(layout: &Layout) -> Result<Vec<DrainingMap>, SysError> {
     Ok(found)
 }
 
-/// Looks at one such map; returns the number of sockets in it, and nothing once it is unpinned.
-fn look_at(dir: &Dir, pin: &DrainingPin) -> Result<Option<u32>, SysError> {
+/// Looks at one such map; returns the number of sockets in it and its shape, and nothing once it is unpinned.
+fn look_at(dir: &Dir, pin: &DrainingPin) -> Result<Option<(u32, MapShape)>, SysError> {
     let map = match dir.get(&pin.path()) {
         Err(error) if error.is_not_found() => return Ok(None),
         map => map?,
@@ -56,7 +59,7 @@ fn look_at(dir: &Dir, pin: &DrainingPin) -> Result<Option<u32>, SysError> {
         }
         let sockets = sockets::count(map.as_fd())?;
         if sockets > 0 {
-            return Ok(Some(sockets));
+            return Ok(Some((sockets, MapShape::of(&info::map(map.as_fd())?))));
         }
         tracing::info!(program = pin.program, map = pin.map, id = pin.id, "no socket is left in a draining map");
     }

@@ -10,7 +10,7 @@ use std::os::fd::AsFd as _;
 use sockeye_crds::{Reason, names::printable};
 
 use super::{
-    failure::Failure,
+    failure::{Failure, TRIES_AGAIN},
     handles::Handles,
     layout::{self, Home},
     open_home::OpenHome,
@@ -201,9 +201,41 @@ fn frozen(name: &str) -> Failure {
 
 fn not_written(name: &str, error: &SysError) -> Failure {
     let full = match error.errno() {
-        Some(libc::E2BIG | libc::ENOSPC) => ": the map is full, programs or others added entries meanwhile",
-        Some(libc::EPERM | libc::EACCES) => ": the map was frozen, or the agent lacks a right",
-        _ => "",
+        Some(libc::E2BIG | libc::ENOSPC) => {
+            ": the map is full, programs or others added entries meanwhile: raise its maxEntries"
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            ": the map was frozen, or the agent lacks a right: have the map made anew (remove its pin), or install the \
+             chart unchanged"
+        }
+        _ => TRIES_AGAIN,
     };
     Failure::new(Reason::EntriesNotInStep, format!("map {}: {error}{full}", printable(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use sockeye_crds_testing::provoked;
+
+    use super::*;
+
+    #[test]
+    fn a_map_that_takes_no_entries_is_named_with_the_remedy() {
+        let answer = |errno| {
+            let call = "BPF_MAP_UPDATE_ELEM".into();
+            not_written("allowed", &SysError { call, source: io::Error::from_raw_os_error(errno) })
+        };
+        for (failure, remedy) in [
+            (frozen("allowed"), "leave entriesPolicy out"),
+            (answer(libc::E2BIG), "raise its maxEntries"),
+            (answer(libc::EPERM), "remove its pin"),
+            (answer(libc::EIO), "dmesg"),
+        ] {
+            assert_eq!(failure.reason, Reason::EntriesNotInStep, "{failure}");
+            assert!(failure.message.contains("allowed") && failure.message.contains(remedy), "{failure}");
+            provoked(failure.reason, &failure.message);
+        }
+    }
 }

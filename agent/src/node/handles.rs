@@ -32,6 +32,18 @@ pub struct Handles {
     pub previous: Option<PredecessorHandles>,
 }
 
+/// The descriptors that are read outside of the controller, by whoever asks what programs and maps hold. Whoever has
+/// them keeps the programs and maps alive.
+#[derive(Clone, Debug, Default)]
+pub struct Descriptors {
+    /// Programs, by function.
+    pub programs: BTreeMap<String, Fd>,
+    /// Maps, by pin name.
+    pub maps: BTreeMap<String, Fd>,
+    /// The programs that ran before the revision that is on trial, by function.
+    pub previous: BTreeMap<String, Fd>,
+}
+
 /// What ran before a revision that is on trial, so that the agent can go back to it. Known only while the agent runs:
 /// one that starts has nothing to go back to.
 #[derive(Debug)]
@@ -111,6 +123,15 @@ impl LinkHandle {
 }
 
 impl Handles {
+    /// Returns the descriptors of programs and maps.
+    pub fn descriptors(&self) -> Descriptors {
+        let fds = |programs: &BTreeMap<String, ProgramHandle>| {
+            programs.iter().map(|(function, program)| (function.clone(), Fd::clone(&program.fd))).collect()
+        };
+        let previous = self.previous.as_ref().map(|previous| fds(&previous.programs));
+        Descriptors { programs: fds(&self.programs), maps: self.maps.clone(), previous: previous.unwrap_or_default() }
+    }
+
     /// Tells whether no program, map or link is held, and no kept pod remembered.
     pub fn is_empty(&self) -> bool {
         let Self { programs, maps, links, kept_pods, records: _, previous: _ } = self;

@@ -13,7 +13,7 @@ use super::{
     entries::{EntriesOutcome, EntriesTask, EntryKeeper},
     execute::{Executed, Execution, Executor},
     failure::Failure,
-    handles::Handles,
+    handles::{Descriptors, Handles},
     kubelet,
     layout::Layout,
     observe::{self, Bpffs, ExecutedPlan, Located, ObserveError, Query, QueryCache},
@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// Cgroups of runtimes that are watched, at most: there is one, or two.
+const MAX_RUNTIMES: usize = 8;
+
 /// The node that the agent runs on.
 pub struct KernelNode {
     layout: Layout,
@@ -39,6 +42,8 @@ pub struct KernelNode {
     kubelet_root: String,
     /// The path of the cgroup of all pods where a search found it, if that is not where the kubelet's root says.
     found_pods_root: Option<String>,
+    /// The paths of the cgroups in which a search found containers outside of their pods' cgroups.
+    runtimes: BTreeSet<String>,
     properties: NodeProperties,
     regressions: RefCell<Regressions>,
     handles: BTreeMap<String, Handles>,
@@ -69,6 +74,7 @@ impl KernelNode {
             root,
             kubelet_root,
             found_pods_root: None,
+            runtimes: BTreeSet::new(),
             queries: QueryCache::default(),
             properties,
             regressions,
@@ -103,6 +109,14 @@ impl KernelNode {
             self.found_pods_root = Some(pods.to_owned());
         }
         Ok(())
+    }
+
+    /// Takes a container's cgroup that a search found: where the runtime puts those of others is known by it.
+    fn learn_runtime(&mut self, container: &str) {
+        let Some((parent, name)) = container.rsplit_once('/') else { return };
+        if kubelet::outside_container(name).is_some() && self.runtimes.len() < MAX_RUNTIMES {
+            self.runtimes.insert(parent.to_owned());
+        }
     }
 
     /// Does some work with the descriptors of a home, and forgets the home if none are left.
@@ -142,17 +156,22 @@ impl Node for KernelNode {
 
     fn node_context(&self, needs: RequiredInputs) -> Result<NodeContext, SysError> {
         let pods_root = if needs.root { self.pods_root()? } else { String::new() };
-        let NodeProperties { machine, missing_features, regressions: _, has_api } = self.properties.clone();
+        let NodeProperties { machine, missing_features, regressions: _, has_api } = &self.properties;
+        let (machine, missing_features, has_api) = (*machine, missing_features.clone(), *has_api);
         let (features, regressions, pods) = (features(), self.regressions(), Pods::default());
         Ok(NodeContext { machine, features, missing_features, regressions, pods_root, pods, has_api })
     }
 
     fn pod_cgroups(&self, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError> {
-        observe::pod_cgroups(&self.root, &self.pods_root()?, containers)
+        let mut found = observe::pod_cgroups(&self.root, &self.pods_root()?, containers)?;
+        observe::add_outside(&self.root, &self.runtimes, &mut found)?;
+        Ok(found)
     }
 
     fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError> {
-        observe::pod_directories(&self.root, &self.pods_root()?, containers)
+        let mut directories = observe::pod_directories(&self.root, &self.pods_root()?, containers)?;
+        directories.extend(self.runtimes.iter().map(|path| self.root.join(path)));
+        Ok(directories)
     }
 
     fn is_populated(&self, path: &str) -> Result<bool, SysError> {
@@ -162,7 +181,12 @@ impl Node for KernelNode {
     fn locate(&mut self, pods: &BTreeSet<&str>, containers: &BTreeSet<&str>) -> Result<Located, SysError> {
         let located = observe::locate(&self.root, pods, containers)?;
         located.pods.values().try_for_each(|pod| self.learn_pods_root(pod))?;
+        located.containers.values().for_each(|container| self.learn_runtime(container));
         Ok(located)
+    }
+
+    fn pod_elsewhere(&self, pods: &str) -> Result<Option<String>, SysError> {
+        observe::pod_elsewhere(&self.root, pods)
     }
 
     fn observe(&mut self, name: &str) -> Result<Observed, SysError> {
@@ -205,6 +229,14 @@ impl Node for KernelNode {
         self.with_handles(name, |node, handles| {
             EntryKeeper::open(&node.layout.home(name), &node.root, machine, handles)?.keep(maps, task)
         })
+    }
+
+    fn cgroup_root(&self) -> Option<Root> {
+        Some(self.root.clone())
+    }
+
+    fn descriptors(&self, name: &str) -> Descriptors {
+        self.handles.get(name).map(Handles::descriptors).unwrap_or_default()
     }
 
     fn execute(

@@ -56,6 +56,19 @@ pub fn container_id(name: &str) -> Option<&str> {
     (id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) && !runtime.ends_with("conmon")).then_some(id)
 }
 
+/// The pod and the ID of the container whose cgroup has that name, if it is one that a runtime with another driver than
+/// the kubelet's made of the name of the pod's slice.
+pub fn outside_container(name: &str) -> Option<(String, &str)> {
+    let (slice, _) = name.split_once(':')?;
+    Some((pod_uid(slice).filter(|_| slice.ends_with(".slice"))?, container_id(name)?))
+}
+
+/// Tells whether a cgroup of that name is a pod's, or that of a container which is outside of its pod's.
+pub fn is_of_pod(name: &str) -> bool {
+    let is_uid = |uid: String| matches!(uid.len(), 32 | 36) && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    pod_uid(name).or_else(|| Some(outside_container(name)?.0)).is_some_and(is_uid)
+}
+
 /// The path of the cgroup of all pods, by the path of a pod's cgroup, if the kubelet named both.
 pub fn pods_cgroup_of(pod: &str) -> Option<&str> {
     let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -107,6 +120,19 @@ mod tests {
     }
 
     #[test]
+    fn a_pods_cgroup_is_told_from_others_whose_names_begin_alike() {
+        let uid = "5e3b7b0a-9d1c-4a6e-8f57-0c1d2e3f4a5b";
+        let slice = format!("kubepods-besteffort-pod{}.slice", uid.replace('-', "_"));
+        let outside = format!("{slice}:cri-containerd:{}", "0".repeat(64));
+        for name in [&format!("pod{uid}"), &slice, &outside, "pod0123456789abcdef0123456789abcdef"] {
+            assert!(is_of_pod(name), "{name}");
+        }
+        for name in ["podman", "pod", "kubepods", "podman.slice:x:y", "user-podxx.slice", "init.scope"] {
+            assert!(!is_of_pod(name), "{name}");
+        }
+    }
+
+    #[test]
     fn the_cgroup_of_all_pods_is_known_by_that_of_one() {
         for (pod, pods) in [
             ("/kubelet/kubepods/podu", Some("/kubelet/kubepods")),
@@ -125,6 +151,10 @@ mod tests {
     fn a_containers_id_is_read_from_its_cgroups_name() {
         let id = "0123456789abcdef".repeat(4);
         let mismatched = format!("kubepods-burstable-pod5e3b7b0a_9d1c.slice:cri-containerd:{id}");
+        assert_eq!(outside_container(&mismatched), Some(("5e3b7b0a-9d1c".to_owned(), id.as_str())));
+        for name in [&id, &format!("pod5e3b7b0a:cri-containerd:{id}"), "kubepods-pod5e3b7b0a.slice:cri-containerd:1"] {
+            assert_eq!(outside_container(name), None, "{name}");
+        }
         let scope = format!("cri-containerd-{id}.scope");
         for name in [id.clone(), scope, format!("crio-{id}.scope"), format!("crio-{id}"), mismatched] {
             assert_eq!(container_id(&name), Some(id.as_str()), "{name}");

@@ -16,6 +16,8 @@
 //!                                   /retain~<map>         -> Retain: the map outlives its BpfProgram
 //!                                   /from~<map>           -> <BpfProgram>/<map>: its owner, if that is another one
 //!                                   /lossless~<map>       -> the map's ID: sockets can leave that map without loss
+//!                                   /switch               -> <map ID>.<bytes>: what the object's switch said before it
+//!                                                         was turned off
 //!                                   /force-detach         -> true: sockets are taken out of maps at once
 //!                                   /cgroup~<ID>          -> the cgroup's path below the root
 //!                                   /keeper~<keeper>~<pod UID> -> the path of the pod's cgroup: the keeper goes on
@@ -119,6 +121,11 @@ impl Home {
     /// The path of the bpffs that the directory is on.
     pub fn bpffs(&self) -> &Path {
         self.directory.ancestors().nth(2).unwrap_or(&self.directory)
+    }
+
+    /// The path of the directory from the root of that bpffs.
+    pub fn in_bpffs(&self) -> &Path {
+        self.directory.strip_prefix(self.bpffs()).unwrap_or(&self.directory)
     }
 
     /// The path on the host of something in the home.
@@ -275,6 +282,11 @@ pub fn lossless(pin: &str) -> PathBuf {
 /// The note that sockets are to be taken out of maps at once.
 pub fn force_detach() -> PathBuf {
     meta().join("force-detach")
+}
+
+/// The note of what the object's switch said before it was turned off.
+pub fn switch() -> PathBuf {
+    meta().join("switch")
 }
 
 /// The note of a cgroup's path.

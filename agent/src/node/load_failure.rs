@@ -10,7 +10,7 @@ use sockeye_ebpf::link::{
 };
 
 use super::{
-    failure::{Failure, NEEDED},
+    failure::{Failure, LOCKED_DOWN, LOG_PLACE, NEEDED, NO_SUCH_PROGRAM, TRIES_AGAIN, UNKNOWN_HELPER},
     helpers,
     instructions::{self, UnknownInstructions},
 };
@@ -26,6 +26,8 @@ use crate::{
 
 /// The most bytes of a verifier log in a status. A longer log keeps its end, where the refusal is.
 const MAX_LOG: usize = 8000;
+/// The same for those who ask the agent itself.
+const MAX_WHOLE_LOG: usize = 1 << 20;
 
 /// What may be the cause of a refusal, on this node and for this agent.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +58,9 @@ impl Circumstances {
     /// What an EPERM means, which a kernel that charges users says beyond their limit.
     fn eperm(&self) -> String {
         match &self.memlock {
-            _ if !self.lacking.is_empty() => format!(": the agent lacks {}", self.lacking.join(", ")),
+            _ if !self.lacking.is_empty() => {
+                format!(": the agent lacks {}: install the chart unchanged", self.lacking.join(", "))
+            }
             Some(memlock) => format!(
                 ": {memlock}: raise the limit of the container runtime's service (LimitMEMLOCK), or give the agent a \
                  user of its own (docs/operations.md)"
@@ -85,22 +89,36 @@ impl Failure {
                 let (reason, words) = refusal(*kind, log, verdict, circumstances);
                 let place = verdict.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
                 let without = needed_types(&words, without);
-                let failure = Self::new(reason, format!("{message}: {words}{place}{without}"));
-                return Self { verifier_log: Some(tail(log, MAX_LOG)), ..failure };
+                let failure = Self::new(reason, format!("{message}: {words}{place}{without}{LOG_PLACE}"));
+                let whole_log = Some(tail(log, MAX_WHOLE_LOG).into());
+                return Self { verifier_log: Some(tail(log, MAX_LOG)), whole_log, ..failure };
             }
         };
-        Self::new(reason, format!("{message}{hint}"))
+        let failure = Self::new(reason, format!("{message}{hint}"));
+        Self { needs_edit: failure.needs_edit || never_takes(error), ..failure }
     }
+}
+
+/// Returns whether the kernel refuses a map, or what is put into it, for what the object or the spec say of it. Memory,
+/// and rights, may come.
+fn never_takes(error: &LoadError) -> bool {
+    let (LoadError::Map { source, .. } | LoadError::Slot { source, .. }) = error else { return false };
+    // 524 is the kernel's ENOTSUPP, which has no number in C.
+    matches!(source.errno(), Some(libc::EINVAL | libc::E2BIG | libc::EOPNOTSUPP | 524))
 }
 
 fn map_create_failed(error: &SysError, circumstances: &Circumstances) -> (Reason, String) {
     let hint = match error.errno() {
-        Some(libc::ENOMEM) => ": not enough memory for it (a memory limit on the agent's pod counts map memory)",
-        Some(libc::EINVAL | libc::E2BIG) => ": the kernel does not accept its type, sizes or flags",
+        Some(libc::ENOMEM) => {
+            ": not enough memory for it: lower its maxEntries, or raise the limit of the agent's pod, which counts maps"
+        }
+        Some(libc::EINVAL | libc::E2BIG) => ": the kernel does not accept its type, sizes or flags: correct these",
         // ENOTSUPP of the kernel has no number in C.
-        Some(libc::EOPNOTSUPP | 524) => ": the kernel has no such field (a spin lock, a timer) in maps of its type",
+        Some(libc::EOPNOTSUPP | 524) => {
+            ": the kernel has no such field (a spin lock, a timer) in maps of its type: leave it out"
+        }
         Some(libc::EPERM) => return not_permitted(Reason::MapCreateFailed, circumstances),
-        _ => "",
+        _ => TRIES_AGAIN,
     };
     (Reason::MapCreateFailed, hint.to_owned())
 }
@@ -111,8 +129,8 @@ fn slot_failed(error: &SysError) -> &'static str {
             ": an inner map must have the shape that the outer map's definition says, including max_entries of arrays; \
              a program must have the type of the array's other programs"
         }
-        Some(libc::E2BIG) => ": the map has fewer entries",
-        _ => "",
+        Some(libc::E2BIG) => ": the map has fewer entries: raise its max_entries",
+        _ => TRIES_AGAIN,
     }
 }
 
@@ -120,8 +138,8 @@ fn slot_failed(error: &SysError) -> &'static str {
 fn program_refused(error: &io::Error, circumstances: &Circumstances) -> (Reason, String) {
     match error.raw_os_error() {
         Some(libc::EPERM) => not_permitted(Reason::LoadFailed, circumstances),
-        Some(libc::EINVAL) => (Reason::KernelUnsupported, String::new()),
-        _ => (Reason::LoadFailed, String::new()),
+        Some(libc::EINVAL) => (Reason::KernelUnsupported, NO_SUCH_PROGRAM.to_owned()),
+        _ => (Reason::LoadFailed, TRIES_AGAIN.to_owned()),
     }
 }
 
@@ -180,9 +198,7 @@ fn invalid_words(invalid: &Invalid) -> String {
 /// The call of a helper that the kernel does not let the program call: its own kernel's fault, or the program's.
 fn refused_helper(kind: ProgramKind, helper: u32, words: &str, circumstances: &Circumstances) -> (Reason, String) {
     if circumstances.is_locked_down && helpers::READ_KERNEL.contains(&helper) {
-        let hint =
-            ": this node's kernel is locked down (lockdown=confidentiality), so that no program may read its memory";
-        return (Reason::KernelUnsupported, hint.to_owned());
+        return (Reason::KernelUnsupported, LOCKED_DOWN.to_owned());
     }
     match helpers::first_seen(kind, helper) {
         Some((name, (major, minor))) => {
@@ -192,10 +208,7 @@ fn refused_helper(kind: ProgramKind, helper: u32, words: &str, circumstances: &C
             );
             (Reason::KernelUnsupported, hint)
         }
-        None if helpers::is_unknown(words) => {
-            let hint = ": this node's kernel has no helper of that number; a newer one may";
-            (Reason::KernelUnsupported, hint.to_owned())
-        }
+        None if helpers::is_unknown(words) => (Reason::KernelUnsupported, UNKNOWN_HELPER.to_owned()),
         None => (Reason::VerifierRejected, String::new()),
     }
 }
@@ -219,6 +232,7 @@ fn tail(log: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sockeye_crds_testing::provoked;
     use sockeye_ebpf::link::verdict::SourceLine;
 
     use super::*;
@@ -244,7 +258,24 @@ mod tests {
     }
 
     fn failure(error: LoadError, circumstances: Circumstances) -> Failure {
-        Failure::load(&error, &circumstances)
+        let failure = Failure::load(&error, &circumstances);
+        provoked(failure.reason, &failure.message);
+        failure
+    }
+
+    #[test]
+    fn a_map_that_the_kernel_never_takes_needs_an_edit_and_one_for_which_it_has_no_memory_does_not() {
+        for (errno, needs_edit) in
+            [(libc::EINVAL, true), (libc::E2BIG, true), (524, true), (libc::ENOMEM, false), (libc::EPERM, false)]
+        {
+            let failure = failure(map(errno), Circumstances::default());
+            assert_eq!(failure.needs_edit, needs_edit, "{failure}");
+        }
+        let source =
+            SysError { call: "BPF_MAP_UPDATE_ELEM".into(), source: io::Error::from_raw_os_error(libc::EINVAL) };
+        let slot = LoadError::Slot { map: "outer".into(), slot: 0, entry: "inner".into(), source };
+        assert!(failure(slot, Circumstances::default()).needs_edit);
+        assert!(failure(program(libc::EINVAL, ""), Circumstances::default()).needs_edit, "KernelUnsupported");
     }
 
     #[test]
@@ -349,7 +380,7 @@ mod tests {
             })
         };
         let failure = refused("map 'm' has to have BTF in order to use bpf_spin_lock\n");
-        assert!(failure.message.ends_with("; map m has no types"), "{failure}");
+        assert!(failure.message.contains("; map m has no types"), "{failure}");
         assert!(!refused("R0 !read_ok\n").message.contains("no types"));
     }
 

@@ -11,6 +11,7 @@
 //! | [`draining`] | maps that are kept for the sockets in them |
 //! | [`execute`] | executes the steps of a plan |
 //! | [`entries`], `record` | keeps the entries of maps in step, and remembers which ones the spec listed |
+//! | `switch` | an object's switch, which tells programs whether they are attached |
 //! | [`handles`] | the agent's own descriptors of what is pinned |
 //! | [`map_attachment`] | a function's attachment to a map |
 //! | [`failure`] | the reason why a revision is not in effect |
@@ -39,6 +40,7 @@ pub mod observe;
 pub mod open;
 pub mod open_home;
 mod record;
+mod switch;
 pub mod watch;
 
 use std::{
@@ -51,10 +53,11 @@ use self::{
     entries::{EntriesOutcome, EntriesTask},
     execute::{Executed, Execution},
     failure::Failure,
+    handles::Descriptors,
     observe::{Bpffs, Located, ObserveError, Query},
 };
 use crate::{
-    kernel::SysError,
+    kernel::{SysError, cgroup::Root},
     model::{
         draining_map::DrainingMap,
         entries::ListedMaps,
@@ -86,6 +89,9 @@ pub trait Node {
     fn is_populated(&self, path: &str) -> Result<bool, SysError>;
     /// Searches all cgroups for those of pods and containers, by their UIDs and IDs. This may take some milliseconds.
     fn locate(&mut self, pods: &BTreeSet<&str>, containers: &BTreeSet<&str>) -> Result<Located, SysError>;
+    /// Finds a pod's cgroup with processes that is not below `pods`, the cgroup of all pods; returns its path. This may
+    /// take some milliseconds.
+    fn pod_elsewhere(&self, pods: &str) -> Result<Option<String>, SysError>;
     /// Reads what a BpfProgram has on the node.
     fn observe(&mut self, name: &str) -> Result<Observed, SysError>;
     /// The programs attached to the cgroup at a path; `None` if there is no such cgroup.
@@ -110,6 +116,12 @@ pub trait Node {
         maps: &ListedMaps,
         task: EntriesTask,
     ) -> Result<Vec<EntriesOutcome>, Failure>;
+    /// The descriptors that the agent has of a BpfProgram's programs and maps.
+    fn descriptors(&self, name: &str) -> Descriptors;
+    /// The root of the cgroups. Absent on a node of values.
+    fn cgroup_root(&self) -> Option<Root> {
+        None
+    }
     /// Executes a plan that was made for `before`, and returns what the BpfProgram has afterwards.
     fn execute(
         &mut self,

@@ -90,7 +90,7 @@ impl<'a> Planner<'a> {
         if let AttachSite::Cgroup(cgroup) = site {
             let attach_order = self.context.attach_order(&cgroup.path, attach_type);
             if order::is_misplaced(attach_order, &self.desired.program.name, &key) {
-                let before = self.successor(&cgroup, attach_type, &key);
+                let before = self.successors(&cgroup, attach_type, &key);
                 self.attaching.steps.push(Step::Move { key, cgroup, before });
             }
         }
@@ -103,10 +103,10 @@ impl<'a> Planner<'a> {
         self.attaching.detached.extend(blocking);
         let Attachment { function, attach_type, site, key } = attachment;
         let before = match &site {
-            AttachSite::Cgroup(cgroup) => self.successor(cgroup, attach_type, &key),
+            AttachSite::Cgroup(cgroup) => self.successors(cgroup, attach_type, &key),
             AttachSite::Map(pin) => match self.other_program(pin, attach_type) {
                 Some(other) => return Err(map_is_taken(function, pin, other)),
-                None => None,
+                None => Vec::new(),
             },
         };
         self.attaching.steps.push(Step::Attach { function: function.to_owned(), site, before });
@@ -139,17 +139,17 @@ impl<'a> Planner<'a> {
     /// Returns true if another map is about to be pinned under this name.
     fn is_replaced(&self, pin: &str) -> bool {
         self.making.iter().any(|step| match step {
-            Step::PinMap(name) | Step::ShareMap { name, .. } => pin_name(name) == pin,
-            Step::BorrowMap { pin: name, .. } => name == pin,
+            Step::ShareMap { name, .. } => pin_name(name) == pin,
+            Step::PinMap(name) | Step::BorrowMap { pin: name, .. } => name == pin,
             _ => false,
         })
     }
 
-    /// Returns the link before which a link is to run on a cgroup.
-    fn successor(&self, cgroup: &Cgroup, attach_type: u32, key: &LinkKey) -> Option<Neighbour> {
+    /// Returns the links before which a link is to run on a cgroup.
+    fn successors(&self, cgroup: &Cgroup, attach_type: u32, key: &LinkKey) -> Vec<Neighbour> {
         let attach_order = self.context.attach_order(&cgroup.path, attach_type);
         let rank = Rank { priority: self.desired.priority, claimed: self.context.claimed };
-        order::successor(attach_order, &self.desired.program.name, key, rank).cloned()
+        order::successors(attach_order, &self.desired.program.name, key, rank)
     }
 
     /// Returns the BpfProgram whose program on a map excludes one of this attach type. A kernel without links for maps

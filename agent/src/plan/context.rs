@@ -26,6 +26,8 @@ pub struct PlanContext {
     /// The attach orders on the desired cgroups; only those where priorities differ, or the BpfProgram comes back, and
     /// the kernel keeps an order.
     pub attach_orders: AttachOrders,
+    /// The revision changes entries that programs in effect look up.
+    pub changes_entries: bool,
     /// The time at which the BpfProgram came to the node; the latest of all if it comes now.
     pub claimed: u64,
 }

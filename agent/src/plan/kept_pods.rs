@@ -68,6 +68,7 @@ mod tests {
             revision: "p-1".to_owned(),
             load_key: "old".to_owned(),
             digest: String::new(),
+            origin: Default::default(),
             functions: [("f".to_owned(), function)].into(),
             maps: BTreeMap::new(),
             kept_pods: kept.then(|| (pod(), cgroup().path)).into_iter().collect(),
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_noted_before_anything_is_attached_to_it() {
-        let attach = Step::Attach { function: "f".to_owned(), site: AttachSite::Cgroup(cgroup()), before: None };
+        let attach = Step::Attach { function: "f".to_owned(), site: AttachSite::Cgroup(cgroup()), before: Vec::new() };
         let kept = desired(true, true);
         assert_eq!(steps(Some(&kept), &observed(false, None)), [keep(), attach.clone()]);
         // The agent before this one was killed in between.

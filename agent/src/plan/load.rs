@@ -29,7 +29,7 @@ pub(super) fn load(desired: &Desired, observed: &Observed, context: &PlanContext
                 shared.insert(name.clone(), from.clone());
                 pin_maps.push(Step::ShareMap { name: name.clone(), from: from.clone() });
             }
-            MapSource::New => pin_maps.extend(map.pin.then(|| Step::PinMap(name.clone()))),
+            MapSource::New => pin_maps.extend(map.pin.then(|| Step::PinMap(map.pin_name.clone()))),
         }
     }
     let mut steps = vec![Step::Load { reuse, shared }];
@@ -115,7 +115,7 @@ fn check_shared(name: &str, map: &DesiredMap, from: &MapRef, context: &PlanConte
 
 /// Refuses a map that is not there to be shared.
 pub(super) fn absent(field: &str, from: &MapRef, context: &PlanContext) -> Refusal {
-    let why = context.absent.get(from).map_or("it is not there", String::as_str);
+    let why = context.absent.get(from).map_or("it is not pinned on this node", String::as_str);
     Refusal { reason: Reason::SharedMapNotFound, message: format!("{field}: {from}: {why}") }
 }
 

@@ -20,6 +20,7 @@
 //! | `borrow` | which maps of other BpfPrograms are pinned to attach programs to them |
 //! | `sockets` | which sockets are taken out of maps, and which maps are kept for their sockets |
 //! | `remove` | which links and pins are removed |
+//! | `switch` | whether the object's switch is turned |
 //! | `step`, `outcome` | one step, and the names of the pins after it |
 //! | `context` | the state outside of the BpfProgram that a plan depends on |
 //! | [`entries`] | the changes that bring a map's entries in step with a spec |
@@ -40,6 +41,7 @@ pub mod quota;
 mod remove;
 mod sockets;
 mod step;
+mod switch;
 mod trial;
 
 use std::borrow::Cow;
@@ -70,11 +72,13 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, context: &PlanContex
     steps.extend(notes);
     steps.extend(pins::retention(desired, observed));
     steps.extend(kept_pods::note(desired, observed));
-    steps.extend(trial::begin(desired, observed, &attaching.steps));
+    steps.extend(trial::begin(desired, observed, &attaching.steps, context));
+    steps.extend(switch::on(observed).filter(|_| !desired.suspended));
     steps.extend(attaching.steps.iter().cloned());
     let is_in_effect = observed.revision.as_ref() == Some(&desired.revision);
     steps.extend((!is_in_effect).then(|| Step::SetRevision(Some(desired.revision.clone()))));
     steps.extend(remove::remove_stale(desired, observed, &attaching, context));
+    steps.extend(switch::off(observed).filter(|_| desired.suspended));
     // Last of all, once nothing else is left to do.
     if desired.suspended && steps.is_empty() {
         steps.extend(take_out(observed, desired.force_detach, context));

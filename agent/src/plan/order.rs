@@ -54,12 +54,12 @@ pub fn is_misplaced(attach_order: &[Neighbour], program: &str, key: &LinkKey) ->
     own.is_some_and(|own| misplaced(attach_order).contains(&own))
 }
 
-/// Returns the link before which a link with this rank is to be attached; `None` means last.
-pub fn successor<'a>(attach_order: &'a [Neighbour], program: &str, key: &LinkKey, rank: Rank) -> Option<&'a Neighbour> {
+/// Returns the links before which a link with this rank is to be attached, in their order; none means last.
+pub fn successors(attach_order: &[Neighbour], program: &str, key: &LinkKey, rank: Rank) -> Vec<Neighbour> {
     let misplaced = misplaced(attach_order);
     let staying = attach_order.iter().enumerate().filter(|(i, _)| !misplaced.contains(i)).map(|(_, link)| link);
-    let mut others = staying.filter(|link| link.program != program || link.key != *key);
-    others.find(|link| link.rank > rank)
+    let others = staying.filter(|link| link.program != program || link.key != *key);
+    others.filter(|link| link.rank > rank).cloned().collect()
 }
 
 #[cfg(test)]
@@ -91,12 +91,12 @@ mod tests {
         let key = LinkKey { function: "g".into(), place: "1".into() };
         let before = |priorities: &[i64], priority| {
             let rank = Rank { priority, claimed: 1 };
-            successor(&attach_order(priorities), "new", &key, rank).map(|link| link.program.clone())
+            let successors = successors(&attach_order(priorities), "new", &key, rank);
+            successors.into_iter().map(|link| link.program).collect::<Vec<_>>()
         };
-        assert_eq!(before(&[], 500), None);
-        assert_eq!(before(&[100, 500, 900], 500), Some("p2".into()));
-        assert_eq!(before(&[100, 500, 900], 50), Some("p0".into()));
-        assert_eq!(before(&[100, 500, 900], 900), None);
+        assert!(before(&[], 500).is_empty() && before(&[100, 500, 900], 900).is_empty());
+        assert_eq!(before(&[100, 500, 900], 500), ["p2"]);
+        assert_eq!(before(&[100, 500, 900], 50), ["p0", "p1", "p2"]);
     }
 
     #[test]
@@ -106,8 +106,8 @@ mod tests {
         let (later, earlier) = ([ranked(1), ranked(3)], [ranked(1), ranked(1)]);
         let key = LinkKey { function: "g".into(), place: "1".into() };
         let back = Rank { priority: 500, claimed: 2 };
-        assert_eq!(successor(&later, "back", &key, back), Some(&later[1]));
-        assert_eq!(successor(&earlier, "back", &key, back), None);
+        assert_eq!(successors(&later, "back", &key, back), later[1..]);
+        assert_eq!(successors(&earlier, "back", &key, back), []);
         assert_eq!(misplaced(&[ranked(3), ranked(1)]).len(), 1);
     }
 
@@ -123,10 +123,10 @@ mod tests {
                 let movable: Vec<usize> = misplaced(&attach_order).into_iter().collect();
                 let moved = movable[pick % movable.len()];
                 let moving = attach_order[moved].clone();
-                let before = successor(&attach_order, &moving.program, &moving.key, moving.rank).cloned();
+                let before = successors(&attach_order, &moving.program, &moving.key, moving.rank);
                 attach_order.remove(moved);
                 let index = |link: &Neighbour| attach_order.iter().position(|other| other == link).unwrap();
-                let at = before.as_ref().map_or(attach_order.len(), index);
+                let at = before.first().map_or(attach_order.len(), index);
                 attach_order.insert(at, moving);
                 prop_assert_eq!(misplaced(&attach_order).len(), left);
             }

@@ -33,15 +33,17 @@ impl PinNames {
             | Step::RepinLink(_)
             | Step::NoteLossy(_)
             | Step::TakeSocketsOut(_)
+            | Step::SwitchOn
+            | Step::SwitchOff
             | Step::KeepForSockets { .. } => {}
             Step::KeepPod { pod, path: _ } => drop(self.kept_pods.insert(pod.clone())),
             Step::ForgetPod(pod) => drop(self.kept_pods.remove(pod)),
             Step::Retain(pin) => drop(self.retained.insert(pin.clone())),
             Step::Release(pin) => drop(self.retained.remove(pin)),
             Step::ForgetEntries(pin) => drop(self.recorded.remove(pin)),
-            Step::PinMap(name) => {
-                self.shared.remove(&pin_name(name));
-                self.maps.insert(pin_name(name));
+            Step::PinMap(pin) => {
+                self.shared.remove(pin);
+                self.maps.insert(pin.clone());
             }
             Step::ShareMap { name, from: _ } => {
                 self.shared.insert(pin_name(name));

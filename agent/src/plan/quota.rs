@@ -70,6 +70,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use sockeye_crds::{MapDefinition, revision::ProgramRef};
+    use sockeye_crds_testing::provoked;
 
     use super::*;
     use crate::model::{desired::DesiredMap, map_shape::MapShape};
@@ -96,6 +97,7 @@ mod tests {
             revision: String::new(),
             load_key: String::new(),
             digest: String::new(),
+            origin: Default::default(),
             functions: BTreeMap::new(),
             maps: [("my_map".to_owned(), map)].into(),
             kept_pods: BTreeMap::new(),
@@ -118,10 +120,12 @@ mod tests {
         for word in ["2097152", "1048576", "my_map", "mapBytesPerProgram"] {
             assert!(refusal.message.contains(word), "{refusal}");
         }
+        provoked(refusal.reason, &refusal.message);
         let refusal = quota.admit(&desired(1 << 16), || 1 << 20, &MACHINE).map_err(|r| r.message);
         assert_eq!(refusal, Ok(()), "half a mebibyte and a mebibyte are exactly the node's bound");
         let refusal = quota.admit(&desired(1 << 16), || (1 << 20) + 1, &MACHINE).unwrap_err();
         assert!(refusal.message.contains("1572865 bytes, 524288 of them"), "{refusal}");
+        provoked(refusal.reason, &refusal.message);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     attach::Attaching, context::PlanContext, desired_attachments::detach_order, kept_pods, pins::keeps_map, sockets,
-    step::Step,
+    step::Step, switch,
 };
 use crate::model::{
     desired::Desired,
@@ -29,9 +29,10 @@ pub(super) fn remove_stale(
     detach.chain(forget_pods).chain(unpin_programs).chain(unpin_maps).chain(forget).collect()
 }
 
-/// Returns the steps that detach all links and change nothing else. Keepers go on selecting their pods.
+/// Returns the steps that detach all links, tell the programs, and change nothing else. Keepers go on selecting their
+/// pods.
 pub fn detach(observed: &Observed) -> Vec<Step> {
-    detach_order(observed).cloned().map(Step::Detach).collect()
+    detach_order(observed).cloned().map(Step::Detach).chain(switch::off(observed)).collect()
 }
 
 /// Unpins a map. One with sockets in it stays elsewhere.

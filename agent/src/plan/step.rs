@@ -47,7 +47,7 @@ pub enum Step {
     Release(String),
     /// Forget which entries of a map, by pin name, the spec listed.
     ForgetEntries(String),
-    /// Pin a loaded map, by its name in the ELF, in place of any other.
+    /// Pin a loaded map, by its pin name, in place of any other.
     PinMap(String),
     /// Note that a map is shared from another BpfProgram, and pin it here too, in place of any other.
     ShareMap {
@@ -86,8 +86,8 @@ pub enum Step {
         function: String,
         /// The cgroup or map.
         site: AttachSite,
-        /// The link before which it is to run; `None` means last.
-        before: Option<Neighbour>,
+        /// The links before which it is to run, in their order; none means last.
+        before: Vec<Neighbour>,
     },
     /// Attach a link anew at another position on its cgroup, then detach the old one.
     Move {
@@ -95,9 +95,13 @@ pub enum Step {
         key: LinkKey,
         /// Its cgroup.
         cgroup: Cgroup,
-        /// The link before which it is to run; `None` means last.
-        before: Option<Neighbour>,
+        /// The links before which it is to run, in their order; none means last.
+        before: Vec<Neighbour>,
     },
+    /// Have the object's switch say what it said before it was turned off.
+    SwitchOn,
+    /// Clear the object's switch, after noting what it says.
+    SwitchOff,
     /// Replace the program of a link, or of a map without one, by the pinned program, atomically.
     Update(LinkKey),
     /// Note the state of a connectivity trial.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use sockeye_crds::Reason;
 
-use super::{desired_attachments::detach_order, remove::detach, step::Step};
+use super::{context::PlanContext, desired_attachments::detach_order, remove::detach, step::Step};
 use crate::model::{
     desired::Desired,
     observed::{LinkKey, Observed, Predecessor},
@@ -28,14 +28,15 @@ pub(super) fn check(desired: &Desired, observed: &Observed) -> Result<(), Refusa
         Some(state @ (TrialState::Reverted | TrialState::RevertedByLease)) => Err(Refusal {
             reason: Reason::ConnectivityLost,
             message: format!(
-                "{} until the revision was detached: correct the program; the next revision gets a new trial",
+                "{} until the revision was reverted: correct it; the next revision gets a new trial",
                 lost(state)
             ),
         }),
         Some(state @ (TrialState::Suspected | TrialState::SuspectedByLease)) => Err(Refusal {
             reason: Reason::NotInEffect,
             message: format!(
-                "{}, and the revision was reverted: it is not known yet whether the revision is to blame",
+                "{}, and the revision was reverted: it is not known yet whether the revision is to blame; if it is \
+                 not, the agent attaches it again",
                 lost(state)
             ),
         }),
@@ -50,11 +51,16 @@ pub(super) fn check(desired: &Desired, observed: &Observed) -> Result<(), Refusa
     }
 }
 
-/// Begins a trial if the steps of `attach` may cut the node off; before these, so that a restarted agent finds the
-/// trial.
+/// Begins a trial if the steps of `attach`, or other entries of maps, may cut the node off; before these, so that a
+/// restarted agent finds the trial.
 ///
 /// An open trial of another revision goes on with this one, if this one may cut the node off too.
-pub(super) fn begin(desired: &Desired, observed: &Observed, attach: &[Step]) -> Option<Step> {
+pub(super) fn begin(
+    desired: &Desired,
+    observed: &Observed,
+    attach: &[Step],
+    PlanContext { changes_entries, .. }: &PlanContext,
+) -> Option<Step> {
     let next = match state(desired, observed) {
         None => TrialState::Open,
         // Detached everywhere since it passed, by a suspension for instance: what it denies may have changed meanwhile.
@@ -64,7 +70,9 @@ pub(super) fn begin(desired: &Desired, observed: &Observed, attach: &[Step]) -> 
         Some(_) => return None,
     };
     let goes_on = another_is_open(desired, observed) && is_risky(desired);
-    let begins = goes_on || attach.iter().any(|step| may_cut_off(desired, step));
+    let mut attached = observed.links.keys().map(|key| &key.function);
+    let is_changed = *changes_entries && attached.any(|function| can_cut_off(desired, function));
+    let begins = goes_on || is_changed || attach.iter().any(|step| may_cut_off(desired, step));
     begins.then(|| set_trial(desired, next))
 }
 
@@ -113,6 +121,10 @@ fn may_cut_off(desired: &Desired, step: &Step) -> bool {
         Step::Update(key) | Step::Move { key, .. } => &key.function,
         _ => return false,
     };
+    can_cut_off(desired, function)
+}
+
+fn can_cut_off(desired: &Desired, function: &str) -> bool {
     desired.functions.get(function).is_some_and(|function| function.can_cut_off)
 }
 

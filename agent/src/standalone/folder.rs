@@ -110,6 +110,11 @@ impl Folder {
         })
     }
 
+    /// Returns the name under which the node is reported.
+    pub fn node_name(&self) -> &str {
+        &self.node_name
+    }
+
     /// Adds a file that lists the node's pods.
     pub fn with_pods(self, pod_list: Option<PodList>) -> Self {
         Self { pod_list, ..self }

@@ -30,6 +30,7 @@ use crate::{
         run,
     },
     node::{Node, watch::Watch},
+    read_api::{ReadApi, Sources, objects::NoObjects},
 };
 
 /// The folder is scanned at this interval, whether or not anything is reported of it.
@@ -39,17 +40,29 @@ const SCAN: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// Fails where the folder can't be read or written; and, once, where anything is not in effect as its manifest says.
-pub async fn run<N: Node + Send + 'static>(controller: Controller<N>, mut folder: Folder, once: bool) -> Result<()> {
+pub async fn run<N: Node + Send + 'static>(
+    controller: Controller<N>,
+    mut folder: Folder,
+    once: bool,
+    read_api: &mut ReadApi,
+) -> Result<()> {
     let reports = Arc::new(Newest::default());
     let newest_report = Arc::clone(&reports);
     let (fetch, mut fetches) = mpsc::unbounded_channel();
     let (fetch_revision, mut revisions) = mpsc::unbounded_channel();
+    let inquirer = read_api.inquirer();
     let (events, mut controlling) = run::run(controller, move |effect| match effect {
         Effect::WriteStatus(report) => drop(newest_report.put(report)),
         Effect::FetchBytes(digest) => drop(fetch.send(digest)),
+        Effect::AnswerInquiry(id, inspection) => inquirer.answer(id, inspection),
         Effect::FetchRevision { program, name } => drop(fetch_revision.send((program, name))),
         // Nothing is on trial, and nobody asks before container starts.
         _ => {}
+    })?;
+    read_api.serve(Sources {
+        node_name: folder.node_name().to_owned(),
+        events: events.clone(),
+        objects: Arc::new(NoObjects),
     })?;
     let gap = "an agent without a cluster does not hook into the container runtime";
     events.send(Event::RuntimeChanged(Some(gap.to_owned())));

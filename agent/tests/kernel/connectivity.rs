@@ -1,5 +1,7 @@
 //! Connectivity trials: an agent that loses the API server reverts the revision on trial, and changes nothing else.
 
+mod entries;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -192,6 +194,7 @@ const CGROUPS: [&str; 2] = ["a", "b"];
 struct Guarded {
     node: Node,
     server: Arc<Server>,
+    kubeconfig: PathBuf,
     revisions: [Value; 3],
     /// The attached programs of the first revision.
     good: Vec<Value>,
@@ -211,13 +214,17 @@ impl Guarded {
     }
 
     fn of(name: &str, state: &str, specs: [Value; 3]) -> Self {
+        Self::of_object(name, state, fixtures::GLOBALS, specs)
+    }
+
+    fn of_object(name: &str, state: &str, object: &[u8], specs: [Value; 3]) -> Self {
         let mut node = Node::new(name);
         CGROUPS.into_iter().for_each(|cgroup| node.make_cgroup(cgroup));
         let mut desired = [1, 2, 3].into_iter().zip(specs).collect::<Vec<_>>();
         // The last one applied stays in the folder, and runs first.
         desired.reverse();
         let mut revisions = <[_; 3]>::try_from(desired).unwrap().map(|(sequence, spec)| {
-            node.apply_spec("guard", fixtures::GLOBALS, spec);
+            node.apply_spec("guard", object, spec);
             let mut revision = revisions(&node).remove("guard").unwrap();
             revision["spec"]["sequence"] = json!(sequence);
             revision["metadata"]["name"] = json!(revision_name("guard", sequence));
@@ -238,9 +245,10 @@ impl Guarded {
         }
         let good = node.attached();
         let at = free_address();
-        let server = Server::of_node(at, vec![revisions[0].clone()], &[fixtures::GLOBALS]);
-        node.start_in_cluster(&kubeconfig(&node, at), "node");
-        Self { node, server, revisions, good }
+        let server = Server::of_node(at, vec![revisions[0].clone()], &[object]);
+        let kubeconfig = kubeconfig(&node, at);
+        node.start_in_cluster(&kubeconfig, "node");
+        Self { node, server, kubeconfig, revisions, good }
     }
 
     fn until_noted(&self, state: &str, which: usize) {
@@ -274,7 +282,14 @@ impl Guarded {
     fn assert_reverts(&self, which: usize, attached: &[Value]) {
         self.server.set_reachable(false);
         self.until_noted("suspected", which);
-        assert_eq!(self.node.attached(), attached);
+        assert_eq!(self.node.attached(), attached, "{}", self.node.log());
+    }
+
+    /// Replaces the agent by another one.
+    fn restart(&mut self) {
+        self.node.stop("KILL");
+        let kubeconfig = self.kubeconfig.clone();
+        self.node.start_in_cluster(&kubeconfig, "node");
     }
 
     fn end(mut self) {

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use serde_json::Value;
 use sockeye_agent::node::layout::VERSION;
+use sockeye_crds_testing::provoked;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF};
 
 use crate::{node::Node, seed};
@@ -41,6 +42,7 @@ fn a_directory_that_others_may_write_is_refused_until_it_is_the_agents_own() {
             for word in [&words[..], &[&directory, "chown, chmod"]].concat() {
                 assert!(message.contains(word), "nothing of {word:?} in: {message}");
             }
+            provoked(&refused["reason"], message);
             let ready = node_condition(node, "Ready");
             assert_eq!((&ready["status"], &ready["reason"]), (&"False".into(), &"BpffsUnusable".into()), "{ready}");
         };
@@ -73,7 +75,7 @@ fn a_directory_that_others_may_write_is_refused_until_it_is_the_agents_own() {
 #[test]
 fn an_agent_with_an_open_umask_makes_directories_that_nobody_else_may_write() {
     let mut node = Node::new("umask");
-    node.start_as(&["--reset-env", "sh", "-c", "umask 0; exec \"$0\" \"$@\""], &[]);
+    node.start_as(&["--no-new-privs", "sh", "-c", "umask 0; exec \"$0\" \"$@\""], &[]);
     seed(&node, "counter", TCP_EVENTS_BTF);
     node.ready("counter");
     for path in [directory(&node), node.home("counter")] {

@@ -1,5 +1,7 @@
 //! All examples at once, unchanged: each is in effect, or refused for a named feature that this kernel lacks.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::{
@@ -19,6 +21,20 @@ const ALL: &[(&str, &str)] = examples!(
     "types/": "cgroup-device" "cgroup-skb" "cgroup-sock" "cgroup-sock-addr" "cgroup-sock-addr-unix" "cgroup-sockopt"
         "cgroup-sysctl" "sk-msg" "sk-skb"
 );
+
+/// The examples that need a feature which some kernels lack.
+const NEEDS: &[(&str, &str)] =
+    &[("sock-redirect", "NetnsCookie"), ("cgroup-sock-addr-unix", "CgroupUnixConnect"), ("sk-skb", "SkSkbVerdict")];
+
+#[test]
+fn the_documentation_names_the_examples_that_not_every_kernel_runs() {
+    let docs = include_str!("../../../docs/kernels.md").lines();
+    let rows =
+        docs.skip_while(|line| !line.starts_with("| example |")).skip(2).take_while(|line| line.starts_with('|'));
+    let cells = |row: &'static str| row.split('|').map(|cell| cell.trim().trim_matches('`')).collect::<Vec<_>>();
+    let documented: BTreeSet<(&str, &str)> = rows.map(cells).map(|row| (row[1], row[2])).collect();
+    assert_eq!(documented, NEEDS.iter().copied().collect());
+}
 
 #[test]
 fn every_example_is_in_effect_or_refused_for_a_missing_kernel_feature() {
@@ -49,9 +65,7 @@ fn every_example_is_in_effect_or_refused_for_a_missing_kernel_feature() {
             refused.push(name);
         }
     }
-    let needs =
-        [("sock-redirect", "NetnsCookie"), ("cgroup-sock-addr-unix", "CgroupUnixConnect"), ("sk-skb", "SkSkbVerdict")];
-    let lacking = needs.into_iter().filter(|(_, feature)| !node.has_feature(feature)).map(|(name, _)| name);
+    let lacking = NEEDS.iter().filter(|(_, feature)| !node.has_feature(feature)).map(|(name, _)| *name);
     assert_eq!(refused, lacking.collect::<Vec<_>>());
     for name in ALL.iter().map(|(name, _)| *name).chain(["bpfprogram"]) {
         node.remove(name);

@@ -86,6 +86,11 @@ fn maps() -> Value {
     ])
 }
 
+/// The spec, but for the bytes.
+pub fn spec() -> Value {
+    json!({"acceptedRegressions": accepted(), "programs": programs(), "maps": maps(), "globals": globals()})
+}
+
 fn seen(node: &Node) -> Vec<(&'static str, u64)> {
     let counts = node.counts(&["pinned", &format!("{}/maps/seen", node.home("kinds"))]);
     KINDS_SEEN.into_iter().zip(counts).collect()
@@ -121,8 +126,7 @@ fn expected(globals: u64) -> [(&'static str, u64); 20] {
 fn programs_find_the_initial_values_of_maps_and_variables() {
     let mut node = Node::new("kinds");
     node.start();
-    let spec = json!({"acceptedRegressions": accepted(), "programs": programs(), "maps": maps(), "globals": globals()});
-    node.apply_spec("kinds", KINDS, spec);
+    node.apply_spec("kinds", KINDS, spec());
     node.ready("kinds");
     node.connect(1);
     assert_eq!(seen(&node), expected(SUM));

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod api_server;
+mod architectures;
 mod attach_type;
 mod bpffs;
 mod builtins;
@@ -30,11 +31,13 @@ mod order;
 mod pods;
 mod probe;
 mod program_types;
+mod read_api;
 mod reboot;
 mod refusals;
 mod shared;
 mod soak;
 mod sockets;
+mod streams;
 mod suspend;
 
 use node::Node;

@@ -1,6 +1,7 @@
 //! Maps whose object changes, and maps that are not pinned.
 
 use serde_json::{Value, json};
+use sockeye_crds_testing::provoked;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::node::Node;
@@ -42,6 +43,7 @@ fn map_content_is_carried_over_unless_the_spec_recreates_the_map() {
         let refused = node.condition_is("counter", "Ready", "False");
         assert_eq!(refused["reason"], "MapIncompatible");
         let message = refused["message"].as_str().unwrap();
+        provoked(&refused["reason"], message);
         for words in ["max_entries 10", "max_entries 11", "onIncompatible"] {
             assert!(message.contains(words), "{message}");
         }

@@ -1,6 +1,14 @@
 //! The order in which BpfPrograms run at one cgroup, by the kernel's query.
 
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
 use serde_json::{Value, json};
+use sockeye_agent::kernel::bpf::{self, Position};
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 
 use crate::node::Node;
@@ -168,6 +176,119 @@ fn equal_priorities_come_back_in_the_order_of_before() {
     node.until("that one is detached", |node| node.attached().len() == 3);
     suspend(false);
     in_order("the same order after one was suspended");
+    for name in names {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
+/// `BPF_CGROUP_SOCK_OPS`
+const SOCK_OPS: u32 = 3;
+
+/// Another writer of the node's cgroup, who uses links as the agent does.
+struct Writer {
+    program: OwnedFd,
+    cgroup: File,
+}
+
+impl Writer {
+    fn new(node: &Node) -> Self {
+        let pin = format!("{}/stranger", node.bpffs());
+        node.foreign_program(TCP_EVENTS_BTF, &pin);
+        let program = bpf::obj_get(None, &node.outer_path(&pin)).unwrap();
+        Self { program, cgroup: File::open(node.cgroup()).unwrap() }
+    }
+
+    fn attach(&self) -> OwnedFd {
+        bpf::link_create(self.program.as_fd(), self.cgroup.as_fd(), SOCK_OPS, Position::default()).unwrap()
+    }
+}
+
+/// The agent is stopped between its look at the cgroup and the call that names a position there.
+#[test]
+fn a_position_is_looked_for_again_if_another_writer_comes_in_between() {
+    let mut node = Node::new("order-race");
+    node.start();
+    for (name, priority) in [("first", 100), ("third", 300), ("fourth", 400)] {
+        apply(&node, name, Some(priority));
+    }
+    if !node.has_feature(FEATURE) {
+        return;
+    }
+    node.stop("KILL");
+    let attach = json!([{"name": "my_prog", "attach": [{"type": "Node"}]}]);
+    node.apply_spec("second", TCP_EVENTS_BTF, json!({"programs": attach, "priority": 200}));
+    node.start_faulty("stop@ordered link#1");
+    node.until("the stop", Node::is_stopped);
+    // The one before which the new one was to run, and something new.
+    let third = format!("{}/links/my_prog", node.home("third"));
+    let pin = node.pins("third").into_iter().find(|pin| pin.starts_with("links/")).unwrap();
+    node.run("bpftool", &["link", "detach", "pinned", &format!("{}/{pin}", node.home("third"))]);
+    assert!(node.exists(&third));
+    let stranger = Writer::new(&node).attach();
+    node.signal("CONT");
+    let names = ["first", "second", "third", "fourth"];
+    names.iter().for_each(|name| drop(node.ready(name)));
+    node.until("the order of priorities", |node| runs(node, &names).len() == 5);
+    let order = runs(&node, &names);
+    assert_eq!(order[..4], names, "{order:?}");
+    assert_eq!(node.log().matches("looking again").count(), 1, "{}", node.log());
+    assert!(!notes(&node, "second").contains("attached anew"), "it came to its place at once");
+    drop(stranger);
+
+    // One that others always overtake is attached all the same.
+    node.remove("second");
+    node.stop("KILL");
+    let always = (1..=8).map(|nth| format!("116@ordered link#{nth}")).collect::<Vec<_>>();
+    node.start_faulty(&always.join(","));
+    node.apply_spec("second", TCP_EVENTS_BTF, json!({"programs": attach, "priority": 200}));
+    node.ready("second");
+    node.until("the order", |node| runs(node, &names) == names);
+    for name in names {
+        node.remove(name);
+    }
+    node.nothing_left();
+}
+
+/// Everything is suspended and comes back while another writer attaches and detaches without a pause.
+#[test]
+fn the_order_survives_suspensions_beside_a_writer_without_pause() {
+    let mut node = Node::new("order-storm");
+    node.start();
+    let names = ["m", "z", "a", "k"];
+    for name in names {
+        apply(&node, name, None);
+    }
+    if !node.has_feature(FEATURE) {
+        return;
+    }
+    let (writer, ends, attached) = (Writer::new(&node), AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(Ordering::Relaxed) {
+                bpf::link_detach(writer.attach().as_fd()).unwrap();
+                attached.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for round in 0..5 {
+            node.agent_command("detach", &["--all", "--reason", "a test"]);
+            node.until("that nothing of ours is attached", |node| {
+                names.iter().all(|name| node.details(name)["links"].as_array().is_none_or(Vec::is_empty))
+            });
+            node.agent_command("attach", &["--all"]);
+            names.iter().for_each(|name| drop(node.ready(name)));
+            node.until(&format!("the order in round {round}"), |node| {
+                let mut order = runs(node, &names);
+                order.retain(|name| names.contains(&name.as_str()));
+                order == names
+            });
+        }
+        ends.store(true, Ordering::Relaxed);
+    });
+    let (attached, raced) = (attached.into_inner(), node.log().matches("looking again").count());
+    println!("{attached} attachments by the other writer, {raced} positions looked for again");
+    assert!(attached > 100);
+    drop(writer);
     for name in names {
         node.remove(name);
     }

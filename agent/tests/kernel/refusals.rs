@@ -5,9 +5,14 @@ use std::{fs::File, os::fd::AsFd as _};
 
 use serde_json::{Value, json};
 use sockeye_agent::{
-    kernel::{bpf, load, running::RunningKernel},
+    kernel::{
+        bpf::{self, Position},
+        load,
+        running::RunningKernel,
+    },
     model::kernel::ProgramKind,
 };
+use sockeye_crds_testing::provoked;
 use sockeye_ebpf::programs::{TCP_EVENTS, TCP_EVENTS_BTF, fixtures};
 
 use crate::node::Node;
@@ -40,7 +45,9 @@ impl Neighbourhood {
         assert_eq!(attached["reason"], reason, "{attached}");
         assert_eq!(node.pins("refused"), Vec::<String>::new(), "something is left half-made");
         assert_eq!(node.details("neighbour"), self.before, "the neighbour was disturbed");
-        attached["message"].as_str().unwrap().to_owned()
+        let message = attached["message"].as_str().unwrap();
+        provoked(reason, message);
+        message.to_owned()
     }
 
     /// Waits until the refused BpfProgram recovers by itself, and removes everything.
@@ -83,7 +90,7 @@ fn the_65th_program_on_a_cgroup_is_refused() {
     request.maps.insert("my_map", load::MapSource::Create { value_size: 8, max_entries: 10 });
     let foreign = crate::load::load(TCP_EVENTS, request, &RunningKernel::default()).unwrap();
     let program = foreign.programs["my_prog"].as_fd();
-    let attach = |_| bpf::link_create(program, cgroup.as_fd(), kind.attach_type, None).unwrap();
+    let attach = |_| bpf::link_create(program, cgroup.as_fd(), kind.attach_type, Position::default()).unwrap();
     let links: Vec<_> = (0..bpf::MAX_PROGRAMS_PER_CGROUP).map(attach).collect();
 
     let message = test.refused(at(&[path("/full")]), json!([]), "AttachFailed");

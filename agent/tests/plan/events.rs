@@ -161,6 +161,7 @@ prop_compose! {
             revision: format!("p-{load_key}-{suspended}-{borrowed:?}"),
             load_key,
             digest: "sha256:0".into(),
+            origin: Default::default(),
             functions,
             maps,
             kept_pods,

@@ -8,10 +8,7 @@ use sockeye_crds::{
 };
 use sockeye_ebpf::kinds::section::attach_type_name;
 
-use super::{
-    counts::excess,
-    limits::{MAX_ORDERED, MAX_ORDERS},
-};
+use super::{counts::excess, limits::MAX_ORDERED};
 use crate::control::program::ProgramState;
 
 /// The programs that run at a cgroup: its path, the attach type, the programs' IDs in their order.
@@ -20,6 +17,7 @@ pub(super) type Ordered<'a> = (&'a str, u32, &'a [u32]);
 /// Returns the first attach orders, and how many there are beyond them.
 pub(super) fn attach_orders<'a, I: Iterator<Item = Ordered<'a>>>(
     programs: &BTreeMap<String, ProgramState>,
+    most: usize,
     orders: impl Fn() -> I,
 ) -> (Vec<AttachOrder>, i64) {
     let shared = || orders().filter(|(_, _, ids)| ids.len() > 1);
@@ -32,7 +30,7 @@ pub(super) fn attach_orders<'a, I: Iterator<Item = Ordered<'a>>>(
         attach_type: attach_type_name(attach_type).into_owned(),
         programs: ids.iter().take(MAX_ORDERED).map(|&id| ordered(id, &names)).collect(),
     };
-    (shared().take(MAX_ORDERS).map(order).collect(), excess(shared().count(), MAX_ORDERS))
+    (shared().take(most).map(order).collect(), excess(shared().count(), most))
 }
 
 fn ordered(id: u32, names: &BTreeMap<u32, String>) -> OrderedProgram {

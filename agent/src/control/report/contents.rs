@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sockeye_crds::names::pin_name;
-
+use super::limits::Limits;
 use crate::{
     control::program::ProgramState,
     model::observed::{Observed, ObservedMap, ObservedProgram},
@@ -21,15 +20,21 @@ pub(super) struct Contents<'a> {
     pub unpinned: BTreeSet<u32>,
     /// The other BpfPrograms that use its maps, by pin name.
     pub users: Option<&'a BTreeMap<&'a str, Vec<&'a str>>>,
+    /// The longest lists of them.
+    pub limits: &'static Limits,
 }
 
 impl<'a> Contents<'a> {
     /// Returns the contents of a BpfProgram whose maps have these users.
-    pub(super) fn of(program: &'a ProgramState, users: Option<&'a BTreeMap<&'a str, Vec<&'a str>>>) -> Self {
+    pub(super) fn of(
+        program: &'a ProgramState,
+        users: Option<&'a BTreeMap<&'a str, Vec<&'a str>>>,
+        limits: &'static Limits,
+    ) -> Self {
         let Observed { functions, maps: pins, .. } = &program.observed;
-        let desired = program.desired.iter().flat_map(|desired| desired.maps.keys());
-        let names: BTreeMap<String, &str> = desired.map(|name| (pin_name(name), name.as_str())).collect();
-        let name = |pin: &String| names.get(pin).map_or_else(|| pin.clone(), |name| (*name).to_owned());
+        let desired = program.desired.iter().flat_map(|desired| &desired.maps);
+        let names: BTreeMap<&str, &str> = desired.map(|(name, map)| (map.pin_name.as_str(), name.as_str())).collect();
+        let name = |pin: &String| names.get(pin.as_str()).map_or_else(|| pin.clone(), |name| (*name).to_owned());
         let mut maps: Vec<_> = pins.iter().map(|(pin, map)| (name(pin), map)).collect();
         maps.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let used: BTreeSet<u32> = functions.values().flat_map(|f| f.info.map_ids.iter().copied()).collect();
@@ -40,6 +45,7 @@ impl<'a> Contents<'a> {
             unpinned: used.difference(&pinned).copied().collect(),
             used,
             users,
+            limits,
         }
     }
 }

@@ -11,7 +11,6 @@ use sockeye_ebpf::kinds::{map_type, section};
 use super::{
     contents::Contents,
     counts::{count, entry_counts},
-    limits::{MAX_FUNCTIONS, MAX_LINKS, MAX_MAPS, MAX_USERS},
     notes::notes,
 };
 use crate::{
@@ -36,7 +35,7 @@ pub(super) fn program_detail(
     ProgramDetail {
         name: name.to_owned(),
         verifier_log: program.failure.as_ref().and_then(|failure| failure.verifier_log.clone()),
-        notes: notes(program, &contents.unpinned, programs),
+        notes: notes(program, contents, programs),
         programs: lists.programs(),
         maps: lists.maps(),
         links: lists.links(),
@@ -52,7 +51,7 @@ struct Lists<'a> {
 
 impl Lists<'_> {
     fn programs(&self) -> Vec<LoadedProgram> {
-        let functions = self.contents.functions.iter().take(MAX_FUNCTIONS);
+        let functions = self.contents.functions.iter().take(self.contents.limits.functions);
         functions.filter_map(|(name, function)| self.loaded_program(name, function)).collect()
     }
 
@@ -60,11 +59,11 @@ impl Lists<'_> {
     fn maps(&self) -> Vec<LoadedMap> {
         let pinned = self.contents.maps.iter().map(|(name, map)| self.pinned_map(name, map));
         let unpinned = self.program.unpinned.iter().filter(|(_, info)| self.contents.unpinned.contains(&info.id));
-        pinned.chain(unpinned.map(|(name, info)| self.loaded_map(name, info))).take(MAX_MAPS).collect()
+        pinned.chain(unpinned.map(|(name, info)| self.loaded_map(name, info))).take(self.contents.limits.maps).collect()
     }
 
     fn links(&self) -> Vec<AttachedLink> {
-        let links = self.program.observed.links.iter().take(MAX_LINKS);
+        let links = self.program.observed.links.iter().take(self.contents.limits.links);
         links.map(|(key, link)| self.attached_link(key, link)).collect()
     }
 
@@ -85,7 +84,7 @@ impl Lists<'_> {
             xlated_bytes: info.xlated_bytes.into(),
             jited_bytes: info.jited_bytes.into(),
             memlock_bytes: info.memlock_bytes.cast_signed(),
-            map_ids: info.map_ids.iter().take(MAX_MAPS).map(|&id| id.into()).collect(),
+            map_ids: info.map_ids.iter().take(self.contents.limits.maps).map(|&id| id.into()).collect(),
             btf_id: info.btf_id.map(i64::from),
             links: count(links.count()),
             pin_path: self.home.host(&layout::program(function)),
@@ -93,11 +92,12 @@ impl Lists<'_> {
     }
 
     fn pinned_map(&self, name: &str, observed: &ObservedMap) -> LoadedMap {
-        let pin = pin_name(name);
+        let desired = self.desired().and_then(|desired| desired.maps.get(name));
+        let pin = desired.map_or_else(|| pin_name(name), |map| map.pin_name.clone());
         let users = self.contents.users.and_then(|users| users.get(pin.as_str())).into_iter().flatten();
         LoadedMap {
             map_ref: observed.from.clone(),
-            shared_by: users.take(MAX_USERS).map(|user| (*user).to_owned()).collect(),
+            shared_by: users.take(self.contents.limits.users).map(|user| (*user).to_owned()).collect(),
             pin_path: Some(self.home.host(&layout::map(&pin))),
             ..self.loaded_map(name, &observed.info)
         }

@@ -3,6 +3,32 @@
 
 use sockeye_crds::node::NodeProgram;
 
+/// The longest lists about one BpfProgram.
+#[derive(Debug)]
+pub(super) struct Limits {
+    /// Functions.
+    pub functions: usize,
+    /// Maps.
+    pub maps: usize,
+    /// Links.
+    pub links: usize,
+    /// Other BpfPrograms that use a map.
+    pub users: usize,
+    /// Notes.
+    pub notes: usize,
+}
+
+impl Limits {
+    /// Those of statuses.
+    pub(super) const OF_STATUSES: Self =
+        Self { functions: MAX_FUNCTIONS, maps: MAX_MAPS, links: MAX_LINKS, users: MAX_USERS, notes: MAX_NOTES };
+    /// None: for those who ask the agent itself.
+    pub(super) const NONE: Self = {
+        let most = usize::MAX;
+        Self { functions: most, maps: most, links: most, users: most, notes: most }
+    };
+}
+
 /// Functions of one BpfProgram. More stay pinned if detaching those of earlier revisions fails.
 pub(super) const MAX_FUNCTIONS: usize = NodeProgram::MAX_PROGRAM_IDS;
 /// Maps of one BpfProgram. It has more if maps of earlier revisions are retained.

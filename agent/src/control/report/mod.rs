@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `contents` | the functions and maps of one BpfProgram, in the order in which they are listed |
 //! | `node_program` | the entry of one BpfProgram in the BpfNode |
-//! | `warnings` | the warnings in it |
+//! | `warnings`, `rivals` | the warnings in it |
 //! | `detail`, `notes` | its entry in the BpfNodeDetail, and the notes in it |
+//! | [`full`] | the same entries for those who ask the agent itself: nothing is left out |
 //! | `attach_order` | the attach orders of cgroups |
 //! | [`counts`], [`conditions`] | the counts and the conditions of a BpfNode |
 //! | `limits` | the longest lists |
@@ -18,9 +19,11 @@ pub mod counts;
 mod detail;
 pub mod fit_detail;
 pub mod fit_node;
+pub mod full;
 mod limits;
 mod node_program;
 mod notes;
+mod rivals;
 #[cfg(test)]
 mod tests;
 mod warnings;
@@ -38,7 +41,7 @@ use self::{
     contents::Contents,
     counts::{counts, excess},
     detail::program_detail,
-    limits::{MAX_FUNCTIONS, MAX_LINKS, MAX_MAPS},
+    limits::{Limits, MAX_FUNCTIONS, MAX_LINKS, MAX_MAPS, MAX_ORDERS},
     node_program::node_program,
 };
 use crate::{
@@ -75,14 +78,14 @@ pub fn report(reported: &Reported<'_>) -> (BpfNodeStatus, BpfNodeDetailStatus) {
     let suspended = suspended.map(str::to_owned);
     let mut node = BpfNodeStatus { node: facts.clone(), suspended, ..BpfNodeStatus::default() };
     let (mut detail, mut omitted) = (BpfNodeDetailStatus::default(), OmittedDetail::default());
-    (detail.attach_order, omitted.attach_order) = attach_orders(programs, || monitor.attach_orders());
+    (detail.attach_order, omitted.attach_order) = attach_orders(programs, MAX_ORDERS, || monitor.attach_orders());
     let users = map_users(programs);
     let mut warnings = warnings::warnings(programs);
     for (name, program) in programs {
         let home = layout.home(name);
-        let contents = Contents::of(program, users.get(name.as_str()));
+        let contents = Contents::of(program, users.get(name.as_str()), &Limits::OF_STATUSES);
         let observed = &program.observed;
-        if program.is_desired() || !(observed.is_empty() || observed.is_retained_only()) {
+        if is_reported(program) {
             let warnings = warnings.remove(name.as_str()).unwrap_or_default();
             node.programs.push(NodeProgram { warnings, ..node_program(name, program, &contents) });
             detail.programs.push(program_detail(name, program, programs, &contents, &home));
@@ -98,6 +101,12 @@ pub fn report(reported: &Reported<'_>) -> (BpfNodeStatus, BpfNodeDetailStatus) {
     detail.draining.extend(draining.iter().map(draining_map));
     node.counts = counts(&node.programs, node.programs.iter().map(|program| program.links).sum());
     (fit_node::fit(node), fit_detail::fit(detail, omitted))
+}
+
+/// Reports whether a BpfProgram has an entry of its own: it is desired, or has more than retained maps.
+fn is_reported(program: &ProgramState) -> bool {
+    let observed = &program.observed;
+    program.is_desired() || !(observed.is_empty() || observed.is_retained_only())
 }
 
 /// Users of maps: by the owner's name and the map's pin name, the names of the other BpfPrograms that use the map.
@@ -128,7 +137,7 @@ fn draining_maps(name: &str, observed: &Observed, home: &Home) -> Vec<node::Drai
 }
 
 fn draining_map(map: &DrainingMap) -> node::DrainingMap {
-    let DrainingMap { program, name, id, sockets, pin_path } = map.clone();
+    let DrainingMap { program, name, id, sockets, pin_path, shape: _ } = map.clone();
     node::DrainingMap { program, name, id: id.into(), sockets: sockets.into(), pin_path }
 }
 

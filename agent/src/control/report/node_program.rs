@@ -11,7 +11,7 @@ use sockeye_crds::{
 use super::{
     contents::Contents,
     counts::{count, entry_counts},
-    limits::{MAX_FUNCTIONS, MAX_MAPS, MAX_MESSAGE},
+    limits::MAX_MESSAGE,
 };
 use crate::{
     control::program::ProgramState,
@@ -49,8 +49,9 @@ pub(super) fn node_program(name: &str, program: &ProgramState, contents: &Conten
         state,
         reason,
         message: message.map(|message| clip(&message, MAX_MESSAGE)),
-        program_ids: functions.map(i64::from).take(MAX_FUNCTIONS).collect(),
-        map_ids: maps.map(i64::from).take(MAX_MAPS).collect(),
+        needs_edit: failure.as_ref().is_some_and(|failure| failure.needs_edit && !failure.reason.needs_edit()),
+        program_ids: functions.map(i64::from).take(contents.limits.functions).collect(),
+        map_ids: maps.map(i64::from).take(contents.limits.maps).collect(),
         links: count(observed.links.values().filter(|link| link.in_effect).count()),
         pods: count(pods(program).len()),
         entries: program.entries.counts.values().map(entry_counts).reduce(EntryCounts::plus),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{names::clip, program::MapRef};
 
-use super::limits::MAX_NOTES;
+use super::contents::Contents;
 use crate::{
     control::program::{self, ProgramState},
     model::{
@@ -15,13 +15,13 @@ use crate::{
     },
 };
 
-/// Returns all notes on a BpfProgram. `unpinned_ids` are the maps that its programs use and that are not pinned.
+/// Returns all notes on a BpfProgram.
 pub(super) fn notes(
     program: &ProgramState,
-    unpinned_ids: &BTreeSet<u32>,
+    contents: &Contents<'_>,
     programs: &BTreeMap<String, ProgramState>,
 ) -> Vec<String> {
-    let notes = unpinned_notes(&program.unpinned, unpinned_ids)
+    let notes = unpinned_notes(&program.unpinned, &contents.unpinned)
         .into_iter()
         .chain(program.load_notes.iter().cloned())
         .chain(trial_note(&program.observed))
@@ -31,7 +31,7 @@ pub(super) fn notes(
         .chain(device_notes(&program.foreign_devices))
         .chain(order_notes(program))
         .chain(shared_notes(&program.observed, programs));
-    notes.map(|note| clip(&note, 512)).take(MAX_NOTES).collect()
+    notes.map(|note| clip(&note, 512)).take(contents.limits.notes).collect()
 }
 
 /// Returns the notes on maps that are not pinned.

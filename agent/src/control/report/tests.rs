@@ -199,7 +199,7 @@ fn attach_orders_fit_into_the_schema() {
     let ids: Vec<u32> = (0..MANY).collect();
     let path = format!("/{}", "p".repeat(2000));
     let orders = || std::iter::repeat_n((path.as_str(), 3, ids.as_slice()), 2 * MAX_ORDERS);
-    let (attach_order, beyond) = attach_orders(&[(long_name(0, 63), largest())].into(), orders);
+    let (attach_order, beyond) = attach_orders(&[(long_name(0, 63), largest())].into(), MAX_ORDERS, orders);
     assert_eq!((attach_order.len(), attach_order[0].programs.len(), beyond), (MAX_ORDERS, MAX_ORDERED, 64));
     assert_valid("BpfNodeDetail", &BpfNodeDetailStatus { attach_order, ..BpfNodeDetailStatus::default() });
 }
@@ -256,6 +256,7 @@ fn pods_are_counted_once_and_only_those_in_effect() {
         revision: "p-2".to_owned(),
         load_key: String::new(),
         digest: String::new(),
+        origin: Default::default(),
         functions: [("f".to_owned(), function)].into(),
         maps: BTreeMap::new(),
         kept_pods: BTreeMap::new(),
@@ -279,7 +280,7 @@ fn a_trial_that_could_not_watch_the_kubelet_is_noted() {
         let mut program = ProgramState::default();
         let trial = Some(Trial { revision: "p-1".to_owned(), state });
         program.observe(Observed { uid: Some("u".to_owned()), trial, ..Observed::default() });
-        let notes = notes::notes(&program, &BTreeSet::new(), &BTreeMap::new());
+        let notes = notes::notes(&program, &Contents::of(&program, None, &Limits::OF_STATUSES), &BTreeMap::new());
         assert_eq!(notes.len(), noted, "{notes:?}");
     }
 }

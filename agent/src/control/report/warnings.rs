@@ -1,16 +1,15 @@
 //! Warnings: what a BpfProgram that is in effect does not do as one would expect. They are short, and go into the
 //! BpfNode, from where the BpfProgram's conditions quote them. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sockeye_crds::names::clip;
-use sockeye_ebpf::kinds::section::exclude_each_other;
 
-use super::limits::{MAX_WARNING, MAX_WARNINGS};
-use crate::{
-    control::program::{ProgramState, shared},
-    model::cgroup_path::is_within,
+use super::{
+    limits::{MAX_WARNING, MAX_WARNINGS},
+    rivals::{map_rivals, socket_rivals},
 };
+use crate::control::program::ProgramState;
 
 /// The ID of the root of the cgroup v2 hierarchy (the root of a kernfs, `kernfs_create_root` in fs/kernfs/dir.c).
 const ROOT_ID: &str = "1";
@@ -21,7 +20,7 @@ pub(super) fn warnings(programs: &BTreeMap<String, ProgramState>) -> BTreeMap<&s
     for (name, warning) in programs.iter().filter_map(|(name, program)| Some((name, root_warning(program)?))) {
         all.entry(name).or_default().push(warning);
     }
-    for (name, warning) in rivals(programs).into_iter().chain(map_rivals(programs)) {
+    for (name, warning) in socket_rivals(programs).into_iter().chain(map_rivals(programs)) {
         all.entry(name).or_default().push(warning);
     }
     for warnings in all.values_mut() {
@@ -42,104 +41,6 @@ fn root_warning(program: &ProgramState) -> Option<String> {
          it are not covered; give the agent the host's own (--cgroup-root)",
         key.place
     ))
-}
-
-/// A sockmap that runs programs, and the cgroups in which programs put sockets into it.
-#[derive(Default)]
-struct Sockmap<'a> {
-    /// The BpfPrograms that are attached to it, with the attach types.
-    attached: BTreeSet<(&'a str, u32)>,
-    /// The BpfPrograms that fill it, with the paths of their cgroups.
-    fillers: BTreeSet<(&'a str, &'a str)>,
-}
-
-/// Warns of BpfPrograms that put the same sockets into two maps with programs of one kind. A socket runs one program of
-/// a kind: the kernel keeps it out of the second map, with EBUSY (`sock_map_link` in net/core/sock_map.c).
-fn rivals(programs: &BTreeMap<String, ProgramState>) -> Vec<(&str, String)> {
-    let mut maps: BTreeMap<u32, Sockmap<'_>> = BTreeMap::new();
-    for (name, program) in programs {
-        for (_, link) in program.observed.links.iter().filter(|(key, link)| key.map().is_some() && link.in_effect) {
-            maps.entry(link.info.map_id).or_default().attached.insert((name, link.info.attach_type));
-        }
-    }
-    if maps.len() < 2 {
-        return Vec::new();
-    }
-    for (name, program) in programs {
-        let observed = &program.observed;
-        for (key, link) in observed.links.iter().filter(|(_, link)| link.in_effect) {
-            let (Some(path), Some(function)) = (link.path.as_deref(), observed.functions.get(&key.function)) else {
-                continue;
-            };
-            for id in &function.info.map_ids {
-                if let Some(map) = maps.get_mut(id) {
-                    map.fillers.insert((name, path));
-                }
-            }
-        }
-    }
-    let maps: Vec<Sockmap<'_>> = maps.into_values().collect();
-    let mut warnings = BTreeSet::new();
-    for (i, one) in maps.iter().enumerate() {
-        for other in &maps[i + 1..] {
-            warnings.extend(rivals_of(one, other));
-        }
-    }
-    warnings.into_iter().collect()
-}
-
-/// Returns the warnings on two maps, for both sides.
-fn rivals_of<'a>(one: &Sockmap<'a>, other: &Sockmap<'a>) -> Vec<(&'a str, String)> {
-    let excludes = |(_, a): &(&str, u32)| other.attached.iter().any(|(_, b)| exclude_each_other(*a, *b));
-    if !one.attached.iter().any(excludes) {
-        return Vec::new();
-    }
-    let warning = |by: &str, path: &str| {
-        format!(
-            "BpfProgram {by} puts sockets of cgroup {path} into another map whose programs are of the same kind: a \
-             socket gets into one of the two maps only, and in the other one nothing runs for it"
-        )
-    };
-    let mut warnings = Vec::new();
-    for (first, path) in &one.fillers {
-        for (second, below) in &other.fillers {
-            let lower = if is_within(path, below) { path } else { below };
-            if first != second && (is_within(path, below) || is_within(below, path)) {
-                warnings.extend([(*first, warning(second, lower)), (*second, warning(first, lower))]);
-            }
-        }
-    }
-    warnings
-}
-
-/// Warns of BpfPrograms that are to attach programs of one kind to the same map, which runs one of a kind.
-fn map_rivals(programs: &BTreeMap<String, ProgramState>) -> Vec<(&str, String)> {
-    let mut wanted: BTreeMap<u32, BTreeSet<(&str, u32)>> = BTreeMap::new();
-    for (name, program) in programs {
-        let functions = program.desired.iter().flat_map(|desired| desired.functions.values());
-        for (function, pin) in functions.flat_map(|function| function.maps.iter().map(move |pin| (function, pin))) {
-            let from = program.desired.as_ref().and_then(|desired| desired.map_by_pin(pin)?.1.from.as_ref());
-            let theirs = from.and_then(|from| shared(programs, from));
-            if let Some(map) = theirs.or_else(|| program.observed.maps.get(pin)) {
-                wanted.entry(map.info.id).or_default().insert((name, function.kind.attach_type));
-            }
-        }
-    }
-    let mut warnings = BTreeSet::new();
-    for attached in wanted.values() {
-        for (one, attach_type) in attached {
-            let rival =
-                |(other, other_type): &&(&str, u32)| other != one && exclude_each_other(*attach_type, *other_type);
-            for (other, _) in attached.iter().filter(rival) {
-                let warning = format!(
-                    "BpfProgram {other} is to attach a program of the same kind to the same map, which runs one of a \
-                     kind"
-                );
-                warnings.insert((*one, warning));
-            }
-        }
-    }
-    warnings.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -207,6 +108,22 @@ mod tests {
         ] {
             assert_eq!(warned([one, other]), []);
         }
+    }
+
+    /// Each has a pod and a map of its own; the last one fills its map from all pods.
+    #[test]
+    fn thousands_of_sockmaps_are_compared_at_once() {
+        let pods = (0..4000).map(|n| (format!("p-{n}"), redirector(n, SK_MSG, &format!("/pods/{n}"))));
+        let all = ("q".to_owned(), redirector(4000, SK_MSG, "/pods"));
+        let programs = BTreeMap::from_iter(pods.chain([all]));
+        let begin = std::time::Instant::now();
+        let warnings = warnings(&programs);
+        // Compared in pairs they take many times as long.
+        assert!(begin.elapsed() < std::time::Duration::from_secs(1), "{:?}", begin.elapsed());
+        assert!(programs.keys().all(|name| warnings.contains_key(name.as_str())));
+        assert_eq!(warnings["p-7"].len(), 1);
+        assert!(warnings["p-7"][0].contains("BpfProgram q puts sockets of cgroup /pods/7"), "{warnings:?}");
+        assert_eq!(warnings["q"].len(), MAX_WARNINGS);
     }
 
     #[test]

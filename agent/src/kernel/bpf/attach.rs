@@ -23,20 +23,31 @@ const NO_FD: u32 = u32::MAX;
 /// The most programs per cgroup and attach type (`BPF_CGROUP_MAX_PROGS`).
 pub const MAX_PROGRAMS_PER_CGROUP: usize = 64;
 
-/// `BPF_LINK_CREATE` on a cgroup or a map. A cgroup link always allows others on the cgroup. It runs after all of them,
-/// or right before a given one.
+/// The position of a new link among those of a cgroup.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Position<'a> {
+    /// The link right before which it is to run; `None` means after all others.
+    pub before: Option<BorrowedFd<'a>>,
+    /// The revision of the list that the position was worked out from. If the list has changed since, the kernel
+    /// refuses the link (ESTALE, `__cgroup_bpf_attach` in kernel/bpf/cgroup.c). Zero takes any list.
+    pub revision: u64,
+}
+
+/// `BPF_LINK_CREATE` on a cgroup or a map. A cgroup link always allows others on the cgroup.
 pub fn link_create(
     program: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     attach_type: u32,
-    before: Option<BorrowedFd<'_>>,
+    position: Position<'_>,
 ) -> Result<OwnedFd, SysError> {
     let mut attr = zeroed();
     // SAFETY: every member of the union is plain integers, zeroed above.
     let create = unsafe { &mut attr.link_create };
-    if let Some(link) = before {
+    // For a cgroup the relative link and the revision have the same places in the attribute as for tcx.
+    create.__bindgen_anon_3.tcx.expected_revision = position.revision;
+    if let Some(link) = position.before {
+        fault::point(|| "ordered link").call(|| "BPF_LINK_CREATE")?;
         create.flags = F_BEFORE | F_LINK;
-        // For a cgroup the relative link has the same place in the attribute as for tcx.
         create.__bindgen_anon_3.tcx.__bindgen_anon_1.relative_fd = raw(link);
     }
     create.__bindgen_anon_1.prog_fd = raw(program);
@@ -113,7 +124,7 @@ pub fn link_detach(link: BorrowedFd<'_>) -> Result<(), SysError> {
 /// `BPF_LINK_CREATE` on a map; `None` if the kernel has no links for maps.
 pub fn map_link(program: BorrowedFd<'_>, map: BorrowedFd<'_>, attach_type: u32) -> Result<Option<OwnedFd>, SysError> {
     let fault = fault::point(|| "sockmap link").call(|| "BPF_LINK_CREATE");
-    if_supported(fault.and_then(|()| link_create(program, map, attach_type, None)))
+    if_supported(fault.and_then(|()| link_create(program, map, attach_type, Position::default())))
 }
 
 /// `BPF_PROG_ATTACH` to a map: atomically replaces what was attached there. The map holds the program.
@@ -156,6 +167,8 @@ pub struct Attachments {
     /// Whether others may be attached to the cgroup too. Links allow it; `BPF_PROG_ATTACH` only with
     /// `BPF_F_ALLOW_MULTI`.
     pub allows_others: bool,
+    /// The number of the list, which grows with each change (Linux 6.17); zero if the kernel gives none.
+    pub revision: u64,
 }
 
 /// `BPF_PROG_QUERY` of a map: the program that runs for sockets that enter it; `None` if the kernel does not tell.
@@ -190,6 +203,10 @@ pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32) -> Result<Attachment
     query.__bindgen_anon_2.count = ids.len() as u32;
     bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr).call(|| "BPF_PROG_QUERY")?;
     // SAFETY: the kernel wrote the member of the union that was set above.
-    let (count, flags) = unsafe { (attr.query.__bindgen_anon_2.count as usize, attr.query.attach_flags) };
-    Ok(Attachments { programs: ids.into_iter().take(count).collect(), allows_others: flags & F_ALLOW_MULTI != 0 })
+    let (query, count) = unsafe { (&attr.query, attr.query.__bindgen_anon_2.count as usize) };
+    Ok(Attachments {
+        programs: ids.into_iter().take(count).collect(),
+        allows_others: query.attach_flags & F_ALLOW_MULTI != 0,
+        revision: query.revision,
+    })
 }

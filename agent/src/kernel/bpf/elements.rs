@@ -19,9 +19,9 @@ fn element(map: BorrowedFd<'_>, key: Option<&[u8]>) -> bpf_attr {
     attr
 }
 
-/// `BPF_MAP_LOOKUP_ELEM`: reads the value of a key. False if there is none.
+/// `BPF_MAP_LOOKUP_ELEM`: reads the value of a key, or, without a key, the next one of a queue. False if there is none.
 pub fn map_lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
-    let mut attr = element(map, Some(key));
+    let mut attr = element(map, Some(key).filter(|key| !key.is_empty()));
     attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
     found(bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr))
 }

@@ -18,8 +18,8 @@ mod object;
 mod test_run;
 
 pub use attach::{
-    Attachments, F_BEFORE, MAX_PROGRAMS_PER_CGROUP, link_create, link_create_nowhere, link_detach, link_update,
-    link_update_nothing, map_attach, map_detach, map_link, map_query, prog_attach_nowhere, prog_query,
+    Attachments, F_BEFORE, MAX_PROGRAMS_PER_CGROUP, Position, link_create, link_create_nowhere, link_detach,
+    link_update, link_update_nothing, map_attach, map_detach, map_link, map_query, prog_attach_nowhere, prog_query,
     prog_query_nowhere,
 };
 pub use create::{

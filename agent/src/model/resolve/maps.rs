@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sockeye_crds::{
     BpfRevisionSpec, MapDefinition, MapInfo, Reason,
-    names::{is_dns_label, is_pin_name, pin_name},
+    names::{is_dns_label, is_pin_name, pin_names},
     program::{MapRef, MapSpec},
 };
 
@@ -21,7 +21,11 @@ pub(super) fn resolve(
     node_context: &NodeContext,
 ) -> Result<BTreeMap<String, DesiredMap>, Refusal> {
     let own = spec.template.object.maps.iter();
-    let own = own.map(|info| Ok((info.name.clone(), map(spec, info, node_context)?)));
+    let mut pins = pin_names(own.clone().map(|info| info.name.as_str()));
+    let own = own.map(|info| {
+        let pin = pins.remove(info.name.as_str()).unwrap_or_default();
+        Ok((info.name.clone(), map(spec, info, pin, node_context)?))
+    });
     let targets = spec.template.targets().filter(|_| !spec.template.suspend);
     let borrowed = targets.filter_map(|target| target.map()?.map_ref());
     own.chain(borrowed.map(|from| Ok((borrowed_pin(&from), borrowed_map(from))))).collect()
@@ -50,11 +54,16 @@ fn borrowed_map(from: MapRef) -> DesiredMap {
     }
 }
 
-fn map(spec: &BpfRevisionSpec, info: &MapInfo, node_context: &NodeContext) -> Result<DesiredMap, Refusal> {
+fn map(
+    spec: &BpfRevisionSpec,
+    info: &MapInfo,
+    pin_name: String,
+    node_context: &NodeContext,
+) -> Result<DesiredMap, Refusal> {
     let MapInfo { name, map_type, max_entries, definition, used_by, .. } = info;
     let settings = spec.template.map(name);
     let map_type = supported_type(name, map_type, node_context)?;
-    let pin_name = checked_pin_name(name)?;
+    check_pin_name(name, &pin_name)?;
     let word = |n: i64| u32::try_from(n).map_err(|_| unsupported(format!("map {name}: {n} is out of bounds")));
     let declared = MapShape {
         map_type,
@@ -91,21 +100,21 @@ fn supported_type(name: &str, map_type: &str, node_context: &NodeContext) -> Res
     }
 }
 
-/// Returns a map's pin name, and refuses one that must not become part of a path.
-fn checked_pin_name(name: &str) -> Result<String, Refusal> {
-    let pin = pin_name(name);
-    if !is_pin_name(&pin) {
-        let message = format!("map {name:?} has a name that can't be pinned");
-        return Err(Refusal { reason: Reason::InvalidObject, message });
+/// Refuses a map whose pin's name must not become part of a path.
+fn check_pin_name(name: &str, pin: &str) -> Result<(), Refusal> {
+    if is_pin_name(pin) {
+        return Ok(());
     }
-    Ok(pin)
+    let message = format!("map {name:?} has a name that can't be pinned: letters, digits and _, at most 128");
+    Err(Refusal { reason: Reason::InvalidObject, message })
 }
 
 /// Returns the map that a map is shared from, and refuses names that must not become part of a path.
 pub(super) fn checked_source(spec: &BpfRevisionSpec, field: &str, map_ref: MapRef) -> Result<MapRef, Refusal> {
     let MapRef { program, name: map } = &map_ref;
     if *program == spec.program_ref.name || !is_dns_label(program) || !is_pin_name(map) {
-        let message = format!("{field} names {map_ref}, which is no map of another BpfProgram");
+        let message =
+            format!("{field} names {map_ref}, which is no map of another BpfProgram: name one of another's maps");
         return Err(Refusal { reason: Reason::InvalidSpec, message });
     }
     Ok(map_ref)

@@ -22,13 +22,16 @@ mod regressions;
 mod targets;
 
 use sockeye_crds::{
-    BpfRevision, BpfRevisionSpec, Reason,
-    names::{is_dns_label, printable},
+    BpfRevision, BpfRevisionSpec, Reason, RevisionTemplate,
+    names::{is_dns_label, list, printable},
     program::DEFAULT_PRIORITY,
+    provenance::Origin,
 };
 
 use self::inputs::Inputs;
-use super::{desired::Desired, node_context::NodeContext, observed::Observed, refusal::Refusal};
+use super::{
+    architecture::ARCHITECTURE, desired::Desired, node_context::NodeContext, observed::Observed, refusal::Refusal,
+};
 
 impl Desired {
     /// Resolves a revision on this node. `observed` says which pods its targets have selected before.
@@ -37,6 +40,7 @@ impl Desired {
         let spec = &revision.spec;
         check_name(spec)?;
         let template = &spec.template;
+        check_architecture(template)?;
         let inputs = Inputs { spec, node_context, observed };
         let (functions, maps) = (programs::resolve(&inputs)?, maps::resolve(spec, node_context)?);
         regressions::check(template, &functions, &maps, node_context)?;
@@ -45,6 +49,7 @@ impl Desired {
             revision: revision.metadata.name.clone().unwrap_or_default(),
             load_key: template.load_key(),
             digest: template.digest.clone(),
+            origin: Origin { image: template.image.clone(), proof: template.proof.clone(), ..Origin::default() },
             functions,
             maps,
             kept_pods: kept_pods::resolve(&inputs),
@@ -73,12 +78,29 @@ fn check_required_features(revision: &BpfRevision, node_context: &NodeContext) -
     Err(Refusal { reason: Reason::AgentTooOld, message })
 }
 
+/// Refuses a revision that has objects for other architectures only.
+fn check_architecture(template: &RevisionTemplate) -> Result<(), Refusal> {
+    if template.variants.is_empty() {
+        return Ok(());
+    }
+    let others: Vec<&str> = template.variants.iter().map(|variant| variant.architecture.as_str()).collect();
+    let message = format!(
+        "the image has no object for {ARCHITECTURE}, which this node is; it has some for {}: push one for \
+         {ARCHITECTURE}, or select other nodes by spec.nodeSelector",
+        list(&others, 8)
+    );
+    Err(Refusal { reason: Reason::ArchitectureMissing, message })
+}
+
 /// Refuses a revision of a BpfProgram whose name must not become part of a path.
 fn check_name(BpfRevisionSpec { program_ref, .. }: &BpfRevisionSpec) -> Result<(), Refusal> {
     if is_dns_label(&program_ref.name) {
         return Ok(());
     }
-    let message = format!("programRef.name {} is no DNS label: it names a directory", printable(&program_ref.name));
+    let message = format!(
+        "programRef.name {} is no DNS label, and it names a directory: use letters, digits and -",
+        printable(&program_ref.name)
+    );
     Err(Refusal { reason: Reason::InvalidSpec, message })
 }
 

@@ -71,7 +71,9 @@ fn section_and_kind(
     let section = section::of(section_name, attach_type)
         .map_err(|why| unsupported(format!("program {name} is in section {section_name:?}: {why}")))?;
     if !is_pin_name(name) {
-        return Err(unsupported(format!("program {name:?} has a name that can't be pinned")));
+        return Err(unsupported(format!(
+            "program {name:?} has a name that can't be pinned: letters, digits and _, at most 128"
+        )));
     }
     let kind = ProgramKind { prog_type: section.prog_type, attach_type: section.attach_type };
     if node_context.missing_features.programs.contains(&kind) {

@@ -22,27 +22,28 @@ pub(super) fn check(
     for regression in Regression::ALL {
         let RegressionInfo { name, breaks, .. } = regression.info();
         let regressions = &node_context.regressions;
-        let finding = if regressions.found.contains(&regression) {
-            format!("this node's kernel has the regression {name}: {breaks}; run another kernel (docs/kernels.md)")
-        } else if let Some(why) = regressions.unknown.get(&regression) {
-            format!(
-                "this node's kernel may have the regression {name}, which could not be probed ({why}) and is probed \
-                 again: {breaks}"
-            )
-        } else {
-            continue;
-        };
-        if template.suspend || template.accepted_regressions.iter().any(|accepted| accepted == name) {
+        let unknown = regressions.unknown.get(&regression);
+        let may_have = unknown.is_some() || regressions.found.contains(&regression);
+        let is_accepted = template.suspend || template.accepted_regressions.iter().any(|accepted| accepted == name);
+        if !may_have || is_accepted {
             continue;
         }
         let trigger = match regression {
             Regression::SockmapFionread => triggers_fionread(template, functions, maps),
         };
-        if let Some(trigger) = trigger {
-            let message =
-                format!("{trigger}: {finding}, or name {name} in spec.acceptedRegressions to run it all the same");
-            return Err(Refusal { reason: Reason::KernelUnsupported, message });
-        }
+        let Some(trigger) = trigger else { continue };
+        let finding = match unknown {
+            Some(why) => format!(
+                "this node's kernel may have the regression {name}, which could not be probed ({why}) and is probed \
+                 again: {breaks}"
+            ),
+            None => {
+                format!("this node's kernel has the regression {name}: {breaks}; run another kernel (docs/kernels.md)")
+            }
+        };
+        let message =
+            format!("{trigger}: {finding}, or name {name} in spec.acceptedRegressions to run it all the same");
+        return Err(Refusal { reason: Reason::KernelUnsupported, message });
     }
     Ok(())
 }

@@ -76,7 +76,9 @@ fn normalize(path: &str) -> Result<String, Refusal> {
 /// pin.
 pub(super) fn map_pin(spec: &BpfRevisionSpec, function: &str, target: &AttachTarget) -> Result<String, Refusal> {
     let Some(target) = target.map() else {
-        return Err(unsupported(format!("program {function}: this agent attaches it to maps only")));
+        return Err(unsupported(format!(
+            "program {function}: this agent attaches it to maps only: give it targets of type Map"
+        )));
     };
     if let Some(map_ref) = target.map_ref() {
         let checked = maps::checked_source(spec, &format!("program {function}: attach[].map"), map_ref)?;
@@ -85,7 +87,8 @@ pub(super) fn map_pin(spec: &BpfRevisionSpec, function: &str, target: &AttachTar
     let (template, map) = (&spec.template, &target.name);
     let is_pinned = template.map(map).is_none_or(|settings| settings.is_pinned());
     if !is_pinned || !template.object.maps.iter().any(|info| info.name == *map) {
-        let message = format!("program {function}: there is no pinned map {map} to attach it to");
+        let message =
+            format!("program {function}: there is no pinned map {map} to attach it to: name another, or pin this one");
         return Err(Refusal { reason: Reason::InvalidSpec, message });
     }
     Ok(pin_name(map))
@@ -94,6 +97,8 @@ pub(super) fn map_pin(spec: &BpfRevisionSpec, function: &str, target: &AttachTar
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use sockeye_crds_testing::provoked;
 
     use super::*;
     use crate::model::{
@@ -118,7 +123,9 @@ mod tests {
     #[test]
     fn paths_are_normalized_and_stay_below_the_cgroup_root() {
         assert_eq!(paths(AttachTarget::at("/system.slice//x/")).unwrap(), ["/system.slice/x"]);
-        assert_eq!(paths(AttachTarget::at("/a/../..")).unwrap_err().reason, Reason::InvalidSpec);
+        let above = paths(AttachTarget::at("/a/../..")).unwrap_err();
+        assert_eq!(above.reason, Reason::InvalidSpec);
+        provoked(above.reason, &above.message);
         assert_eq!(paths(AttachTarget::Node).unwrap(), ["/"]);
         assert_eq!(paths(AttachTarget::on_map("m")).unwrap_err().reason, Reason::Unsupported);
     }

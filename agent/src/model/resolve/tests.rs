@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 use sockeye_crds::{BpfRevision, Reason, Regression};
+use sockeye_crds_testing::provoked;
 
 use crate::model::{
+    architecture::ARCHITECTURE,
     desired::Desired,
     kernel::{Machine, MissingFeatures, ProgramKind},
     node_context::NodeContext,
@@ -36,6 +38,12 @@ pub(super) fn revision(template: &Value) -> BpfRevision {
     )
 }
 
+/// Records a refusal for the page of reasons, and returns its reason.
+fn recorded(Refusal { reason, message }: Refusal) -> Reason {
+    provoked(reason, &message);
+    reason
+}
+
 fn desired(template: &Value) -> Result<Desired, Refusal> {
     Desired::new(&revision(template), &node_context(), &Observed::default())
 }
@@ -56,7 +64,7 @@ fn only_a_pinned_map_is_an_attach_target() {
     let pinned = desired("m", "ByName").unwrap();
     assert!(pinned.attaches_to_maps && pinned.functions["f"].maps.contains("m") && pinned.paths().is_empty());
     for refused in [desired("m", "None"), desired("n", "ByName")] {
-        assert_eq!(refused.unwrap_err().reason, Reason::InvalidSpec);
+        assert_eq!(recorded(refused.unwrap_err()), Reason::InvalidSpec);
     }
 }
 
@@ -65,6 +73,17 @@ fn a_feature_that_the_agent_does_not_support_is_named() {
     let refusal = desired(&json!({"requires": ["AllPods", "Tomorrow"]})).unwrap_err();
     assert_eq!(refusal.reason, Reason::AgentTooOld);
     assert!(refusal.message.contains("requires Tomorrow,"), "{refusal}");
+    recorded(refusal);
+}
+
+#[test]
+fn an_image_without_an_object_for_the_node_names_those_that_it_has() {
+    let variant = |architecture: &str| json!({"architecture": architecture, "digest": "sha256:1", "object": {}});
+    let variants = json!([variant("riscv64"), variant("s390x")]);
+    let refusal = desired(&json!({"requires": ["AllPods"], "variants": variants})).unwrap_err();
+    assert!(refusal.message.contains("it has some for riscv64, s390x"), "{refusal}");
+    let message = refusal.message.replace(ARCHITECTURE, "amd64");
+    assert_eq!(recorded(Refusal { message, ..refusal }), Reason::ArchitectureMissing);
 }
 
 #[test]
@@ -78,13 +97,13 @@ fn a_name_that_could_lead_out_of_a_directory_is_refused() {
         json!({"program": "lender", "name": "../m"}),
         json!({"program": "p", "name": "m"}),
     ] {
-        assert_eq!(desired(&maps(map_ref)).unwrap_err().reason, Reason::InvalidSpec);
+        assert_eq!(recorded(desired(&maps(map_ref)).unwrap_err()), Reason::InvalidSpec);
     }
     for name in ["../q", "p.q", ""] {
         let mut revision = revision(&json!({}));
         name.clone_into(&mut revision.spec.program_ref.name);
         let refusal = Desired::new(&revision, &node_context(), &Observed::default()).unwrap_err();
-        assert_eq!(refusal.reason, Reason::InvalidSpec, "{refusal}");
+        assert_eq!(recorded(refusal), Reason::InvalidSpec);
     }
 }
 
@@ -113,6 +132,7 @@ fn a_feature_that_the_kernel_lacks_is_named() {
         let refusal = desired(&NodeContext { missing_features, ..node_context() }).unwrap_err();
         assert_eq!(refusal.reason, Reason::KernelUnsupported);
         assert!(words.iter().all(|word| refusal.message.contains(word)), "{refusal}");
+        recorded(refusal);
     }
 }
 
@@ -155,8 +175,10 @@ fn a_regression_is_refused_where_a_revision_would_trigger_it() {
         let refused = refusal(&template, &found).unwrap();
         assert_eq!(refused.reason, Reason::KernelUnsupported);
         assert!(refused.message.contains(words) && refused.message.contains("SockmapFIONREAD"), "{refused}");
+        recorded(refused);
         let refused = refusal(&template, &unknown).unwrap();
         assert!(refused.message.contains("(denied)") && refused.message.contains(words), "{refused}");
+        recorded(refused);
         assert_eq!(refusal(&template, &Regressions::default()), None);
         for more in [json!({"acceptedRegressions": ["SockmapFIONREAD"]}), json!({"suspend": true})] {
             assert_eq!(refusal(&sockets(&programs, &more), &found), None);
@@ -181,7 +203,7 @@ fn a_map_of_another_program_is_borrowed_while_programs_are_attached_to_it() {
     let suspended = desired(&sockets(&template["programs"], &json!({"suspend": true}))).unwrap();
     assert!(!suspended.maps.contains_key("lender~m"));
     for map in [json!({"name": "m", "program": "p"}), json!({"name": "m", "program": "../q"})] {
-        assert_eq!(desired(&sockets(&target(map), &json!({}))).unwrap_err().reason, Reason::InvalidSpec);
+        assert_eq!(recorded(desired(&sockets(&target(map), &json!({}))).unwrap_err()), Reason::InvalidSpec);
     }
 }
 

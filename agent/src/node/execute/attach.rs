@@ -7,7 +7,11 @@ use super::{
     progress::{Progress, Undo},
 };
 use crate::{
-    kernel::{Fd, SysError, bpf, facts, info},
+    kernel::{
+        Fd, SysError,
+        bpf::{self, Position},
+        facts, info,
+    },
     model::{
         kernel::Cgroup,
         observed::{AttachSite, LinkKey},
@@ -29,12 +33,12 @@ pub(super) struct Attachable<'a> {
 }
 
 impl Executor<'_> {
-    /// Attaches a function to a cgroup, right before another link if one is named, or to a map.
+    /// Attaches a function to a cgroup, before other links if any are named, or to a map.
     pub(super) fn attach(
         &self,
         function: &str,
         site: &AttachSite,
-        before: Option<&Neighbour>,
+        before: &[Neighbour],
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let attach_type = self.attach_type(function)?;
@@ -56,12 +60,15 @@ impl Executor<'_> {
         &self,
         attachable: &Attachable<'_>,
         cgroup: &Cgroup,
-        before: Option<&Neighbour>,
+        before: &[Neighbour],
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let link = self.create_link(attachable, cgroup, before)?;
         let key = LinkKey::at(attachable.function, cgroup);
         self.note(&layout::cgroup(&key.place), &cgroup.path)?;
+        if self.is_new && !progress.created_links.iter().any(|link| link.function == key.function) {
+            self.home.dir.make_dir(&layout::links_of(&key.function))?;
+        }
         let replaced = self.pin(&link, &layout::link(&key.function, &key.place))?;
         progress.undo.push(match replaced {
             Some(former) => {
@@ -75,15 +82,10 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn create_link(
-        &self,
-        attachable: &Attachable<'_>,
-        cgroup: &Cgroup,
-        before: Option<&Neighbour>,
-    ) -> Result<Fd, Failure> {
+    fn create_link(&self, attachable: &Attachable<'_>, cgroup: &Cgroup, before: &[Neighbour]) -> Result<Fd, Failure> {
         let directory = self.home.root.open(&cgroup.path)?;
-        let before = before.and_then(|before| self.open_neighbour(before));
-        create_link_before(attachable, &directory, before.as_ref()).map(Fd::from).map_err(|error| {
+        let before: Vec<Fd> = before.iter().filter_map(|before| self.open_neighbour(before)).collect();
+        create_link_before(attachable, &directory, &before).map(Fd::from).map_err(|error| {
             let point = AttachPoint::Cgroup { function: attachable.function, path: &cgroup.path };
             Failure::attach(point, &error, &self.eperm_cause(&cgroup.path, attachable.attach_type))
         })
@@ -95,8 +97,7 @@ impl Executor<'_> {
         Ok(desired.ok_or_else(missing)?.kind.attach_type)
     }
 
-    /// Opens the link that another is to run before. If its pin is gone, the other is attached at the end, and the next
-    /// plan moves it.
+    /// Opens a link that another is to run before, unless its pin is gone.
     fn open_neighbour(&self, Neighbour { program, key, .. }: &Neighbour) -> Option<Fd> {
         let path = layout::in_home_of(program, &layout::link(&key.function, &key.place));
         self.home.dir.get(&path).inspect_err(|error| tracing::debug!(%error, "can't open the link to run before")).ok()
@@ -108,7 +109,7 @@ impl Executor<'_> {
         &self,
         key: &LinkKey,
         cgroup: &Cgroup,
-        before: Option<&Neighbour>,
+        before: &[Neighbour],
         progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let attach_type = self.attach_type(&key.function)?;
@@ -170,16 +171,50 @@ impl Executor<'_> {
     }
 }
 
-/// Creates a link right before another one; at the end if that one is gone meanwhile, and then the next plan moves it.
-fn create_link_before(attachable: &Attachable<'_>, cgroup: &OwnedFd, before: Option<&Fd>) -> Result<OwnedFd, SysError> {
-    let Attachable { function: _, program, attach_type } = attachable;
-    let create = |before: Option<&Fd>| {
-        bpf::link_create(program.as_fd(), cgroup.as_fd(), *attach_type, before.map(|fd| fd.as_fd()))
-    };
-    match create(before) {
-        Err(error) if before.is_some() && error.errno() == Some(libc::ENOENT) => create(None),
-        created => created,
+/// A position is looked for this many times in a list that others change meanwhile.
+const TRIES: usize = 8;
+
+/// Creates a link right before the first of some others that is attached; at the end if none is.
+///
+/// The kernel takes the link only while the list of attachments is as it was read, so that no other writer comes in
+/// between. Others who change the list again and again keep no program off: at last it is attached to whatever list
+/// there is, and the next plan moves it if it is misplaced.
+fn create_link_before(attachable: &Attachable<'_>, cgroup: &OwnedFd, before: &[Fd]) -> Result<OwnedFd, SysError> {
+    let Attachable { function, program: _, attach_type } = attachable;
+    if before.is_empty() {
+        return create_link_at(attachable, cgroup, before, 0);
     }
+    for _ in 0..TRIES {
+        let revision = bpf::prog_query(cgroup.as_fd(), *attach_type)?.revision;
+        match create_link_at(attachable, cgroup, before, revision) {
+            Err(error) if error.errno() == Some(libc::ESTALE) => {
+                tracing::info!(function, revision, "others changed what is attached to the cgroup: looking again");
+            }
+            created => return created,
+        }
+    }
+    create_link_at(attachable, cgroup, before, 0)
+}
+
+/// Creates a link in the list of a revision, or of any if that is zero.
+fn create_link_at(
+    Attachable { function: _, program, attach_type }: &Attachable<'_>,
+    cgroup: &OwnedFd,
+    before: &[Fd],
+    revision: u64,
+) -> Result<OwnedFd, SysError> {
+    let create = |before: Option<&Fd>| {
+        let position = Position { before: before.map(|fd| fd.as_fd()), revision };
+        bpf::link_create(program.as_fd(), cgroup.as_fd(), *attach_type, position)
+    };
+    for link in before {
+        match create(Some(link)) {
+            // It is detached.
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            created => return created,
+        }
+    }
+    create(None)
 }
 
 /// The cause of an EPERM, as far as it is the agent's own.

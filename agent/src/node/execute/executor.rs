@@ -2,11 +2,7 @@
 
 use super::execution::Execution;
 use crate::{
-    kernel::{
-        SysError,
-        bpffs::{self, Dir},
-        cgroup::Root,
-    },
+    kernel::{SysError, bpffs::Dir, cgroup::Root},
     node::{directory, layout::Home, open_home::OpenHome},
     plan::Step,
 };
@@ -24,11 +20,14 @@ impl<'a> Executor<'a> {
     /// version comes first.
     pub fn new(home: &'a Home, root: &'a Root, execution: &'a Execution<'a>) -> Result<Self, SysError> {
         let claims = execution.steps.iter().any(|step| matches!(step, Step::Claim { .. }));
-        if claims {
-            directory::mark(&Dir::at(home.bpffs())?)?;
+        if !claims {
+            return Ok(Self { home: OpenHome::open(home, root)?, is_new: false, execution });
         }
-        let is_new = claims && bpffs::WHOLE_PATHS.make_dir(home.directory())?;
-        Ok(Self { home: OpenHome::open(home, root)?, is_new, execution })
+        let bpffs = Dir::at(home.bpffs())?;
+        directory::mark(&bpffs)?;
+        let name = home.in_bpffs();
+        let is_new = bpffs.make_dir(name)?;
+        Ok(Self { home: OpenHome { paths: home, dir: bpffs.dir(name)?, root }, is_new, execution })
     }
 
     /// The opened home.

@@ -5,7 +5,7 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use sockeye_crds::{Reason, program::MapRef};
+use sockeye_crds::{Reason, names::pin_name, program::MapRef};
 use sockeye_ebpf::{Object, values::settings::Settings};
 
 use super::{
@@ -17,7 +17,7 @@ use crate::{
         self, Fd, info,
         load::{self, MapSource, Request},
     },
-    model::{desired::DesiredMap, entries::listed_maps},
+    model::entries::listed_maps,
     node::{
         entries::RECORD,
         failure::Failure,
@@ -69,34 +69,32 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Pins a map: this BpfProgram's own, or the one that `from` names. The note of its owner is there whenever another
-    /// BpfProgram's map may be pinned.
-    pub(super) fn pin_map(
-        &self,
-        name: &str,
-        from: Option<&MapRef>,
-        progress: &mut Progress<'_>,
-    ) -> Result<(), Failure> {
+    /// Pins a loaded map of another BpfProgram. The note of its owner is there whenever another BpfProgram's map may be
+    /// pinned.
+    pub(super) fn share_map(&self, name: &str, from: &MapRef, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let missing = || Failure::internal(format!("map {name} was not loaded"));
         let fd = Fd::clone(progress.loaded.maps.get(name).ok_or_else(missing)?);
-        let pin = sockeye_crds::names::pin_name(name);
-        if let Some(from) = from {
-            return self.pin_map_of(&pin, from, &fd, progress);
-        }
+        self.pin_map_of(&pin_name(name), from, &fd, progress)
+    }
+
+    /// Pins a map of this BpfProgram's own.
+    pub(super) fn pin_map(&self, pin: &str, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let missing = || Failure::internal(format!("the map of pin {pin} was not loaded"));
+        let desired = self.execution.desired.ok_or_else(missing)?;
+        let (name, map) = desired.map_by_pin(pin).ok_or_else(missing)?;
+        let fd = Fd::clone(progress.loaded.maps.get(name).ok_or_else(missing)?);
         if let Some(listed) = progress.listed.get(name).filter(|listed| listed.sync) {
             // First: whatever happens next, it is known which entries of the new map are the spec's.
             let entries = record::encode(info::map_id(fd.as_fd())?, &applied_after(listed));
-            let former = self.pin(&kernel::record::create(RECORD, &entries)?, &layout::record(&pin))?;
-            progress.undo.push(Undo::RestoreRecord(pin.clone(), former));
+            let former = self.pin(&kernel::record::create(RECORD, &entries)?, &layout::record(pin))?;
+            progress.undo.push(Undo::RestoreRecord(pin.to_owned(), former));
         }
-        let holds_sockets = self.execution.desired.and_then(|desired| desired.maps.get(name));
-        let holds_sockets = holds_sockets.is_some_and(DesiredMap::holds_sockets);
-        if holds_sockets && self.execution.desired.is_some_and(|desired| !desired.diverts()) {
-            self.note_lossless(&pin, &fd, progress)?;
+        if map.holds_sockets() && !desired.diverts() {
+            self.note_lossless(pin, &fd, progress)?;
         }
-        self.pin_map_fd(&pin, &fd, progress)?;
+        self.pin_map_fd(pin, &fd, progress)?;
         if !self.is_new {
-            self.remove_note(layout::source(&pin), &mut progress.undo)?;
+            self.remove_note(layout::source(pin), &mut progress.undo)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use super::executor::Executor;
 use crate::{
     kernel::{Fd, SysError, bpf, bpffs, info},
-    model::observed::LinkKey,
+    model::{observed::LinkKey, switch::SWITCH},
     node::{handles::Handles, layout},
 };
 
@@ -60,6 +60,9 @@ impl Executor<'_> {
         self.home.dir.remove(&layout::map(pin))?;
         handles.maps.remove(pin);
         self.home.dir.remove(&layout::lossless(pin))?;
+        if pin == SWITCH {
+            self.home.dir.remove(&layout::switch())?;
+        }
         self.home.dir.remove(&layout::source(pin))
     }
 

@@ -9,12 +9,13 @@ use super::{
 };
 use crate::{
     kernel::{Fd, SysError, info, sockets},
-    model::draining_map::SocketFate,
+    model::{draining_map::SocketFate, switch::SWITCH},
     node::{
         draining,
         failure::Failure,
         handles::Handles,
         layout::{self, DrainingPin},
+        switch::Switch,
     },
 };
 
@@ -83,6 +84,20 @@ impl Executor<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Tells programs that sockets may still run that nothing is attached any more.
+    pub(super) fn switch_off(&self, handles: &Handles) -> Result<(), SysError> {
+        let map = self.map(SWITCH, handles)?;
+        let switch = map.as_ref().map(|map| Switch::read(&self.home.dir, map)).transpose()?;
+        switch.flatten().map_or(Ok(()), |switch| switch.turn_off())
+    }
+
+    /// Tells programs what the object and the spec say.
+    pub(super) fn switch_on(&self, handles: &Handles) -> Result<(), SysError> {
+        let map = self.map(SWITCH, handles)?;
+        let switch = map.as_ref().map(|map| Switch::read(&self.home.dir, map)).transpose()?;
+        switch.flatten().map_or(Ok(()), |switch| switch.turn_on())
     }
 
     fn map(&self, pin: &str, handles: &Handles) -> Result<Option<Fd>, SysError> {

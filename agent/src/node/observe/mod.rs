@@ -37,7 +37,7 @@ pub use attached::{
     ExclusiveAttachment, Query, QueryCache, attached, attached_to_map, exclusive_attachment, foreign_program,
 };
 pub use home::{ExecutedPlan, after, directories, home};
-pub use pods::{Located, locate, pod_cgroups, pod_directories, pods_root};
+pub use pods::{Located, add_outside, locate, pod_cgroups, pod_directories, pod_elsewhere, pods_root};
 
 /// The reason why nothing can be observed.
 #[derive(Debug, thiserror::Error)]

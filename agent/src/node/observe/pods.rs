@@ -42,6 +42,44 @@ pub fn pod_cgroups(root: &Root, pods: &str, containers: bool) -> Result<BTreeMap
     Ok(found)
 }
 
+/// Adds the containers that a runtime with another driver than the kubelet's put into some cgroups of its own: their
+/// names have the pods' UIDs.
+pub fn add_outside(
+    root: &Root,
+    parents: &BTreeSet<String>,
+    pods: &mut BTreeMap<String, PodCgroup>,
+) -> Result<(), SysError> {
+    for parent in parents {
+        for name in root.children(parent)? {
+            let Some((uid, id)) = kubelet::outside_container(&name) else { continue };
+            let path = format!("{parent}/{name}");
+            // A pod without a cgroup of its own is its containers.
+            let pod = pods.entry(uid).or_insert_with(|| PodCgroup { path: path.clone(), ..PodCgroup::default() });
+            pod.containers.insert(id.to_owned(), path);
+        }
+    }
+    Ok(())
+}
+
+/// Finds a cgroup of a pod, or of a pod's container, that has processes and is not below the cgroup of all pods.
+pub fn pod_elsewhere(root: &Root, pods: &str) -> Result<Option<String>, SysError> {
+    let (mut queue, mut searched) = (VecDeque::from([String::new()]), 0);
+    while let Some(path) = queue.pop_front().filter(|_| searched < MAX_SEARCHED) {
+        searched += 1;
+        for name in root.children(&path)? {
+            let child = format!("{path}/{name}");
+            if child == pods {
+                continue;
+            }
+            if kubelet::is_of_pod(&name) && root.is_populated(&child)? {
+                return Ok(Some(child));
+            }
+            queue.push_back(child);
+        }
+    }
+    Ok(None)
+}
+
 /// A search looks at no more cgroups than this: a node with 110 pods has about a thousand.
 const MAX_SEARCHED: usize = 8192;
 

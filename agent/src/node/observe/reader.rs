@@ -10,6 +10,7 @@ use crate::{
         kernel::LinkInfo,
         observed::{LinkKey, Observed, ObservedKeptPod, ObservedLink, ObservedMap, ObservedProgram},
         pin_names::PinNames,
+        switch::SWITCH,
     },
     node::{
         draining,
@@ -17,6 +18,7 @@ use crate::{
         layout::{self, Origin},
         map_attachment::MapAttachment,
         open_home::OpenHome,
+        switch::Switch,
     },
     plan::Step,
 };
@@ -94,6 +96,10 @@ impl<'a> Reader<'a> {
         }
         for key in links {
             observed.links.extend(self.orphaned_link(&key)?.map(|link| (key, link)));
+        }
+        if let Some(map) = self.handles.maps.get(SWITCH) {
+            let switch = Switch::read(self.dir, map)?;
+            observed.switch = switch.map(|switch| switch.observed()).transpose()?;
         }
         self.read_kept_pods(names, &mut observed)?;
         self.read_sockets(&mut observed)?;

@@ -1,11 +1,13 @@
 //! Tests of `Folder`, on files.
 
+use sockeye_crds_testing::provoked;
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../../deploy/examples/tcp-events.yaml");
 
 fn manifest(name: &str) -> String {
-    EXAMPLE.replacen("name: tcp-events", &format!("name: {name}"), 1)
+    EXAMPLE.replacen("name: tcp-events-builtin", &format!("name: {name}"), 1)
 }
 
 #[test]
@@ -62,6 +64,7 @@ fn of_two_manifests_of_one_name_the_first_runs_and_the_other_is_refused() {
         panic!("accepted")
     };
     assert!(message.contains("a.yaml"), "{message}");
+    provoked(Reason::InvalidSpec, message);
     // Once the first is gone, the second runs.
     fs::remove_file(folder.path().join("a.yaml")).unwrap();
     open.scan().unwrap();
@@ -91,6 +94,7 @@ fn a_map_that_is_not_shared_is_lent_to_nobody() {
     let (refusal, assignment) = scan();
     let (reason, message) = refusal.unwrap();
     assert_eq!(reason, Reason::MapNotShared, "{message}");
+    provoked(reason, &message);
     assert!(
         message.starts_with("spec.maps[0].mapRef: BpfProgram lender ") && message.contains("sharing: Shared"),
         "{message}"

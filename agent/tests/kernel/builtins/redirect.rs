@@ -3,25 +3,33 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
+use sockeye_agent::kernel::bpf;
 use sockeye_crds::Builtin::SockRedirect;
 
 use super::{echo, print_result, result_of};
 use crate::{
     map_attachment::FIONREAD,
     node::{Node, is_long_run},
+    sockets::connection::{Connection, UNREAD},
 };
 
 fn apply(node: &Node) {
+    apply_with(node, &json!({}));
+}
+
+fn apply_with(node: &Node, more: &Value) {
     let programs = json!([
         {"name": "join", "attach": [{"type": "Node"}]},
         {"name": "redirect", "attach": [{"type": "Map", "map": {"name": "sockets"}}]},
     ]);
-    let spec = json!({"programs": programs, "acceptedRegressions": [FIONREAD]});
+    let mut spec = json!({"programs": programs, "acceptedRegressions": [FIONREAD]});
+    more.as_object().into_iter().flatten().for_each(|(field, value)| spec[field] = value.clone());
     node.apply_from("sock-redirect", json!({"builtin": SockRedirect}), spec);
 }
 
@@ -101,6 +109,99 @@ fn bytes_between_local_sockets_bypass_tcp() {
         "joined": 5, "redirected_sends": 400, "redirected_bytes": 400_000, "other_sends": 100, "other_bytes": 100_000,
     });
     assert_eq!(traffic(&node), expected);
+    node.remove("sock-redirect");
+    node.nothing_left();
+}
+
+/// The sends of one end that went straight, and those that went by TCP.
+fn sends_of(node: &Node) -> [u64; 2] {
+    let traffic = traffic(node);
+    ["redirected_sends", "other_sends"].map(|field| traffic[field].as_u64().unwrap())
+}
+
+/// Connections keep their program after it is detached: it lets them go by TCP from their next send on.
+#[test]
+fn what_is_detached_redirects_nothing_any_more() {
+    let mut node = Node::new("redirect-off");
+    node.start();
+    if refuses(&node) {
+        return;
+    }
+    apply(&node);
+    node.ready("sock-redirect");
+    let mut connection = Connection::new(&node, 0);
+    connection.assert_passes();
+    assert_eq!(connection.ask("send"), UNREAD);
+    assert_eq!(sends_of(&node), [2, 0]);
+
+    // The agent is killed before it tells the program; the next one does. Its probe of a regression updates a map, too.
+    node.stop("KILL");
+    node.start_faulty("kill@BPF_MAP_UPDATE_ELEM#2");
+    apply_with(&node, &json!({"suspend": true}));
+    node.until("the kill", Node::has_ended);
+    node.stop("KILL");
+    assert_eq!(node.attached(), Vec::<Value>::new());
+    node.start();
+    node.until("the suspension", |node| node.condition("sock-redirect", "Ready")["reason"] == "Suspended");
+    assert_eq!(connection.ask("send"), UNREAD);
+    assert_eq!([connection.ask("read"), connection.ask("read")], [UNREAD; 2], "what was handed over comes first");
+    assert_eq!(sends_of(&node), [2, 1]);
+
+    // Attached again, it redirects what joins from now on; a connection that went by TCP goes on so.
+    apply(&node);
+    node.ready("sock-redirect");
+    let mut other = Connection::new(&node, 0);
+    other.assert_passes();
+    connection.assert_passes();
+    assert_eq!(sends_of(&node), [3, 2]);
+
+    // The kill switch; another agent ends it.
+    node.agent_command("detach", &["--all"]);
+    node.until("that nothing is attached", |node| node.attached().is_empty());
+    // Otherwise the next agent's status could be taken for true before that agent has written one.
+    node.until("the suspension", |node| node.condition("sock-redirect", "Ready")["reason"] == "Suspended");
+    other.assert_passes();
+    node.stop("KILL");
+    node.start();
+    node.agent_command("attach", &["--all"]);
+    node.ready("sock-redirect");
+    let mut last = Connection::new(&node, 0);
+    last.assert_passes();
+    assert_eq!(sends_of(&node), [4, 3]);
+
+    // The deletion, after which only this test has a map of it.
+    let pin = node.outer_path(&format!("{}/maps/traffic", node.home("sock-redirect")));
+    let counts = bpf::obj_get(None, &pin).unwrap();
+    node.remove("sock-redirect");
+    last.assert_passes();
+    let mut words = [0; 40];
+    assert!(bpf::map_lookup(counts.as_fd(), &[0; 4], &mut words).unwrap());
+    let words = words.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect::<Vec<_>>();
+    assert_eq!([words[1], words[3]], [4, 4]);
+    [connection, other, last].into_iter().for_each(Connection::close);
+    node.until("that nothing drains", |node| !node.exists(&format!("{}/sockeye/_draining", node.bpffs())));
+    node.nothing_left();
+}
+
+/// The spec turns it off from the start: it stays so through a suspension.
+#[test]
+fn a_redirection_that_the_spec_turns_off_stays_off() {
+    let mut node = Node::new("redirect-never");
+    node.start();
+    if refuses(&node) {
+        return;
+    }
+    let off = |suspend: bool| json!({"globals": {"redirecting": "false"}, "suspend": suspend});
+    apply_with(&node, &off(false));
+    node.ready("sock-redirect");
+    apply_with(&node, &off(true));
+    node.until("the suspension", |node| node.condition("sock-redirect", "Ready")["reason"] == "Suspended");
+    apply_with(&node, &off(false));
+    node.ready("sock-redirect");
+    let mut connection = Connection::new(&node, 0);
+    connection.assert_passes();
+    assert_eq!(traffic(&node)["joined"], 0);
+    connection.close();
     node.remove("sock-redirect");
     node.nothing_left();
 }

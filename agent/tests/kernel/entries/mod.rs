@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 
 use serde_json::{Value, json};
 use sockeye_agent::kernel::{Fd, bpf};
+use sockeye_crds_testing::provoked;
 use sockeye_ebpf::programs::fixtures::LISTS;
 
 use crate::node::Node;
@@ -109,6 +110,42 @@ fn an_edit_is_written_without_a_load_and_leaves_what_programs_and_others_wrote()
     node.nothing_left();
 }
 
+/// Reads the two 64-bit words of each processor's value in a per-CPU array.
+fn read_slots(map: &Fd, key: u32, slots: usize) -> Vec<[u64; 2]> {
+    let mut value = vec![0; 16 * slots];
+    assert!(bpf::map_lookup(map.as_fd(), &key.to_ne_bytes(), &mut value).unwrap());
+    let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap());
+    value.chunks_exact(16).map(|slot| [word(&slot[..8]), word(&slot[8..])]).collect()
+}
+
+/// Counts of a program stay on their processor. A key that is delisted has the listed fields cleared on all.
+#[test]
+fn every_processor_of_a_per_cpu_array_gets_the_listed_fields() {
+    let mut node = Node::new("entries-percpu");
+    node.start();
+    let limits = |limits: &[(u32, u32)]| -> Value {
+        limits.iter().map(|(key, limit)| json!({"key": key, "value": format!("{{\"limit\": {limit}}}")})).collect()
+    };
+    set(&node, json!([synced("percpu_array", limits(&[(0, 3), (2, 5)]))]));
+    assert_eq!(node.entry(NAME)["entries"], json!({"wanted": 2, "applied": 2}));
+    let map = open(&node, "percpu_array");
+    let slots = node.entries(NAME, "percpu_array")[0]["values"].as_array().unwrap().len();
+    assert_eq!(read_slots(&map, 0, slots), vec![[3, 0]; slots]);
+    assert_eq!(read_slots(&map, 1, slots), vec![[0, 0]; slots], "not listed");
+
+    // A program counts, on each processor for itself.
+    let counted = |limit: u64| (0..slots as u64).map(|cpu| [limit, 10 + cpu]).collect::<Vec<_>>();
+    for (key, limit) in [(0_u32, 3), (2, 5)] {
+        let value: Vec<u8> = counted(limit).concat().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        bpf::map_update(map.as_fd(), Some(&key.to_ne_bytes()), &value).unwrap();
+    }
+    set(&node, json!([synced("percpu_array", limits(&[(0, 4), (3, 6)]))]));
+    assert_eq!([0, 2].map(|key| read_slots(&map, key, slots)), [counted(4), counted(0)]);
+    assert_eq!(read_slots(&map, 3, slots), vec![[6, 0]; slots]);
+    node.remove(NAME);
+    node.nothing_left();
+}
+
 #[test]
 fn an_agent_that_starts_anew_deletes_what_was_delisted_meanwhile() {
     let mut node = Node::new("entries-restart");
@@ -154,8 +191,7 @@ fn a_change_of_others_to_a_listed_entry_is_repaired_and_reported() {
     let hash = open(&node, "hash");
     write(&hash, 1, &[5]);
     bpf::map_delete(hash.as_fd(), &2_u32.to_ne_bytes()).unwrap();
-    // inotify does not report writes to maps. What it reports makes the agent look at all of the BpfProgram.
-    std::fs::remove_file(node.outer_path(&format!("{}/programs/ask", node.home(NAME)))).unwrap();
+    // Nothing reports writes to maps: the agent finds them by itself.
     node.until("the repair", |_| read(&hash, 1, 1) == Some(vec![1]) && read(&hash, 2, 1) == Some(vec![2]));
     node.until("the report", |node| node.entry(NAME)["drift"].to_string().contains("EntryChanged"));
     let drift = node.entry(NAME)["drift"].to_string();
@@ -231,6 +267,34 @@ fn a_frozen_map_is_refused_by_name() {
     let refused = node.condition_is(NAME, "Ready", "False");
     let message = refused["message"].as_str().unwrap();
     assert!(refused["reason"] == "EntriesNotInStep" && message.contains("map hash: it is frozen"), "{message}");
+    provoked(&refused["reason"], message);
+    node.remove(NAME);
+    node.nothing_left();
+}
+
+/// The list of a revision that is not in effect is in no map, also after a restart of the agent.
+#[test]
+fn a_revision_that_fails_leaves_the_entries_of_the_one_that_runs() {
+    let mut node = Node::new("entries-failing");
+    node.start();
+    let maps = |value: u32| json!([synced("hash", json!([{"key": 1, "value": value}]))]);
+    set(&node, maps(1));
+    let hash = open(&node, "hash");
+    let nowhere = json!({
+        "programs": [{"name": "ask", "attach": [{"type": "CgroupPath", "cgroupPath": "/nowhere"}]}], "maps": maps(2),
+    });
+    node.apply_spec(NAME, LISTS, nowhere);
+    assert_eq!(node.condition_is(NAME, "Ready", "False")["reason"], "CgroupNotFound");
+    assert_eq!(read(&hash, 1, 1), Some(vec![1]));
+    assert_eq!(node.attached().len(), 1);
+    write(&hash, 1, &[7]);
+    node.until("the repair of the list that runs", |_| read(&hash, 1, 1) == Some(vec![1]));
+    node.stop("KILL");
+    node.start();
+    node.condition_is(NAME, "Ready", "False");
+    assert_eq!((read(&hash, 1, 1), node.attached().len()), (Some(vec![1]), 1));
+    set(&node, maps(2));
+    assert_eq!(read(&hash, 1, 1), Some(vec![2]));
     node.remove(NAME);
     node.nothing_left();
 }

@@ -47,6 +47,11 @@ pub fn timeout() -> Duration {
     Duration::from_secs(20) * factor
 }
 
+/// Tells whether the processor is emulated: no time that is measured there means anything.
+pub fn is_emulated() -> bool {
+    std::env::var_os("SOCKEYE_TIMEOUT_FACTOR").is_some()
+}
+
 impl Node {
     pub fn new(name: &str) -> Self {
         // The machine's own, if it has one, goes first: tests unmount theirs, and nothing may come to light below it.

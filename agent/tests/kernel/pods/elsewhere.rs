@@ -9,6 +9,7 @@ use std::{
 use serde_json::json;
 
 use super::{Driver, Pods, container_id, of_app, uid};
+use crate::node::Node;
 
 const DRIVER: Driver = Driver::Cgroupfs;
 
@@ -71,13 +72,18 @@ fn pods_below_another_cgroup_root_are_found_by_their_uids() {
     pods_are_found_below("kind-systemd", "/kubelet.slice/kubelet-kubepods.slice", systemd);
 }
 
+/// The name of the cgroup of a container outside of its pod's.
+fn outside_name(pod: usize) -> String {
+    let slice = format!("kubepods-burstable-pod{}.slice", uid(pod).replace('-', "_"));
+    format!("{slice}:cri-containerd:{}", container_id(pod, "main"))
+}
+
 /// A runtime with another cgroup driver than the kubelet's puts containers below its own cgroup.
 #[test]
 fn containers_outside_their_pods_cgroups_are_found_by_their_ids() {
     let pods = Pods::new("mismatch");
     pods.make_cgroup(&DRIVER.pod(1));
-    let slice = format!("kubepods-burstable-pod{}.slice", uid(1).replace('-', "_"));
-    let outside = format!("/system.slice/containerd.service/{slice}:cri-containerd:{}", container_id(1, "main"));
+    let outside = format!("/system.slice/containerd.service/{}", outside_name(1));
     pods.make_cgroup(&outside);
     let process = Process::in_cgroup(&pods, &outside);
     run_pod(&pods, 1, "web");
@@ -86,6 +92,16 @@ fn containers_outside_their_pods_cgroups_are_found_by_their_ids() {
     pods.node.ready("web");
     let links = pods.links("web");
     assert!(links.iter().all(|(_, pod, _)| pod == "shop/pod-1"), "{links:?}");
+    // A container that comes later is attached to at once, before the kubelet has said that it runs.
+    pods.make_cgroup(&DRIVER.pod(2));
+    pods.set_pod(2, "shop", "web", &[]);
+    pods.write_list();
+    pods.wait_for_links("web", vec![DRIVER.pod(1), outside.clone(), DRIVER.pod(2)]);
+    let other = format!("/system.slice/containerd.service/{}", outside_name(2));
+    pods.make_cgroup(&other);
+    pods.wait_shortly_for_links("web", vec![DRIVER.pod(1), outside, DRIVER.pod(2), other.clone()]);
+    pods.remove_cgroup(&other);
+    pods.node.until("its end", |_| pods.links("web").len() == 3);
     drop(process);
     pods.node.remove("web");
     pods.node.nothing_left();
@@ -124,6 +140,24 @@ fn a_missing_cgroup_of_all_pods_is_reported_with_the_setting() {
     let ready = pods.node.condition_is("web", "Ready", "False");
     let message = ready["message"].as_str().unwrap();
     assert!(ready["reason"] == "CgroupNotFound" && message.contains("cgroup.kubeletRoot"), "{ready}");
+    // Once a pod runs, it says where.
+    let elsewhere = format!("/kubelet{}", DRIVER.pod(1));
+    pods.make_cgroup(&elsewhere);
+    let process = Process::in_cgroup(&pods, &elsewhere);
+    let says = |node: &Node, word: &str| node.condition("web", "Ready")["message"].to_string().contains(word);
+    pods.node.until("where a pod runs", |node| says(node, &elsewhere));
+    // The cgroup of all pods is there, and empty: a kubelet left it behind.
+    pods.make_cgroup("/kubepods");
+    pods.wait_for_links("web", vec!["/kubepods".to_owned()]);
+    pods.node.until("the setting", |node| says(node, "AllPods: no process is in /kubepods"));
+    let ready = pods.node.condition_is("web", "Ready", "False");
+    let message = ready["message"].as_str().unwrap();
+    assert!(ready["reason"] == "PodCgroupNotFound" && message.contains(&elsewhere), "{ready}");
+    assert!(message.contains("cgroup.kubeletRoot"), "{ready}");
+    pods.make_cgroup(&DRIVER.pod(2));
+    let own = Process::in_cgroup(&pods, &DRIVER.pod(2));
+    pods.node.ready("web");
+    drop((process, own));
     pods.node.remove("web");
     pods.node.nothing_left();
 }

@@ -25,7 +25,12 @@ pub struct Connection {
 impl Connection {
     /// Makes a connection to a port of loopback; 0 is any.
     pub fn new(node: &Node, port: u16) -> Self {
-        let mut command = node.job(".", "sockets::connection::connection");
+        Self::within(node, ".", port)
+    }
+
+    /// Makes a connection of a process in a cgroup below the node's.
+    pub fn within(node: &Node, cgroup: &str, port: u16) -> Self {
+        let mut command = node.job(cgroup, "sockets::connection::connection");
         let mut job = command.env("PORT", port.to_string()).stdin(Stdio::piped()).spawn().unwrap();
         let (orders, answers) = (job.stdin.take().unwrap(), BufReader::new(job.stdout.take().unwrap()));
         let mut connection = Self { job, orders, answers };

@@ -1,7 +1,8 @@
 //! Sockets in maps: what becomes of unread bytes when a BpfProgram is suspended, deleted or forced; and the regression
 //! of FIONREAD, which the probe finds as a server would.
 
-mod connection;
+pub mod connection;
+mod rivals;
 
 use std::thread;
 
