@@ -1,5 +1,9 @@
 # shellcheck shell=bash
 # Sourced: builds static binaries, and images from scratch with buildah. Everything it makes is below target/.
+#
+# A release's images are made otherwise (deploy/release/layout.sh): the same bytes again from the same content, and an index.
+# That needs oras, which no release of Debian has. What a developer builds needs what apt installs, and runs commands in the
+# image of a toolbox.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 images_dir=$repo/target/images

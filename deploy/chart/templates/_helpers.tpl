@@ -84,8 +84,8 @@ for a year.
 
 {{/*
 A pod's affinity: the user's, restricted to architectures that have images, and to what else is required. Node selector
-terms are alternatives, so each gets the requirements. Call with (dict "affinity" .Values.operator.affinity), and with
-"requires", a list of further requirements.
+terms are alternatives, so each gets the requirements. Call with (dict "affinity" .Values.operator.affinity), with
+"requires", a list of further requirements, and with "apart", a podAntiAffinity for users who give none.
 */}}
 {{- define "sockeye.affinity" -}}
 {{- $arch := dict "key" "kubernetes.io/arch" "operator" "In" "values" (list "amd64" "arm64") -}}
@@ -98,13 +98,20 @@ terms are alternatives, so each gets the requirements. Call with (dict "affinity
 {{- $terms = append $terms (set . "matchExpressions" (concat (.matchExpressions | default list) $requires)) -}}
 {{- end -}}
 {{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (set $required "nodeSelectorTerms" $terms) -}}
+{{- if and .apart (not (hasKey $affinity "podAntiAffinity")) -}}
+{{- $_ := set $affinity "podAntiAffinity" .apart -}}
+{{- end -}}
 {{- toYaml (set $affinity "nodeAffinity" $node) -}}
 {{- end }}
 
-{{/* Scheduling, user and token of pods that run the operator's image: the operator itself, and the chart's Jobs. */}}
+{{/*
+Nodes, user and token of pods that run the operator's image: the operator itself, and the chart's Jobs. Call with
+(dict "root" $ "dnsPolicy" "Default"). The list of volumes is its end, so that others can follow.
+*/}}
 {{- define "sockeye.operatorPod" -}}
-# The operator looks up no names.
-dnsPolicy: Default
+# Names are those of registries. The API server is known by its address.
+dnsPolicy: {{ .dnsPolicy }}
+{{- with .root }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
@@ -120,9 +127,43 @@ nodeSelector: {{- include "sockeye.nodeSelector" .Values.operator.nodeSelector |
 {{- with .Values.operator.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-affinity: {{- include "sockeye.affinity" (dict "affinity" .Values.operator.affinity) | nindent 2 }}
 automountServiceAccountToken: false
 volumes: {{- include "sockeye.tokenVolume" . | nindent 0 }}
+{{- end }}
+{{- end }}
+
+{{/*
+The policy for signatures, as a file of the operator and, with policy.nodes.verify, of the agents. The ConfigMap is
+signature-policy.yaml; its digest has pods start anew when it changes.
+*/}}
+{{- define "sockeye.signaturePolicyDigest" -}}
+{{- if .Values.policy.signatures -}}
+{{ printf "%s\n%s" (toJson .Values.policy.signatures) .Values.policy.trustedRoot | sha256sum | trunc 16 }}
+{{- end }}
+{{- end }}
+
+{{- define "sockeye.signaturePolicyArgs" -}}
+{{- if .Values.policy.signatures }}
+- --signature-policy=/etc/sockeye/signature-policy/policy.json
+{{- if .Values.policy.trustedRoot }}
+- --trusted-root=/etc/sockeye/signature-policy/trusted_root.json
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sockeye.signaturePolicyMount" -}}
+{{- if .Values.policy.signatures }}
+- name: signature-policy
+  mountPath: /etc/sockeye/signature-policy
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "sockeye.signaturePolicyVolume" -}}
+{{- if .Values.policy.signatures }}
+- name: signature-policy
+  configMap: {name: sockeye-signature-policy}
+{{- end }}
 {{- end }}
 
 {{/* The security context of a container that runs the operator's image. */}}
@@ -134,8 +175,9 @@ capabilities: {drop: [ALL]}
 
 {{/*
 Lets nothing connect to a component's pods. Only the kubelets' probes connect to sockeye. They need no rule: a policy
-never cuts a pod off from its own node. sockeye connects to the API server only, by its address, without DNS. No rule can
-select the API server by labels, so egress is limited only if networkPolicy.apiServer gives its address. Call with
+never cuts a pod off from its own node. Agents connect to the API server only, by its address, without DNS; the operator
+also to registries. No rule can select the API server by labels, so egress is limited only if networkPolicy.apiServer
+gives its address. Call with
 (dict "root" $ "component" "agent").
 */}}
 {{- define "sockeye.networkPolicySpec" -}}
@@ -145,11 +187,15 @@ ingress: []
 {{- with .root.Values.networkPolicy.apiServer }}
 policyTypes: [Ingress, Egress]
 egress:
-{{- range . }}
+{{- $others := ternary $.root.Values.networkPolicy.registries list (eq $.component "operator") }}
+{{- range concat . $others }}
 - to:
   - ipBlock: {cidr: {{ .cidr | quote }}}
   ports:
   - {protocol: TCP, port: {{ .port }}}
+  {{- if eq (int .port) 53 }}
+  - {protocol: UDP, port: 53}
+  {{- end }}
 {{- end }}
 {{- else }}
 policyTypes: [Ingress]

@@ -101,7 +101,8 @@ spec:
     spec:
       serviceAccountName: {{ $name }}
       restartPolicy: Never
-      {{- include "sockeye.operatorPod" .root | nindent 6 }}
+      {{- include "sockeye.operatorPod" (dict "root" .root "dnsPolicy" "Default") | nindent 6 }}
+      affinity: {{- include "sockeye.affinity" (dict "affinity" .root.Values.operator.affinity) | nindent 8 }}
       containers:
       - name: {{ .name }}
         image: {{ include "sockeye.image" (dict "root" .root "image" .root.Values.operator.image) | quote }}
