@@ -7,7 +7,7 @@ SHELL := bash
 
 CARGO ?= cargo
 
-.PHONY: help demo test chaos bench cluster-up cluster-down images package sbom lint crds example clean
+.PHONY: help demo test chaos bench cluster-up cluster-down images package sbom release publish lint crds example reasons clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ package: ## package the chart, with its SBOM, into target/chart
 sbom: ## write CycloneDX SBOMs of images and chart: target/sbom/{operator,agent,chart}.json
 	@deploy/sbom.sh
 
+release: ## build and sign a release of the commit that is checked out: KEY=cosign.key (docs/releases.md)
+	@deploy/release/release.sh
+
+publish: ## copy the release to REGISTRY
+	@deploy/release/publish.sh
+
 lint: ## check formatting, layout, clippy, dependencies, chart, shell scripts, names in docs, generated files
 	@tests/lint/run.sh
 
@@ -52,6 +58,10 @@ crds: ## regenerate the chart's CustomResourceDefinitions from crds/src
 example: ## regenerate the objects in deploy/examples from ebpf/programs
 	@$(CARGO) run --quiet -p sockeye-ebpf --features fixtures --example inline
 	git --no-pager diff --stat -- deploy/examples
+
+reasons: ## regenerate docs/reasons.md of what the tests provoked that ran last
+	@/usr/bin/python3 tests/lint/reasons.py make
+	git --no-pager diff --stat -- docs/reasons.md docs/reasons.json
 
 clean: cluster-down ## stop the cluster and remove what was built (not the cached tools in ~/.cache/sockeye)
 	@$(CARGO) clean

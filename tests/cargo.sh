@@ -2,7 +2,7 @@
 # Sourced: builds and runs the tests of all crates.
 
 # The features of every test. All stages ask for the whole workspace with these: cargo then builds each crate once.
-test_features=sockeye-agent/kernel-tests,sockeye-agent/nri-tests,sockeye-tests/api,sockeye-tests/e2e,sockeye-bench/api
+test_features=sockeye-agent/kernel-tests,sockeye-agent/nri-tests,sockeye-cli/api-tests,sockeye-registry/registry-tests,sockeye-tests/api,sockeye-tests/e2e,sockeye-bench/api
 
 # cargo_test TARGET... [-- OPTION...]: builds and runs test targets, each given as cargo's option: --lib, or --test NAME.
 # The build yields the processor to tests that other stages run meanwhile.

@@ -39,3 +39,18 @@ cargo_tool() {
     fi
     echo "$tool"
 }
+
+# go_tool FOLDER NAME WHAT: prints the path of the program in a folder's main.go, and builds it once for each content of its
+# sources.
+go_tool() {
+    local cache=${SOCKEYE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockeye} key tool
+    key=$({ cat "$1"/{main.go,go.mod,go.sum}; go version; } | sha256sum | cut -c1-16)
+    tool=$cache/tools/${1##*/}-$key/$2
+    if [[ ! -x $tool ]]; then
+        echo "building $3 (once; a minute)" >&2
+        mkdir -p "${tool%/*}"
+        (cd "$1" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$tool.$$" .) || return
+        mv -f "$tool.$$" "$tool"
+    fi
+    echo "$tool"
+}

@@ -5,6 +5,8 @@
 # The lanes below run side by side, the stages of a lane one after the other. What a stage prints is in target/tests/STAGE.log
 # too. Builds and stages that compute yield the processor (nice) to those that measure times.
 #
+# The messages that a stage's tests provoke must be in docs/reasons.json (tests/lint/reasons.py).
+#
 # Counted are the test runner's own "test result:" lines. A stage that ends badly without a failure counted there (it did
 # not compile, the cluster did not come up) is one failure.
 set -euo pipefail
@@ -15,7 +17,7 @@ source tests/packages.sh
 source tests/cargo.sh
 
 # The longest lane is first. The last one computes.
-lanes=("e2e" "kernel api" "unit oracle nri kernels${SOCKEYE_CHAOS:+ arm64}")
+lanes=("e2e" "kernel api" "unit oracle nri registry kernels${SOCKEYE_CHAOS:+ arm64 signatures release}")
 
 # The Debian packages of each stage, as THING:PACKAGE (tests/packages.sh).
 builds="clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev"
@@ -24,14 +26,19 @@ declare -A packages=(
     [oracle]="$builds llvm-strip-16:llvm-16 bpftool:bpftool gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
         /usr/bin/pdb3:python3 xz:xz-utils zstd:zstd lz4:lz4"
     [nri]="$builds"
-    [kernel]="$builds bpftool:bpftool nsenter:util-linux"
+    [registry]="$builds buildah:buildah /etc/ssl/certs/ca-certificates.crt:ca-certificates"
+    [kernel]="$builds bpftool:bpftool nsenter:util-linux /usr/bin/python3:python3-minimal"
     [kernels]="$builds bpftool:bpftool busybox:busybox-static qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs
         strip:binutils nsenter:util-linux runc:runc gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
         /usr/bin/python3:python3-minimal xz:xz-utils zstd:zstd lz4:lz4 /etc/ssl/certs/ca-certificates.crt:ca-certificates"
     [arm64]="busybox:busybox-static qemu-system-aarch64:qemu-system-arm mmdebstrap:mmdebstrap mke2fs:e2fsprogs
         /etc/ssl/certs/ca-certificates.crt:ca-certificates"
+    [release]="$builds mmdebstrap:mmdebstrap qemu-aarch64-static:qemu-user-static xz:xz-utils
+        /etc/ssl/certs/ca-certificates.crt:ca-certificates /usr/bin/python3:python3-minimal"
+    [signatures]="openssl:openssl curl:curl faketime:faketime ip:iproute2
+        /usr/bin/python3:python3-minimal"
     [api]="$builds setpriv:util-linux bpftool:bpftool"
-    [e2e]="$builds bpftool:bpftool busybox:busybox-static setpriv:util-linux llvm-strip-16:llvm-16"
+    [e2e]="$builds bpftool:bpftool busybox:busybox-static setpriv:util-linux llvm-strip-16:llvm-16 curl:curl"
 )
 
 # Pure code and properties: every crate, no privileges, no network.
@@ -59,6 +66,14 @@ stage_nri() {
     cargo_test --test nri
 }
 
+# The pull client against real registries, with what oras and cosign push. Needs Go, and Debian's archive once; buildah
+# needs root.
+stage_registry() {
+    renice -n 5 -p "$BASHPID" >/dev/null
+    tests/registry/tools.sh >/dev/null
+    cargo_test --test registries
+}
+
 # The agent alone on this machine's kernel. Needs root; each test has a bpffs and a cgroup of its own.
 stage_kernel() {
     # They wait more than they work.
@@ -81,6 +96,16 @@ stage_arm64() {
     tests/kernels/arm64.sh
 }
 
+# Signatures that cosign makes anew, by keys and with the real services that sign by identity, against what cosign says of
+# them; in the long form alone, since the services are built. Needs root.
+stage_signatures() {
+    local made=$PWD/target/signatures
+    renice -n 10 -p "$BASHPID" >/dev/null
+    tests/signatures/make.sh "$made"
+    tests/signatures/keyless.sh "$made"
+    SOCKEYE_SIGNATURES=$made PROPTEST_CASES=${PROPTEST_CASES:-5000} cargo_test --test cosign --test keyless
+}
+
 # Schemas, the chart's rights, what many nodes cost, and what happens while it is away, on a real API server, on loopback.
 # Needs root, for the last of these.
 stage_api() {
@@ -94,7 +119,8 @@ stage_api() {
     export PATH=$path KUBECONFIG=$dir/kubeconfig
     # Some tests start the binaries of other crates, which cargo builds only if they are asked for.
     nice -n 5 cargo build --locked --workspace --features "$test_features" --bins
-    cargo_test --test api --test rights --test leader -- --test-threads=1
+    tests/registry/tools.sh >/dev/null
+    cargo_test --test api --test cli_api --test rights --test leader --test pulls -- --test-threads=1
     cargo_test --test scale
     # The last, for it stops the API server.
     cargo_test --test api_away -- --test-threads=1
@@ -108,8 +134,15 @@ stage_e2e() {
     nice -n 5 tests/cluster/build-tools.sh helm3
     nice -n 5 tests/cluster/cluster.sh images test
     tests/cluster/up.sh --images test
-    cargo_test --test e2e --test mistakes --test tutorial --test pods --test together --test nothing_lost --test privileges \
-        --test lifecycle -- --test-threads=1
+    cargo_test --test e2e --test signed_images --test signed_install --test hostile_registry --test mistakes --test tutorial \
+        --test pods --test together --test nothing_lost --test privileges --test read_api --test lifecycle \
+        -- --test-threads=1
+}
+
+# Two builds of the release for both architectures, compared, published and checked; in the long form alone.
+stage_release() {
+    renice -n 10 -p "$BASHPID" >/dev/null
+    tests/release.sh
 }
 
 counted() { # passed and failed, by the logs given
@@ -130,7 +163,9 @@ lane() {
             trap 'exit 143' TERM
             trap - EXIT
             set -e
+            export SOCKEYE_REASONS=$PWD/target/reasons/$stage.jsonl
             "stage_$stage"
+            /usr/bin/python3 tests/lint/reasons.py compare "$stage"
         ) >"$logs/$stage.log" 2>&1 </dev/null &
         local child=$!
         tail --pid="$child" -n +1 -f "$logs/$stage.log" | sed -u "$([[ $several ]] && echo "s/^/$stage: /")" &
@@ -157,11 +192,11 @@ end() {
 (($#)) || read -ra stages <<<"${lanes[*]}"
 (($# == 0)) || stages=("$@")
 logs=$PWD/target/tests
-mkdir -p "$logs"
-needed=()
+mkdir -p "$logs" target/reasons
+needed=(/usr/bin/python3:python3-minimal)
 for stage in "${stages[@]}"; do
     declare -F "stage_$stage" >/dev/null || { echo "no stage $stage; there are: ${lanes[*]}" >&2; exit 2; }
-    rm -f "$logs/$stage".*
+    rm -f "$logs/$stage".* "target/reasons/$stage.jsonl"
     read -ra words <<<"${packages[$stage]//$'\n'/ }"
     needed+=("${words[@]}")
 done

@@ -8,6 +8,7 @@
 #   connections   the cost of attached counters for processes that connect, compared with bpftool's; no cluster
 #   cluster       how soon a BpfProgram is in effect and Ready, on the local cluster, which this starts and stops
 #   scale         a thousand agents on fake kernels and one API server; SOCKEYE_BENCH_NODES and _PROCESSES say how many
+#   status        what a write of a BpfNode costs the API server, compared with a bare one
 #
 # Nothing stays: bpffs, and a tmpfs that keeps disks out of the figures, are mounted in the bench's own mount namespace. Its
 # processes end with it, and its cgroup is removed at the end, or by the next run.

@@ -19,6 +19,7 @@ declare -A module_of=(
 declare -A package_of=(
   [etcd]=go.etcd.io/etcd/server/v3
   [helm]=helm.sh/helm/v4/cmd/helm [helm3]=helm.sh/helm/v3/cmd/helm
+  [actionlint]=github.com/rhysd/actionlint/cmd/actionlint
   [containerd]=github.com/containerd/containerd/v2/cmd/containerd
   [containerd-shim-runc-v2]=github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
   [ctr]=github.com/containerd/containerd/v2/cmd/ctr
@@ -28,8 +29,8 @@ for tool in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kub
 done
 
 [ $# -gt 0 ] || set -- "${!module_of[@]}"
-# Only a test needs helm3, and names it.
-module_of[helm3]=helm3
+# A test needs helm3, and the lint actionlint: they are asked for by name.
+module_of[helm3]=helm3 module_of[actionlint]=actionlint
 declare -A asked=()
 for tool; do asked[${module_of[$tool]:?unknown tool $tool}]+="$tool "; done
 

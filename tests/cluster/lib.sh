@@ -32,6 +32,7 @@ version_of() {
     helm) pinned helm helm.sh/helm/v4 ;;
     helm3) pinned helm3 helm.sh/helm/v3 ;;
     containerd) pinned containerd github.com/containerd/containerd/v2 ;;
+    actionlint) pinned actionlint github.com/rhysd/actionlint ;;
   esac
 }
 

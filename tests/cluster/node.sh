@@ -94,6 +94,8 @@ YAML
    "ipam": {"type": "host-local", "dataDir": "/run/cni-ipam", "ranges": [[{"subnet": "198.18.$((100 + n)).0/24"}]],
             "routes": [{"dst": "0.0.0.0/0"}]}}]}
 JSON
+  mkdir -p "$dir/registries/$api_ip:5000"
+  printf 'server = "http://%s:5000"\n' "$api_ip" >"$dir/registries/$api_ip:5000/hosts.toml"
   cat >"$dir/containerd.toml" <<TOML
 version = 3
 root = "/var/lib/containerd"
@@ -108,6 +110,9 @@ state = "/run/containerd"
     conf_dir = "$dir/cni"
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+# The registry of tests, on the gateway, has no TLS.
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = "$dir/registries"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = "localhost/sockeye-pause:dev"
 TOML

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes the table of docs/kernels.md anew: what the kernels of the guests, and this machine's, have of what is named there.
+# Writes the tables of docs/kernels.md anew: what the kernels of the guests, and this machine's, have of what is named
+# there, and which examples run on them for that.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,10 +14,15 @@ trap 'rm -f "$seen"' EXIT
 
 awk -F ' *[|] *' -v OFS=' | ' '
     FNR == NR { split($0, word, " "); has[word[1], word[2]] = word[3]; next }
-    /^\| feature \|/ { for (i = 5; i < NF; i++) series[i] = $i; inside = 1 }
+    # An example stands before the feature that it needs.
+    /^\| (feature|example) \|/ {
+        delete series
+        for (i = 3; i < NF; i++) if ($i ~ /^[0-9]+\.[0-9]+$/) series[i] = $i
+        at = $2 == "feature" ? 2 : 3; inside = 1
+    }
     !/^\|/ { inside = 0 }
     inside && /^\| `/ {
-        name = substr($2, 2, length($2) - 2)
+        name = substr($at, 2, length($at) - 2)
         for (i in series) if ((name, series[i]) in has) $i = has[name, series[i]]
         $1 = "|"; sub(/^\| \| /, "| "); sub(/ \| $/, " |")
     }

@@ -11,7 +11,7 @@ widest=(
 kernel_dependent=(
     program_types:: map_attachment:: kinds::programs_find kinds::a_bloom kinds::cgroup_storage builtins::
     shared::both pods_are_selected types_are_mapped entries::flags entries::an_edit entries::a_list
-    writer::long_lists sockets::
+    writer::long_lists sockets:: architectures::
 )
 
 # Tests of what kernels charge to users: the oldest one.
@@ -27,7 +27,7 @@ too_slow=(
 )
 
 # Tests that compile programs: no guest has a compiler.
-without_compiler=(cases::)
+without_compiler=(cases:: attach_type::)
 
 # tests_of GUEST: the filters of its tests, if nobody asks for others. SOCKEYE_CHAOS=1 asks for all that emulation has time
 # for.

@@ -109,9 +109,17 @@ def replicas(spec, budgets):
     expected = {"minAvailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": {"matchLabels": labels}}
     if budgets != ([expected] if spec["replicas"] > 1 else []):
         yield f"{spec['replicas']} replicas with budgets {budgets}"
-    spread = spec["template"]["spec"]["topologySpreadConstraints"]
-    if [s["topologyKey"] for s in spread] != ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]:
+    pod = spec["template"]["spec"]
+    spread = pod["topologySpreadConstraints"]
+    # With a second key, the scheduler ignores the nodes that lack either label.
+    if [s["topologyKey"] for s in spread] != ["kubernetes.io/hostname"]:
         yield f"is spread by {spread}"
+    terms = pod["affinity"]["podAntiAffinity"].get("preferredDuringSchedulingIgnoredDuringExecution", [])
+    zones = [t["podAffinityTerm"] for t in terms]
+    if spec["replicas"] > 1 and [
+        (t["topologyKey"], t["labelSelector"], t["matchLabelKeys"]) for t in zones
+    ] != [("topology.kubernetes.io/zone", {"matchLabels": labels}, ["pod-template-hash"])]:
+        yield f"prefers no other zone: {terms}"
     if any(s["whenUnsatisfiable"] != "ScheduleAnyway" or s["labelSelector"]["matchLabels"] != labels for s in spread):
         yield f"is not spread, or does not start where it can't be: {spread}"
 

@@ -73,6 +73,11 @@ layers() {
     /usr/bin/python3 tests/lint/layers.py --self-test && /usr/bin/python3 tests/lint/layers.py
 }
 
+# Each reason has a test, and its page is made of what tests provoke.
+reasons() {
+    /usr/bin/python3 tests/lint/reasons.py --self-test && /usr/bin/python3 tests/lint/reasons.py
+}
+
 # rustfmt breaks no comment and no string.
 long_lines() {
     local long
@@ -84,12 +89,23 @@ shell_scripts() {
     git ls-files -co --exclude-standard -z | xargs -0 grep -lIE '^#!.*bash|^# shellcheck shell=' -- | xargs shellcheck -x
 }
 
+# The forge's workflows: their syntax, and that their commands are the Makefile's.
+workflows() {
+    local tool commands
+    tool=$(command -v actionlint || { tests/cluster/build-tools.sh actionlint >&2 &&
+        (source tests/cluster/lib.sh && echo "$(tools_dir actionlint)/actionlint"); }) || return
+    "$tool" || return
+    commands=$(grep -hE '^ *- run:' .github/workflows/*.yml | grep -vE 'run: (sudo --preserve-env\S* )?make [a-z-]+$' || true)
+    [[ ! $commands ]] || { printf 'not a make target:\n%s\n' "$commands"; return 1; }
+}
+
 need clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev shellcheck:shellcheck \
     g++:g++ /usr/bin/python3:python3-minimal /usr/lib/python3/dist-packages/yaml/__init__.py:python3-yaml
 check "formatting" cargo fmt --check
 check "lines of 120 columns" long_lines
 check "layers" layers
 check "names in documentation and guests" /usr/bin/python3 tests/lint/docs.py
+check "reasons" reasons
 check "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 check "fuzz target" cargo check --locked --quiet --manifest-path ebpf/fuzz/Cargo.toml --target-dir target/fuzz/check
 check "committed CRDs" cargo test --locked --quiet -p sockeye-crds --test definitions
@@ -97,6 +113,7 @@ check "dependencies" cargo_deny
 check "chart" chart
 check "package" package
 check "shell scripts" shell_scripts
+check "workflows" workflows
 
 if ((${#failed[@]})); then
     printf 'failed: %s\n' "${failed[@]}" >&2

@@ -15,6 +15,22 @@ import sys
 import load_text
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+CASES = os.path.join(os.path.dirname(HERE), "objects", "cases")
+
+
+def only_data(sockeye, _):
+    """Global data needs no types, and neither does a program without maps."""
+    return all(kind != "map" or name.startswith(".") for kind, name in sockeye.things)
+
+
+def only_weak_options(_, source):
+    """The programs ask for no option that may not be missing."""
+    strong = set(re.findall(r"\b(CONFIG_\w+)(?:\[\w*\])? __kconfig;", source.text))
+    return bool(source.text) and not strong & source.words
+
+
+# What must be true of sockeye's load, and of the source, for an entry to count.
+CONDITIONS = {"only-data": only_data, "only-weak-options": only_weak_options}
 
 
 class Listed:
@@ -22,13 +38,17 @@ class Listed:
 
     def __init__(self, line, reason):
         self.sign, self.objects, self.tables, pattern = line.split(None, 3)
+        condition, _, rest = pattern.partition(" ")
+        self.condition = CONDITIONS[condition.removeprefix("if=")] if condition.startswith("if=") else None
+        pattern = rest if self.condition else pattern
         self.pattern, self.reason, self.line, self.used = re.compile(pattern), reason, line, False
 
-    def has(self, name, table, difference, words):
-        """`words` are those of the programs' source: what the pattern calls unused must not be among them."""
+    def has(self, name, table, difference, sockeye, source):
+        """What the pattern calls unused must not be a word in the source of the programs."""
         fits = fnmatch.fnmatchcase(name, self.objects) and fnmatch.fnmatchcase(table, self.tables)
         fits = fits and difference[0] == self.sign and self.pattern.fullmatch(difference[2:])
-        fits = bool(fits) and fits.groupdict().get("unused") not in words
+        fits = bool(fits) and fits.groupdict().get("unused") not in source.words
+        fits = fits and (self.condition is None or self.condition(sockeye, source))
         self.used = self.used or fits
         return fits
 
@@ -57,19 +77,24 @@ def load(command):
     return load_text.Load(run.stdout)
 
 
-def words_of(path, named):
-    """The words in the source of the programs, and of all that they call. Functions have their brackets on own lines."""
-    source = os.path.splitext(path)[0] + ".c"
-    if not os.path.exists(source):
-        return set()
-    with open(source, encoding="utf-8") as file:
-        functions = re.findall(r"^([^\n]*)\n\{\n(.*?)\n\}$", file.read(), re.MULTILINE | re.DOTALL)
-    found, new = set(), set(named)
-    while new:
-        found |= new
-        bodies = [body for head, body in functions if new & set(re.findall(r"(\w+)\(", head))]
-        new = {word for body in bodies for word in re.findall(r"\w+", body)} - found
-    return found
+class Source:
+    """The source of an object: its text, if it is at hand, and the words in the named programs and all that they call.
+    Functions have their brackets on own lines."""
+
+    def __init__(self, path, named):
+        name = os.path.splitext(path)[0] + ".c"
+        places = [name, os.path.join(CASES, os.path.basename(name))]
+        place = next(filter(os.path.exists, places), None)
+        self.text, self.words = "", set()
+        if place:
+            with open(place, encoding="utf-8") as file:
+                self.text = file.read()
+        functions = re.findall(r"^([^\n]*)\n\{\n(.*?)\n\}$", self.text, re.MULTILINE | re.DOTALL)
+        new = set(named)
+        while new and self.text:
+            self.words |= new
+            bodies = [body for head, body in functions if new & set(re.findall(r"(\w+)\(", head))]
+            new = {word for body in bodies for word in re.findall(r"\w+", body)} - self.words
 
 
 def held(load, named):
@@ -98,7 +123,7 @@ def compared(record, plan, table, btf, item):
         libbpf.things.pop(("btf", ""), None)
         sockeye.things.pop(("btf", ""), None)
     both_refused = bool(libbpf.refused and sockeye.refused)
-    return list(load_text.differences(libbpf, sockeye)), both_refused, words_of(path, named)
+    return list(load_text.differences(libbpf, sockeye)), both_refused, sockeye, Source(path, named)
 
 
 def main(record, plan, kernels, *items):
@@ -114,8 +139,8 @@ def main(record, plan, kernels, *items):
             item, table = jobs[job]
             name = os.path.basename(item.split()[0])
             try:
-                found, both_refused, words = job.result()
-                unlisted = [d for d in found if not any([entry.has(name, table, d, words) for entry in entries])]
+                found, both_refused, sockeye, source = job.result()
+                unlisted = [d for d in found if not any([e.has(name, table, d, sockeye, source) for e in entries])]
                 refused, alike = refused + both_refused, alike + (not found and not both_refused)
             except Exception as error:
                 unlisted = [f"! {error}"]

@@ -1,6 +1,6 @@
-"""damage.py FOLDER OBJECT...: writes copies of objects whose .BTF or .BTF.ext is damaged, and prints their paths, each
-with the object that it was made of. Each copy differs in one field of a header or in one of the first words of a
-section.
+"""damage.py FOLDER OBJECT...: writes copies of objects whose .BTF or .BTF.ext is damaged or there twice, and prints
+their paths, each with the object that it was made of. Each copy differs in one field of a header, in one of the first
+words of a section, or by a second section of the same name.
 """
 
 import os
@@ -33,6 +33,19 @@ def put(file, at, form, value):
     return copy
 
 
+def doubled(file, header, shifts):
+    """Adds a section with the same header. The bytes of the two begin later by these shifts."""
+    table, count = struct.unpack_from("<Q", file, 40)[0], struct.unpack_from("<H", file, 60)[0]
+    headers = bytearray(file[table : table + 64 * count] + file[header : header + 64])
+    for at, shift in zip([header - table, 64 * count], shifts):
+        (start,) = struct.unpack_from(OFFSET[1], headers, at + OFFSET[0])
+        struct.pack_into(OFFSET[1], headers, at + OFFSET[0], start + shift)
+    padded = bytearray(file) + bytes(-len(file) % 8)
+    struct.pack_into("<Q", padded, 40, len(padded))
+    struct.pack_into("<H", padded, 60, count + 1)
+    return padded + headers
+
+
 def damaged(file):
     headers = sections(file)
     for name in [".BTF", ".BTF.ext"]:
@@ -40,6 +53,9 @@ def damaged(file):
         for (at, form), values in [(TYPE, [8]), (OFFSET, [1 << 40]), (SIZE, [0, 6, 24, 32])]:
             for value in values:
                 yield put(file, header + at, form, value)
+    for name in filter(headers.get, [".BTF", ".BTF.ext", "license"]):
+        for shifts in [(0, 0), (1, 0), (0, 1)]:
+            yield doubled(file, headers[name], shifts)
     start = struct.unpack_from(OFFSET[1], file, headers[".BTF.ext"] + OFFSET[0])[0]
     for word in range(WORDS):
         for value in NUMBERS:

@@ -8,6 +8,7 @@ pub mod operator;
 pub mod process;
 pub mod program;
 pub mod proxy;
+pub mod registry;
 pub mod release;
 pub mod traffic;
 

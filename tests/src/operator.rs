@@ -63,16 +63,30 @@ impl Operator {
         work: &Path,
         (pod, uid): (&str, &str),
     ) -> Result<Self> {
+        let command = Self::command(client, binary, server, work).await?;
+        Self::spawn(command, binary, &["--namespace", RELEASE, "--health-port", "0"], (pod, uid))
+    }
+
+    /// Starts the operator on the API server that KUBECONFIG names, with further arguments.
+    pub async fn start_with(client: &Client, binary: &Path, work: &Path, args: &[&str]) -> Result<Self> {
+        let command = Self::command(client, binary, None, work).await?;
+        let args = [&["--namespace", RELEASE, "--health-port", "0"], args].concat();
+        Self::spawn(command, binary, &args, ("sockeye-operator-0", "0"))
+    }
+
+    async fn command(client: &Client, binary: &Path, server: Option<&str>, work: &Path) -> Result<Command> {
         let token = token(client, RELEASE, "sockeye-operator", None).await?;
         // The operator ends with the test's process, even if that is killed.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig".as_ref(), "KILL".as_ref(), binary.as_os_str()])
             .env("KUBECONFIG", kubeconfig(&token, server, &work.join("operator.kubeconfig"))?)
-            .env("POD_NAME", pod)
-            .env("POD_UID", uid)
-            .args(["--namespace", RELEASE, "--health-port", "0"])
             .stderr(File::options().append(true).create(true).open(work.join("operator.log"))?);
+        Ok(command)
+    }
+
+    fn spawn(mut command: Command, binary: &Path, args: &[&str], (pod, uid): (&str, &str)) -> Result<Self> {
+        command.env("POD_NAME", pod).env("POD_UID", uid).args(args);
         let child = command.spawn().with_context(|| binary.display().to_string())?;
         Ok(Self { command, child })
     }

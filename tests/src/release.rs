@@ -1,8 +1,9 @@
 //! The chart as a release on the local cluster, installed by a real Helm.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use crate::{helper, json, kubectl, repo, wait_until};
 
@@ -15,6 +16,9 @@ const TIMEOUT: &str = "--timeout=180s";
 /// One major version of Helm, by its helper's name.
 pub struct Helm(pub &'static str);
 
+/// Helm 4.
+pub const HELM: Helm = Helm("helm");
+
 impl Helm {
     fn on_release(&self, verb: &[&str], more: &[&str]) -> Result<String> {
         helper(self.0, &[verb, &["--namespace", NAMESPACE, "--wait", TIMEOUT], more].concat())
@@ -22,9 +26,13 @@ impl Helm {
 
     /// Installs the chart, or upgrades the release to it, with the cluster's values and more.
     pub fn install(&self, more: &[&str]) -> Result<String> {
-        let path = |below: &str| repo().join(below).display().to_string();
-        let (chart, values) = (path("deploy/chart"), path("tests/cluster/values.yaml"));
-        let verb = ["upgrade", "--install", "sockeye", &chart, "--create-namespace", "--values", &values];
+        self.install_chart(&repo().join("deploy/chart").display().to_string(), more)
+    }
+
+    /// Does the same with another chart.
+    pub fn install_chart(&self, chart: &str, more: &[&str]) -> Result<String> {
+        let values = repo().join("tests/cluster/values.yaml").display().to_string();
+        let verb = ["upgrade", "--install", "sockeye", chart, "--create-namespace", "--values", &values];
         self.on_release(&verb, more)
     }
 
@@ -36,6 +44,28 @@ impl Helm {
     /// Uninstalls the release.
     pub fn uninstall(&self, more: &[&str]) -> Result<String> {
         self.on_release(&["uninstall", "sockeye"], more)
+    }
+}
+
+/// Installs the cluster's chart with the cluster's values when it is dropped, as other tests expect it.
+pub struct RestoredChart;
+
+impl RestoredChart {
+    /// Installs the chart with the cluster's values and these, until the guard is dropped.
+    pub fn install_with(values: &Value) -> Result<Self> {
+        let restored = Self;
+        let file = repo().join("target/cluster/temporary-values.json");
+        fs::write(&file, values.to_string())?;
+        HELM.install(&["--values", &file.display().to_string()])?;
+        Ok(restored)
+    }
+}
+
+impl Drop for RestoredChart {
+    fn drop(&mut self) {
+        if let Err(error) = HELM.install(&[]) {
+            eprintln!("the cluster's chart could not be installed again: {error:#}");
+        }
     }
 }
 
@@ -69,5 +99,5 @@ pub fn wait_until_gone() -> Result<()> {
 /// Returns the size of an image's archive.
 pub fn image_bytes(name: &str) -> Result<u64> {
     let archive = repo().join(format!("target/images/{name}.tar"));
-    Ok(std::fs::metadata(Path::new(&archive))?.len())
+    Ok(fs::metadata(Path::new(&archive))?.len())
 }

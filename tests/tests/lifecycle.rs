@@ -12,11 +12,9 @@ use sockeye_tests::{
     NODES, TIMEOUT, bpftool, helper, json, kubectl,
     load::{Pod, Server},
     program::{TestProgram, node_status},
-    release::{Helm, NAMESPACE, image_bytes, pods, wait_until_gone},
+    release::{HELM, Helm, NAMESPACE, image_bytes, pods, wait_until_gone},
     wait_until,
 };
-
-const HELM: Helm = Helm("helm");
 
 /// Returns what each node's kernel has loaded; IDs and load times in it change with every load.
 fn loaded(program: &TestProgram) -> Result<Vec<Value>> {
@@ -52,6 +50,26 @@ fn helm_3_upgrades_rolls_back_and_uninstalls() -> Result<()> {
     counts_through(&helm)?;
     helm.uninstall(&[])?;
     wait_until_gone()
+}
+
+/// The nodes of the cluster have no zone, as many clusters' have none: the loss of one must not take both operators.
+#[test]
+fn the_replicas_of_the_operator_run_on_different_nodes() -> Result<()> {
+    HELM.install(&[])?;
+    let operators = ["-n", NAMESPACE, "deployment/sockeye-operator"];
+    let selector = "app.kubernetes.io/name=sockeye,app.kubernetes.io/component=operator";
+    // By chance they would be, once in two times.
+    for time in 1..=5 {
+        kubectl(&[&["rollout", "restart"][..], &operators].concat())?;
+        kubectl(&[&["rollout", "status", "--timeout=60s"][..], &operators].concat())?;
+        let all = json(&["get", "pods", "-n", NAMESPACE, "-l", selector])?;
+        let running = all["items"].as_array().into_iter().flatten();
+        let running = running.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let mut on: Vec<&str> = running.filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
+        on.sort_unstable();
+        ensure!(on == NODES, "after restart {time} they run on {on:?}");
+    }
+    Ok(())
 }
 
 /// Fails unless every connection of a pod is counted while the release is upgraded with other values and rolled back.

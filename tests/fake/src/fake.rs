@@ -9,6 +9,7 @@ use sockeye_agent::{
         kernel::{Cgroup, LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP, LinkInfo, MapInfo, ProgramInfo},
         map_shape::MapShape,
         observed::{AttachSite, LinkKey, Observed, ObservedKeptPod, ObservedLink, ObservedMap, ObservedProgram},
+        switch::ObservedSwitch,
     },
     plan::Step,
 };
@@ -61,9 +62,10 @@ impl Fake {
             Step::Retain(pin) => assert!(observed.retained.insert(pin.clone())),
             Step::ForgetEntries(pin) => assert!(observed.recorded.remove(pin)),
             Step::Release(pin) => assert!(observed.retained.remove(pin)),
-            Step::PinMap(name) => {
+            Step::PinMap(pin) => {
                 assert!(*loaded, "nothing is pinned before the load");
-                let MapShape { map_type, key_size, value_size, max_entries, flags } = desired.unwrap().maps[name].shape;
+                let (name, map) = desired.unwrap().map_by_pin(pin).unwrap();
+                let MapShape { map_type, key_size, value_size, max_entries, flags } = map.shape;
                 let info = MapInfo {
                     id: ids.next(),
                     map_type,
@@ -77,8 +79,8 @@ impl Fake {
                 };
                 let lossless = info.holds_sockets() && !desired.unwrap().diverts();
                 let map = ObservedMap { info, pinned: true, lossless, ..ObservedMap::default() };
-                observed.maps.insert(pin_name(name), map);
-                mark_links_dead(observed, &pin_name(name));
+                observed.maps.insert(pin.clone(), map);
+                mark_links_dead(observed, pin);
             }
             Step::ShareMap { name, from } => {
                 assert!(*loaded, "nothing is pinned before the load");
@@ -167,6 +169,16 @@ impl Fake {
                 let link = observed.links.get_mut(key).unwrap();
                 assert!(link.in_effect, "a dead link has no position");
                 link.info.id = ids.next();
+            }
+            Step::SwitchOn => {
+                let switch = observed.switch.as_mut().unwrap();
+                assert!(switch.is_noted, "what is not noted can't be written");
+                *switch = ObservedSwitch { is_zero: false, is_noted: false };
+            }
+            Step::SwitchOff => {
+                let switch = observed.switch.as_mut().unwrap();
+                assert!(!switch.is_zero, "nothing is cleared twice");
+                *switch = ObservedSwitch { is_zero: true, is_noted: true };
             }
             Step::SetRevision(revision) => {
                 observed.revision.clone_from(revision);

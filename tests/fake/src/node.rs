@@ -24,6 +24,7 @@ use sockeye_agent::{
         entries::{EntriesOutcome, EntriesTask},
         execute::{Executed, Execution},
         failure::Failure,
+        handles::Descriptors,
         observe::{Bpffs, Located, ObserveError, Query},
     },
     plan::Step,
@@ -47,6 +48,9 @@ struct State {
     elsewhere: BTreeMap<String, String>,
     /// The number of searches.
     searches: usize,
+    /// The numbers of observations, and of comparisons of entries.
+    observations: usize,
+    comparisons: usize,
     /// Another file system is where bpffs should be.
     lacks_bpffs: bool,
     /// An API server says what the node is to run.
@@ -79,6 +83,13 @@ impl FakeNode {
         path
     }
 
+    /// Makes the cgroup of all pods empty, or takes that back.
+    pub fn set_all_pods_empty(&self, is_empty: bool) {
+        let path = "/kubepods".to_owned();
+        let mut node = self.node();
+        let _ = if is_empty { node.empty.insert(path) } else { node.empty.remove(&path) };
+    }
+
     /// Makes the cgroup of a pod empty: its containers are elsewhere.
     pub fn empty_pod(&self, uid: &str) {
         let mut node = self.node();
@@ -94,6 +105,17 @@ impl FakeNode {
     /// Returns the number of searches so far.
     pub fn searches(&self) -> usize {
         self.node().searches
+    }
+
+    /// Puts so many sockets into a BpfProgram's map.
+    pub fn set_sockets(&self, name: &str, pin: &str, sockets: u32) {
+        self.node().programs.get_mut(name).unwrap().observed.maps.get_mut(pin).unwrap().sockets = Some(sockets);
+    }
+
+    /// Returns the number of observations so far, and that of comparisons of entries with maps.
+    pub fn looks(&self) -> (usize, usize) {
+        let node = self.node();
+        (node.observations, node.comparisons)
     }
 
     /// Removes the pins of a BpfProgram's programs, as anybody may.
@@ -167,8 +189,16 @@ impl Node for FakeNode {
         Ok(Located { pods: of(pods), containers: of(containers) })
     }
 
+    fn pod_elsewhere(&self, _: &str) -> Result<Option<String>, SysError> {
+        let mut node = self.node();
+        node.searches += 1;
+        Ok(node.elsewhere.values().next().cloned())
+    }
+
     fn observe(&mut self, name: &str) -> Result<Observed, SysError> {
-        Ok(self.node().programs.get(name).map(|fake| fake.observed.clone()).unwrap_or_default())
+        let mut node = self.node();
+        node.observations += 1;
+        Ok(node.programs.get(name).map(|fake| fake.observed.clone()).unwrap_or_default())
     }
 
     fn attached(&self, path: &str, attach_type: u32) -> Result<Option<Query>, SysError> {
@@ -214,6 +244,7 @@ impl Node for FakeNode {
         task: EntriesTask,
     ) -> Result<Vec<EntriesOutcome>, Failure> {
         let mut node = self.node();
+        node.comparisons += 1;
         let Some(fake) = node.programs.get_mut(name) else { return Ok(Vec::new()) };
         let pinned = maps.iter().filter(|(_, map)| fake.observed.maps.contains_key(&map.pin));
         let outcome = |(name, map): (&String, &ListedMap)| {
@@ -228,6 +259,10 @@ impl Node for FakeNode {
             fake.observed.recorded.extend(synced);
         }
         Ok(outcomes)
+    }
+
+    fn descriptors(&self, _: &str) -> Descriptors {
+        Descriptors::default()
     }
 
     fn execute(

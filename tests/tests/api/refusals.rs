@@ -63,7 +63,6 @@ fn an_invalid_source_is_refused_with_the_name_of_its_field() -> Result<()> {
             (source(json!({"inline": "AA==", "configMapRef": reference})), "spec.bytecode"),
             (source(json!({"inline": "AA==", "builtin": "tcp-events"})), "spec.bytecode"),
             (source(json!({"configMapRef": reference, "builtin": "tcp-events"})), "spec.bytecode"),
-            (source(json!({"image": {"reference": "registry.example/a"}})), "spec.bytecode.image"),
             (source(json!({"configMap": {"name": "a", "key": "b"}})), "spec.bytecode.configMap"),
             (source(json!({"builtin": "tcp-rtts"})), "spec.bytecode.builtin"),
             (source(json!({"inline": "not base64!"})), "spec.bytecode.inline"),
@@ -83,6 +82,62 @@ fn an_invalid_source_is_refused_with_the_name_of_its_field() -> Result<()> {
             (from("digest", json!(format!("{good}0"))), "spec.bytecode.configMapRef.digest"),
             (from("digest", json!(format!("sha256:{}", "A".repeat(64)))), "spec.bytecode.configMapRef.digest"),
             (from("digest", json!(format!("sha512:{zeros}"))), "spec.bytecode.configMapRef.digest"),
+        ]
+        .map(|(object, field)| (object, field.to_owned())),
+    )
+}
+
+#[test]
+fn an_invalid_image_or_signature_is_refused_with_the_name_of_its_field() -> Result<()> {
+    apply_crds()?;
+    let image = |key: &str, value: Value| {
+        let mut image = json!({"reference": "registry.example/team/guard:v1"});
+        image[key] = value;
+        with("/spec/bytecode", json!({"image": image}))
+    };
+    let reference = |reference: &str| (image("reference", json!(reference)), "spec.bytecode.image.reference");
+    let signed = |signature: Value| with("/spec/bytecode", json!({"inline": "AA==", "signatures": [signature]}));
+    let detached = json!({"signature": "AA=="});
+    let digest = format!("registry.example/a@sha256:{}", "A".repeat(64));
+    ensure_refused(
+        [
+            (with("/spec/bytecode", json!({"image": {}})), "spec.bytecode.image.reference"),
+            (
+                with("/spec/bytecode", json!({"inline": "AA==", "image": {"reference": "registry.example/a"}})),
+                "spec.bytecode",
+            ),
+            (with("/spec/bytecode", json!({"signatures": []})), "spec.bytecode"),
+            reference("guard"),
+            reference("https://registry.example/a"),
+            reference("registry.example/Team/guard"),
+            reference("registry.example/../guard"),
+            reference("registry.example/a:"),
+            reference("registry.example/a:v1 "),
+            reference(&digest),
+            reference(&format!("registry.example/{}", "a".repeat(512))),
+            (image("pullPolicy", json!("Never")), "spec.bytecode.image.pullPolicy"),
+            (image("pullSecretRef", json!({})), "spec.bytecode.image.pullSecretRef.name"),
+            (image("pullSecretRef", json!({"name": "../a"})), "spec.bytecode.image.pullSecretRef.name"),
+            (image("tag", json!("v1")), "spec.bytecode.image.tag"),
+            (signed(json!({"type": "Bundle"})), "spec.bytecode.signatures[0].bundle"),
+            (signed(json!({"type": "Detached", "bundle": "{}"})), "spec.bytecode.signatures[0]"),
+            (
+                signed(json!({"type": "Bundle", "bundle": "{}", "detached": detached})),
+                "spec.bytecode.signatures[0].detached",
+            ),
+            (signed(json!({"type": "Bundle", "bundle": "x".repeat(32_769)})), "spec.bytecode.signatures[0].bundle"),
+            (
+                signed(json!({"type": "Detached", "detached": {"signature": "no base64!"}})),
+                "spec.bytecode.signatures[0].detached.signature",
+            ),
+            (
+                with(
+                    "/spec/bytecode",
+                    json!({"inline": "AA==", "signatures":
+                    vec![json!({"type": "Bundle", "bundle": "{}"}); 9]}),
+                ),
+                "spec.bytecode.signatures",
+            ),
         ]
         .map(|(object, field)| (object, field.to_owned())),
     )

@@ -30,6 +30,21 @@ fn valid_objects_are_accepted() -> Result<()> {
             with("/spec/bytecode", json!({"configMapRef": {"name": "objects", "key": "tcp.o", "digest": DIGEST}})),
         ),
         ("a builtin", with("/spec/bytecode", json!({"builtin": "tcp-events"}))),
+        ("an image", with("/spec/bytecode", json!({"image": {"reference": "registry.example/team/guard"}}))),
+        (
+            "an image with everything",
+            with(
+                "/spec/bytecode",
+                json!({
+                    "image": {"reference": format!("[2001:db8::1]:5000/a/b_c-d.e:v1@{DIGEST}"), "pullPolicy": "Always",
+                        "pullSecretRef": {"name": "team-registry"}},
+                    "signatures": [
+                        {"type": "Bundle", "bundle": "{}"},
+                        {"type": "Detached", "detached": {"signature": "MEUCIQ==", "keyHint": "release"}},
+                    ],
+                }),
+            ),
+        ),
         (
             "a type",
             with("/spec/programs", json!([{"name": "my_prog", "type": "SockOps", "attach": [{"type": "Node"}]}])),

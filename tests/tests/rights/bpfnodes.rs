@@ -176,6 +176,64 @@ async fn a_bpfnode_must_be_owned_by_its_node_alone() -> Result<()> {
     Ok(())
 }
 
+/// With a finalizer, a BpfNode would outlive its Node, and keep its definition from being deleted.
+#[tokio::test]
+async fn an_agent_puts_no_finalizer_on_its_bpfnode() -> Result<()> {
+    policy().await?;
+    let held = json!({"finalizers": ["example.com/held"]});
+    let node = ("authentication.kubernetes.io/node-name".to_owned(), vec![OURS.to_owned()]);
+    let master = as_master(&format!("system:serviceaccount:{RELEASE}:sockeye-agent"), [node].into()).await?;
+    for kind in KINDS {
+        let words = format!("a {kind} goes with its Node, so its agent puts no finalizer on it");
+        let own = Writes::of_agent_on(kind, OURS).await?;
+        let mut object = own.object(&json!([owner("Node", OURS)]))?;
+        object.metadata.finalizers = Some(vec!["example.com/held".to_owned()]);
+        refused(own.api.create(&PostParams::default(), &object).await.map(drop), &words)?;
+        own.create().await?;
+        let by_rbac = Writes::of(&master, kind, OURS);
+        refused(by_rbac.patch(held.clone()).await, &words)?;
+        // One of somebody else's hinders no report.
+        let root = Writes::of(&admin().await?, kind, OURS);
+        root.patch(held.clone()).await?;
+        own.write_status().await?;
+        by_rbac.patch(json!({"labels": {"a": "b"}})).await?;
+        root.patch(json!({"finalizers": null})).await?;
+        own.delete().await?;
+    }
+    Ok(())
+}
+
+/// The right to write a status is none to write anything else, and a name that the API server makes is no node's.
+#[tokio::test]
+async fn a_report_changes_nothing_but_the_status() -> Result<()> {
+    policy().await?;
+    for kind in KINDS {
+        let own = Writes::of_agent_on(kind, OURS).await?;
+        let mut object = own.object(&json!([owner("Node", OURS)]))?;
+        object.metadata.name = None;
+        object.metadata.generate_name = Some(format!("{OURS}-"));
+        refused(own.api.create(&PostParams::default(), &object).await.map(drop), &not_ours(kind))?;
+        own.create().await?;
+        let before = own.api.get(OURS).await?.metadata;
+        let with_metadata = json!({
+            "metadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}, "finalizers": ["example.com/held"],
+                "ownerReferences": []},
+            "status": status(kind),
+        });
+        own.api.patch_status(OURS, &PatchParams::default(), &Patch::Merge(with_metadata)).await?;
+        let after = own.api.get(OURS).await?;
+        ensure!(after.data["status"] == status(kind), "{after:?}");
+        let after = after.metadata;
+        ensure!(
+            (&after.labels, &after.annotations, &after.finalizers, &after.owner_references)
+                == (&before.labels, &before.annotations, &before.finalizers, &before.owner_references),
+            "{after:?}"
+        );
+        own.delete().await?;
+    }
+    Ok(())
+}
+
 /// The agent here is one that RBAC lets do everything.
 #[tokio::test]
 async fn the_policy_denies_what_rbac_would_allow() -> Result<()> {

@@ -2,7 +2,7 @@
 //! the kill switch.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -15,6 +15,7 @@ use sockeye_tests::{
 };
 
 use crate::{
+    bpfnodes::owner,
     chart::install,
     clients::{
         CONTROLLER_MANAGER, GARBAGE_COLLECTOR, NAMESPACE_CONTROLLER, as_master, as_person, bind, grant,
@@ -27,6 +28,12 @@ const NOT_SUSPENDED: &str = "you need the verb \"suspend\" on bpfprograms.sockey
 const NOT_UNINSTALLED: &str = "deletes the bytes that agents load, and no other ConfigMap";
 const NOT_MARKED: &str = "the label sockeye.dev/object marks bytes that the operator stores and deletes";
 
+const NOT_CHOSEN: &str = "the operator must not choose the policy for signatures";
+
+const OPERATOR: &str = "system:serviceaccount:sockeye-system:sockeye-operator";
+
+/// The policy by which nodes verify.
+const POLICY: &str = "sockeye-signature-policy";
 /// A ConfigMap that would hold bytes, and one that anybody may have.
 const STORED: &str = "sockeye-object-rights";
 const OTHER: &str = "rights-other";
@@ -53,6 +60,12 @@ impl ConfigMaps {
         self.0.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
     }
 
+    /// Takes over all fields by server-side apply.
+    async fn apply(&self, name: &str) -> kube::Result<()> {
+        let data = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}});
+        self.0.patch(name, &PatchParams::apply("rights").force(), &Patch::Apply(data)).await.map(drop)
+    }
+
     async fn delete(&self, name: &str) -> kube::Result<()> {
         self.0.delete(name, &DeleteParams::default()).await.map(drop)
     }
@@ -71,9 +84,22 @@ impl ConfigMaps {
     async fn can_not_write(&self, name: &str, words: &str) -> Result<()> {
         let before = self.0.get(name).await?;
         refused(self.patch(name, json!({"data": {"reason": "another"}})).await, words).context("data")?;
-        refused(self.patch(name, json!({"metadata": {"labels": {"a": "b"}}})).await, words).context("labels")?;
+        for metadata in [
+            json!({"labels": {"a": "b"}}),
+            json!({"annotations": {"a": "b"}}),
+            json!({"finalizers": ["example.com/held"]}),
+            // The garbage collector would delete it.
+            json!({"ownerReferences": [owner("Node", "rights-gone")]}),
+        ] {
+            let patch = json!({"metadata": metadata});
+            refused(self.patch(name, patch.clone()).await, words).with_context(|| patch.to_string())?;
+        }
+        refused(self.patch(name, json!({"immutable": true})).await, words).context("immutable")?;
+        refused(self.apply(name).await, words).context("apply")?;
         refused(self.0.replace(name, &PostParams::default(), &before).await.map(drop), words).context("replace")?;
-        refused(self.delete(name).await, words).context("delete")?;
+        for parameters in [DeleteParams::default(), DeleteParams::foreground(), DeleteParams::orphan()] {
+            refused(self.0.delete(name, &parameters).await.map(drop), words).context("delete")?;
+        }
         refused(self.delete_all("rights").await, words).context("a collection")?;
         refused(self.delete_all("").await, words).context("everything")?;
         ensure!(self.0.get(name).await? == before);
@@ -86,7 +112,7 @@ impl ConfigMaps {
 async fn policy() -> Result<(ConfigMaps, ConfigMaps)> {
     install()?;
     let all = ConfigMaps::of_master(GARBAGE_COLLECTOR).await?;
-    for name in [STORED, SUSPENSION, OTHER] {
+    for name in [STORED, SUSPENSION, OTHER, POLICY] {
         for gone in [all.patch(name, json!({"metadata": {"finalizers": null}})).await, all.delete(name).await] {
             match gone {
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
@@ -102,6 +128,19 @@ async fn policy() -> Result<(ConfigMaps, ConfigMaps)> {
     Ok((ConfigMaps::of(speaking_for("sockeye-operator").await?), local))
 }
 
+/// Nodes verify by it what the operator dispatches.
+#[tokio::test]
+async fn the_operator_must_not_choose_the_policy_for_signatures() -> Result<()> {
+    let (operator, local) = policy().await?;
+    refused(operator.create(json!({"name": POLICY})).await, NOT_CHOSEN)?;
+    local.create(json!({"name": POLICY})).await.context("whoever installs the chart creates it")?;
+    refused(operator.delete(POLICY).await, NOT_CHOSEN)?;
+    // RBAC does not let it change one, and the policy would not either.
+    let unlimited = ConfigMaps::of_master(OPERATOR).await?;
+    refused(unlimited.patch(POLICY, json!({"data": {"policy.json": "{}"}})).await, NOT_CHOSEN)?;
+    Ok(local.delete(POLICY).await?)
+}
+
 /// Whoever could write them would have agents fail to load an object, or, as the operator trusts what it stored, keep
 /// everybody from running a builtin.
 #[tokio::test]
@@ -114,6 +153,7 @@ async fn only_the_operator_writes_the_bytes_that_agents_load() -> Result<()> {
     for other in [&local, &root, &ConfigMaps::of(admin().await?)] {
         refused(other.create(json!({"name": STORED})).await, NOT_STORED)?;
         refused(other.create(json!({"generateName": "sockeye-object-"})).await, NOT_STORED)?;
+        refused(other.apply(STORED).await, NOT_STORED)?;
         operator.store().await?;
         other.can_not_write(STORED, NOT_STORED).await?;
         let unmarked = json!({"metadata": {"labels": {LABEL_OBJECT: null}}});
@@ -135,6 +175,23 @@ async fn other_configmaps_of_the_release_namespace_are_anybodys() -> Result<()> 
     local.patch(OTHER, json!({"data": {"reason": "another"}, "metadata": {"labels": {"a": "b"}}})).await?;
     local.delete_all("rights").await?;
     ensure!(local.0.get_opt(OTHER).await?.is_none(), "it was not deleted");
+    Ok(())
+}
+
+/// The policies find the release namespace by the label that has its name.
+#[tokio::test]
+async fn the_namespace_keeps_the_label_by_which_it_is_guarded() -> Result<()> {
+    const NAME: &str = "kubernetes.io/metadata.name";
+    let (_, local) = policy().await?;
+    let namespaces = Api::<Namespace>::all(admin().await?);
+    for value in [json!(null), json!("another"), json!("")] {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {NAME: value}}}));
+        // The API server refuses it, or sets the label again.
+        let _ = namespaces.patch(RELEASE, &PatchParams::default(), &patch).await;
+        let labels = namespaces.get(RELEASE).await?.metadata.labels.unwrap_or_default();
+        ensure!(labels.get(NAME).is_some_and(|name| name == RELEASE), "{labels:?}");
+        refused(local.create(json!({"name": STORED})).await, NOT_STORED)?;
+    }
     Ok(())
 }
 
@@ -188,13 +245,23 @@ async fn the_kill_switch_needs_the_verb_suspend() -> Result<()> {
     let on_call = on_call(&client).await?;
     // Who may write BpfPrograms, and any ConfigMap here, has no right to it.
     bind(&client, "rights-editor", "sockeye-editor").await?;
-    grant_in_release(&client, "rights-editor", any_configmap()).await?;
+    // A verb that is given in a namespace, or for one BpfProgram, is none in the whole cluster.
+    let rules = json!([
+        any_configmap()[0],
+        {"apiGroups": ["sockeye.dev"], "resources": ["bpfprograms"], "verbs": ["suspend"]},
+    ]);
+    grant_in_release(&client, "rights-editor", rules).await?;
+    let of_one = json!([{"apiGroups": ["sockeye.dev"], "resources": ["bpfprograms"], "resourceNames": ["one"],
+        "verbs": ["suspend"]}]);
+    grant(&client, "rights-editor-of-one", of_one).await?;
+    bind(&client, "rights-editor", "rights-editor-of-one").await?;
     let editor = ConfigMaps::of(as_person("rights-editor").await?);
     for user in ["rights-root", on_call] {
         let by = |args: &[&str]| kubectl(&[&["-n", RELEASE, "--as", user], args].concat(), "");
         for other in [&editor, &local, &operator] {
             refused(other.create(json!({"name": SUSPENSION})).await, NOT_SUSPENDED)?;
         }
+        refused(local.apply(SUSPENSION).await, NOT_SUSPENDED)?;
         by(&["create", "configmap", SUSPENSION, "--from-literal=reason=incident 42"])?;
         by(&["label", "configmap", SUSPENSION, "rights="])?;
         for other in [&editor, &local] {

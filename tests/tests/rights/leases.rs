@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-const NOT_AN_OPERATOR: &str = "says which operator leads: only operators change it";
+const NOT_AN_OPERATOR: &str = "says which operator leads: only operators create and change it";
 const OPERATORS: &str = "sockeye-operator";
 
 fn leases(client: Client) -> Api<Lease> {
@@ -38,10 +38,14 @@ async fn delete_all(leases: &Api<Lease>) -> kube::Result<()> {
     leases.delete_collection(&DeleteParams::default(), &rights).await.map(drop)
 }
 
-/// Creates the operators' Lease, with a label by which it can be deleted among others.
-async fn create(name: &str) -> Result<()> {
-    let lease = json!({"metadata": {"name": name, "labels": {"rights": ""}}, "spec": {"holderIdentity": "a"}});
-    get_or_create(&leases(admin().await?), lease).await.map(drop)
+/// Returns a Lease with a label by which it can be deleted among others.
+fn lease(name: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"rights": ""}}, "spec": {"holderIdentity": "a"}})
+}
+
+/// Creates the operators' Lease, as an operator.
+async fn create() -> Result<()> {
+    get_or_create(&leases(speaking_for("sockeye-operator").await?), lease(OPERATORS)).await.map(drop)
 }
 
 /// Installs the chart, creates the Lease, and waits until the policy is in effect. Returns the way of somebody whom
@@ -54,7 +58,7 @@ async fn policy() -> Result<Api<Lease>> {
     if root.get_opt(OPERATORS).await?.is_some() {
         delete(&root, OPERATORS).await?;
     }
-    create(OPERATORS).await?;
+    create().await?;
     let local = leases(as_person("rights-leases").await?);
     in_effect(NOT_AN_OPERATOR, || patch(&local, OPERATORS, json!({"metadata": {"labels": {"a": "b"}}}))).await?;
     Ok(local)
@@ -81,10 +85,31 @@ async fn only_operators_change_their_lease() -> Result<()> {
     renewed.spec.get_or_insert_default().holder_identity = Some("b".to_owned());
     operator.replace(OPERATORS, &PostParams::default(), &renewed).await?;
     // Others are anybody's.
-    create("rights-other").await?;
+    get_or_create(&local, lease("rights-other")).await?;
     patch(&local, "rights-other", takes).await?;
     delete(&local, "rights-other").await?;
     Ok(())
+}
+
+/// Operators keep the metadata of the Lease that they find. One that is as large as the API server takes could not be
+/// renewed: an operator's write of it would be too large.
+#[tokio::test]
+async fn only_operators_create_their_lease() -> Result<()> {
+    let local = policy().await?;
+    let root = leases(admin().await?);
+    delete(&root, OPERATORS).await?;
+    let object = serde_json::from_value(lease(OPERATORS))?;
+    let mut applied = lease(OPERATORS);
+    applied["apiVersion"] = json!("coordination.k8s.io/v1");
+    applied["kind"] = json!("Lease");
+    for other in [&local, &root, &leases(as_master(GARBAGE_COLLECTOR, [].into()).await?)] {
+        refused(other.create(&PostParams::default(), &object).await.map(drop), NOT_AN_OPERATOR)?;
+        let by_apply = other.patch(OPERATORS, &PatchParams::apply("rights").force(), &Patch::Apply(&applied)).await;
+        refused(by_apply.map(drop), NOT_AN_OPERATOR).context("apply")?;
+        refused(other.replace(OPERATORS, &PostParams::default(), &object).await.map(drop), NOT_AN_OPERATOR)
+            .context("replace creates it, too")?;
+    }
+    create().await
 }
 
 #[tokio::test]
@@ -93,7 +118,7 @@ async fn a_cluster_admin_and_kubernetes_controllers_may_delete_the_lease() -> Re
     let root = leases(admin().await?);
     delete(&root, OPERATORS).await?;
     for user in [NAMESPACE_CONTROLLER, GARBAGE_COLLECTOR, CONTROLLER_MANAGER] {
-        create(OPERATORS).await?;
+        create().await?;
         delete_all(&leases(as_master(user, [].into()).await?)).await.context(user)?;
         ensure!(root.get_opt(OPERATORS).await?.is_none(), "{user} deleted nothing");
     }

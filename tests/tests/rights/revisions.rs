@@ -6,7 +6,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use sockeye_crds::BpfRevision;
+use sockeye_crds::{BpfRevision, revision::RevisionState};
 use sockeye_tests::identity::{RELEASE, admin};
 
 use crate::{
@@ -43,6 +43,26 @@ impl Revisions {
 
     async fn patch(&self, patch: Value) -> kube::Result<()> {
         self.0.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+    }
+
+    /// Fails unless the state can't be changed by a PUT, by server-side apply or by a subresource.
+    async fn can_not_rewrite(&self) -> Result<()> {
+        let mut retired = self.0.get(NAME).await?;
+        retired.spec.state = RevisionState::Retired;
+        let put = self.0.replace(NAME, &PostParams::default(), &retired).await;
+        refused(put.map(drop), NOT_CHANGED).context("replace")?;
+        let mut applied = revision(NAME, "rights");
+        applied["spec"]["state"] = json!("Retired");
+        let apply = self.0.patch(NAME, &PatchParams::apply("rights").force(), &Patch::Apply(applied)).await;
+        refused(apply.map(drop), NOT_CHANGED).context("apply")?;
+        let patch = Patch::Merge(json!({"spec": {"state": "Retired"}}));
+        for subresource in ["status", "scale"] {
+            match self.0.patch_subresource(subresource, NAME, &PatchParams::default(), &patch).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                other => bail!("{subresource}: {other:?}"),
+            }
+        }
+        Ok(())
     }
 
     async fn delete(&self) -> kube::Result<()> {
@@ -116,6 +136,12 @@ async fn nobody_else_may_create_a_revision() -> Result<()> {
         let apply = Patch::Apply(revision(NAME, "rights"));
         let applied = other.0.patch(NAME, &PatchParams::apply("rights").force(), &apply).await;
         refused(applied.map(drop), NOT_CREATED)?;
+        let mut named_by_server = revision(NAME, "rights");
+        named_by_server["metadata"]["name"] = json!(null);
+        named_by_server["metadata"]["generateName"] = json!("rights-");
+        if other.create(named_by_server).await.is_ok() {
+            bail!("the API server named one");
+        }
     }
     let agent = Revisions::of(speaking_for("sockeye-agent").await?);
     refused(agent.create(revision(NAME, "rights")).await, "cannot create resource")
@@ -135,6 +161,7 @@ async fn nobody_else_may_change_what_a_revision_says() -> Result<()> {
         ] {
             refused(others.patch(change.clone()).await, NOT_CHANGED).with_context(|| change.to_string())?;
         }
+        others.can_not_rewrite().await?;
         others.patch(json!({"metadata": {"annotations": {"example.com/a": "b"}, "labels": {"a": "b"}}})).await?;
         others.patch(json!({"metadata": {"labels": {"a": null}}})).await?;
     }
@@ -150,8 +177,11 @@ async fn a_cluster_admin_may_not_delete_an_active_revision() -> Result<()> {
     let collectors = collectors().await?;
     for gone_by in [&operator].into_iter().chain(&collectors) {
         operator.create(revision(NAME, "rights")).await?;
-        refused(by_hand.delete().await, NOT_DELETED)?;
-        refused(by_hand.delete_active().await, NOT_DELETED)?;
+        for parameters in [DeleteParams::default(), DeleteParams::foreground(), DeleteParams::orphan()] {
+            refused(by_hand.0.delete(NAME, &parameters).await.map(drop), NOT_DELETED)?;
+        }
+        // The first that is refused may be another test's.
+        refused(by_hand.delete_active().await, "would be lost. Set spec.suspend of that BpfProgram, or delete it")?;
         by_hand.0.get(NAME).await.context("it was deleted")?;
         gone_by.delete().await?;
     }

@@ -18,6 +18,7 @@ use sockeye_agent::{
     admission::Admission,
     cluster::{Cluster, object_writer::write_status},
     control::{Controller, controller::Settings},
+    read_api::ReadApi,
 };
 use sockeye_client::Readiness;
 use sockeye_crds::{
@@ -229,10 +230,14 @@ impl Member {
             config: None,
             node_name: name.clone(),
             namespace: RELEASE.to_owned(),
+            verifier: None,
             readiness: Readiness::default(),
         };
-        async move { cluster.run(controller, &mut Admission::new(None)).await.map(|never| match never {}) }
-            .boxed_local()
+        async move {
+            let (mut admission, mut read_api) = (Admission::new(None), ReadApi::default());
+            cluster.run(controller, &mut admission, &mut read_api).await.map(|never| match never {})
+        }
+        .boxed_local()
     }
 
     async fn look(&mut self) -> Result<()> {
