@@ -16,4 +16,4 @@ declare -A digests=(
 )
 [[ ${digests[$arch]-} ]] || { echo "no digest of libbpf $version for $arch is known" >&2; exit 1; }
 unpacked "pool/main/libb/libbpf/libbpf-dev_${version}_$arch.deb" "${digests[$arch]}" --strip-components=2 \
-    "./usr/lib/*/libbpf.a" ./usr/include
+    --wildcards "./usr/lib/*/libbpf.a" ./usr/include

@@ -51,9 +51,14 @@ impl Node {
 
     /// Loads and pins the program of an object with bpftool, so that it is foreign to the agent.
     pub fn foreign_program(&self, object: &[u8], pin: &str) {
+        assert!(self.loads_foreign(object, pin), "bpftool can't load it");
+    }
+
+    /// Does the same, and returns false if libbpf or the kernel refuse the program.
+    pub fn loads_foreign(&self, object: &[u8], pin: &str) -> bool {
         let file = self.folder.join("foreign.o");
         fs::write(&file, object).unwrap();
-        self.run("bpftool", &["prog", "load", &file.display().to_string(), pin]);
+        self.bpftool_succeeds(&["prog", "load", &file.display().to_string(), pin])
     }
 
     /// Returns the counts of `my_map`, by event.
