@@ -11,7 +11,7 @@ use std::{
 
 use http_body_util::BodyExt as _;
 use serde_json::json;
-use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
+use sockeye_ebpf::programs::TCP_EVENTS_BTF;
 
 use super::{
     client::{self, Client},
