@@ -1,7 +1,8 @@
 //! Gather: reads everything that one reconciliation needs. IO: reads.
 //!
-//! Most of it is in the [`Stores`]. The API server is asked only for bytes, and for the revisions of a BpfProgram that
-//! is being deleted: one that a cache lags behind would stay.
+//! Most of it is in the [`Stores`]. The API server is asked only for bytes, and for revisions where the watched ones
+//! may be too old: those of a BpfProgram that is being deleted, because one that the watch has not brought would stay;
+//! and those of one whose current revision the watch has not brought, because another would be created.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -103,11 +104,11 @@ impl Reader {
     ) -> Result<Gathered, Error> {
         let Self { client, stores, .. } = self;
         let intent = Intent::new(object, cache);
-        let (revisions, borrowers) = if intent.is_deleted() {
-            (list_revisions(client, &intent.program).await?, stores.borrowers_of(&intent.program.name))
-        } else {
-            (stores.revisions_of(&intent.program), Vec::new())
-        };
+        let mut revisions = stores.revisions_of(&intent.program);
+        if intent.is_deleted() || revisions.lag_behind(&intent.status) {
+            revisions = list_revisions(client, &intent.program).await?;
+        }
+        let borrowers = if intent.is_deleted() { stores.borrowers_of(&intent.program.name) } else { Vec::new() };
         let lenders = intent.spec().map(|spec| stores.lenders_of(spec)).unwrap_or_default();
         let bytecode = self.bytecode_reader().read(&intent, cache).await?;
         let image_failure = self.images.failure(&intent.program.name);

@@ -5,7 +5,7 @@ use kube::{
     api::ObjectMeta,
     core::{DeserializeGuard, error_boundary::InvalidObject},
 };
-use sockeye_crds::{BpfRevision, revision::ProgramRef};
+use sockeye_crds::{BpfProgramStatus, BpfRevision, revision::ProgramRef};
 
 /// The revisions of one BpfProgram, whether or not agents may run them. Those of an earlier BpfProgram of the same name
 /// are not among them.
@@ -44,6 +44,13 @@ impl Revisions {
     /// Returns the revision that agents run: the live one of the highest sequence, among those that can be read.
     pub fn newest(&self) -> Option<&BpfRevision> {
         self.readable.iter().filter(|revision| revision.is_live()).max_by_key(|revision| revision.spec.sequence)
+    }
+
+    /// Reports whether the current revision of the BpfProgram's status is not among them. Either they were watched
+    /// before it was created, or somebody deleted it.
+    pub fn lag_behind(&self, status: &BpfProgramStatus) -> bool {
+        let current = status.current_revision.as_ref();
+        current.is_some_and(|current| !self.metadata().any(|revision| revision.name.as_ref() == Some(&current.name)))
     }
 
     /// Reports whether agents may run any of them. One that can't be read may be one that they run.

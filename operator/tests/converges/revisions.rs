@@ -143,6 +143,19 @@ fn an_operator_with_an_old_view_dispatches_nothing_and_converges_later() {
 }
 
 #[test]
+fn a_watch_of_revisions_that_lags_behind_the_status_causes_no_further_revision() {
+    let mut world = World::new();
+    world.watched_revisions = Some(vec![]);
+    world.converge();
+    assert_eq!((world.conflicts, world.live_revisions()), (0, vec!["p-1".to_owned()]));
+
+    world.watched_revisions = Some(world.revisions.clone());
+    world.edit(Some(1));
+    world.converge();
+    assert_eq!((world.conflicts, world.live_revisions()), (0, vec!["p-2".to_owned()]));
+}
+
+#[test]
 fn a_revision_that_is_there_already_counts_as_dispatched() {
     let mut world = World::rolled_out();
     let old = world.clone();

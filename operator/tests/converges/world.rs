@@ -73,6 +73,8 @@ pub struct World {
     pub foreign_sequence: i64,
     /// An old state of the world, whose revisions and status are all that the operator sees.
     pub view: Option<Box<World>>,
+    /// The revisions that a watch which lags behind shows; none if it is up to date.
+    pub watched_revisions: Option<Vec<BpfRevision>>,
     /// The number of writes that were refused because they were based on an old view.
     pub conflicts: u32,
     writes: u64,
@@ -160,18 +162,25 @@ impl World {
             image_failure: None,
             intent: Intent::new(object, &ProgramCache::default()),
             bytecode: GatheredBytecode::Checked,
-            revisions: seen.gathered_revisions(),
+            revisions: self.gathered_revisions(seen),
             lenders: self.lenders.clone(),
             borrowers: if self.is_deleted { self.borrowers.clone() } else { vec![] },
             nodes: self.nodes(),
         }
     }
 
-    fn gathered_revisions(&self) -> Revisions {
+    /// Returns the watched revisions, or those that there are if the watch lags behind.
+    fn gathered_revisions(&self, seen: &Self) -> Revisions {
+        let watched = self.watched_revisions.as_ref().map(|watched| self.revisions_of(watched));
+        let watched = watched.filter(|watched| !watched.lag_behind(&seen.status));
+        watched.unwrap_or_else(|| seen.revisions_of(&seen.revisions))
+    }
+
+    fn revisions_of(&self, revisions: &[BpfRevision]) -> Revisions {
         let is_readable = |revision: &BpfRevision| !self.unreadable.contains(&revision.name_any());
-        let sequences = self.revisions.iter().map(|revision| revision.spec.sequence);
+        let sequences = revisions.iter().map(|revision| revision.spec.sequence);
         let highest_sequence = sequences.fold(self.foreign_sequence, i64::max);
-        let (readable, unreadable): (Vec<_>, Vec<_>) = self.revisions.iter().cloned().partition(is_readable);
+        let (readable, unreadable): (Vec<_>, Vec<_>) = revisions.iter().cloned().partition(is_readable);
         let unreadable = unreadable.into_iter().map(|revision| revision.metadata).collect();
         Revisions { readable, unreadable, highest_sequence }
     }
