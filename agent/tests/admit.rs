@@ -20,13 +20,13 @@ use sockeye_agent::{
         fetches::Refused,
     },
     model::{
-        assignment::Assignment,
+        assignment::{Assignment, UnreadableRevision},
         pods::Pod,
         start::{Decision, Start, StartId},
     },
     node::watch::Change,
 };
-use sockeye_crds::{BpfRevision, Reason, names::digest};
+use sockeye_crds::{BpfRevision, Reason, Refusal, names::digest};
 use sockeye_crds_testing::provoked;
 use sockeye_fake::{FakeNode, settings, settle};
 
@@ -57,6 +57,11 @@ fn assignment(target: &Value) -> Assignment {
 
 fn at_hand(assignment: Assignment) -> Assignment {
     Assignment { objects: [(digest(OBJECT), OBJECT.into())].into(), ..assignment }
+}
+
+fn unreadable(why: &str) -> BTreeMap<String, UnreadableRevision> {
+    let why = Refusal { reason: Reason::AgentTooOld, message: why.to_owned() };
+    [("guard".to_owned(), UnreadableRevision { name: Some("guard-2".to_owned()), uid: None, why })].into()
 }
 
 fn strict_pods(selectors: &Value) -> Value {
@@ -238,7 +243,7 @@ fn no_start_waits_for_what_is_suspended_on_a_node_without_bpffs() {
 #[test]
 fn a_strict_program_that_can_no_longer_be_read_still_holds_starts() {
     let mut controller = controller(node());
-    let unreadable = [("guard".to_owned(), "BpfRevision guard-2 can't be read".to_owned())].into();
+    let unreadable = unreadable("BpfRevision guard-2 can't be read");
     let assignment = Assignment { unreadable, ..at_hand(assignment(&all_pods())) };
     let effects = settle(&mut controller, [assigned(assignment), requested(1, pod())]);
     assert!(matches!(&decisions(&effects)[..], [(1, Err(why))] if why.contains("can't be read")), "{effects:?}");
@@ -267,8 +272,8 @@ fn a_program_that_failed_and_can_no_longer_be_read_keeps_no_agent_busy() {
     let failing = assignment(&all_pods());
     settle(&mut controller, [assigned(failing.clone()), refused()]);
     let later = Instant::now() + Duration::from_secs(100);
-    let unreadable = [("guard".to_owned(), "why".to_owned())].into();
-    let mut result = controller.step(later, [assigned(Assignment { unreadable, ..failing })]);
+    let assignment = Assignment { unreadable: unreadable("why"), ..failing };
+    let mut result = controller.step(later, [assigned(assignment)]);
     for _ in 0..10 {
         result = controller.step(later, []);
     }

@@ -12,10 +12,10 @@ use sockeye_agent::{
         Controller,
         event::{Event, Report},
     },
-    model::assignment::Assignment,
+    model::assignment::{Assignment, UnreadableRevision},
 };
 use sockeye_crds::{
-    BpfRevision, Reason,
+    BpfRevision, Reason, Refusal,
     names::digest,
     node::{NodeProgram, State},
 };
@@ -99,6 +99,29 @@ fn a_program_that_was_deleted_and_made_again_is_another_one() {
         program.program_ids.clone()
     });
     assert_ne!(ids[0], ids[1], "the earlier one's objects are gone");
+}
+
+#[test]
+fn a_revision_that_can_not_be_read_is_reported_also_where_nothing_of_its_program_is() {
+    let runs = || assigned([revision("runs")].into_iter());
+    let unreadable = |name: &str| {
+        let why = Refusal { reason: Reason::AgentTooOld, message: "upgrade the agents".to_owned() };
+        let revision = UnreadableRevision { name: Some(format!("{name}-2")), uid: Some(format!("uid of {name}")), why };
+        (name.to_owned(), revision)
+    };
+    let mut controller = controller();
+    report(&mut controller, runs());
+    let unreadable = ["new", "runs"].map(unreadable).into();
+    let frozen = report(&mut controller, Assignment { unreadable, revisions: Default::default(), ..runs() });
+    let [new, running] = &frozen.status.programs[..] else { panic!("{:?}", frozen.status.programs) };
+    for (program, uid, desired) in [(new, "uid of new", "new-2"), (running, "uid of runs", "runs-2")] {
+        assert_eq!((program.state, program.reason), (State::Failed, Some(Reason::AgentTooOld)));
+        assert_eq!((&*program.uid, program.desired_revision.as_deref()), (uid, Some(desired)));
+    }
+    assert_eq!((new.revision.as_deref(), running.revision.as_deref(), running.links), (None, Some("runs-1"), 1));
+    let later = report(&mut controller, runs());
+    let [program] = &later.status.programs[..] else { panic!("{:?}", later.status.programs) };
+    assert_eq!((program.state, program.program_ids.clone()), (State::Attached, running.program_ids.clone()));
 }
 
 #[test]

@@ -197,8 +197,8 @@ reasons! {
     ///
     /// To do: exclude such nodes with `nodeSelector`, or accept the regression (`acceptedRegressions`).
     KernelUnsupported,
-    /// The revision requires a feature that the node's agent is too old to know. The node keeps its known good
-    /// revision.
+    /// The revision requires a feature that the node's agent is too old to know, or the agent can't read it at all. The
+    /// node keeps its known good revision.
     ///
     /// To do: upgrade the agents.
     AgentTooOld,

@@ -3,9 +3,13 @@
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use anyhow::Result;
-use kube::{ResourceExt as _, core::DeserializeGuard, runtime::reflector::Store};
+use kube::{
+    ResourceExt as _,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::reflector::Store,
+};
 use sockeye_crds::{
-    BpfNode, BpfRevision,
+    BpfNode, BpfRevision, Reason, Refusal,
     names::{LABEL_PROGRAM, SUSPENSION, SUSPENSION_REASON, is_dns_label},
     node::NodeProgram,
     revision,
@@ -17,7 +21,7 @@ use crate::{
     control::{event::Event, run::Events},
     model::{
         architecture::on_this_architecture,
-        assignment::{Assignment, ReportedRevision},
+        assignment::{Assignment, ReportedRevision, UnreadableRevision},
     },
 };
 
@@ -78,19 +82,11 @@ impl View {
         for guard in &revisions {
             match &guard.0 {
                 Ok(revision) => readable.push(revision),
-                Err(error) => {
-                    let program = error.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_PROGRAM));
-                    let name = error.metadata.name.as_deref().unwrap_or_default();
-                    let why = format!(
-                        "BpfRevision {name} can't be read, is it a newer operator's? Upgrade the agents: {}",
-                        error.error
-                    );
-                    match program.filter(|program| is_dns_label(program)) {
-                        Some(program) => drop(unreadable.insert(program.clone(), why)),
-                        // It may be any BpfProgram's, so that none may be removed.
-                        None => complete = false,
-                    }
-                }
+                Err(error) => match unreadable_revision(error) {
+                    Some((program, revision)) => drop(unreadable.insert(program, revision)),
+                    // It may be any BpfProgram's, so that none may be removed.
+                    None => complete = false,
+                },
             }
         }
         let same = |known: &BpfRevision, revision: &BpfRevision| {
@@ -124,6 +120,20 @@ impl View {
     }
 }
 
+/// Returns a revision that can't be read, and the name of its BpfProgram, if it says that.
+fn unreadable_revision(InvalidObject { error, metadata }: &InvalidObject) -> Option<(String, UnreadableRevision)> {
+    let program = metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_PROGRAM));
+    let program = program.filter(|program| is_dns_label(program))?.clone();
+    let name = metadata.name.clone();
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.name == program);
+    let message = format!(
+        "BpfRevision {} can't be read, is it a newer operator's? Upgrade the agents: {error}",
+        name.as_deref().unwrap_or_default()
+    );
+    let why = Refusal { reason: Reason::AgentTooOld, message };
+    Some((program, UnreadableRevision { name, uid: owner.map(|owner| owner.uid.clone()), why }))
+}
+
 /// Returns the revisions in effect according to the BpfNode, by BpfProgram.
 fn reported(bpf_node: &Store<DeserializeGuard<BpfNode>>) -> BTreeMap<String, ReportedRevision> {
     let found = bpf_node.state().into_iter().next();
@@ -133,4 +143,27 @@ fn reported(bpf_node: &Store<DeserializeGuard<BpfNode>>) -> BTreeMap<String, Rep
         Some((program.name.clone(), ReportedRevision { uid: program.uid.clone(), revision }))
     };
     status.into_iter().flat_map(|status| &status.programs).filter_map(revision).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use sockeye_crds_testing::provoked;
+
+    use super::*;
+
+    #[test]
+    fn a_revision_that_can_not_be_read_says_by_its_metadata_whose_it_is() {
+        let read = |label: &str| {
+            let owners = json!([{"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfProgram", "name": "p", "uid": "u"}]);
+            let metadata = json!({"name": "p-2", "labels": {LABEL_PROGRAM: label}, "ownerReferences": owners});
+            let error = "unknown variant `Tomorrow`, expected one of `Node`, `AllPods`".to_owned();
+            unreadable_revision(&InvalidObject { error, metadata: serde_json::from_value(metadata).unwrap() })
+        };
+        let (program, UnreadableRevision { name, uid, why }) = read("p").unwrap();
+        assert_eq!((&*program, name.as_deref(), uid.as_deref()), ("p", Some("p-2"), Some("u")));
+        assert_eq!(why.reason, Reason::AgentTooOld);
+        provoked(why.reason, &why.message);
+        assert_eq!(read("../p"), None);
+    }
 }

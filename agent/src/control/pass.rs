@@ -107,7 +107,7 @@ impl<N: Node> Controller<N> {
             tracing::debug!(program = name, "attempt");
         }
         match (task, &pass.context) {
-            (Task::Freeze(why), Ok(_)) => self.freeze(name, why, assignment.knows(name)),
+            (Task::Freeze(why), Ok(_)) => self.freeze(name, why, assignment),
             (Task::Observe, Ok(_)) => self.observe(name),
             (Task::KeepKnownGood(observation), Ok(_)) => {
                 return self.keep_known_good(name, observation, assignment, pass);

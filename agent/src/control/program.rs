@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     model::{
-        assignment::ReportedRevision,
+        assignment::{ReportedRevision, UnreadableRevision},
         desired::Desired,
         kernel::MapInfo,
         observed::{Observed, ObservedMap},
@@ -221,6 +221,14 @@ impl ProgramState {
         self.converged = false;
         // Once the desired state is known again, a look is due whatever else happened.
         self.pending.dirty = true;
+    }
+
+    /// Takes the name of the assigned revision if that can't be read, so that the failure is reported as its own.
+    pub fn assign_unreadable(&mut self, unreadable: Option<&UnreadableRevision>) {
+        if let Some(UnreadableRevision { name: Some(name), uid, why: _ }) = unreadable {
+            self.assigned.name = Some(name.clone());
+            self.assigned.uid = uid.clone().or(self.assigned.uid.take());
+        }
     }
 
     /// Takes the outcome of an attempt, and schedules the next one after a failure.

@@ -339,10 +339,13 @@ impl<N: Node> Controller<N> {
     }
 
     /// Observes a BpfProgram and leaves it as it is; but where this node is suspended, it is detached too.
-    pub(super) fn freeze(&mut self, name: &str, why: Refusal, is_revision_known: bool) {
+    pub(super) fn freeze(&mut self, name: &str, why: Refusal, assignment: &Assignment) {
         let now = self.now;
         match self.node.observe(name) {
-            Ok(observed) => self.touch(name).freeze(observed, why, is_revision_known, now),
+            Ok(observed) => {
+                self.touch(name).freeze(observed, why, assignment.knows(name), now);
+                self.touch(name).assign_unreadable(assignment.unreadable.get(name));
+            }
             Err(error) => tracing::warn!(program = name, %error, "can't be observed"),
         }
         if let Err(failure) = self.detach_where_suspended(name) {

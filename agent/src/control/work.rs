@@ -54,11 +54,16 @@ pub(super) fn assign(programs: &mut Programs, assignment: &Assignment, before: O
             let differing = before.differing(assignment).into_iter().map(str::to_owned);
             differing.chain(programs.index().unassigned().iter().cloned()).collect()
         }
-        None => programs.keys().chain(assignment.revisions.keys()).cloned().collect::<BTreeSet<_>>(),
+        None => {
+            let assigned = assignment.revisions.keys().chain(assignment.unreadable.keys());
+            programs.keys().chain(assigned).cloned().collect::<BTreeSet<_>>()
+        }
     };
     for name in names {
         let revision = assignment.revisions.get(&name);
-        if revision.is_none() && !programs.contains_key(&name) {
+        // One that an agent can't read is reported also where the node has nothing of its BpfProgram yet.
+        let is_unreadable = assignment.unreadable.get(&name).is_some_and(|unreadable| unreadable.name.is_some());
+        if revision.is_none() && !is_unreadable && !programs.contains_key(&name) {
             continue;
         }
         let program = programs.entry(&name);

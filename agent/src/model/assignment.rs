@@ -15,13 +15,24 @@ pub struct ReportedRevision {
     pub revision: String,
 }
 
+/// A revision that can't be read, as a newer operator may write it. Its BpfProgram keeps what it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableRevision {
+    /// The revision's name; absent where there is none, as of a manifest that was never accepted.
+    pub name: Option<String>,
+    /// The UID of the BpfProgram that owns it.
+    pub uid: Option<String>,
+    /// The reason, as the node reports it.
+    pub why: Refusal,
+}
+
 /// What a node is to run.
 #[derive(Clone, Debug, Default)]
 pub struct Assignment {
     /// The revision to run, by BpfProgram.
     pub revisions: BTreeMap<String, Arc<BpfRevision>>,
-    /// BpfPrograms whose revision can't be read, and why. They keep what they have.
-    pub unreadable: BTreeMap<String, String>,
+    /// The revisions that can't be read, by BpfProgram.
+    pub unreadable: BTreeMap<String, UnreadableRevision>,
     /// Whether a BpfProgram that is not named is to have nothing on the node. Otherwise it keeps what it has.
     pub complete: bool,
     /// The node's pods; absent until they have been listed.
@@ -89,8 +100,8 @@ impl Assignment {
 
     /// Returns why a BpfProgram is to be left as it is, if it is; `required` is what its targets ask for.
     pub fn freeze_reason(&self, name: &str, required: RequiredInputs) -> Option<Refusal> {
-        if let Some(why) = self.unreadable.get(name) {
-            return Some(Refusal { reason: Reason::Unsupported, message: why.clone() });
+        if let Some(unreadable) = self.unreadable.get(name) {
+            return Some(unreadable.why.clone());
         }
         let unread = || {
             "not everything that is desired on this node could be read, so that the agent changes nothing: upgrade the \

@@ -16,7 +16,7 @@ use kube::core::ObjectMeta;
 use serde::Serialize;
 use sockeye_crds::{
     BpfNode, BpfNodeDetail, BpfNodeDetailStatus, BpfNodeStatus, BpfProgram, BpfRevision, BpfRevisionSpec, Condition,
-    ConditionType, Reason, condition,
+    ConditionType, Reason, Refusal, condition,
     node::{BpfNodeDetailSpec, BpfNodeSpec},
     program::{MapRef, MapSpec},
     summary::{self, Acceptance, Liveness, NodeView, Subject},
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     control::{event::Report, report::conditions::conditions},
-    model::assignment::Assignment,
+    model::assignment::{Assignment, UnreadableRevision},
 };
 
 /// The file with the status of the node's BpfNode.
@@ -238,7 +238,9 @@ impl Folder {
                 }
                 (None, Ok(program)) => {
                     let Acceptance::Refused { message, .. } = &manifest.acceptance else { continue };
-                    assignment.unreadable.insert(program.metadata.name.clone().unwrap_or_default(), message.clone());
+                    let name = program.metadata.name.clone().unwrap_or_default();
+                    let why = Refusal { reason: Reason::Unsupported, message: message.clone() };
+                    assignment.unreadable.insert(name, UnreadableRevision { name: None, uid: None, why });
                 }
                 // It may be any BpfProgram's.
                 (None, Err(_)) => assignment.complete = false,

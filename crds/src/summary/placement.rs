@@ -62,6 +62,7 @@ pub(super) fn of<'a>(program: &ProgramRef, revision: &BpfRevision, nodes: &[Node
                 let entry = node.program(program);
                 match (selected, entry) {
                     (true, _) => Some(placed(state_of(&name, entry), entry)),
+                    (false, Some(entry)) if is_only_unread(entry) => None,
                     (false, Some(_)) => Some(placed(PlacementState::Leaving, entry)),
                     (false, None) => None,
                 }
@@ -77,6 +78,13 @@ pub(super) fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<N
         let entry = node.program(program)?;
         Some(NodePlacement { node: node.name, state: PlacementState::Leaving, entry: Some(entry) })
     }))
+}
+
+/// Returns whether a node has nothing of the program, and reports it only because its agent is too old to read which
+/// nodes the revision selects.
+fn is_only_unread(entry: &NodeProgram) -> bool {
+    let NodeProgram { revision, program_ids, map_ids, .. } = entry;
+    entry.reason == Some(Reason::AgentTooOld) && revision.is_none() && program_ids.is_empty() && map_ids.is_empty()
 }
 
 fn sorted<'a>(placed: impl Iterator<Item = NodePlacement<'a>>) -> Vec<NodePlacement<'a>> {

@@ -1,6 +1,7 @@
 //! The rules of `fold`, each by an example: reports in, status out.
 
 mod fixtures;
+mod placement;
 
 use std::collections::BTreeMap;
 
