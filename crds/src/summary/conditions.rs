@@ -24,6 +24,14 @@ pub const MAX_QUOTED: usize = 3;
 /// The maximum number of bytes of a quoted node message.
 const MAX_QUOTE: usize = 400;
 
+/// Precedes the warnings in the message of Attached.
+const WARNINGS: &str = "; ";
+
+/// Returns the message of an Attached that is True without the nodes' warnings, which are in their own words.
+pub fn without_warnings(attached: &str) -> &str {
+    attached.split_once(WARNINGS).map_or(attached, |(message, _)| message)
+}
+
 /// Returns the conditions of a BpfProgram that is not deleted, or cannot be as long as others use its maps.
 pub(super) fn of(subject: &Subject<'_>, counts: &NodeCounts, placed: &[NodePlacement<'_>]) -> Vec<ConditionState> {
     let Subject { program: _, generation: _, acceptance, current, users } = *subject;
@@ -136,7 +144,7 @@ fn attached(current: Option<&BpfRevision>, counts: &NodeCounts, placed: &[NodePl
         return attached(Status::True, Reason::NoPodSelected, message);
     }
     let warnings = quotes(placed.iter().flat_map(warnings));
-    let warnings = if warnings.is_empty() { warnings } else { format!("; {warnings}") };
+    let warnings = if warnings.is_empty() { warnings } else { format!("{WARNINGS}{warnings}") };
     let message = format!("in effect on {updated} of {live} Ready nodes{besides}{warnings}");
     attached(Status::True, Reason::InEffect, message)
 }

@@ -32,7 +32,7 @@ use crate::{
     size,
 };
 pub use columns::MAX_NODES;
-pub use conditions::MAX_QUOTED;
+pub use conditions::{MAX_QUOTED, without_warnings};
 pub use input::{Acceptance, Liveness, NodeView, Subject};
 
 /// The maximum size of the object's description in a status, in bytes of JSON.

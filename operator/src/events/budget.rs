@@ -1,13 +1,17 @@
 //! [`EventBudget`]: bounds the Events that quote each node. IO: none; callers pass the time.
 //!
-//! Nodes report drift and failures in their own words, and each new message is a new Event. Without a bound, whoever is
-//! root on one node could fill etcd with them.
+//! - Nodes report drift and failures in their own words, and each new message is a new Event. Without a bound, whoever
+//!   is root on one node could fill etcd with them.
+//! - A node whose report changes again and again makes a BpfProgram be in effect again and again. Such Events quote no
+//!   node: they are bounded for each BpfProgram.
 
 use std::collections::HashMap;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::events::ProgramEvent;
+use sockeye_crds::revision::ProgramRef;
+
+use crate::events::{ATTACH, ProgramEvent};
 
 /// A node may have this many Events at once.
 const BURST: u32 = 10;
@@ -16,7 +20,7 @@ const INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 /// Beyond this number of nodes, those that may have all their Events are forgotten.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// A token bucket for each node.
+/// A token bucket for each node, and one for each BpfProgram.
 #[derive(Clone, Debug, Default)]
 pub struct EventBudget {
     buckets: HashMap<String, Bucket>,
@@ -31,10 +35,15 @@ struct Bucket {
 }
 
 impl EventBudget {
-    /// Takes a token of each node that an Event quotes. Returns the Event unless none of them has one. It says how many
-    /// Events of theirs were suppressed before.
-    pub fn allow(&mut self, mut event: ProgramEvent, now: Timestamp) -> Option<ProgramEvent> {
-        let quoted = std::mem::take(&mut event.quoted);
+    /// Takes a token of each node that an Event about a BpfProgram quotes, or of the BpfProgram if it follows from what
+    /// nodes report and quotes none. Returns the Event unless none of them has one. It says how many Events of theirs
+    /// were suppressed before.
+    pub fn allow(&mut self, mut event: ProgramEvent, program: &ProgramRef, now: Timestamp) -> Option<ProgramEvent> {
+        let mut quoted = std::mem::take(&mut event.quoted);
+        if quoted.is_empty() && event.action == ATTACH {
+            // No node's name has a space.
+            quoted.push(format!("BpfProgram {}", program.uid));
+        }
         let (allowed, suppressed) = self.take_of_each(quoted.iter().map(String::as_str), now);
         event.note += &suppressed_before(suppressed);
         (quoted.is_empty() || !allowed.is_empty()).then_some(event)
@@ -70,7 +79,7 @@ impl EventBudget {
 
 /// Returns the end of an Event's note that counts the suppressed ones, or nothing.
 pub(super) fn suppressed_before(count: u64) -> String {
-    if count == 0 { String::new() } else { format!(" ({count} more Events that quote them were suppressed before)") }
+    if count == 0 { String::new() } else { format!(" ({count} more such Events were suppressed before)") }
 }
 
 impl Bucket {
@@ -139,12 +148,25 @@ mod tests {
         let mut allow = |quoted: &[&str], second| {
             let quoted = quoted.iter().map(|node| (*node).to_owned()).collect();
             let event = ProgramEvent { is_warning: true, reason: String::new(), action: "", note: "n".into(), quoted };
-            budget.allow(event, at(second)).map(|event| event.note)
+            budget.allow(event, &ProgramRef::default(), at(second)).map(|event| event.note)
         };
         assert_eq!((0..100).filter_map(|_| allow(&["a"], 0)).count(), BURST as usize);
         assert_eq!(allow(&["a", "b"], 0).as_deref(), Some("n"));
         assert_eq!(allow(&[], 0).as_deref(), Some("n"), "it quotes no node");
-        assert_eq!(allow(&["a"], 60).as_deref(), Some("n (91 more Events that quote them were suppressed before)"));
+        assert_eq!(allow(&["a"], 60).as_deref(), Some("n (91 more such Events were suppressed before)"));
+    }
+
+    #[test]
+    fn an_event_that_follows_from_reports_and_quotes_no_node_needs_a_token_of_its_program() {
+        let mut budget = EventBudget::default();
+        let mut allow = |uid: &str, action| {
+            let program = ProgramRef { name: "p".into(), uid: uid.into() };
+            let (reason, note) = ("InEffect".to_owned(), "in effect on 1 of 1 Ready nodes".to_owned());
+            budget.allow(ProgramEvent { is_warning: false, reason, action, note, quoted: vec![] }, &program, at(0))
+        };
+        assert_eq!((0..100).filter_map(|_| allow("a", ATTACH)).count(), BURST as usize);
+        assert!(allow("a", "Validate").is_some(), "it follows from an edit");
+        assert!(allow("b", ATTACH).is_some());
     }
 
     #[test]

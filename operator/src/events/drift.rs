@@ -196,6 +196,6 @@ mod tests {
         let (labels, report) = (BTreeMap::new(), report(vec![drift("y\u{1b}", 1, RECENT)]));
         let view = NodeView { name: "n0", labels: &labels, liveness: Liveness::Live, report: Some(&report) };
         let events = tracker.observe(&program, &[view], &mut budget, later);
-        assert_eq!(events[0].note, "on n0: y? (91 more Events that quote them were suppressed before)");
+        assert_eq!(events[0].note, "on n0: y? (91 more such Events were suppressed before)");
     }
 }

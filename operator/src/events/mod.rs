@@ -12,6 +12,9 @@ use sockeye_crds::names;
 /// An Event names at most this many nodes.
 const MAX_NAMED_NODES: usize = 5;
 
+/// The action of Events that follow from what nodes report.
+pub const ATTACH: &str = "Attach";
+
 /// An Event to publish about a BpfProgram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramEvent {

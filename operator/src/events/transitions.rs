@@ -10,7 +10,7 @@ use sockeye_crds::{
     summary,
 };
 
-use crate::events::{ProgramEvent, list_nodes};
+use crate::events::{ATTACH, ProgramEvent, list_nodes};
 
 /// Returns the Events for a change from `old` to `new`. A condition's transition is one, a new message is not; but a
 /// node that begins to fail is one, and so is the last node on which the BpfProgram is suspended.
@@ -76,7 +76,14 @@ fn attached(Pair { old, new }: Pair<'_>, has_news: bool) -> Option<ProgramEvent>
     let is_as_intended = new.status == Status::True || new.reason == Reason::Suspended;
     // A user seldom wants a BpfProgram that is Ready and runs nowhere.
     let is_warning = !is_as_intended || new.reason == Reason::NoNodeSelected;
-    ((is_transition || has_news) && !is_in_progress).then(|| event(new, "Attach", is_warning))
+    ((is_transition || has_news) && !is_in_progress).then(|| match new.status {
+        // A node's warnings may be other ones each time.
+        Status::True => {
+            let note = summary::without_warnings(&new.message).to_owned();
+            ProgramEvent { note, ..event(new, ATTACH, is_warning) }
+        }
+        Status::False | Status::Unknown => event(new, ATTACH, is_warning),
+    })
 }
 
 /// Lists the nodes that Attached quotes: those that fail, or if none does, those that say why they are suspended.
@@ -209,6 +216,15 @@ mod tests {
         assert!(is_event(&["n2", "n3", "n4"], &["n1", "n2", "n3", "n4"]));
         let events = transitions(&failing_on(&["n1"]), &failing_on(&["n1", "n2", "n3", "n4"]));
         assert_eq!(events[0].quoted, ["n1", "n2", "n3"], "a token of theirs is taken");
+    }
+
+    #[test]
+    fn an_event_about_what_is_in_effect_has_no_words_of_nodes() {
+        let mut warned = status(ACCEPTED, IN_EFFECT, Some("r1"));
+        let message = "in effect on 2 of 2 Ready nodes (1 not Ready)";
+        warned.conditions[1].message = format!("{message}; n1: any words; n2: others");
+        let events = transitions(&status(ACCEPTED, PROGRESSING, Some("r1")), &warned);
+        assert_eq!((events.len(), &*events[0].note), (1, message));
     }
 
     #[test]

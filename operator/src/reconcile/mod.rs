@@ -40,7 +40,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use sockeye_crds::{BpfProgramStatus, Reason, Refusal, names};
+use sockeye_crds::{BpfProgramStatus, Reason, Refusal, names, revision::ProgramRef};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -184,7 +184,7 @@ async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> R
     {
         return Ok(Outcome::Throttled(until));
     }
-    let steps = within_budget(steps, event_budget);
+    let steps = within_budget(steps, &gathered.intent.program, event_budget);
     write_status(writer, &gathered.intent, &mut version, steps, cache).await?;
     match failure {
         Some(error) => Err(error.into()),
@@ -198,11 +198,11 @@ fn drift_events(gathered: &Gathered, tracker: &mut DriftTracker, budget: &Mutex<
     events.into_iter().map(Step::PublishEvent).collect()
 }
 
-/// Drops the Events that quote nodes which have had as many as they may.
-fn within_budget(steps: Vec<Step>, budget: &Mutex<EventBudget>) -> Vec<Step> {
+/// Drops the Events that quote nodes which have had as many as they may, or of which the BpfProgram has had as many.
+fn within_budget(steps: Vec<Step>, program: &ProgramRef, budget: &Mutex<EventBudget>) -> Vec<Step> {
     let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
     let allow = |step| match step {
-        Step::PublishEvent(event) => budget.allow(event, now()).map(Step::PublishEvent),
+        Step::PublishEvent(event) => budget.allow(event, program, now()).map(Step::PublishEvent),
         write => Some(write),
     };
     steps.into_iter().filter_map(allow).collect()
@@ -264,7 +264,7 @@ mod tests {
             ProgramEvent { is_warning: true, reason, action: "Attach", note, quoted: vec!["n1".to_owned()] }
         };
         let steps = |n| vec![Step::WriteStatus(Box::default()), Step::PublishEvent(failure(n))];
-        let left: Vec<Step> = (0..100).flat_map(|n| within_budget(steps(n), &budget)).collect();
+        let left: Vec<Step> = (0..100).flat_map(|n| within_budget(steps(n), &ProgramRef::default(), &budget)).collect();
         let events = left.iter().filter(|step| matches!(step, Step::PublishEvent(_))).count();
         assert_eq!((left.len() - events, events), (100, 10));
     }
