@@ -29,6 +29,7 @@ const NOT_UNINSTALLED: &str = "deletes the bytes that agents load, and no other 
 const NOT_MARKED: &str = "the label sockeye.dev/object marks bytes that the operator stores and deletes";
 
 const NOT_CHOSEN: &str = "the operator must not choose the policy for signatures";
+const NOT_INSTALLED: &str = "you need the right to change ValidatingAdmissionPolicy sockeye-configmaps";
 
 const OPERATOR: &str = "system:serviceaccount:sockeye-system:sockeye-operator";
 
@@ -131,14 +132,51 @@ async fn policy() -> Result<(ConfigMaps, ConfigMaps)> {
 /// Nodes verify by it what the operator dispatches.
 #[tokio::test]
 async fn the_operator_must_not_choose_the_policy_for_signatures() -> Result<()> {
-    let (operator, local) = policy().await?;
+    let (operator, _) = policy().await?;
     refused(operator.create(json!({"name": POLICY})).await, NOT_CHOSEN)?;
-    local.create(json!({"name": POLICY})).await.context("whoever installs the chart creates it")?;
+    let root = ConfigMaps::of(admin().await?);
+    root.create(json!({"name": POLICY})).await.context("whoever installs the chart creates it")?;
     refused(operator.delete(POLICY).await, NOT_CHOSEN)?;
     // RBAC does not let it change one, and the policy would not either.
     let unlimited = ConfigMaps::of_master(OPERATOR).await?;
     refused(unlimited.patch(POLICY, json!({"data": {"policy.json": "{}"}})).await, NOT_CHOSEN)?;
-    Ok(local.delete(POLICY).await?)
+    Ok(root.delete(POLICY).await?)
+}
+
+/// Operators and agents would read what they wrote at their next start, and ask for no signature any more.
+#[tokio::test]
+async fn the_policy_for_signatures_takes_the_right_to_change_what_guards_it() -> Result<()> {
+    let (_, local) = policy().await?;
+    let client = admin().await?;
+    bind(&client, "rights-root", "cluster-admin").await?;
+    let rules = |name: &str| {
+        json!([{"apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingadmissionpolicies"],
+            "resourceNames": [name], "verbs": ["patch"]}])
+    };
+    for (user, guard) in [("rights-installer", "sockeye-configmaps"), ("rights-other-installer", "sockeye-lease")] {
+        grant(&client, user, rules(guard)).await?;
+        grant_in_release(&client, user, any_configmap()).await?;
+    }
+    let other = ConfigMaps::of(as_person("rights-other-installer").await?);
+    for user in ["rights-root", "rights-installer"] {
+        let installer = ConfigMaps::of(as_person(user).await?);
+        for refused_one in [&local, &other] {
+            refused(refused_one.create(json!({"name": POLICY})).await, NOT_INSTALLED)?;
+            refused(refused_one.apply(POLICY).await, NOT_INSTALLED)?;
+        }
+        installer.create(json!({"name": POLICY, "labels": {"rights": ""}})).await?;
+        for refused_one in [&local, &other] {
+            refused_one.can_not_write(POLICY, NOT_INSTALLED).await?;
+        }
+        installer.apply(POLICY).await?;
+        installer.delete(POLICY).await?;
+    }
+    // It goes with its namespace.
+    for user in [NAMESPACE_CONTROLLER, GARBAGE_COLLECTOR, CONTROLLER_MANAGER] {
+        ConfigMaps::of(client.clone()).create(json!({"name": POLICY})).await?;
+        ConfigMaps::of_master(user).await?.delete(POLICY).await.context(user)?;
+    }
+    Ok(())
 }
 
 /// Whoever could write them would have agents fail to load an object, or, as the operator trusts what it stored, keep
