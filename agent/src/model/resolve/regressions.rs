@@ -51,7 +51,7 @@ pub(super) fn check(
 /// Names what makes sockets stand in a map without a verdict on what they receive. There alone the regression is
 /// triggered: FIONREAD counts the bytes that a verdict program has passed, and no others (`tcp_bpf_ioctl`).
 ///
-/// That is an `sk_msg` program on such a map, or a `sockops` program that adds sockets to one.
+/// That is an `sk_msg` program on such a map, or a `sockops` program that adds sockets to one, be it by a tail call.
 fn triggers_fionread(
     template: &RevisionTemplate,
     functions: &BTreeMap<String, DesiredProgram>,
@@ -61,13 +61,15 @@ fn triggers_fionread(
         functions.values().any(|function| is_verdict(function.kind.attach_type) && function.maps.contains(pin))
     };
     let bare = |pin: &&String| !has_verdict(pin);
+    let is_sock_ops = |name: &String| functions.get(name).is_some_and(|function| function.kind.prog_type == SOCK_OPS);
+    // What is attached may call any other of its type by a program array.
+    let may_join = template.programs.iter().any(|program| !program.attach.is_empty() && is_sock_ops(&program.name));
     functions.iter().find_map(|(name, function)| {
         if function.kind.prog_type == SK_MSG {
             let pin = function.maps.iter().find(bare)?;
             return Some(format!("program {name}, attached to map {pin}, which has no sk_skb verdict"));
         }
-        let is_attached = template.programs.iter().any(|program| program.name == *name && !program.attach.is_empty());
-        if function.kind.prog_type != SOCK_OPS || !is_attached {
+        if !(may_join && is_sock_ops(name)) {
             return None;
         }
         let fills = |map: &&DesiredMap| map.holds_sockets() && map.used_by.contains(name) && bare(&&map.pin_name);

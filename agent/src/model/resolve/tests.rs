@@ -192,6 +192,27 @@ fn a_regression_is_refused_where_a_revision_would_trigger_it() {
 }
 
 #[test]
+fn a_regression_is_refused_where_sockets_join_a_map_by_a_tail_call() {
+    let found = Regressions { found: [Regression::SockmapFionread].into(), ..Regressions::default() };
+    let context = NodeContext { regressions: found, ..node_context() };
+    let map = |name: &str, map_type: &str| {
+        json!({"name": name, "type": map_type, "keySizeBytes": 4, "valueSizeBytes": 4, "maxEntries": 1,
+            "definition": "BTF"})
+    };
+    let (mut joined, mut array) = (map("m", "Sockhash"), map("progs", "ProgArray"));
+    (joined["usedBy"], array["usedBy"], array["holds"]) = (json!(["join"]), json!(["entry"]), json!(["join"]));
+    let sections = ["entry", "join"].map(|name| json!({"name": name, "section": "sockops"}));
+    let refusal = |attach: Value| {
+        let template = json!({"object": {"programs": sections, "maps": [joined, array]},
+            "programs": [{"name": "entry", "attach": attach}]});
+        Desired::new(&revision(&template), &context, &Observed::default()).err()
+    };
+    let refused = refusal(json!([{"type": "Node"}])).unwrap();
+    assert!(refused.message.starts_with("program join, which adds sockets to map m"), "{refused}");
+    assert_eq!(refusal(json!([])), None, "nothing is attached");
+}
+
+#[test]
 fn a_map_of_another_program_is_borrowed_while_programs_are_attached_to_it() {
     let target = |map: Value| json!([{"name": "msg", "attach": [{"type": "Map", "map": map}]}]);
     let template = sockets(&target(json!({"name": "m", "program": "lender"})), &json!({}));
