@@ -187,9 +187,10 @@ reasons! {
     ///
     /// To do: install the chart as it is.
     PermissionDenied,
-    /// The agent was not told what it must know to attach the program: for example, it may not list pods.
+    /// The agent does not know what it must to attach the program: it may not list pods, or could not probe its kernel
+    /// for a known regression (`docs/kernels.md#known-regressions`), which it tries again.
     ///
-    /// To do: set `agent.podTargets`, or pass `--pods` to an agent without a cluster.
+    /// To do: see the message; for pods set `agent.podTargets`, or pass `--pods` to an agent without a cluster.
     InputsUnavailable,
     /// The kernel lacks what the program needs: an attach type, a map type, a helper, BTF; it is locked down; or it has
     /// a known regression (`docs/kernels.md#known-regressions`) that the program would trigger. The node keeps its

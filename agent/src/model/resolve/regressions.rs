@@ -32,18 +32,25 @@ pub(super) fn check(
             Regression::SockmapFionread => triggers_fionread(template, functions, maps),
         };
         let Some(trigger) = trigger else { continue };
-        let finding = match unknown {
-            Some(why) => format!(
-                "this node's kernel may have the regression {name}, which could not be probed ({why}) and is probed \
-                 again: {breaks}"
-            ),
+        // The next probe may answer.
+        let (reason, finding) = match unknown {
+            Some(why) => {
+                let finding = format!(
+                    "this node's kernel may have the regression {name}, which could not be probed ({why}) and is \
+                     probed again: {breaks}"
+                );
+                (Reason::InputsUnavailable, finding)
+            }
             None => {
-                format!("this node's kernel has the regression {name}: {breaks}; run another kernel (docs/kernels.md)")
+                let finding = format!(
+                    "this node's kernel has the regression {name}: {breaks}; run another kernel (docs/kernels.md)"
+                );
+                (Reason::KernelUnsupported, finding)
             }
         };
         let message =
             format!("{trigger}: {finding}, or name {name} in spec.acceptedRegressions to run it all the same");
-        return Err(Refusal { reason: Reason::KernelUnsupported, message });
+        return Err(Refusal { reason, message });
     }
     Ok(())
 }

@@ -177,6 +177,8 @@ fn a_regression_is_refused_where_a_revision_would_trigger_it() {
         assert!(refused.message.contains(words) && refused.message.contains("SockmapFIONREAD"), "{refused}");
         recorded(refused);
         let refused = refusal(&template, &unknown).unwrap();
+        assert_eq!(refused.reason, Reason::InputsUnavailable, "the next probe may answer");
+        assert!(!refused.reason.needs_edit());
         assert!(refused.message.contains("(denied)") && refused.message.contains(words), "{refused}");
         recorded(refused);
         assert_eq!(refusal(&template, &Regressions::default()), None);

@@ -43,7 +43,9 @@ pub const fn advice(reason: Reason) -> Option<&'static str> {
         Reason::BpffsUnusable => "mount bpffs on the node: mount -t bpf bpf /sys/fs/bpf; the agent notices",
         Reason::OlderLayout => "run the command that the message names on the node",
         Reason::PermissionDenied => "install the chart as it is: the agent lacks a capability",
-        Reason::InputsUnavailable => "set the chart's agent.podTargets, or pass --pods to an agent without a cluster",
+        Reason::InputsUnavailable => {
+            "see the message; for pods set the chart's agent.podTargets, or pass --pods to an agent without a cluster"
+        }
         Reason::KernelUnsupported => {
             "leave such nodes out by spec.nodeSelector; sockeye inspect FILE shows which could run it"
         }
