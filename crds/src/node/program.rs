@@ -21,8 +21,8 @@ pub struct NodeProgram {
     /// The revision that should be in effect, if it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_revision: Option<String>,
-    /// The revision that was in effect last, if none is in effect as a whole now. The agent goes back to it while the
-    /// desired one fails.
+    /// The revision that was in effect last, if none is in effect as a whole now; or, while the one in effect is on
+    /// trial, the one before it. The agent goes back to it if the desired one fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_good_revision: Option<String>,
     /// The state of the desired revision.

@@ -36,7 +36,7 @@ pub(super) fn node_program(name: &str, program: &ProgramState, contents: &Conten
         None => message,
     });
     let revision = revision_in_effect(program);
-    let known_good = if revision.is_none() { program.last_in_effect() } else { None };
+    let known_good = if revision.is_none() { program.last_in_effect() } else { revertible(program) };
     let desired_revision = program.revision().filter(|desired| Some(*desired) != revision.as_deref());
     let functions = contents.functions.iter().map(|(_, function)| function.info.id);
     let maps = contents.maps.iter().map(|(_, map)| map.info.id).chain(contents.unpinned.iter().copied());
@@ -58,6 +58,12 @@ pub(super) fn node_program(name: &str, program: &ProgramState, contents: &Conten
         drift: drift.clone(),
         ..NodeProgram::default()
     }
+}
+
+/// Returns the revision that a revert brings back, while the one in effect is on trial. Nobody must delete it before.
+fn revertible(program: &ProgramState) -> Option<&str> {
+    program.undecided_trial()?;
+    program.observed.previous.as_ref()?.revision.as_deref()
 }
 
 /// Returns the pods at which a program is in effect that a target selects, or goes on selecting.

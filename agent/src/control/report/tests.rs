@@ -20,7 +20,7 @@ use crate::{
     model::{
         desired::{Desired, DesiredProgram},
         kernel::{LINK_TYPE_CGROUP, LinkInfo, MapInfo, ProgramInfo, ProgramKind},
-        observed::{LinkKey, ObservedLink, ObservedProgram},
+        observed::{LinkKey, ObservedLink, ObservedProgram, Predecessor},
         pods::CgroupOwner,
         trial::{Trial, TrialState},
     },
@@ -272,6 +272,31 @@ fn pods_are_counted_once_and_only_those_in_effect() {
     let entry = &node.programs[0];
     assert_eq!((entry.links, entry.pods, node.counts.links), (4, 1, 4));
     assert_eq!(detail.programs[0].links[1].pod.as_deref(), Some("shop/a"));
+}
+
+#[test]
+fn the_revision_that_a_revert_brings_back_is_known_good_until_the_trial_is_decided() {
+    for (state, known_good) in
+        [(TrialState::Open, Some("p-1")), (TrialState::Reopened, Some("p-1")), (TrialState::Passed, None)]
+    {
+        let info = ProgramInfo { id: 1, ..ProgramInfo::default() };
+        let key = LinkKey { function: "f".to_owned(), place: "1".to_owned() };
+        let link_info = LinkInfo { id: 2, program_id: 1, ..LinkInfo::default() };
+        let link = ObservedLink { info: link_info, path: None, in_effect: true, believed: false, pinned: true };
+        let previous = Predecessor { revision: Some("p-1".to_owned()), ..Predecessor::default() };
+        let mut program = ProgramState::default();
+        program.observe(Observed {
+            revision: Some("p-2".to_owned()),
+            trial: Some(Trial { revision: "p-2".to_owned(), state }),
+            previous: Some(previous),
+            functions: [("f".to_owned(), ObservedProgram { info, load_key: None, pinned: true })].into(),
+            links: [(key, link)].into(),
+            ..Observed::default()
+        });
+        let (node, _) = valid(&[("p".to_owned(), program)].into());
+        let entry = &node.programs[0];
+        assert_eq!((entry.revision.as_deref(), entry.known_good_revision.as_deref()), (Some("p-2"), known_good));
+    }
 }
 
 #[test]
