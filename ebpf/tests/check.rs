@@ -213,12 +213,14 @@ fn each_mistake_in_a_maps_settings_is_refused_with_its_field() {
     }
     check(&maps(vec![sized(borrowed("other", "m"), 2)]), TCP_EVENTS).unwrap();
     let taken = |name: &str| MapSpec { name: name.into(), ..borrowed("o", "m") };
+    let sk_msg = types::ALL.iter().find(|(of, _)| *of == "sk-msg").unwrap().1;
     for (object, name, bad, field) in [
         (fixtures::GLOBALS, "on_create", sized(map(".data"), 2), "spec.maps[0].maxEntries"),
         (fixtures::GLOBALS, "on_create", retained(map(".bss")), "spec.maps[0].reclaimPolicy: .bss is global data"),
         (fixtures::GLOBALS, "on_create", shared(map(".bss")), "spec.maps[0].sharing: .bss is global data"),
         (fixtures::GLOBALS, "on_create", taken(".bss"), "spec.maps[0].mapRef: .bss is global data"),
         (fixtures::EVERYTHING, "events", unpinned("jumps"), "spec.maps[0].pinning"),
+        (sk_msg, "remember", unpinned("sockets"), "spec.maps[0].pinning: sockets holds sockets"),
         (fixtures::KINDS, "on_tcp", sized(map("sk_storage"), 2), "spec.maps[0].maxEntries"),
     ] {
         assert_refused(&spec(vec![program(name)], vec![bad]), object, InvalidSpec, field);

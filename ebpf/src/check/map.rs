@@ -98,6 +98,18 @@ fn check_pinned(field: &str, map: &MapSpec, found: &MapInfo) -> Result<(), Refus
     Ok(())
 }
 
+/// Checks that maps of sockets are pinned: only a pin keeps a map until the sockets in it are closed.
+pub(super) fn check_sockets_pinned(maps: &[MapSpec], object: &ObjectInfo) -> Result<(), Refusal> {
+    let of_sockets = |m: &MapInfo| matches!(m.map_type.as_str(), "Sockmap" | "Sockhash");
+    let holds_sockets = |name: &str| object.maps.iter().any(|found| found.name == name && of_sockets(found));
+    let Some(i) = maps.iter().position(|map| !map.is_pinned() && holds_sockets(&map.name)) else { return Ok(()) };
+    Err(invalid(format!(
+        "spec.maps[{i}].pinning: {} holds sockets, and without a pin it ends with its programs: connections would lose \
+         what they have not read. Leave it pinned, so that it stays until they are closed",
+        maps[i].name
+    )))
+}
+
 /// Checks the settings of a map that is another BpfProgram's, which has all other settings. `maxEntries` is the size
 /// expected of it, if not the object's own. Each node checks that the map exists and has the same shape.
 fn check_map_ref(field: &str, map: &MapSpec, map_ref: &MapRef, found: &MapInfo) -> Result<(), Refusal> {

@@ -78,6 +78,7 @@ pub fn check_with(spec: &BpfProgramSpec, bytes: &[u8], lists: &Lists) -> Result<
     entries::check_size(maps)?;
     map::check_definitions(maps, &object.flawed(&selection))?;
     attach::check_attached_maps(&checked, maps)?;
+    map::check_sockets_pinned(maps, &info)?;
     program::check_tail_calls(programs, &info)?;
     check_count("spec.globals", globals.len(), 0, 256)?;
     settings.map_err(|error| refuse(error.reason(), error.to_string()))?;
