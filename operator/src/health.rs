@@ -2,7 +2,8 @@
 //!
 //! - Healthy: the control loop ran lately, or its stores are not listed yet.
 //! - Ready: every watch was listed, the API server accepted the last write and what was asked about the Lease, and the
-//!   process is healthy. So an operator that stands by is ready too.
+//!   process is healthy. So an operator that stands by is ready too. An object that a quota or a webhook refuses does
+//!   not count: the status of its BpfProgram says so.
 
 use std::{
     sync::{
@@ -73,6 +74,14 @@ impl Health {
     fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
     }
+}
+
+/// Reports whether an answer refuses this one object, as a quota or a webhook does. A right that the operator lacks is
+/// another matter: the API server then refuses all objects of the kind, whatever they are.
+pub fn refuses_object(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let lacks_right = status.code == 403 && status.message.contains("is forbidden: User ");
+    matches!(status.code, 400 | 403 | 413) && !lacks_right
 }
 
 impl probes::Health for Health {

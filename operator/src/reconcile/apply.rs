@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     events::{ProgramEvent, publisher::Publisher},
-    health::Health,
+    health::{Health, refuses_object},
     reconcile::{
         plan::is_same_revision,
         requests,
@@ -103,9 +103,11 @@ impl Writer {
         for step in steps {
             let action = describe(&step, program);
             let is_write = !matches!(step, Step::PublishEvent(_) | Step::KeepBytes { .. });
+            let is_reported = is_reported(&step);
             let result = self.run(program, step).await;
-            if is_write {
-                self.health.record_write(result.as_ref().err().and_then(WriteError::answer));
+            let answer = result.as_ref().err().and_then(WriteError::answer);
+            if is_write && !(is_reported && answer.is_some_and(refuses_object)) {
+                self.health.record_write(answer);
             }
             result.map_err(|source| Error { action: action.clone(), source })?;
             if is_write {
@@ -224,6 +226,11 @@ impl Writer {
             Err(error) => warn!(program = program.name, reason, %error, "an Event could not be published"),
         }
     }
+}
+
+/// Reports whether the status of the BpfProgram says why the API server refuses this write.
+const fn is_reported(step: &Step) -> bool {
+    matches!(step, Step::AddFinalizer { .. } | Step::StoreBytes { .. } | Step::Dispatch(_) | Step::Retire(_))
 }
 
 fn replaced(config_map: &str) -> ProgramEvent {

@@ -25,7 +25,11 @@ impl Answer {
     }
 
     pub fn failure(code: u16, reason: &str) -> Self {
-        Self(code, json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code}))
+        Self::refusal(code, reason, "no")
+    }
+
+    pub fn refusal(code: u16, reason: &str, message: &str) -> Self {
+        Self(code, json!({"kind": "Status", "status": "Failure", "message": message, "reason": reason, "code": code}))
     }
 }
 

@@ -38,6 +38,32 @@ async fn an_event_does_not_make_an_operator_ready_whose_last_write_was_rejected(
     assert!(api.health.ready().is_err(), "nothing but an Event was written");
 }
 
+/// Otherwise one BpfProgram would keep `helm upgrade --wait` waiting.
+#[tokio::test]
+async fn an_operator_one_of_whose_objects_is_refused_is_ready_and_one_that_lacks_a_right_is_not() {
+    let quota = "configmaps \"sockeye-object-1\" is forbidden: exceeded quota: objects, requested: count/configmaps=1";
+    let webhook = "admission webhook \"guard.example\" denied the request: no";
+    let right = "configmaps is forbidden: User \"system:serviceaccount:n:sockeye-operator\" cannot create resource \
+                 \"configmaps\" in API group \"\" in the namespace \"n\"";
+    let status = || vec![Step::WriteStatus(Box::default())];
+    for (steps, code, message, is_ready) in [
+        (store(), 403, quota, true),
+        (store(), 403, webhook, true),
+        (store(), 400, webhook, true),
+        (store(), 413, "too large", true),
+        (vec![Step::Dispatch(Box::new(revision()))], 403, webhook, true),
+        (store(), 403, right, false),
+        (store(), 401, "Unauthorized", false),
+        (store(), 500, "failed calling webhook", false),
+        (status(), 403, webhook, false),
+    ] {
+        let api = Api::new([Answer::refusal(code, "Refused", message)]);
+        api.health.set_listed();
+        assert!(api.writer.apply(&mut program(), steps).await.is_err());
+        assert_eq!(api.health.ready().is_ok(), is_ready, "{code}: {message}");
+    }
+}
+
 #[tokio::test]
 async fn an_event_that_cannot_be_published_fails_no_write() {
     let api = Api::without_events([]);
