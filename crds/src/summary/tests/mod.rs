@@ -351,7 +351,7 @@ fn a_deletion_waits_for_live_holders_only() {
 
 /// Returns the longest report that the schema allows of a node about one BpfProgram.
 fn longest_report() -> BpfNodeStatus {
-    let mut report = failed("r2", Reason::BytecodeUnavailable, &"\"\\".repeat(512));
+    let mut report = failed("r2", Reason::BytecodeUnavailable, &"<&".repeat(512));
     let entry = &mut report.programs[0];
     entry.revision = Some("r".repeat(253));
     entry.program_ids = vec![i64::from(u32::MAX); 32];
