@@ -170,20 +170,28 @@ pub struct Summary {
     pub running_revisions: String,
     /// The program IDs, ordered by node, if at most two nodes have any.
     #[serde(default, rename = "programIDs", skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = Self::MAX_NARROW_TEXT))]
     pub program_ids: String,
     /// The map IDs, ordered by node, if at most two nodes have any.
     #[serde(default, rename = "mapIDs", skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = Self::MAX_NARROW_TEXT))]
     pub map_ids: String,
-    /// The program IDs of the first 16 nodes, then the number of further ones as "+N".
+    /// The program IDs of the first 16 nodes, or of as many as there is room for, then the number of further ones as
+    /// "+N".
     #[serde(default, rename = "allProgramIDs", skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = Self::MAX_WIDE_TEXT))]
     pub all_program_ids: String,
-    /// The map IDs of the first 16 nodes, then the number of further ones as "+N".
+    /// The map IDs of the first 16 nodes, or of as many as there is room for, then the number of further ones as "+N".
     #[serde(default, rename = "allMapIDs", skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = Self::MAX_WIDE_TEXT))]
     pub all_map_ids: String,
+}
+
+impl Summary {
+    /// The maximum number of characters of a narrow column of IDs.
+    pub const MAX_NARROW_TEXT: usize = 1024;
+    /// The maximum number of characters of a wide column of IDs.
+    pub const MAX_WIDE_TEXT: usize = 4096;
 }
 
 /// The state of one BpfProgram on one node.

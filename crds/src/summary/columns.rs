@@ -25,8 +25,9 @@ const MAX_NARROW: usize = 2;
 const MAX_WIDE: usize = 16;
 /// The maximum number of revisions in a column.
 const MAX_REVISIONS: usize = 3;
-/// The maximum number of IDs in a column.
-const MAX_IDS: usize = 64;
+/// The maximum number of bytes of the IDs in a narrow column and in a wide one. The schema has room for ",+N" besides.
+const MAX_NARROW_BYTES: usize = Summary::MAX_NARROW_TEXT - 24;
+const MAX_WIDE_BYTES: usize = Summary::MAX_WIDE_TEXT - 24;
 
 /// Counts the nodes in each state.
 pub(super) fn counts(placed: &[NodePlacement<'_>]) -> NodeCounts {
@@ -118,18 +119,37 @@ fn ids_by_node<'a>(placed: &[NodePlacement<'a>], of: impl Fn(&'a NodeProgram) ->
 
 fn narrow_ids<'a>(placed: &[NodePlacement<'a>], of: impl Fn(&'a NodeProgram) -> &'a Vec<i64>) -> String {
     let by_node = ids_by_node(placed, of);
-    if by_node.len() > MAX_NARROW { String::new() } else { first_ids(&by_node, MAX_NARROW) }
+    if by_node.len() > MAX_NARROW { String::new() } else { first_ids(&by_node, MAX_NARROW, MAX_NARROW_BYTES) }
 }
 
 fn wide_ids<'a>(placed: &[NodePlacement<'a>], of: impl Fn(&'a NodeProgram) -> &'a Vec<i64>) -> String {
-    first_ids(&ids_by_node(placed, of), MAX_WIDE)
+    first_ids(&ids_by_node(placed, of), MAX_WIDE, MAX_WIDE_BYTES)
 }
 
-/// Joins the IDs of the first nodes, then the number of further IDs: "12,15,+394".
-fn first_ids(by_node: &[&Vec<i64>], nodes: usize) -> String {
-    let shown = by_node.iter().take(nodes).map(|ids| ids.len()).sum::<usize>().min(MAX_IDS);
-    let all: Vec<String> = by_node.iter().flat_map(|ids| ids.iter()).map(i64::to_string).collect();
-    join_few(all.iter().map(String::as_str), shown, ",")
+/// Joins the IDs of the first nodes that have room, then the number of further IDs: "12,15,+394". All IDs of a node are
+/// shown, or none; but of one that fills the column by itself, the first ones.
+fn first_ids(by_node: &[&Vec<i64>], nodes: usize, room: usize) -> String {
+    let (mut shown, mut bytes): (Vec<String>, usize) = (Vec::new(), 0);
+    for ids in by_node.iter().take(nodes) {
+        let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+        let ends = ids.iter().scan(bytes, |end, id| {
+            *end += id.len() + 1;
+            Some(*end)
+        });
+        let fitting: Vec<usize> = ends.take_while(|end| *end <= room).collect();
+        let is_whole = fitting.len() == ids.len();
+        if is_whole || shown.is_empty() {
+            bytes = fitting.last().copied().unwrap_or(bytes);
+            shown.extend(ids.into_iter().take(fitting.len()));
+        }
+        if !is_whole {
+            break;
+        }
+    }
+    let all: usize = by_node.iter().map(|ids| ids.len()).sum();
+    let more = all - shown.len();
+    shown.extend((more > 0).then(|| format!("+{more}")));
+    shown.join(",")
 }
 
 /// Returns the first nodes in the given order, as many as fit, and the number of those left out.

@@ -1,5 +1,6 @@
 //! The rules of `fold`, each by an example: reports in, status out.
 
+mod columns;
 mod fixtures;
 mod placement;
 
