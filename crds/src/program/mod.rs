@@ -44,6 +44,14 @@ use crate::{ProgramType, Value, schema, target::AttachTarget};
     validation = Rule::new("!has(self.spec.maps) || self.spec.maps.all(map, !has(map.mapRef) || map.mapRef.program != \
         self.metadata.name)")
         .message("maps[].mapRef.program must be another BpfProgram").field_path(".spec.maps"),
+    validation = Rule::new("!has(self.spec.attach) || self.spec.attach.all(target, !has(target.map) || \
+        !has(target.map.program) || target.map.program != self.metadata.name)")
+        .message("attach[].map.program must be another BpfProgram: leave it out to name a map of this one")
+        .field_path(".spec.attach"),
+    validation = Rule::new("self.spec.programs.all(program, !has(program.attach) || program.attach.all(target, \
+        !has(target.map) || !has(target.map.program) || target.map.program != self.metadata.name))")
+        .message("attach[].map.program must be another BpfProgram: leave it out to name a map of this one")
+        .field_path(".spec.programs"),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".status.nodes.desired",
         description = "Nodes that the program is to run on"),
     printcolumn(name = "Updated", type_ = "integer", json_path = ".status.nodes.updated",

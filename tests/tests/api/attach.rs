@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::{apply_crds, ensure_refused, with, without};
+use crate::{apply_crds, dry_run, ensure_refused, with, without};
 
 /// Returns invalid targets, each with the path of the field that the refusal names.
 fn invalid() -> Vec<(Value, &'static str)> {
@@ -117,4 +117,18 @@ fn each_program_needs_a_target() -> Result<()> {
         ]
         .map(|(object, field)| (object, field.to_owned())),
     )
+}
+
+#[test]
+fn a_map_of_another_program_must_be_anothers() -> Result<()> {
+    apply_crds()?;
+    let target = |program: &str| json!([{"type": "Map", "map": {"name": "m", "program": program}}]);
+    let own = |program: &str| json!([{"name": "my_prog", "attach": target(program)}]);
+    let field = "attach[].map.program must be another BpfProgram";
+    ensure_refused([
+        (with("/spec/attach", target("tcp-events")), format!("spec.attach: Invalid value: {field}")),
+        (with("/spec/programs", own("tcp-events")), format!("spec.programs: Invalid value: {field}")),
+    ])?;
+    dry_run(&with("/spec/attach", target("another")))?;
+    dry_run(&with("/spec/programs", own("another"))).map(drop)
 }
