@@ -9,7 +9,11 @@ use sockeye_tests::identity::admin;
 
 use crate::chart::install;
 
-/// Returns those of Kubernetes' roles for users that take up a ClusterRole's rules, by their own selectors.
+/// The label by which OpenShift's role for those who look after a cluster takes up a ClusterRole's rules.
+const CLUSTER_READER: &str = "rbac.authorization.k8s.io/aggregate-to-cluster-reader";
+
+/// Returns those of the roles for users that take up a ClusterRole's rules: Kubernetes' own by their selectors, and
+/// OpenShift's by the label, since no other cluster has it.
 async fn aggregated_by(client: &Client, role: &str) -> Result<Vec<&'static str>> {
     let roles = Api::<ClusterRole>::all(client.clone());
     let labels: BTreeMap<String, String> = roles.get(role).await?.metadata.labels.unwrap_or_default();
@@ -25,6 +29,7 @@ async fn aggregated_by(client: &Client, role: &str) -> Result<Vec<&'static str>>
             aggregating.push(role);
         }
     }
+    aggregating.extend((labels.get(CLUSTER_READER).map(String::as_str) == Some("true")).then_some("cluster-reader"));
     Ok(aggregating)
 }
 
@@ -33,7 +38,7 @@ async fn aggregated_by(client: &Client, role: &str) -> Result<Vec<&'static str>>
 async fn viewing_comes_with_kubernetes_roles_and_editing_does_not() -> Result<()> {
     install()?;
     let client = admin().await?;
-    ensure!(aggregated_by(&client, "sockeye-viewer").await? == ["view", "edit", "admin"]);
+    ensure!(aggregated_by(&client, "sockeye-viewer").await? == ["view", "edit", "admin", "cluster-reader"]);
     for role in ["sockeye-editor", "sockeye-operator", "sockeye-agent"] {
         let aggregating = aggregated_by(&client, role).await?;
         ensure!(aggregating.is_empty(), "{role} is part of {aggregating:?}");
