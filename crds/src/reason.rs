@@ -119,8 +119,8 @@ reasons! {
     ///
     /// To do: label a node, or change `nodeSelector`.
     NoNodeSelected,
-    /// The revision is in effect on all nodes where it should be, and its selectors match no pod on any of them. Ready
-    /// is True: a guard may be applied before its Deployment.
+    /// The revision is in effect on all nodes where it should be, and its targets match no pod, or no container, on any
+    /// of them. Ready is True: a guard may be applied before its Deployment.
     ///
     /// To do: nothing, or correct the selectors; pods that they match get the program as they come.
     NoPodSelected,

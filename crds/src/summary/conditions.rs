@@ -138,8 +138,8 @@ fn attached(current: Option<&BpfRevision>, counts: &NodeCounts, placed: &[NodePl
     }
     if selects_no_pod(current, placed) {
         let message = format!(
-            "no pod on {live} Ready nodes matches the selectors of spec.programs[].attach{besides}: it is attached \
-             nowhere until one does"
+            "no pod or container on {live} Ready nodes matches the spec's targets{besides}: it is attached nowhere \
+             until one does"
         );
         return attached(Status::True, Reason::NoPodSelected, message);
     }

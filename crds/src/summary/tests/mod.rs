@@ -158,8 +158,8 @@ fn a_program_that_selects_no_pod_is_ready_with_a_reason() {
     }
     assert_eq!(summary(&cluster.fold()).pods, Some(0));
     assert_eq!(says(&cluster.fold(), Ready), Some((Status::True, Reason::NoPodSelected)));
-    let words = "no pod on 2 Ready nodes matches the selectors of spec.programs[].attach: it is attached nowhere until \
-                 one does";
+    let words =
+        "no pod or container on 2 Ready nodes matches the spec's targets: it is attached nowhere until one does";
     assert_eq!(message(&cluster.fold(), Ready), words);
     record(&cluster.fold(), Ready);
     // A node that is not live may have one.
