@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
-    backoff::{Backoff, Retry, with_jitter},
+    backoff::{Backoff, Turn, with_jitter},
     client::is_transient,
     decode::{Decode, Decoder},
     objects::list_with,
@@ -93,7 +93,7 @@ struct Watch<R> {
     resource_version: Option<String>,
     decoder: Decoder,
     /// The beginning of the failures, and the kind of the current retry.
-    failing: Option<(Instant, Retry)>,
+    failing: Option<(Instant, Turn)>,
     is_rejected: bool,
     on_rejected: R,
 }
