@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 
 /// Returns the number of bytes that a value has as JSON, without writing them down.
-pub fn bytes(value: &impl Serialize) -> usize {
+pub fn json_len(value: &impl Serialize) -> usize {
     let mut length = Length(0);
     serde_json::to_writer(&mut length, value).map_or(0, |()| length.0)
 }
