@@ -121,7 +121,7 @@ impl Tar {
         }
     }
 
-    /// Takes bytes of a header; returns how many.
+    /// Handles bytes of a header; returns how many.
     fn header(&mut self, bytes: &[u8]) -> Result<usize, String> {
         let used = bytes.len().min(BLOCK - self.block.len());
         self.block.extend_from_slice(bytes.get(..used).unwrap_or_default());

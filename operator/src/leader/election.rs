@@ -171,7 +171,7 @@ impl Election {
         }
     }
 
-    /// Takes an event, and returns what is to be done, in order.
+    /// Handles an event, and returns what is to be done, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         match self.role {
