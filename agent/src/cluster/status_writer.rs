@@ -122,7 +122,7 @@ impl StatusWriter {
         }
     }
 
-    /// Takes a report as far as the throttle lets it pass.
+    /// Records a report as far as the throttle lets it pass.
     fn take(&mut self, report: Report) {
         let older_layout = report.older_layout.clone();
         let of_earlier_agent = self.states.is_empty().then(|| self.stored());

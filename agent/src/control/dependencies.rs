@@ -1,5 +1,4 @@
-//! What of other BpfPrograms one depends on: the maps that it shares with them, and its place among them at cgroups.
-//! What they have is as last observed; the attach order at a cgroup is asked of the kernel.
+//! The dependencies of a BpfProgram on others: maps that it shares with them, and its position among them at cgroups.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! `ProgramState`: one BpfProgram on this node over time: what is there of it, why that is not its revision. No IO.
 
-mod kept;
+mod keep_known_good;
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +17,8 @@ use sockeye_crds::{
 
 use super::{
     drift::{self, Change},
-    entry_state::ProgramEntries,
     known_good::KnownGood,
+    program_entries::ProgramEntries,
     retry::Retry,
     spec_summary::SpecSummary,
 };
@@ -162,7 +162,7 @@ impl ProgramState {
         }
     }
 
-    /// Takes the assigned revision. A failure of another revision says nothing about this one.
+    /// Records the assigned revision. A failure of another revision says nothing about this one.
     pub fn assign(&mut self, revision: Option<&Arc<BpfRevision>>) {
         if let (Some(known), Some(revision)) = (&self.assigned.revision, revision)
             && Arc::ptr_eq(known, revision)
@@ -182,13 +182,13 @@ impl ProgramState {
         self.assigned.revision = revision.cloned();
     }
 
-    /// Takes the revision as worked out for this node.
+    /// Records the revision as worked out for this node.
     pub fn desire(&mut self, desired: Option<Arc<Desired>>) {
         self.priority = desired.as_ref().map(|desired| desired.priority);
         self.desired = desired;
     }
 
-    /// Takes a new observation. The memory that a map holds can change with its content: the first figure stays, so
+    /// Records a new observation. The memory that a map holds can change with its content: the first figure stays, so
     /// that traffic causes no API writes.
     pub fn observe(&mut self, mut observed: Observed) {
         self.was_observed = true;
@@ -203,7 +203,7 @@ impl ProgramState {
         self.observed = observed;
     }
 
-    /// Takes an observation of a BpfProgram whose desired state is unknown, be it because of its revision or of its
+    /// Records an observation of a BpfProgram whose desired state is unknown, be it because of its revision or of its
     /// pods: what is there stays, and is reported with the reason. Of one that has nothing here, that is reported only
     /// if it lasts: the first list of pods takes a moment.
     pub fn freeze(&mut self, observed: Observed, why: Refusal, is_revision_known: bool, now: Instant) {
@@ -223,7 +223,7 @@ impl ProgramState {
         self.pending.dirty = true;
     }
 
-    /// Takes the outcome of an attempt, and schedules the next one after a failure.
+    /// Records the outcome of an attempt, and schedules the next one after a failure.
     pub fn finish_attempt(&mut self, outcome: Result<(), Failure>, now: Instant) {
         self.frozen_since = None;
         if outcome.as_ref().err().is_none_or(|failure| failure.partial) {
@@ -281,7 +281,7 @@ impl ProgramState {
 
     /// Returns the same for the assigned revision and those that are known good.
     pub fn required_in_all(&self) -> RequiredInputs {
-        self.required().and(self.known_good.required())
+        self.required().union(self.known_good.required())
     }
 
     /// Reports whether its only failure is that its object is being fetched.
@@ -349,7 +349,7 @@ impl ProgramState {
         self.assigned.summary.priority.into_iter().chain(self.priority)
     }
 
-    /// Takes the unpinned maps that a load left, and its notes.
+    /// Records the unpinned maps that a load left, and its notes.
     pub fn loaded(&mut self, unpinned: BTreeMap<String, MapInfo>, notes: Vec<String>) {
         (self.unpinned, self.load_notes) = (unpinned, notes);
     }

@@ -218,7 +218,7 @@ impl Dir {
         bpf::obj_get(from, &rest).map(Fd::from).call(|| self.describe("BPF_OBJ_GET of", name))
     }
 
-    /// The same as [`walk`](Self::walk) for bpf(2), which accepts a directory since 6.5.
+    /// Walks as [`walk`](Self::walk) does, for bpf(2), which accepts a directory since 6.5.
     fn walk_for_bpf<'a>(&'a self, name: &'a Path) -> (Option<BorrowedFd<'a>>, Cow<'a, Path>) {
         match &self.fd {
             Some(fd) if bpf::takes_directories() => (Some(fd.as_fd()), name.into()),

@@ -17,7 +17,7 @@ use sockeye_ebpf::{
     link::{Features, Kernel},
 };
 
-use super::{facts, features};
+use super::{facts, link_features};
 
 /// The kernel's types.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -68,7 +68,7 @@ impl RunningKernel {
 
 impl Kernel for RunningKernel {
     fn features(&self) -> Features {
-        features::features()
+        link_features::features()
     }
 
     fn btf(&self) -> Result<&KernelBtf, String> {

@@ -8,13 +8,9 @@ use sockeye_crds::{
     provenance::Origin,
     revision::ProgramRef,
 };
+use sockeye_ebpf::kinds::map_type::{SOCKHASH, SOCKMAP};
 
-use super::{
-    kept_pod::KeptPod,
-    kernel::{ProgramKind, SOCKHASH, SOCKMAP},
-    map_shape::MapShape,
-    pods::CgroupOwner,
-};
+use super::{kept_pod::KeptPod, kernel::ProgramKind, map_shape::MapShape, pods::CgroupOwner};
 
 /// The state that one BpfProgram should have on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +80,7 @@ pub struct DesiredMap {
     pub definition: MapDefinition,
     /// True if each load creates it anew and never carries it over: global data, and maps that the object fills itself.
     pub of_load: bool,
-    /// True if its entries are to be kept in step with the spec.
+    /// True if its entries are to be kept in sync with the spec.
     pub sync: bool,
     /// Its shape, with the defaults of the loader and the kernel applied.
     pub shape: MapShape,

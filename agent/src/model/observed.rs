@@ -39,7 +39,7 @@ pub struct Observed {
     pub kept_pods: BTreeMap<KeptPod, ObservedKeptPod>,
     /// The pin names of the maps to retain after the BpfProgram is deleted.
     pub retained: BTreeSet<String>,
-    /// The pin names of the maps whose entries were kept in step.
+    /// The pin names of the maps whose entries were kept in sync.
     pub recorded: BTreeSet<String>,
     /// The switch of its object, if that has one.
     pub switch: Option<ObservedSwitch>,

@@ -78,7 +78,7 @@ impl PredecessorHandles {
         }
     }
 
-    /// The same without descriptors.
+    /// Returns the predecessor without descriptors.
     pub fn observed(&self) -> Predecessor {
         let Self { revision, programs, links } = self;
         Predecessor { revision: revision.clone(), functions: programs.keys().cloned().collect(), links: links.clone() }

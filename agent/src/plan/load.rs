@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{Reason, program::MapRef};
 
-use super::{context::PlanContext, sockets, step::Step};
+use super::{context::PlanContext, draining, step::Step};
 use crate::model::{
     desired::{Desired, DesiredMap},
     map_shape::MapShape,
@@ -22,7 +22,7 @@ pub(super) fn load(desired: &Desired, observed: &Observed, context: &PlanContext
     for (name, map) in desired.maps.iter().filter(|(_, map)| !map.attach_only) {
         let source = source(name, map, observed, context)?;
         let replaced = observed.maps.get(&map.pin_name).filter(|_| !matches!(source, MapSource::Pinned));
-        pin_maps.extend(replaced.and_then(|old| sockets::keep(&map.pin_name, old, desired.force_detach, context)));
+        pin_maps.extend(replaced.and_then(|old| draining::keep(&map.pin_name, old, desired.force_detach, context)));
         match source {
             MapSource::Pinned => drop(reuse.insert(map.pin_name.clone())),
             MapSource::Shared(from) => {

@@ -21,7 +21,7 @@ use sockeye_agent::{
     },
     node::{
         self, Node,
-        entries::{EntriesOutcome, EntriesTask},
+        entry_sync::{EntriesOutcome, EntriesTask},
         execute::{Executed, Execution},
         failure::Failure,
         handles::Descriptors,
@@ -237,7 +237,7 @@ impl Node for FakeNode {
     }
 
     /// A fake's maps hold what the spec lists.
-    fn keep_entries(
+    fn sync_entries(
         &mut self,
         name: &str,
         maps: &ListedMaps,

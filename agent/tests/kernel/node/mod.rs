@@ -128,7 +128,7 @@ impl Node {
     }
 }
 
-/// Returns true if tests run in their long form (`make chaos`).
+/// Tells whether tests run in their long form (`make chaos`).
 pub fn is_long_run() -> bool {
     std::env::var_os("SOCKEYE_CHAOS").is_some()
 }
