@@ -314,7 +314,7 @@ impl RevisionTemplate {
         std::iter::once(self.digest.as_str()).chain(lists).chain(origin)
     }
 
-    /// Reports whether bytes of a digest are among those that the operator stores for the revision.
+    /// Returns whether bytes of a digest are among those that the operator stores for the revision.
     pub fn has_bytes(&self, digest: &str) -> bool {
         self.digests().any(|its| its == digest)
     }

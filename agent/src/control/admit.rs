@@ -145,7 +145,7 @@ impl<N: Node> Controller<N> {
         if is_known { Ok(()) } else { Err(NotYet { why: why(), passes: true }) }
     }
 
-    /// Reports whether all work is done that is known of.
+    /// Returns whether all work is done that is known of.
     fn is_idle(&self) -> bool {
         self.pass.is_none() && !self.timer.pass_due
     }

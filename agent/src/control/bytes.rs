@@ -25,7 +25,7 @@ pub(super) struct RevisionBytes {
     pub lists: Lists,
 }
 
-/// Reports whether the content of any map is compared with the spec's.
+/// Returns whether the content of any map is compared with the spec's.
 pub(super) fn has_entries(desired: &Desired) -> bool {
     desired.settings.iter().any(MapSpec::has_entries)
 }

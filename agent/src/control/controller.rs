@@ -195,7 +195,7 @@ impl<N> Controller<N> {
         Self { verifies, ..self }
     }
 
-    /// Reports whether a pass is going on: its work is not all done.
+    /// Returns whether a pass is going on: its work is not all done.
     pub fn is_working(&self) -> bool {
         self.pass.as_ref().is_some_and(|pass| !pass.work.is_empty())
     }

@@ -17,7 +17,7 @@ impl<N: Node> Controller<N> {
     }
 
     /// Marks BpfPrograms with sockets in their maps and nothing attached, so that the next pass counts the sockets
-    /// again. Reports whether a pass is due for any map.
+    /// again. Returns whether a pass is due for any map.
     pub(super) fn mark_draining(&mut self) -> bool {
         if !self.draining.is_due(self.now) {
             return false;

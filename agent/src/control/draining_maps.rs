@@ -27,7 +27,7 @@ impl DrainingMaps {
         Self { maps: Vec::new(), is_known: false, next: now, since: None }
     }
 
-    /// Reports whether the next look is due.
+    /// Returns whether the next look is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.next <= now
     }

@@ -287,7 +287,7 @@ impl<N: Node> Controller<N> {
         Ok(())
     }
 
-    /// Reports whether someone suspended everything on this node since the pass began.
+    /// Returns whether someone suspended everything on this node since the pass began.
     fn is_marked(&self) -> bool {
         self.node.bpffs().is_ok_and(|bpffs| bpffs.suspended.is_some())
     }

@@ -141,12 +141,12 @@ impl ProgramState {
         self.assigned.uid.as_deref()
     }
 
-    /// Reports whether it is known what is desired here, be it nothing.
+    /// Returns whether it is known what is desired here, be it nothing.
     pub const fn is_assigned(&self) -> bool {
         self.assigned.is_known
     }
 
-    /// Reports whether anything is desired here.
+    /// Returns whether anything is desired here.
     pub const fn is_desired(&self) -> bool {
         self.assigned.name.is_some()
     }
@@ -284,18 +284,18 @@ impl ProgramState {
         self.required().union(self.known_good.required())
     }
 
-    /// Reports whether its only failure is that its object is being fetched.
+    /// Returns whether its only failure is that its object is being fetched.
     pub fn is_awaiting(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.awaits)
     }
 
-    /// Reports whether the assigned revision waits for an object.
+    /// Returns whether the assigned revision waits for an object.
     fn awaits(&self, digest: &str) -> bool {
         let assigned = self.assigned.revision.as_ref().filter(|_| self.is_awaiting());
         assigned.is_some_and(|assigned| assigned.spec.template.has_bytes(digest))
     }
 
-    /// Reports whether the assigned revision waits for an object, or the kept known good one uses it.
+    /// Returns whether the assigned revision waits for an object, or the kept known good one uses it.
     pub fn uses(&self, digest: &str) -> bool {
         let good = || self.kept_known_good().is_some_and(|(good, _)| good.spec.template.has_bytes(digest));
         self.awaits(digest) || good()
@@ -316,12 +316,12 @@ impl ProgramState {
         trial.as_ref().filter(is_undecided).cloned()
     }
 
-    /// Reports whether it is attached anew as pods come and go: not while it fails for another cause.
+    /// Returns whether it is attached anew as pods come and go: not while it fails for another cause.
     pub fn follows_pods(&self) -> bool {
         self.required().pods && self.failure.as_ref().is_none_or(|failure| failure.partial)
     }
 
-    /// Reports whether it waits for a cgroup that is named by its path.
+    /// Returns whether it waits for a cgroup that is named by its path.
     pub fn waits_for_cgroup(&self) -> bool {
         let failure = self.failure.as_ref();
         failure.is_some_and(|failure| failure.reason == Reason::CgroupNotFound) && !self.keeps_known_good()
@@ -334,12 +334,12 @@ impl ProgramState {
         (self.suspended.is_some() && links.is_empty()).then_some(Rank { priority, claimed: *claimed })
     }
 
-    /// Reports whether container starts wait for it.
+    /// Returns whether container starts wait for it.
     pub const fn is_strict(&self) -> bool {
         self.assigned.summary.strict
     }
 
-    /// Reports whether any of its maps is to be another BpfProgram's.
+    /// Returns whether any of its maps is to be another BpfProgram's.
     pub const fn shares(&self) -> bool {
         self.assigned.summary.shares
     }

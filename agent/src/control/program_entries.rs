@@ -86,7 +86,7 @@ impl ProgramEntries {
         self.next_check = self.next_check.map(|_| now + CHECK);
     }
 
-    /// Reports whether a comparison is due.
+    /// Returns whether a comparison is due.
     pub(super) fn is_check_due(&self, now: Instant) -> bool {
         self.next_check.is_some_and(|at| at <= now)
     }

@@ -118,7 +118,7 @@ impl<N: Node> Controller<N> {
         self.timer.pass_due = true;
     }
 
-    /// Polls what is attached, and looks for what a pass would see. Reports whether there is anything for one to do.
+    /// Polls what is attached, and looks for what a pass would see. Returns whether there is anything for one to do.
     fn poll(&mut self) -> bool {
         let Self { node, programs, monitor, survey, settings, .. } = self;
         let found = node.bpffs();

@@ -137,7 +137,7 @@ impl<N: Node> Controller<N> {
         program.entries.forget(waiting.as_deref());
     }
 
-    /// Marks the BpfPrograms whose entries are to be compared again. Reports whether there are any.
+    /// Marks the BpfPrograms whose entries are to be compared again. Returns whether there are any.
     pub(super) fn mark_entries(&mut self) -> bool {
         let now = self.now;
         let mut is_due = false;

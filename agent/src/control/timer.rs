@@ -46,7 +46,7 @@ impl Timer {
         }
     }
 
-    /// Reports whether a pass is due, if none is going on, given when the next retry is.
+    /// Returns whether a pass is due, if none is going on, given when the next retry is.
     pub fn is_pass_due(&self, retry: Option<Instant>, now: Instant) -> bool {
         self.pass_due || self.next_sweep <= now || retry.is_some_and(|retry| retry <= now)
     }

@@ -114,7 +114,7 @@ impl Dir {
         Ok(Self { path: self.path.join(name), fd })
     }
 
-    /// Tells whether the directory existed when it was opened.
+    /// Returns whether the directory existed when it was opened.
     pub const fn exists(&self) -> bool {
         self.fd.is_some()
     }
@@ -179,7 +179,7 @@ impl Dir {
         }
     }
 
-    /// Reports whether something has that name.
+    /// Returns whether something has that name.
     pub fn contains(&self, name: &Path) -> Result<bool, SysError> {
         Ok(self.entry(name)?.is_some())
     }

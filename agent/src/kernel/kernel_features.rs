@@ -174,7 +174,7 @@ fn load(kind: ProgramKind) -> Result<OwnedFd, FeatureSupport> {
     prog_load(kind, &[MOV, EXIT], &mut []).map_err(|error| FeatureSupport::refused(error.raw_os_error()))
 }
 
-/// Tells whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid`
+/// Returns whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid`
 /// above 2, which only distributions' patches know.
 fn perf_event_paranoid() -> FeatureSupport {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");

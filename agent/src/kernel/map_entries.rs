@@ -249,7 +249,7 @@ fn await_look_ups() {
     }
 }
 
-/// Tells whether the kernel has no batches for a map's type, or, before 5.6, none at all.
+/// Returns whether the kernel has no batches for a map's type, or, before 5.6, none at all.
 pub(super) fn lacks_batches(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EOPNOTSUPP | libc::EINVAL))
 }

@@ -82,12 +82,12 @@ impl SysError {
         self.source.raw_os_error()
     }
 
-    /// Tells whether the object does not exist (ENOENT).
+    /// Returns whether the object does not exist (ENOENT).
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
-    /// Tells whether an object of that name exists already (EEXIST).
+    /// Returns whether an object of that name exists already (EEXIST).
     pub fn already_exists(&self) -> bool {
         self.source.kind() == io::ErrorKind::AlreadyExists
     }

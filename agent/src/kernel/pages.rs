@@ -121,7 +121,7 @@ impl MapPages {
         self.look_up(key)
     }
 
-    /// Reports whether a trie has that very prefix: what follows it is then not the first one.
+    /// Returns whether a trie has that very prefix: what follows it is then not the first one.
     fn has_prefix(&self, key: &[u8]) -> Result<bool, PageError> {
         let Some(first) = self.next(None)? else { return Ok(false) };
         Ok(first == key || self.next(Some(key))? != Some(first))

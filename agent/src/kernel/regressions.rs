@@ -45,7 +45,7 @@ pub fn ask() -> Regressions {
     answers
 }
 
-/// Tells whether FIONREAD forgets the unread bytes of a socket that enters a sockmap.
+/// Returns whether FIONREAD forgets the unread bytes of a socket that enters a sockmap.
 ///
 /// The probe has one socket, no peer, and sends no packet: with `TCP_REPAIR`, `connect` makes a connection of the
 /// socket alone, `send` puts bytes into its own receive queue, and `close` resets nobody. The maps go

@@ -48,7 +48,7 @@ impl RunningKernel {
         (self.btf, self.config) = Default::default();
     }
 
-    /// Tells whether the kernel's types have been read.
+    /// Returns whether the kernel's types have been read.
     pub fn has_read_types(&self) -> bool {
         self.btf.get().is_some()
     }

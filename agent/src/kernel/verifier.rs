@@ -133,7 +133,7 @@ pub(super) fn memory_cgroups() -> FeatureSupport {
     }
 }
 
-/// Tells whether the kernel is locked down so that programs can't read its memory, as far as it tells:
+/// Returns whether the kernel is locked down so that programs can't read its memory, as far as it tells:
 /// `lockdown=confidentiality`. The file that says so is not in containers; there the verifier does.
 pub fn is_locked_down() -> bool {
     match fs::read_to_string("/sys/kernel/security/lockdown") {
@@ -142,7 +142,7 @@ pub fn is_locked_down() -> bool {
     }
 }
 
-/// Tells whether the kernel lets programs of a kind call a helper (`enum bpf_func_id`). `None` if it does not tell.
+/// Returns whether the kernel lets programs of a kind call a helper (`enum bpf_func_id`). `None` if it does not tell.
 pub fn has_helper(kind: ProgramKind, helper: i32) -> Option<bool> {
     let mut log = [0; 4096];
     let Err(refused) = prog_load(kind, &[call(helper), MOV, EXIT], &mut log) else { return Some(true) };

@@ -95,7 +95,7 @@ pub struct DesiredMap {
 }
 
 impl DesiredMap {
-    /// Returns true if it is a sockmap or a sockhash.
+    /// Returns whether it is a sockmap or a sockhash.
     pub const fn holds_sockets(&self) -> bool {
         matches!(self.shape.map_type, SOCKMAP | SOCKHASH)
     }
@@ -107,7 +107,7 @@ impl Desired {
         self.functions.values().flat_map(|function| function.paths.keys().map(String::as_str)).collect()
     }
 
-    /// Returns true if any of the programs that are to be attached to maps can keep bytes in a map's queues.
+    /// Returns whether any of the programs that are to be attached to maps can keep bytes in a map's queues.
     pub fn diverts(&self) -> bool {
         self.functions.values().any(|function| !function.maps.is_empty() && !function.passes_only)
     }

@@ -69,7 +69,7 @@ pub struct MapInfo {
 }
 
 impl MapInfo {
-    /// Returns true if the map is a sockmap or a sockhash.
+    /// Returns whether the map is a sockmap or a sockhash.
     pub const fn holds_sockets(&self) -> bool {
         matches!(self.map_type, SOCKMAP | SOCKHASH)
     }

@@ -71,7 +71,7 @@ impl Pods {
         self.pods.iter().filter(move |pod| kept.contains_key(pod.uid.as_str()) || self.selects(target, pod))
     }
 
-    /// Returns true if a target's selectors match a pod.
+    /// Returns whether a target's selectors match a pod.
     pub fn selects(&self, target: &PodsTarget, pod: &Pod) -> bool {
         target.selects(&pod.namespace, self.namespaces.get(&pod.namespace), &pod.labels) == Some(true)
     }
@@ -85,7 +85,7 @@ impl Pods {
         unlisted.into_keys().filter_map(|uid| Some((uid, self.cgroups.get(uid)?.path.as_str())))
     }
 
-    /// Returns true if a target's selector uses labels of a namespace that are not known.
+    /// Returns whether a target's selector uses labels of a namespace that are not known.
     pub fn lacks_namespace(&self, target: &PodsTarget, namespace: &str) -> bool {
         target.uses_namespace_labels() && !self.namespaces.contains_key(namespace)
     }

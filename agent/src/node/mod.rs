@@ -85,7 +85,7 @@ pub trait Node {
     fn pod_cgroups(&self, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError>;
     /// The directories in which pods' cgroups come and go; also those in which their containers' do if `containers`.
     fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError>;
-    /// Reports whether any process is in the cgroup at a path or below it.
+    /// Returns whether any process is in the cgroup at a path or below it.
     fn is_populated(&self, path: &str) -> Result<bool, SysError>;
     /// Searches all cgroups for those of pods and containers, by their UIDs and IDs. This may take some milliseconds.
     fn locate(&mut self, pods: &BTreeSet<&str>, containers: &BTreeSet<&str>) -> Result<Located, SysError>;

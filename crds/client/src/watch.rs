@@ -219,7 +219,7 @@ impl<R: FnMut(bool)> Watch<R> {
     }
 }
 
-/// Reports whether the requested version is too old to watch from (HTTP 410): only a list helps.
+/// Returns whether the requested version is too old to watch from (HTTP 410): only a list helps.
 fn is_expired(error: &Error) -> bool {
     matches!(error, Error::Api(status) if status.code == 410)
 }

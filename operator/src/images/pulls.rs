@@ -288,7 +288,7 @@ impl Entry {
         Self { wants: BTreeMap::new(), phase: Phase::Due(at), resolved: None, failure: None, failures: 0 }
     }
 
-    /// Reports whether a BpfProgram lacks content that is not held: of what the reference was resolved to, or of
+    /// Returns whether a BpfProgram lacks content that is not held: of what the reference was resolved to, or of
     /// anything.
     fn needs_content(&self) -> bool {
         match &self.resolved {

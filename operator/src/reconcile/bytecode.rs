@@ -180,7 +180,7 @@ impl BytecodeReader<'_> {
         }
     }
 
-    /// Reports whether the bytes of all these digests are stored.
+    /// Returns whether the bytes of all these digests are stored.
     pub async fn all_stored(&self, digests: impl Iterator<Item = &str>) -> Result<bool, Error> {
         for digest in digests {
             if !self.is_stored(digest).await? {
@@ -190,7 +190,7 @@ impl BytecodeReader<'_> {
         Ok(true)
     }
 
-    /// Reports whether the bytes of a digest are stored under its name.
+    /// Returns whether the bytes of a digest are stored under its name.
     async fn is_stored(&self, digest: &str) -> Result<bool, Error> {
         let name = names::object_config_map(digest);
         let Some(watched) = self.stores.config_map(self.namespace, &name) else { return Ok(false) };

@@ -46,7 +46,7 @@ impl Revisions {
         self.readable.iter().filter(|revision| revision.is_live()).max_by_key(|revision| revision.spec.sequence)
     }
 
-    /// Reports whether agents may run any of them. One that can't be read may be one that they run.
+    /// Returns whether agents may run any of them. One that can't be read may be one that they run.
     pub fn has_live(&self) -> bool {
         self.newest().is_some() || self.unreadable.iter().any(|metadata| metadata.deletion_timestamp.is_none())
     }

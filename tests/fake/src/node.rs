@@ -125,7 +125,7 @@ impl FakeNode {
         functions.for_each(|function| function.pinned = false);
     }
 
-    /// Reports whether all programs of a BpfProgram are pinned.
+    /// Returns whether all programs of a BpfProgram are pinned.
     pub fn is_pinned(&self, name: &str) -> bool {
         self.node().programs[name].observed.functions.values().all(|function| function.pinned)
     }

@@ -120,7 +120,7 @@ impl LeaseWatch {
         }
     }
 
-    /// Reports whether the Lease was renewed at all.
+    /// Returns whether the Lease was renewed at all.
     pub const fn was_renewed(&self) -> bool {
         self.renewals > 0
     }

@@ -147,7 +147,7 @@ impl RunningTrial {
         self.in_a_row = if counts { self.in_a_row + 1 } else { 0 };
     }
 
-    /// Reports whether this agent saw the state for the first time less than this long ago.
+    /// Returns whether this agent saw the state for the first time less than this long ago.
     fn is_within(&self, time: Duration, now: Instant) -> bool {
         self.since.is_some_and(|since| now.duration_since(since) < time)
     }
@@ -167,7 +167,7 @@ impl RunningTrial {
         }
     }
 
-    /// Reports whether nobody renews the Lease, given that the program is detached.
+    /// Returns whether nobody renews the Lease, given that the program is detached.
     fn is_unrenewed(&self) -> bool {
         !self.lease.was_renewed() && self.in_a_row >= UNRENEWED
     }

@@ -68,7 +68,7 @@ impl ProgramState {
         Some(format!("{good} stays where it is attached, and no new pod gets it: {why}"))
     }
 
-    /// Reports whether a known good revision is kept running.
+    /// Returns whether a known good revision is kept running.
     pub fn keeps_known_good(&self) -> bool {
         self.kept_known_good().is_some()
     }

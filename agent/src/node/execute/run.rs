@@ -155,7 +155,7 @@ impl Executor<'_> {
     }
 }
 
-/// Tells whether a step only removes what is no longer desired, or ends a trial.
+/// Returns whether a step only removes what is no longer desired, or ends a trial.
 const fn removes(step: &Step) -> bool {
     match step {
         Step::Detach(_) | Step::ForgetPod(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) => true,
