@@ -15,8 +15,8 @@ use sockeye_agent::{
         KernelNode,
         open::{NodePaths, Opened},
     },
-    plan::quota::{self, MapQuota},
-    read_api::{ReadApi, place::Place},
+    plan::quota::MapQuota,
+    read_api::{ReadApi, listener::ListenAddress},
     standalone::{self, folder::Folder, pod_list::PodList},
 };
 use sockeye_client::{LogArgs, Readiness, probes};
@@ -201,10 +201,10 @@ struct KernelArgs {
 #[derive(Args)]
 struct QuotaArgs {
     /// The bytes that the maps of one BpfProgram may hold, e.g. 256Mi; absent means no limit.
-    #[arg(long, value_parser = quota::bytes)]
+    #[arg(long, value_parser = parse_quantity)]
     map_bytes_per_program: Option<u64>,
     /// The bytes that the maps of all BpfPrograms on this node may hold; absent means no limit.
-    #[arg(long, value_parser = quota::bytes)]
+    #[arg(long, value_parser = parse_quantity)]
     map_bytes_per_node: Option<u64>,
 }
 
@@ -283,7 +283,7 @@ async fn in_cluster(run: Run) -> Result<()> {
     let controller = controller(paths, quota.into(), kernel, Some(namespace.clone()))?;
     let readiness = Readiness::default();
     let mut admission = Admission::new(nri_socket);
-    let mut read_api = match ReadApi::open(read_api_port.map(Place::Loopback).as_ref()) {
+    let mut read_api = match ReadApi::open(read_api_port.map(ListenAddress::Loopback).as_ref()) {
         Ok(read_api) => read_api,
         // The node is to be looked after all the same.
         Err(error) => {
@@ -312,7 +312,7 @@ async fn alone(standalone: Standalone) -> Result<()> {
     let folder = Folder::open(&manifests, &node_name, &facts::boot_id()?).with_context(named)?;
     let folder = folder.with_pods(pods.map(PodList::new));
     let controller = controller(paths.into(), quota.into(), kernel, None)?;
-    let socket = read_api_socket.map(Place::Socket);
+    let socket = read_api_socket.map(ListenAddress::Socket);
     let mut read_api = ReadApi::open(socket.as_ref()).with_context(|| format!("the read API at {socket:?}"))?;
     standalone::run(controller, folder, once, &mut read_api).await.with_context(named)
 }
@@ -327,4 +327,38 @@ fn controller(
     let Opened { node, layout, facts } = paths.open()?;
     let settings = Settings { layout, quota, facts, kernel_config, release_namespace, time_of_day: Timestamp::now };
     Ok(Controller::new(node, settings, Instant::now()))
+}
+
+/// Parses a number of bytes in the form of a Kubernetes quantity: "1048576", "1024Ki", "1Mi", "1Gi".
+fn parse_quantity(quantity: &str) -> Result<u64, String> {
+    let (digits, unit) = quantity.split_at(quantity.find(|c: char| !c.is_ascii_digit()).unwrap_or(quantity.len()));
+    let shift = match unit {
+        "" => 0,
+        "Ki" => 10,
+        "Mi" => 20,
+        "Gi" => 30,
+        "Ti" => 40,
+        _ => {
+            return Err(format!(
+                "{quantity:?} is not a number of bytes: give a number, then Ki, Mi, Gi, Ti or nothing"
+            ));
+        }
+    };
+    let number: u64 = digits.parse().map_err(|error| format!("{quantity:?}: {error}"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{quantity:?} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_parse_and_others_are_refused() {
+        assert_eq!(parse_quantity("10"), Ok(10));
+        assert_eq!(parse_quantity("2Ki"), Ok(2048));
+        assert_eq!(parse_quantity("1Gi"), Ok(1 << 30));
+        for bad in ["", "Mi", "1M", "-1", "1.5Gi", "99999999Ti"] {
+            assert!(parse_quantity(bad).is_err(), "{bad}");
+        }
+    }
 }

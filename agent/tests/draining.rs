@@ -49,7 +49,7 @@ fn sockets_are_counted_without_a_comparison_of_entries() {
     };
     pass(vec![Event::AssignmentChanged(Arc::new(assignment()))], 1);
     let (_, comparisons) = node.looks();
-    assert!(comparisons > 0, "the list is kept in step");
+    assert!(comparisons > 0, "the list is kept in sync");
     node.set_sockets("p", "hash", 2);
     // A sweep, after which the sockets are known.
     pass(vec![Event::HomesChanged(sockeye_agent::node::watch::Change::Anything)], 1);

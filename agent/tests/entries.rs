@@ -9,7 +9,7 @@ use sockeye_agent::{
     model::entries::{
         AppliedEntries, EntryChanges, EntryShape, EntryWrite, ListedEntry, ListedMap, LiveEntries, MapForm,
     },
-    plan::entries::{Comparison, applied_after, applied_before},
+    plan::entry_changes::{Comparison, applied_after, applied_before},
 };
 use sockeye_crds::Reason;
 use sockeye_crds_testing::provoked;

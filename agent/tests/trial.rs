@@ -11,7 +11,7 @@ use serde_json::json;
 use sockeye_agent::{
     control::{
         Controller,
-        connectivity::{LeaseReading, Probe, Renewal},
+        connectivity::{LeaseReading, ProbeResult, Renewal},
         event::{Effect, Event},
     },
     model::assignment::Assignment,
@@ -60,7 +60,7 @@ impl Agent {
     }
 
     /// Takes all steps of some seconds. Probes are answered at once; returns how many there were.
-    fn run(&mut self, seconds: u64, probe: impl Fn(u64) -> Probe) -> usize {
+    fn run(&mut self, seconds: u64, probe: impl Fn(u64) -> ProbeResult) -> usize {
         let (until, mut probes) = (self.now + Duration::from_secs(seconds), 0);
         while self.now < until {
             let result = self.controller.step(self.now, std::mem::take(&mut self.events));
@@ -91,12 +91,12 @@ impl Agent {
 }
 
 /// The API server is reached, and the kubelet renewed the Lease in this second.
-fn renewed(second: u64) -> Probe {
+fn renewed(second: u64) -> ProbeResult {
     let time = Timestamp::from_second(1_800_000_000 + second.cast_signed()).unwrap();
-    Probe::Reached(LeaseReading::Renewed(Renewal { time, duration: Duration::from_secs(40) }))
+    ProbeResult::Reached(LeaseReading::Renewed(Renewal { time, duration: Duration::from_secs(40) }))
 }
 
-fn well(second: u64) -> Probe {
+fn well(second: u64) -> ProbeResult {
     renewed(second / 10 * 10)
 }
 

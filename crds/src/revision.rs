@@ -1,6 +1,7 @@
 //! `BpfRevision`: an accepted spec of a BpfProgram without the object's bytes. The operator writes it and agents run
 //! it. All but its state is immutable, and its BpfProgram owns it, as a Deployment does a ReplicaSet.
 
+mod assignment;
 mod load_key;
 mod on_architecture;
 
@@ -11,9 +12,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::assignment::assigned;
 use crate::{
     ObjectInfo, Value, names,
-    program::{MapRef, MapSpec, ProgramSpec},
+    program::{MapRef, MapSpec, ProgramSpec, map_refs},
     provenance::{self, Proof, RevisionImage, SignedBy, Variant},
     schema, selector,
     target::{AttachTarget, PodsTarget},
@@ -191,7 +193,7 @@ pub enum Feature {
     Globals,
     /// Maps that are filled on creation, by the spec (`maps[].entries`) or by the object itself (`values`).
     MapEntries,
-    /// Entries that are kept in step with the spec: `maps[].entriesPolicy: Sync`.
+    /// Entries that are kept in sync with the spec: `maps[].entriesPolicy: Sync`.
     SyncEntries,
     /// Lists of entries in ConfigMaps: `maps[].entriesFrom`.
     EntriesFrom,
@@ -296,9 +298,7 @@ impl RevisionTemplate {
 
     /// Returns the maps of other BpfPrograms that the revision uses or attaches programs to, each with its field.
     pub fn map_refs(&self) -> impl Iterator<Item = (String, MapRef)> {
-        let used = self.maps.iter().enumerate();
-        let used = used.filter_map(|(i, map)| Some((format!("spec.maps[{i}].mapRef"), map.map_ref.clone()?)));
-        used.chain(self.targets().filter_map(|target| Some(("attach[].map".to_owned(), target.map()?.map_ref()?))))
+        map_refs(&self.maps, &self.programs)
     }
 
     /// Returns the targets that select pods.
@@ -314,7 +314,7 @@ impl RevisionTemplate {
         std::iter::once(self.digest.as_str()).chain(lists).chain(origin)
     }
 
-    /// Reports whether bytes of a digest are among those that the operator stores for the revision.
+    /// Returns whether bytes of a digest are among those that the operator stores for the revision.
     pub fn has_bytes(&self, digest: &str) -> bool {
         self.digests().any(|its| its == digest)
     }
@@ -347,21 +347,4 @@ impl BpfRevision {
             && names::is_dns_label(&program_ref.name)
             && self.metadata.name.as_deref() == Some(name.as_str())
     }
-}
-
-/// Returns the revisions that a node with these labels is to run, by the BpfProgram's name: of the live ones that
-/// select the node, the one with the highest sequence. Just after a BpfProgram was re-created, live revisions of two
-/// UIDs can exist; their sequences go on, so the younger BpfProgram's wins.
-pub fn desired<'a>(
-    revisions: impl IntoIterator<Item = &'a BpfRevision>,
-    labels: &BTreeMap<String, String>,
-) -> BTreeMap<&'a str, &'a BpfRevision> {
-    let mut desired: BTreeMap<&str, &BpfRevision> = BTreeMap::new();
-    for revision in revisions.into_iter().filter(|r| r.is_live() && r.spec.template.selects(labels)) {
-        let slot = desired.entry(&revision.spec.program_ref.name).or_insert(revision);
-        if revision.spec.sequence > slot.spec.sequence {
-            *slot = revision;
-        }
-    }
-    desired
 }

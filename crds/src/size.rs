@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 
 /// Returns the number of bytes that a value has as the API server's JSON, without writing them down.
-pub fn bytes(value: &impl Serialize) -> usize {
+pub fn json_len(value: &impl Serialize) -> usize {
     let mut length = Length(0);
     serde_json::to_writer(&mut length, value).map_or(0, |()| length.0)
 }
@@ -41,8 +41,8 @@ mod tests {
 
     #[test]
     fn characters_that_the_api_server_escapes_count_as_it_writes_them() {
-        assert_eq!(bytes(&"a\"\n\u{1}é"), r#""a\"\n\u0001é""#.len());
-        assert_eq!(bytes(&"a<b>&c"), r#""a\u003cb\u003e\u0026c""#.len());
-        assert_eq!(bytes(&"\u{2028}\u{2029}\u{2030}"), r#""\u2028\u2029‰""#.len());
+        assert_eq!(json_len(&"a\"\n\u{1}é"), r#""a\"\n\u0001é""#.len());
+        assert_eq!(json_len(&"a<b>&c"), r#""a\u003cb\u003e\u0026c""#.len());
+        assert_eq!(json_len(&"\u{2028}\u{2029}\u{2030}"), r#""\u2028\u2029‰""#.len());
     }
 }

@@ -1,13 +1,16 @@
 //! `AttachTarget`: what a program is attached to on each node, a set of cgroups or a map.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::{program::MapRef, schema};
+use crate::{program::MapRef, schema, selector};
+
+/// The label that the API server sets on every namespace, to its name.
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// A target that a program is attached to. In JSON, `type` names the one member that is present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -144,6 +147,36 @@ impl PodsTarget {
     pub fn keeps_unselected(&self) -> bool {
         self.when_unselected == Some(WhenUnselected::KeepUntilPodEnds)
     }
+
+    /// Returns whether the selectors match a pod with these labels. `namespace_labels` are the labels of its namespace,
+    /// if they are known. None if the answer depends on them and they are not.
+    pub fn selects(
+        &self,
+        namespace: &str,
+        namespace_labels: Option<&BTreeMap<String, String>>,
+        pod_labels: &BTreeMap<String, String>,
+    ) -> Option<bool> {
+        if !selector::selects(Some(&self.pod_selector), pod_labels) {
+            return Some(false);
+        }
+        match (&self.namespace_selector, namespace_labels) {
+            (None, _) => Some(true),
+            (Some(selector), Some(labels)) => Some(selector::selects(Some(selector), labels)),
+            (Some(_), None) if self.uses_namespace_labels() => None,
+            (Some(selector), None) => {
+                let name = (NAMESPACE_NAME.to_owned(), namespace.to_owned());
+                Some(selector::selects(Some(selector), &[name].into()))
+            }
+        }
+    }
+
+    /// Returns whether a selector uses labels of a namespace other than its name.
+    pub fn uses_namespace_labels(&self) -> bool {
+        let Some(LabelSelector { match_labels, match_expressions }) = &self.namespace_selector else { return false };
+        let labels = match_labels.iter().flatten().map(|(key, _)| key);
+        let mut keys = labels.chain(match_expressions.iter().flatten().map(|expression| &expression.key));
+        keys.any(|key| key != NAMESPACE_NAME)
+    }
 }
 
 impl From<PodsTarget> for AttachTarget {
@@ -250,6 +283,29 @@ mod tests {
         }
         let path = serde_json::to_value(AttachTarget::at("/a")).unwrap();
         assert_eq!(path, json!({"type": "CgroupPath", "cgroupPath": "/a"}));
+    }
+
+    #[test]
+    fn a_pod_is_selected_by_what_is_known_of_its_namespace() {
+        let labels = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let selector = |key: &str, value: &str| {
+            Some(LabelSelector { match_labels: Some(labels(key, value)), ..LabelSelector::default() })
+        };
+        let web = labels("app", "web");
+        let target = |namespace_selector| PodsTarget {
+            pod_selector: selector("app", "web").unwrap(),
+            namespace_selector,
+            ..PodsTarget::default()
+        };
+        assert_eq!(target(None).selects("shop", None, &web), Some(true));
+        let named = target(selector(NAMESPACE_NAME, "shop"));
+        assert_eq!(named.selects("shop", None, &web), Some(true), "the name is known without the labels");
+        assert_eq!(named.selects("bank", None, &web), Some(false));
+        let of_team = target(selector("team", "a"));
+        assert_eq!(of_team.selects("shop", None, &web), None);
+        assert_eq!(of_team.selects("shop", None, &labels("app", "db")), Some(false), "whatever its namespace is");
+        assert_eq!(of_team.selects("shop", Some(&labels("team", "a")), &web), Some(true));
+        assert_eq!(of_team.selects("shop", Some(&labels("team", "b")), &web), Some(false));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use sockeye_crds::{
         ConfigMapKeyRef, EntriesPolicy, EntriesSource, Entry, MapRef, MapSpec, OnIncompatible, Pinning, ProgramSpec,
         ReclaimPolicy, Sharing, StreamReader, StreamSpec,
     },
-    revision::{Feature, ProgramRef, RevisionState, desired},
+    revision::{Feature, ProgramRef, RevisionState, assigned},
     target::{AttachTarget, PodsTarget, WhenUnselected},
 };
 
@@ -67,7 +67,7 @@ fn active(edit: impl FnOnce(&mut BpfRevisionSpec)) -> BpfRevision {
 }
 
 fn sequences(revisions: &[BpfRevision], node: &Labels) -> Vec<(String, i64)> {
-    desired(revisions, node).into_iter().map(|(name, r)| (name.to_owned(), r.spec.sequence)).collect()
+    assigned(revisions, node).into_iter().map(|(name, r)| (name.to_owned(), r.spec.sequence)).collect()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Entries that a spec lists: long lists, the bits that values name, and maps whose entries can't be kept in step.
+//! Entries that a spec lists: long lists, the bits that values name, and maps whose entries can't be kept in sync.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;

@@ -76,7 +76,7 @@ impl Health {
     }
 }
 
-/// Reports whether an answer refuses this one object, as a quota or a webhook does. A right that the operator lacks is
+/// Returns whether an answer refuses this one object, as a quota or a webhook does. A right that the operator lacks is
 /// another matter: the API server then refuses all objects of the kind, whatever they are.
 pub fn refuses_object(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };

@@ -71,7 +71,7 @@ impl Signing {
         Ok(Self { verifier: Some(Arc::new(verifier)), nodes_verify: *nodes_verify })
     }
 
-    /// Reports whether there is a policy, so that revisions get a proof.
+    /// Returns whether there is a policy, so that revisions get a proof.
     pub const fn has_policy(&self) -> bool {
         self.verifier.is_some()
     }

@@ -29,7 +29,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// The local cluster's nodes.
 pub const NODES: [&str; 2] = ["node-1", "node-2"];
 
-/// Tells whether tests run in their long form (`make chaos`).
+/// Returns whether tests run in their long form (`make chaos`).
 pub fn is_long() -> bool {
     std::env::var_os("SOCKEYE_CHAOS").is_some()
 }

@@ -58,7 +58,7 @@ impl ApiRequest {
         Self { at: Instant::now(), client: client.finish(), verb, resource }
     }
 
-    /// Tells whether it is to change an object.
+    /// Returns whether it is to change an object.
     pub fn is_write(&self) -> bool {
         matches!(self.verb, "create" | "patch" | "update" | "delete")
     }

@@ -55,7 +55,7 @@ fn object(map: ConfigMap, name: &str) -> Result<Arc<[u8]>, String> {
     bytes.map(|bytes| bytes.0.into()).ok_or_else(|| format!("ConfigMap {name} has no binaryData.{OBJECT_KEY}"))
 }
 
-/// The same objects, for whoever asks what the bytes in maps mean. None is asked for again by itself.
+/// The stored objects, for whoever asks what the bytes in maps mean. None is asked for again by itself.
 pub(super) struct StoredObjects {
     api: Api<ConfigMap>,
     runtime: Handle,

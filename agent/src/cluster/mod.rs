@@ -8,7 +8,7 @@
 //! | `context` | what the tasks share |
 //! | [`pods`] | the watches of pods and namespaces |
 //! | [`bytecode`] | objects, fetched by digest |
-//! | `verification` | objects, judged by the node's own policy |
+//! | `verify_task` | runs `control::verify`, one object at a time |
 //! | `known_good` | retired revisions that were in effect, read by name |
 //! | [`probe`] | whether the API server can be reached, and when the kubelet renewed the node's Lease last |
 //! | [`status_writer`] | the node's status, written to its BpfNode; [`throttle`] says what of it waits |
@@ -32,7 +32,7 @@ pub mod status_writer;
 #[cfg(test)]
 mod tests;
 pub mod throttle;
-mod verification;
+mod verify_task;
 pub mod view;
 pub mod watches;
 
@@ -49,20 +49,23 @@ use self::{
     bytecode::StoredObjects,
     context::{Tasks, WatchContext},
     detail_writer::DetailWriter,
+    pods::{PodWatches, Requirement},
+    probe::Prober,
     status_writer::StatusWriter,
     view::View,
     watches::Watches,
 };
 use crate::{
-    admission::Admission,
+    admission::{Admission, gate::Answers},
     control::{
         Controller,
-        event::{Effect, Event},
+        event::{Effect, Event, Report},
         newest::Newest,
-        run,
+        run::{self, Events},
+        verify::Verification,
     },
     node::Node,
-    read_api::{ReadApi, Sources},
+    read_api::{ReadApi, Sources, inquirer::Inquirer},
 };
 
 /// The cluster that a node belongs to.
@@ -97,65 +100,23 @@ impl Cluster {
     where
         N: Node + Send + 'static,
     {
-        let Self { client, config, node_name, namespace, verifier, readiness } = self;
-        let controller = controller.verifying(verifier.is_some());
+        let Self { client, node_name, .. } = &self;
+        let controller = controller.verifying(self.verifier.is_some());
         let mut tasks = Tasks::new();
-        let context = WatchContext { readiness, ..WatchContext::default() };
-        let watches = Watches::start(&client, &node_name, &namespace, &context, &mut tasks);
-        let pods = pods::PodWatches::start(&client, &node_name, &context, &mut tasks);
-
-        let reports = Arc::new(Newest::default());
-        let newest_report = Arc::clone(&reports);
-        let (fetch, fetches) = mpsc::unbounded_channel();
-        let (fetch_revision, revisions) = mpsc::unbounded_channel();
-        let (verify, verifications) = mpsc::unbounded_channel();
-        let (probe, probes) = mpsc::unbounded_channel();
-        let (answers, inquirer) = (admission.answers(), read_api.inquirer());
-        let (events, mut controlling) = run::run(controller, move |effect| match effect {
-            Effect::WriteStatus(report) => drop(newest_report.put(report)),
-            Effect::AnswerStart(id, decision) => answers.answer(id, decision),
-            Effect::AnswerInquiry(id, inspection) => inquirer.answer(id, inspection),
-            Effect::FetchBytes(digest) => drop(fetch.send(digest)),
-            Effect::VerifyObject(verification) => drop(verify.send(*verification)),
-            Effect::FetchRevision { program, name } => {
-                drop(fetch_revision.send(known_good::Request { program, name }));
-            }
-            Effect::ProbeApiServer => drop(probe.send(())),
-            // Carried out by the controller's thread.
-            Effect::WatchHomes { .. } | Effect::WatchPods(_) => {}
-        })?;
-
-        let config_maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+        let context = WatchContext { readiness: self.readiness.clone(), ..WatchContext::default() };
+        let watches = Watches::start(client, node_name, &self.namespace, &context, &mut tasks);
+        let pods = PodWatches::start(client, node_name, &context, &mut tasks);
+        let (on_effect, inboxes) = channels(admission.answers(), read_api.inquirer());
+        let (events, mut controlling) = run::run(controller, on_effect)?;
         read_api.serve(Sources {
-            node_name: node_name.clone(),
+            node_name: self.node_name.clone(),
             events: events.clone(),
-            objects: Arc::new(StoredObjects::new(config_maps.clone())),
+            objects: Arc::new(StoredObjects::new(self.config_maps())),
         })?;
-        let answer_fetch = events.clone();
-        let fetched = move |digest, bytes| answer_fetch.send(Event::BytesArrived { digest, bytes });
-        tasks.spawn(bytecode::fetch(config_maps, Arc::clone(&context.backoff), fetches, fetched));
-        if let Some(verifier) = verifier {
-            let answer_verification = events.clone();
-            let verified = move |claim, verdict| answer_verification.send(Event::ObjectVerified { claim, verdict });
-            tasks.spawn(verification::judge(verifier, verifications, verified));
-        }
-        let answer_revision = events.clone();
-        let fetched = move |known_good::Request { program, name }, answer| {
-            answer_revision.send(Event::RevisionArrived { program, name, answer });
-        };
-        let backoff = Arc::clone(&context.backoff);
-        let api = Api::all(client.clone());
-        tasks.spawn(known_good::fetch(api, backoff, revisions, pods.requirement(), fetched));
-        let prober = probe::Prober::new(client.clone(), config, node_name.clone());
-        tasks.spawn(prober.run(probes, events.clone()));
-        let (detail, details) = watch::channel(None);
-        let detail_writer = DetailWriter::new(client.clone(), node_name.clone(), watches.node.clone());
-        tasks.spawn(detail_writer.run(details));
-        let writer = StatusWriter::new(client, node_name, watches.node.clone(), watches.bpf_node.clone(), detail);
-        tasks.spawn(writer.run(reports, context.readiness.clone(), Arc::clone(&context.backoff)));
+        self.spawn_tasks(inboxes, &events, (&watches, pods.requirement(), &context), &mut tasks);
         // Before anything is assigned, so that no program seems to be in effect that the runtime does not ask about.
         admission.connect(events.clone());
-        let view = View::new(watches, pods, namespace);
+        let view = View::new(watches, pods, self.namespace);
         tasks.spawn(view.follow(Arc::clone(&context.changed), events));
 
         tokio::select! {
@@ -164,4 +125,73 @@ impl Cluster {
             Some(ended) = tasks.join_next() => ended?,
         }
     }
+    /// Starts the tasks that carry out the controller's effects.
+    fn spawn_tasks(
+        &self,
+        inboxes: Inboxes,
+        events: &Events,
+        (watches, requirement, context): (&Watches, Requirement, &WatchContext),
+        tasks: &mut Tasks,
+    ) {
+        let Self { client, config, node_name, namespace: _, verifier, readiness: _ } = self;
+        let Inboxes { reports, fetches, revisions, verifications, probes } = inboxes;
+        let backoff = || Arc::clone(&context.backoff);
+        let answer = events.clone();
+        let fetched = move |digest, bytes| answer.send(Event::BytesArrived { digest, bytes });
+        tasks.spawn(bytecode::fetch(self.config_maps(), backoff(), fetches, fetched));
+        if let Some(verifier) = verifier.clone() {
+            let answer = events.clone();
+            let verified = move |claim, verdict| answer.send(Event::ObjectVerified { claim, verdict });
+            tasks.spawn(verify_task::judge(verifier, verifications, verified));
+        }
+        let answer_revision = events.clone();
+        let fetched = move |known_good::Request { program, name }, answer| {
+            answer_revision.send(Event::RevisionArrived { program, name, answer });
+        };
+        tasks.spawn(known_good::fetch(Api::all(client.clone()), backoff(), revisions, requirement, fetched));
+        let prober = Prober::new(client.clone(), config.clone(), node_name.clone());
+        tasks.spawn(prober.run(probes, events.clone()));
+        let (detail, details) = watch::channel(None);
+        let (client, node_name, node) = (client.clone(), node_name.clone(), watches.node.clone());
+        tasks.spawn(DetailWriter::new(client.clone(), node_name.clone(), node.clone()).run(details));
+        let writer = StatusWriter::new(client, node_name, node, watches.bpf_node.clone(), detail);
+        tasks.spawn(writer.run(reports, context.readiness.clone(), backoff()));
+    }
+
+    fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+/// What the controller's effects become for the tasks.
+struct Inboxes {
+    reports: Arc<Newest<Box<Report>>>,
+    fetches: mpsc::UnboundedReceiver<String>,
+    revisions: mpsc::UnboundedReceiver<known_good::Request>,
+    verifications: mpsc::UnboundedReceiver<Verification>,
+    probes: mpsc::UnboundedReceiver<()>,
+}
+
+/// Returns what takes the controller's effects, and where the tasks receive them.
+fn channels(answers: Answers, inquirer: Inquirer) -> (impl FnMut(Effect) + Send + 'static, Inboxes) {
+    let reports = Arc::new(Newest::default());
+    let (fetch, fetches) = mpsc::unbounded_channel();
+    let (fetch_revision, revisions) = mpsc::unbounded_channel();
+    let (verify, verifications) = mpsc::unbounded_channel();
+    let (probe, probes) = mpsc::unbounded_channel();
+    let inboxes = Inboxes { reports: Arc::clone(&reports), fetches, revisions, verifications, probes };
+    let on_effect = move |effect| match effect {
+        Effect::WriteStatus(report) => drop(reports.put(report)),
+        Effect::AnswerStart(id, decision) => answers.answer(id, decision),
+        Effect::AnswerInquiry(id, inspection) => inquirer.answer(id, inspection),
+        Effect::FetchBytes(digest) => drop(fetch.send(digest)),
+        Effect::VerifyObject(verification) => drop(verify.send(*verification)),
+        Effect::FetchRevision { program, name } => {
+            drop(fetch_revision.send(known_good::Request { program, name }));
+        }
+        Effect::ProbeApiServer => drop(probe.send(())),
+        // Carried out by the controller's thread.
+        Effect::WatchHomes { .. } | Effect::WatchPods(_) => {}
+    };
+    (on_effect, inboxes)
 }

@@ -96,7 +96,7 @@ impl<K: NodeObject> ObjectWriter<K> {
         self.written.as_ref().map(|written| &written.metadata)
     }
 
-    /// Reports whether the API server has this status in an object of this Node, as far as it is known.
+    /// Returns whether the API server has this status in an object of this Node, as far as it is known.
     pub fn has(&self, status: &K::Status, node: &PartialObjectMeta<Node>) -> bool {
         let has = |written: &Written<K::Status>| written.status.as_ref() == Some(status);
         self.written.as_ref().is_some_and(|written| has(written) && is_owned_by(&written.metadata, node))
@@ -256,7 +256,7 @@ fn is_owned_by(metadata: &ObjectMeta, node: &PartialObjectMeta<Node>) -> bool {
     owners.any(|owner| owner.kind == "Node" && Some(&owner.uid) == uid.as_ref())
 }
 
-/// Reports whether an object was seen in a later version than another one. Versions of one resource are integers that
+/// Returns whether an object was seen in a later version than another one. Versions of one resource are integers that
 /// grow with each write.
 fn is_newer(seen: &ObjectMeta, other: &ObjectMeta) -> bool {
     let version = |metadata: &ObjectMeta| metadata.resource_version.as_ref()?.parse::<u64>().ok();

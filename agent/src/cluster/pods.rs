@@ -26,7 +26,7 @@ pub struct PodWatches {
 impl PodWatches {
     /// Starts the watches as tasks, which do nothing until something is required.
     pub(super) fn start(client: &Client, node_name: &str, context: &WatchContext, tasks: &mut Tasks) -> Self {
-        let (required, requirement) = latest::channel(Wanted::default());
+        let (required, requirement) = latest::channel(WatchedInputs::default());
         let required = Requirement(required);
         let mut starter = Starter { requirement, context, tasks };
         let of_node = Selection { fields: Some(format!("spec.nodeName={node_name}")), ..Selection::default() };
@@ -35,8 +35,8 @@ impl PodWatches {
         let all = Selection::default();
         Self {
             required,
-            pods: starter.start(Api::all(client.clone()), of_node, Wanted::pods, pod),
-            namespaces: starter.start(Api::all(client.clone()), all, Wanted::namespaces, namespace),
+            pods: starter.start(Api::all(client.clone()), of_node, WatchedInputs::pods, pod),
+            namespaces: starter.start(Api::all(client.clone()), all, WatchedInputs::namespaces, namespace),
         }
     }
 
@@ -58,27 +58,27 @@ impl PodWatches {
 
 /// The objects to watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Wanted {
+struct WatchedInputs {
     /// The inputs without which targets can't be worked out.
     required: RequiredInputs,
     /// The pods, for their names.
     pods: bool,
 }
 
-/// How much some objects are wanted.
+/// How much some objects are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     None,
     /// A node that may not list them does without, and is as ready as others.
-    Wanted,
+    Optional,
     Required,
 }
 
-impl Wanted {
+impl WatchedInputs {
     const fn pods(&self) -> Need {
         match (self.required.pods, self.pods) {
             (true, _) => Need::Required,
-            (false, true) => Need::Wanted,
+            (false, true) => Need::Optional,
             (false, false) => Need::None,
         }
     }
@@ -90,13 +90,13 @@ impl Wanted {
 
 /// Says what is required of pods and namespaces.
 #[derive(Clone)]
-pub struct Requirement(latest::Sender<Wanted>);
+pub struct Requirement(latest::Sender<WatchedInputs>);
 
 impl Requirement {
     /// Has everything watched that is required. What was required once is watched from then on.
     pub fn require(&self, inputs: RequiredInputs) {
         self.0.send_if_modified(|all| {
-            let more = all.required.and(inputs);
+            let more = all.required.union(inputs);
             mem::replace(&mut all.required, more) != more
         });
     }
@@ -108,7 +108,7 @@ impl Requirement {
 }
 
 struct Starter<'a> {
-    requirement: latest::Receiver<Wanted>,
+    requirement: latest::Receiver<WatchedInputs>,
     context: &'a WatchContext,
     tasks: &'a mut Tasks,
 }
@@ -120,7 +120,7 @@ impl Starter<'_> {
         &mut self,
         api: Api<K>,
         selection: Selection,
-        need: fn(&Wanted) -> Need,
+        need: fn(&WatchedInputs) -> Need,
         read: impl Fn(&K) -> (String, V) + Send + 'static,
     ) -> latest::Receiver<Listed<V>>
     where
@@ -146,7 +146,7 @@ impl Starter<'_> {
             }
         };
         self.tasks.spawn(async move {
-            requirement.wait_for(|wanted| need(wanted) > Need::None).await?;
+            requirement.wait_for(|inputs| need(inputs) > Need::None).await?;
             let mut counted = false;
             let on_rejected = |is_rejected: bool| {
                 let counts = is_rejected && need(&requirement.borrow()) == Need::Required;

@@ -8,7 +8,7 @@ use kube::{Api, Client, Config, Error};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::control::{
-    connectivity::{LeaseReading, Probe, Renewal},
+    connectivity::{LeaseReading, ProbeResult, Renewal},
     event::Event,
     run::Events,
 };
@@ -42,19 +42,19 @@ impl Prober {
 
     /// Probes on a connection of its own: an open one may outlive what lets no new connection through. The API server
     /// is reached if it answers, whatever it says, so that its storage alone can't make it seem unreachable.
-    pub(super) async fn probe(&self) -> Probe {
+    pub(super) async fn probe(&self) -> ProbeResult {
         let client = match &self.config {
             Some(config) => sockeye_client::client(config.clone()),
             None => Ok(self.client.clone()),
         };
-        let Ok(client) = client else { return Probe::Unreached };
+        let Ok(client) = client else { return ProbeResult::Unreached };
         let answer = timeout(TIMEOUT, client.apiserver_version()).await;
         if !matches!(answer, Ok(Ok(_) | Err(Error::Api(_)))) {
-            return Probe::Unreached;
+            return ProbeResult::Unreached;
         }
         let leases = Api::<Lease>::namespaced(client, LEASES);
         let lease = timeout(TIMEOUT, leases.get(&self.node_name)).await;
-        Probe::Reached(lease.map_or(LeaseReading::Unread, reading))
+        ProbeResult::Reached(lease.map_or(LeaseReading::Unread, reading))
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     /// Probes an API server that answers a request for the node's Lease so, or does not answer at all.
-    async fn probe(version: u16, lease: Option<(u16, Value)>) -> Probe {
+    async fn probe(version: u16, lease: Option<(u16, Value)>) -> ProbeResult {
         let service = service_fn(move |request: Request<Body>| {
             let lease = lease.clone();
             async move {
@@ -121,7 +121,7 @@ mod tests {
             (Some((500, Value::Null)), LeaseReading::Unread),
             (None, LeaseReading::Unread),
         ] {
-            assert_eq!(probe(503, lease.clone()).await, Probe::Reached(reading), "{lease:?}");
+            assert_eq!(probe(503, lease.clone()).await, ProbeResult::Reached(reading), "{lease:?}");
         }
     }
 
@@ -129,6 +129,6 @@ mod tests {
     async fn an_api_server_that_does_not_answer_is_not_reached() {
         let service = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Error>>());
         let prober = Prober::new(Client::new(service, "default"), None, "n".to_owned());
-        assert_eq!(prober.probe().await, Probe::Unreached);
+        assert_eq!(prober.probe().await, ProbeResult::Unreached);
     }
 }

@@ -122,7 +122,7 @@ impl StatusWriter {
         }
     }
 
-    /// Takes a report as far as the throttle lets it pass.
+    /// Records a report as far as the throttle lets it pass.
     fn take(&mut self, report: Report) {
         let older_layout = report.older_layout.clone();
         let of_earlier_agent = self.states.is_empty().then(|| self.stored());
@@ -142,7 +142,7 @@ impl StatusWriter {
     }
 
     /// Writes the newest status where it differs from what the API server has: somebody else may have written or
-    /// deleted that. Reports whether it has it then: while the Node object is missing there is nowhere to write it.
+    /// deleted that. Returns whether it has it then: while the Node object is missing there is nowhere to write it.
     async fn write(&mut self) -> Result<bool> {
         let Some(node) = self.node.state().into_iter().next() else { return Ok(false) };
         if self.last_check.elapsed() >= RESYNC {

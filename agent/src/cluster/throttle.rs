@@ -86,7 +86,7 @@ impl Throttle {
     }
 }
 
-/// Reports whether a wait is over; the next one is then twice as long.
+/// Returns whether a wait is over; the next one is then twice as long.
 fn is_over((wait, since): &mut (Duration, Instant), longest: Duration, now: Instant) -> bool {
     let is_over = now.duration_since(*since) >= *wait;
     if is_over {

@@ -97,7 +97,7 @@ impl View {
             Some(known) if same(known, revision) => (name.to_owned(), Arc::clone(known)),
             _ => (name.to_owned(), Arc::new(on_this_architecture(revision.clone()))),
         };
-        self.assigned = revision::desired(readable, node.labels()).into_iter().map(assign).collect();
+        self.assigned = revision::assigned(readable, node.labels()).into_iter().map(assign).collect();
         let revisions = self.assigned.clone();
         // Before this agent writes it for the first time.
         let bpf_node = &self.watches.bpf_node;

@@ -1,5 +1,4 @@
-//! Whether a pod or a container may start: not before every strict target that selects it, and may hold it, is attached
-//! to it.
+//! Decides whether a pod or container may start. It waits until every strict target that selects it is attached.
 
 use std::mem;
 
@@ -14,7 +13,7 @@ use crate::{
         assignment::Assignment,
         cgroup_path::is_within,
         observed::ObservedLink,
-        start::{Decision, Start, StartId},
+        start::{Start, StartId},
     },
     node::{Node, failure::Failure},
 };
@@ -27,14 +26,25 @@ struct NotYet {
     passes: bool,
 }
 
+/// The answer to a start.
+#[derive(Debug)]
+enum Answer {
+    Admit,
+    /// It is refused, for this reason.
+    Refuse(String),
+    /// It waits, for this reason.
+    Wait(String),
+}
+
 impl<N: Node> Controller<N> {
     /// Answers the starts that need not wait any longer. A start is refused only once all work is done: until then, and
     /// while the cause can pass, it waits, and the admission task refuses it in time.
     pub(super) fn decide_starts(&mut self) {
         for (id, mut waiting) in mem::take(&mut self.starts.waiting) {
-            match self.decide(&waiting) {
-                Ok(decision) => self.effects.push(Effect::AnswerStart(id, decision)),
-                Err(why) => {
+            match self.answer(&waiting) {
+                Answer::Admit => self.effects.push(Effect::AnswerStart(id, Ok(()))),
+                Answer::Refuse(why) => self.effects.push(Effect::AnswerStart(id, Err(why))),
+                Answer::Wait(why) => {
                     if why != waiting.logged {
                         log(id, &waiting.start, &why);
                         waiting.logged = why;
@@ -45,20 +55,20 @@ impl<N: Node> Controller<N> {
         }
     }
 
-    /// Returns the decision on a start, or why it waits.
-    fn decide(&self, Waiting { start, surveyed, logged }: &Waiting) -> Result<Decision, String> {
+    /// Returns the answer to a start.
+    fn answer(&self, Waiting { start, surveyed, logged }: &Waiting) -> Answer {
         let Some(assignment) = &self.inputs.assignment else {
             let unknown = "the API server has not said yet what this node is to run";
             let is_exempt = start.is_exempt(self.settings.release_namespace.as_deref());
-            return if is_exempt { Ok(Ok(())) } else { Err(unknown.to_owned()) };
+            return if is_exempt { Answer::Admit } else { Answer::Wait(unknown.to_owned()) };
         };
         if !surveyed {
-            return Err(logged.clone());
+            return Answer::Wait(logged.clone());
         }
         match self.may_start(assignment, start) {
-            Ok(()) => Ok(Ok(())),
-            Err(NotYet { why, passes: false }) if self.is_idle() => Ok(Err(why)),
-            Err(NotYet { why, .. }) => Err(why),
+            Ok(()) => Answer::Admit,
+            Err(NotYet { why, passes: false }) if self.is_idle() => Answer::Refuse(why),
+            Err(NotYet { why, .. }) => Answer::Wait(why),
         }
     }
 
@@ -135,7 +145,7 @@ impl<N: Node> Controller<N> {
         if is_known { Ok(()) } else { Err(NotYet { why: why(), passes: true }) }
     }
 
-    /// Reports whether all work is done that is known of.
+    /// Returns whether all work is done that is known of.
     fn is_idle(&self) -> bool {
         self.pass.is_none() && !self.timer.pass_due
     }

@@ -27,7 +27,7 @@ pub(super) struct AllPodsSearch {
 }
 
 impl AllPodsSearch {
-    /// Reports whether a survey has something to do.
+    /// Returns whether a survey has something to do.
     pub fn is_due(&self, now: Instant) -> bool {
         self.next.is_some_and(|(at, _)| at <= now) || self.is_to_be_reported(now) && !self.reported
     }

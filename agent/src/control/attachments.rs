@@ -67,7 +67,7 @@ struct OwnLink {
 
 impl AttachmentMonitor {
     /// Queries every hook once. A BpfProgram with a link that is no longer listed becomes dirty; a program that others
-    /// attached since the last poll is recorded as drift of each BpfProgram at its hook. Reports whether there is
+    /// attached since the last poll is recorded as drift of each BpfProgram at its hook. Returns whether there is
     /// anything new.
     pub fn poll(&mut self, node: &impl Node, programs: &mut Programs, time_of_day: fn() -> Timestamp) -> bool {
         let hooks = hooks(programs);

@@ -8,9 +8,9 @@ use sockeye_ebpf::values::list::Lists;
 
 use super::{
     Controller,
-    fetches::Missing,
+    fetches::NotAvailable,
     verdicts::Known,
-    verify::{ClaimedObject, Verification},
+    verify::{ClaimedObject, Verdict, Verification},
 };
 use crate::{
     model::{assignment::Assignment, desired::Desired},
@@ -25,7 +25,7 @@ pub(super) struct RevisionBytes {
     pub lists: Lists,
 }
 
-/// Reports whether the content of any map is compared with the spec's.
+/// Returns whether the content of any map is compared with the spec's.
 pub(super) fn has_entries(desired: &Desired) -> bool {
     desired.settings.iter().any(MapSpec::has_entries)
 }
@@ -88,12 +88,12 @@ impl<N: Node> Controller<N> {
         match self.verdicts.get(&claim, self.now) {
             Known::Nothing => Ok(Some(claim)),
             Known::Awaited => Err(awaits_verdict(&desired.digest)),
-            Known::Given(Ok(None)) => Ok(None),
-            Known::Given(Ok(Some(warning))) => {
+            Known::Given(Verdict::Accepted) => Ok(None),
+            Known::Given(Verdict::Warned(warning)) => {
                 tracing::warn!(revision = desired.revision, warning, "loaded all the same: the policy only warns");
                 Ok(None)
             }
-            Known::Given(Err(why)) => {
+            Known::Given(Verdict::Rejected(why)) => {
                 let message = format!("revision {} is not loaded: {why}", desired.revision);
                 Err(Failure::new(Reason::VerificationFailed, message))
             }
@@ -105,8 +105,8 @@ impl<N: Node> Controller<N> {
         let at_hand = assignment.objects.get(digest).cloned();
         let bytes = at_hand.map_or_else(|| self.fetches.get(digest, self.now), Ok).map_err(|missing| {
             let (why, awaits) = match missing {
-                Missing::Awaited => ("the API server has not given it yet".to_owned(), true),
-                Missing::Refused(why) => (why, false),
+                NotAvailable::Awaited => ("the API server has not given it yet".to_owned(), true),
+                NotAvailable::Refused(why) => (why, false),
             };
             let message = format!("the object {digest} can't be had, and the agent asks for it again: {why}");
             Failure { awaits, ..Failure::new(Reason::BytecodeUnavailable, message) }

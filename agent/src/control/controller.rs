@@ -10,7 +10,7 @@ use super::{
     all_pods::AllPodsSearch,
     attachments::AttachmentMonitor,
     connectivity::Trials,
-    draining::Draining,
+    draining_maps::DrainingMaps,
     event::{Effect, Report},
     fetches::Fetches,
     pod_search::PodSearch,
@@ -26,7 +26,11 @@ use super::{
 use crate::{
     kernel::running::RunningKernel,
     model::{assignment::Assignment, node_context::NodeContext, pods::Pods, refusal::Refusal},
-    node::{failure::Failure, layout::Layout},
+    node::{
+        failure::Failure,
+        layout::Layout,
+        observe::{Bpffs, ObserveError},
+    },
     plan::quota::MapQuota,
 };
 
@@ -50,7 +54,7 @@ pub struct Controller<N> {
     pub(super) verdicts: Verdicts,
     pub(super) pod_search: PodSearch,
     pub(super) all_pods: AllPodsSearch,
-    pub(super) draining: Draining,
+    pub(super) draining: DrainingMaps,
     pub(super) timer: Timer,
     /// The pass that is going on.
     pub(super) pass: Option<Pass>,
@@ -98,11 +102,30 @@ pub(super) struct Inputs {
     pub probing: Option<Instant>,
 }
 
+/// The bpffs at the last survey of the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum BpffsSeen {
+    /// There was no survey yet.
+    #[default]
+    NotYet,
+    /// There was no usable bpffs.
+    Missing,
+    /// There was one, with this device.
+    Device(u64),
+}
+
+impl BpffsSeen {
+    /// Returns what the node's answer says.
+    pub fn of(found: &Result<Bpffs, ObserveError>) -> Self {
+        found.as_ref().map_or(Self::Missing, |bpffs| Self::Device(bpffs.device))
+    }
+}
+
 /// The findings of the last survey of the node.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// The device of the bpffs; absent within where there was none, absent itself before the first survey.
-    pub bpffs: Option<Option<u64>>,
+    /// The bpffs.
+    pub bpffs: BpffsSeen,
     /// Which pins have another layout than this agent's, and what to do about them, if there are any.
     pub older_layout: Option<String>,
     /// The node's own suspension note, if it was there.
@@ -153,7 +176,7 @@ impl<N> Controller<N> {
             verdicts: Verdicts::default(),
             pod_search: PodSearch::default(),
             all_pods: AllPodsSearch::default(),
-            draining: Draining::new(now),
+            draining: DrainingMaps::new(now),
             timer: Timer::new(now),
             pass: None,
             kernel: RunningKernel::new(settings.kernel_config.clone()),
@@ -172,7 +195,7 @@ impl<N> Controller<N> {
         Self { verifies, ..self }
     }
 
-    /// Reports whether a pass is going on: its work is not all done.
+    /// Returns whether a pass is going on: its work is not all done.
     pub fn is_working(&self) -> bool {
         self.pass.as_ref().is_some_and(|pass| !pass.work.is_empty())
     }

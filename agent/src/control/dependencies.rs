@@ -1,5 +1,4 @@
-//! What of other BpfPrograms one depends on: the maps that it shares with them, and its place among them at cgroups.
-//! What they have is as last observed; the attach order at a cgroup is asked of the kernel.
+//! The dependencies of a BpfProgram on others: maps that it shares with them, and its position among them at cgroups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,7 +111,7 @@ impl<N: Node> Controller<N> {
         }
     }
 
-    /// Reports whether following a map to its lender, and on from there, never ends.
+    /// Returns whether following a map to its lender, and on from there, never ends.
     fn is_circular(&self, from: &MapRef) -> bool {
         let next = |from: &&MapRef| {
             self.programs.get(&from.program)?.desired.as_ref()?.map_by_pin(&from.name)?.1.from.as_ref()
@@ -197,7 +196,7 @@ impl<N: Node> Controller<N> {
         stale
     }
 
-    /// Reports whether it has another map than its lender's.
+    /// Returns whether it has another map than its lender's.
     fn shares_another(&self, ProgramState { desired, observed, .. }: &ProgramState) -> bool {
         desired.iter().flat_map(|desired| desired.maps.values()).any(|map| {
             let other = map.from.as_ref().and_then(|from| self.pinned(from));
@@ -205,7 +204,7 @@ impl<N: Node> Controller<N> {
         })
     }
 
-    /// Reports whether all maps that it is to share are there.
+    /// Returns whether all maps that it is to share are there.
     fn has_all(&self, ProgramState { desired, .. }: &ProgramState) -> bool {
         let mut from = desired.iter().flat_map(|desired| desired.maps.values()).filter_map(|map| map.from.as_ref());
         from.all(|from| self.pinned(from).is_some())

@@ -1,69 +1,83 @@
-//! `Draining`: the maps that are kept for the sockets in them, and when to look at them again. No IO.
+//! The sockets in maps whose BpfProgram is suspended or gone: takes those out that may be, and looks from time to time
+//! at the maps that are kept for the others.
 
-use std::time::{Duration, Instant};
+use super::{Controller, controller::BpffsSeen};
+use crate::{
+    model::kernel::Machine,
+    node::Node,
+    plan::{self, Step, context::PlanContext},
+};
 
-use crate::model::draining_map::DrainingMap;
-
-/// Maps with sockets in them are looked at again after this long.
-const INTERVAL: Duration = Duration::from_secs(4);
-/// A look counts all sockets: after one that took long, the next comes later by as many times as long.
-const SHARE: u32 = 100;
-
-/// The maps that are kept for the sockets in them.
-#[derive(Debug)]
-pub(super) struct Draining {
-    /// The maps that no BpfProgram has any more, as last looked at.
-    pub maps: Vec<DrainingMap>,
-    /// This agent has looked at them.
-    pub is_known: bool,
-    next: Instant,
-    /// The time since which sockets are counted for the look that is due.
-    since: Option<Instant>,
-}
-
-impl Draining {
-    /// Starts with a look that is due: an earlier agent may have left maps.
-    pub(super) const fn new(now: Instant) -> Self {
-        Self { maps: Vec::new(), is_known: false, next: now, since: None }
+impl<N: Node> Controller<N> {
+    /// Has the maps looked at at the end of the pass, if a plan kept one.
+    pub(super) fn follow_kept_maps(&mut self, steps: &[Step]) {
+        if steps.iter().any(|step| matches!(step, Step::KeepForSockets { .. })) {
+            self.draining.hasten(self.now);
+        }
     }
 
-    /// Reports whether the next look is due.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.next <= now
+    /// Marks BpfPrograms with sockets in their maps and nothing attached, so that the next pass counts the sockets
+    /// again. Returns whether a pass is due for any map.
+    pub(super) fn mark_draining(&mut self) -> bool {
+        if !self.draining.is_due(self.now) {
+            return false;
+        }
+        let mut is_due = !self.draining.maps.is_empty();
+        for program in self.programs.those_mut(|_, program| program.observed.draining().next().is_some()) {
+            program.pending.sockets = true;
+            self.draining.begin();
+            is_due = true;
+        }
+        is_due
     }
 
-    /// Makes the next look due: a map is kept anew.
-    pub(super) const fn hasten(&mut self, now: Instant) {
-        self.next = now;
+    /// Takes sockets out where everything on the node is suspended, now that everything is detached; and looks at the
+    /// maps that are kept for sockets.
+    pub(super) fn drain(&mut self) {
+        if self.survey.suspended.is_some() {
+            self.take_sockets_out();
+        }
+        // Nothing is touched on a bpffs that is not to be used.
+        if !matches!(self.survey.bpffs, BpffsSeen::Device(_)) || !self.draining.is_due(self.now) {
+            return;
+        }
+        let begin = self.draining.begin();
+        self.look_at_draining_maps();
+        self.draining.looked(self.now, begin.elapsed());
     }
 
-    /// Begins a look. Sockets in the maps of suspended BpfPrograms are counted as these are observed, before all
-    /// others.
-    pub(super) fn begin(&mut self) -> Instant {
-        *self.since.get_or_insert_with(Instant::now)
+    fn look_at_draining_maps(&mut self) {
+        match self.node.drain() {
+            Ok(maps) => (self.draining.maps, self.draining.is_known) = (maps, true),
+            Err(error) => tracing::warn!(%error, "the draining maps can't be looked at"),
+        }
     }
 
-    /// Schedules the next look after one that took this long.
-    pub(super) fn looked(&mut self, now: Instant, took: Duration) {
-        self.since = None;
-        self.next = now + INTERVAL.max(took.saturating_mul(SHARE));
+    /// Returns the bytes that the maps which are kept for their sockets may hold.
+    pub(super) fn draining_bytes(&mut self, machine: &Machine) -> u64 {
+        if !self.draining.is_known {
+            self.look_at_draining_maps();
+        }
+        self.draining.maps.iter().fold(0, |sum: u64, map| sum.saturating_add(map.shape.bytes(machine)))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_look_that_takes_long_is_followed_by_a_longer_pause() {
-        let now = Instant::now();
-        let mut draining = Draining::new(now);
-        assert!(draining.is_due(now));
-        draining.looked(now, Duration::from_millis(1));
-        assert!(!draining.is_due(now + Duration::from_secs(3)) && draining.is_due(now + INTERVAL));
-        draining.looked(now, Duration::from_secs(1));
-        assert!(!draining.is_due(now + Duration::from_secs(99)) && draining.is_due(now + Duration::from_secs(100)));
-        draining.hasten(now);
-        assert!(draining.is_due(now));
+    /// Takes sockets out of the maps of all BpfPrograms that have nothing attached, where nothing is lost or the spec
+    /// says so. It is the last thing that a suspension does: no detachment waits for it.
+    pub(super) fn take_sockets_out(&mut self) {
+        let context = PlanContext::default();
+        let steps: Vec<(String, Vec<Step>)> = self
+            .programs
+            .iter()
+            .map(|(name, program)| {
+                let observed = &program.observed;
+                (name.clone(), plan::take_out(observed, observed.force_detach, &context))
+            })
+            .filter(|(_, steps)| !steps.is_empty())
+            .collect();
+        for (name, steps) in steps {
+            if let Err(failure) = self.execute_steps(&name, &steps) {
+                tracing::warn!(program = name, %failure, "sockets can't be taken out of its maps");
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use sockeye_crds::node::{Drift, DriftKind, NodeProgram};
 use crate::model::{
     desired::Desired,
     kernel::Cgroup,
-    observed::{Observed, ObservedMap},
+    observed::{LinkKey, Observed, ObservedLink, ObservedMap, ObservedProgram},
 };
 
 /// This many different changes of a BpfProgram are remembered.
@@ -27,28 +27,39 @@ pub struct Change {
 /// Returns the external changes between two observations. `cgroups` are those that exist: a link that died with its
 /// cgroup is no external change, and a link that went with its map is reported as the map's.
 pub fn since(before: &Observed, now: &Observed, cgroups: &BTreeMap<String, Cgroup>) -> Vec<Change> {
-    let removed = |what: String, became: &str| Change {
-        kind: DriftKind::PinRemoved,
-        message: format!("the pin of {what} was removed or replaced: {became}"),
+    let notes_differ = before.uid != now.uid || before.retained != now.retained || before.kept_pods != now.kept_pods;
+    let message = "notes under _meta were removed or changed: they are written again".to_owned();
+    let notes = notes_differ.then_some(Change { kind: DriftKind::PinRemoved, message });
+    let pins = programs_since(before, now).into_iter().chain(maps_since(before, now));
+    pins.chain(links_since(before, now, cgroups)).chain(notes).collect()
+}
+
+fn programs_since(before: &Observed, now: &Observed) -> Vec<Change> {
+    let change = |(function, was): (&String, &ObservedProgram)| {
+        let became = match now.functions.get(function).filter(|is| is.info.id == was.info.id) {
+            None => "the object is loaded anew, and its links are moved",
+            Some(is) if was.pinned && !is.pinned => "it is pinned again; it never ceased to run",
+            Some(_) => return None,
+        };
+        Some(pin_removed(&format!("program {function}"), became))
     };
-    let mut changes = Vec::new();
-    for (function, was) in &before.functions {
-        if now.functions.get(function).is_none_or(|is| is.info.id != was.info.id) {
-            changes.push(removed(format!("program {function}"), "the object is loaded anew, and its links are moved"));
-        } else if was.pinned && now.functions.get(function).is_some_and(|is| !is.pinned) {
-            changes.push(removed(format!("program {function}"), "it is pinned again; it never ceased to run"));
-        }
-    }
-    for (pin, was) in &before.maps {
-        match now.maps.get(pin) {
-            Some(is) if is.info.id == was.info.id && (is.pinned || !was.pinned) => {}
-            Some(is) if is.info.id == was.info.id => {
-                changes.push(removed(format!("map {pin}"), "it is pinned again, with its content"));
-            }
-            _ => changes.push(removed(format!("map {pin}"), "it is made anew, and its content is lost")),
-        }
-    }
-    for (key, was) in before.links.iter().filter(|(_, was)| was.in_effect) {
+    before.functions.iter().filter_map(change).collect()
+}
+
+fn maps_since(before: &Observed, now: &Observed) -> Vec<Change> {
+    let change = |(pin, was): (&String, &ObservedMap)| {
+        let became = match now.maps.get(pin).filter(|is| is.info.id == was.info.id) {
+            None => "it is made anew, and its content is lost",
+            Some(is) if was.pinned && !is.pinned => "it is pinned again, with its content",
+            Some(_) => return None,
+        };
+        Some(pin_removed(&format!("map {pin}"), became))
+    };
+    before.maps.iter().filter_map(change).collect()
+}
+
+fn links_since(before: &Observed, now: &Observed, cgroups: &BTreeMap<String, Cgroup>) -> Vec<Change> {
+    let change = |(key, was): (&LinkKey, &ObservedLink)| {
         let what = match key.map() {
             Some(map) => format!("the attachment of program {} to map {map}", key.function),
             None => {
@@ -63,21 +74,23 @@ pub fn since(before: &Observed, now: &Observed, cgroups: &BTreeMap<String, Cgrou
             }
         };
         match now.links.get(key).filter(|is| is.info.id == was.info.id) {
-            Some(is) if is.in_effect && (is.pinned || !was.pinned) => {}
-            Some(is) if is.in_effect => changes.push(removed(what, "it is pinned again; it never ceased to run")),
-            None => changes.push(removed(what, "it is attached anew")),
-            Some(_) if lives => changes.push(Change {
+            None => Some(pin_removed(&what, "it is attached anew")),
+            Some(is) if is.in_effect && was.pinned && !is.pinned => {
+                Some(pin_removed(&what, "it is pinned again; it never ceased to run"))
+            }
+            Some(is) if !is.in_effect && lives => Some(Change {
                 kind: DriftKind::LinkDetached,
                 message: format!("{what} was detached by someone: it is attached anew"),
             }),
-            Some(_) => {}
+            Some(_) => None,
         }
-    }
-    if before.uid != now.uid || before.retained != now.retained || before.kept_pods != now.kept_pods {
-        let message = "notes under _meta were removed or changed: they are written again".to_owned();
-        changes.push(Change { kind: DriftKind::PinRemoved, message });
-    }
-    changes
+    };
+    before.links.iter().filter(|(_, was)| was.in_effect).filter_map(change).collect()
+}
+
+fn pin_removed(what: &str, became: &str) -> Change {
+    let message = format!("the pin of {what} was removed or replaced: {became}");
+    Change { kind: DriftKind::PinRemoved, message }
 }
 
 /// Returns the maps that a load made anew in the place of others of the same names: whoever has opened one of these
@@ -126,10 +139,7 @@ pub fn remember(drift: &mut Vec<Drift>, change: Change, now: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        kernel::{LinkInfo, MapInfo, ProgramInfo},
-        observed::{LinkKey, ObservedLink, ObservedProgram},
-    };
+    use crate::model::kernel::{LinkInfo, MapInfo, ProgramInfo};
 
     fn observed() -> (Observed, BTreeMap<String, Cgroup>) {
         let cgroup = Cgroup { id: 7, path: "/a".into() };

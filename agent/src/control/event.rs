@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 use sockeye_crds::{BpfNodeDetailStatus, BpfNodeStatus, BpfRevision};
 
 use super::{
-    connectivity::Probe,
+    connectivity::ProbeResult,
     fetches::Refused,
     inspection::{Inquiry, InquiryId, Inspection},
     verify::{ClaimedObject, Verdict, Verification},
@@ -40,7 +40,7 @@ pub enum Event {
     /// The container runtime no longer waits for a decision.
     StartWithdrawn(StartId),
     /// The answer to [`Effect::ProbeApiServer`].
-    ProbeAnswered(Probe),
+    ProbeAnswered(ProbeResult),
     /// The answer to [`Effect::FetchBytes`]: the object, or why it can't be had.
     BytesArrived {
         /// The object's digest.

@@ -26,7 +26,7 @@ pub struct Fetches {
 enum State {
     Queued,
     Fetching,
-    Here { bytes: Arc<[u8]>, users: usize },
+    Fetched { bytes: Arc<[u8]>, users: usize },
     Refused { why: String, until: Instant },
 }
 
@@ -41,7 +41,7 @@ pub struct Refused {
 
 /// Why an object is not at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(super) enum NotAvailable {
     /// It is being fetched.
     Awaited,
     /// It can't be had, for this reason.
@@ -50,9 +50,9 @@ pub(super) enum Missing {
 
 impl Fetches {
     /// Returns an object for one of those that wait for it. One that is not there is queued.
-    pub(super) fn get(&mut self, digest: &str, now: Instant) -> Result<Arc<[u8]>, Missing> {
+    pub(super) fn get(&mut self, digest: &str, now: Instant) -> Result<Arc<[u8]>, NotAvailable> {
         match self.states.get_mut(digest) {
-            Some(State::Here { bytes, users }) => {
+            Some(State::Fetched { bytes, users }) => {
                 let bytes = Arc::clone(bytes);
                 *users -= 1;
                 if *users == 0 {
@@ -60,16 +60,16 @@ impl Fetches {
                 }
                 return Ok(bytes);
             }
-            Some(State::Refused { why, until }) if *until > now => return Err(Missing::Refused(why.clone())),
-            Some(State::Queued | State::Fetching) => return Err(Missing::Awaited),
+            Some(State::Refused { why, until }) if *until > now => return Err(NotAvailable::Refused(why.clone())),
+            Some(State::Queued | State::Fetching) => return Err(NotAvailable::Awaited),
             Some(State::Refused { .. }) | None => {}
         }
         self.states.insert(digest.to_owned(), State::Queued);
         self.queue.push_back(digest.to_owned());
-        Err(Missing::Awaited)
+        Err(NotAvailable::Awaited)
     }
 
-    /// Takes the answer to a fetch; `users` BpfPrograms wait for it.
+    /// Records the answer to a fetch; `users` BpfPrograms wait for it.
     pub(super) fn arrived(&mut self, digest: String, bytes: Result<Arc<[u8]>, Refused>, users: usize, now: Instant) {
         if !matches!(self.states.get(&digest), Some(State::Fetching)) {
             return;
@@ -77,7 +77,7 @@ impl Fetches {
         self.fetching -= 1;
         match bytes {
             Ok(_) if users == 0 => drop(self.states.remove(&digest)),
-            Ok(bytes) => drop(self.states.insert(digest, State::Here { bytes, users })),
+            Ok(bytes) => drop(self.states.insert(digest, State::Fetched { bytes, users })),
             Err(Refused { why, retry_after }) => {
                 self.states.insert(digest, State::Refused { why, until: now + retry_after });
             }
@@ -102,8 +102,8 @@ impl Fetches {
         if self.queue.is_empty() {
             return Vec::new();
         }
-        let here = self.states.values().filter(|state| matches!(state, State::Here { .. })).count();
-        let free = MAX_FETCHES.saturating_sub(self.fetching + here + judged).min(self.queue.len());
+        let fetched = self.states.values().filter(|state| matches!(state, State::Fetched { .. })).count();
+        let free = MAX_FETCHES.saturating_sub(self.fetching + fetched + judged).min(self.queue.len());
         let next: Vec<String> = self.queue.drain(..free).collect();
         for digest in &next {
             self.states.insert(digest.clone(), State::Fetching);
@@ -112,12 +112,12 @@ impl Fetches {
         next
     }
 
-    /// Forgets the objects that are here, since nobody waits for them any more, and refusals that are over.
+    /// Forgets the fetched objects, since nobody waits for them any more, and refusals that are over.
     pub(super) fn forget_unused(&mut self, now: Instant) {
         self.checked = None;
         self.states.retain(|_, state| match state {
             State::Queued | State::Fetching => true,
-            State::Here { .. } => false,
+            State::Fetched { .. } => false,
             State::Refused { until, .. } => *until > now,
         });
     }
@@ -134,14 +134,14 @@ mod tests {
     #[test]
     fn an_object_is_fetched_once_and_kept_for_all_that_wait() {
         let (mut fetches, now) = (Fetches::default(), Instant::now());
-        assert_eq!(fetches.get("a", now), Err(Missing::Awaited));
-        assert_eq!(fetches.get("a", now), Err(Missing::Awaited));
+        assert_eq!(fetches.get("a", now), Err(NotAvailable::Awaited));
+        assert_eq!(fetches.get("a", now), Err(NotAvailable::Awaited));
         assert_eq!(fetches.next(0), ["a"]);
         assert!(fetches.next(0).is_empty());
         fetches.arrived("a".into(), Ok(bytes()), 2, now);
         assert_eq!(fetches.get("a", now), Ok(bytes()));
         assert_eq!(fetches.get("a", now), Ok(bytes()));
-        assert_eq!(fetches.get("a", now), Err(Missing::Awaited), "it was kept for two");
+        assert_eq!(fetches.get("a", now), Err(NotAvailable::Awaited), "it was kept for two");
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         digests.iter().for_each(|digest| drop(fetches.get(digest, now)));
         for digest in fetches.next(0) {
             fetches.arrived(digest.clone(), Err(Refused { why: "busy".into(), retry_after: Duration::ZERO }), 1, now);
-            assert_eq!(fetches.get(&digest, now), Err(Missing::Awaited), "it is asked for again");
+            assert_eq!(fetches.get(&digest, now), Err(NotAvailable::Awaited), "it is asked for again");
         }
         assert_eq!(fetches.next(0)[0], digests[MAX_FETCHES]);
     }
@@ -212,9 +212,9 @@ mod tests {
         fetches.next(0);
         fetches.arrived("a".into(), Err(Refused { why: "gone".into(), retry_after }), 1, now);
         fetches.forget_unused(now);
-        assert_eq!(fetches.get("a", now), Err(Missing::Refused("gone".into())));
+        assert_eq!(fetches.get("a", now), Err(NotAvailable::Refused("gone".into())));
         assert!(fetches.next(0).is_empty());
-        assert_eq!(fetches.get("a", now + retry_after), Err(Missing::Awaited));
+        assert_eq!(fetches.get("a", now + retry_after), Err(NotAvailable::Awaited));
         assert_eq!(fetches.next(0), ["a"]);
     }
 }

@@ -30,7 +30,7 @@ enum Fetch {
 }
 
 impl KnownGood {
-    /// Takes a revision that is in effect; `predecessor` is the one that it can be reverted to.
+    /// Records a revision that is in effect; `predecessor` is the one that it can be reverted to.
     pub fn remember(&mut self, revision: &Arc<BpfRevision>, summary: SpecSummary, predecessor: Option<&String>) {
         self.revisions.retain(|(good, _)| predecessor.is_some() && good.metadata.name.as_ref() == predecessor);
         self.revisions.push((Arc::clone(revision), summary));
@@ -45,11 +45,12 @@ impl KnownGood {
 
     /// Returns what must be known of pods for any of them.
     pub fn required(&self) -> RequiredInputs {
-        self.revisions.iter().fold(RequiredInputs::default(), |all, (_, summary)| all.and(summary.required))
+        self.revisions.iter().fold(RequiredInputs::default(), |all, (_, summary)| all.union(summary.required))
     }
 
-    /// Reports whether a revision is to be read from the API server now, and notes that it was asked for.
-    pub fn asks_for(&mut self, name: &str, now: Instant) -> bool {
+    /// Begins to read a revision from the API server, unless it is known, was asked for or was refused lately. Returns
+    /// whether it is to be read now.
+    pub fn begin_fetch(&mut self, name: &str, now: Instant) -> bool {
         let waits = self.fetch.as_ref().is_some_and(|(asked, fetch)| {
             asked == name && !matches!(fetch, Fetch::Refused { until, .. } if *until <= now)
         });
@@ -60,8 +61,8 @@ impl KnownGood {
         true
     }
 
-    /// Takes the API server's answer about a revision of the BpfProgram with this UID. Reports whether the revision is
-    /// there now.
+    /// Handles the API server's answer about a revision of the BpfProgram with this UID. Returns whether the revision
+    /// is there now.
     pub fn arrived(
         &mut self,
         uid: Option<&str>,
@@ -124,12 +125,12 @@ mod tests {
     #[test]
     fn a_revision_is_asked_for_once_and_again_a_while_after_a_refusal() {
         let (mut known_good, now) = (KnownGood::default(), Instant::now());
-        assert!(known_good.asks_for("p-1", now) && !known_good.asks_for("p-1", now));
+        assert!(known_good.begin_fetch("p-1", now) && !known_good.begin_fetch("p-1", now));
         assert!(!known_good.arrived(Some(UID), "p-1", Err("gone".into()), now));
         assert_eq!((known_good.refusal("p-1"), known_good.refusal("p-2")), (Some("gone"), None));
-        assert!(!known_good.asks_for("p-1", now) && known_good.asks_for("p-1", now + REFUSED));
+        assert!(!known_good.begin_fetch("p-1", now) && known_good.begin_fetch("p-1", now + REFUSED));
         assert!(known_good.arrived(Some(UID), "p-1", Ok(revision("p-1")), now));
-        assert!(known_good.get("p-1").is_some() && !known_good.asks_for("p-1", now + 2 * REFUSED));
+        assert!(known_good.get("p-1").is_some() && !known_good.begin_fetch("p-1", now + 2 * REFUSED));
     }
 
     #[test]
@@ -138,11 +139,11 @@ mod tests {
         assert!(!known_good.arrived(Some(UID), "p-1", Ok(revision("p-1")), now));
         for (uid, named) in [(Some("other"), "p-1"), (None, "p-1"), (Some(UID), "p-2")] {
             let mut known_good = KnownGood::default();
-            assert!(known_good.asks_for("p-1", now));
+            assert!(known_good.begin_fetch("p-1", now));
             assert!(!known_good.arrived(uid, "p-1", Ok(revision(named)), now));
             assert!(known_good.refusal("p-1").is_some_and(|why| why.contains("another BpfProgram")));
         }
-        known_good.asks_for("p-1", now);
+        known_good.begin_fetch("p-1", now);
         known_good.remember(&revision("p-3"), SpecSummary::default(), None);
         assert!(!known_good.arrived(Some(UID), "p-1", Ok(revision("p-1")), now), "another one is in effect since");
     }

@@ -16,7 +16,7 @@
 //! | `bytes` | the bytes that a revision needs |
 //! | [`verify`] | whether the node's own policy accepts an object; `verdicts` are remembered |
 //! | [`fetches`] | the ELF objects that loads wait for |
-//! | `held` | those that have come, while others are awaited |
+//! | `held_bytes` | those that have come, while others are awaited |
 //! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
 //! | [`programs`] | all of them by name, and the index of what every pass asks of them |
 //! | `spec_summary` | the parts of a revision that every pass reads |
@@ -24,12 +24,13 @@
 //! | `pod_search` | pods whose processes are not where the kubelet's names say |
 //! | `all_pods` | whether the cgroup of all pods is where pods run |
 //! | `dependencies` | what of other BpfPrograms one depends on |
-//! | `sockets` | sockets in the maps of what is suspended or gone; `draining` are the maps that are kept for them |
-//! | `suspend` | what is to be attached nowhere |
+//! | `draining`, `draining_maps` | takes sockets out of maps, and follows the maps that are kept for sockets |
+//! | `suspend` | detaches what is suspended |
 //! | `admit` | whether a container may start; [`starts`] are those that wait |
 //! | [`connectivity`] | whether a program has cut the node off from the API server |
+//! | `trials` | reverts such a program |
 //! | [`attachments`] | the poll of what is attached |
-//! | [`entries`], [`entry_state`] | the entries of maps, and what is remembered of them |
+//! | [`sync_entries`], [`program_entries`] | the entries of maps, and what is remembered of them |
 //! | [`drift`] | external changes |
 //! | [`timer`] | when passes and polls are due |
 //! | [`report`] | the node's status |
@@ -46,12 +47,11 @@ pub mod connectivity;
 pub mod controller;
 mod dependencies;
 mod draining;
+mod draining_maps;
 pub mod drift;
-pub mod entries;
-pub mod entry_state;
 pub mod event;
 pub mod fetches;
-mod held;
+mod held_bytes;
 mod inspect;
 pub mod inspection;
 mod known_good;
@@ -59,17 +59,19 @@ pub mod newest;
 mod pass;
 mod pod_search;
 pub mod program;
+pub mod program_entries;
 pub mod programs;
 mod reconcile;
 pub mod report;
 pub mod retry;
 pub mod run;
-mod sockets;
 mod spec_summary;
 pub mod starts;
 mod step;
 mod suspend;
+pub mod sync_entries;
 pub mod timer;
+mod trials;
 mod verdicts;
 mod verifier_logs;
 pub mod verify;

@@ -14,7 +14,7 @@ use sockeye_crds::names;
 use super::{
     Controller,
     all_pods::AllPodsSearch,
-    controller::Pass,
+    controller::{BpffsSeen, Pass},
     event::Effect,
     pod_search::{KnownPods, PodSearch},
     programs::Requirements,
@@ -93,7 +93,7 @@ impl<N: Node> Controller<N> {
             let stale = if pass.context.is_ok() && pass.rounds < ROUNDS { self.stale() } else { Default::default() };
             pass.work.extend(stale.into_iter().map(|name| (name, Task::Attempt(Observation::Fresh))));
         }
-        if self.timer.takes_suspend_check(now) {
+        if self.timer.start_suspend_check_if_due(now) {
             let suspended = self.survey.suspended.is_none() && self.is_marked();
             self.timer.pass_due |= suspended;
             self.timer.restart_due |= suspended;
@@ -139,7 +139,11 @@ impl<N: Node> Controller<N> {
             self.timer.pass_due |= self.monitor.poll(&self.node, &mut self.programs, self.settings.time_of_day);
         }
         let directories = touched.into_iter().flat_map(|name| self.watched_directories(name)).collect();
-        self.effects.push(Effect::WatchHomes { bpffs: self.survey.bpffs.flatten(), directories, all: sweep });
+        let bpffs = match self.survey.bpffs {
+            BpffsSeen::Device(device) => Some(device),
+            BpffsSeen::NotYet | BpffsSeen::Missing => None,
+        };
+        self.effects.push(Effect::WatchHomes { bpffs, directories, all: sweep });
         // Those of known good revisions too.
         if let RequiredInputs { pods: true, containers, .. } = self.programs.index().requirements().inputs {
             match self.node.pod_directories(containers) {
@@ -180,7 +184,7 @@ impl<N: Node> Controller<N> {
         sweep: bool,
     ) -> Result<NodeContext, ObserveError> {
         let bpffs = self.node.bpffs();
-        let before = self.survey.bpffs.replace(bpffs.as_ref().ok().map(|bpffs| bpffs.device));
+        let before = mem::replace(&mut self.survey.bpffs, BpffsSeen::of(&bpffs));
         let older = bpffs.as_ref().err().filter(|error| matches!(error, ObserveError::OlderLayout { .. }));
         let older = older.map(ToString::to_string);
         if let Some(older) = older.as_ref().filter(|older| self.survey.older_layout.as_ref() != Some(*older)) {
@@ -195,7 +199,7 @@ impl<N: Node> Controller<N> {
                 return Err(error);
             }
         };
-        let mounted_anew = before.is_some_and(|before| before != Some(device));
+        let mounted_anew = !matches!(before, BpffsSeen::NotYet) && before != BpffsSeen::Device(device);
         if mounted_anew {
             tracing::warn!("bpffs was mounted anew: everything is pinned again");
         }
@@ -219,7 +223,7 @@ impl<N: Node> Controller<N> {
         Ok(context)
     }
 
-    /// Takes why nothing is to be attached on this node; reports whether that began or ended.
+    /// Records why the node is suspended. Returns whether that began or ended.
     fn set_suspended(&mut self) -> bool {
         let by_node = || self.survey.mark.as_ref().map(|why| format!("detach --all on this node: {why}"));
         // A user chose the words.
@@ -283,7 +287,7 @@ impl<N: Node> Controller<N> {
         Ok(())
     }
 
-    /// Reports whether someone suspended everything on this node since the pass began.
+    /// Returns whether someone suspended everything on this node since the pass began.
     fn is_marked(&self) -> bool {
         self.node.bpffs().is_ok_and(|bpffs| bpffs.suspended.is_some())
     }

@@ -51,7 +51,7 @@ pub(super) struct KnownPods<'a> {
 }
 
 impl PodSearch {
-    /// Reports whether a survey has something to do.
+    /// Returns whether a survey has something to do.
     pub fn is_due(&self, now: Instant) -> bool {
         let is_new = |at: Instant| at <= now && self.last_survey.is_none_or(|last| last < at);
         let mut since = self.missing.values().map(|(since, _)| *since);

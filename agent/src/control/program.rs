@@ -1,6 +1,6 @@
 //! `ProgramState`: one BpfProgram on this node over time: what is there of it, why that is not its revision. No IO.
 
-mod kept;
+mod keep_known_good;
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +17,8 @@ use sockeye_crds::{
 
 use super::{
     drift::{self, Change},
-    entry_state::ProgramEntries,
     known_good::KnownGood,
+    program_entries::ProgramEntries,
     retry::Retry,
     spec_summary::SpecSummary,
 };
@@ -141,12 +141,12 @@ impl ProgramState {
         self.assigned.uid.as_deref()
     }
 
-    /// Reports whether it is known what is desired here, be it nothing.
+    /// Returns whether it is known what is desired here, be it nothing.
     pub const fn is_assigned(&self) -> bool {
         self.assigned.is_known
     }
 
-    /// Reports whether anything is desired here.
+    /// Returns whether anything is desired here.
     pub const fn is_desired(&self) -> bool {
         self.assigned.name.is_some()
     }
@@ -162,7 +162,7 @@ impl ProgramState {
         }
     }
 
-    /// Takes the assigned revision. A failure of another revision says nothing about this one.
+    /// Records the assigned revision. A failure of another revision says nothing about this one.
     pub fn assign(&mut self, revision: Option<&Arc<BpfRevision>>) {
         if let (Some(known), Some(revision)) = (&self.assigned.revision, revision)
             && Arc::ptr_eq(known, revision)
@@ -182,13 +182,13 @@ impl ProgramState {
         self.assigned.revision = revision.cloned();
     }
 
-    /// Takes the revision as worked out for this node.
+    /// Records the revision as worked out for this node.
     pub fn desire(&mut self, desired: Option<Arc<Desired>>) {
         self.priority = desired.as_ref().map(|desired| desired.priority);
         self.desired = desired;
     }
 
-    /// Takes a new observation. The memory that a map holds can change with its content: the first figure stays, so
+    /// Records a new observation. The memory that a map holds can change with its content: the first figure stays, so
     /// that traffic causes no API writes.
     pub fn observe(&mut self, mut observed: Observed) {
         self.was_observed = true;
@@ -203,7 +203,7 @@ impl ProgramState {
         self.observed = observed;
     }
 
-    /// Takes an observation of a BpfProgram whose desired state is unknown, be it because of its revision or of its
+    /// Records an observation of a BpfProgram whose desired state is unknown, be it because of its revision or of its
     /// pods: what is there stays, and is reported with the reason. Of one that has nothing here, that is reported only
     /// if it lasts: the first list of pods takes a moment.
     pub fn freeze(&mut self, observed: Observed, why: Refusal, is_revision_known: bool, now: Instant) {
@@ -223,7 +223,7 @@ impl ProgramState {
         self.pending.dirty = true;
     }
 
-    /// Takes the name of the assigned revision if that can't be read, so that the failure is reported as its own.
+    /// Records the name of the assigned revision if that can't be read, so that the failure is reported as its own.
     pub fn assign_unreadable(&mut self, unreadable: Option<&UnreadableRevision>) {
         if let Some(UnreadableRevision { name: Some(name), uid, why: _ }) = unreadable {
             self.assigned.name = Some(name.clone());
@@ -231,7 +231,7 @@ impl ProgramState {
         }
     }
 
-    /// Takes the outcome of an attempt, and schedules the next one after a failure.
+    /// Records the outcome of an attempt, and schedules the next one after a failure.
     pub fn finish_attempt(&mut self, outcome: Result<(), Failure>, now: Instant) {
         self.frozen_since = None;
         if outcome.as_ref().err().is_none_or(|failure| failure.partial) {
@@ -289,21 +289,21 @@ impl ProgramState {
 
     /// Returns the same for the assigned revision and those that are known good.
     pub fn required_in_all(&self) -> RequiredInputs {
-        self.required().and(self.known_good.required())
+        self.required().union(self.known_good.required())
     }
 
-    /// Reports whether its only failure is that its object is being fetched.
+    /// Returns whether its only failure is that its object is being fetched.
     pub fn is_awaiting(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.awaits)
     }
 
-    /// Reports whether the assigned revision waits for an object.
+    /// Returns whether the assigned revision waits for an object.
     fn awaits(&self, digest: &str) -> bool {
         let assigned = self.assigned.revision.as_ref().filter(|_| self.is_awaiting());
         assigned.is_some_and(|assigned| assigned.spec.template.has_bytes(digest))
     }
 
-    /// Reports whether the assigned revision waits for an object, or the kept known good one uses it.
+    /// Returns whether the assigned revision waits for an object, or the kept known good one uses it.
     pub fn uses(&self, digest: &str) -> bool {
         let good = || self.kept_known_good().is_some_and(|(good, _)| good.spec.template.has_bytes(digest));
         self.awaits(digest) || good()
@@ -324,12 +324,12 @@ impl ProgramState {
         trial.as_ref().filter(is_undecided).cloned()
     }
 
-    /// Reports whether it is attached anew as pods come and go: not while it fails for another cause.
+    /// Returns whether it is attached anew as pods come and go: not while it fails for another cause.
     pub fn follows_pods(&self) -> bool {
         self.required().pods && self.failure.as_ref().is_none_or(|failure| failure.partial)
     }
 
-    /// Reports whether it waits for a cgroup that is named by its path.
+    /// Returns whether it waits for a cgroup that is named by its path.
     pub fn waits_for_cgroup(&self) -> bool {
         let failure = self.failure.as_ref();
         failure.is_some_and(|failure| failure.reason == Reason::CgroupNotFound) && !self.keeps_known_good()
@@ -342,12 +342,12 @@ impl ProgramState {
         (self.suspended.is_some() && links.is_empty()).then_some(Rank { priority, claimed: *claimed })
     }
 
-    /// Reports whether container starts wait for it.
+    /// Returns whether container starts wait for it.
     pub const fn is_strict(&self) -> bool {
         self.assigned.summary.strict
     }
 
-    /// Reports whether any of its maps is to be another BpfProgram's.
+    /// Returns whether any of its maps is to be another BpfProgram's.
     pub const fn shares(&self) -> bool {
         self.assigned.summary.shares
     }
@@ -357,7 +357,7 @@ impl ProgramState {
         self.assigned.summary.priority.into_iter().chain(self.priority)
     }
 
-    /// Takes the unpinned maps that a load left, and its notes.
+    /// Records the unpinned maps that a load left, and its notes.
     pub fn loaded(&mut self, unpinned: BTreeMap<String, MapInfo>, notes: Vec<String>) {
         (self.unpinned, self.load_notes) = (unpinned, notes);
     }

@@ -180,7 +180,7 @@ impl MapBytes {
 }
 
 impl Index {
-    /// Takes what a BpfProgram is now; `None` if it is gone.
+    /// Records what a BpfProgram is now; `None` if it is gone.
     fn put(&mut self, name: &str, now: Option<Facts>) {
         let before = match &now {
             Some(now) => self.facts.insert(name.to_owned(), now.clone()),

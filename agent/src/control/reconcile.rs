@@ -16,7 +16,7 @@ use super::{
     drift::{self, Change},
     event::Effect,
     pod_search::refuse_unlocated,
-    program::{Pending, ProgramState},
+    program::Pending,
     work::Observation,
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
 
 /// `BPF_CGROUP_DEVICE`
 const CGROUP_DEVICE: u32 = 6;
-/// A plan that something came in between of, as the death of a cgroup, is made anew at once, this many times in all.
+/// How often a plan is made again at once if the node changed under it, for example because a cgroup was removed.
 const ROUNDS: usize = 4;
 
 /// The inputs of an attempt.
@@ -107,7 +107,7 @@ impl<N: Node> Controller<N> {
             Err(refusal) => (None, Some(refusal)),
         };
         let Goal { desired, cgroups } = self.take_observation(name, observed, resolved)?;
-        if revision.is_some() && self.is_suspended(name)? {
+        if revision.is_some() && self.detach_if_suspended(name)? {
             return Ok(());
         }
         if let Some(revision) = revision {
@@ -116,20 +116,7 @@ impl<N: Node> Controller<N> {
         if let Some(refusal) = refusal {
             return Err(refusal.into());
         }
-        let entries = desired.clone().filter(|desired| bytes::has_entries(desired));
-        let is_new =
-            entries.as_ref().is_some_and(|new| self.touch(name).observed.revision.as_ref() != Some(&new.revision));
-        let changes_entries = match entries.as_deref().filter(|_| is_new) {
-            Some(desired) => self.check_entries(name, desired, attempt.assignment)?,
-            None => false,
-        };
-        if let Some(desired) = desired.as_deref() {
-            let ProgramState { entries, observed: Observed { revision, trial, .. }, .. } = self.touch(name);
-            if revision.as_ref() != Some(&desired.revision) {
-                let open = trial.as_ref().filter(|trial| trial.state.is_open());
-                entries.take_revision(&desired.revision, changes_entries, open.map(|trial| trial.revision.as_str()));
-            }
-        }
+        let changes_entries = self.prepare_entries(name, desired.as_deref(), attempt.assignment)?;
         let mut found = Some(cgroups);
         for _ in 0..ROUNDS {
             let cgroups = found.take().map_or_else(|| self.cgroups(desired.as_deref()), Ok)?;
@@ -138,35 +125,46 @@ impl<N: Node> Controller<N> {
             let round = self.round(name, desired.as_deref(), &plan_context, attempt)?;
             *loaded |= round.loaded;
             if round.converged {
-                let in_step = entries.as_ref().is_some_and(|now| self.touch(name).entries.is_in_step(&now.revision));
-                let (now, own) = (self.now, &self.touch(name).entries);
-                let looks = !in_step || *loaded || reads_maps || own.is_check_due(now);
-                match entries.as_deref().filter(|_| looks) {
-                    Some(desired) => self.keep_entries(name, desired, attempt.assignment)?,
-                    None if entries.is_none() => self.forget_entries(name, desired.as_deref()),
-                    None => {}
-                }
-                self.find_foreign_devices(name);
-                if let Some(refusal) = desired.and_then(|desired| plan::missing_cgroup(&desired, &plan_context.cgroups))
-                {
-                    return Err(Failure { partial: true, ..refusal.into() });
-                }
-                if let Some(revision) = revision {
-                    let refused = refuse_unlocated(revision, &attempt.context.pods, &self.touch(name).observed);
-                    refused.map_err(|refusal| Failure { partial: true, ..refusal.into() })?;
-                    if self.touch(name).required().root {
-                        let refused = self.all_pods.refuse(&attempt.context.pods_root);
-                        refused.map_err(|refusal| Failure { partial: true, ..refusal.into() })?;
-                    }
-                }
-                return self.check_runtime_asks(revision);
+                let goal = Goal { desired, cgroups: plan_context.cgroups };
+                return self.after_convergence(name, attempt, &goal, *loaded || reads_maps);
             }
         }
         Err(Failure::new(Reason::NotInEffect, UNDONE))
     }
 
-    /// Where a revision failed that is to replace another, keeps that one running as it was asked for: it is attached
-    /// to new pods, and external changes to it are repaired. Reports whether an object was loaded.
+    /// Syncs the entries of a BpfProgram whose plan is empty, and fails for what no plan brings about.
+    fn after_convergence(
+        &mut self,
+        name: &str,
+        attempt: &Attempt<'_>,
+        Goal { desired, cgroups }: &Goal,
+        reads_maps: bool,
+    ) -> Result<(), Failure> {
+        match desired.as_deref().filter(|desired| bytes::has_entries(desired)) {
+            Some(desired) => {
+                let (now, entries) = (self.now, &self.touch(name).entries);
+                if reads_maps || !entries.is_synced(&desired.revision) || entries.is_check_due(now) {
+                    self.sync_entries(name, desired, attempt.assignment)?;
+                }
+            }
+            None => self.forget_entries(name, desired.as_deref()),
+        }
+        self.find_foreign_devices(name);
+        let partial = |refusal: Refusal| Failure { partial: true, ..refusal.into() };
+        if let Some(refusal) = desired.as_deref().and_then(|desired| plan::missing_cgroup(desired, cgroups)) {
+            return Err(partial(refusal));
+        }
+        if let Some(revision) = attempt.revision {
+            refuse_unlocated(revision, &attempt.context.pods, &self.touch(name).observed).map_err(partial)?;
+            if self.touch(name).required().root {
+                self.all_pods.refuse(&attempt.context.pods_root).map_err(partial)?;
+            }
+        }
+        self.check_runtime_asks(attempt.revision)
+    }
+
+    /// Keeps the known good revision running while the assigned one fails: attaches it to new pods and repairs external
+    /// changes. Returns whether an object was loaded.
     pub(super) fn keep_known_good(
         &mut self,
         name: &str,
@@ -206,7 +204,7 @@ impl<N: Node> Controller<N> {
         if steps.is_empty() { Ok(()) } else { self.execute_steps(name, &steps) }
     }
 
-    /// Takes what is observed, if it was observed anew, and what is desired, and records external changes. Cgroups are
+    /// Records what is observed, if it was observed anew, and what is desired, and external changes. Cgroups are
     /// looked up after the observation: the cgroup of a link that died with it must not be seen any more.
     fn take_observation(
         &mut self,
@@ -312,7 +310,7 @@ impl<N: Node> Controller<N> {
         Ok(Round { loaded: loads, converged })
     }
 
-    /// Executes a plan, and takes what is there then, whatever the outcome.
+    /// Executes a plan, and records what is there then, whatever the outcome.
     pub(super) fn execute(&mut self, name: &str, execution: &Execution<'_>) -> Result<Executed, Failure> {
         self.follow_kept_maps(execution.steps);
         let before = mem::take(&mut self.touch(name).observed);
@@ -353,7 +351,7 @@ impl<N: Node> Controller<N> {
         }
     }
 
-    /// Takes the outcome of an attempt, and logs what is new in it.
+    /// Records the outcome of an attempt, and logs what is new in it.
     pub(super) fn finish_attempt(&mut self, name: &str, mut outcome: Result<(), Failure>) {
         let now = self.now;
         if let Some(log) = outcome.as_mut().err().and_then(|failure| failure.whole_log.take()) {

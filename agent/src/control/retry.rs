@@ -36,7 +36,7 @@ impl Retry {
         self.repair_at.or(self.retry_at)
     }
 
-    /// Reports whether a repair has been put off.
+    /// Returns whether a repair has been put off.
     pub const fn puts_off_repair(&self) -> bool {
         self.repair_at.is_some()
     }

@@ -27,7 +27,7 @@ pub(super) struct Waiting {
 }
 
 impl Starts {
-    /// Takes a start that needs a decision.
+    /// Records a start that needs a decision.
     pub(super) fn request(&mut self, id: StartId, start: Start) {
         let pod = self.announced.entry(start.pod.uid.clone()).or_insert_with(|| start.pod.clone());
         pod.containers.extend(start.container.iter().map(|one| (one.id.clone(), one.name.clone())));

@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     Controller,
-    connectivity::Probe,
+    connectivity::ProbeResult,
+    controller::BpffsSeen,
     event::{Effect, Event, StepResult},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
 const UNASSIGNED: Duration = Duration::from_secs(300);
 
 impl<N: Node> Controller<N> {
-    /// Takes the events, does a few tasks or loads one program, and returns what is to be done outside.
+    /// Handles the events, does a few tasks or loads one program, and returns what is to be done outside.
     /// A step never waits for anything but the node's own system calls.
     pub fn step(&mut self, now: Instant, events: impl IntoIterator<Item = Event>) -> StepResult {
         self.now = now;
@@ -30,12 +31,12 @@ impl<N: Node> Controller<N> {
             self.take(event, now);
             disturbed = true;
         }
-        if self.timer.takes_poll(now) {
+        if self.timer.start_poll_if_due(now) {
             // The kernel's types are large.
             self.kernel.forget();
             self.timer.pass_due |= self.poll();
-            self.timer.pass_due |= self.marks_draining();
-            self.timer.pass_due |= self.marks_entries();
+            self.timer.pass_due |= self.mark_draining();
+            self.timer.pass_due |= self.mark_entries();
         }
         let wake = match self.inputs.assignment.clone() {
             Some(assignment) => {
@@ -117,11 +118,11 @@ impl<N: Node> Controller<N> {
         self.timer.pass_due = true;
     }
 
-    /// Polls what is attached, and looks for what a pass would see. Reports whether there is anything for one to do.
+    /// Polls what is attached, and looks for what a pass would see. Returns whether there is anything for one to do.
     fn poll(&mut self) -> bool {
         let Self { node, programs, monitor, survey, settings, .. } = self;
         let found = node.bpffs();
-        let mounted_anew = Some(found.as_ref().ok().map(|bpffs| bpffs.device)) != survey.bpffs;
+        let mounted_anew = BpffsSeen::of(&found) != survey.bpffs;
         let marked = found.is_ok_and(|bpffs| bpffs.suspended.is_some() != survey.mark.is_some());
         let mut has_cgroup = false;
         for program in programs.those_mut(|_, program| program.waits_for_cgroup()) {
@@ -197,7 +198,7 @@ impl<N: Node> Controller<N> {
         None
     }
 
-    fn take_probe(&mut self, probe: Probe, now: Instant) {
+    fn take_probe(&mut self, probe: ProbeResult, now: Instant) {
         let Some(sent) = self.inputs.probing.take() else { return };
         let states = self.trials.probed(probe, sent, now);
         for (program, state) in &states {
@@ -208,9 +209,9 @@ impl<N: Node> Controller<N> {
     }
 }
 
-fn log(program: &str, state: TrialState, probe: Probe) {
+fn log(program: &str, state: TrialState, probe: ProbeResult) {
     match state {
-        TrialState::Suspected | TrialState::Reverted if probe == Probe::Unreached => {
+        TrialState::Suspected | TrialState::Reverted if probe == ProbeResult::Unreached => {
             tracing::error!(program, "the API server can't be reached since this was attached: reverting it");
         }
         TrialState::SuspectedByLease => {

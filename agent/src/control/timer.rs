@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Every BpfProgram is observed again at this interval, whether or not anything is known to have happened to it.
 const SWEEP: Duration = Duration::from_secs(300);
-/// The same while inotify does not report every change.
+/// The sweep interval while inotify does not report every change.
 const SWEEP_BLIND: Duration = Duration::from_secs(4);
 /// Attachments are polled at this interval.
 const POLL: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ impl Timer {
         }
     }
 
-    /// Takes whether some change of the node goes unreported: then sweeps are frequent.
+    /// Records whether some changes go unreported; sweeps are then frequent.
     pub fn set_blind(&mut self, blind: bool, now: Instant) {
         self.blind = blind;
         if blind {
@@ -46,7 +46,7 @@ impl Timer {
         }
     }
 
-    /// Reports whether a pass is due, if none is going on, given when the next retry is.
+    /// Returns whether a pass is due, if none is going on, given when the next retry is.
     pub fn is_pass_due(&self, retry: Option<Instant>, now: Instant) -> bool {
         self.pass_due || self.next_sweep <= now || retry.is_some_and(|retry| retry <= now)
     }
@@ -62,13 +62,13 @@ impl Timer {
         sweep
     }
 
-    /// Reports whether attachments are to be polled now.
-    pub fn takes_poll(&mut self, now: Instant) -> bool {
+    /// Schedules the next poll of attachments if one is due now. Returns whether it is.
+    pub fn start_poll_if_due(&mut self, now: Instant) -> bool {
         is_over(&mut self.next_poll, POLL, now)
     }
 
-    /// Reports whether the node's suspension note is to be read now.
-    pub fn takes_suspend_check(&mut self, now: Instant) -> bool {
+    /// Schedules the next read of the node's suspension note if one is due now. Returns whether it is.
+    pub fn start_suspend_check_if_due(&mut self, now: Instant) -> bool {
         is_over(&mut self.next_suspend_check, SUSPEND_CHECK, now)
     }
 

@@ -45,7 +45,11 @@ impl Verdicts {
     pub(super) fn get(&self, claim: &ClaimedObject, now: Instant) -> Known<'_> {
         match self.states.get(claim) {
             Some(State::Pending) => Known::Awaited,
-            Some(State::Known { verdict, since }) if verdict.is_ok() || *since + REFUSED > now => Known::Given(verdict),
+            Some(State::Known { verdict, since })
+                if !matches!(verdict, Verdict::Rejected(_)) || *since + REFUSED > now =>
+            {
+                Known::Given(verdict)
+            }
             Some(State::Known { .. }) | None => Known::Nothing,
         }
     }
@@ -60,7 +64,7 @@ impl Verdicts {
         self.pending += 1;
     }
 
-    /// Takes the verdict on a claim that was asked for.
+    /// Records the verdict on a claim that was asked for.
     pub(super) fn arrived(&mut self, claim: ClaimedObject, verdict: Verdict, now: Instant) {
         if !matches!(self.states.get(&claim), Some(State::Pending)) {
             return;
@@ -117,8 +121,8 @@ mod tests {
         assert_eq!((asked(&mut verdicts), verdicts.pending()), (vec!["a".to_owned()], 1));
         verdicts.ask(verification("a"));
         assert!(asked(&mut verdicts).is_empty() && verdicts.get(&claim, now) == Known::Awaited);
-        verdicts.arrived(claim.clone(), Ok(None), now);
-        assert_eq!(verdicts.get(&claim, now + 1000 * REFUSED), Known::Given(&Ok(None)));
+        verdicts.arrived(claim.clone(), Verdict::Accepted, now);
+        assert_eq!(verdicts.get(&claim, now + 1000 * REFUSED), Known::Given(&Verdict::Accepted));
         assert_eq!(verdicts.get(&verification("b").claim, now), Known::Nothing);
         assert_eq!(verdicts.pending(), 0);
     }
@@ -128,15 +132,19 @@ mod tests {
         let (mut verdicts, now) = (Verdicts::default(), Instant::now());
         let claim = verification("a").claim;
         verdicts.ask(verification("a"));
-        verdicts.arrived(claim.clone(), Err("unsigned".into()), now);
-        assert_eq!(verdicts.get(&claim, now), Known::Given(&Err("unsigned".into())));
+        verdicts.arrived(claim.clone(), Verdict::Rejected("unsigned".into()), now);
+        assert_eq!(verdicts.get(&claim, now), Known::Given(&Verdict::Rejected("unsigned".into())));
         assert_eq!(verdicts.get(&claim, now + REFUSED), Known::Nothing);
         asked(&mut verdicts);
         verdicts.ask(verification("a"));
         assert_eq!(asked(&mut verdicts), ["a"]);
-        verdicts.arrived(claim.clone(), Ok(None), now + REFUSED);
-        verdicts.arrived(claim.clone(), Err("late".into()), now + REFUSED);
-        assert_eq!(verdicts.get(&claim, now + REFUSED), Known::Given(&Ok(None)), "nobody asked for another one");
+        verdicts.arrived(claim.clone(), Verdict::Accepted, now + REFUSED);
+        verdicts.arrived(claim.clone(), Verdict::Rejected("late".into()), now + REFUSED);
+        assert_eq!(
+            verdicts.get(&claim, now + REFUSED),
+            Known::Given(&Verdict::Accepted),
+            "nobody asked for another one"
+        );
     }
 
     #[test]
@@ -147,12 +155,12 @@ mod tests {
             let verification = verification(&n.to_string());
             let claim = verification.claim.clone();
             verdicts.ask(verification);
-            verdicts.arrived(claim, Ok(None), begin + Duration::from_millis(n as u64));
+            verdicts.arrived(claim, Verdict::Accepted, begin + Duration::from_millis(n as u64));
         }
         assert!(verdicts.states.len() <= MAX_VERDICTS && verdicts.pending() == 1);
         let newest = verification(&(2 * MAX_VERDICTS - 1).to_string()).claim;
-        assert_eq!(verdicts.get(&newest, begin), Known::Given(&Ok(None)));
-        verdicts.arrived(verification("awaited").claim, Ok(None), begin);
+        assert_eq!(verdicts.get(&newest, begin), Known::Given(&Verdict::Accepted));
+        verdicts.arrived(verification("awaited").claim, Verdict::Accepted, begin);
         assert_eq!(verdicts.pending(), 0);
     }
 }

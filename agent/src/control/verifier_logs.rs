@@ -10,7 +10,7 @@ const MAX_LOGS: usize = 8;
 pub struct VerifierLogs(VecDeque<(String, Arc<str>)>);
 
 impl VerifierLogs {
-    /// Takes the log of a BpfProgram, in the place of the one before.
+    /// Records the log of a BpfProgram, in the place of the one before.
     pub fn put(&mut self, program: &str, log: Arc<str>) {
         self.remove(program);
         if self.0.len() == MAX_LOGS {

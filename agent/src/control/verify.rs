@@ -32,8 +32,16 @@ pub struct Verification {
     pub proof: Vec<Arc<[u8]>>,
 }
 
-/// The objection of a policy that only warns, if it has one; or why an object must not be loaded.
-pub type Verdict = Result<Option<String>, String>;
+/// The verdict of a policy on an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The object may be loaded.
+    Accepted,
+    /// The object may be loaded, because the policy only warns. It has this objection.
+    Warned(String),
+    /// The object must not be loaded, for this reason.
+    Rejected(String),
+}
 
 impl ClaimedObject {
     /// Returns what a revision claims of its object.
@@ -49,10 +57,16 @@ impl ClaimedObject {
 }
 
 /// Judges an object by its proof.
-///
-/// # Errors
-/// Returns why the object must not be loaded.
 pub fn verify(verifier: &Verifier, verification: &Verification, now: SystemTime) -> Verdict {
+    match objection(verifier, verification, now) {
+        Ok(None) => Verdict::Accepted,
+        Ok(Some(objection)) if !verifier.enforces() => Verdict::Warned(objection),
+        Ok(Some(why)) | Err(why) => Verdict::Rejected(why),
+    }
+}
+
+/// Returns the objection of the policy, if it has one. Fails if the proof is unusable, which no policy allows.
+fn objection(verifier: &Verifier, verification: &Verification, now: SystemTime) -> Result<Option<String>, String> {
     let Verification { claim: ClaimedObject { digest: _, image, proof: claimed }, object, proof } = verification;
     let Some(Proof { source, builtin, digests: _ }) = claimed else {
         return Err(
@@ -79,7 +93,7 @@ pub fn verify(verifier: &Verifier, verification: &Verification, now: SystemTime)
     };
     let claim = Claim { source: &source, object, archive: &archive };
     let judgement = verifier.judge(&claim, Chain::Followed, now).map_err(|error| error.to_string())?;
-    let objection = match (judgement.objection, &source) {
+    Ok(match (judgement.objection, &source) {
         (Some(objection), _) => Some(objection.message),
         // A rule that allows builtins means those that ship with sockeye, not whatever is said to be one.
         (None, Source::Builtin { name }) if !is_shipped && judgement.signed_by.is_empty() => Some(format!(
@@ -87,9 +101,5 @@ pub fn verify(verifier: &Verifier, verification: &Verification, now: SystemTime)
              agent"
         )),
         (None, _) => None,
-    };
-    match objection {
-        Some(objection) if verifier.enforces() => Err(objection),
-        objection => Ok(objection),
-    }
+    })
 }

@@ -114,7 +114,7 @@ impl Dir {
         Ok(Self { path: self.path.join(name), fd })
     }
 
-    /// Tells whether the directory existed when it was opened.
+    /// Returns whether the directory existed when it was opened.
     pub const fn exists(&self) -> bool {
         self.fd.is_some()
     }
@@ -179,7 +179,7 @@ impl Dir {
         }
     }
 
-    /// Reports whether something has that name.
+    /// Returns whether something has that name.
     pub fn contains(&self, name: &Path) -> Result<bool, SysError> {
         Ok(self.entry(name)?.is_some())
     }
@@ -218,7 +218,7 @@ impl Dir {
         bpf::obj_get(from, &rest).map(Fd::from).call(|| self.describe("BPF_OBJ_GET of", name))
     }
 
-    /// The same as [`walk`](Self::walk) for bpf(2), which accepts a directory since 6.5.
+    /// Walks as [`walk`](Self::walk) does, for bpf(2), which accepts a directory since 6.5.
     fn walk_for_bpf<'a>(&'a self, name: &'a Path) -> (Option<BorrowedFd<'a>>, Cow<'a, Path>) {
         match &self.fd {
             Some(fd) if bpf::takes_directories() => (Some(fd.as_fd()), name.into()),

@@ -112,7 +112,7 @@ impl Root {
         }
     }
 
-    /// Reports whether any process is in a cgroup or below it (`populated` in cgroup.events). A cgroup that is gone has
+    /// Returns whether any process is in a cgroup or below it (`populated` in cgroup.events). A cgroup that is gone has
     /// none.
     pub fn is_populated(&self, path: &str) -> Result<bool, SysError> {
         let events = self.join(path).join("cgroup.events");

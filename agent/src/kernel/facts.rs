@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, fs, io, os::fd::RawFd, sync::OnceLock};
 use rustix::thread::CapabilitySet;
 use sockeye_crds::node::{CgroupMode, NodeFacts};
 
-use super::{Call as _, SysError};
+use super::{Call as _, SysError, possible_cpus};
 use crate::model::kernel::Machine;
 
 /// So many descriptors find room in the table from the start: 32 KiB of the kernel's memory.
 const DESCRIPTORS: u64 = 4096;
 
-/// Reads the facts. A [`Probe`](super::probe::Probe) has found the `features`, restrictions among them.
+/// Reads the facts. `features` are those of [`KernelFeatures`](super::kernel_features::KernelFeatures), restrictions
+/// among them.
 pub fn read(cgroup_mode: CgroupMode, features: BTreeSet<String>) -> Result<NodeFacts, SysError> {
     let uname = rustix::system::uname();
     Ok(NodeFacts {
@@ -88,7 +89,7 @@ pub fn raise_open_files() -> Result<(), SysError> {
 
 /// Reads the page size and the number of CPUs, which determine the memory of a map.
 pub fn machine() -> Result<Machine, SysError> {
-    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).call(|| "read of the possible CPUs")?;
+    let cpus = possible_cpus()?;
     Ok(Machine {
         page: u32::try_from(rustix::param::page_size()).unwrap_or(4096),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),

@@ -118,7 +118,7 @@ fn check_link(fd: BorrowedFd<'_>) -> Result<(), SysError> {
     Err(io::Error::new(io::ErrorKind::InvalidData, message)).call(|| format!("readlink of fd/{}", fd.as_raw_fd()))
 }
 
-/// Tells whether the descriptor is a program.
+/// Returns whether the descriptor is a program.
 pub fn is_program(fd: BorrowedFd<'_>) -> Result<bool, SysError> {
     Ok(name(fd)?.to_bytes() == b"anon_inode:bpf-prog")
 }

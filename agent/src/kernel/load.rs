@@ -16,7 +16,7 @@ use sockeye_ebpf::{
     Object,
     link::{
         self, LinkError, MapRequest, Plan, PlannedMap, PlannedProgram, PlannedSlot, ProgramKind as Kind,
-        verdict::{Verdict, verdict},
+        rejection::{Rejection, rejection},
     },
     values::settings::Settings,
 };
@@ -24,9 +24,9 @@ use sockeye_ebpf::{
 use super::{
     Fd, SysError, bpf,
     bpf::{ProgAttr, ProgBtf},
+    kernel_features::{self, FeatureSupport},
     log::text,
     map,
-    probe::{self, Answer},
     running::RunningKernel,
 };
 use crate::model::kernel::ProgramKind;
@@ -116,7 +116,7 @@ pub enum LoadError {
         /// The verifier's log; empty if it wrote none.
         log: String,
         /// What the log means for the object.
-        verdict: Box<Verdict>,
+        rejection: Box<Rejection>,
         /// What the kernel did not take before, and the object then went without.
         without: Vec<String>,
     },
@@ -269,7 +269,7 @@ fn load_program(attr: &ProgAttr<'_>, program: &PlannedProgram<'_>, notes: &[Stri
         Err(log) => Err(LoadError::Program {
             name: program.name.to_owned(),
             kind: ProgramKind { prog_type: attr.prog_type, attach_type: attr.expected_attach_type },
-            verdict: Box::new(verdict(program, &log)),
+            rejection: Box::new(rejection(program, &log)),
             without: notes.to_vec(),
             source,
             log,
@@ -289,7 +289,7 @@ fn load_with_log(attr: &ProgAttr<'_>) -> Result<OwnedFd, String> {
         }
     };
     let mut log = text(&log);
-    if is_cut && probe::verifier_log_end() != Answer::Has {
+    if is_cut && kernel_features::verifier_log_end() != FeatureSupport::Has {
         log += &format!("\n(the log has more than {MAX_LOG} bytes; this kernel, older than 6.4, keeps only its start)");
     }
     Err(log)

@@ -5,17 +5,18 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use aya_obj::generated::bpf_map_type;
 use sockeye_ebpf::{
     kinds::map_type,
     link::{MapAttributes, PlannedMap},
 };
 
 use super::{
-    Call as _, SysError,
+    SysError,
     bpf::{self, MapAttr},
     log::text,
+    possible_cpus,
 };
+use crate::model::per_cpu::{PerCpuLayout, is_per_cpu};
 
 /// The bytes of the kernel's log on a map that are read.
 const LOG: usize = 4096;
@@ -80,13 +81,13 @@ fn create_one(
 
 /// Says that a map has no types, and why.
 fn without_types(name: &str, map_type: u32, refused: &SysError) -> String {
-    let why = match refused.errno() {
-        // `map_check_btf`; the kernel's ENOTSUPP has no number in C.
-        Some(libc::EOPNOTSUPP | 524) => format!(
+    // `map_check_btf`
+    let why = match refused.is_unsupported() {
+        true => format!(
             "maps of type {} can't have the spin lock, timer or other field of the kernel's that its values have",
             map_type::name(map_type)
         ),
-        _ => format!("the kernel does not take those of its keys or values ({})", refused.source),
+        false => format!("the kernel does not take those of its keys or values ({})", refused.source),
     };
     format!("map {name} has no types, so bpftool prints its entries as bytes: {why}")
 }
@@ -106,22 +107,12 @@ fn update(name: &str, map: &MapAttributes, fd: BorrowedFd<'_>, key: &[u8], value
     }
     let values;
     let value = if is_per_cpu(map.map_type) {
-        // The kernel reads one value per possible CPU, each padded to eight bytes.
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).call(|| "read of the possible CPUs")?;
-        let mut padded = value.to_vec();
-        padded.resize(value.len().next_multiple_of(8), 0);
-        values = padded.repeat(cpus);
+        values = PerCpuLayout { value_size: value.len(), cpus: possible_cpus()? }.repeat(value);
         &values
     } else {
         value
     };
     bpf::map_update(fd, (!key.is_empty()).then_some(key), value)
-}
-
-fn is_per_cpu(map_type: u32) -> bool {
-    use bpf_map_type::*;
-    let per_cpu = [BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH];
-    bpf_map_type::try_from(map_type).is_ok_and(|kind| per_cpu.contains(&kind))
 }
 
 fn attr<'a>(

@@ -14,7 +14,7 @@ use rustix::{
 
 use super::{
     Call as _, SysError,
-    verifier::{self, Answer},
+    verifier::{self, FeatureSupport},
 };
 
 /// A limit that the kernel compares a user's maps and programs with.
@@ -29,7 +29,7 @@ pub struct Memlock {
 impl Memlock {
     /// The limit of this process, if the kernel charges users.
     pub fn in_force() -> Option<Self> {
-        static IS_CHARGED: LazyLock<bool> = LazyLock::new(|| verifier::memory_cgroups() == Answer::Lacks);
+        static IS_CHARGED: LazyLock<bool> = LazyLock::new(|| verifier::memory_cgroups() == FeatureSupport::Lacks);
         let limit = getrlimit(Resource::Memlock).current;
         IS_CHARGED.then(|| Self { limit, uid: getuid().as_raw() })
     }

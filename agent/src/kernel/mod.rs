@@ -8,7 +8,7 @@
 //! | [`load`] | loads the programs and maps of an ELF object |
 //! | `log` | the kernel's logs as text |
 //! | [`map`] | creates a map and fills it |
-//! | [`entries`] | the entries of a map |
+//! | [`map_entries`] | the entries of a map |
 //! | [`own_descriptors`] | the agent's own descriptors |
 //! | [`pages`] | the entries of any map, a page at a time |
 //! | [`statistics`] | the runs of programs |
@@ -17,13 +17,13 @@
 //! | [`bpffs`] | the file system that holds the pins |
 //! | [`inotify`] | reports which directories change |
 //! | [`facts`] | the node and its kernel |
-//! | [`features`] | the features of the kernel that change what an object becomes |
+//! | [`link_features`] | the features of the kernel that change what an object becomes |
 //! | [`running`] | the facts of the kernel that linking needs |
 //! | [`heap`] | the process's heap |
 //! | [`memlock`] | the limit of locked memory, which counts before Linux 5.11 |
 //! | [`ring`] | a ring buffer that programs fill |
 //! | [`perf`] | a perf buffer, which does the same |
-//! | [`probe`] | the BPF features that this kernel has |
+//! | [`kernel_features`] | the BPF features that this kernel has |
 //! | [`regressions`] | the known regressions that this kernel has |
 //! | [`sockets`] | the sockets in a sockmap or sockhash |
 //! | [`verifier`] | questions that the verifier answers |
@@ -35,21 +35,21 @@
 pub mod bpf;
 pub mod bpffs;
 pub mod cgroup;
-pub mod entries;
 pub mod facts;
 mod fault;
-pub mod features;
 pub mod heap;
 pub mod info;
 pub mod inotify;
+pub mod kernel_features;
+pub mod link_features;
 pub mod load;
 mod log;
 pub mod map;
+pub mod map_entries;
 pub mod memlock;
 pub mod own_descriptors;
 pub mod pages;
 pub mod perf;
-pub mod probe;
 pub mod record;
 pub mod regressions;
 pub mod ring;
@@ -59,6 +59,9 @@ pub mod statistics;
 pub mod verifier;
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
+
+/// The kernel's own number for an operation that an object of this type does not have. C has no name for it.
+pub const ENOTSUPP: i32 = 524;
 
 /// A file descriptor with several owners; the last one closes it.
 pub type Fd = Arc<OwnedFd>;
@@ -79,15 +82,25 @@ impl SysError {
         self.source.raw_os_error()
     }
 
-    /// Tells whether the object does not exist (ENOENT).
+    /// Returns whether the object does not exist (ENOENT).
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
-    /// Tells whether an object of that name exists already (EEXIST).
+    /// Returns whether an object of that name exists already (EEXIST).
     pub fn already_exists(&self) -> bool {
         self.source.kind() == io::ErrorKind::AlreadyExists
     }
+
+    /// Returns whether the kernel does not have the operation for an object of this type (ENOTSUPP, EOPNOTSUPP).
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.errno(), Some(ENOTSUPP | libc::EOPNOTSUPP))
+    }
+}
+
+/// Returns the number of possible CPUs.
+fn possible_cpus() -> Result<usize, SysError> {
+    aya::util::nr_cpus().map_err(|(_, error)| error).call(|| "read of the possible CPUs")
 }
 
 /// Adds the name of the failed system call to an error.

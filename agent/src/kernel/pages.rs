@@ -11,18 +11,21 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
 };
 
-use aya_obj::generated::bpf_map_type;
+use sockeye_ebpf::kinds::map_type::{LPM_TRIE, SOCKMAP};
 
 use super::{
-    Call as _, Fd, SysError,
+    ENOTSUPP, Fd, SysError,
     bpf::{self, Batch, More},
     info,
+    map_entries::lacks_batches,
+    possible_cpus,
     sockets::Looker,
 };
 use crate::model::{
-    kernel::{MapInfo, SOCKMAP},
+    kernel::MapInfo,
     map_access::MapAccess,
     page::{Cursor, Page, RawEntry},
+    per_cpu::{PerCpuLayout, is_per_cpu},
 };
 
 /// The most bytes of the keys and values of a page, unless one entry has more.
@@ -33,8 +36,6 @@ const MAX_ENTRY: usize = 1 << 20;
 const MAX_BUCKET: usize = 8 << 20;
 /// The most slots that are looked at for a page: most slots of an array of maps or programs may be empty.
 const MAX_SLOTS: u32 = 16 << 10;
-/// `ENOTSUPP`: the kernel's own number for an operation that a map type lacks.
-const ENOTSUPP: i32 = 524;
 
 /// Why entries can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,9 @@ impl MapPages {
             (MapAccess::Peek, None) => self.peek(),
             (MapAccess::Buckets, None) => match self.buckets(0, 0, limit) {
                 // For instance hashes of maps have no batches before Linux 5.17.
-                Err(PageError::Sys(error)) if lacks_batches(&error) => self.walk(&[], limit),
+                Err(PageError::Sys(error)) if error.call == BATCH && lacks_batches(&error.source) => {
+                    self.walk(&[], limit)
+                }
                 page => page,
             },
             (MapAccess::Buckets, Some(Cursor::Bucket { position, skip })) => self.buckets(*position, *skip, limit),
@@ -112,13 +115,13 @@ impl MapPages {
             let (is, must) = (key.len(), self.info.key_size);
             return Err(PageError::Unreadable(format!("the key has {is} bytes, and the map's keys have {must}")));
         }
-        if self.info.map_type == bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32 && !self.has_prefix(key)? {
+        if self.info.map_type == LPM_TRIE && !self.has_prefix(key)? {
             return Ok(None);
         }
         self.look_up(key)
     }
 
-    /// Reports whether a trie has that very prefix: what follows it is then not the first one.
+    /// Returns whether a trie has that very prefix: what follows it is then not the first one.
     fn has_prefix(&self, key: &[u8]) -> Result<bool, PageError> {
         let Some(first) = self.next(None)? else { return Ok(false) };
         Ok(first == key || self.next(Some(key))? != Some(first))
@@ -241,8 +244,9 @@ impl MapPages {
                 break;
             }
             let Some(here) = key.take() else { break };
-            if let Some(value) = self.value(&here)? {
-                page.entries.push(RawEntry { key: here.clone(), value });
+            let value = self.value(&here)?;
+            if value != Found::Deleted {
+                page.entries.push(RawEntry { key: here.clone(), value: value.bytes() });
             }
             seen.push(here);
             key = self.behind(&seen, &first, &mut page.restarted)?;
@@ -263,14 +267,32 @@ impl MapPages {
         Ok(Some(first.to_vec()))
     }
 
-    /// Returns the value of a key that the walk came to: `None` if it was deleted; absent within if the kernel does not
-    /// tell.
-    fn value(&self, key: &[u8]) -> Result<Option<Option<Vec<u8>>>, PageError> {
+    /// Returns the value of a key that the walk came to.
+    fn value(&self, key: &[u8]) -> Result<Found, PageError> {
         match self.look_up(key) {
-            Ok(value) => Ok(value.map(Some)),
+            Ok(value) => Ok(value.map_or(Found::Deleted, Found::Value)),
             // The key of a socket says something without its cookie.
-            Err(PageError::Unreadable(_)) if self.info.holds_sockets() => Ok(Some(None)),
+            Err(PageError::Unreadable(_)) if self.info.holds_sockets() => Ok(Found::Hidden),
             Err(error) => Err(error),
+        }
+    }
+}
+
+/// The value of a key that a walk came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// The key was deleted.
+    Deleted,
+    /// The kernel does not tell the value.
+    Hidden,
+    Value(Vec<u8>),
+}
+
+impl Found {
+    fn bytes(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Value(bytes) => Some(bytes),
+            Self::Deleted | Self::Hidden => None,
         }
     }
 }
@@ -278,16 +300,11 @@ impl MapPages {
 /// The name of a call.
 const BATCH: &str = "BPF_MAP_LOOKUP_BATCH";
 
-fn lacks_batches(error: &SysError) -> bool {
-    error.call == BATCH && matches!(error.errno(), Some(ENOTSUPP | libc::EOPNOTSUPP | libc::EINVAL))
-}
-
-/// Returns the bytes that the kernel writes for a value (`bpf_map_value_size` in kernel/bpf/syscall.c).
+/// Returns the number of bytes that the kernel writes for a value.
 fn value_bytes(info: &MapInfo) -> Result<usize, SysError> {
-    let size = info.value_size as usize;
-    if !MapAccess::is_per_cpu(info.map_type) {
-        return Ok(size);
+    let value_size = info.value_size as usize;
+    if !is_per_cpu(info.map_type) {
+        return Ok(value_size);
     }
-    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).call(|| "read of the possible CPUs")?;
-    Ok(size.next_multiple_of(8) * cpus)
+    Ok(PerCpuLayout { value_size, cpus: possible_cpus()? }.bytes())
 }

@@ -10,16 +10,14 @@ use std::{
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, connect, send, socket_with};
 use sockeye_crds::Regression;
+use sockeye_ebpf::kinds::map_type::SOCKMAP;
 
 use super::{
     Call as _, SysError,
-    bpf::{self, MapAttr},
+    bpf::{self, MapAttr, PROBE_NAME},
     verifier::{EXIT, MOV, prog_load},
 };
-use crate::model::{
-    kernel::{ProgramKind, SOCKMAP},
-    regressions::Regressions,
-};
+use crate::model::{kernel::ProgramKind, regressions::Regressions};
 
 /// `BPF_PROG_TYPE_SK_MSG`, `BPF_SK_MSG_VERDICT`
 const SK_MSG: ProgramKind = ProgramKind { prog_type: 16, attach_type: 7 };
@@ -47,7 +45,7 @@ pub fn ask() -> Regressions {
     answers
 }
 
-/// Tells whether FIONREAD forgets the unread bytes of a socket that enters a sockmap.
+/// Returns whether FIONREAD forgets the unread bytes of a socket that enters a sockmap.
 ///
 /// The probe has one socket, no peer, and sends no packet: with `TCP_REPAIR`, `connect` makes a connection of the
 /// socket alone, `send` puts bytes into its own receive queue, and `close` resets nobody. The maps go
@@ -73,7 +71,7 @@ fn forgets_unread_bytes() -> Result<bool, SysError> {
 /// Makes a map for one socket.
 fn probe_map() -> Result<OwnedFd, SysError> {
     bpf::map_create(&MapAttr {
-        name: "sockeye_probe",
+        name: PROBE_NAME,
         map_type: SOCKMAP,
         key_size: 4,
         value_size: 4,

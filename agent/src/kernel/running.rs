@@ -17,7 +17,7 @@ use sockeye_ebpf::{
     link::{Features, Kernel},
 };
 
-use super::{facts, features};
+use super::{facts, link_features};
 
 /// The kernel's types.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -48,7 +48,7 @@ impl RunningKernel {
         (self.btf, self.config) = Default::default();
     }
 
-    /// Tells whether the kernel's types have been read.
+    /// Returns whether the kernel's types have been read.
     pub fn has_read_types(&self) -> bool {
         self.btf.get().is_some()
     }
@@ -68,7 +68,7 @@ impl RunningKernel {
 
 impl Kernel for RunningKernel {
     fn features(&self) -> Features {
-        features::features()
+        link_features::features()
     }
 
     fn btf(&self) -> Result<&KernelBtf, String> {

@@ -8,12 +8,14 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
+use sockeye_ebpf::kinds::map_type::SOCKHASH;
+
 use super::{
     Call as _, SysError,
     bpf::{self, ProgAttr},
     info,
 };
-use crate::model::kernel::{MapInfo, SOCKHASH};
+use crate::model::kernel::MapInfo;
 
 /// `BPF_PROG_TYPE_SCHED_CLS`
 const SCHED_CLS: u32 = 3;

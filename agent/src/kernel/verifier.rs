@@ -9,14 +9,14 @@ use std::{
 };
 
 use super::{
-    bpf::{self, ProgAttr},
+    bpf::{self, PROBE_NAME, ProgAttr},
     facts,
 };
 use crate::model::kernel::ProgramKind;
 
 /// The kernel's answer to one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum FeatureSupport {
     /// The kernel has it.
     Has,
     /// It lacks it.
@@ -25,8 +25,8 @@ pub enum Answer {
     Unknown,
 }
 
-impl Answer {
-    pub(super) const fn is(has: bool) -> Self {
+impl FeatureSupport {
+    pub(super) const fn from_bool(has: bool) -> Self {
         if has { Self::Has } else { Self::Lacks }
     }
 
@@ -77,7 +77,7 @@ pub(super) fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8
     let code: Vec<u8> = code.iter().flat_map(instruction).collect();
     let ProgramKind { prog_type, attach_type } = kind;
     let attr = ProgAttr {
-        name: "sockeye_probe",
+        name: PROBE_NAME,
         prog_type,
         expected_attach_type: attach_type,
         code: &code,
@@ -85,12 +85,12 @@ pub(super) fn prog_load(kind: ProgramKind, code: &[(u8, u8, i32)], log: &mut [u8
         kernel_version: 0,
         btf: None,
     };
-    patiently(|| bpf::prog_load(&attr, log))
+    retry_on_eperm(|| bpf::prog_load(&attr, log))
 }
 
 /// Asks again for a while if the kernel says EPERM. Kernels that charge users (before 5.11) go on counting a program
 /// that was dropped until a grace period has passed, so that many questions can go beyond a small limit.
-pub(super) fn patiently<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn retry_on_eperm<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     const TURNS: u32 = 20;
     /// Whether the kernel has said so all the while.
     static IS_FULL: AtomicBool = AtomicBool::new(false);
@@ -107,41 +107,43 @@ pub(super) fn patiently<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result
 }
 
 /// Probes whether a verifier log that is too long for its buffer keeps its end, where the refusal is.
-pub(super) fn verifier_log_end() -> Answer {
+pub(super) fn verifier_log_end() -> FeatureSupport {
     let mut log = [0; 128];
     let code = [MOV, MOV, MOV, MOV, MOV, MOV, MOV, MOV, MOV_UNSET, EXIT];
     match prog_load(SOCK_OPS, &code, &mut log) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-            Answer::is(String::from_utf8_lossy(&log).contains("!read_ok"))
+            FeatureSupport::from_bool(String::from_utf8_lossy(&log).contains("!read_ok"))
         }
-        _ => Answer::Unknown,
+        _ => FeatureSupport::Unknown,
     }
 }
 
 /// Probes whether the kernel charges the memory of maps and programs to memory cgroups, as it does since 5.11, and not
 /// to users. libbpf (`probe_memcg_account`) asks for the same helper, which came with that release.
-pub(super) fn memory_cgroups() -> Answer {
+pub(super) fn memory_cgroups() -> FeatureSupport {
     match prog_load(SOCK_OPS, &[call(KTIME_GET_COARSE_NS), MOV, EXIT], &mut []).map_err(|error| error.raw_os_error()) {
-        Ok(_) => Answer::Has,
+        Ok(_) => FeatureSupport::Has,
         // A kernel that charges users does so before it verifies the program, and says EPERM beyond the limit.
-        Err(Some(libc::EPERM)) if is_capable() && Answer::by_bad_fd(&bpf::link_update_nothing()) == Answer::Has => {
-            Answer::Lacks
+        Err(Some(libc::EPERM))
+            if is_capable() && FeatureSupport::by_bad_fd(&bpf::link_update_nothing()) == FeatureSupport::Has =>
+        {
+            FeatureSupport::Lacks
         }
-        Err(errno) => Answer::refused(errno),
+        Err(errno) => FeatureSupport::refused(errno),
     }
 }
 
-/// Tells whether the kernel is locked down so that programs can't read its memory, as far as it tells:
+/// Returns whether the kernel is locked down so that programs can't read its memory, as far as it tells:
 /// `lockdown=confidentiality`. The file that says so is not in containers; there the verifier does.
 pub fn is_locked_down() -> bool {
     match fs::read_to_string("/sys/kernel/security/lockdown") {
         Ok(mode) => mode.contains("[confidentiality]"),
-        Err(_) => is_capable() && calls(SOCK_OPS, PROBE_READ_KERNEL) == Some(false),
+        Err(_) => is_capable() && has_helper(SOCK_OPS, PROBE_READ_KERNEL) == Some(false),
     }
 }
 
-/// Tells whether the kernel lets programs of a kind call a helper (`enum bpf_func_id`). `None` if it does not tell.
-pub fn calls(kind: ProgramKind, helper: i32) -> Option<bool> {
+/// Returns whether the kernel lets programs of a kind call a helper (`enum bpf_func_id`). `None` if it does not tell.
+pub fn has_helper(kind: ProgramKind, helper: i32) -> Option<bool> {
     let mut log = [0; 4096];
     let Err(refused) = prog_load(kind, &[call(helper), MOV, EXIT], &mut log) else { return Some(true) };
     let log = String::from_utf8_lossy(&log);
@@ -155,20 +157,20 @@ pub fn calls(kind: ProgramKind, helper: i32) -> Option<bool> {
 }
 
 /// Probes whether the verifier knows an instruction, which reads r0 and may take it for an address.
-fn knows(instruction: (u8, u8, i32)) -> Answer {
+fn knows(instruction: (u8, u8, i32)) -> FeatureSupport {
     match prog_load(SOCK_OPS, &[MOV, instruction, MOV, EXIT], &mut []).map_err(|error| error.raw_os_error()) {
-        Ok(_) | Err(Some(libc::EACCES)) => Answer::Has,
-        Err(errno) => Answer::refused(errno),
+        Ok(_) | Err(Some(libc::EACCES)) => FeatureSupport::Has,
+        Err(errno) => FeatureSupport::refused(errno),
     }
 }
 
 /// Probes whether the verifier knows atomic operations that give the value of before (Linux 5.12).
-pub fn atomic_fetch() -> Answer {
+pub fn atomic_fetch() -> FeatureSupport {
     knows(FETCH)
 }
 
 /// Probes whether the verifier knows the fourth version of the instruction set (Linux 6.6).
-pub fn instructions_v4() -> Answer {
+pub fn instructions_v4() -> FeatureSupport {
     knows(BSWAP)
 }
 

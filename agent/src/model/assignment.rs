@@ -52,19 +52,19 @@ impl Assignment {
         RequiredInputs::of(self.revisions.values().flat_map(|revision| revision.spec.template.targets()))
     }
 
-    /// Reports whether any revision has a stream that shows pods' names. It does without where they are not known.
+    /// Returns whether any revision has a stream that shows pods' names. It does without where they are not known.
     pub fn names_pods(&self) -> bool {
         let streams = self.revisions.values().flat_map(|revision| &revision.spec.template.maps);
         let mut streams = streams.filter_map(|map| map.stream.as_ref()).filter(|stream| stream.is_agents());
         streams.any(|stream| stream.fields.iter().any(|field| field.format == Format::Pod))
     }
 
-    /// Reports whether the assignment says what a BpfProgram is to have here, be it nothing.
+    /// Returns whether the assignment says what a BpfProgram is to have here, be it nothing.
     pub fn knows(&self, name: &str) -> bool {
         !self.unreadable.contains_key(name) && (self.complete || self.revisions.contains_key(name))
     }
 
-    /// Reports whether another assignment differs from this one at most in revisions, and in what is known of pods.
+    /// Returns whether another assignment differs from this one at most in revisions, and in what is known of pods.
     pub fn knows_like(&self, other: &Self) -> bool {
         self.complete == other.complete && self.unreadable == other.unreadable
     }
@@ -93,7 +93,7 @@ impl Assignment {
         }
     }
 
-    /// Reports whether no BpfProgram has to be frozen, given what must be known of pods.
+    /// Returns whether no BpfProgram has to be frozen, given what must be known of pods.
     pub fn knows_all(&self, required: RequiredInputs) -> bool {
         self.unreadable.is_empty() && self.complete && self.unknown_inputs(required).is_none()
     }

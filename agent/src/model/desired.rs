@@ -8,13 +8,9 @@ use sockeye_crds::{
     provenance::Origin,
     revision::ProgramRef,
 };
+use sockeye_ebpf::kinds::map_type::{SOCKHASH, SOCKMAP};
 
-use super::{
-    kept_pod::KeptPod,
-    kernel::{ProgramKind, SOCKHASH, SOCKMAP},
-    map_shape::MapShape,
-    pods::CgroupOwner,
-};
+use super::{kept_pod::KeptPod, kernel::ProgramKind, map_shape::MapShape, pods::CgroupOwner};
 
 /// The state that one BpfProgram should have on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +80,7 @@ pub struct DesiredMap {
     pub definition: MapDefinition,
     /// True if each load creates it anew and never carries it over: global data, and maps that the object fills itself.
     pub of_load: bool,
-    /// True if its entries are to be kept in step with the spec.
+    /// True if its entries are to be kept in sync with the spec.
     pub sync: bool,
     /// Its shape, with the defaults of the loader and the kernel applied.
     pub shape: MapShape,
@@ -99,7 +95,7 @@ pub struct DesiredMap {
 }
 
 impl DesiredMap {
-    /// Returns true if it is a sockmap or a sockhash.
+    /// Returns whether it is a sockmap or a sockhash.
     pub const fn holds_sockets(&self) -> bool {
         matches!(self.shape.map_type, SOCKMAP | SOCKHASH)
     }
@@ -111,7 +107,7 @@ impl Desired {
         self.functions.values().flat_map(|function| function.paths.keys().map(String::as_str)).collect()
     }
 
-    /// Returns true if any of the programs that are to be attached to maps can keep bytes in a map's queues.
+    /// Returns whether any of the programs that are to be attached to maps can keep bytes in a map's queues.
     pub fn diverts(&self) -> bool {
         self.functions.values().any(|function| !function.maps.is_empty() && !function.passes_only)
     }

@@ -1,11 +1,19 @@
 //! The entries of maps: what a spec lists, what it listed before, and what a map holds. Values.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use aya_obj::generated::bpf_map_type;
 use sockeye_ebpf::values::settings::{Settings, prefix_length};
 
-use super::{desired::Desired, kernel::Machine, map_shape::MapShape};
+use super::{
+    desired::Desired,
+    kernel::Machine,
+    map_shape::MapShape,
+    per_cpu::{PerCpuLayout, is_per_cpu},
+};
 
 /// The entries that a revision lists, by the maps' names in the ELF.
 pub type ListedMaps = BTreeMap<String, ListedMap>;
@@ -15,7 +23,7 @@ pub type ListedMaps = BTreeMap<String, ListedMap>;
 pub struct ListedMap {
     /// The name of the map's pin.
     pub pin: String,
-    /// True if they are kept in step; otherwise they fill a map that is created.
+    /// True if they are kept in sync; otherwise they fill a map that is created.
     pub sync: bool,
     /// The entries, each key once.
     pub entries: Vec<ListedEntry>,
@@ -106,34 +114,33 @@ pub struct EntryShape {
 impl EntryShape {
     /// Returns the shape of a map's entries, if its content is compared.
     pub fn of(map: &MapShape, machine: &Machine) -> Option<Self> {
-        use bpf_map_type::{BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_PERCPU_HASH};
-        let per_cpu = [BPF_MAP_TYPE_PERCPU_ARRAY as u32, BPF_MAP_TYPE_PERCPU_HASH as u32].contains(&map.map_type);
         Some(Self {
             form: MapForm::of(map.map_type)?,
             key_size: map.key_size as usize,
             value_size: map.value_size as usize,
             max_entries: map.max_entries as usize,
-            cpus: per_cpu.then_some(machine.cpus as usize),
+            cpus: is_per_cpu(map.map_type).then_some(machine.cpus as usize),
         })
     }
 
-    /// Returns the distance of two slots. The kernel pads the values of per-CPU maps to eight bytes
-    /// (`bpf_map_value_size` in kernel/bpf/syscall.c), also where there is one CPU.
-    pub const fn stride(&self) -> usize {
-        if self.cpus.is_some() { self.value_size.next_multiple_of(8) } else { self.value_size }
+    /// Returns the layout of an entry's values, if the map is per-CPU.
+    pub fn per_cpu(&self) -> Option<PerCpuLayout> {
+        self.cpus.map(|cpus| PerCpuLayout { value_size: self.value_size, cpus })
     }
 
-    /// Returns the number of values of an entry.
-    pub const fn slots(&self) -> usize {
-        match self.cpus {
-            Some(cpus) => cpus,
-            None => 1,
-        }
+    /// Returns the distance of two slots.
+    pub fn stride(&self) -> usize {
+        self.per_cpu().map_or(self.value_size, |layout| layout.stride())
     }
 
     /// Returns the size of an entry's value in all slots.
-    pub const fn value_bytes(&self) -> usize {
-        self.slots() * self.stride()
+    pub fn value_bytes(&self) -> usize {
+        self.per_cpu().map_or(self.value_size, |layout| layout.bytes())
+    }
+
+    /// Returns the bytes that give every slot the same value.
+    pub fn all_slots<'a>(&self, value: &'a [u8]) -> Cow<'a, [u8]> {
+        self.per_cpu().map_or(Cow::Borrowed(value), |layout| Cow::Owned(layout.repeat(value)))
     }
 }
 
@@ -205,7 +212,7 @@ pub struct EntryWrite {
 /// The state of one map's entries on a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EntryCounts {
-    /// True if they are kept in step.
+    /// True if they are kept in sync.
     pub sync: bool,
     /// The entries that the spec lists.
     pub listed: usize,

@@ -19,7 +19,7 @@ pub fn identity(target: &PodsTarget) -> Option<String> {
     Some(digits.chars().take(DIGITS).collect())
 }
 
-/// Returns true if a text has the form of an identity.
+/// Returns whether a text has the form of an identity.
 pub fn is_identity(text: &str) -> bool {
     text.len() == DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

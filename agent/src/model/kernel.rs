@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sockeye_ebpf::kinds::map_type::{SOCKHASH, SOCKMAP};
+
 /// `BPF_LINK_TYPE_CGROUP`.
 pub const LINK_TYPE_CGROUP: u32 = 3;
 /// `BPF_LINK_TYPE_SOCKMAP`.
@@ -11,10 +13,6 @@ pub const LINK_TYPE_SOCKMAP: u32 = 14;
 pub const SOCK_OPS: u32 = 13;
 /// `BPF_PROG_TYPE_SK_MSG`.
 pub const SK_MSG: u32 = 16;
-/// `BPF_MAP_TYPE_SOCKMAP`.
-pub const SOCKMAP: u32 = 15;
-/// `BPF_MAP_TYPE_SOCKHASH`.
-pub const SOCKHASH: u32 = 18;
 
 /// A program in the kernel, as `bpftool prog show` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +69,7 @@ pub struct MapInfo {
 }
 
 impl MapInfo {
-    /// Returns true if the map is a sockmap or a sockhash.
+    /// Returns whether the map is a sockmap or a sockhash.
     pub const fn holds_sockets(&self) -> bool {
         matches!(self.map_type, SOCKMAP | SOCKHASH)
     }

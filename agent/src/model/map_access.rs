@@ -58,18 +58,6 @@ impl MapAccess {
             _ => Self::Keys,
         }
     }
-
-    /// Reports whether an entry has a value for each processor.
-    pub fn is_per_cpu(map_type: u32) -> bool {
-        use bpf_map_type::*;
-        let per_cpu = [
-            BPF_MAP_TYPE_PERCPU_HASH,
-            BPF_MAP_TYPE_PERCPU_ARRAY,
-            BPF_MAP_TYPE_LRU_PERCPU_HASH,
-            BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE_DEPRECATED,
-        ];
-        bpf_map_type::try_from(map_type).is_ok_and(|map_type| per_cpu.contains(&map_type))
-    }
 }
 
 #[cfg(test)]

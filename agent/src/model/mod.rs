@@ -12,6 +12,7 @@
 //! | `keeper`, `kept_pod` | the targets that go on selecting running pods which are relabelled, and these pods |
 //! | `kernel`, `map_shape` | kernel objects as values, and the shape of a map |
 //! | `entries` | the entries of maps: listed, listed before, and in the kernel |
+//! | `per_cpu` | which maps are per-CPU, and how the values of their entries lie in bytes |
 //! | `map_access`, `page` | how the entries of a map are read, by its type; and a page of them, as bytes |
 //! | `start` | a pod or a container that is about to start |
 //! | `switch` | the data that tells programs whether they are attached |
@@ -34,6 +35,7 @@ pub mod map_shape;
 pub mod node_context;
 pub mod observed;
 pub mod page;
+pub mod per_cpu;
 pub mod pin_names;
 pub mod pod;
 pub mod pods;

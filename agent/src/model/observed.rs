@@ -39,7 +39,7 @@ pub struct Observed {
     pub kept_pods: BTreeMap<KeptPod, ObservedKeptPod>,
     /// The pin names of the maps to retain after the BpfProgram is deleted.
     pub retained: BTreeSet<String>,
-    /// The pin names of the maps whose entries were kept in step.
+    /// The pin names of the maps whose entries were kept in sync.
     pub recorded: BTreeSet<String>,
     /// The switch of its object, if that has one.
     pub switch: Option<ObservedSwitch>,
@@ -88,7 +88,7 @@ pub struct ObservedMap {
 }
 
 impl ObservedMap {
-    /// Returns true if it is a sockmap or a sockhash.
+    /// Returns whether it is a sockmap or a sockhash.
     pub const fn holds_sockets(&self) -> bool {
         self.info.holds_sockets()
     }
@@ -180,12 +180,12 @@ impl ObservedLink {
 }
 
 impl Observed {
-    /// Returns true if the BpfProgram has nothing on this node.
+    /// Returns whether the BpfProgram has nothing on this node.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Returns true if the BpfProgram has nothing left but retained maps.
+    /// Returns whether the BpfProgram has nothing left but retained maps.
     pub fn is_retained_only(&self) -> bool {
         let Self { revision, trial, functions, maps, links, kept_pods, retained, recorded, stray, .. } = self;
         !maps.is_empty()
@@ -215,7 +215,7 @@ impl Observed {
         kept.map(|(pod, observed)| (pod.uid(), observed.path.as_str())).collect()
     }
 
-    /// Returns true if a target of a BpfProgram goes on selecting a pod.
+    /// Returns whether a target of a BpfProgram goes on selecting a pod.
     pub fn keeps(&self, program_uid: &str, target: &PodsTarget, pod_uid: &str) -> bool {
         // A keeper's identity takes a while to compute.
         let may_keep = self.kept_pods.keys().any(|pod| pod.uid() == pod_uid);

@@ -1,6 +1,6 @@
 //! `Page` and `Cursor`: a page of a map's entries as bytes, and where the next one begins. Values.
 
-use sockeye_crds::names::hex;
+use sockeye_crds::names::{hex, parse_hex};
 
 /// The last keys of a page that a cursor remembers: the walk goes on behind the last one that the map still has.
 const MAX_KEYS: usize = 8;
@@ -77,7 +77,7 @@ impl Cursor {
                 Some(Self::Bucket { position: position.parse().ok()?, skip: skip.parse().ok()? })
             }
             'k' => {
-                let keys: Option<Vec<Vec<u8>>> = rest.split('.').map(bytes).collect();
+                let keys: Option<Vec<Vec<u8>>> = rest.split('.').map(parse_hex).collect();
                 let is_right = |keys: &Vec<Vec<u8>>| {
                     keys.len() <= MAX_KEYS && keys.iter().all(|key| key.len() == key_size && key_size > 0)
                 };
@@ -86,13 +86,6 @@ impl Cursor {
             _ => None,
         }
     }
-}
-
-/// Reads bytes in hexadecimal.
-pub fn bytes(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text.chars().map(|digit| digit.to_digit(16).map(|n| n as u8)).collect::<Option<_>>()?;
-    let (pairs, rest) = digits.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 #[cfg(test)]

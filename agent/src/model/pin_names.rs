@@ -29,7 +29,7 @@ pub struct PinNames {
     pub retained: BTreeSet<String>,
     /// Maps that are shared from other BpfPrograms.
     pub shared: BTreeSet<String>,
-    /// Maps whose entries were kept in step.
+    /// Maps whose entries were kept in sync.
     pub recorded: BTreeSet<String>,
     /// True if sockets are to be taken out of maps at once.
     pub force_detach: bool,

@@ -5,17 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use sockeye_crds::{
-    selector::selects,
-    target::{AttachTarget, PodsTarget},
-};
+use sockeye_crds::target::{AttachTarget, PodsTarget};
 
 pub use super::pod::{Labels, Pod};
 use super::{cgroup_path::is_within, kept_pod::KeptByTarget};
 
-/// The label that the API server sets on every namespace, to its name.
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// The cgroups of one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodCgroup {
@@ -25,7 +19,7 @@ pub struct PodCgroup {
     pub containers: BTreeMap<String, String>,
 }
 
-/// What of a pod that runs is in no known cgroup.
+/// The parts of a running pod that are in no known cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unlocated {
     /// True if nothing of the pod is in its own cgroup.
@@ -77,11 +71,9 @@ impl Pods {
         self.pods.iter().filter(move |pod| kept.contains_key(pod.uid.as_str()) || self.selects(target, pod))
     }
 
-    /// Returns true if a target's selectors match a pod.
+    /// Returns whether a target's selectors match a pod.
     pub fn selects(&self, target: &PodsTarget, pod: &Pod) -> bool {
-        let PodsTarget { pod_selector, namespace_selector, .. } = target;
-        selects(Some(pod_selector), &pod.labels)
-            && namespace_selector.as_ref().is_none_or(|selector| self.selects_namespace(selector, &pod.namespace))
+        target.selects(&pod.namespace, self.namespaces.get(&pod.namespace), &pod.labels) == Some(true)
     }
 
     /// Returns the kept pods that are no longer listed, and whose cgroups still exist: by UID, the cgroups' paths.
@@ -93,17 +85,9 @@ impl Pods {
         unlisted.into_keys().filter_map(|uid| Some((uid, self.cgroups.get(uid)?.path.as_str())))
     }
 
-    /// Returns true if a target's selector uses labels of a namespace that are not known.
+    /// Returns whether a target's selector uses labels of a namespace that are not known.
     pub fn lacks_namespace(&self, target: &PodsTarget, namespace: &str) -> bool {
-        target.namespace_selector.as_ref().is_some_and(uses_other_labels) && !self.namespaces.contains_key(namespace)
-    }
-
-    fn selects_namespace(&self, selector: &LabelSelector, namespace: &str) -> bool {
-        let name = (NAMESPACE_NAME.to_owned(), namespace.to_owned());
-        match self.namespaces.get(namespace) {
-            Some(labels) => selects(Some(selector), labels),
-            None => !uses_other_labels(selector) && selects(Some(selector), &[name].into()),
-        }
+        target.uses_namespace_labels() && !self.namespaces.contains_key(namespace)
     }
 
     /// Returns the pods that a target selects or goes on selecting and that are not found, or of which a selected
@@ -146,14 +130,6 @@ fn owner(pod: &Pod, container: Option<&String>) -> CgroupOwner {
     CgroupOwner { pod, container: container.cloned() }
 }
 
-/// Returns true if a selector uses labels of a namespace other than its name.
-fn uses_other_labels(selector: &LabelSelector) -> bool {
-    let LabelSelector { match_labels, match_expressions } = selector;
-    let labels = match_labels.iter().flatten().map(|(key, _)| key);
-    let mut keys = labels.chain(match_expressions.iter().flatten().map(|expression| &expression.key));
-    keys.any(|key| key != NAMESPACE_NAME)
-}
-
 /// The inputs that are needed to resolve targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequiredInputs {
@@ -168,9 +144,9 @@ pub struct RequiredInputs {
 }
 
 impl RequiredInputs {
-    /// Returns the inputs that either of two needs.
+    /// Returns the inputs that either needs.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self {
             root: self.root || other.root,
             pods: self.pods || other.pods,
@@ -186,12 +162,12 @@ impl RequiredInputs {
             AttachTarget::Pods { pods } => Self {
                 root: false,
                 pods: true,
-                namespaces: pods.namespace_selector.as_ref().is_some_and(uses_other_labels),
+                namespaces: pods.uses_namespace_labels(),
                 containers: !pods.containers.is_empty(),
             },
             AttachTarget::Node | AttachTarget::CgroupPath { .. } | AttachTarget::Map { .. } => Self::default(),
         };
-        targets.into_iter().map(of).fold(Self::default(), Self::and)
+        targets.into_iter().map(of).fold(Self::default(), Self::union)
     }
 }
 
@@ -213,6 +189,9 @@ pub fn joined(pods: &Arc<Vec<Pod>>, reported: &BTreeMap<String, Pod>) -> Arc<Vec
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+    use sockeye_crds::target::NAMESPACE_NAME;
+
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {

@@ -33,7 +33,7 @@ pub struct Container {
 pub type Decision = Result<(), String>;
 
 impl Start {
-    /// Reports whether the start is allowed while the agent does not know what the node is to run: the API server
+    /// Returns whether the start is allowed while the agent does not know what the node is to run: the API server
     /// itself may run on this node, and sockeye's own Job may have to install the definitions that the agent waits for.
     /// Exempt are static pods, which a kubelet starts without an API server, and pods of kube-system and of the
     /// namespace that sockeye is installed in.
@@ -42,7 +42,7 @@ impl Start {
         self.is_of_the_system(release_namespace) || !self.pod.uid.contains('-')
     }
 
-    /// Reports whether a target may hold back or refuse the start, if it selects the pod. A strict target that says
+    /// Returns whether a target may hold back or refuse the start, if it selects the pod. A strict target that says
     /// nothing of namespaces does so to no pod that the cluster or sockeye itself needs: a program that is not attached
     /// for whatever reason would keep those away that could attach it. They are attached to as soon as possible.
     pub fn can_be_held_by(&self, target: &PodsTarget, release_namespace: Option<&str>) -> bool {

@@ -50,27 +50,27 @@ impl TrialState {
         Self::RevertedByLease,
     ];
 
-    /// Returns true if the revision is attached and on trial.
+    /// Returns whether the revision is attached and on trial.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Open | Self::Reopened)
     }
 
-    /// Returns true if the revision was reverted, and it is not known yet whether it is to blame.
+    /// Returns whether the revision was reverted, and it is not known yet whether it is to blame.
     pub const fn is_suspected(self) -> bool {
         matches!(self, Self::Suspected | Self::SuspectedByLease)
     }
 
-    /// Returns true if the trial waits for the next probes of the API server.
+    /// Returns whether the trial waits for the next probes of the API server.
     pub const fn is_undecided(self) -> bool {
         self.is_open() || self.is_suspected()
     }
 
-    /// Returns true if the trial is over and the revision stays attached.
+    /// Returns whether the trial is over and the revision stays attached.
     pub const fn has_passed(self) -> bool {
         matches!(self, Self::Passed | Self::PassedWithoutLease)
     }
 
-    /// Returns true if the revision was reverted and is not attached now.
+    /// Returns whether the revision was reverted and is not attached now.
     pub const fn is_reverted(self) -> bool {
         self.is_suspected() || matches!(self, Self::Reprieved | Self::Reverted | Self::RevertedByLease)
     }

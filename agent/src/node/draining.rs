@@ -80,7 +80,7 @@ pub fn notes(home: &Dir, pin: &str) -> Result<Vec<PathBuf>, SysError> {
     Ok(notes)
 }
 
-/// Tells whether sockets can leave a map without loss: the note of its owner says so of this very map.
+/// Returns whether sockets can leave a map without loss: the note of its owner says so of this very map.
 pub fn is_lossless(home: &Dir, pin: &str, id: u32) -> Result<bool, SysError> {
     let Some(owners) = notes(home, pin)?.pop() else { return Ok(false) };
     Ok(home.read_note(&owners)?.is_some_and(|noted| noted == id.to_string()))

@@ -78,7 +78,7 @@ impl PredecessorHandles {
         }
     }
 
-    /// The same without descriptors.
+    /// Returns the predecessor without descriptors.
     pub fn observed(&self) -> Predecessor {
         let Self { revision, programs, links } = self;
         Predecessor { revision: revision.clone(), functions: programs.keys().cloned().collect(), links: links.clone() }
@@ -132,7 +132,7 @@ impl Handles {
         Descriptors { programs: fds(&self.programs), maps: self.maps.clone(), previous: previous.unwrap_or_default() }
     }
 
-    /// Tells whether no program, map or link is held, and no kept pod remembered.
+    /// Returns whether no program, map or link is held, and no kept pod remembered.
     pub fn is_empty(&self) -> bool {
         let Self { programs, maps, links, kept_pods, records: _, previous: _ } = self;
         programs.is_empty() && maps.is_empty() && links.is_empty() && kept_pods.is_empty()

@@ -33,7 +33,7 @@ pub enum Kinds {
 }
 
 impl Kinds {
-    /// Tells whether a kind is among them.
+    /// Returns whether a kind is among them.
     pub fn contain(self, kind: ProgramKind) -> bool {
         match self {
             Self::All => true,

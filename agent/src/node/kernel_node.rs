@@ -10,7 +10,7 @@ use sockeye_crds::revision::Feature;
 
 use super::{
     Node, directory, draining,
-    entries::{EntriesOutcome, EntriesTask, EntryKeeper},
+    entry_sync::{EntriesOutcome, EntriesTask, EntrySync},
     execute::{Executed, Execution, Executor},
     failure::Failure,
     handles::{Descriptors, Handles},
@@ -99,7 +99,7 @@ impl KernelNode {
         }
     }
 
-    /// Takes a pod's cgroup that a search found: where all pods of this node are is known by it, if nothing says so
+    /// Records a pod's cgroup that a search found: where all pods of this node are is known by it, if nothing says so
     /// already.
     fn learn_pods_root(&mut self, pod: &str) -> Result<(), SysError> {
         let known = self.pods_root()?;
@@ -111,7 +111,7 @@ impl KernelNode {
         Ok(())
     }
 
-    /// Takes a container's cgroup that a search found: where the runtime puts those of others is known by it.
+    /// Records a container's cgroup that a search found: where the runtime puts those of others is known by it.
     fn learn_runtime(&mut self, container: &str) {
         let Some((parent, name)) = container.rsplit_once('/') else { return };
         if kubelet::outside_container(name).is_some() && self.runtimes.len() < MAX_RUNTIMES {
@@ -219,7 +219,7 @@ impl Node for KernelNode {
         observe::cgroups(&self.root, paths)
     }
 
-    fn keep_entries(
+    fn sync_entries(
         &mut self,
         name: &str,
         maps: &ListedMaps,
@@ -227,7 +227,7 @@ impl Node for KernelNode {
     ) -> Result<Vec<EntriesOutcome>, Failure> {
         let machine = self.properties.machine;
         self.with_handles(name, |node, handles| {
-            EntryKeeper::open(&node.layout.home(name), &node.root, machine, handles)?.keep(maps, task)
+            EntrySync::open(&node.layout.home(name), &node.root, machine, handles)?.sync(maps, task)
         })
     }
 

@@ -63,7 +63,7 @@ pub fn outside_container(name: &str) -> Option<(String, &str)> {
     Some((pod_uid(slice).filter(|_| slice.ends_with(".slice"))?, container_id(name)?))
 }
 
-/// Tells whether a cgroup of that name is a pod's, or that of a container which is outside of its pod's.
+/// Returns whether a cgroup of that name is a pod's, or that of a container which is outside of its pod's.
 pub fn is_of_pod(name: &str) -> bool {
     let is_uid = |uid: String| matches!(uid.len(), 32 | 36) && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     pod_uid(name).or_else(|| Some(outside_container(name)?.0)).is_some_and(is_uid)

@@ -6,7 +6,7 @@ use sockeye_crds::Reason;
 use sockeye_ebpf::link::{
     Invalid,
     core::{Cause, Subject},
-    verdict::{Lacking, Verdict},
+    rejection::{Lacking, Rejection},
 };
 
 use super::{
@@ -16,17 +16,17 @@ use super::{
 };
 use crate::{
     kernel::{
-        SysError, facts,
+        ENOTSUPP, SysError, facts,
         load::LoadError,
         memlock::Memlock,
-        verifier::{self, Answer},
+        verifier::{self, FeatureSupport},
     },
     model::kernel::ProgramKind,
 };
 
 /// The most bytes of a verifier log in a status. A longer log keeps its end, where the refusal is.
 const MAX_LOG: usize = 8000;
-/// The same for those who ask the agent itself.
+/// The most bytes of a verifier log in the read API.
 const MAX_WHOLE_LOG: usize = 1 << 20;
 
 /// What may be the cause of a refusal, on this node and for this agent.
@@ -49,8 +49,8 @@ impl Circumstances {
             memlock: Memlock::in_force(),
             is_locked_down: verifier::is_locked_down(),
             unknown: UnknownInstructions {
-                atomic_fetch: verifier::atomic_fetch() == Answer::Lacks,
-                v4: verifier::instructions_v4() == Answer::Lacks,
+                atomic_fetch: verifier::atomic_fetch() == FeatureSupport::Lacks,
+                v4: verifier::instructions_v4() == FeatureSupport::Lacks,
             },
         }
     }
@@ -85,9 +85,9 @@ impl Failure {
             LoadError::Map { source, .. } => map_create_failed(source, circumstances),
             LoadError::Slot { source, .. } => (Reason::MapCreateFailed, slot_failed(source).to_owned()),
             LoadError::Program { source, log, .. } if log.is_empty() => program_refused(source, circumstances),
-            LoadError::Program { kind, log, verdict, without, .. } => {
-                let (reason, words) = refusal(*kind, log, verdict, circumstances);
-                let place = verdict.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
+            LoadError::Program { kind, log, rejection, without, .. } => {
+                let (reason, words) = refusal(*kind, log, rejection, circumstances);
+                let place = rejection.source.as_ref().map(|source| format!(", at {source}")).unwrap_or_default();
                 let without = needed_types(&words, without);
                 let failure = Self::new(reason, format!("{message}: {words}{place}{without}{LOG_PLACE}"));
                 let whole_log = Some(tail(log, MAX_WHOLE_LOG).into());
@@ -103,8 +103,7 @@ impl Failure {
 /// and rights, may come.
 fn never_takes(error: &LoadError) -> bool {
     let (LoadError::Map { source, .. } | LoadError::Slot { source, .. }) = error else { return false };
-    // 524 is the kernel's ENOTSUPP, which has no number in C.
-    matches!(source.errno(), Some(libc::EINVAL | libc::E2BIG | libc::EOPNOTSUPP | 524))
+    source.is_unsupported() || matches!(source.errno(), Some(libc::EINVAL | libc::E2BIG))
 }
 
 fn map_create_failed(error: &SysError, circumstances: &Circumstances) -> (Reason, String) {
@@ -113,8 +112,7 @@ fn map_create_failed(error: &SysError, circumstances: &Circumstances) -> (Reason
             ": not enough memory for it: lower its maxEntries, or raise the limit of the agent's pod, which counts maps"
         }
         Some(libc::EINVAL | libc::E2BIG) => ": the kernel does not accept its type, sizes or flags: correct these",
-        // ENOTSUPP of the kernel has no number in C.
-        Some(libc::EOPNOTSUPP | 524) => {
+        Some(libc::EOPNOTSUPP | ENOTSUPP) => {
             ": the kernel has no such field (a spin lock, a timer) in maps of its type: leave it out"
         }
         Some(libc::EPERM) => return not_permitted(Reason::MapCreateFailed, circumstances),
@@ -157,9 +155,9 @@ fn needed_types(words: &str, without: &[String]) -> String {
 }
 
 /// What the verifier's log means: the reason, and words for it.
-fn refusal(kind: ProgramKind, log: &str, verdict: &Verdict, circumstances: &Circumstances) -> (Reason, String) {
+fn refusal(kind: ProgramKind, log: &str, rejection: &Rejection, circumstances: &Circumstances) -> (Reason, String) {
     let words = last_words(log);
-    let (reason, hint) = match (&verdict.lacking, helpers::refused_call(words)) {
+    let (reason, hint) = match (&rejection.lacking, helpers::refused_call(words)) {
         (Some(Lacking::Invalid(invalid)), _) => return (Reason::KernelUnsupported, invalid_words(invalid)),
         (Some(Lacking::Function(name)), _) => {
             let words = format!(
@@ -233,7 +231,7 @@ fn tail(log: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use sockeye_crds_testing::provoked;
-    use sockeye_ebpf::link::verdict::SourceLine;
+    use sockeye_ebpf::link::rejection::SourceLine;
 
     use super::*;
 
@@ -247,7 +245,7 @@ mod tests {
             kind: ProgramKind { prog_type: 13, attach_type: 3 },
             source: io::Error::from_raw_os_error(errno),
             log: log.into(),
-            verdict: Box::default(),
+            rejection: Box::default(),
             without: Vec::new(),
         }
     }
@@ -349,10 +347,10 @@ mod tests {
         };
         let source = SourceLine { file: "a.bpf.c".to_owned(), number: 7, text: "t->gone".to_owned() };
         let lacking = Some(Lacking::Invalid(Invalid::Core(subject, Cause::Missing)));
-        let verdict = Box::new(Verdict { lacking, source: Some(source) });
+        let rejection = Box::new(Rejection { lacking, source: Some(source) });
         let (name, source) = ("p".to_owned(), io::Error::from_raw_os_error(libc::EINVAL));
         let (kind, without) = (ProgramKind { prog_type: 13, attach_type: 3 }, vec![]);
-        let failure = Failure::from(LoadError::Program { name, kind, source, log: LOG.into(), verdict, without });
+        let failure = Failure::from(LoadError::Program { name, kind, source, log: LOG.into(), rejection, without });
         assert_eq!(failure.reason, Reason::KernelUnsupported);
         for words in ["struct task_struct___m has no gone", "<byte_off> [2]", "at a.bpf.c:7 `t->gone`"] {
             assert!(failure.message.contains(words), "nothing of {words:?} in: {failure}");
@@ -375,7 +373,7 @@ mod tests {
                 kind: ProgramKind { prog_type: 13, attach_type: 3 },
                 source: io::Error::from_raw_os_error(libc::EINVAL),
                 log: log.into(),
-                verdict: Box::default(),
+                rejection: Box::default(),
                 without: vec!["map m has no types".to_owned()],
             })
         };

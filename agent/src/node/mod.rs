@@ -10,7 +10,7 @@
 //! | [`observe`] | reads what a node has |
 //! | [`draining`] | maps that are kept for the sockets in them |
 //! | [`execute`] | executes the steps of a plan |
-//! | [`entries`], `record` | keeps the entries of maps in step, and remembers which ones the spec listed |
+//! | [`entry_sync`], `record` | keeps the entries of maps in sync, and remembers which ones the spec listed |
 //! | `switch` | an object's switch, which tells programs whether they are attached |
 //! | [`handles`] | the agent's own descriptors of what is pinned |
 //! | [`map_attachment`] | a function's attachment to a map |
@@ -25,7 +25,7 @@
 pub mod attach_failure;
 pub mod directory;
 pub mod draining;
-pub mod entries;
+pub mod entry_sync;
 pub mod execute;
 pub mod failure;
 pub mod handles;
@@ -50,7 +50,7 @@ use std::{
 
 pub use self::kernel_node::{KernelNode, NodeProperties, features};
 use self::{
-    entries::{EntriesOutcome, EntriesTask},
+    entry_sync::{EntriesOutcome, EntriesTask},
     execute::{Executed, Execution},
     failure::Failure,
     handles::Descriptors,
@@ -85,7 +85,7 @@ pub trait Node {
     fn pod_cgroups(&self, containers: bool) -> Result<BTreeMap<String, PodCgroup>, SysError>;
     /// The directories in which pods' cgroups come and go; also those in which their containers' do if `containers`.
     fn pod_directories(&self, containers: bool) -> Result<Vec<PathBuf>, SysError>;
-    /// Reports whether any process is in the cgroup at a path or below it.
+    /// Returns whether any process is in the cgroup at a path or below it.
     fn is_populated(&self, path: &str) -> Result<bool, SysError>;
     /// Searches all cgroups for those of pods and containers, by their UIDs and IDs. This may take some milliseconds.
     fn locate(&mut self, pods: &BTreeSet<&str>, containers: &BTreeSet<&str>) -> Result<Located, SysError>;
@@ -110,7 +110,7 @@ pub trait Node {
     fn cgroups(&self, paths: &BTreeSet<&str>) -> Result<BTreeMap<String, Cgroup>, SysError>;
     /// Compares the entries of a BpfProgram's maps with those that its spec lists, and does the task about those that
     /// differ. A map that is not pinned is left out.
-    fn keep_entries(
+    fn sync_entries(
         &mut self,
         name: &str,
         maps: &ListedMaps,

@@ -14,7 +14,7 @@ use crate::{
         SysError,
         cgroup::{Root, RootError},
         facts,
-        probe::Probe,
+        kernel_features::KernelFeatures,
         regressions,
     },
     model::regressions::Regressions,
@@ -64,7 +64,7 @@ impl NodePaths {
     pub fn open(self) -> Result<Opened, OpenError> {
         let Self { bpffs, host_bpffs, cgroup_root, kubelet_root, has_api } = self;
         let root = Root::find(cgroup_root.as_deref())?;
-        let Probe { has, lacks, restrictions, missing_features } = Probe::ask();
+        let KernelFeatures { has, lacks, restrictions, missing_features } = KernelFeatures::probe();
         let regressions = regressions::ask();
         let facts = NodeFacts { regressions: regressions.names(), ..facts::read(root.mode, &has | &restrictions)? };
         let layout = Layout::new(&bpffs, &host_bpffs);

@@ -2,7 +2,8 @@
 
 use std::os::fd::AsFd as _;
 
-use sockeye_crds::names::hex;
+use sockeye_crds::names::{hex, parse_hex};
+use sockeye_ebpf::kinds::map_type::ARRAY;
 
 use super::layout;
 use crate::{
@@ -10,8 +11,6 @@ use crate::{
     model::switch::{MAX_SWITCH, ObservedSwitch},
 };
 
-/// `BPF_MAP_TYPE_ARRAY`
-const ARRAY: u32 = 2;
 /// The one key of a data section's map.
 const KEY: [u8; 4] = [0; 4];
 
@@ -70,9 +69,7 @@ impl<'a> Switch<'a> {
     /// Reads a note, if it is of this very map.
     fn parse(&self, note: &str) -> Option<Vec<u8>> {
         let digits = note.strip_prefix(&format!("{}.", self.id))?;
-        let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
-        let value: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect::<Option<_>>()?;
-        (value.len() == self.value.len()).then_some(value)
+        parse_hex(digits).filter(|value| value.len() == self.value.len())
     }
 
     fn write(&self, value: &[u8]) -> Result<(), SysError> {

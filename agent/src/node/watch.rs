@@ -141,12 +141,12 @@ impl Watch {
         self.inotify = None;
     }
 
-    /// Tells whether there is no inotify instance, so that the watch is to be renewed.
+    /// Returns whether there is no inotify instance, so that the watch is to be renewed.
     pub const fn is_broken(&self) -> bool {
         self.inotify.is_none()
     }
 
-    /// Tells whether something can happen unseen in a directory that was to be covered.
+    /// Returns whether something can happen unseen in a directory that was to be covered.
     pub fn is_blind(&self) -> bool {
         self.is_broken() || self.is_stale || !self.refused.is_empty()
     }

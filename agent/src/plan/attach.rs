@@ -136,7 +136,7 @@ impl<'a> Planner<'a> {
         blocking
     }
 
-    /// Returns true if another map is about to be pinned under this name.
+    /// Returns whether another map is about to be pinned under this name.
     fn is_replaced(&self, pin: &str) -> bool {
         self.making.iter().any(|step| match step {
             Step::ShareMap { name, .. } => pin_name(name) == pin,

@@ -5,8 +5,8 @@ use sockeye_ebpf::kinds::map_type;
 
 use super::{
     context::PlanContext,
+    draining,
     load::{absent, is_right_map},
-    sockets,
     step::Step,
 };
 use crate::model::{desired::Desired, observed::Observed, refusal::Refusal};
@@ -24,7 +24,7 @@ pub(super) fn borrow(desired: &Desired, observed: &Observed, context: &PlanConte
             return Err(no_sockmap(from, other.map_type));
         }
         let replaced = observed.maps.get(&map.pin_name);
-        steps.extend(replaced.and_then(|old| sockets::keep(&map.pin_name, old, desired.force_detach, context)));
+        steps.extend(replaced.and_then(|old| draining::keep(&map.pin_name, old, desired.force_detach, context)));
         steps.push(Step::BorrowMap { pin: map.pin_name.clone(), from: from.clone() });
     }
     Ok(steps)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sockeye_crds::{Reason, program::MapRef};
 
-use super::{context::PlanContext, sockets, step::Step};
+use super::{context::PlanContext, draining, step::Step};
 use crate::model::{
     desired::{Desired, DesiredMap},
     map_shape::MapShape,
@@ -22,7 +22,7 @@ pub(super) fn load(desired: &Desired, observed: &Observed, context: &PlanContext
     for (name, map) in desired.maps.iter().filter(|(_, map)| !map.attach_only) {
         let source = source(name, map, observed, context)?;
         let replaced = observed.maps.get(&map.pin_name).filter(|_| !matches!(source, MapSource::Pinned));
-        pin_maps.extend(replaced.and_then(|old| sockets::keep(&map.pin_name, old, desired.force_detach, context)));
+        pin_maps.extend(replaced.and_then(|old| draining::keep(&map.pin_name, old, desired.force_detach, context)));
         match source {
             MapSource::Pinned => drop(reuse.insert(map.pin_name.clone())),
             MapSource::Shared(from) => {
@@ -41,7 +41,7 @@ pub(super) fn load(desired: &Desired, observed: &Observed, context: &PlanContext
     Ok(steps)
 }
 
-/// Returns true if all desired programs come from the desired load, and all desired pins are the right maps.
+/// Returns whether all desired programs come from the desired load, and all desired pins are the right maps.
 fn is_loaded(desired: &Desired, observed: &Observed, context: &PlanContext) -> bool {
     let has_load_key = |function: &String| {
         let program = observed.functions.get(function);
@@ -55,14 +55,14 @@ fn is_loaded(desired: &Desired, observed: &Observed, context: &PlanContext) -> b
     desired.functions.keys().all(has_load_key) && maps.all(is_pinned)
 }
 
-/// Returns true if the pinned map has the desired origin: this BpfProgram's own map, or the current map of another. If
+/// Returns whether the pinned map has the desired origin: this BpfProgram's own map, or the current map of another. If
 /// the other one no longer has the map, the pinned one is what it left.
 pub(super) fn is_right_map(map: &DesiredMap, pinned: &ObservedMap, context: &PlanContext) -> bool {
     let other = map.from.as_ref().and_then(|from| context.maps.get(from));
     pinned.from == map.from && other.is_none_or(|other| other.id == pinned.info.id)
 }
 
-/// Returns true if the programs use the pinned map. They do not if someone pinned another one, or after a revert, since
+/// Returns whether the programs use the pinned map. They do not if someone pinned another one, or after a revert, since
 /// the restored programs use their own maps.
 fn is_used(map: &DesiredMap, pinned: &ObservedMap, observed: &Observed) -> bool {
     let mut functions = map.used_by.iter().filter_map(|function| observed.functions.get(function));

@@ -18,19 +18,20 @@
 //! | `missing_cgroup` | the refusal of a revision whose cgroup does not exist |
 //! | `trial` | whether a connectivity trial begins or ends, and the steps of a revert |
 //! | `borrow` | which maps of other BpfPrograms are pinned to attach programs to them |
-//! | `sockets` | which sockets are taken out of maps, and which maps are kept for their sockets |
+//! | `draining` | which sockets are taken out of maps, and which maps are kept for their sockets |
 //! | `remove` | which links and pins are removed |
 //! | `switch` | whether the object's switch is turned |
 //! | `step`, `outcome` | one step, and the names of the pins after it |
 //! | `context` | the state outside of the BpfProgram that a plan depends on |
-//! | [`entries`] | the changes that bring a map's entries in step with a spec |
+//! | [`entry_changes`] | the changes that bring a map's entries in sync with a spec |
 //! | `quota` | the bounds on the memory of maps |
 
 mod attach;
 mod borrow;
 pub mod context;
 mod desired_attachments;
-pub mod entries;
+mod draining;
+pub mod entry_changes;
 mod kept_pods;
 mod load;
 mod missing_cgroup;
@@ -39,7 +40,6 @@ mod outcome;
 mod pins;
 pub mod quota;
 mod remove;
-mod sockets;
 mod step;
 mod switch;
 mod trial;
@@ -47,7 +47,7 @@ mod trial;
 use std::borrow::Cow;
 
 use self::context::PlanContext;
-pub use self::{missing_cgroup::missing_cgroup, remove::detach, sockets::take_out, step::Step, trial::revert};
+pub use self::{draining::take_out, missing_cgroup::missing_cgroup, remove::detach, step::Step, trial::revert};
 use crate::model::{
     desired::Desired,
     observed::{Observed, ObservedMap},
@@ -67,7 +67,7 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, context: &PlanContex
 
     steps.extend(observed.uid.is_none().then(|| Step::Claim { uid: desired.program.uid.clone() }));
     steps.extend(pins::repin(desired, observed));
-    let notes = sockets::note(desired, observed, &making);
+    let notes = draining::note(desired, observed, &making);
     steps.extend(making);
     steps.extend(notes);
     steps.extend(pins::retention(desired, observed));

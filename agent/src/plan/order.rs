@@ -48,7 +48,7 @@ pub fn misplaced(attach_order: &[Neighbour]) -> BTreeSet<usize> {
     misplaced
 }
 
-/// Returns true if a link is to move.
+/// Returns whether a link is to move.
 pub fn is_misplaced(attach_order: &[Neighbour], program: &str, key: &LinkKey) -> bool {
     let own = attach_order.iter().position(|link| link.program == program && link.key == *key);
     own.is_some_and(|own| misplaced(attach_order).contains(&own))

@@ -18,7 +18,7 @@ pub(super) fn repin(desired: &Desired, observed: &Observed) -> Vec<Step> {
     maps.chain(programs).chain(links).collect()
 }
 
-/// Returns true if a map's pin stays.
+/// Returns whether a map's pin stays.
 pub(super) fn keeps_map(desired: &Desired, observed: &Observed, pin: &str) -> bool {
     desired.map_by_pin(pin).is_some_and(|(_, map)| map.pin) || observed.retained.contains(pin)
 }

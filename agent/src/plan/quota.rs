@@ -46,25 +46,6 @@ fn exceeded(what: &str, limit: u64, chart_value: &str, mut maps: Vec<(&str, u64)
     Refusal { reason: Reason::MapBytesExceeded, message }
 }
 
-/// Parses a number of bytes in the form of a Kubernetes quantity: "1048576", "1024Ki", "1Mi", "1Gi".
-pub fn bytes(quantity: &str) -> Result<u64, String> {
-    let (digits, unit) = quantity.split_at(quantity.find(|c: char| !c.is_ascii_digit()).unwrap_or(quantity.len()));
-    let shift = match unit {
-        "" => 0,
-        "Ki" => 10,
-        "Mi" => 20,
-        "Gi" => 30,
-        "Ti" => 40,
-        _ => {
-            return Err(format!(
-                "{quantity:?} is not a number of bytes: give a number, then Ki, Mi, Gi, Ti or nothing"
-            ));
-        }
-    };
-    let number: u64 = digits.parse().map_err(|error| format!("{quantity:?}: {error}"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{quantity:?} is too large"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -126,15 +107,5 @@ mod tests {
         let refusal = quota.admit(&desired(1 << 16), || (1 << 20) + 1, &MACHINE).unwrap_err();
         assert!(refusal.message.contains("1572865 bytes, 524288 of them"), "{refusal}");
         provoked(refusal.reason, &refusal.message);
-    }
-
-    #[test]
-    fn quantities_parse_and_others_are_refused() {
-        assert_eq!(bytes("10"), Ok(10));
-        assert_eq!(bytes("2Ki"), Ok(2048));
-        assert_eq!(bytes("1Gi"), Ok(1 << 30));
-        for bad in ["", "Mi", "1M", "-1", "1.5Gi", "99999999Ti"] {
-            assert!(bytes(bad).is_err(), "{bad}");
-        }
     }
 }

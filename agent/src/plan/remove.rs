@@ -1,7 +1,7 @@
 //! The steps that remove links and pins: those that a revision does not need, all links, or everything. Pure.
 
 use super::{
-    attach::Attaching, context::PlanContext, desired_attachments::detach_order, kept_pods, pins::keeps_map, sockets,
+    attach::Attaching, context::PlanContext, desired_attachments::detach_order, draining, kept_pods, pins::keeps_map,
     step::Step, switch,
 };
 use crate::model::{
@@ -37,7 +37,7 @@ pub fn detach(observed: &Observed) -> Vec<Step> {
 
 /// Unpins a map. One with sockets in it stays elsewhere.
 fn unpin(pin: &str, map: &ObservedMap, force: bool, context: &PlanContext) -> impl Iterator<Item = Step> {
-    sockets::keep(pin, map, force, context).into_iter().chain([Step::UnpinMap(pin.to_owned())])
+    draining::keep(pin, map, force, context).into_iter().chain([Step::UnpinMap(pin.to_owned())])
 }
 
 /// Removes everything but the maps to retain, whose pins it restores.
@@ -47,7 +47,7 @@ pub(super) fn remove_all(observed: &Observed, context: &PlanContext) -> Vec<Step
     let unpinned = maps.iter().filter(|(pin, map)| retained.contains(*pin) && !map.pinned);
     let mut steps: Vec<Step> = unpinned.map(|(pin, _)| Step::RepinMap(pin.clone())).collect();
     if observed.is_empty() || observed.is_retained_only() {
-        steps.extend(sockets::take_out(observed, *force_detach, context));
+        steps.extend(draining::take_out(observed, *force_detach, context));
         return steps;
     }
     steps.extend(stray.then_some(Step::RemoveStray));

@@ -104,17 +104,17 @@ fn state(desired: &Desired, observed: &Observed) -> Option<TrialState> {
     observed.trial.as_ref().filter(|trial| trial.revision == desired.revision).map(|trial| trial.state)
 }
 
-/// Returns true if the trial of another revision is open.
+/// Returns whether the trial of another revision is open.
 fn another_is_open(desired: &Desired, observed: &Observed) -> bool {
     observed.trial.as_ref().is_some_and(|trial| trial.revision != desired.revision && trial.state.is_open())
 }
 
-/// Returns true if any program of the revision can cut the node off.
+/// Returns whether any program of the revision can cut the node off.
 fn is_risky(desired: &Desired) -> bool {
     desired.functions.values().any(|function| function.can_cut_off)
 }
 
-/// Returns true if a step runs a program anew that can cut the node off.
+/// Returns whether a step runs a program anew that can cut the node off.
 fn may_cut_off(desired: &Desired, step: &Step) -> bool {
     let function = match step {
         Step::Attach { function, .. } => function,

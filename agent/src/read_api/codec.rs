@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use aya_obj::generated::bpf_map_type;
 use serde_json::Value;
-use sockeye_crds::names::hex;
+use sockeye_crds::names::{hex, parse_hex};
 use sockeye_ebpf::{
     object::Object,
     values::{Budget, MapShapes, Mistake, Shape, settings},
@@ -13,11 +13,7 @@ use sockeye_ebpf::{
 use sockeye_read_api::route::Cpus;
 
 use super::sum::sum;
-use crate::model::{
-    kernel::MapInfo,
-    map_access::MapAccess,
-    page::{self, RawEntry},
-};
+use crate::model::{kernel::MapInfo, map_access::MapAccess, page::RawEntry, per_cpu};
 
 /// The most bytes of JSON that the entries of a page make.
 const BUDGET: usize = 4 << 20;
@@ -80,7 +76,7 @@ impl<'a> Codec<'a> {
             let index = key.parse::<u32>().map_err(|_| format!("expected an index, got {key}"))?;
             return Ok(index.to_ne_bytes().to_vec());
         }
-        let bytes = page::bytes(key).filter(|bytes| bytes.len() == size);
+        let bytes = parse_hex(key).filter(|bytes| bytes.len() == size);
         bytes.ok_or_else(|| format!("expected {size} bytes in hexadecimal, since it is not known what the keys are"))
     }
 
@@ -99,13 +95,11 @@ impl<'a> Codec<'a> {
     /// Decodes the value of an entry.
     pub(super) fn value(&self, RawEntry { value, .. }: &RawEntry, cpus: Cpus) -> Decoded {
         let Some(value) = value else { return Decoded::default() };
-        if !MapAccess::is_per_cpu(self.info.map_type) {
+        if !per_cpu::is_per_cpu(self.info.map_type) {
             let decoded = self.one_value(value).unwrap_or_else(|why| self.raw(value, why));
             return Decoded { value: Some(decoded), values: Vec::new() };
         }
-        let size = self.info.value_size as usize;
-        // The kernel pads them (`bpf_map_value_size` in kernel/bpf/syscall.c).
-        let values = || value.chunks_exact(size.next_multiple_of(8).max(1)).filter_map(|value| value.get(..size));
+        let values = || per_cpu::split(value, self.info.value_size as usize);
         match values().map(|value| self.one_value(value)).collect::<Result<Vec<Value>, String>>() {
             Ok(values) if cpus == Cpus::Sum => Decoded { value: Some(sum(values)), values: Vec::new() },
             Ok(values) => Decoded { value: None, values },
@@ -115,10 +109,10 @@ impl<'a> Codec<'a> {
 
     fn one_value(&self, bytes: &[u8]) -> Result<Value, String> {
         let short = || "the value is cut short".to_owned();
-        match held(self.info.map_type) {
-            Held::Bytes => self.decode(self.shapes.value.as_ref().ok_or_else(|| self.untyped.clone())?, bytes),
-            Held::Objects => bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes).into()).ok_or_else(short),
-            Held::Sockets => bytes.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes).into()).ok_or_else(short),
+        match value_kind(self.info.map_type) {
+            ValueKind::Bytes => self.decode(self.shapes.value.as_ref().ok_or_else(|| self.untyped.clone())?, bytes),
+            ValueKind::Objects => bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes).into()).ok_or_else(short),
+            ValueKind::Sockets => bytes.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes).into()).ok_or_else(short),
         }
     }
 
@@ -138,7 +132,7 @@ impl<'a> Codec<'a> {
 }
 
 /// The kind of a map's values, as the kernel gives them.
-enum Held {
+enum ValueKind {
     /// Bytes that programs wrote.
     Bytes,
     /// The ID of a program or a map.
@@ -147,12 +141,12 @@ enum Held {
     Sockets,
 }
 
-fn held(map_type: u32) -> Held {
+fn value_kind(map_type: u32) -> ValueKind {
     use bpf_map_type::*;
     match bpf_map_type::try_from(map_type) {
-        Ok(BPF_MAP_TYPE_PROG_ARRAY | BPF_MAP_TYPE_ARRAY_OF_MAPS | BPF_MAP_TYPE_HASH_OF_MAPS) => Held::Objects,
-        Ok(BPF_MAP_TYPE_SOCKMAP | BPF_MAP_TYPE_SOCKHASH | BPF_MAP_TYPE_REUSEPORT_SOCKARRAY) => Held::Sockets,
-        _ => Held::Bytes,
+        Ok(BPF_MAP_TYPE_PROG_ARRAY | BPF_MAP_TYPE_ARRAY_OF_MAPS | BPF_MAP_TYPE_HASH_OF_MAPS) => ValueKind::Objects,
+        Ok(BPF_MAP_TYPE_SOCKMAP | BPF_MAP_TYPE_SOCKHASH | BPF_MAP_TYPE_REUSEPORT_SOCKARRAY) => ValueKind::Sockets,
+        _ => ValueKind::Bytes,
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     activity::{Activity, Ending},
-    place::{Listening, Stream},
+    listener::{Stream, TokioListener},
     service::Service,
 };
 
@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves all connections.
-pub(super) async fn accept_all(listener: &Listening, service: Arc<Service>) -> Infallible {
+pub(super) async fn accept_all(listener: &TokioListener, service: Arc<Service>) -> Infallible {
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         match listener.accept().await {

@@ -50,7 +50,7 @@ impl Inquirer {
         drop(self.0.events.set(events));
     }
 
-    /// Takes the controller's answer. One that nobody waits for any more is dropped.
+    /// Handles the controller's answer. One that nobody waits for any more is dropped.
     pub fn answer(&self, id: InquiryId, inspection: Inspection) {
         if let Some(answer) = self.waiting().answers.remove(&id) {
             drop(answer.send(inspection));

@@ -4,7 +4,7 @@
 //! | file | noun |
 //! |---|---|
 //! | this one | [`ReadApi`]: the thread that serves it |
-//! | [`place`] | where it is served: the loopback, or a Unix socket of root's |
+//! | [`listener`] | where it is served: the loopback, or a Unix socket of root's |
 //! | `connection` | a connection, and its end where nothing goes on |
 //! | `activity` | what goes on in a connection |
 //! | `body` | the body of an answer, in small pieces |
@@ -30,9 +30,9 @@ mod connection;
 mod entries;
 mod failures;
 pub mod inquirer;
+pub mod listener;
 mod node;
 pub mod objects;
-pub mod place;
 mod records;
 mod references;
 mod service;
@@ -50,8 +50,8 @@ use tokio::sync::oneshot;
 
 use self::{
     inquirer::Inquirer,
+    listener::{ListenAddress, Listener},
     objects::Objects,
-    place::{Listener, Place},
     service::Service,
 };
 use crate::control::run::Events;
@@ -88,12 +88,12 @@ pub struct Sources {
 }
 
 impl ReadApi {
-    /// Opens the place where the API is to be served; without one it is not served.
+    /// Opens the address where the API is to be served; without one it is not served.
     ///
     /// # Errors
-    /// Fails where the place can't be opened.
-    pub fn open(place: Option<&Place>) -> io::Result<Self> {
-        let listener = place.map(Listener::open).transpose()?;
+    /// Fails if the address can't be opened.
+    pub fn open(address: Option<&ListenAddress>) -> io::Result<Self> {
+        let listener = address.map(Listener::open).transpose()?;
         Ok(Self { listener, inquirer: Inquirer::default(), serving: None })
     }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     control::inspection::{Inquiry, InspectedStream, Inspection, MapName},
-    streams::{Buffer, Hub, Next, Request, SubscribeError, Subscription, hub::RETYPED, lines::Read, pods::Owners},
+    streams::{Buffer, Hub, Next, Request, SubscribeError, Subscription, backlog::Read, hub::RETYPED, pods::Owners},
 };
 
 /// The interval at which it is looked whether a buffer is still what its readers were told.

@@ -56,7 +56,7 @@ pub(super) fn references(inspected: InspectedReferences) -> References {
     References { map_id: info.id, by: merged(by), unseen }
 }
 
-/// Reports whether a map of maps holds a map.
+/// Returns whether a map of maps holds a map.
 fn holds(outer: &OuterMap, id: u32) -> Result<bool, String> {
     let pages = MapPages::new(outer.fd.clone()).map_err(|error| error.to_string())?;
     let is_it = |RawEntry { value, .. }: &RawEntry| {

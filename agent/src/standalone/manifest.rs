@@ -85,7 +85,7 @@ impl Manifest {
         self.name().or_else(dispatched)
     }
 
-    /// Reports whether another manifest has the same name and is run instead.
+    /// Returns whether another manifest has the same name and is run instead.
     pub fn is_namesake(&self) -> bool {
         self.conflict == Some(Conflict::Namesake)
     }
@@ -123,7 +123,7 @@ impl Manifest {
     }
 }
 
-/// Reports whether a file is the status of a BpfProgram, as the agent writes it.
+/// Returns whether a file is the status of a BpfProgram, as the agent writes it.
 pub fn is_status(path: &Path) -> bool {
     let value = fs::read_to_string(path).ok().and_then(|text| serde_saphyr::from_str::<Value>(&text).ok());
     value.is_some_and(|value| is_bpf_program(&value) && value.get("status").is_some())

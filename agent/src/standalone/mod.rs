@@ -14,7 +14,7 @@ pub mod manifest;
 pub mod pod_list;
 pub mod table;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::jiff::Timestamp;
@@ -24,13 +24,13 @@ use self::folder::Folder;
 use crate::{
     control::{
         Controller,
-        event::{Effect, Event},
+        event::{Effect, Event, Report},
         fetches::Refused,
         newest::Newest,
         run,
     },
     node::{Node, watch::Watch},
-    read_api::{ReadApi, Sources, objects::NoObjects},
+    read_api::{ReadApi, Sources, inquirer::Inquirer, objects::NoObjects},
 };
 
 /// The folder is scanned at this interval, whether or not anything is reported of it.
@@ -46,19 +46,8 @@ pub async fn run<N: Node + Send + 'static>(
     once: bool,
     read_api: &mut ReadApi,
 ) -> Result<()> {
-    let reports = Arc::new(Newest::default());
-    let newest_report = Arc::clone(&reports);
-    let (fetch, mut fetches) = mpsc::unbounded_channel();
-    let (fetch_revision, mut revisions) = mpsc::unbounded_channel();
-    let inquirer = read_api.inquirer();
-    let (events, mut controlling) = run::run(controller, move |effect| match effect {
-        Effect::WriteStatus(report) => drop(newest_report.put(report)),
-        Effect::FetchBytes(digest) => drop(fetch.send(digest)),
-        Effect::AnswerInquiry(id, inspection) => inquirer.answer(id, inspection),
-        Effect::FetchRevision { program, name } => drop(fetch_revision.send((program, name))),
-        // Nothing is on trial, and nobody asks before container starts.
-        _ => {}
-    })?;
+    let (on_effect, Inboxes { reports, mut fetches, mut revisions }) = channels(read_api.inquirer());
+    let (events, mut controlling) = run::run(controller, on_effect)?;
     read_api.serve(Sources {
         node_name: folder.node_name().to_owned(),
         events: events.clone(),
@@ -84,12 +73,7 @@ pub async fn run<N: Node + Send + 'static>(
                 if !assignments.is_some_and(|(reported, newest)| Arc::ptr_eq(reported, newest)) {
                     continue;
                 }
-                if let Some(table) = folder.write(&report, Timestamp::now())? {
-                    print!("{table}");
-                }
-                if once {
-                    let unready = folder.unready();
-                    ensure!(unready.is_empty(), "not as its manifest says: {}", unready.join(", "));
+                if take_report(&mut folder, &report, once)?.is_break() {
                     return Ok(());
                 }
             }
@@ -108,4 +92,42 @@ pub async fn run<N: Node + Send + 'static>(
             () = sleep(SCAN) => {}
         }
     }
+}
+
+/// What the controller's effects become.
+struct Inboxes {
+    reports: Arc<Newest<Box<Report>>>,
+    fetches: mpsc::UnboundedReceiver<String>,
+    /// BpfPrograms, and names of their revisions.
+    revisions: mpsc::UnboundedReceiver<(String, String)>,
+}
+
+/// Returns what takes the controller's effects, and where they come out.
+fn channels(inquirer: Inquirer) -> (impl FnMut(Effect) + Send + 'static, Inboxes) {
+    let reports = Arc::new(Newest::default());
+    let (fetch, fetches) = mpsc::unbounded_channel();
+    let (fetch_revision, revisions) = mpsc::unbounded_channel();
+    let inboxes = Inboxes { reports: Arc::clone(&reports), fetches, revisions };
+    let on_effect = move |effect| match effect {
+        Effect::WriteStatus(report) => drop(reports.put(report)),
+        Effect::FetchBytes(digest) => drop(fetch.send(digest)),
+        Effect::AnswerInquiry(id, inspection) => inquirer.answer(id, inspection),
+        Effect::FetchRevision { program, name } => drop(fetch_revision.send((program, name))),
+        // Nothing is on trial, and nobody asks before container starts.
+        _ => {}
+    };
+    (on_effect, inboxes)
+}
+
+/// Writes a report beside the manifests, and prints their table if it changed. Breaks if it is to be the only report.
+fn take_report(folder: &mut Folder, report: &Report, once: bool) -> Result<ControlFlow<()>> {
+    if let Some(table) = folder.write(report, Timestamp::now())? {
+        print!("{table}");
+    }
+    if !once {
+        return Ok(ControlFlow::Continue(()));
+    }
+    let unready = folder.unready();
+    ensure!(unready.is_empty(), "not as its manifest says: {}", unready.join(", "));
+    Ok(ControlFlow::Break(()))
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::{
-    line::Writer,
-    lines::{Cursor, Lines, Read},
+    backlog::{Backlog, Cursor, Read},
+    record_writer::RecordWriter,
 };
 
 /// The bytes of lines that a reader gets at a time, about.
@@ -16,7 +16,7 @@ const CHUNK: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Buffer {
     /// Writes its records.
-    pub writer: Writer,
+    pub writer: RecordWriter,
     state: Mutex<State>,
     /// Counts what there is to see.
     changed: watch::Sender<u64>,
@@ -24,7 +24,7 @@ pub struct Buffer {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: Lines,
+    backlog: Backlog,
     /// The readers.
     readers: usize,
     /// There was one.
@@ -46,7 +46,7 @@ pub enum Next {
 
 impl Buffer {
     /// Returns a buffer without readers.
-    pub fn new(writer: Writer) -> Self {
+    pub fn new(writer: RecordWriter) -> Self {
         Self { writer, state: Mutex::default(), changed: watch::Sender::new(0) }
     }
 
@@ -62,7 +62,7 @@ impl Buffer {
         }
         let is_first = !std::mem::replace(&mut state.is_read, true);
         state.readers += 1;
-        let cursor = state.lines.end();
+        let cursor = state.backlog.end();
         Some(Subscription {
             buffer: Arc::clone(self),
             cursor,
@@ -73,8 +73,8 @@ impl Buffer {
     }
 
     /// Adds records to be read, and gaps.
-    pub(super) fn add(&self, add: impl FnOnce(&mut Lines)) {
-        add(&mut self.state().lines);
+    pub(super) fn add(&self, add: impl FnOnce(&mut Backlog)) {
+        add(&mut self.state().backlog);
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -128,7 +128,7 @@ impl Subscription {
             self.changed.mark_unchanged();
             let (read, ended) = {
                 let state = self.buffer.state();
-                (state.lines.read(&mut self.cursor, CHUNK), state.ended.clone())
+                (state.backlog.read(&mut self.cursor, CHUNK), state.ended.clone())
             };
             if !read.is_empty() {
                 return Some(Next::Read(read));

@@ -10,9 +10,9 @@ use sockeye_ebpf::values::RecordShape;
 
 use super::{
     buffer::{Buffer, Subscription},
-    line::Writer,
     pods::Owners,
     reader::read,
+    record_writer::RecordWriter,
     source::{self, Source},
 };
 use crate::{
@@ -93,7 +93,7 @@ impl Hub {
         }
         let turn = known.map(|entry| Arc::clone(&entry.turn)).unwrap_or_default();
         let Request { fd, info, shape, owners } = request;
-        let buffer = Arc::new(Buffer::new(Writer::new(shape, owners)));
+        let buffer = Arc::new(Buffer::new(RecordWriter::new(shape, owners)));
         let subscription = buffer.subscribe().ok_or(SubscribeError::NoThread)?;
         start(&buffer, &turn, (fd, info.clone()))?;
         buffers.insert(info.id, Entry { buffer, turn });

@@ -36,7 +36,7 @@ impl Pace {
         Self { capacity, interval: INTERVALS.0, empty: PATIENCE }
     }
 
-    /// Takes the number of bytes that a look found, and says what to do before the next one.
+    /// Records the number of bytes that a look found, and says what to do before the next one.
     pub fn next(&mut self, bytes: usize) -> Pause {
         if bytes == 0 {
             self.empty += 1;

@@ -41,7 +41,7 @@ impl Owners {
         Self { known, ..Self::default() }
     }
 
-    /// Takes the node's pods as they are now.
+    /// Records the node's pods as they are now.
     pub fn set_pods(&mut self, pods: Arc<Vec<NodePod>>) {
         if self.pods != pods {
             self.pods = pods;

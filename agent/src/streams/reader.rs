@@ -31,19 +31,19 @@ pub fn read(buffer: &Buffer, source: &mut dyn Source) {
 
 /// Takes what there is. Records are written before the readers are held up for them.
 fn drain(buffer: &Buffer, source: &mut dyn Source) -> Drained {
-    let mut taken: Vec<Line> = Vec::new();
+    let mut taken: Vec<Item> = Vec::new();
     let drained = source.drain(&mut |record| {
         taken.push(match record {
-            Taken::Record(record) => Line::Record(buffer.writer.line(record)),
-            Taken::Dropped(count) => Line::Dropped(count),
+            Taken::Record(record) => Item::Record(buffer.writer.line(record)),
+            Taken::Dropped(count) => Item::Dropped(count),
         });
     });
     if !taken.is_empty() {
-        buffer.add(|lines| {
-            for line in taken {
-                match line {
-                    Line::Record(line) => lines.push(line),
-                    Line::Dropped(count) => lines.drop_records(count),
+        buffer.add(|backlog| {
+            for item in taken {
+                match item {
+                    Item::Record(line) => backlog.push(line),
+                    Item::Dropped(count) => backlog.drop_records(count),
                 }
             }
         });
@@ -52,7 +52,7 @@ fn drain(buffer: &Buffer, source: &mut dyn Source) -> Drained {
 }
 
 /// A record that was written, or a gap.
-enum Line {
+enum Item {
     Record(Box<[u8]>),
     Dropped(u64),
 }

@@ -271,7 +271,7 @@ impl Guarded {
         CGROUPS.map(|cgroup| self.node.attached_below(cgroup))
     }
 
-    /// Returns true if the note names this revision as the one in effect.
+    /// Returns whether the note names this revision as the one in effect.
     fn is_in_effect(&self, which: usize) -> bool {
         let note = self.node.outer_path(&format!("{}/_meta/revision", self.node.home("guard")));
         fs::read_link(note).unwrap().to_str() == Some(name_of(&self.revisions[which]))

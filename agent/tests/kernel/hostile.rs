@@ -60,7 +60,7 @@ fn mutants() {
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
     let (kernel, mut before) = (RunningKernel::default(), None);
     // Its features are asked for once, by programs and maps of its own.
-    let _ = sockeye_agent::kernel::features::features();
+    let _ = sockeye_agent::kernel::link_features::features();
     process::work(|case| {
         let before = *before.get_or_insert_with(descriptors);
         let end = attempt(&mutant(case), &context, &kernel);

@@ -4,7 +4,7 @@
 use std::{net::Ipv6Addr, ops::Range};
 
 use serde_json::{Value, json};
-use sockeye_agent::kernel::probe::Probe;
+use sockeye_agent::kernel::kernel_features::KernelFeatures;
 use sockeye_ebpf::programs::fixtures::{BLOOM, CGRP, KINDS};
 
 use crate::node::Node;
@@ -286,7 +286,7 @@ fn a_bloom_filter_has_its_initial_values_if_the_kernel_has_the_type() {
     node.start();
     let programs = json!([{"name": "on_connect", "attach": [{"type": "Node"}]}]);
     node.apply("bloom", BLOOM, programs, json!([{"name": "bloom", "entries": [{"value": 1}]}]));
-    if Probe::ask().lacks.contains("MapBloomFilter") {
+    if KernelFeatures::probe().lacks.contains("MapBloomFilter") {
         let refused = node.condition_is("bloom", "Ready", "False");
         assert_eq!(refused["reason"], "KernelUnsupported", "{refused}");
     } else {
@@ -304,7 +304,7 @@ fn cgroup_storage_works_if_the_kernel_has_it() {
     node.start();
     let attach = json!([{"type": "Node"}]);
     node.apply("cgrp", CGRP, json!([{"name": "on_tcp", "attach": attach}]), json!([]));
-    if Probe::ask().lacks.contains("MapCgrpStorage") {
+    if KernelFeatures::probe().lacks.contains("MapCgrpStorage") {
         let refused = node.condition_is("cgrp", "Ready", "False");
         assert_eq!(refused["reason"], "KernelUnsupported", "{refused}");
     } else if !node.loads_foreign(CGRP, "/sys/fs/bpf/foreign") {

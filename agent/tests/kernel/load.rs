@@ -6,8 +6,8 @@ use serde_json::json;
 use sockeye_agent::{
     kernel::{
         bpf, facts, info,
+        kernel_features::KernelFeatures,
         load::{self, LoadError, Loaded, MapSource, Request},
-        probe::Probe,
         running::RunningKernel,
     },
     model::{kernel::ProgramKind, map_shape::MapShape},
@@ -116,10 +116,10 @@ fn a_load_error_names_the_missing_or_refused_program() {
     let missing = load(TCP_EVENTS_BTF, request("other", "my_map", 8, 10), &kernel).unwrap_err();
     assert!(matches!(&missing, LoadError::Missing(what) if what == "program other"), "{missing}");
     let refused = load(fixtures::REFUSED, request("my_prog", "my_map", 8, 10), &kernel).unwrap_err();
-    let LoadError::Program { name, log, verdict, .. } = refused else { panic!("{refused}") };
+    let LoadError::Program { name, log, rejection, .. } = refused else { panic!("{refused}") };
     assert_eq!(name, "my_prog");
     assert!(log.contains("map_value_or_null"), "{log}");
-    let source = verdict.source.unwrap();
+    let source = rejection.source.unwrap();
     assert!(source.file.ends_with("refused.bpf.c") && source.text.contains("*value"), "{source}");
     let without = load(TCP_EVENTS_BTF, request("my_prog", "other", 8, 10), &kernel).unwrap_err();
     assert!(matches!(&without, LoadError::Missing(what) if what == "map other"), "{without}");
@@ -130,7 +130,7 @@ fn a_load_error_names_the_missing_or_refused_program() {
 #[test]
 fn the_computed_size_of_a_map_is_close_to_what_the_kernel_charges() {
     let machine = facts::machine().unwrap();
-    let is_charged = Probe::ask().has.contains("MapMemory");
+    let is_charged = KernelFeatures::probe().has.contains("MapMemory");
     for (name, map_type, key_size, value_size, max_entries) in [
         ("hash", 1, 4, 8, 10_000),
         ("array", 2, 4, 8, 100_000),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sockeye_agent::kernel::probe::Probe;
+use sockeye_agent::kernel::kernel_features::KernelFeatures;
 
 const DOCS: &str = include_str!("../../../docs/kernels.md");
 
@@ -19,7 +19,7 @@ fn documented(series: &str) -> Option<BTreeMap<String, bool>> {
 fn the_probed_features_are_those_in_the_documentation() {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let series = release.split('.').take(2).collect::<Vec<_>>().join(".");
-    let Probe { has, lacks, restrictions: _, missing_features: _ } = Probe::ask();
+    let KernelFeatures { has, lacks, restrictions: _, missing_features: _ } = KernelFeatures::probe();
     let found: BTreeMap<String, bool> =
         has.into_iter().map(|name| (name, true)).chain(lacks.into_iter().map(|name| (name, false))).collect();
     for (name, has) in &found {

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::Hook;
 
-/// Reports whether the tests may take long.
+/// Returns whether the tests may take long.
 fn long() -> bool {
     std::env::var_os("SOCKEYE_CHAOS").is_some()
 }

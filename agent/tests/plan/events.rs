@@ -8,7 +8,7 @@ use sockeye_agent::{
         cgroup_path::highest,
         desired::{Desired, DesiredMap, DesiredProgram},
         kept_pod::KeptPod,
-        kernel::{MapInfo, ProgramKind, SOCKHASH},
+        kernel::{MapInfo, ProgramKind},
         map_shape::MapShape,
         observed::Observed,
         pods::CgroupOwner,
@@ -17,7 +17,10 @@ use sockeye_agent::{
     plan::{context::PlanContext, plan},
 };
 use sockeye_crds::{MapDefinition, names::pin_name, program::MapRef, revision::ProgramRef};
-use sockeye_ebpf::kinds::section::{STREAM_PARSER, STREAM_VERDICT, VERDICT, exclude_each_other};
+use sockeye_ebpf::kinds::{
+    map_type::SOCKHASH,
+    section::{STREAM_PARSER, STREAM_VERDICT, VERDICT, exclude_each_other},
+};
 use sockeye_fake::{Fake, Ids};
 
 use crate::{Generations, PATHS, context};
@@ -209,7 +212,7 @@ pub(crate) enum Event {
     TrialBecomes(TrialState),
     /// A killed agent leaves a half-made pin.
     Stray,
-    /// The entries of maps were kept in step, and those that the spec lists are recorded.
+    /// The entries of maps were kept in sync, and those that the spec lists are recorded.
     EntriesKept,
 }
 

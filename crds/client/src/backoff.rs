@@ -26,17 +26,17 @@ const RESET_AFTER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Backoff {
     delays: Mutex<Delays>,
-    leader: tokio::sync::Mutex<()>,
+    first: tokio::sync::Mutex<()>,
     answers: watch::Sender<()>,
 }
 
-/// Tells why a wait ended.
+/// The place of a request among those that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// The delay is over. The other requests wait for the outcome of this one.
-    Leader,
-    /// The leader got an answer.
-    Follower,
+pub enum Turn {
+    /// The delay is over for this one. The others wait for its outcome.
+    First,
+    /// It waited, and the first one got an answer.
+    Waiting,
 }
 
 /// The last delay, before jitter, and its beginning.
@@ -45,32 +45,32 @@ struct Delays(Option<(Duration, Instant)>);
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { delays: Mutex::default(), leader: tokio::sync::Mutex::default(), answers: watch::Sender::new(()) }
+        Self { delays: Mutex::default(), first: tokio::sync::Mutex::default(), answers: watch::Sender::new(()) }
     }
 }
 
 impl Backoff {
     /// Waits until the request may be sent again.
-    pub async fn wait(&self) -> Retry {
+    pub async fn wait(&self) -> Turn {
         let mut answers = self.answers.subscribe();
         let lead = async {
-            let _leader = self.leader.lock().await;
+            let _first = self.first.lock().await;
             let delay = self.delays.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now());
             let delay = with_jitter(delay);
             debug!(?delay, "waiting before a retry");
             sleep(delay).await;
         };
         tokio::select! {
-            () = lead => Retry::Leader,
-            _ = answers.changed() => Retry::Follower,
+            () = lead => Turn::First,
+            _ = answers.changed() => Turn::Waiting,
         }
     }
 
-    /// Ends all waits if `retry` is the leader. Call it for every answer, a rejection too.
+    /// Ends all waits if the request was the first. Call it for every answer, a rejection too.
     ///
-    /// Followers end no waits: two that succeed in turn and fail again could chase each other without delay.
-    pub fn answered(&self, retry: Retry) {
-        if retry == Retry::Leader {
+    /// The others end no waits: two that succeed in turn and fail again could chase each other without delay.
+    pub fn answered(&self, turn: Turn) {
+        if turn == Turn::First {
             self.answers.send_replace(());
         }
     }
@@ -151,18 +151,18 @@ mod tests {
             .map(|_| {
                 let backoff = Arc::clone(&backoff);
                 tokio::spawn(async move {
-                    let retry = backoff.wait().await;
-                    backoff.answered(retry);
-                    retry
+                    let turn = backoff.wait().await;
+                    backoff.answered(turn);
+                    turn
                 })
             })
             .collect();
         let start = Instant::now();
-        let mut leaders = 0;
+        let mut firsts = 0;
         for wait in waits {
-            leaders += usize::from(wait.await.unwrap() == Retry::Leader);
+            firsts += usize::from(wait.await.unwrap() == Turn::First);
         }
-        assert_eq!(leaders, 1);
+        assert_eq!(firsts, 1);
         assert!(start.elapsed() <= INITIAL_DELAY);
     }
 }

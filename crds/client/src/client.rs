@@ -49,7 +49,7 @@ pub fn urgent_client(mut config: Config, connect_timeout: Duration) -> kube::Res
     Client::try_from(config)
 }
 
-/// Reports whether the same request may succeed later. Then the API server failed, or another writer was quicker.
+/// Returns whether the same request may succeed later. Then the API server failed, or another writer was quicker.
 pub fn is_transient(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => matches!(status.code, 409 | 429 | 500..),

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
-    backoff::{Backoff, Retry, with_jitter},
+    backoff::{Backoff, Turn, with_jitter},
     client::is_transient,
     decode::{Decode, Decoder},
     objects::list_with,
@@ -93,7 +93,7 @@ struct Watch<R> {
     resource_version: Option<String>,
     decoder: Decoder,
     /// The beginning of the failures, and the kind of the current retry.
-    failing: Option<(Instant, Retry)>,
+    failing: Option<(Instant, Turn)>,
     is_rejected: bool,
     on_rejected: R,
 }
@@ -219,7 +219,7 @@ impl<R: FnMut(bool)> Watch<R> {
     }
 }
 
-/// Reports whether the requested version is too old to watch from (HTTP 410): only a list helps.
+/// Returns whether the requested version is too old to watch from (HTTP 410): only a list helps.
 fn is_expired(error: &Error) -> bool {
     matches!(error, Error::Api(status) if status.code == 410)
 }

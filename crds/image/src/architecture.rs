@@ -33,7 +33,7 @@ impl Architecture {
         &self.0
     }
 
-    /// Tells whether this stands for any architecture.
+    /// Returns whether this stands for any architecture.
     pub fn is_any(&self) -> bool {
         self.0.is_empty()
     }

@@ -41,7 +41,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Tells whether the layer is an archive with the object in it, and not the object.
+    /// Returns whether the layer is an archive with the object in it, and not the object.
     pub fn is_packed(self) -> bool {
         matches!(self, Self::Bpfman)
     }

@@ -84,7 +84,7 @@ impl Gzip {
         if self.state == State::Between && self.held.is_empty() { Ok(()) } else { Err("ends within its gzip data") }
     }
 
-    /// Takes bytes of a header; returns how many.
+    /// Handles bytes of a header; returns how many.
     fn header(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
         let before = self.held.len();
         self.held.extend_from_slice(bytes);
@@ -122,7 +122,7 @@ impl Gzip {
         Ok(read)
     }
 
-    /// Takes bytes of a trailer; returns how many.
+    /// Handles bytes of a trailer; returns how many.
     fn trailer(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
         let taken = bytes.len().min(TRAILER - self.held.len());
         self.held.extend_from_slice(bytes.get(..taken).unwrap_or_default());

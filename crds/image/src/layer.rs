@@ -49,7 +49,7 @@ impl Extractor {
         }
     }
 
-    /// Takes more of the layer.
+    /// Handles more of the layer.
     ///
     /// # Errors
     /// Fails where more arrives than the manifest says.

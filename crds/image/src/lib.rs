@@ -42,7 +42,7 @@ pub use chain::{Image, verify_chain};
 pub use digest::{Digest, Hasher};
 pub use error::{Error, shown};
 pub use format::Format;
-pub use limits::Limits;
+pub use limits::{Limits, MAX_KEPT_LAYER};
 pub use packed::Packed;
 pub use reference::Reference;
 pub use signature::{SignatureKind, SignatureManifest};

@@ -2,6 +2,9 @@
 
 const MIB: u64 = 1 << 20;
 
+/// The most bytes of a packed layer that is kept as it was served, and so of one that the proof of an object can have.
+pub const MAX_KEPT_LAYER: u64 = 4 * MIB;
+
 /// Bounds the bytes of each part of an image. A part that has more is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -29,7 +32,7 @@ impl Default for Limits {
         Self {
             manifest: 4 * MIB,
             layer: 64 * MIB,
-            kept_layer: 4 * MIB,
+            kept_layer: MAX_KEPT_LAYER,
             unpacked: 128 * MIB,
             entries: 4096,
             object: MIB,

@@ -183,7 +183,7 @@ impl Descriptor {
         Ok(())
     }
 
-    /// Tells whether an index lists this as an image. Build tools list attestations too, for the platform unknown.
+    /// Returns whether an index lists this as an image. Build tools list attestations too, for the platform unknown.
     fn is_image(&self) -> bool {
         matches!(self.media_type.as_str(), OCI_MANIFEST | DOCKER_MANIFEST)
             && self.platform.as_ref().is_none_or(|platform| platform.os == "linux" || platform.os.is_empty())

@@ -91,7 +91,7 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     })
 }
 
-/// Tells whether the first part of a name is a host, as distribution/reference decides (`splitDockerDomain`).
+/// Returns whether the first part of a name is a host, as distribution/reference decides (`splitDockerDomain`).
 fn names_host(part: &str) -> bool {
     part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|byte| byte.is_ascii_uppercase())
 }
@@ -116,7 +116,7 @@ fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
-/// Tells whether text is one part of a repository: letters and digits, separated by `.`, `_`, `__` or several `-`.
+/// Returns whether text is one part of a repository: letters and digits, separated by `.`, `_`, `__` or several `-`.
 fn is_component(text: &str) -> bool {
     let is_letter = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit();
     let is_separator = |text: &str| matches!(text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-');

@@ -85,7 +85,7 @@ impl<'a> SignatureLayer<'a> {
     }
 }
 
-/// Tells whether a manifest that a list of referrers has for `subject` is about it.
+/// Returns whether a manifest that a list of referrers has for `subject` is about it.
 pub fn is_about(manifest: &Manifest, subject: &Digest) -> bool {
     manifest.subject.as_ref().is_some_and(|named| named.digest == subject.as_str())
 }

@@ -121,7 +121,7 @@ impl Tar {
         }
     }
 
-    /// Takes bytes of a header; returns how many.
+    /// Handles bytes of a header; returns how many.
     fn header(&mut self, bytes: &[u8]) -> Result<usize, String> {
         let used = bytes.len().min(BLOCK - self.block.len());
         self.block.extend_from_slice(bytes.get(..used).unwrap_or_default());
@@ -219,7 +219,7 @@ fn why_left_out(kind: u8, name: &str, is_sparse: bool) -> Option<&'static str> {
     }
 }
 
-/// Tells whether bytes begin as an object for BPF does: ELF of 64 bits, little-endian, relocatable, for BPF or, as of
+/// Returns whether bytes begin as an object for BPF does: ELF of 64 bits, little-endian, relocatable, for BPF or, as of
 /// compilers before LLVM 3.9, for no machine (libbpf, `bpf_object__check_endianness` and `bpf_object__elf_init`).
 fn is_bpf_object(bytes: &[u8]) -> bool {
     let field = |at: usize| bytes.get(at..at + 2).map(|field| u16::from_le_bytes([field[0], field[1]]));

@@ -14,8 +14,6 @@ pub const MAX_PART_BYTES: usize = 512 << 10;
 pub const MAX_PARTS: usize = 16;
 /// The most bytes of all parts.
 const MAX_BYTES: usize = MAX_PARTS * MAX_PART_BYTES;
-/// The most bytes of a layer that is stored.
-pub const MAX_LAYER_BYTES: usize = 4 << 20;
 
 /// The proof of who signed an object. Nothing in it is trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

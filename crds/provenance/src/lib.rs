@@ -17,5 +17,5 @@ pub mod archive;
 pub mod fixtures;
 pub mod verifier;
 
-pub use archive::{Archive, MAX_LAYER_BYTES, MAX_PART_BYTES, MAX_PARTS};
+pub use archive::{Archive, MAX_PART_BYTES, MAX_PARTS};
 pub use verifier::{Chain, Claim, Error, Judgement, Source, Verifier};

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use sockeye_image::{Digest, Limits, chain::read_manifest, format::ObjectLayer, verify_chain};
+use sockeye_image::{Digest, Limits, MAX_KEPT_LAYER, chain::read_manifest, format::ObjectLayer, verify_chain};
 use sockeye_signature::{Mode, Policy, Require, Signer, Source as PolicySource, Subject, Trust, TrustError, Verdict};
 
 use crate::archive::{self, Archive};
@@ -39,7 +39,7 @@ pub struct Claim<'a> {
     pub archive: &'a Archive,
 }
 
-/// Tells whether to follow the way from an image's digest to the object.
+/// Selects whether to follow the way from an image's digest to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chain {
     /// It was followed when the image was pulled, and the bytes are those that were stored then.
@@ -97,7 +97,7 @@ pub enum Error {
         "the layer of image {0} is not stored, because it has more than {max} MiB: nodes verify signatures (the \
          chart's policy.nodes.verify), and need it. Push an image with a smaller layer, such as one that holds the \
          object alone",
-        max = archive::MAX_LAYER_BYTES >> 20
+        max = MAX_KEPT_LAYER >> 20
     )]
     NoLayer(String),
 }

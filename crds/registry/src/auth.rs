@@ -80,7 +80,7 @@ impl Auth {
         Self { settings, credentials, purpose: Purpose::Push, kept: Mutex::default() }
     }
 
-    /// Tells whether there is a secret for an image.
+    /// Returns whether there is a secret for an image.
     pub fn has_secret(&self, reference: &Reference) -> bool {
         self.credentials.of(reference).is_some()
     }
@@ -228,7 +228,7 @@ fn token_url(
     realm.with_path(format!("{path}?{query}"))
 }
 
-/// Tells whether a scope allows no more than to pull.
+/// Returns whether a scope allows no more than to pull.
 fn is_for_pulling(scope: &str) -> bool {
     scope.split(' ').all(|scope| scope.starts_with("repository:") && scope.ends_with(":pull"))
 }

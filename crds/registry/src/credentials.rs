@@ -151,7 +151,7 @@ fn is_word(rest: &str) -> bool {
     !rest.is_empty() && !rest.starts_with('/')
 }
 
-/// Tells whether a repository is the path or lies below it.
+/// Returns whether a repository is the path or lies below it.
 fn is_within(repository: &str, path: &str) -> bool {
     path.is_empty() || repository.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -148,7 +148,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Tells whether the same request may succeed later though nobody changes anything.
+    /// Returns whether the same request may succeed later though nobody changes anything.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,

@@ -81,7 +81,7 @@ impl Proxy {
         Ok(Self { host: host.to_owned(), port, authorization, except })
     }
 
-    /// Tells whether a connection goes through the proxy. What is on this machine never does.
+    /// Returns whether a connection goes through the proxy. What is on this machine never does.
     pub fn is_for(&self, host: &str, port: u16) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address = host.parse::<IpAddr>().ok();

@@ -49,7 +49,7 @@ impl Transport {
     /// Returns one with these settings.
     ///
     /// # Errors
-    /// Fails where the settings have what is no certificate.
+    /// Fails if an authority is not a valid certificate.
     pub fn new(settings: Arc<Settings>) -> Result<Self, Error> {
         Ok(Self { connector: Connector::new(&settings)?, settings })
     }
@@ -117,7 +117,7 @@ impl Answer {
             let host = self.url.host_and_port();
             let late = |_| Error::TimedOut { what: format!("the rest of what {host} sends"), limit: self.silence };
             let Some(frame) = timeout(self.silence, self.body.frame()).await.map_err(late)? else { return Ok(None) };
-            // What is no data is a trailer.
+            // Frames without data are trailers.
             if let Ok(data) = frame.map_err(|error| failed(&self.url, &error))?.into_data() {
                 return Ok(Some(data));
             }
@@ -148,7 +148,7 @@ impl Answer {
         Ok(bytes)
     }
 
-    /// Returns the beginning of the body, as far as it arrives: of an error, whose text is worth no further error.
+    /// Returns the first `limit` bytes of an error's body; read errors end it early.
     pub async fn beginning(mut self, limit: u64) -> Vec<u8> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
@@ -159,7 +159,7 @@ impl Answer {
     }
 }
 
-/// Names the failure of an exchange: what is no HTTP stays so, and a connection may break by chance.
+/// Classifies a failed exchange: invalid HTTP is permanent, a broken connection may be retried.
 fn failed(url: &Url, error: &hyper::Error) -> Error {
     let host = url.host_and_port();
     let mut problem = error.to_string();

@@ -88,7 +88,7 @@ impl Url {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Tells whether the other URL is at the same server: scheme, host and port.
+    /// Returns whether the other URL is at the same server: scheme, host and port.
     pub fn is_same_origin(&self, other: &Self) -> bool {
         (self.is_https, &self.host, self.port) == (other.is_https, &other.host, other.port)
     }
@@ -98,7 +98,7 @@ impl Url {
     }
 }
 
-/// Tells whether text begins with a scheme and `//`.
+/// Returns whether text begins with a scheme and `//`.
 fn has_scheme(text: &str) -> bool {
     let scheme = text.split(['/', '?']).next().unwrap_or_default();
     scheme.strip_suffix(':').is_some_and(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()))

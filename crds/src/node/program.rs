@@ -101,7 +101,7 @@ impl NodeProgram {
 
     /// Returns the number of bytes that it takes in a BpfNode, without its name.
     pub fn bytes(&self) -> usize {
-        size::bytes(&text::Text(self))
+        size::json_len(&text::Text(self))
     }
 
     /// Reads the state of a BpfProgram. One that can't be read, as a newer agent may write it, is a failed one whose

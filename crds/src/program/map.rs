@@ -95,7 +95,7 @@ impl MapSpec {
         self.on_incompatible == Some(OnIncompatible::Recreate)
     }
 
-    /// Returns whether the map's entries are kept in step with the spec.
+    /// Returns whether the map's entries are kept in sync with the spec.
     pub fn is_synced(&self) -> bool {
         self.entries_policy == Some(EntriesPolicy::Sync)
     }
@@ -105,7 +105,7 @@ impl MapSpec {
         !self.entries.is_empty() || self.entries_from.is_some()
     }
 
-    /// Returns whether the map's content can differ from the spec's: the spec lists entries, or keeps them in step.
+    /// Returns whether the map's content can differ from the spec's: the spec lists entries, or keeps them in sync.
     pub fn has_entries(&self) -> bool {
         self.lists_entries() || self.is_synced()
     }

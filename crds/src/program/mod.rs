@@ -147,6 +147,16 @@ impl BpfProgramSpec {
     }
 }
 
+/// Returns the maps of other BpfPrograms that a spec uses or attaches programs to, each with its field. `programs` have
+/// their targets.
+pub fn map_refs(maps: &[MapSpec], programs: &[ProgramSpec]) -> impl Iterator<Item = (String, MapRef)> {
+    let used = maps.iter().enumerate();
+    let used = used.filter_map(|(i, map)| Some((format!("spec.maps[{i}].mapRef"), map.map_ref.clone()?)));
+    let targets = programs.iter().flat_map(|program| &program.attach);
+    // A target may be one program's, or all programs'.
+    used.chain(targets.filter_map(|target| Some(("attach[].map".to_owned(), target.map()?.map_ref()?))))
+}
+
 /// The priority of a BpfProgram that sets none.
 pub const DEFAULT_PRIORITY: i64 = 500;
 /// The highest priority; the lowest is 0.

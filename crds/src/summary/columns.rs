@@ -156,7 +156,7 @@ fn first_ids(by_node: &[&Vec<i64>], nodes: usize, room: usize) -> String {
 pub(super) fn node_statuses(placed: &[NodePlacement<'_>], current: Option<&str>) -> (Vec<NodeStatus>, i64) {
     let mut room = MAX_NODES_BYTES;
     let fits = |status: &NodeStatus| {
-        let bytes = size::bytes(status) + 1;
+        let bytes = size::json_len(status) + 1;
         room = room.saturating_sub(bytes);
         room > 0
     };

@@ -80,7 +80,7 @@ fn bytecode(template: &RevisionTemplate) -> Option<BytecodeStatus> {
 }
 
 fn is_short(object: &ObjectInfo) -> bool {
-    size::bytes(object) <= MAX_OBJECT_BYTES
+    size::json_len(object) <= MAX_OBJECT_BYTES
 }
 
 /// Returns the status of a BpfProgram that is being deleted: the nodes that still hold it.

@@ -48,7 +48,7 @@ pub(super) fn check_size(maps: &[MapSpec]) -> Result<(), Refusal> {
     )))
 }
 
-/// Checks that a map's entries can be kept in step, if they are to be.
+/// Checks that a map's entries can be kept in sync, if they are to be.
 pub(super) fn check_policy(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
     let found = object.maps.iter().find(|found| found.name == map.name);
     let Some(found) = found.filter(|_| map.is_synced()) else { return Ok(()) };

@@ -7,7 +7,6 @@ use sockeye_crds::{
 };
 
 use super::rules::{DNS_LABEL, PIN_NAME, check_count, invalid, list, refuse};
-use crate::object::maps::Flaw;
 
 /// Checks the settings of a map.
 pub(super) fn check_map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Result<(), Refusal> {
@@ -25,27 +24,6 @@ pub(super) fn check_map(field: &str, map: &MapSpec, object: &ObjectInfo) -> Resu
         Some(map_ref) => check_map_ref(&format!("{field}.mapRef"), map, map_ref, found),
         None => check_pinned(field, map, found),
     }
-}
-
-/// Checks that the kernel creates every map as it is defined. Some objects leave the number of entries to their loader.
-/// Of another BpfProgram's map, that one's definition says what it holds. `flawed` has the maps that no kernel creates.
-pub(super) fn check_definitions(maps: &[MapSpec], flawed: &[(&str, Flaw)]) -> Result<(), Refusal> {
-    for (name, flaw) in flawed {
-        let spec = maps.iter().find(|map| map.name == *name);
-        match flaw {
-            Flaw::NoEntries if spec.is_some_and(|map| map.max_entries.is_some()) => {}
-            Flaw::NoEntries => {
-                let message = format!("spec.maps: map {name} says no max_entries: set its maxEntries, in spec.maps[]");
-                return Err(invalid(message));
-            }
-            Flaw::Inner | Flaw::OfInner(_) if spec.is_some_and(|map| map.map_ref.is_some()) => {}
-            _ => {
-                let message = format!("spec.bytecode: the object is refused: map {}: {flaw}", printable(name));
-                return Err(refuse(Reason::InvalidObject, message));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn check_max_entries(field: &str, entries: i64, found: &MapInfo) -> Result<(), Refusal> {

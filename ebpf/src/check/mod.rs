@@ -7,6 +7,7 @@ mod accepted;
 mod attach;
 mod bytecode;
 mod checked;
+mod creatable;
 mod entries;
 mod map;
 mod notes;
@@ -40,7 +41,7 @@ pub fn check(spec: &BpfProgramSpec, bytes: &[u8]) -> Result<Accepted, Refusal> {
     check_with(spec, bytes, &Lists::new())
 }
 
-/// The same for a spec that may name lists of entries; `lists` has their bytes.
+/// Checks a spec against its object and the lists of entries that it names; `lists` has their bytes.
 pub fn check_with(spec: &BpfProgramSpec, bytes: &[u8], lists: &Lists) -> Result<Accepted, Refusal> {
     let BpfProgramSpec { bytecode, node_selector, attach, programs, maps, globals, priority, .. } = spec;
     bytecode::check_source(bytecode)?;
@@ -76,7 +77,7 @@ pub fn check_with(spec: &BpfProgramSpec, bytes: &[u8], lists: &Lists) -> Result<
         stream::check_stream(&format!("spec.maps[{i}]"), map, (&object, &info))?;
     }
     entries::check_size(maps)?;
-    map::check_definitions(maps, &object.flawed(&selection))?;
+    creatable::check_creatable(maps, &object.creation_errors(&selection))?;
     attach::check_attached_maps(&checked, maps)?;
     map::check_sockets_pinned(maps, &info)?;
     program::check_tail_calls(programs, &info)?;

@@ -2,6 +2,55 @@
 
 use std::borrow::Cow;
 
+macro_rules! numbers {
+    ($($name:ident = $number:literal,)*) => {
+        $(
+            #[doc = concat!("`BPF_MAP_TYPE_", stringify!($name), "`.")]
+            pub const $name: u32 = $number;
+        )*
+    };
+}
+
+numbers! {
+    HASH = 1,
+    ARRAY = 2,
+    PROG_ARRAY = 3,
+    PERF_EVENT_ARRAY = 4,
+    PERCPU_HASH = 5,
+    PERCPU_ARRAY = 6,
+    STACK_TRACE = 7,
+    CGROUP_ARRAY = 8,
+    LRU_HASH = 9,
+    LRU_PERCPU_HASH = 10,
+    LPM_TRIE = 11,
+    ARRAY_OF_MAPS = 12,
+    HASH_OF_MAPS = 13,
+    DEVMAP = 14,
+    SOCKMAP = 15,
+    CPUMAP = 16,
+    XSKMAP = 17,
+    SOCKHASH = 18,
+    CGROUP_STORAGE = 19,
+    PERCPU_CGROUP_STORAGE = 21,
+    QUEUE = 22,
+    STACK = 23,
+    SK_STORAGE = 24,
+    DEVMAP_HASH = 25,
+    STRUCT_OPS = 26,
+    RINGBUF = 27,
+    INODE_STORAGE = 28,
+    TASK_STORAGE = 29,
+    BLOOM_FILTER = 30,
+    USER_RINGBUF = 31,
+    CGRP_STORAGE = 32,
+    ARENA = 33,
+}
+
+/// `BPF_F_NO_PREALLOC`: the flag of a map whose entries get memory when they are written.
+pub const F_NO_PREALLOC: u32 = 1;
+/// `BPF_F_MMAPABLE`: the flag of an array that a process can map into its memory.
+pub const F_MMAPABLE: u32 = 1 << 10;
+
 /// The names by number, from 1; 0 is unspecified.
 const NAMES: [&str; 34] = [
     "Hash",
@@ -41,7 +90,17 @@ const NAMES: [&str; 34] = [
 ];
 
 /// The map types that kernels can be built without, or that came after the least kernel. Agents ask for each.
-pub const OPTIONAL: [u32; 9] = [15, 18, 19, 21, 24, 27, 30, 31, 32];
+pub const OPTIONAL: [u32; 9] = [
+    SOCKMAP,
+    SOCKHASH,
+    CGROUP_STORAGE,
+    PERCPU_CGROUP_STORAGE,
+    SK_STORAGE,
+    RINGBUF,
+    BLOOM_FILTER,
+    USER_RINGBUF,
+    CGRP_STORAGE,
+];
 
 /// Returns the name of the feature that a kernel with a map type has (`status.node.features` of a BpfNode).
 pub fn feature(name: &str) -> String {
@@ -64,6 +123,24 @@ pub fn number(name: &str) -> Option<u32> {
 mod tests {
     use super::*;
     use aya_obj::generated::bpf_map_type;
+
+    #[test]
+    fn the_numbers_are_the_kernels() {
+        use bpf_map_type::*;
+        for (kind, number) in [
+            (BPF_MAP_TYPE_ARRAY, ARRAY),
+            (BPF_MAP_TYPE_LRU_PERCPU_HASH, LRU_PERCPU_HASH),
+            (BPF_MAP_TYPE_LPM_TRIE, LPM_TRIE),
+            (BPF_MAP_TYPE_HASH_OF_MAPS, HASH_OF_MAPS),
+            (BPF_MAP_TYPE_SOCKHASH, SOCKHASH),
+            (BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE_DEPRECATED, PERCPU_CGROUP_STORAGE),
+            (BPF_MAP_TYPE_STRUCT_OPS, STRUCT_OPS),
+            (BPF_MAP_TYPE_USER_RINGBUF, USER_RINGBUF),
+            (BPF_MAP_TYPE_ARENA, ARENA),
+        ] {
+            assert_eq!(kind as u32, number);
+        }
+    }
 
     #[test]
     fn names_belong_to_the_kernels_numbers() {

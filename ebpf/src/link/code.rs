@@ -76,7 +76,7 @@ impl<'o, 'a> Linker<'o, 'a> {
         externs: &BTreeMap<usize, Resolved>,
         kernel: &dyn Kernel,
     ) -> Result<Self, LinkError> {
-        let has_tags = kernel.features().btf_decl_tag;
+        let has_tags = kernel.features().btf_kinds.decl_tag;
         let mut linker = Self { object, selection, relocated: BTreeMap::new(), poisoned: BTreeMap::new(), has_tags };
         let mut poisoned = linker.relocate(kernel)?;
         linker.add_absent(externs, &mut poisoned);

@@ -4,6 +4,10 @@ use std::borrow::Cow;
 
 use super::{Kernel, LinkError, MapAttributes, MapRequest, PlannedMap, PlannedSlot, Request, externs::Externs};
 use crate::{
+    kinds::map_type::{
+        ARENA, ARRAY_OF_MAPS, CGROUP_ARRAY, CPUMAP, DEVMAP, DEVMAP_HASH, F_MMAPABLE, HASH_OF_MAPS, PERF_EVENT_ARRAY,
+        QUEUE, SOCKHASH, SOCKMAP, STACK, STACK_TRACE, XSKMAP,
+    },
     object::{
         Object, Selection,
         maps::{Definition, Map, MapForm, Slot, entries},
@@ -11,10 +15,6 @@ use crate::{
     values::settings::Settings,
 };
 
-/// `BPF_F_MMAPABLE`
-const F_MMAPABLE: u32 = 1 << 10;
-/// `BPF_MAP_TYPE_PERF_EVENT_ARRAY`
-const PERF_EVENT_ARRAY: u32 = 4;
 /// The most bytes of a section without initial content that values can be set in.
 const MAX_SET: u32 = 16 << 20;
 
@@ -77,9 +77,23 @@ fn attributes(
 
 /// Returns whether libbpf gives maps of a type the types of their keys and values (`bpf_object__create_map`).
 const fn takes_types(map_type: u32) -> bool {
-    // PERF_EVENT_ARRAY, STACK_TRACE, CGROUP_ARRAY, ARRAY_OF_MAPS, HASH_OF_MAPS, DEVMAP, SOCKMAP, CPUMAP, XSKMAP,
-    // SOCKHASH, QUEUE, STACK, DEVMAP_HASH, ARENA
-    !matches!(map_type, 4 | 7 | 8 | 12 | 13 | 14 | 15 | 16 | 17 | 18 | 22 | 23 | 25 | 33)
+    !matches!(
+        map_type,
+        PERF_EVENT_ARRAY
+            | STACK_TRACE
+            | CGROUP_ARRAY
+            | ARRAY_OF_MAPS
+            | HASH_OF_MAPS
+            | DEVMAP
+            | SOCKMAP
+            | CPUMAP
+            | XSKMAP
+            | SOCKHASH
+            | QUEUE
+            | STACK
+            | DEVMAP_HASH
+            | ARENA
+    )
 }
 
 /// Returns the initial value of global data, with the values that the spec sets.

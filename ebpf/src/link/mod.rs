@@ -16,7 +16,7 @@
 //! | `records` | function and line information of a program |
 //! | `maps` | the maps to create |
 //! | `types` | the object's BTF as the kernel takes it |
-//! | [`verdict`] | what the log of a kernel that refuses a program means |
+//! | [`rejection`] | what the log of a kernel that refuses a program means |
 
 mod code;
 mod config;
@@ -29,9 +29,9 @@ mod maps;
 mod plan;
 mod poisoned;
 mod records;
+pub mod rejection;
 mod request;
 mod types;
-pub mod verdict;
 
 use self::{code::Linker, records::RecordIndex};
 pub use self::{

@@ -1,5 +1,5 @@
-//! `Plan`: an object linked for a kernel: the BTF, maps and programs as bpf(2) takes them. It has no descriptors: who
-//! executes the plan fills them in.
+//! `Plan`: an object linked for a kernel: the BTF, maps and programs as bpf(2) takes them. The loader fills in the
+//! descriptors.
 
 use std::borrow::Cow;
 

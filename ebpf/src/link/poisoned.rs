@@ -17,7 +17,7 @@ pub enum Invalid {
     Function(String),
 }
 
-/// The same without words.
+/// An [`Invalid`] reason that borrows from the object, before it is put into words.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Poison<'a> {
     /// A relocation found nothing that it could stand for in the kernel.

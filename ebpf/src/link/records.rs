@@ -29,7 +29,7 @@ struct Block<'a> {
 impl<'a> RecordIndex<'a> {
     /// Indexes the records of an object, if the kernel takes them.
     pub(super) fn of(object: &Object<'a>, features: Features) -> Self {
-        if !features.btf || !features.btf_func || object.btf().is_none() {
+        if !features.btf || !features.btf_kinds.func || object.btf().is_none() {
             return Self::default();
         }
         Self { functions: blocks(object, object.ext.func_info), lines: blocks(object, object.ext.line_info) }

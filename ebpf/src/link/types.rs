@@ -2,7 +2,7 @@
 
 use super::{Features, PlannedProgram};
 use crate::{
-    btf::fit::{self, Fit, Layout, Variable},
+    btf::fit::{Fit, Layout, Variable},
     bytes::word,
     object::{
         Object,
@@ -29,7 +29,7 @@ pub(super) fn write(object: &Object<'_>, programs: &mut [PlannedProgram<'_>], fe
             }
         }
     }
-    Some(fit.finish(&layout, &known(features)))
+    Some(fit.finish(&layout, &features.btf_kinds))
 }
 
 /// Returns what the file says that the types leave open.
@@ -55,17 +55,4 @@ fn layout<'o>(object: &'o Object<'_>) -> Layout<'o> {
     let hidden = object.functions.all().iter().filter(|function| function.is_hidden && !function.is_program());
     layout.hidden = hidden.map(|function| function.name.as_bytes()).collect();
     layout
-}
-
-const fn known(features: Features) -> fit::Features {
-    fit::Features {
-        func: features.btf_func,
-        global_func: features.btf_global_func,
-        datasec: features.btf_datasec,
-        float: features.btf_float,
-        decl_tag: features.btf_decl_tag,
-        type_tag: features.btf_type_tag,
-        enum64: features.btf_enum64,
-        qmark_datasec: features.btf_qmark_datasec,
-    }
 }

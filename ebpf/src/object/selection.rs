@@ -12,7 +12,7 @@ use crate::object::{
     externs::ExternKind,
     functions::{Function, INSTRUCTION},
     limits::{MAX_LINKED, MAX_MAPS, MAX_PROGRAMS},
-    maps::{Flaw, KCONFIG, Slot},
+    maps::{CreationError, KCONFIG, Slot},
     references::{Reference, Target},
 };
 
@@ -196,9 +196,9 @@ impl<'a> Object<'a> {
     }
 
     /// Returns the selected maps that no kernel creates as they are defined, each with the reason.
-    pub(crate) fn flawed(&self, selection: &Selection) -> Vec<(&'a str, Flaw)> {
+    pub(crate) fn creation_errors(&self, selection: &Selection) -> Vec<(&'a str, CreationError)> {
         let maps = selection.maps.iter().filter_map(|index| self.maps.get(*index));
-        maps.filter_map(|map| Some((map.name, map.definition.flaw()?))).collect()
+        maps.filter_map(|map| Some((map.name, map.definition.creation_error()?))).collect()
     }
 }
 

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 
 use sockeye_crds::names::{is_pin_name, pin_name};
 
-use crate::object::{
-    Object, Selection,
-    limits::MAX_MAPS,
-    maps::PROG_ARRAY,
-    references::{Reference, Target},
+use crate::{
+    kinds::map_type::PROG_ARRAY,
+    object::{
+        Object, Selection,
+        limits::MAX_MAPS,
+        references::{Reference, Target},
+    },
 };
 
 /// The references of each function by itself, by the function's index.
@@ -89,7 +91,7 @@ impl Uses {
             }
             let has_programs = map.definition.map_type == PROG_ARRAY && !map.slots.is_empty();
             let pin = if map.form.is_data() { pin_name(map.name) } else { map.name.to_owned() };
-            let is_sound = map.fault.is_none() && map.definition.flaw().is_none() && map.slots.is_empty();
+            let is_sound = map.fault.is_none() && map.definition.creation_error().is_none() && map.slots.is_empty();
             let has_room = selection.maps.len() < MAX_MAPS && is_pin_name(&pin);
             if used.contains(&index) || has_programs || !is_sound || !has_room {
                 selection.left_out.insert(index);

@@ -79,15 +79,15 @@ impl<'a> Encoder<'a> {
         if length > MAX_TEXT as usize {
             return Err(Mistake::new(format!("the text has {length} characters; it may have {MAX_TEXT}")));
         }
-        let look = self.btf.value_type(id)?;
-        let is_json = match look.form {
+        let value_type = self.btf.value_type(id)?;
+        let is_json = match value_type.form {
             Form::Bool if matches!(text, "true" | "false") => return Ok(Json::Bool(text == "true")),
             Form::Record(_) => true,
             Form::Array { element, .. } => !self.is_char(element)?,
             _ => false,
         };
         let itself = Json::Text(text.to_owned());
-        if !is_json || self.address_size(&look)?.is_some_and(|size| address(text, size).is_some()) {
+        if !is_json || self.address_size(&value_type)?.is_some_and(|size| address(text, size).is_some()) {
             return Ok(itself);
         }
         Json::parse(text).map_err(|error| {
@@ -106,9 +106,9 @@ impl<'a> Encoder<'a> {
         if depth > MAX_LEVELS {
             return Err(Mistake::new(format!("values are nested deeper than {MAX_LEVELS}")));
         }
-        let look = self.btf.value_type(id)?;
-        let ValueType { big_endian, form, .. } = look;
-        if let (Json::Text(text), Some(size)) = (value, self.address_size(&look)?)
+        let value_type = self.btf.value_type(id)?;
+        let ValueType { big_endian, form, .. } = value_type;
+        if let (Json::Text(text), Some(size)) = (value, self.address_size(&value_type)?)
             && let Some(octets) = address(text, size)
         {
             return copy(&octets, out);
@@ -158,15 +158,15 @@ impl<'a> Encoder<'a> {
 
     /// Returns the size of the IP address that a type can hold, if it can: 4 or 16 bytes of unsigned integers, or the
     /// structs.
-    fn address_size(&self, look: &ValueType<'a>) -> Result<Option<usize>> {
-        let size = match look.form {
+    fn address_size(&self, value_type: &ValueType<'a>) -> Result<Option<usize>> {
+        let size = match value_type.form {
             Form::Number { size, signed: false } => size,
             Form::Array { element, len } => match self.btf.value_type(element)?.form {
                 Form::Number { size, signed: false } => size.saturating_mul(len as usize),
                 _ => return Ok(None),
             },
-            Form::Record(_) if look.name == "in_addr" => 4,
-            Form::Record(_) if look.name == "in6_addr" => 16,
+            Form::Record(_) if value_type.name == "in_addr" => 4,
+            Form::Record(_) if value_type.name == "in6_addr" => 16,
             _ => return Ok(None),
         };
         Ok(matches!(size, 4 | 16).then_some(size))
@@ -315,9 +315,9 @@ impl<'a> Encoder<'a> {
     }
 
     fn describe_expected(&self, id: u32, depth: usize) -> Result<String> {
-        let look = self.btf.value_type(id)?;
+        let value_type = self.btf.value_type(id)?;
         let json = if depth == 0 { "JSON text of " } else { "" };
-        let takes = match look.form {
+        let takes = match value_type.form {
             Form::Number { size, signed } => {
                 format!(", a whole number from {}", range_in_words(8 * size as u32, signed))
             }
@@ -335,7 +335,7 @@ impl<'a> Encoder<'a> {
             Form::Array { len, .. } => format!(", {json}a list of at most {len}"),
             Form::Other(_) => ", for which no value can be written".to_owned(),
         };
-        Ok(match self.address_size(&look)? {
+        Ok(match self.address_size(&value_type)? {
             Some(4) => format!("{takes}, or an IPv4 address"),
             Some(_) => format!("{takes}, or an IPv6 address"),
             None => takes,

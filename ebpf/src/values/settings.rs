@@ -31,7 +31,7 @@ use crate::{
 /// amount.
 const MAX_BYTES: usize = 4 << 20;
 
-/// The types of maps whose entries can be kept in step with a spec.
+/// The types of maps whose entries can be kept in sync with a spec.
 pub const SYNCED: [&str; 5] = ["Hash", "Array", "PercpuHash", "PercpuArray", "LpmTrie"];
 /// The types of maps with keys and values that users can write.
 const KEYED: [&str; 7] = ["Hash", "Array", "PercpuHash", "PercpuArray", "LruHash", "LruPercpuHash", "LpmTrie"];

@@ -7,7 +7,7 @@ use sockeye_ebpf::{
     btf::{
         Btf, KernelBtf, Kind, Type,
         ext::CoreRelo,
-        fit::{Features, Fit, Layout, Variable},
+        fit::{BtfFeatures, Fit, Layout, Variable},
     },
     link::core::Relocator,
 };
@@ -25,18 +25,6 @@ const INSTRUCTIONS: [[u8; 16]; 3] = [
     [0x18, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
 ];
 
-/// A kernel that knows nothing of BTF but the oldest kinds.
-const NONE: Features = Features {
-    func: false,
-    global_func: false,
-    datasec: false,
-    float: false,
-    decl_tag: false,
-    type_tag: false,
-    enum64: false,
-    qmark_datasec: false,
-};
-
 /// Takes the bytes through. Returns whether they are types that libbpf reads.
 pub fn take_types(bytes: &[u8]) -> bool {
     let kernel = KernelBtf::new(Box::new(bytes.to_vec())).ok();
@@ -45,7 +33,8 @@ pub fn take_types(bytes: &[u8]) -> bool {
         return false;
     };
     btf.types().for_each(|one| read(&btf, &one));
-    for features in [Features::ALL, NONE] {
+    // The default is a kernel that knows nothing of BTF but the oldest kinds.
+    for features in [BtfFeatures::ALL, BtfFeatures::default()] {
         make_fit(&btf, &features);
     }
     if let Some(kernel) = &kernel {
@@ -74,7 +63,7 @@ fn read(btf: &Btf<'_>, one: &Type<'_>) {
 }
 
 /// Makes the types fit for a kernel. The result must be types again, with the same IDs.
-fn make_fit(btf: &Btf<'_>, features: &Features) {
+fn make_fit(btf: &Btf<'_>, features: &BtfFeatures) {
     let layout = layout(btf);
     let mut fit = Fit::new(btf, &layout);
     let functions: Vec<u32> = btf.types().filter(|one| one.kind == Kind::Func).map(|one| one.id).take(MOST).collect();

@@ -9,7 +9,7 @@ use sockeye_ebpf::{
     btf::{
         Btf, Ext, KernelBtf, Kind,
         ext::CoreRelo,
-        fit::{Features, Fit, Layout, Variable},
+        fit::{BtfFeatures, Fit, Layout, Variable},
     },
     link::core::{Reason, Relocator},
 };
@@ -77,7 +77,7 @@ fn fit_to_kernel(btf: &Btf<'_>, rng: &mut Rng) {
             layout.hidden.insert(one.name());
         }
     }
-    let features = Features {
+    let features = BtfFeatures {
         func: bit(),
         global_func: bit(),
         datasec: bit(),

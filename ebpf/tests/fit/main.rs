@@ -12,26 +12,23 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, elf, read::elf:
 use sockeye_ebpf::{
     btf::{
         Btf, Ext, Kind,
-        fit::{Features, Fit, Layout, Variable},
+        fit::{BtfFeatures, Fit, Layout, Variable},
     },
     programs::{TCP_EVENTS_BTF, fixtures},
 };
 
 type Elf<'a> = ElfFile64<'a, object::LittleEndian>;
 
-/// A field of the features.
-type Field = fn(&mut Features) -> &mut bool;
-
-/// The names of features in tables, with the field of each.
-const FEATURES: [(&str, Field); 8] = [
-    ("btf_func", |features| &mut features.func),
-    ("btf_global_func", |features| &mut features.global_func),
-    ("btf_datasec", |features| &mut features.datasec),
-    ("btf_float", |features| &mut features.float),
-    ("btf_decl_tag", |features| &mut features.decl_tag),
-    ("btf_type_tag", |features| &mut features.type_tag),
-    ("btf_enum64", |features| &mut features.enum64),
-    ("btf_qmark_datasec", |features| &mut features.qmark_datasec),
+/// The names of features in tables.
+const FEATURES: [&str; 8] = [
+    "btf_func",
+    "btf_global_func",
+    "btf_datasec",
+    "btf_float",
+    "btf_decl_tag",
+    "btf_type_tag",
+    "btf_enum64",
+    "btf_qmark_datasec",
 ];
 
 fn root() -> PathBuf {
@@ -61,14 +58,18 @@ fn types(dir: &Path) -> Vec<u8> {
 }
 
 /// Returns the bytes that libbpf loads, if it takes the object.
-fn recorded(recorder: &Path, dir: &Path, object: &[u8], (features, knows_tags): (&Features, bool)) -> Option<Vec<u8>> {
+fn recorded(
+    recorder: &Path,
+    dir: &Path,
+    object: &[u8],
+    (features, knows_tags): (&BtfFeatures, bool),
+) -> Option<Vec<u8>> {
     let (path, table) = (dir.join("object.o"), dir.join("table"));
     fs::write(&path, object).unwrap();
     let all = fs::read_to_string(root().join("tests/oracle/tables/7.2")).unwrap();
-    let others =
-        all.lines().filter(|line| !FEATURES.iter().any(|(name, _)| line.starts_with(&format!("feature {name} "))));
+    let others = all.lines().filter(|line| !FEATURES.iter().any(|name| line.starts_with(&format!("feature {name} "))));
     let mut features = *features;
-    let ours = FEATURES.map(|(name, field)| format!("feature {name} {}", u8::from(*field(&mut features))));
+    let ours = FEATURES.map(|name| format!("feature {name} {}", u8::from(*features.by_name(name).unwrap())));
     let ours = ours.into_iter().chain([format!("feature arg_ctx_tag {}", u8::from(knows_tags))]);
     fs::write(&table, others.map(str::to_owned).chain(ours).collect::<Vec<_>>().join("\n") + "\n").unwrap();
     let out = Command::new(recorder).args([&path, &table]).arg("/sys/kernel/btf/vmlinux").output().unwrap();
@@ -122,7 +123,7 @@ fn layout<'a>(elf: &Elf<'a>, btf: &Btf<'a>) -> Layout<'a> {
 }
 
 /// Compares the BTF of an object with libbpf's. Returns whether libbpf takes the object.
-fn compare(recorder: &Path, name: &str, object: &[u8], features: &Features) -> bool {
+fn compare(recorder: &Path, name: &str, object: &[u8], features: &BtfFeatures) -> bool {
     compare_with(recorder, name, object, (features, &[]))
 }
 
@@ -131,7 +132,7 @@ type Programs = [(u32, Vec<u32>)];
 
 /// Compares the BTF of an object with libbpf's, on a kernel that does not know the tags of contexts if programs are
 /// given.
-fn compare_with(recorder: &Path, name: &str, object: &[u8], (features, programs): (&Features, &Programs)) -> bool {
+fn compare_with(recorder: &Path, name: &str, object: &[u8], (features, programs): (&BtfFeatures, &Programs)) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let elf = Elf::parse(object).unwrap();
     let btf = Btf::parse(elf.section_by_name(".BTF").unwrap().data().unwrap()).unwrap();
@@ -161,10 +162,10 @@ fn compare_with(recorder: &Path, name: &str, object: &[u8], (features, programs)
 }
 
 /// The features of a number: each of its bits is one.
-fn features(number: u32) -> Features {
-    let mut features = Features::ALL;
-    for (bit, (_, field)) in FEATURES.iter().enumerate() {
-        *field(&mut features) = number >> bit & 1 == 0;
+fn features(number: u32) -> BtfFeatures {
+    let mut features = BtfFeatures::ALL;
+    for (bit, name) in FEATURES.iter().enumerate() {
+        *features.by_name(name).unwrap() = number >> bit & 1 == 0;
     }
     features
 }

@@ -45,7 +45,7 @@ fn named_config_maps<'a>(
     Some(named)
 }
 
-/// Reports whether a ConfigMap holds stored bytes, for long enough, and nobody deletes it yet.
+/// Returns whether a ConfigMap holds stored bytes, for long enough, and nobody deletes it yet.
 ///
 /// A creation time in the future is recent: the API server's clock may be ahead of this one.
 fn is_collectable(config_map: &ConfigMapMeta, grace: Duration, now: Timestamp) -> bool {

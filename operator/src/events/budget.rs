@@ -110,7 +110,7 @@ impl Bucket {
         }
     }
 
-    /// Reports whether the bucket is as a new one.
+    /// Returns whether the bucket is as a new one.
     fn is_idle(&mut self, now: Timestamp) -> bool {
         self.refill(now);
         self.tokens == BURST && self.suppressed == 0

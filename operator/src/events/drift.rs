@@ -75,7 +75,7 @@ impl DriftTracker {
     }
 }
 
-/// Reports whether drift is recent. It is if the node's clock is ahead.
+/// Returns whether drift is recent. It is if the node's clock is ahead.
 fn is_recent(drift: &Drift, now: Timestamp) -> bool {
     drift.seen_time.parse::<Timestamp>().is_ok_and(|seen| now.duration_since(seen) <= RECENT)
 }

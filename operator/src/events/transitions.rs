@@ -95,7 +95,7 @@ fn quoted(status: &BpfProgramStatus) -> Vec<String> {
     all.into_iter().take(summary::MAX_QUOTED).map(str::to_owned).collect()
 }
 
-/// Reports whether a node that the condition's message quotes began to fail. The message quotes only the first failing
+/// Returns whether a node that the condition's message quotes began to fail. The message quotes only the first failing
 /// nodes, which bounds the Events of a failure that spreads.
 fn has_new_failing_node(old: &BpfProgramStatus, new: &BpfProgramStatus) -> bool {
     let before: BTreeSet<&str> = failing_nodes(old).collect();
@@ -108,7 +108,7 @@ fn failing_nodes(status: &BpfProgramStatus) -> impl Iterator<Item = &str> {
     status.node_statuses.iter().take(failed).map(|node| node.node_name.as_str())
 }
 
-/// Reports whether the BpfProgram is suspended on every live node that is selected. Some nodes notice sooner than
+/// Returns whether the BpfProgram is suspended on every live node that is selected. Some nodes notice sooner than
 /// others, and an Event about these alone must not be the last one.
 fn is_suspended_everywhere(status: &BpfProgramStatus) -> bool {
     status.nodes.as_ref().is_some_and(|nodes| {

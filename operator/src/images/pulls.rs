@@ -125,7 +125,7 @@ impl Pulls {
         Self { interval, jitter, entries: BTreeMap::new(), keys: BTreeMap::new() }
     }
 
-    /// Takes an event, and returns what is to be done.
+    /// Handles an event, and returns what is to be done.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
@@ -167,7 +167,7 @@ impl Pulls {
         due.chain(dropped).filter(|at| *at > now).min()
     }
 
-    /// Takes what a BpfProgram wants, in place of what it wanted before. A pull begins with the next step.
+    /// Records what a BpfProgram wants; it replaces the earlier want. A pull begins with the next step.
     pub fn want(&mut self, program: &str, want: Want, now: Instant) {
         if self.keys.get(program) != Some(&want.key) {
             self.release(program);
@@ -191,7 +191,7 @@ impl Pulls {
         self.drop_content(now);
     }
 
-    /// Takes that a BpfProgram wants no image any more.
+    /// Records that a BpfProgram no longer wants an image.
     pub fn release(&mut self, program: &str) {
         let Some(key) = self.keys.remove(program) else { return };
         let Some(entry) = self.entries.get_mut(&key) else { return };
@@ -201,7 +201,7 @@ impl Pulls {
         }
     }
 
-    /// Takes the end of a pull. Returns the BpfPrograms to reconcile, if there is news for them.
+    /// Handles the end of a pull. Returns the BpfPrograms to reconcile, if there is news for them.
     fn finish(&mut self, key: &ImageKey, outcome: Outcome, now: Instant) -> Option<BTreeSet<String>> {
         let entry = self.entries.get_mut(key)?;
         if entry.wants.is_empty() {
@@ -288,7 +288,7 @@ impl Entry {
         Self { wants: BTreeMap::new(), phase: Phase::Due(at), resolved: None, failure: None, failures: 0 }
     }
 
-    /// Reports whether a BpfProgram lacks content that is not held: of what the reference was resolved to, or of
+    /// Returns whether a BpfProgram lacks content that is not held: of what the reference was resolved to, or of
     /// anything.
     fn needs_content(&self) -> bool {
         match &self.resolved {

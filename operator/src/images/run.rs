@@ -43,8 +43,8 @@ impl Images {
         Self { pulls: Arc::new(Mutex::new(Pulls::new(interval, with_jitter))), wanted: Arc::default() }
     }
 
-    /// Takes what a BpfProgram wants in place of what it wanted before, and returns what is known of that. It waits for
-    /// nothing: the BpfProgram is triggered when more is known.
+    /// Records what a BpfProgram wants in place of what it wanted before, and returns what is known of that. It waits
+    /// for nothing: the BpfProgram is triggered when more is known.
     pub fn want(&self, program: &str, want: Want) -> Answer {
         let mut pulls = self.lock();
         pulls.want(program, want, now());
@@ -57,7 +57,7 @@ impl Images {
         self.lock().answer(program).failure.map(|failure| failure.message)
     }
 
-    /// Takes that a BpfProgram wants no image.
+    /// Records that a BpfProgram no longer wants an image.
     pub fn release(&self, program: &str) {
         self.lock().release(program);
     }

@@ -171,7 +171,7 @@ impl Election {
         }
     }
 
-    /// Takes an event, and returns what is to be done, in order.
+    /// Handles an event, and returns what is to be done, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         match self.role {
@@ -294,7 +294,7 @@ impl Election {
         self.seen = lease.map_or(Seen::Absent, Seen::Present);
     }
 
-    /// Reports whether this version of the Lease, or that there is none, was seen last.
+    /// Returns whether this version of the Lease, or that there is none, was seen last.
     fn has_seen(&self, lease: Option<&Lease>) -> bool {
         match (&self.seen, lease) {
             (Seen::Present(seen), Some(lease)) => version(seen) == version(lease),
@@ -386,7 +386,7 @@ impl Election {
     }
 }
 
-/// Reports whether a write made a new version. Others see no change in one that did not.
+/// Returns whether a write made a new version. Others see no change in one that did not.
 fn is_new(request: &Request, written: &Lease) -> bool {
     match request {
         Request::Replace(base, _) => version(base) != version(written),

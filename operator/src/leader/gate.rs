@@ -53,7 +53,7 @@ impl Gate {
         self.until.store(0, Ordering::Release);
     }
 
-    /// Reports whether writes pass.
+    /// Returns whether writes pass.
     pub fn is_open(&self) -> bool {
         micros(self.start.elapsed()) < self.until.load(Ordering::Acquire)
     }

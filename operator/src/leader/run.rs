@@ -57,8 +57,26 @@ pub enum Phase {
     Stop,
 }
 
-/// The Lease as the watch showed it last; nothing before the first list.
-type Watched = Option<Option<Arc<Lease>>>;
+/// The Lease as the watch showed it last.
+#[derive(Clone, Debug)]
+enum Watched {
+    /// There was no list yet.
+    NotListed,
+    /// There is none, or one that can't be read, which is as good as none: the candidate reads.
+    Missing,
+    /// There is one.
+    Found(Arc<Lease>),
+}
+
+impl Watched {
+    fn into_event(self) -> Event {
+        match self {
+            Self::NotListed => Event::Tick,
+            Self::Missing => Event::Watched(None),
+            Self::Found(lease) => Event::Watched(Some(lease)),
+        }
+    }
+}
 
 /// A process that takes part in the election.
 pub struct Candidate {
@@ -81,7 +99,7 @@ impl Candidate {
         phases: Sender<Phase>,
         writers: impl Future<Output = Result<(), E>>,
     ) -> Result<(), E> {
-        let (sender, watched) = channel(None);
+        let (sender, watched) = channel(Watched::NotListed);
         let watching = watch_lease(self.leases.clone(), sender);
         let writers = Writers { phases, work: Some(Box::pin(writers)), drop_at: None };
         select! {
@@ -129,7 +147,7 @@ impl Candidate {
                     is_stopping = true;
                     Event::Stop
                 }
-                Ok(()) = watched.changed() => watched.borrow_and_update().clone().map_or(Event::Tick, Event::Watched),
+                Ok(()) = watched.changed() => watched.borrow_and_update().clone().into_event(),
                 () = sleep_until(wake_at) => Event::Tick,
             };
         }
@@ -191,8 +209,8 @@ async fn watch_lease(leases: Api<DeserializeGuard<Lease>>, sender: Sender<Watche
             watcher::Event::Apply(lease) => Some(lease),
             watcher::Event::Delete(_) => None,
         };
-        // One that can't be read is as good as none: the candidate reads.
-        sender.send_replace(Some(shown.and_then(|lease: DeserializeGuard<Lease>| lease.0.ok().map(Arc::new))));
+        let readable = shown.and_then(|lease: DeserializeGuard<Lease>| lease.0.ok().map(Arc::new));
+        sender.send_replace(readable.map_or(Watched::Missing, Watched::Found));
     };
     watch(leases, &selection, &Backoff::default(), on_event, |_| ()).await
 }

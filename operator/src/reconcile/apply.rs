@@ -69,12 +69,12 @@ impl Error {
         }
     }
 
-    /// Reports whether the same write may succeed later.
+    /// Returns whether the same write may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(&self.source, WriteError::Api(error) if is_transient(error))
     }
 
-    /// Reports whether another writer was quicker, or the watch lags behind: the write was based on an older version.
+    /// Returns whether another writer was quicker, or the watch lags behind: the write was based on an older version.
     pub fn is_conflict(&self) -> bool {
         matches!(&self.source, WriteError::Api(kube::Error::Api(status)) if status.code == 409)
     }
@@ -228,7 +228,7 @@ impl Writer {
     }
 }
 
-/// Reports whether the status of the BpfProgram says why the API server refuses this write.
+/// Returns whether the status of the BpfProgram says why the API server refuses this write.
 const fn is_reported(step: &Step) -> bool {
     matches!(step, Step::AddFinalizer { .. } | Step::StoreBytes { .. } | Step::Dispatch(_) | Step::Retire(_))
 }

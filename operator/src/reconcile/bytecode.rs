@@ -34,6 +34,27 @@ pub struct Error {
     pub source: kube::Error,
 }
 
+/// Bytes could not be had.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// The spec does not name bytes that are there.
+    Refused(Refusal),
+    /// It is not known whether they are there.
+    Failed(Error),
+}
+
+impl From<Refusal> for ReadError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// The bytes of a BpfProgram.
 #[derive(Clone, Debug)]
 pub enum GatheredBytecode {
@@ -68,17 +89,22 @@ pub struct BytecodeReader<'a> {
 impl BytecodeReader<'_> {
     /// Reads the bytes of a BpfProgram, unless the cached check holds.
     pub async fn read(&self, intent: &Intent, cache: &ProgramCache) -> Result<GatheredBytecode, Error> {
-        let spec = match intent.spec() {
-            Ok(_) if intent.is_deleted() => {
-                self.images.release(&intent.program.name);
-                return Ok(GatheredBytecode::Checked);
-            }
-            Ok(spec) => spec,
-            Err(error) => {
-                let message = format!("the BpfProgram cannot be read: {error}");
-                return Ok(GatheredBytecode::Unavailable(Refusal { reason: Reason::InvalidSpec, message }));
-            }
-        };
+        match self.read_if_needed(intent, cache).await {
+            Ok(bytecode) => Ok(bytecode),
+            Err(ReadError::Refused(refusal)) => Ok(GatheredBytecode::Unavailable(refusal)),
+            Err(ReadError::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn read_if_needed(&self, intent: &Intent, cache: &ProgramCache) -> Result<GatheredBytecode, ReadError> {
+        let spec = intent.spec().map_err(|error| Refusal {
+            reason: Reason::InvalidSpec,
+            message: format!("the BpfProgram cannot be read: {error}"),
+        })?;
+        if intent.is_deleted() {
+            self.images.release(&intent.program.name);
+            return Ok(GatheredBytecode::Checked);
+        }
         let mut input = CheckInput {
             uid: intent.program.uid.clone(),
             generation: intent.generation(),
@@ -93,10 +119,7 @@ impl BytecodeReader<'_> {
         input.config_map = object.and_then(watched);
         input.lists = lists_of(spec).map(|(_, _, source)| watched(source)).collect();
         let image = match &spec.bytecode.image {
-            Some(image) => match self.find_image(intent, image, &input, cache).await? {
-                Ok(found) => Some((image, found)),
-                Err(refusal) => return Ok(GatheredBytecode::Unavailable(refusal)),
-            },
+            Some(image) => Some((image, self.find_image(intent, image, &input, cache).await?)),
             None => {
                 self.images.release(&intent.program.name);
                 None
@@ -107,30 +130,25 @@ impl BytecodeReader<'_> {
         if is_watched && self.is_checked(&input, cache).await? {
             return Ok(GatheredBytecode::Checked);
         }
-        let (mut lists, mut versions) = (Lists::new(), Vec::new());
-        for (field, map, source) in lists_of(spec) {
-            match self.fetch(&field, source, true).await? {
-                Ok((version, bytes)) => {
-                    versions.push(version);
-                    lists.insert(map.to_owned(), bytes.into());
-                }
-                Err(refusal) => return Ok(GatheredBytecode::Unavailable(refusal)),
-            }
-        }
+        let (lists, versions) = self.fetch_lists(spec).await?;
         input.lists = versions;
         if let Some((image, found)) = image {
-            return Ok(match self.image_content(image, found).await? {
-                Ok(content) => GatheredBytecode::Image(input, content, lists),
-                Err(refusal) => GatheredBytecode::Unavailable(refusal),
-            });
+            return Ok(GatheredBytecode::Image(input, self.image_content(image, found).await?, lists));
         }
         let Some(source) = object else { return Ok(GatheredBytecode::InSpec(input, lists)) };
-        Ok(match self.fetch("spec.bytecode.configMapRef", source, false).await? {
-            Ok((version, bytes)) => {
-                GatheredBytecode::Fetched(CheckInput { config_map: version, ..input }, bytes, lists)
-            }
-            Err(refusal) => GatheredBytecode::Unavailable(refusal),
-        })
+        let (version, bytes) = self.fetch("spec.bytecode.configMapRef", source, false).await?;
+        Ok(GatheredBytecode::Fetched(CheckInput { config_map: version, ..input }, bytes, lists))
+    }
+
+    /// Reads the lists of entries that a spec names. Returns them with the versions of their ConfigMaps.
+    async fn fetch_lists(&self, spec: &BpfProgramSpec) -> Result<(Lists, Vec<Option<Version>>), ReadError> {
+        let (mut lists, mut versions) = (Lists::new(), Vec::new());
+        for (field, map, source) in lists_of(spec) {
+            let (version, bytes) = self.fetch(&field, source, true).await?;
+            versions.push(version);
+            lists.insert(map.to_owned(), bytes.into());
+        }
+        Ok((lists, versions))
     }
 
     /// Reads a key of a ConfigMap, in binaryData or, for text, in data. Returns it with the ConfigMap's version.
@@ -139,20 +157,19 @@ impl BytecodeReader<'_> {
         field: &str,
         ConfigMapKeyRef { name, key, digest: _ }: &ConfigMapKeyRef,
         is_text: bool,
-    ) -> Result<Result<(Option<Version>, Vec<u8>), Refusal>, Error> {
+    ) -> Result<(Option<Version>, Vec<u8>), ReadError> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace);
         let fetched = get(&api, name).await.map_err(|source| Error { name: name.clone(), source })?;
-        let Some(mut config_map) = fetched else {
-            return Ok(Err(missing_config_map(field, self.namespace, name)));
-        };
+        let mut config_map = fetched.ok_or_else(|| missing_config_map(field, self.namespace, name))?;
         let version = version(&config_map.metadata);
         let text = config_map.data.as_mut().filter(|_| is_text).and_then(|data| data.remove(key));
         let bytes = config_map.binary_data.as_mut().and_then(|data| data.remove(key)).map(|bytes| bytes.0);
         let bytes = bytes.or_else(|| text.map(String::into_bytes));
-        Ok(bytes.map(|bytes| (version, bytes)).ok_or_else(|| {
+        let bytes = bytes.ok_or_else(|| {
             let place = if is_text { "data or binaryData" } else { "binaryData" };
             missing_key(field, (self.namespace, name, key, place), &config_map)
-        }))
+        })?;
+        Ok((version, bytes))
     }
 
     async fn is_checked(&self, input: &CheckInput, cache: &ProgramCache) -> Result<bool, Error> {
@@ -163,7 +180,7 @@ impl BytecodeReader<'_> {
         }
     }
 
-    /// Reports whether the bytes of all these digests are stored.
+    /// Returns whether the bytes of all these digests are stored.
     pub async fn all_stored(&self, digests: impl Iterator<Item = &str>) -> Result<bool, Error> {
         for digest in digests {
             if !self.is_stored(digest).await? {
@@ -173,7 +190,7 @@ impl BytecodeReader<'_> {
         Ok(true)
     }
 
-    /// Reports whether the bytes of a digest are stored under its name.
+    /// Returns whether the bytes of a digest are stored under its name.
     async fn is_stored(&self, digest: &str) -> Result<bool, Error> {
         let name = names::object_config_map(digest);
         let Some(watched) = self.stores.config_map(self.namespace, &name) else { return Ok(false) };

@@ -39,7 +39,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Reports whether the same read may succeed later.
+    /// Returns whether the same read may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Bytecode(bytecode::Error { source, .. }) | Self::Revisions { source, program: _ } => {
@@ -69,7 +69,7 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Reports whether agents are to remove the BpfProgram: it is being deleted, and no other one uses its maps.
+    /// Returns whether agents are to remove the BpfProgram: it is being deleted, and no other one uses its maps.
     ///
     /// Once no revision is live, agents remove it already. A BpfProgram that begins to borrow then waits for the next
     /// one of this name.
@@ -115,7 +115,7 @@ impl Reader {
         Ok(Gathered { intent, bytecode, image_failure, revisions, lenders, borrowers, nodes: stores.nodes() })
     }
 
-    /// Reports whether all bytes of an accepted spec are stored.
+    /// Returns whether all bytes of an accepted spec are stored.
     pub async fn are_stored(&self, accepted: &Accepted) -> Result<bool, Error> {
         Ok(self.bytecode_reader().all_stored(accepted.digests()).await?)
     }

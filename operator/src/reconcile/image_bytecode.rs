@@ -20,7 +20,7 @@ use crate::{
         pulls::{Answer, Latest},
     },
     reconcile::{
-        bytecode::{BytecodeReader, Error},
+        bytecode::{BytecodeReader, Error, ReadError},
         cache::{CheckInput, ProgramCache},
         image_content::{ImageContent, StoredBytes},
         intent::Intent,
@@ -48,7 +48,7 @@ impl BytecodeReader<'_> {
         image: &ImageSource,
         input: &CheckInput,
         cache: &ProgramCache,
-    ) -> Result<Result<FoundImage, Refusal>, Error> {
+    ) -> Result<FoundImage, ReadError> {
         let revisions = self.stores.revisions_of(&intent.program);
         let current = revisions.newest().filter(|current| has_reference(current, image));
         let template = current.map(|current| &current.spec.template);
@@ -59,7 +59,7 @@ impl BytecodeReader<'_> {
         };
         let checked = self.checked_digest(input, cache).await?;
         let answer = self.ask(intent, image, (template, stored), checked.as_ref());
-        let found = |digest: &str, source| Ok(FoundImage { digest: digest.to_owned(), source });
+        let found = |digest: &str, source| FoundImage { digest: digest.to_owned(), source };
         let digest_of = |template: &RevisionTemplate| template.image.as_ref().map(|image| image.digest.clone());
         Ok(match (answer.latest, stored) {
             (Some(Latest::Pulled(pulled)), _) => found(&pulled.digest.clone(), FoundSource::Pulled(pulled)),
@@ -71,33 +71,33 @@ impl BytecodeReader<'_> {
                 let digest = digest_of(template).unwrap_or_default();
                 found(&digest, FoundSource::Revision(Box::new(template.clone())))
             }
-            (None, None) => Err(answer.failure.unwrap_or_else(|| pulling(image))),
+            (None, None) => return Err(answer.failure.unwrap_or_else(|| pulling(image)).into()),
         })
     }
 
-    /// Reads the content of an image that was found. None if it is not at hand, and is being pulled.
+    /// Reads the content of an image that was found. Refuses it while it is being pulled.
     pub(super) async fn image_content(
         &self,
         image: &ImageSource,
         found: FoundImage,
-    ) -> Result<Result<ImageContent, Refusal>, Error> {
+    ) -> Result<ImageContent, ReadError> {
         let revision_image = RevisionImage { reference: image.reference.clone(), digest: found.digest };
         let template = match found.source {
-            FoundSource::Pulled(pulled) => return Ok(Ok(ImageContent::Pulled(revision_image, pulled))),
+            FoundSource::Pulled(pulled) => return Ok(ImageContent::Pulled(revision_image, pulled)),
             FoundSource::Revision(template) => template,
-            FoundSource::Checked => return Ok(Err(pulling(image))),
+            FoundSource::Checked => return Err(pulling(image).into()),
         };
         let mut objects = Vec::new();
         for (architecture, digest, proof) in parts(&template) {
-            let Some(object) = self.read_stored(digest).await? else { return Ok(Err(pulling(image))) };
+            let object = self.read_stored(digest).await?.ok_or_else(|| pulling(image))?;
             let mut stored = StoredBytes { architecture: architecture.to_owned(), object, proof: Vec::new() };
             for digest in proof {
-                let Some(part) = self.read_stored(digest).await? else { return Ok(Err(pulling(image))) };
+                let part = self.read_stored(digest).await?.ok_or_else(|| pulling(image))?;
                 stored.proof.push(part);
             }
             objects.push(stored);
         }
-        Ok(Ok(ImageContent::Stored(revision_image, objects)))
+        Ok(ImageContent::Stored(revision_image, objects))
     }
 
     /// Says what is wanted of the registry, and returns what is known.

@@ -48,12 +48,12 @@ impl Intent {
         self.meta().generation.unwrap_or_default()
     }
 
-    /// Reports whether the object is being deleted.
+    /// Returns whether the object is being deleted.
     pub fn is_deleted(&self) -> bool {
         self.meta().deletion_timestamp.is_some()
     }
 
-    /// Reports whether the object has the operator's finalizer.
+    /// Returns whether the object has the operator's finalizer.
     pub fn has_finalizer(&self) -> bool {
         self.meta().finalizers.iter().flatten().any(|finalizer| finalizer == names::FINALIZER)
     }

@@ -118,7 +118,7 @@ impl Error {
         }
     }
 
-    /// Reports whether another writer was quicker, or the watch lags behind. That is nobody's error.
+    /// Returns whether another writer was quicker, or the watch lags behind. That is nobody's error.
     fn is_conflict(&self) -> bool {
         matches!(self, Self::Apply(error) if error.is_conflict())
     }

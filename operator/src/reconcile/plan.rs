@@ -110,7 +110,7 @@ fn next_revision(gathered: &Gathered, accepted: &Accepted) -> BpfRevision {
     revision(program, spec)
 }
 
-/// Reports whether two revisions ask agents for the same.
+/// Returns whether two revisions ask agents for the same.
 fn is_same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
     let BpfRevisionSpec { state, program_ref, program_generation: _, sequence: _, template } = a;
     // `requires` follows from the other fields, and agents do not read who signed.
@@ -119,7 +119,7 @@ fn is_same_content(a: &BpfRevisionSpec, b: &BpfRevisionSpec) -> bool {
     *state == b.state && *program_ref == b.program_ref && *template == other
 }
 
-/// Reports whether a revision that exists is the one to create: it has the same name, content and owner.
+/// Returns whether a revision that exists is the one to create: it has the same name, content and owner.
 pub fn is_same_revision(existing: &BpfRevision, new: &BpfRevision) -> bool {
     existing.is_live()
         && is_same_content(&existing.spec, &new.spec)

@@ -4,7 +4,10 @@
 //! - What agents run already keeps its maps: a lender that stops sharing a map takes it from nobody. It keeps others
 //!   from beginning to use it, and the next edit of those that do is refused.
 
-use sockeye_crds::{Reason, Refusal, program::MapRef};
+use sockeye_crds::{
+    Reason, Refusal,
+    program::{MapRef, map_refs},
+};
 
 use crate::{
     reconcile::{
@@ -15,20 +18,14 @@ use crate::{
     watch::sharing::Lender,
 };
 
-/// The field of a target that is another BpfProgram's map; of one program, or of all.
-const ATTACHED: &str = "attach[].map";
-
 /// Turns the acceptance of a spec into a refusal if it would dispatch a revision with a map that is not shared.
 pub fn refuse_unshared(gathered: &Gathered, validated: &mut Validated) {
     let Some(accepted) = validated.accepted() else { return };
     if gathered.intent.is_deleted() || undispatched(gathered, accepted).is_none() {
         return;
     }
-    let maps = accepted.maps.iter().enumerate();
-    let maps = maps.filter_map(|(i, map)| Some((format!("spec.maps[{i}].mapRef"), map.map_ref.clone()?)));
-    let targets = accepted.programs.iter().flat_map(|program| &program.attach);
-    let targets = targets.filter_map(|target| Some((ATTACHED.to_owned(), target.map()?.map_ref()?)));
-    let refusal = maps.chain(targets).find_map(|(field, map_ref)| refusal(gathered, &field, &map_ref));
+    let refusal =
+        map_refs(&accepted.maps, &accepted.programs).find_map(|(field, map_ref)| refusal(gathered, &field, &map_ref));
     if let Some(refusal) = refusal {
         validated.outcome = CheckOutcome::Rejected(refusal);
     }

@@ -30,7 +30,7 @@ impl StoredObjects {
         Self { api: Api::namespaced(client, namespace), verified: Arc::default() }
     }
 
-    /// Reports whether a ConfigMap, of which the watch brought the metadata, holds the bytes of a digest. It is read if
+    /// Returns whether a ConfigMap, of which the watch brought the metadata, holds the bytes of a digest. It is read if
     /// it was not before.
     pub async fn holds(&self, watched: &ObjectMeta, digest: &str) -> Result<bool, kube::Error> {
         let Some(uid) = watched.uid.as_deref().filter(|_| is_marked(watched) && watched.deletion_timestamp.is_none())
@@ -46,7 +46,7 @@ impl StoredObjects {
         }))
     }
 
-    /// Reports whether a ConfigMap that was read is intact, and remembers that.
+    /// Returns whether a ConfigMap that was read is intact, and remembers that.
     pub fn record(&self, config_map: &ConfigMap, digest: &str) -> bool {
         let is_intact = is_intact(config_map, digest);
         if let Some(uid) = &config_map.metadata.uid {
@@ -64,7 +64,7 @@ impl StoredObjects {
     }
 }
 
-/// Reports whether a ConfigMap holds the bytes of a digest for good, and is marked as the operator's.
+/// Returns whether a ConfigMap holds the bytes of a digest for good, and is marked as the operator's.
 pub fn is_intact(config_map: &ConfigMap, digest: &str) -> bool {
     let bytes = config_map.binary_data.as_ref().and_then(|data| data.get(names::OBJECT_KEY));
     is_marked(&config_map.metadata)

@@ -145,7 +145,7 @@ fn parser_panicked() -> Refusal {
     Refusal { reason: Reason::InvalidObject, message }
 }
 
-/// Reports whether this generation was accepted earlier, so that only the source of its bytes is missing or was
+/// Returns whether this generation was accepted earlier, so that only the source of its bytes is missing or was
 /// changed. Whoever may write the ConfigMap must not be able to make the BpfProgram fail.
 fn was_accepted(intent: &Intent, refusal: &Refusal) -> bool {
     let accepted = condition::find(&intent.status.conditions, ConditionType::Accepted);

@@ -68,7 +68,7 @@ impl PartialStatus {
 }
 
 impl PartialNode {
-    /// Reports whether the Node is Ready.
+    /// Returns whether the Node is Ready.
     pub fn is_ready(&self) -> bool {
         self.status.is_ready()
     }
@@ -80,7 +80,7 @@ impl PartialPod {
         self.spec.node_name.as_deref()
     }
 
-    /// Reports whether the pod is Ready and is not being deleted.
+    /// Returns whether the pod is Ready and is not being deleted.
     pub fn is_ready(&self) -> bool {
         self.metadata.deletion_timestamp.is_none() && self.status.is_ready()
     }
@@ -156,7 +156,7 @@ impl Nodes {
         self.nodes.len()
     }
 
-    /// Reports whether there is no Node.
+    /// Returns whether there is no Node.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
@@ -200,7 +200,7 @@ fn liveness(is_node_ready: bool, has_ready_agent: Option<bool>) -> Liveness {
     }
 }
 
-/// Reports whether a report is about this Node. An earlier Node of the same name may own it.
+/// Returns whether a report is about this Node. An earlier Node of the same name may own it.
 fn is_owned_by(report: &DeserializeGuard<BpfNode>, node: &PartialNode) -> bool {
     let mut owners = report.owner_references().iter().filter(|owner| owner.kind == "Node");
     owners.all(|owner| Some(&owner.uid) == node.metadata.uid.as_ref())

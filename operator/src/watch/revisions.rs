@@ -46,14 +46,14 @@ impl Revisions {
         self.readable.iter().filter(|revision| revision.is_live()).max_by_key(|revision| revision.spec.sequence)
     }
 
-    /// Reports whether the current revision of the BpfProgram's status is not among them. Either they were watched
+    /// Returns whether the current revision of the BpfProgram's status is not among them. Either they were watched
     /// before it was created, or somebody deleted it.
     pub fn lag_behind(&self, status: &BpfProgramStatus) -> bool {
         let current = status.current_revision.as_ref();
         current.is_some_and(|current| !self.metadata().any(|revision| revision.name.as_ref() == Some(&current.name)))
     }
 
-    /// Reports whether agents may run any of them. One that can't be read may be one that they run.
+    /// Returns whether agents may run any of them. One that can't be read may be one that they run.
     pub fn has_live(&self) -> bool {
         self.newest().is_some() || self.unreadable.iter().any(|metadata| metadata.deletion_timestamp.is_none())
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
-use sockeye_crds::{BpfProgram, BpfProgramSpec, BpfRevision, target::AttachTarget};
+use sockeye_crds::{BpfProgram, BpfProgramSpec, BpfRevision, program::MapSpec, target::AttachTarget};
 
 /// A BpfProgram that others name as the lender of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,20 +33,21 @@ pub fn shared_maps(revision: &BpfRevision) -> impl Iterator<Item = &str> {
 
 /// Lists the names of the BpfPrograms from which a spec borrows maps, or to whose maps it attaches programs.
 pub fn lenders(spec: &BpfProgramSpec) -> impl Iterator<Item = &str> {
-    let maps = spec.maps.iter().filter_map(|map| map.map_ref.as_ref()).map(|map_ref| map_ref.program.as_str());
-    let targets = spec.attach.iter().chain(spec.programs.iter().flat_map(|program| &program.attach));
-    maps.chain(targets.filter_map(lender_of_target))
+    lenders_of(&spec.maps, spec.attach.iter().chain(spec.programs.iter().flat_map(|program| &program.attach)))
 }
 
-/// Lists the same of a revision.
+/// Lists the lenders of a revision's maps.
 pub fn lenders_of_revision(revision: &BpfRevision) -> impl Iterator<Item = &str> {
     let template = &revision.spec.template;
-    let maps = template.maps.iter().filter_map(|map| map.map_ref.as_ref()).map(|map_ref| map_ref.program.as_str());
-    maps.chain(template.targets().filter_map(lender_of_target))
+    lenders_of(&template.maps, template.targets())
 }
 
-fn lender_of_target(target: &AttachTarget) -> Option<&str> {
-    target.map()?.program.as_deref()
+fn lenders_of<'a>(
+    maps: &'a [MapSpec],
+    targets: impl Iterator<Item = &'a AttachTarget>,
+) -> impl Iterator<Item = &'a str> {
+    let used = maps.iter().filter_map(|map| Some(map.map_ref.as_ref()?.program.as_str()));
+    used.chain(targets.filter_map(|target| target.map()?.program.as_deref()))
 }
 
 /// Lists the BpfPrograms whose current revisions use a map of the lender. A spec that was not accepted uses none.

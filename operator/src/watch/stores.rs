@@ -97,7 +97,7 @@ impl Stores {
         })
     }
 
-    /// Reports whether a ConfigMap holds bytes of a revision: an object's, of any architecture, or a part of a proof.
+    /// Returns whether a ConfigMap holds bytes of a revision: an object's, of any architecture, or a part of a proof.
     fn is_stored_for(&self, revision: &str, config_map: &str) -> bool {
         let revision = self.revisions.get(&ObjectRef::new(revision));
         let template =

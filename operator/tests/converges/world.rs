@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sockeye_crds::{
     BpfProgramStatus, BpfRevision, ConditionType, ObjectInfo, ProgramType, Reason, Refusal, condition, names,
     program::{MapRef, MapSpec, ProgramSpec},
-    revision::{RevisionState, desired},
+    revision::{RevisionState, assigned},
     target::{AttachTarget, MapTarget},
 };
 use sockeye_ebpf::Accepted;
@@ -327,8 +327,7 @@ impl World {
         if self.live_revisions().iter().any(|name| self.unreadable.contains(name)) {
             return;
         }
-        let desired = desired(&self.revisions, &BTreeMap::new()).get("p").map(|revision| revision.name_any());
-        match desired {
+        match assigned(&self.revisions, &BTreeMap::new()).get("p").map(|revision| revision.name_any()) {
             Some(revision) => self.running.insert(node, revision),
             None => self.running.remove(node),
         };

@@ -96,7 +96,7 @@ pub fn assignment(revisions: impl IntoIterator<Item = Arc<BpfRevision>>) -> Assi
     Assignment { revisions: revisions.collect(), complete: true, ..Assignment::default() }
 }
 
-/// The same with an object at hand.
+/// Returns an assignment with an object at hand.
 pub fn with_object(assignment: &Assignment, object: &[u8]) -> Assignment {
     Assignment { objects: [(digest(object), object.into())].into(), ..assignment.clone() }
 }

@@ -21,7 +21,7 @@ use sockeye_agent::{
     },
     node::{
         self, Node,
-        entries::{EntriesOutcome, EntriesTask},
+        entry_sync::{EntriesOutcome, EntriesTask},
         execute::{Executed, Execution},
         failure::Failure,
         handles::Descriptors,
@@ -125,7 +125,7 @@ impl FakeNode {
         functions.for_each(|function| function.pinned = false);
     }
 
-    /// Reports whether all programs of a BpfProgram are pinned.
+    /// Returns whether all programs of a BpfProgram are pinned.
     pub fn is_pinned(&self, name: &str) -> bool {
         self.node().programs[name].observed.functions.values().all(|function| function.pinned)
     }
@@ -237,7 +237,7 @@ impl Node for FakeNode {
     }
 
     /// A fake's maps hold what the spec lists.
-    fn keep_entries(
+    fn sync_entries(
         &mut self,
         name: &str,
         maps: &ListedMaps,

@@ -70,7 +70,7 @@ impl Access {
         }
     }
 
-    /// Tells whether a line of the table has it. A right in the whole cluster is one in each namespace.
+    /// Returns whether a line of the table has it. A right in the whole cluster is one in each namespace.
     fn is_needed(&self, needs: &[&[Need]]) -> bool {
         needs.iter().copied().flatten().any(|need| {
             need.group == self.group

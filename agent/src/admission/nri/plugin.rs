@@ -71,7 +71,7 @@ impl Plugin {
         }
     }
 
-    /// Takes a message from the runtime.
+    /// Handles a message from the runtime.
     pub fn receive(&mut self, message: Message) -> Result<Reply, SessionError> {
         let Message { channel, kind, stream, payload } = message;
         match (channel, kind) {

@@ -7,7 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 /// A kubelet has fallen silent if it has not renewed its Lease for this long: by default it renews it every ten
 /// seconds, and the node turns NotReady 40 to 50 seconds after the last time.
 const SILENCE: Duration = Duration::from_secs(30);
-/// The same for a Lease of another duration, of which the kubelet lets a quarter pass between two renewals.
+/// A kubelet whose Lease has another duration has fallen silent after this many quarters of it. It lets one quarter
+/// pass between two renewals.
 const SILENT_QUARTERS: u32 = 3;
 /// This many renewals are no accident.
 const ENOUGH: u32 = 2;
@@ -87,7 +88,7 @@ impl LeaseWatch {
         Self { beginning, last: None, renewals: 0, quiet_since: now, unusable }
     }
 
-    /// Takes a reading that was made after the beginning.
+    /// Records a reading that was made after the beginning.
     pub fn read(&mut self, reading: LeaseReading, now: Instant) {
         self.unusable = match reading {
             LeaseReading::Unread => {
@@ -119,7 +120,7 @@ impl LeaseWatch {
         }
     }
 
-    /// Reports whether the Lease was renewed at all.
+    /// Returns whether the Lease was renewed at all.
     pub const fn was_renewed(&self) -> bool {
         self.renewals > 0
     }

@@ -60,8 +60,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const ENOUGH: u32 = 3;
 /// A program is to blame if the API server is reached within this long after it was reverted.
 const RELIEF: Duration = Duration::from_secs(15);
-/// The same where the Lease is renewed again. A kubelet renews it every ten seconds, and gives an attempt up after as
-/// long.
+/// A program is to blame if the Lease is renewed within this long after the revert. A kubelet renews it every ten
+/// seconds, and gives an attempt up after as long.
 const LEASE_RELIEF: Duration = Duration::from_secs(30);
 /// A Lease that is not renewed in as many probes in a row, with nothing attached, is one that nobody renews: five
 /// minutes, after which a node that is not Ready loses its pods.
@@ -69,7 +69,7 @@ const UNRENEWED: u32 = 150;
 
 /// The outcome of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
+pub enum ProbeResult {
     /// The API server did not answer.
     Unreached,
     /// The API server answered, and this is what it gave of the node's Lease.
@@ -102,13 +102,13 @@ impl RunningTrial {
         Self { noted, since, in_a_row: 0, lease: LeaseWatch::new(beginning, now) }
     }
 
-    fn probed(&mut self, probe: Probe, sent: Instant, now: Instant) -> Option<TrialState> {
+    fn probed(&mut self, probe: ProbeResult, sent: Instant, now: Instant) -> Option<TrialState> {
         // That probe says nothing about what was attached after it was sent.
         if self.since.is_some_and(|since| since > sent) {
             return None;
         }
         self.take(probe, now);
-        let reached = probe != Probe::Unreached;
+        let reached = probe != ProbeResult::Unreached;
         match self.noted.state {
             TrialState::Open => {
                 self.judge_attached(reached, now, [TrialState::Suspected, TrialState::SuspectedByLease])
@@ -134,18 +134,20 @@ impl RunningTrial {
         }
     }
 
-    fn take(&mut self, probe: Probe, now: Instant) {
-        if let Probe::Reached(reading) = probe {
+    fn take(&mut self, probe: ProbeResult, now: Instant) {
+        if let ProbeResult::Reached(reading) = probe {
             self.lease.read(reading, now);
         }
         let counts = match self.noted.state {
-            TrialState::SuspectedByLease => !matches!(probe, Probe::Unreached | Probe::Reached(LeaseReading::Unread)),
-            noted => (probe == Probe::Unreached) == noted.is_open(),
+            TrialState::SuspectedByLease => {
+                !matches!(probe, ProbeResult::Unreached | ProbeResult::Reached(LeaseReading::Unread))
+            }
+            noted => (probe == ProbeResult::Unreached) == noted.is_open(),
         };
         self.in_a_row = if counts { self.in_a_row + 1 } else { 0 };
     }
 
-    /// Reports whether this agent saw the state for the first time less than this long ago.
+    /// Returns whether this agent saw the state for the first time less than this long ago.
     fn is_within(&self, time: Duration, now: Instant) -> bool {
         self.since.is_some_and(|since| now.duration_since(since) < time)
     }
@@ -165,14 +167,14 @@ impl RunningTrial {
         }
     }
 
-    /// Reports whether nobody renews the Lease, given that the program is detached.
+    /// Returns whether nobody renews the Lease, given that the program is detached.
     fn is_unrenewed(&self) -> bool {
         !self.lease.was_renewed() && self.in_a_row >= UNRENEWED
     }
 }
 
 impl Trials {
-    /// Takes the noted states of all undecided trials. The trial of another revision is another one.
+    /// Records the noted states of all undecided trials. The trial of another revision is another one.
     pub fn follow(&mut self, undecided: BTreeMap<String, Trial>, now: Instant) {
         let before = mem::take(&mut self.running);
         let trial = |(name, noted): (String, Trial)| {
@@ -198,9 +200,9 @@ impl Trials {
         self.next
     }
 
-    /// Takes the outcome of a probe that was `sent` then; returns the states that follow. One that could not be noted
+    /// Handles the outcome of a probe that was `sent` then; returns the states that follow. One that could not be noted
     /// follows from the next probe too.
-    pub fn probed(&mut self, probe: Probe, sent: Instant, now: Instant) -> BTreeMap<String, TrialState> {
+    pub fn probed(&mut self, probe: ProbeResult, sent: Instant, now: Instant) -> BTreeMap<String, TrialState> {
         self.next = Some(now + PROBE_INTERVAL);
         let mut states = BTreeMap::new();
         for (name, trial) in &mut self.running {

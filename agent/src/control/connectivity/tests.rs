@@ -116,11 +116,11 @@ impl Node {
         }
     }
 
-    fn probe(&self) -> Probe {
+    fn probe(&self) -> ProbeResult {
         if self.is_away() || self.attached && self.harm == Harm::Node {
-            return Probe::Unreached;
+            return ProbeResult::Unreached;
         }
-        Probe::Reached(self.instead.unwrap_or_else(|| renewed(self.renewed)))
+        ProbeResult::Reached(self.instead.unwrap_or_else(|| renewed(self.renewed)))
     }
 
     /// Up to the next probe, or a second where there is none, and what follows from it.
@@ -129,7 +129,7 @@ impl Node {
         let probes = self.trials.next();
         self.wait(probes.unwrap_or(self.now + Duration::from_secs(1)));
         let probe = self.probe();
-        let reached = probe != Probe::Unreached;
+        let reached = probe != ProbeResult::Unreached;
         self.cut_off = if reached || !self.attached || probes.is_none() { 0 } else { self.cut_off + 1 };
         let state = probes.and_then(|_| self.trials.probed(probe, self.now, self.now).remove("guard"));
         if let Some(state) = state {
@@ -169,8 +169,8 @@ fn renewed(second: i64) -> LeaseReading {
 }
 
 /// A probe of a node whose kubelet is well.
-fn well(second: u64) -> Probe {
-    Probe::Reached(renewed((second / 10 * 10).cast_signed()))
+fn well(second: u64) -> ProbeResult {
+    ProbeResult::Reached(renewed((second / 10 * 10).cast_signed()))
 }
 
 #[test]
@@ -251,8 +251,8 @@ fn a_program_passes_by_the_api_server_alone_where_no_lease_tells_of_the_kubelet(
 fn an_unsteady_server_reprieves_nobody() {
     let (mut trials, now) = (Trials::default(), Instant::now());
     trials.follow(guard("guard-1", Suspected), now);
-    let reached = Probe::Reached(LeaseReading::Absent);
-    for probe in [reached, reached, Probe::Unreached, reached, reached, Probe::Unreached] {
+    let reached = ProbeResult::Reached(LeaseReading::Absent);
+    for probe in [reached, reached, ProbeResult::Unreached, reached, reached, ProbeResult::Unreached] {
         assert_eq!(trials.probed(probe, now, now), BTreeMap::new());
     }
 }
@@ -275,7 +275,7 @@ fn a_probe_that_was_sent_before_a_program_was_attached_says_nothing_about_it() {
     trials.follow(guard("guard-1", TrialState::Open), start + Duration::from_secs(1));
     let mut probed = |sent: u64| {
         let sent = start + Duration::from_secs(sent);
-        trials.probed(Probe::Unreached, sent, sent + Duration::from_secs(2)).len()
+        trials.probed(ProbeResult::Unreached, sent, sent + Duration::from_secs(2)).len()
     };
     assert_eq!([0, 2, 4, 6].map(&mut probed), [0, 0, 0, 1]);
 }
@@ -295,7 +295,7 @@ fn a_state_that_could_not_be_noted_is_returned_again() {
     for _ in 0..5 {
         trials.follow(open.clone(), now);
         now = trials.next().unwrap();
-        given.push(trials.probed(Probe::Unreached, now, now).len());
+        given.push(trials.probed(ProbeResult::Unreached, now, now).len());
     }
     assert_eq!(given, [0, 0, 1, 1, 1]);
 }

@@ -1,6 +1,6 @@
 //! Bounds the size of a BpfNodeDetail's status, and counts the items left out. Pure.
 
-use sockeye_crds::{BpfNodeDetailStatus, node::OmittedDetail, size::bytes};
+use sockeye_crds::{BpfNodeDetailStatus, node::OmittedDetail, size::json_len};
 
 use super::{
     counts::{count, excess},
@@ -20,7 +20,7 @@ pub fn fit(mut status: BpfNodeDetailStatus, mut omitted: OmittedDetail) -> BpfNo
     omitted.retained += shorten(&mut status.retained, MAX_RETAINED);
     omitted.draining += shorten(&mut status.draining, MAX_DRAINING);
     // The size of a status costs as much as writing it out: of one that fits, it is taken once.
-    if bytes(&status) > MAX_BYTES_OF_ITEMS {
+    if json_len(&status) > MAX_BYTES_OF_ITEMS {
         shrink(&mut status, &mut omitted);
     }
     status.omitted = (omitted != OmittedDetail::default()).then_some(omitted);
@@ -32,23 +32,23 @@ fn shrink(status: &mut BpfNodeDetailStatus, omitted: &mut OmittedDetail) {
     for max in [16, 4, 0] {
         omitted.attach_order += shorten(&mut status.attach_order, max);
         omitted.links += status.programs.iter_mut().map(|program| shorten(&mut program.links, max)).sum::<i64>();
-        if bytes(status) <= MAX_BYTES_OF_ITEMS {
+        if json_len(status) <= MAX_BYTES_OF_ITEMS {
             return;
         }
     }
     let logs = status.programs.iter_mut().filter_map(|program| program.verifier_log.take());
     omitted.verifier_logs += count(logs.count());
-    let mut over = bytes(status).saturating_sub(MAX_BYTES_OF_ITEMS);
+    let mut over = json_len(status).saturating_sub(MAX_BYTES_OF_ITEMS);
     while over > 0
         && let Some(program) = status.programs.pop()
     {
-        over = over.saturating_sub(bytes(&program));
+        over = over.saturating_sub(json_len(&program));
         omitted.programs += 1;
     }
     while over > 0
         && let Some(map) = status.retained.pop()
     {
-        over = over.saturating_sub(bytes(&map));
+        over = over.saturating_sub(json_len(&map));
         omitted.retained += 1;
     }
 }
@@ -88,7 +88,7 @@ mod tests {
     fn fitted(programs: impl Iterator<Item = ProgramDetail>, retained: Vec<RetainedMap>) -> BpfNodeDetailStatus {
         let whole = BpfNodeDetailStatus { programs: programs.collect(), retained, ..BpfNodeDetailStatus::default() };
         let status = fit(whole, OmittedDetail::default());
-        assert!(bytes(&status) <= MAX_BYTES);
+        assert!(json_len(&status) <= MAX_BYTES);
         status
     }
 

@@ -5,7 +5,7 @@ use std::mem;
 use sockeye_crds::{
     BpfNodeStatus,
     node::{NodeProgram, Omitted},
-    size::bytes,
+    size::json_len,
 };
 
 use super::counts::count;
@@ -22,7 +22,7 @@ const ADDED_BYTES: usize = 2 * (6 * super::conditions::MAX_MESSAGE + 256) + 256;
 /// messages, the IDs of maps, and those of programs, in this order. The list of BpfPrograms stays whole.
 pub fn fit(mut status: BpfNodeStatus) -> BpfNodeStatus {
     // The size of a status costs as much as writing it out: of one that fits, it is taken once.
-    let mut over = bytes(&status).saturating_sub(MAX_BYTES - ADDED_BYTES);
+    let mut over = json_len(&status).saturating_sub(MAX_BYTES - ADDED_BYTES);
     if over == 0 {
         return status;
     }
@@ -87,7 +87,7 @@ mod tests {
 
     fn fitted(programs: usize, program: &NodeProgram) -> (BpfNodeStatus, Omitted) {
         let status = fit(status(programs, program));
-        assert!(bytes(&status) <= MAX_BYTES - 2 * (6 * super::super::conditions::MAX_MESSAGE + 256));
+        assert!(json_len(&status) <= MAX_BYTES - 2 * (6 * super::super::conditions::MAX_MESSAGE + 256));
         assert_eq!(status.programs.len(), programs, "the list stays whole");
         let omitted = status.omitted.clone().unwrap_or_default();
         (status, omitted)

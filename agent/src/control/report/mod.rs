@@ -103,7 +103,7 @@ pub fn report(reported: &Reported<'_>) -> (BpfNodeStatus, BpfNodeDetailStatus) {
     (fit_node::fit(node), fit_detail::fit(detail, omitted))
 }
 
-/// Reports whether a BpfProgram has an entry of its own: it is desired, or has more than retained maps.
+/// Returns whether a BpfProgram has an entry of its own: it is desired, or has more than retained maps.
 fn is_reported(program: &ProgramState) -> bool {
     let observed = &program.observed;
     program.is_desired() || !(observed.is_empty() || observed.is_retained_only())

@@ -1,7 +1,7 @@
 //! The elements of maps, singly and in batches.
 //!
 //! The kernel reads and writes as many bytes as the map's keys and values have: callers give slices of these sizes, and
-//! [`entries`](crate::kernel::entries) checks them against the map's own info.
+//! [`map_entries`](crate::kernel::map_entries) checks them against the map's own info.
 
 use std::{io, os::fd::BorrowedFd};
 

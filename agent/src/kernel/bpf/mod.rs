@@ -17,6 +17,9 @@ mod elements;
 mod object;
 mod test_run;
 
+/// The name of the programs and maps that the agent makes only to ask the kernel something.
+pub const PROBE_NAME: &str = "sockeye_probe";
+
 pub use attach::{
     Attachments, F_BEFORE, MAX_PROGRAMS_PER_CGROUP, Position, link_create, link_create_nowhere, link_detach,
     link_update, link_update_nothing, map_attach, map_detach, map_link, map_query, prog_attach_nowhere, prog_query,

@@ -33,7 +33,7 @@ pub fn obj_get(from: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<OwnedFd>
     bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut pin_attr(from, &c_path))
 }
 
-/// Tells whether [`obj_pin`] and [`obj_get`] accept directories. Kernels before 6.5 refuse the flag before they read
+/// Returns whether [`obj_pin`] and [`obj_get`] accept directories. Kernels before 6.5 refuse the flag before they read
 /// the path.
 pub fn takes_directories() -> bool {
     static TAKES: LazyLock<bool> = LazyLock::new(|| {

@@ -19,13 +19,13 @@ use crate::{
     },
     model::entries::listed_maps,
     node::{
-        entries::RECORD,
+        entry_sync::RECORD,
         failure::Failure,
         handles::ProgramHandle,
         layout::{self, Origin},
         record,
     },
-    plan::entries::applied_after,
+    plan::entry_changes::applied_after,
 };
 
 impl Executor<'_> {

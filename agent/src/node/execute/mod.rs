@@ -12,25 +12,25 @@
 //! | `execution` | the input and the result: `Execution`, `Executed` |
 //! | `executor` | the executor of one plan, on one home |
 //! | `progress` | what has been done so far, and how to undo it |
-//! | `run` | takes the steps, and decides what a failure means |
+//! | `run` | executes the steps, and decides what a failure means |
 //! | `load` | loads the object, and pins its maps and programs |
 //! | `attach` | links to cgroups, and updates |
 //! | `attach_map` | attachments to maps |
 //! | `trial` | notes on the revision in effect and on its trial |
 //! | `write` | writes notes and pins |
-//! | `sockets` | notes on the sockets in maps, takes sockets out, keeps maps for them |
+//! | `draining` | notes on the sockets in maps, takes sockets out, keeps maps for them |
 //! | `remove` | removes links, pins, and at last the home |
 //! | `undo` | undoes steps |
 
 mod attach;
 mod attach_map;
+mod draining;
 mod execution;
 mod executor;
 mod load;
 mod progress;
 mod remove;
 mod run;
-mod sockets;
 mod trial;
 mod undo;
 mod write;

@@ -20,7 +20,7 @@ pub(super) struct Progress<'a> {
     pub executed: Executed,
     /// What the object's load returned.
     pub loaded: Loaded,
-    /// The entries that the spec lists, if any of them are kept in step.
+    /// The entries that the spec lists, if any of them are kept in sync.
     pub listed: ListedMaps,
     /// Descriptors of what was created and pinned.
     pub pinned: Handles,

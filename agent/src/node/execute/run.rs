@@ -40,7 +40,7 @@ impl Executor<'_> {
         Ok((progress.executed, progress.pinned))
     }
 
-    /// Takes a step. A failure at a pod's cgroup is recorded and undone at that cgroup, and is no failure of the step.
+    /// Executes a step. A failure at a pod's cgroup is recorded and undone at that cgroup, and is none of the step's.
     fn confined_step(&self, step: &Step, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let pod = self.pod_cgroup(step);
         if pod.is_some_and(|cgroup| progress.executed.refused.contains_key(&cgroup.path)) {
@@ -155,7 +155,7 @@ impl Executor<'_> {
     }
 }
 
-/// Tells whether a step only removes what is no longer desired, or ends a trial.
+/// Returns whether a step only removes what is no longer desired, or ends a trial.
 const fn removes(step: &Step) -> bool {
     match step {
         Step::Detach(_) | Step::ForgetPod(_) | Step::UnpinProgram(_) | Step::UnpinMap(_) => true,

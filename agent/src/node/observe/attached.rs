@@ -101,7 +101,7 @@ impl QueryCache {
         self.0.borrow_mut().clear();
     }
 
-    /// Tells whether a link is in effect: it is alive, its cgroup is still the one at that path, and the query of the
+    /// Returns whether a link is in effect: it is alive, its cgroup is still the one at that path, and the query of the
     /// cgroup lists the link's program.
     pub(super) fn lists(&self, root: &Root, link: &LinkInfo, path: &str) -> Result<bool, SysError> {
         if link.cgroup_id == 0 {

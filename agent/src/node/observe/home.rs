@@ -77,7 +77,7 @@ pub fn after(
     }
 }
 
-/// Tells whether a step changes nothing but a link to a cgroup or the note of a kept pod.
+/// Returns whether a step changes nothing but a link to a cgroup or the note of a kept pod.
 fn is_about_cgroups(step: &Step) -> bool {
     match step {
         Step::Attach { site, .. } => matches!(site, AttachSite::Cgroup(_)),

@@ -165,7 +165,7 @@ pub fn cgroups(root: &Root, paths: &BTreeSet<&str>) -> Result<BTreeMap<String, C
     Ok(found)
 }
 
-/// Tells whether an error means that a path is no cgroup's.
+/// Returns whether an error means that a path is no cgroup's.
 fn is_no_cgroup(error: &SysError) -> bool {
     use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
     matches!(error.source.kind(), NotFound | InvalidInput | NotADirectory | InvalidFilename)

@@ -9,7 +9,7 @@ use crate::node::Node;
 /// The entries of the guard's hash.
 type Entries = Vec<(u64, u64)>;
 
-/// Returns the spec of a guard whose hash has these entries, kept in step or not.
+/// Returns the spec of a guard whose hash has these entries, kept in sync or not.
 fn listing(entries: &[(u64, u64)], policy: &str) -> Value {
     let entries: Vec<Value> = entries.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
     json!({

@@ -1,4 +1,4 @@
-//! Kills of an agent that brings entries in step, before each of its calls: the next one ends with the same content.
+//! Kills of an agent that brings entries in sync, before each of its calls: the next one ends with the same content.
 
 use std::os::fd::AsFd as _;
 

@@ -1,4 +1,4 @@
-//! Entries of maps that a spec lists: kept in step without a load, and compared where they only fill new maps.
+//! Entries of maps that a spec lists: kept in sync without a load, and compared where they only fill new maps.
 
 mod killed;
 mod writer;
@@ -220,9 +220,9 @@ fn where_entries_only_fill_new_maps_a_difference_is_reported() {
     let status = node.program(NAME)["status"]["entries"].clone();
     let differs = json!({"wanted": 2, "applied": 1, "differing": 1, "differingNodes": ["test"]});
     assert_eq!(status, differs);
-    // Kept in step from now on.
+    // Kept in sync from now on.
     set(&node, json!([synced("hash", json!([{"key": 2, "value": 3}]))]));
-    assert_eq!((read(&hash, 1, 1), read(&hash, 2, 1)), (Some(vec![1]), Some(vec![3])), "key 1 was never kept in step");
+    assert_eq!((read(&hash, 1, 1), read(&hash, 2, 1)), (Some(vec![1]), Some(vec![3])), "key 1 was never kept in sync");
     node.remove(NAME);
     node.nothing_left();
 }

@@ -12,11 +12,11 @@ use serde_json::json;
 use sockeye_agent::{
     kernel::{
         bpf::{self, MapAttr},
-        entries::MapEntries,
+        map_entries::MapEntries,
         record,
     },
     model::entries::{AppliedEntries, EntryChanges, EntryShape, ListedEntry, ListedMap, MapForm},
-    plan::entries::{Comparison, applied_after},
+    plan::entry_changes::{Comparison, applied_after},
 };
 
 use super::{NAME, open, set};
@@ -41,7 +41,7 @@ fn listed(entries: impl Iterator<Item = ListedEntry>) -> ListedMap {
     ListedMap { pin: "many".to_owned(), sync: true, entries: entries.collect() }
 }
 
-/// Brings a map in step, and returns the changes that were made.
+/// Brings a map in sync, and returns the changes that were made.
 fn sync(entries: &mut MapEntries<'_>, shape: EntryShape, listed: &ListedMap, applied: &AppliedEntries) -> EntryChanges {
     let keys = listed.entries.iter().map(|entry| &entry.key).chain(applied.keys());
     let live = entries.read(keys).unwrap();

@@ -114,17 +114,17 @@ impl Node {
         self.agent.as_ref().unwrap().id()
     }
 
-    /// Returns true if the agent has exited by itself.
+    /// Returns whether the agent has exited by itself.
     pub fn has_ended(&self) -> bool {
         self.is(") Z ")
     }
 
-    /// Returns true if a signal has stopped the agent.
+    /// Returns whether a signal has stopped the agent.
     pub fn is_stopped(&self) -> bool {
         self.is(") T ")
     }
 
-    /// Returns true if its process is in a state, as proc(5) writes it.
+    /// Returns whether its process is in a state, as proc(5) writes it.
     fn is(&self, state: &str) -> bool {
         fs::read_to_string(format!("/proc/{}/stat", self.process())).unwrap().contains(state)
     }

@@ -35,7 +35,7 @@ impl Node {
         self.bpftool(&[kind, "show"])
     }
 
-    /// Returns true if bpftool succeeds.
+    /// Returns whether bpftool succeeds.
     pub fn bpftool_succeeds(&self, args: &[&str]) -> bool {
         self.inside("bpftool").args(args).output().unwrap().status.success()
     }

@@ -67,13 +67,13 @@ impl Node {
         self.folder.join(format!("{name}.yaml"))
     }
 
-    /// Returns true if the status is of the manifest that was applied last.
+    /// Returns whether the status is of the manifest that was applied last.
     pub fn is_status_current(&self, name: &str) -> bool {
         let number = self.applied.borrow()[name].to_string();
         self.program(name)["metadata"]["annotations"]["applied"] == number.as_str()
     }
 
-    /// Returns true if the status is of the manifest with that number.
+    /// Returns whether the status is of the manifest with that number.
     pub fn is_status_of(&self, name: &str, number: u32) -> bool {
         self.program(name)["metadata"]["annotations"]["applied"] == number.to_string().as_str()
     }

@@ -47,7 +47,7 @@ pub fn timeout() -> Duration {
     Duration::from_secs(20) * factor
 }
 
-/// Tells whether the processor is emulated: no time that is measured there means anything.
+/// Returns whether the processor is emulated: no time that is measured there means anything.
 pub fn is_emulated() -> bool {
     std::env::var_os("SOCKEYE_TIMEOUT_FACTOR").is_some()
 }
@@ -128,7 +128,7 @@ impl Node {
     }
 }
 
-/// Returns true if tests run in their long form (`make chaos`).
+/// Returns whether tests run in their long form (`make chaos`).
 pub fn is_long_run() -> bool {
     std::env::var_os("SOCKEYE_CHAOS").is_some()
 }

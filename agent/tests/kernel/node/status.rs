@@ -68,7 +68,7 @@ impl Node {
         self.program(name)
     }
 
-    /// Returns true if the agent reports that the kernel has a feature.
+    /// Returns whether the agent reports that the kernel has a feature.
     pub fn has_feature(&self, feature: &str) -> bool {
         self.node_status()["node"]["features"].as_array().is_some_and(|all| all.iter().any(|name| name == feature))
     }

@@ -53,7 +53,7 @@ impl Pods {
         sleep(Duration::from_millis(500));
     }
 
-    /// Returns true if connections in a pod are counted by a BpfProgram.
+    /// Returns whether connections in a pod are counted by a BpfProgram.
     fn counts(&self, name: &str, n: usize) -> bool {
         let before = self.node.events(name);
         let [made] = self.node.connect_during([DRIVER.pod(n).trim_start_matches('/')], 3, || ());

@@ -59,7 +59,7 @@ impl Restarted {
         server
     }
 
-    /// Reports whether the good program is attached to a pod.
+    /// Returns whether the good program is attached to a pod.
     fn guards(&self, n: usize) -> bool {
         let Ok(cgroup) = fs::metadata(self.pods.path(&DRIVER.pod(n))) else { return false };
         let link = format!("{}/links/my_prog/{}", self.pods.node.home("guard"), cgroup.ino());

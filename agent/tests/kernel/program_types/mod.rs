@@ -7,7 +7,7 @@ pub mod act;
 
 use std::process::{Command, Stdio};
 
-use sockeye_agent::kernel::probe::Probe;
+use sockeye_agent::kernel::kernel_features::KernelFeatures;
 use sockeye_ebpf::programs::types;
 
 use crate::node::{Node, text};
@@ -103,7 +103,7 @@ fn every_type_is_attached_with_two_capabilities() {
     node.make_cgroup(PODS);
     // The verifiers of older kernels, recognized by another feature that they lack, refuse some of these without
     // PERFMON.
-    let two = if Probe::ask().has.contains("VerifierLogEnd") {
+    let two = if KernelFeatures::probe().has.contains("VerifierLogEnd") {
         "-all,+bpf,+net_admin"
     } else {
         "-all,+bpf,+net_admin,+perfmon"

@@ -86,7 +86,7 @@ async fn template(
     spec: &BpfProgramSpec,
     old: Option<&RevisionTemplate>,
 ) -> anyhow::Result<RevisionTemplate> {
-    let bytes = bytes(cluster, spec).await?;
+    let bytes = read_object(cluster, spec).await?;
     let mut lists = Lists::new();
     for map in &spec.maps {
         if let Some(from) = &map.entries_from {
@@ -105,7 +105,7 @@ async fn template(
 }
 
 /// Returns the bytes of the object, from where the operator would take them.
-async fn bytes(cluster: &Cluster, spec: &BpfProgramSpec) -> anyhow::Result<Vec<u8>> {
+async fn read_object(cluster: &Cluster, spec: &BpfProgramSpec) -> anyhow::Result<Vec<u8>> {
     if let Some(bytes) = embedded_bytes(&spec.bytecode)? {
         return Ok(bytes.into_owned());
     }

@@ -13,7 +13,7 @@ use super::{context::Context, print};
 use crate::{
     source::{Agent, AgentError, Source, fan_out},
     view::{
-        events::{self, Event, Wanted},
+        events::{self, Event, EventFilter},
         merge::Merger,
     },
 };
@@ -65,11 +65,11 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<ExitCode> {
     }
     drop(sender);
     let namespace = context.named_namespace();
-    let wanted = match args.pod.as_deref().map(|pod| pod.split_once('/').map_or((None, pod), |(n, p)| (Some(n), p))) {
-        Some((own, pod)) => Wanted { namespace: own.map(str::to_owned).or(namespace), pod: Some(pod.to_owned()) },
-        None => Wanted { namespace, pod: None },
+    let filter = match args.pod.as_deref().map(|pod| pod.split_once('/').map_or((None, pod), |(n, p)| (Some(n), p))) {
+        Some((own, pod)) => EventFilter { namespace: own.map(str::to_owned).or(namespace), pod: Some(pod.to_owned()) },
+        None => EventFilter { namespace, pod: None },
     };
-    let refusals = show(context, receiver, &wanted, (args.limit, args.seconds)).await?;
+    let refusals = show(context, receiver, &filter, (args.limit, args.seconds)).await?;
     let why = refusals.iter().find(|(_, error)| !error.is_elsewhere()).or(refusals.first());
     let Some((node, error)) = why else { return Ok(ExitCode::SUCCESS) };
     anyhow::bail!("no node gives records of BpfProgram {}: node {node}: {error}", args.program);
@@ -159,7 +159,7 @@ async fn listen_once(agent: &Agent, program: &str, map: &str, sender: &mpsc::Sen
 async fn show(
     context: &Context,
     mut receiver: mpsc::Receiver<Heard>,
-    wanted: &Wanted,
+    filter: &EventFilter,
     (limit, seconds): (Option<u64>, Option<u64>),
 ) -> anyhow::Result<Vec<(String, AgentError)>> {
     let mut refusals = Vec::new();
@@ -171,7 +171,7 @@ async fn show(
         let over = end.is_some_and(|end| Instant::now() >= end);
         tokio::select! {
             heard = receiver.recv(), if !over => match heard {
-                Some(Heard::Event(event)) if wanted.has(&event) => {
+                Some(Heard::Event(event)) if filter.matches(&event) => {
                     let time = event.time.parse().unwrap_or_else(|_| Timestamp::now());
                     merger.push(time, event, Instant::now());
                 }

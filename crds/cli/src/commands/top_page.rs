@@ -82,7 +82,7 @@ pub fn draw(frame: &mut Frame<'_>, rows: &[top::Row], by: By, notes: &[String]) 
         "sockeye top: {} rows, {} of a processor, {} of memory",
         rows.len(),
         crate::output::quantity::percent(share),
-        crate::output::quantity::bytes(memory)
+        crate::output::quantity::format_bytes(memory)
     );
     frame.render_widget(Line::styled(text, Style::new().add_modifier(Modifier::BOLD)), head);
     let cells: Vec<Vec<String>> = rows.iter().map(|row| top::cells(row, by)).collect();

@@ -1,7 +1,7 @@
 //! Bytes, counts and shares for people.
 
 /// Returns a number of bytes as `512`, `4.0Ki` or `1.5Mi`, with Kubernetes' suffixes.
-pub fn bytes(bytes: u64) -> String {
+pub fn format_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["", "Ki", "Mi", "Gi", "Ti"];
     scaled(bytes, 1024, &UNITS)
 }
@@ -44,10 +44,10 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!(bytes(0), "0");
-        assert_eq!(bytes(1023), "1023");
-        assert_eq!(bytes(1536), "1.5Ki");
-        assert_eq!(bytes(u64::MAX), "16777215.9Ti");
+        assert_eq!(format_bytes(0), "0");
+        assert_eq!(format_bytes(1023), "1023");
+        assert_eq!(format_bytes(1536), "1.5Ki");
+        assert_eq!(format_bytes(u64::MAX), "16777215.9Ti");
         assert_eq!(count(999), "999");
         assert_eq!(count(1_250_000), "1.2M");
         assert_eq!(nanoseconds(85), "85ns");

@@ -224,7 +224,7 @@ fn placed(placements: &[Placement]) -> Table {
             placement.links.to_string(),
             ids(&placement.program_ids),
             ids(&placement.map_ids),
-            placement.memory_bytes.map(quantity::bytes).unwrap_or_default(),
+            placement.memory_bytes.map(quantity::format_bytes).unwrap_or_default(),
             placement.reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
         ]);
     }
@@ -235,7 +235,7 @@ fn cost(text: &mut Lines, placements: &[Placement], runs: &[(String, Vec<Runs>)]
     text.heading("Cost");
     let memory: u64 = placements.iter().filter_map(|placement| placement.memory_bytes).sum();
     let links: i64 = placements.iter().map(|placement| placement.links).sum();
-    text.line(&format!("  memory: {} on all nodes, by the kernel's charge", quantity::bytes(memory)));
+    text.line(&format!("  memory: {} on all nodes, by the kernel's charge", quantity::format_bytes(memory)));
     text.line(&format!("  links: {links}"));
     let mut table = Table::new(&["node", "function", "id", "runs", "time/run"], &[]);
     for (node, runs) in runs {

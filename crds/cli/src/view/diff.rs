@@ -1,7 +1,7 @@
 //! [`Diff`]: what an edit of a BpfProgram would change: nodes, pods, loads, maps.
 //!
-//! Both sides are templates of BpfRevisions, so that the same code decides here and on the nodes: selectors
-//! (`sockeye_crds::selector`), and whether a load is needed (`RevisionTemplate::load_key`).
+//! Both sides are templates of BpfRevisions. The same code decides here and on the nodes which nodes and pods are
+//! selected, and whether a load is needed. A map's fate is predicted by the rule of `agent/src/plan/load.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -23,18 +23,18 @@ pub struct Event {
     pub value: Value,
 }
 
-/// The pods whose records are wanted.
+/// Selects records by the pods that they are about.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct EventFilter {
     /// Only of this namespace.
     pub namespace: Option<String>,
     /// Only of this pod.
     pub pod: Option<String>,
 }
 
-impl Wanted {
-    /// Returns whether a record is wanted.
-    pub fn has(&self, event: &Event) -> bool {
+impl EventFilter {
+    /// Returns whether a record is selected.
+    pub fn matches(&self, event: &Event) -> bool {
         let is = |wanted: &Option<String>, of: fn(&Pod) -> &str| match (wanted, &event.pod) {
             (None, _) => true,
             (Some(wanted), Some(pod)) => of(pod) == wanted,
@@ -97,10 +97,10 @@ mod tests {
 
     #[test]
     fn records_of_other_pods_are_left_out() {
-        let wanted = Wanted { namespace: Some("shop".into()), pod: None };
-        assert!(wanted.has(&event(Some(("shop", "web")))) && !wanted.has(&event(Some(("other", "web")))));
-        assert!(!wanted.has(&event(None)) && Wanted::default().has(&event(None)));
-        let wanted = Wanted { namespace: Some("shop".into()), pod: Some("db".into()) };
-        assert!(!wanted.has(&event(Some(("shop", "web")))));
+        let filter = EventFilter { namespace: Some("shop".into()), pod: None };
+        assert!(filter.matches(&event(Some(("shop", "web")))) && !filter.matches(&event(Some(("other", "web")))));
+        assert!(!filter.matches(&event(None)) && EventFilter::default().matches(&event(None)));
+        let filter = EventFilter { namespace: Some("shop".into()), pod: Some("db".into()) };
+        assert!(!filter.matches(&event(Some(("shop", "web")))));
     }
 }

@@ -103,7 +103,7 @@ pub fn table(maps: &[MapOnNode]) -> Table {
         match map {
             MapFacts::Loaded(map) => {
                 let numbers = [map.key_size_bytes, map.value_size_bytes, map.max_entries].map(|n| n.to_string());
-                let memory = quantity::bytes(u64::try_from(map.memlock_bytes).unwrap_or_default());
+                let memory = quantity::format_bytes(u64::try_from(map.memlock_bytes).unwrap_or_default());
                 let pin = map.pin_path.clone().unwrap_or_default();
                 let rest = [map.map_type.clone()].into_iter().chain(numbers).chain([memory, kept_by, pin]);
                 table.row(head(&map.name, map.id).into_iter().chain(rest));

@@ -32,7 +32,7 @@ impl<T> Merger<T> {
         Self { window, waiting: BinaryHeap::new(), next: 0 }
     }
 
-    /// Takes a record of this time.
+    /// Adds a record of this time.
     pub fn push(&mut self, time: Timestamp, record: T, now: Instant) {
         self.waiting.push(Waiting { time, order: self.next, arrived: now, record });
         self.next += 1;

@@ -158,7 +158,7 @@ pub fn cells(row: &Row, by: By) -> Vec<String> {
         each.map_or_else(unknown, quantity::nanoseconds),
         row.cpu_share.map_or_else(unknown, quantity::percent),
         row.links.to_string(),
-        quantity::bytes(row.memory_bytes),
+        quantity::format_bytes(row.memory_bytes),
     ];
     names.into_iter().map(|name| name.clone().unwrap_or_default()).chain(numbers).collect()
 }

@@ -10,7 +10,6 @@ use sockeye_crds::{
     BpfRevision, Reason,
     node::{AttachedLink, ProgramDetail},
     program::ProgramSpec,
-    selector,
     target::AttachTarget,
 };
 
@@ -199,12 +198,7 @@ pub fn covers(target: &AttachTarget, pod: &Pod) -> bool {
     match target {
         AttachTarget::Node | AttachTarget::AllPods => true,
         AttachTarget::Pods { pods } => {
-            let in_namespace = match (&pods.namespace_selector, &pod.namespace_labels) {
-                (None, _) => true,
-                (Some(selector), Some(labels)) => selector::selects(Some(selector), labels),
-                (Some(_), None) => false,
-            };
-            in_namespace && selector::selects(Some(&pods.pod_selector), &pod.labels)
+            pods.selects(&pod.namespace, pod.namespace_labels.as_ref(), &pod.labels) == Some(true)
         }
         AttachTarget::CgroupPath { .. } | AttachTarget::Map { .. } => false,
     }
@@ -301,6 +295,19 @@ mod tests {
         let found = acting(&pod(), &details(&[on_map, link("fill", &json!({"cgroupPath": "/"}))]));
         let found: Vec<_> = found.iter().map(|one| (&*one.function, &*one.at)).collect();
         assert_eq!(found, [("fill", "the whole node"), ("verdict", "sockets in map sockets")]);
+    }
+
+    #[test]
+    fn a_target_for_a_namespace_by_name_holds_its_pods_even_if_the_labels_may_not_be_read() {
+        let target = |key: &str| -> AttachTarget {
+            let namespaces = json!({"matchLabels": {key: "shop"}});
+            let pods = json!({"podSelector": {}, "namespaceSelector": namespaces});
+            serde_json::from_value(json!({"type": "Pods", "pods": pods})).unwrap()
+        };
+        let pod = Pod { namespace_labels: None, ..pod() };
+        assert!(covers(&target("kubernetes.io/metadata.name"), &pod));
+        assert!(!covers(&target("kubernetes.io/metadata.name"), &Pod { namespace: "bank".into(), ..pod.clone() }));
+        assert!(!covers(&target("team"), &pod), "that label is not known");
     }
 
     #[test]

@@ -380,7 +380,7 @@ fn a_status_of_ten_thousand_nodes_has_less_than_128_kib() {
     };
     cluster.revision.as_mut().unwrap().spec.template.object.maps = (0..128).map(map).collect();
     let status = cluster.fold();
-    let bytes = size::bytes(&status);
+    let bytes = size::json_len(&status);
     assert!(bytes < 128 << 10, "{bytes} bytes");
     assert!(bytes > 56 << 10, "{bytes} bytes: the nodes that fit are listed");
     assert_eq!(status.object, None);

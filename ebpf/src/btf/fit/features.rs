@@ -1,9 +1,9 @@
-//! `Features`: what a kernel knows of BTF.
+//! `BtfFeatures`: what a kernel knows of BTF.
 
 /// The kinds and flags of BTF that a kernel knows (libbpf's `FEAT_BTF_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
-pub struct Features {
+pub struct BtfFeatures {
     /// Functions and their prototypes (5.0).
     pub func: bool,
     /// Global functions (5.6).
@@ -18,11 +18,11 @@ pub struct Features {
     pub type_tag: bool,
     /// Enums of 64 bits, and signed ones (6.0).
     pub enum64: bool,
-    /// Data sections whose name begins with a question mark (6.12).
+    /// Data sections whose name begins with a question mark (6.9).
     pub qmark_datasec: bool,
 }
 
-impl Features {
+impl BtfFeatures {
     /// All of them.
     pub const ALL: Self = Self {
         func: true,
@@ -34,4 +34,19 @@ impl Features {
         enum64: true,
         qmark_datasec: true,
     };
+
+    /// Returns a feature by libbpf's name, in lower case and without `FEAT_`, if it is one of these.
+    pub fn by_name(&mut self, name: &str) -> Option<&mut bool> {
+        Some(match name {
+            "btf_func" => &mut self.func,
+            "btf_global_func" => &mut self.global_func,
+            "btf_datasec" => &mut self.datasec,
+            "btf_float" => &mut self.float,
+            "btf_decl_tag" => &mut self.decl_tag,
+            "btf_type_tag" => &mut self.type_tag,
+            "btf_enum64" => &mut self.enum64,
+            "btf_qmark_datasec" => &mut self.qmark_datasec,
+            _ => return None,
+        })
+    }
 }

@@ -9,7 +9,7 @@
 //! | `sanitize` | what the kernel does not know becomes something that it does |
 //! | `buffer` | the types while they change |
 //!
-//! [`Layout`] is what the file says, and [`Features`] what the kernel knows.
+//! [`Layout`] is what the file says, and [`BtfFeatures`] what the kernel knows.
 //!
 //! Headers of any length are written with 24 bytes: the kernel refuses longer ones whose further bytes are not zero,
 //! and libbpf passes on what the object has.
@@ -24,7 +24,7 @@ mod sections;
 
 use self::{buffer::Buffer, context::ContextTag};
 pub use self::{
-    features::Features,
+    features::BtfFeatures,
     layout::{Layout, Variable},
 };
 use super::Btf;
@@ -54,7 +54,7 @@ impl Fit {
     }
 
     /// Returns the `.BTF` section that a kernel with these features takes.
-    pub fn finish(mut self, layout: &Layout<'_>, features: &Features) -> Vec<u8> {
+    pub fn finish(mut self, layout: &Layout<'_>, features: &BtfFeatures) -> Vec<u8> {
         sections::hide_functions(&mut self.buffer, layout);
         sanitize::sanitize(&mut self.buffer, features);
         self.buffer.into_bytes()
@@ -62,6 +62,6 @@ impl Fit {
 }
 
 /// Returns the `.BTF` section that a kernel with these features takes, if it knows the tags of contexts.
-pub fn fit(btf: &Btf<'_>, layout: &Layout<'_>, features: &Features) -> Vec<u8> {
+pub fn fit(btf: &Btf<'_>, layout: &Layout<'_>, features: &BtfFeatures) -> Vec<u8> {
     Fit::new(btf, layout).finish(layout, features)
 }

@@ -1,13 +1,13 @@
 //! Replaces what a kernel does not know by what it does (libbpf's `bpf_object__sanitize_btf`).
 
 use super::{
-    Features,
+    BtfFeatures,
     buffer::{Buffer, Head},
 };
 use crate::btf::Kind;
 
 /// Replaces what a kernel with these features does not know.
-pub(super) fn sanitize(buffer: &mut Buffer, features: &Features) {
+pub(super) fn sanitize(buffer: &mut Buffer, features: &BtfFeatures) {
     let mut placeholder = None;
     for id in 1..buffer.len() {
         let Some(one) = buffer.head(id) else { continue };

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Definition, Map, MapError, MapForm, definition::ARRAY};
+use super::{Definition, Map, MapError, MapForm};
 use crate::{
     btf::{Btf, Kind},
+    kinds::map_type::{ARRAY, F_MMAPABLE},
     object::{
         externs::{Extern, ExternKind},
         image::{Image, Section, SymbolKind, Visibility},
@@ -13,8 +14,6 @@ use crate::{
 
 /// `BPF_F_RDONLY_PROG`
 const F_RDONLY_PROG: u32 = 1 << 7;
-/// `BPF_F_MMAPABLE`
-const F_MMAPABLE: u32 = 1 << 10;
 /// `BTF_VAR_STATIC`
 const STATIC: u32 = 0;
 /// `BTF_VAR_GLOBAL_ALLOCATED`

@@ -13,7 +13,7 @@ mod typed;
 
 pub(crate) use self::{
     data::KCONFIG,
-    definition::{Definition, Flaw, PROG_ARRAY},
+    definition::{CreationError, Definition},
     error::MapError,
     map::{Map, MapForm, Slot},
     places::MapPlaces,

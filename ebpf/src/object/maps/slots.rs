@@ -2,10 +2,13 @@
 //! {&function}` of a program array. They are relocations of `.maps`, which libbpf reads in
 //! `bpf_object__collect_map_relos`.
 
-use super::{Map, MapError, MapForm, PROG_ARRAY, Slot};
-use crate::object::{
-    functions::Functions,
-    image::{Image, Symbol, SymbolKind},
+use super::{Map, MapError, MapForm, Slot};
+use crate::{
+    kinds::map_type::PROG_ARRAY,
+    object::{
+        functions::Functions,
+        image::{Image, Symbol, SymbolKind},
+    },
 };
 
 /// The size of a pointer in the object.

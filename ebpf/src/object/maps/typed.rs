@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Definition, Map, MapError, MapForm, PROG_ARRAY};
+use super::{Definition, Map, MapError, MapForm};
 use crate::{
     btf::{Btf, Kind, Member, SectionVar},
+    kinds::map_type::{ARENA, PROG_ARRAY, RINGBUF, USER_RINGBUF},
     object::image::{Image, Section, SymbolKind},
 };
 
@@ -12,12 +13,6 @@ use crate::{
 const SECTION: &str = ".maps";
 /// `BTF_VAR_GLOBAL_ALLOCATED`
 const GLOBAL: u32 = 1;
-/// `BPF_MAP_TYPE_ARENA`
-const ARENA: u32 = 33;
-/// `BPF_MAP_TYPE_RINGBUF`
-const RINGBUF: u32 = 27;
-/// `BPF_MAP_TYPE_USER_RINGBUF`
-const USER_RINGBUF: u32 = 31;
 
 type Result<T> = std::result::Result<T, MapError>;
 

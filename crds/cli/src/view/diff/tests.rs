@@ -181,7 +181,7 @@ proptest! {
         let cluster = Cluster { nodes: Some(nodes.clone()), pods: None };
         let change = diff("p", Some(&before.spec.template), &after.spec.template, &cluster).nodes.unwrap();
         let runs = |revisions: &[&sockeye_crds::BpfRevision], labels| {
-            revision::desired(revisions.iter().copied(), labels).contains_key("p")
+            revision::assigned(revisions.iter().copied(), labels).contains_key("p")
         };
         let ran: BTreeSet<&String> =
             nodes.iter().filter(|(_, labels)| runs(&[&before], labels)).map(|(name, _)| name).collect();

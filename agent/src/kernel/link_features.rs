@@ -8,14 +8,14 @@ use std::{
     sync::OnceLock,
 };
 
-use sockeye_ebpf::link::{Features, Records};
+use sockeye_ebpf::{
+    btf::fit::BtfFeatures,
+    kinds::map_type::{ARRAY, F_MMAPABLE},
+    link::{Features, Records},
+};
 
-use super::bpf::{self, MapAttr, ProgAttr, ProgBtf};
+use super::bpf::{self, MapAttr, PROBE_NAME, ProgAttr, ProgBtf};
 
-/// `BPF_MAP_TYPE_ARRAY`
-const ARRAY: u32 = 2;
-/// `BPF_F_MMAPABLE`
-const F_MMAPABLE: u32 = 1 << 10;
 /// `BPF_PROG_TYPE_SOCKET_FILTER`, `BPF_PROG_TYPE_KPROBE`, `BPF_PROG_TYPE_TRACEPOINT`
 const SOCKET_FILTER: u32 = 1;
 const KPROBE: u32 = 2;
@@ -43,20 +43,26 @@ pub fn features() -> Features {
 }
 
 #[rustfmt::skip]
-fn probe() -> Features {
+fn probe_btf() -> BtfFeatures {
     let int_x_a = "\0int\0x\0a";
     let function = |linkage| [&NAMED_INT[..], &[0, FUNC_PROTO | 1, 0, 7, 1], &[5, FUNC | linkage, 2]].concat();
     let section = [&NAMELESS_INT[..], &[1, VAR, 1, 0], &[3, DATASEC | 1, 4, 2, 0, 4]].concat();
+    BtfFeatures {
+        func: takes(&function(0), int_x_a),
+        global_func: takes(&function(1), int_x_a),
+        datasec: takes(&section, "\0x\0.data"),
+        qmark_datasec: takes(&section, "\0x\0?.data"),
+        float: takes(&[1, FLOAT, 4], "\0float"),
+        decl_tag: takes(&[&NAMELESS_INT[..], &[1, VAR, 1, 0], &[1, DECL_TAG, 2, u32::MAX]].concat(), "\0tag"),
+        type_tag: takes(&[&NAMELESS_INT[..], &[1, TYPE_TAG, 1], &[0, PTR, 2]].concat(), "\0tag"),
+        enum64: takes(&[1, ENUM64, 8], "\0enum64"),
+    }
+}
+
+fn probe() -> Features {
     Features {
         btf: takes(&NAMED_INT, "\0int"),
-        btf_func: takes(&function(0), int_x_a),
-        btf_global_func: takes(&function(1), int_x_a),
-        btf_datasec: takes(&section, "\0x\0.data"),
-        btf_qmark_datasec: takes(&section, "\0x\0?.data"),
-        btf_float: takes(&[1, FLOAT, 4], "\0float"),
-        btf_decl_tag: takes(&[&NAMELESS_INT[..], &[1, VAR, 1, 0], &[1, DECL_TAG, 2, u32::MAX]].concat(), "\0tag"),
-        btf_type_tag: takes(&[&NAMELESS_INT[..], &[1, TYPE_TAG, 1], &[0, PTR, 2]].concat(), "\0tag"),
-        btf_enum64: takes(&[1, ENUM64, 8], "\0enum64"),
+        btf_kinds: probe_btf(),
         array_mmap: array(F_MMAPABLE).is_some(),
         probe_read_kern: load(TRACEPOINT, &code(&[READ_STACK, &[CALL(113), EXIT]].concat()), None).is_some(),
         prog_bind_map: can_bind(),
@@ -101,7 +107,7 @@ fn takes(types: &[u32], strings: &str) -> bool {
 
 fn array(flags: u32) -> Option<OwnedFd> {
     let attr = MapAttr {
-        name: "sockeye_probe",
+        name: PROBE_NAME,
         map_type: ARRAY,
         key_size: 4,
         value_size: 4,
@@ -114,7 +120,7 @@ fn array(flags: u32) -> Option<OwnedFd> {
 
 fn load(prog_type: u32, code: &[u8], btf: Option<ProgBtf<'_>>) -> Option<OwnedFd> {
     let attr = ProgAttr {
-        name: "sockeye_probe",
+        name: PROBE_NAME,
         prog_type,
         expected_attach_type: 0,
         code,

@@ -9,12 +9,12 @@ use std::{
 
 use sockeye_crds::program::MapSpec;
 
-use super::held::HeldBytes;
+use super::held_bytes::HeldBytes;
 use crate::model::entries::{EntryCounts, ListedMaps};
 
-/// Entries that are kept in step are compared with the maps again after this long,
+/// The least time between two comparisons of synced entries.
 const CHECK: Duration = Duration::from_secs(10);
-/// and after this many times as long as a comparison took.
+/// The next comparison waits at least this many times as long as the last one took.
 const SHARE: u32 = 200;
 
 /// What the agent remembers of the entries of one BpfProgram's maps.
@@ -22,9 +22,9 @@ const SHARE: u32 = 200;
 pub struct ProgramEntries {
     /// The counts of the last comparison, by the maps' names in the ELF.
     pub counts: BTreeMap<String, EntryCounts>,
-    /// The revision whose entries were all in step when they were last compared, and these entries.
-    pub(super) in_step: Option<(String, Arc<ListedMaps>)>,
-    /// When they are to be compared again, if any are kept in step: nothing reports that somebody changes a map.
+    /// The revision whose entries were all in sync when they were last compared, and these entries.
+    pub(super) synced: Option<(String, Arc<ListedMaps>)>,
+    /// When they are to be compared again, if any are kept in sync: nothing reports that somebody changes a map.
     pub(super) next_check: Option<Instant>,
     /// The entries that a revision on trial changed.
     pub(super) on_trial: Option<EntriesOnTrial>,
@@ -40,7 +40,7 @@ pub struct ProgramEntries {
 pub(super) struct EntriesOnTrial {
     /// The revision.
     pub(super) revision: String,
-    /// The entries that were in step before the trial; absent if this agent does not know them.
+    /// The entries that were in sync before the trial; absent if this agent does not know them.
     pub(super) former: Option<Arc<ListedMaps>>,
 }
 
@@ -53,17 +53,17 @@ pub(super) struct Listed {
 }
 
 impl ProgramEntries {
-    /// Returns whether the entries of a revision were all in step when they were last compared.
-    pub(super) fn is_in_step(&self, revision: &str) -> bool {
-        self.in_step.as_ref().is_some_and(|(in_step, _)| in_step == revision)
+    /// Returns whether the entries of a revision were all in sync when they were last compared.
+    pub(super) fn is_synced(&self, revision: &str) -> bool {
+        self.synced.as_ref().is_some_and(|(synced, _)| synced == revision)
     }
 
-    /// Takes a new revision, and whether it changes entries that are in effect. `open` is the revision on trial: where
-    /// one trial follows another, what was in step before the first is gone back to.
-    pub(super) fn take_revision(&mut self, revision: &str, changes: bool, open: Option<&str>) {
+    /// Begins a revision. If it changes entries in effect, remembers the former ones for a revert. If `open` is on
+    /// trial, keeps the ones from before that trial.
+    pub(super) fn begin_revision(&mut self, revision: &str, changes: bool, open: Option<&str>) {
         let goes_on = |before: &EntriesOnTrial| before.revision == revision || Some(before.revision.as_str()) == open;
         let goes_on = self.on_trial.take().filter(goes_on);
-        let former = self.in_step.as_ref().map(|(_, maps)| Arc::clone(maps));
+        let former = self.synced.as_ref().map(|(_, maps)| Arc::clone(maps));
         let on_trial = goes_on.or_else(|| changes.then(|| EntriesOnTrial { revision: String::new(), former }));
         self.on_trial = on_trial.map(|on_trial| EntriesOnTrial { revision: revision.to_owned(), ..on_trial });
     }
@@ -86,7 +86,7 @@ impl ProgramEntries {
         self.next_check = self.next_check.map(|_| now + CHECK);
     }
 
-    /// Reports whether a comparison is due.
+    /// Returns whether a comparison is due.
     pub(super) fn is_check_due(&self, now: Instant) -> bool {
         self.next_check.is_some_and(|at| at <= now)
     }

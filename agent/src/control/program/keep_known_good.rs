@@ -1,4 +1,4 @@
-//! The known good revision of a BpfProgram, which is kept running while the assigned one fails.
+//! Decides which known good revision a BpfProgram keeps running while the assigned one fails.
 
 use std::{sync::Arc, time::Instant};
 
@@ -54,10 +54,10 @@ impl ProgramState {
     /// it into effect.
     pub fn known_good_to_fetch(&mut self, now: Instant) -> Option<String> {
         let good = self.known_good_to_keep().filter(|_| !self.is_awaiting())?.to_owned();
-        self.known_good.asks_for(&good, now).then_some(good)
+        self.known_good.begin_fetch(&good, now).then_some(good)
     }
 
-    /// Takes the API server's answer about a known good revision.
+    /// Handles the API server's answer about a known good revision.
     pub fn known_good_arrived(&mut self, name: &str, answer: Result<Arc<BpfRevision>, String>, now: Instant) {
         self.pending.dirty |= self.known_good.arrived(self.assigned.uid.as_deref(), name, answer, now);
     }
@@ -69,7 +69,7 @@ impl ProgramState {
         Some(format!("{good} stays where it is attached, and no new pod gets it: {why}"))
     }
 
-    /// Reports whether a known good revision is kept running.
+    /// Returns whether a known good revision is kept running.
     pub fn keeps_known_good(&self) -> bool {
         self.kept_known_good().is_some()
     }

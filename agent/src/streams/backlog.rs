@@ -1,16 +1,16 @@
-//! `Lines`: the newest records of one buffer as lines, for all who read them. Each reader has a [`Cursor`]; one that
-//! falls behind finds out how many records it has lost. No IO.
+//! `Backlog`: keeps the newest records of one buffer, as lines; each reader has a [`Cursor`] and learns how many it
+//! lost. No IO.
 
 use std::collections::VecDeque;
 
 /// The records that are kept.
-const MAX_LINES: usize = 16_384;
+const MAX_RECORDS: usize = 16_384;
 /// The bytes that are kept.
 const MAX_BYTES: usize = 4 << 20;
 
 /// The newest records.
 #[derive(Debug)]
-pub struct Lines {
+pub struct Backlog {
     records: VecDeque<Record>,
     bytes: usize,
     /// The place after the last record.
@@ -50,16 +50,16 @@ impl Read {
     }
 }
 
-impl Default for Lines {
+impl Default for Backlog {
     fn default() -> Self {
-        Self::within(MAX_LINES, MAX_BYTES)
+        Self::within(MAX_RECORDS, MAX_BYTES)
     }
 }
 
-impl Lines {
-    /// Returns lines that keep so many records and bytes, and at least one record.
-    pub fn within(lines: usize, bytes: usize) -> Self {
-        Self { records: VecDeque::new(), bytes: 0, end: Cursor::default(), limits: (lines, bytes) }
+impl Backlog {
+    /// Returns a backlog that keeps so many records and bytes, and at least one record.
+    pub fn within(records: usize, bytes: usize) -> Self {
+        Self { records: VecDeque::new(), bytes: 0, end: Cursor::default(), limits: (records, bytes) }
     }
 
     /// Returns the place of a reader that begins now.
@@ -133,12 +133,12 @@ mod tests {
         /// is kept is bounded.
         #[test]
         fn each_record_is_read_once_or_counted(events in events(), (most, bytes) in (1..20_usize, 1..300_usize)) {
-            let mut lines = Lines::within(most, bytes);
+            let mut backlog = Backlog::within(most, bytes);
             let (mut sent, mut dropped) = (0_u64, 0_u64);
             let mut readers = [(Cursor::default(), 0_u64, 0_u64); 3];
-            let take = |lines: &Lines, reader: &mut (Cursor, u64, u64), most: usize| {
+            let take = |backlog: &Backlog, reader: &mut (Cursor, u64, u64), most: usize| {
                 let (cursor, seen, gaps) = reader;
-                let read = lines.read(cursor, most);
+                let read = backlog.read(cursor, most);
                 *gaps += read.dropped;
                 *seen += read.lost;
                 for line in read.lines.split_inclusive(|byte| *byte == b'\n') {
@@ -151,22 +151,22 @@ mod tests {
             for event in events {
                 match event {
                     Event::Record(length) => {
-                        lines.push(format!("{sent:length$}\n").into_bytes().into());
+                        backlog.push(format!("{sent:length$}\n").into_bytes().into());
                         sent += 1;
                     }
                     Event::Dropped(count) => {
-                        lines.drop_records(count);
+                        backlog.drop_records(count);
                         dropped += count;
                     }
-                    Event::Read(reader, most) => drop(take(&lines, &mut readers[reader], most)?),
+                    Event::Read(reader, most) => drop(take(&backlog, &mut readers[reader], most)?),
                 }
-                prop_assert!(lines.records.len() <= most);
-                prop_assert!(lines.bytes <= bytes.max(60));
-                let kept: usize = lines.records.iter().map(|record| record.line.len()).sum();
-                prop_assert_eq!(kept, lines.bytes);
+                prop_assert!(backlog.records.len() <= most);
+                prop_assert!(backlog.bytes <= bytes.max(60));
+                let kept: usize = backlog.records.iter().map(|record| record.line.len()).sum();
+                prop_assert_eq!(kept, backlog.bytes);
             }
             for mut reader in readers {
-                while !take(&lines, &mut reader, 64)? {}
+                while !take(&backlog, &mut reader, 64)? {}
                 prop_assert_eq!((reader.1, reader.2), (sent, dropped));
             }
         }
@@ -174,11 +174,11 @@ mod tests {
 
     #[test]
     fn a_reader_that_begins_now_gets_what_comes_after() {
-        let mut lines = Lines::default();
-        lines.push(Box::from(*b"a\n"));
-        let mut cursor = lines.end();
-        assert!(lines.read(&mut cursor, 9).is_empty());
-        lines.push(Box::from(*b"b\n"));
-        assert_eq!(lines.read(&mut cursor, 9), Read { lines: b"b\n".to_vec(), ..Read::default() });
+        let mut backlog = Backlog::default();
+        backlog.push(Box::from(*b"a\n"));
+        let mut cursor = backlog.end();
+        assert!(backlog.read(&mut cursor, 9).is_empty());
+        backlog.push(Box::from(*b"b\n"));
+        assert_eq!(backlog.read(&mut cursor, 9), Read { lines: b"b\n".to_vec(), ..Read::default() });
     }
 }

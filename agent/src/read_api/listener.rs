@@ -1,5 +1,5 @@
-//! `Place`: where the API is served. On the loopback of a pod, only the API server's port-forward gets to it, and what
-//! runs in that pod. A Unix socket is root's: its mode says so, and each peer is asked for its user.
+//! `ListenAddress`: where the API is served. On the loopback of a pod, only the API server's port-forward gets to it,
+//! and what runs in that pod. A Unix socket is root's: its mode says so, and each peer is asked for its user.
 
 use std::{
     fs,
@@ -14,23 +14,23 @@ use std::{
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// The place at which the API is served.
+/// The address at which the API is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ListenAddress {
     /// On 127.0.0.1, at this port.
     Loopback(u16),
     /// On a Unix socket at this path.
     Socket(PathBuf),
 }
 
-/// An opened place.
+/// An opened address.
 pub(super) enum Listener {
     Loopback(StdTcpListener),
     Socket(StdUnixListener, SocketFile),
 }
 
-/// A place that connections come to.
-pub(super) enum Listening {
+/// An opened address at which a tokio runtime accepts connections.
+pub(super) enum TokioListener {
     Loopback(TcpListener),
     Socket(UnixListener, #[expect(dead_code, reason = "removes the socket when it is dropped")] SocketFile),
 }
@@ -42,14 +42,14 @@ pub(super) enum Stream {
 }
 
 impl Listener {
-    pub(super) fn open(place: &Place) -> io::Result<Self> {
-        match place {
-            Place::Loopback(port) => {
+    pub(super) fn open(address: &ListenAddress) -> io::Result<Self> {
+        match address {
+            ListenAddress::Loopback(port) => {
                 let listener = StdTcpListener::bind((Ipv4Addr::LOCALHOST, *port))?;
                 tracing::info!(address = %listener.local_addr()?, "serving the read API");
                 Ok(Self::Loopback(listener))
             }
-            Place::Socket(path) => {
+            ListenAddress::Socket(path) => {
                 let (listener, file) = open_socket(path)?;
                 tracing::info!(path = %path.display(), "serving the read API");
                 Ok(Self::Socket(listener, file))
@@ -57,23 +57,23 @@ impl Listener {
         }
     }
 
-    /// Takes connections from now on. Needs a tokio runtime.
-    pub(super) fn listen(self) -> io::Result<Listening> {
+    /// Accepts connections from now on. Needs a tokio runtime.
+    pub(super) fn listen(self) -> io::Result<TokioListener> {
         match self {
             Self::Loopback(listener) => {
                 listener.set_nonblocking(true)?;
-                TcpListener::from_std(listener).map(Listening::Loopback)
+                TcpListener::from_std(listener).map(TokioListener::Loopback)
             }
             Self::Socket(listener, file) => {
                 listener.set_nonblocking(true)?;
-                Ok(Listening::Socket(UnixListener::from_std(listener)?, file))
+                Ok(TokioListener::Socket(UnixListener::from_std(listener)?, file))
             }
         }
     }
 }
 
-impl Listening {
-    /// Takes the next connection. `None` means that it was none of root's, and was closed.
+impl TokioListener {
+    /// Accepts the next connection. `None` means that it was none of root's, and was closed.
     pub(super) async fn accept(&self) -> io::Result<Option<Stream>> {
         match self {
             Self::Loopback(listener) => Ok(Some(Stream::Tcp(listener.accept().await?.0))),

@@ -1,11 +1,11 @@
-//! The changes that bring a map's entries in step with a spec: a three-way comparison of what the spec listed before,
+//! The changes that bring a map's entries in sync with a spec: a three-way comparison of what the spec listed before,
 //! what it lists, and what the map holds. Pure.
 //!
 //! - Only listed keys, and of their values only named bits, are compared and written. A key that the spec listed before
 //!   and lists no longer is deleted. Keys that others added stay. Bits that the spec named before and names no longer
 //!   become zero, as they are in a new entry.
 //! - While the changes are made one after the other, each look-up of a program finds what the old list says or what the
-//!   new one does. In a hash or an array that holds in any order (but see `kernel/entries.rs`). In a trie it holds
+//!   new one does. In a hash or an array that holds in any order (but see `kernel/map_entries.rs`). In a trie it holds
 //!   because prefixes are written from the longest to the shortest, and then deleted from the shortest to the longest:
 //!   at any time, of the prefixes that match an address, the longest one is the old list's or the new one's.
 //! - Entries are written before others are deleted, so the old and the new ones must fit together.

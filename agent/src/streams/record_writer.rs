@@ -1,4 +1,4 @@
-//! `Writer`: writes records as lines of JSON, decoded as the spec says. Does IO: a clock.
+//! `RecordWriter`: writes records as lines of JSON, decoded as the spec says. Does IO: a clock.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ const MAX_DECODED: usize = 64 << 10;
 
 /// Writes the records of one buffer.
 #[derive(Debug)]
-pub struct Writer {
+pub struct RecordWriter {
     shape: RecordShape,
     owners: Mutex<Owners>,
 }
@@ -34,7 +34,7 @@ struct Line<'a, V> {
     undecoded: Option<String>,
 }
 
-impl Writer {
+impl RecordWriter {
     /// Returns a writer for records of this type.
     pub fn new(shape: RecordShape, owners: Owners) -> Self {
         Self { shape, owners: Mutex::new(owners) }
@@ -56,7 +56,7 @@ impl Writer {
         let pod = self.shape.pod.as_ref().and_then(|place| place.number(record));
         let pod = pod.and_then(|cgroup| self.owners.lock().unwrap_or_else(PoisonError::into_inner).pod(cgroup));
         let pod = pod.as_deref();
-        let Some(shape) = &self.shape.shape else { return bytes(&time, pod, record, None) };
+        let Some(shape) = &self.shape.shape else { return write_undecoded(&time, pod, record, None) };
         let budget = Budget::new(MAX_DECODED);
         let decoded = shape.with(record, &budget).map_err(|error| error.to_string()).and_then(|value| {
             let line = Line { time: &time, value, pod, undecoded: None };
@@ -64,13 +64,13 @@ impl Writer {
         });
         match decoded {
             Ok(line) => ended(line),
-            Err(why) => bytes(&time, pod, record, Some(why)),
+            Err(why) => write_undecoded(&time, pod, record, Some(why)),
         }
     }
 }
 
 /// Writes a record that is not decoded.
-fn bytes(time: &str, pod: Option<&Pod>, record: &[u8], why: Option<String>) -> Box<[u8]> {
+fn write_undecoded(time: &str, pod: Option<&Pod>, record: &[u8], why: Option<String>) -> Box<[u8]> {
     let cut = record.len() > MAX_HEX;
     let more = cut.then(|| format!("the first {MAX_HEX} of its {} bytes are shown", record.len()));
     let undecoded = why.into_iter().chain(more).collect::<Vec<_>>().join("; ");
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    fn read(writer: &Writer, record: &[u8]) -> Record {
+    fn read(writer: &RecordWriter, record: &[u8]) -> Record {
         let line = writer.line(record);
         assert!(line.ends_with(b"}\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
         serde_json::from_slice(&line).unwrap()
@@ -106,7 +106,7 @@ mod tests {
         let object = Object::read(builtin(Builtin::ConnectAudit)).unwrap();
         let shape = RecordShape::of(&object, &stream).unwrap();
         let pod = Pod { namespace: "shop".into(), name: "web".into(), container: Some("app".into()) };
-        let writer = Writer::new(shape, Owners::of([(77, pod.clone())]));
+        let writer = RecordWriter::new(shape, Owners::of([(77, pod.clone())]));
         let mut record = [0u8; 80];
         record[24] = 77;
         record[40..44].copy_from_slice(b"curl");
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_has_no_type_is_bytes() {
-        let writer = Writer::new(RecordShape::default(), Owners::default());
+        let writer = RecordWriter::new(RecordShape::default(), Owners::default());
         let Record::Record { value, undecoded, .. } = read(&writer, &[1, 0xff]) else { panic!() };
         assert_eq!((value, undecoded), ("01ff".into(), None));
         let Record::Record { value, undecoded, .. } = read(&writer, &[7; 5000]) else { panic!() };

@@ -1,7 +1,7 @@
 //! The entries of one BpfProgram's maps, compared with what the maps hold.
 //!
 //! Entries are compared after each load and each edit, and whenever a BpfProgram is observed anew. Those that are kept
-//! in step are compared again after ten seconds, or after longer if that takes long: nothing reports changes to a map.
+//! in sync are compared again after ten seconds, or after longer if that takes long: nothing reports changes to a map.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -10,33 +10,46 @@ use sockeye_ebpf::{Object, values::settings::Settings};
 
 use super::{
     Controller,
-    bytes::RevisionBytes,
+    bytes::{RevisionBytes, has_entries},
     drift::Change,
-    entry_state::{EntriesOnTrial, Listed},
     program::ProgramState,
+    program_entries::{EntriesOnTrial, Listed},
 };
 use crate::{
     model::{
         assignment::Assignment,
         desired::Desired,
         entries::{EntryCounts, ListedMap, ListedMaps, listed_maps},
+        observed::Observed,
     },
     node::{
         Node,
-        entries::{EntriesOutcome, EntriesTask},
+        entry_sync::{EntriesOutcome, EntriesTask},
         failure::Failure,
     },
 };
 
 impl<N: Node> Controller<N> {
-    /// Refuses a revision whose entries would not fit into the maps that it finds, before anything of it is done.
-    /// Returns whether it changes entries of these maps.
-    pub(super) fn check_entries(
+    /// Begins the entries of a revision that is not in effect yet. Refuses those that would not fit. Returns whether
+    /// they change entries in effect.
+    pub(super) fn prepare_entries(
         &mut self,
         name: &str,
-        desired: &Desired,
+        desired: Option<&Desired>,
         assignment: &Assignment,
     ) -> Result<bool, Failure> {
+        let is_new = |desired: &&Desired| self.touch(name).observed.revision.as_ref() != Some(&desired.revision);
+        let Some(desired) = desired.filter(is_new) else { return Ok(false) };
+        let changes = has_entries(desired) && self.check_entries(name, desired, assignment)?;
+        let ProgramState { entries, observed: Observed { trial, .. }, .. } = self.touch(name);
+        let open = trial.as_ref().filter(|trial| trial.state.is_open());
+        entries.begin_revision(&desired.revision, changes, open.map(|trial| trial.revision.as_str()));
+        Ok(changes)
+    }
+
+    /// Refuses a revision whose entries would not fit into the maps that it finds, before anything of it is done.
+    /// Returns whether it changes entries of these maps.
+    fn check_entries(&mut self, name: &str, desired: &Desired, assignment: &Assignment) -> Result<bool, Failure> {
         if self.touch(name).observed.maps.is_empty() {
             return Ok(false);
         }
@@ -48,12 +61,12 @@ impl<N: Node> Controller<N> {
             both.is_some_and(|(map, pinned)| pinned.from == map.from && pinned.shape() == map.shape)
         };
         let kept: ListedMaps = listed.iter().filter(stays).map(|(map, its)| (map.clone(), its.clone())).collect();
-        let outcomes = self.node.keep_entries(name, &kept, EntriesTask::Check)?;
+        let outcomes = self.node.sync_entries(name, &kept, EntriesTask::Check)?;
         Ok(outcomes.iter().any(|outcome| outcome.now.sync && !outcome.now.is_current()))
     }
 
     /// Writes the entries again that were listed before a revision changed them that is reverted. What programs have
-    /// added stays; the agent knows only what it has kept in step.
+    /// added stays; the agent knows only what it has kept in sync.
     pub(super) fn restore_entries(&mut self, name: &str, revision: &str) -> Result<(), Failure> {
         let ProgramState { entries, observed, desired, .. } = self.touch(name);
         let on_trial = entries.on_trial.take_if(|on_trial| on_trial.revision == revision);
@@ -68,34 +81,34 @@ impl<N: Node> Controller<N> {
         if maps.any(|(name, map)| map.sync && !is_known(name)) {
             return Err(unknown());
         }
-        entries.in_step = None;
-        let outcomes = self.node.keep_entries(name, &former, EntriesTask::Apply)?;
-        check_in_step(&outcomes)
+        entries.synced = None;
+        let outcomes = self.node.sync_entries(name, &former, EntriesTask::Apply)?;
+        check_synced(&outcomes)
     }
 
-    /// Compares the entries of all maps with the spec's, and writes those that are kept in step. A failure is no reason
+    /// Compares the entries of all maps with the spec's, and writes those that are kept in sync. A failure is no reason
     /// to stop following pods.
-    pub(super) fn keep_entries(
+    pub(super) fn sync_entries(
         &mut self,
         name: &str,
         desired: &Desired,
         assignment: &Assignment,
     ) -> Result<(), Failure> {
-        self.try_keep_entries(name, desired, assignment).map_err(|failure| Failure { partial: true, ..failure })
+        self.try_sync_entries(name, desired, assignment).map_err(|failure| Failure { partial: true, ..failure })
     }
 
-    fn try_keep_entries(&mut self, name: &str, desired: &Desired, assignment: &Assignment) -> Result<(), Failure> {
+    fn try_sync_entries(&mut self, name: &str, desired: &Desired, assignment: &Assignment) -> Result<(), Failure> {
         let now = self.now;
         self.touch(name).entries.put_off_check(now);
         let listed = self.listed(name, desired, assignment)?;
-        // Until they are compared and written, nothing is known to be in step: what is put off is no new change when
+        // Until they are compared and written, nothing is known to be in sync: what is put off is no new change when
         // it is due.
         let begin = Instant::now();
-        let was_in_step = self.touch(name).entries.is_in_step(&desired.revision);
-        self.touch(name).entries.in_step = None;
-        let outcomes = match was_in_step {
+        let was_synced = self.touch(name).entries.is_synced(&desired.revision);
+        self.touch(name).entries.synced = None;
+        let outcomes = match was_synced {
             true => self.repair_entries(name, &listed)?,
-            false => self.node.keep_entries(name, &listed, EntriesTask::Apply)?,
+            false => self.node.sync_entries(name, &listed, EntriesTask::Apply)?,
         };
         let program = self.touch(name);
         let synced = outcomes.iter().filter(|outcome| outcome.now.sync);
@@ -110,8 +123,8 @@ impl<N: Node> Controller<N> {
                 tracing::info!(program = name, revision, map, listed = now.listed, key, "entries written");
             }
         }
-        check_in_step(&outcomes)?;
-        self.touch(name).entries.in_step = Some((desired.revision.clone(), listed));
+        check_synced(&outcomes)?;
+        self.touch(name).entries.synced = Some((desired.revision.clone(), listed));
         Ok(())
     }
 
@@ -124,8 +137,8 @@ impl<N: Node> Controller<N> {
         program.entries.forget(waiting.as_deref());
     }
 
-    /// Marks the BpfPrograms whose entries are to be compared again. Reports whether there are any.
-    pub(super) fn marks_entries(&mut self) -> bool {
+    /// Marks the BpfPrograms whose entries are to be compared again. Returns whether there are any.
+    pub(super) fn mark_entries(&mut self) -> bool {
         let now = self.now;
         let mut is_due = false;
         let is_compared = |_: &str, program: &ProgramState| {
@@ -138,10 +151,10 @@ impl<N: Node> Controller<N> {
         is_due
     }
 
-    /// Compares entries that were in step before: what differs, others have changed. It is written again, unless that
+    /// Compares entries that were in sync before: what differs, others have changed. It is written again, unless that
     /// is put off because they do so again and again.
     fn repair_entries(&mut self, name: &str, listed: &ListedMaps) -> Result<Vec<EntriesOutcome>, Failure> {
-        let outcomes = self.node.keep_entries(name, listed, EntriesTask::Check)?;
+        let outcomes = self.node.sync_entries(name, listed, EntriesTask::Check)?;
         let changed = outcomes.iter().filter(|outcome| outcome.now.sync && !outcome.now.is_current());
         let changes: Vec<Change> = changed.map(|outcome| entries_changed(&outcome.map)).collect();
         let recorded = &self.touch(name).observed.recorded;
@@ -151,7 +164,7 @@ impl<N: Node> Controller<N> {
         }
         let (now, time_of_day) = (self.now, (self.settings.time_of_day)());
         self.touch(name).record_drift(changes, now, time_of_day)?;
-        self.node.keep_entries(name, listed, EntriesTask::Apply)
+        self.node.sync_entries(name, listed, EntriesTask::Apply)
     }
 
     /// Returns the entries that a revision lists, as bytes.
@@ -170,8 +183,8 @@ impl<N: Node> Controller<N> {
     }
 }
 
-/// Fails if entries that were written are not in step.
-fn check_in_step(outcomes: &[EntriesOutcome]) -> Result<(), Failure> {
+/// Fails if entries that were written are not in sync.
+fn check_synced(outcomes: &[EntriesOutcome]) -> Result<(), Failure> {
     let behind = outcomes.iter().find(|outcome| outcome.now.sync && !outcome.now.is_current());
     let Some(EntriesOutcome { map, now: EntryCounts { listed, in_place, stale, .. }, .. }) = behind else {
         return Ok(());
@@ -199,7 +212,7 @@ mod tests {
     fn entries_that_others_change_are_counted() {
         let now = EntryCounts { sync: true, listed: 4, in_place: 3, stale: 1 };
         let outcome = EntriesOutcome { map: "allowed".to_owned(), before: now, now, example: None };
-        let Failure { reason, message, .. } = check_in_step(&[outcome]).unwrap_err();
+        let Failure { reason, message, .. } = check_synced(&[outcome]).unwrap_err();
         assert_eq!(reason, Reason::EntriesNotInStep);
         assert!(message.starts_with("map allowed: 3 of 4 entries are in place, and 1 are to be deleted"), "{message}");
         provoked(reason, &message);

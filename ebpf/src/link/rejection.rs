@@ -1,4 +1,4 @@
-//! `Verdict`: what the verifier's log on a refused program means for the object: the line of the source, and the
+//! `Rejection`: what the verifier's log on a refused program means for the object: the line of the source, and the
 //! relocation, function or instruction that this kernel lacks.
 //!
 //! libbpf replaces such words in the log (`fixup_verifier_log`). Here the log stays as it is.
@@ -15,7 +15,7 @@ use crate::{
 
 /// The meaning of the verifier's log on a refused program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Rejection {
     /// The feature that the kernel lacks, if that is why.
     pub lacking: Option<Lacking>,
     /// The line that the refused instruction was compiled from.
@@ -51,14 +51,14 @@ const NO_RELOCATION: &str = "invalid func unknown#195896080";
 const NO_FUNCTION: &str = "invalid func unknown#2002";
 
 /// Interprets the verifier's log on a program.
-pub fn verdict(program: &PlannedProgram<'_>, log: &str) -> Verdict {
+pub fn rejection(program: &PlannedProgram<'_>, log: &str) -> Rejection {
     let at = log.lines().rev().find_map(instruction);
     let is_invalid =
         log.lines().rev().take(LAST_LINES).any(|line| line.starts_with(NO_RELOCATION) || line.starts_with(NO_FUNCTION));
     let invalid = at.filter(|_| is_invalid).and_then(|at| program.poisoned.get(at));
     let lacking = invalid.map(Lacking::Invalid);
     let lacking = lacking.or_else(|| log.lines().rev().take(LAST_LINES).find_map(|line| lacking_by(program, line)));
-    Verdict { lacking, source: at.and_then(|at| source(program, at)) }
+    Rejection { lacking, source: at.and_then(|at| source(program, at)) }
 }
 
 /// Returns the index of the instruction that a line of the log shows: `12: (85) call bpf_map_lookup_elem#1`.
@@ -150,16 +150,16 @@ mod tests {
 
     #[test]
     fn a_refused_instruction_has_a_line_of_the_source() {
-        let verdict = verdict(&program(), "0: R1=ctx\n1: (b7) r1 = 0\n2: (61) r0 = *(u32 *)(r1 +0)\nR1 invalid\n");
-        let source = verdict.source.unwrap();
+        let rejection = rejection(&program(), "0: R1=ctx\n1: (b7) r1 = 0\n2: (61) r0 = *(u32 *)(r1 +0)\nR1 invalid\n");
+        let source = rejection.source.unwrap();
         assert_eq!((source.file.as_str(), source.number, source.text.as_str()), ("a.bpf", 9, "y = 2;"));
         assert_eq!(source.to_string(), "a.bpf:9 `y = 2;`");
-        assert_eq!(verdict.lacking, None);
+        assert_eq!(rejection.lacking, None);
     }
 
     #[test]
     fn what_a_kernel_lacks_is_named() {
-        let lacking = |log: &str| verdict(&program(), log).lacking;
+        let lacking = |log: &str| rejection(&program(), log).lacking;
         let core = Lacking::Invalid(Invalid::Core(Subject::default(), Cause::Missing));
         let log = "3: (85) call unknown#195896080\ninvalid func unknown#195896080\nprocessed 4 insns\n";
         assert_eq!(lacking(log), Some(core));

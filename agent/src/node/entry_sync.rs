@@ -1,4 +1,4 @@
-//! Keeps the entries of one BpfProgram's maps in step with its spec, or compares them with it.
+//! Keeps the entries of one BpfProgram's maps in sync with its spec, or compares them with it.
 //!
 //! The keys that the spec listed before are in a map of the agent's own, pinned under `_meta`: the record. It names at
 //! least every listed key that may be in the map, after each call that the agent makes: it is written before entries
@@ -20,15 +20,16 @@ use crate::{
     kernel::{
         Fd, SysError,
         cgroup::Root,
-        entries::{MapEntries, trie_spare},
-        info, record,
+        info,
+        map_entries::{MapEntries, trie_spare},
+        record,
     },
     model::{
         entries::{AppliedEntries, EntryChanges, EntryCounts, EntryShape, ListedMap, ListedMaps},
         kernel::Machine,
         map_shape::MapShape,
     },
-    plan::entries::{Comparison, applied_after, applied_before},
+    plan::entry_changes::{Comparison, applied_after, applied_before},
 };
 
 /// The kernel's name of a record.
@@ -41,7 +42,7 @@ const ROUNDS: usize = 3;
 pub enum EntriesTask {
     /// Nothing: refuse what would not fit, before anything else is done.
     Check,
-    /// Write and delete those that are kept in step.
+    /// Write and delete those that are kept in sync.
     Apply,
 }
 
@@ -59,13 +60,13 @@ pub struct EntriesOutcome {
 }
 
 /// The maps of one home whose entries are compared.
-pub(super) struct EntryKeeper<'a> {
+pub(super) struct EntrySync<'a> {
     home: OpenHome<'a>,
     machine: Machine,
     handles: &'a mut Handles,
 }
 
-impl<'a> EntryKeeper<'a> {
+impl<'a> EntrySync<'a> {
     /// Opens a home.
     pub(super) fn open(
         home: &'a Home,
@@ -77,19 +78,19 @@ impl<'a> EntryKeeper<'a> {
     }
 
     /// Does the task for each map. A map that is not pinned yet is left out.
-    pub(super) fn keep(&mut self, maps: &ListedMaps, task: EntriesTask) -> Result<Vec<EntriesOutcome>, Failure> {
+    pub(super) fn sync(&mut self, maps: &ListedMaps, task: EntriesTask) -> Result<Vec<EntriesOutcome>, Failure> {
         let mut outcomes = Vec::new();
         for (name, listed) in maps {
             let fd = match self.home.dir.get(&layout::map(&listed.pin)) {
                 Err(error) if error.is_not_found() => continue,
                 fd => fd?,
             };
-            outcomes.extend(self.keep_map(name, listed, &fd, task)?);
+            outcomes.extend(self.sync_map(name, listed, &fd, task)?);
         }
         Ok(outcomes)
     }
 
-    fn keep_map(
+    fn sync_map(
         &mut self,
         name: &str,
         listed: &ListedMap,

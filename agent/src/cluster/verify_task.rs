@@ -1,4 +1,4 @@
-//! Objects, judged by the node's own policy, one after the other. No IO; it computes, for up to some seconds.
+//! Runs `control::verify` on a thread, one object at a time. No IO; it computes, for up to some seconds.
 
 use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
@@ -20,7 +20,8 @@ pub(super) async fn judge(
         let verifier = Arc::clone(&verifier);
         let judging = spawn_blocking(move || verify(&verifier, &verification, SystemTime::now()));
         // Nobody's bytes are to end the agent.
-        verified(claim, judging.await.unwrap_or_else(|_| Err("its proof can't be verified: see the log".to_owned())));
+        let failed = || Verdict::Rejected("its proof can't be verified: see the log".to_owned());
+        verified(claim, judging.await.unwrap_or_else(|_| failed()));
     }
 }
 
@@ -68,9 +69,9 @@ mod tests {
             }
             assert!(turns < 1_000_000, "no verdict comes");
         };
-        assert!(verdict.is_err() && first == claims[0], "{verdict:?}");
+        assert!(matches!(verdict, Verdict::Rejected(_)) && first == claims[0], "{verdict:?}");
         assert!(turns > 0, "nothing else went on");
-        assert_eq!(answered.recv().await.unwrap(), (claims[1].clone(), Ok(None)));
+        assert_eq!(answered.recv().await.unwrap(), (claims[1].clone(), Verdict::Accepted));
         drop(ask);
         sleep(Duration::ZERO).await;
         assert!(judging.await.unwrap().is_err(), "it ends only if nobody asks any more");

@@ -25,13 +25,15 @@ use std::{
     sync::OnceLock,
 };
 
-use aya_obj::generated::bpf_map_type;
 use rustix::thread::MembarrierCommand;
-use sockeye_ebpf::values::settings::clear_host_bits;
+use sockeye_ebpf::{
+    kinds::map_type::{F_NO_PREALLOC, LPM_TRIE},
+    values::settings::clear_host_bits,
+};
 
 use super::{
-    Call as _, SysError,
-    bpf::{self, Batch, MapAttr, More},
+    Call as _, ENOTSUPP, SysError,
+    bpf::{self, Batch, MapAttr, More, PROBE_NAME},
     info,
 };
 use crate::model::entries::{EntryChanges, EntryShape, EntryWrite, LiveEntries, MapForm};
@@ -41,8 +43,6 @@ const BATCH: usize = 4096;
 /// After each of so many replaced entries of a hash the writer waits for the look-ups of programs. It does not if there
 /// are more.
 const AWAITED: usize = 16;
-/// `ENOTSUPP`: the kernel's own number for an operation that a map type lacks.
-const ENOTSUPP: i32 = 524;
 
 /// The entries of an opened map.
 pub struct MapEntries<'a> {
@@ -83,7 +83,7 @@ impl<'a> MapEntries<'a> {
             return self.walk(&listed);
         }
         match self.read_batches(&listed) {
-            Err(error) if is_unsupported(&error) => {
+            Err(error) if lacks_batches(&error) => {
                 self.batches = false;
                 self.walk(&listed)
             }
@@ -197,10 +197,10 @@ impl<'a> MapEntries<'a> {
         if run.len() > 1 && self.batches {
             let mut keys: Vec<u8> = run.iter().flat_map(|write| write.key.iter().copied()).collect();
             let mut values = Vec::with_capacity(run.len() * self.shape.value_bytes());
-            run.iter().for_each(|write| self.all_slots(&write.value, &mut values));
+            run.iter().for_each(|write| values.extend_from_slice(&self.shape.all_slots(&write.value)));
             let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
             match bpf::map_update_batch(self.fd, Batch { keys: &mut keys, values: &mut values, count }) {
-                Err(error) if is_unsupported(&error) => self.batches = false,
+                Err(error) if lacks_batches(&error) => self.batches = false,
                 written => {
                     run.clear();
                     return written.call(|| "BPF_MAP_UPDATE_BATCH");
@@ -221,22 +221,9 @@ impl<'a> MapEntries<'a> {
                 }
                 live
             }
-            _ => {
-                let mut raw = Vec::with_capacity(self.shape.value_bytes());
-                self.all_slots(value, &mut raw);
-                raw
-            }
+            _ => self.shape.all_slots(value).into_owned(),
         };
         bpf::map_update(self.fd, Some(key), &raw)
-    }
-
-    /// Appends a value for every slot.
-    fn all_slots(&self, value: &[u8], raw: &mut Vec<u8>) {
-        for _ in 0..self.shape.slots() {
-            let end = raw.len() + self.shape.stride();
-            raw.extend_from_slice(value);
-            raw.resize(end, 0);
-        }
     }
 
     fn delete(&mut self, keys: &[&[u8]]) -> Result<(), SysError> {
@@ -246,7 +233,7 @@ impl<'a> MapEntries<'a> {
             match deleted {
                 // One of them is gone already, and the others are left: they are deleted singly.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(error) if is_unsupported(&error) => self.batches = false,
+                Err(error) if lacks_batches(&error) => self.batches = false,
                 deleted => return deleted.call(|| "BPF_MAP_DELETE_BATCH"),
             }
         }
@@ -262,8 +249,8 @@ fn await_look_ups() {
     }
 }
 
-/// Tells whether the kernel has no batches for a map's type, or, before 5.6, none at all.
-fn is_unsupported(error: &io::Error) -> bool {
+/// Returns whether the kernel has no batches for a map's type, or, before 5.6, none at all.
+pub(super) fn lacks_batches(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EOPNOTSUPP | libc::EINVAL))
 }
 
@@ -291,7 +278,7 @@ impl<'a> Collected<'a> {
         }
     }
 
-    /// Takes a key that the walk has come to. `value` is called if the key is listed.
+    /// Records a key that the walk has come to. `value` is called if the key is listed.
     fn add(&mut self, key: &[u8], value: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<()> {
         self.steps_left = self
             .steps_left
@@ -319,13 +306,12 @@ pub fn trie_spare() -> usize {
     static SPARE: OnceLock<usize> = OnceLock::new();
     *SPARE.get_or_init(|| {
         let attr = MapAttr {
-            name: "sockeye_probe",
-            map_type: bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32,
+            name: PROBE_NAME,
+            map_type: LPM_TRIE,
             key_size: 8,
             value_size: 4,
             max_entries: 1,
-            // BPF_F_NO_PREALLOC, which tries require.
-            flags: 1,
+            flags: F_NO_PREALLOC,
             ..MapAttr::default()
         };
         let write = |fd: BorrowedFd<'_>| bpf::map_update(fd, Some(&[0; 8]), &[0; 4]);

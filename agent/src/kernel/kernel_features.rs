@@ -1,5 +1,5 @@
-//! `Probe`: the BPF features that this kernel has, found by asking it. Its version would say less: distributions
-//! backport features, and leave some out.
+//! `KernelFeatures`: the BPF features that this kernel has, found by asking it. Its version would say less:
+//! distributions backport features, and leave some out.
 //!
 //! The agent probes once, at start. The probe loads programs of two instructions and creates small maps, drops them at
 //! once, and attaches nothing. A feature stays unknown if the kernel does not tell, for lack of a capability or of
@@ -12,21 +12,24 @@ use std::{
 };
 
 use sockeye_ebpf::kinds::{
-    map_type,
+    map_type::{
+        self, ARRAY, BLOOM_FILTER, CGROUP_STORAGE, CGRP_STORAGE, F_NO_PREALLOC, PERCPU_CGROUP_STORAGE, RINGBUF,
+        SK_STORAGE, SOCKHASH, SOCKMAP, USER_RINGBUF,
+    },
     section::{SECTIONS, Section, Target},
 };
 
-pub(super) use super::verifier::{Answer, verifier_log_end};
+pub(super) use super::verifier::{FeatureSupport, verifier_log_end};
 use super::{
-    bpf::{self, F_BEFORE, MapAttr},
+    bpf::{self, F_BEFORE, MapAttr, PROBE_NAME},
     info,
-    verifier::{self, EXIT, GET_NETNS_COOKIE, MOV, SOCK_OPS, calls, prog_load},
+    verifier::{self, EXIT, GET_NETNS_COOKIE, MOV, SOCK_OPS, has_helper, prog_load},
 };
 use crate::model::kernel::{MissingFeatures, ProgramKind};
 
 /// The features that were found and missed.
 #[derive(Clone, Debug, Default)]
-pub struct Probe {
+pub struct KernelFeatures {
     /// The features that the kernel has, by name.
     pub has: BTreeSet<String>,
     /// The features that it lacks, by name.
@@ -60,68 +63,69 @@ enum Sample {
     Storage,
 }
 
-/// The map types to probe.
+/// The map types to found.
 #[rustfmt::skip]
 const MAPS: [MapProbe; 9] = {
     const fn row(map_type: u32, least_kernel: (u16, u16), sample: Sample) -> MapProbe {
         MapProbe { map_type, least_kernel, sample }
     }
     [
-        row(15, (4, 14), Sample::Map(4, 4, 1)), // Sockmap
-        row(18, (4, 18), Sample::Map(4, 4, 1)), // Sockhash
-        row(19, (4, 19), Sample::Map(8, 4, 0)), // CgroupStorage
-        row(21, (4, 20), Sample::Map(8, 4, 0)), // PercpuCgroupStorage
-        row(24, (5, 2),  Sample::Storage),      // SkStorage
-        row(27, (5, 8),  Sample::Ring),         // RingBuf
-        row(30, (5, 16), Sample::Map(0, 4, 1)), // BloomFilter
-        row(31, (6, 1),  Sample::Ring),         // UserRingBuf
-        row(32, (6, 2),  Sample::Storage),      // CgrpStorage
+        row(SOCKMAP,               (4, 14), Sample::Map(4, 4, 1)),
+        row(SOCKHASH,              (4, 18), Sample::Map(4, 4, 1)),
+        row(CGROUP_STORAGE,        (4, 19), Sample::Map(8, 4, 0)),
+        row(PERCPU_CGROUP_STORAGE, (4, 20), Sample::Map(8, 4, 0)),
+        row(SK_STORAGE,            (5, 2),  Sample::Storage),
+        row(RINGBUF,               (5, 8),  Sample::Ring),
+        row(BLOOM_FILTER,          (5, 16), Sample::Map(0, 4, 1)),
+        row(USER_RINGBUF,          (6, 1),  Sample::Ring),
+        row(CGRP_STORAGE,          (6, 2),  Sample::Storage),
     ]
 };
 
-/// `BPF_MAP_TYPE_ARRAY`
-const ARRAY: u32 = 2;
-/// `BPF_F_NO_PREALLOC`
-const F_NO_PREALLOC: u32 = 1;
-
-impl Probe {
+impl KernelFeatures {
     /// Asks the kernel for each feature.
-    pub fn ask() -> Self {
-        let mut probe = Self::default();
-        probe.note("KernelBTF", Answer::is(fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)));
+    pub fn probe() -> Self {
+        let mut found = Self::default();
+        found.note("KernelBTF", FeatureSupport::from_bool(fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)));
         let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
-        probe.note("JIT", jit.map_or(Answer::Unknown, |enabled| Answer::is(enabled.trim() != "0")));
-        probe.note("LinkUpdate", Answer::by_bad_fd(&bpf::link_update_nothing()));
-        probe.note("MemoryCgroups", verifier::memory_cgroups());
-        probe.note("AtomicFetch", verifier::atomic_fetch());
-        probe.note("InstructionsV4", verifier::instructions_v4());
-        probe.note("NetnsCookie", calls(SOCK_OPS, GET_NETNS_COOKIE).map_or(Answer::Unknown, Answer::is));
-        probe.note("VerifierLogEnd", verifier_log_end());
-        probe.note("MapMemory", map_memory());
+        found.note(
+            "JIT",
+            jit.map_or(FeatureSupport::Unknown, |enabled| FeatureSupport::from_bool(enabled.trim() != "0")),
+        );
+        found.note("LinkUpdate", FeatureSupport::by_bad_fd(&bpf::link_update_nothing()));
+        found.note("MemoryCgroups", verifier::memory_cgroups());
+        found.note("AtomicFetch", verifier::atomic_fetch());
+        found.note("InstructionsV4", verifier::instructions_v4());
+        found.note(
+            "NetnsCookie",
+            has_helper(SOCK_OPS, GET_NETNS_COOKIE).map_or(FeatureSupport::Unknown, FeatureSupport::from_bool),
+        );
+        found.note("VerifierLogEnd", verifier_log_end());
+        found.note("MapMemory", map_memory());
         if verifier::is_locked_down() {
-            probe.restrictions.insert("LockdownConfidentiality".to_owned());
+            found.restrictions.insert("LockdownConfidentiality".to_owned());
         }
-        if perf_event_paranoid() == Answer::Has {
-            probe.restrictions.insert("PerfEventParanoid".to_owned());
+        if perf_event_paranoid() == FeatureSupport::Has {
+            found.restrictions.insert("PerfEventParanoid".to_owned());
         }
         for section in SECTIONS {
-            probe.section(section);
+            found.section(section);
         }
         for row in &MAPS {
             let answer = map(row);
-            if answer == Answer::Lacks {
-                probe.missing_features.maps.insert(row.map_type, row.least_kernel);
+            if answer == FeatureSupport::Lacks {
+                found.missing_features.maps.insert(row.map_type, row.least_kernel);
             }
-            probe.note(&map_type::feature(&map_type::name(row.map_type)), answer);
+            found.note(&map_type::feature(&map_type::name(row.map_type)), answer);
         }
-        probe
+        found
     }
 
-    fn note(&mut self, name: &str, answer: Answer) {
+    fn note(&mut self, name: &str, answer: FeatureSupport) {
         match answer {
-            Answer::Has => drop(self.has.insert(name.to_owned())),
-            Answer::Lacks => drop(self.lacks.insert(name.to_owned())),
-            Answer::Unknown => {}
+            FeatureSupport::Has => drop(self.has.insert(name.to_owned())),
+            FeatureSupport::Lacks => drop(self.lacks.insert(name.to_owned())),
+            FeatureSupport::Unknown => {}
         }
     }
 
@@ -133,7 +137,7 @@ impl Probe {
             Ok(program) => self.link(section, program.as_fd()),
             Err(refusal) => refusal,
         };
-        if answer == Answer::Lacks {
+        if answer == FeatureSupport::Lacks {
             self.missing_features.programs.insert(kind);
         }
         self.note(&section.feature(), answer);
@@ -141,58 +145,58 @@ impl Probe {
 
     /// Probes whether the kernel has links for a section's program, and notes the features of links that some sections
     /// stand for.
-    fn link(&mut self, section: &Section, program: BorrowedFd<'_>) -> Answer {
+    fn link(&mut self, section: &Section, program: BorrowedFd<'_>) -> FeatureSupport {
         let attach_type = section.attach_type;
-        let link = |flags| Answer::by_bad_fd(&bpf::link_create_nowhere(program, attach_type, flags));
+        let link = |flags| FeatureSupport::by_bad_fd(&bpf::link_create_nowhere(program, attach_type, flags));
         match section.name {
             "sockops" => {
                 self.note("CgroupLink", link(0));
                 let order = link(F_BEFORE);
-                self.missing_features.order = order == Answer::Lacks;
+                self.missing_features.order = order == FeatureSupport::Lacks;
                 self.note("CgroupLinkOrder", order);
             }
             "sk_msg" => {
                 self.note("SockmapLink", link(0));
-                self.note("SockmapQuery", Answer::by_bad_fd(&bpf::prog_query_nowhere(attach_type)));
+                self.note("SockmapQuery", FeatureSupport::by_bad_fd(&bpf::prog_query_nowhere(attach_type)));
             }
             _ => {}
         }
         match section.target {
             Target::Cgroup => link(0),
             // Kernels without links for maps load a program for an attach type that they do not know.
-            Target::Map => Answer::by_bad_fd(&bpf::prog_attach_nowhere(program, attach_type)),
+            Target::Map => FeatureSupport::by_bad_fd(&bpf::prog_attach_nowhere(program, attach_type)),
         }
     }
 }
 
 /// Loads a program that only returns.
-fn load(kind: ProgramKind) -> Result<OwnedFd, Answer> {
-    prog_load(kind, &[MOV, EXIT], &mut []).map_err(|error| Answer::refused(error.raw_os_error()))
+fn load(kind: ProgramKind) -> Result<OwnedFd, FeatureSupport> {
+    prog_load(kind, &[MOV, EXIT], &mut []).map_err(|error| FeatureSupport::refused(error.raw_os_error()))
 }
 
-/// Tells whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid`
+/// Returns whether perf events, so the readers of perf event arrays, need CAP_SYS_ADMIN: `kernel.perf_event_paranoid`
 /// above 2, which only distributions' patches know.
-fn perf_event_paranoid() -> Answer {
+fn perf_event_paranoid() -> FeatureSupport {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
     match level.ok().and_then(|level| level.trim().parse::<i32>().ok()) {
-        Some(level) => Answer::is(level > 2),
-        None => Answer::Unknown,
+        Some(level) => FeatureSupport::from_bool(level > 2),
+        None => FeatureSupport::Unknown,
     }
 }
 
 /// Probes whether the kernel reports the memory that a map uses. Older ones report whole pages, computed from its
 /// sizes.
-fn map_memory() -> Answer {
+fn map_memory() -> FeatureSupport {
     let made = bpf::map_create(&attr(ARRAY, 4, 4, 1));
     let page = rustix::param::page_size() as u64;
     match made.and_then(|fd| info::map(fd.as_fd())) {
-        Ok(map) => Answer::is(map.memlock_bytes % page != 0),
-        Err(_) => Answer::Unknown,
+        Ok(map) => FeatureSupport::from_bool(map.memlock_bytes % page != 0),
+        Err(_) => FeatureSupport::Unknown,
     }
 }
 
 /// Probes whether the kernel creates maps of a type.
-fn map(row: &MapProbe) -> Answer {
+fn map(row: &MapProbe) -> FeatureSupport {
     let no_btf = io::stdin();
     let page = u32::try_from(rustix::param::page_size()).unwrap_or_default();
     let attr = match row.sample {
@@ -205,15 +209,15 @@ fn map(row: &MapProbe) -> Answer {
             ..attr(row.map_type, 4, u32::MAX, 0)
         },
     };
-    let made = verifier::patiently(|| bpf::map_create(&attr).map_err(|error| error.source));
+    let made = verifier::retry_on_eperm(|| bpf::map_create(&attr).map_err(|error| error.source));
     match made.map_err(|error| error.raw_os_error()) {
-        Ok(_) | Err(Some(libc::E2BIG)) => Answer::Has,
-        Err(errno) => Answer::refused(errno),
+        Ok(_) | Err(Some(libc::E2BIG)) => FeatureSupport::Has,
+        Err(errno) => FeatureSupport::refused(errno),
     }
 }
 
 fn attr<'a>(map_type: u32, key_size: u32, value_size: u32, max_entries: u32) -> MapAttr<'a> {
-    MapAttr { name: "sockeye_probe", map_type, key_size, value_size, max_entries, ..MapAttr::default() }
+    MapAttr { name: PROBE_NAME, map_type, key_size, value_size, max_entries, ..MapAttr::default() }
 }
 
 #[cfg(test)]
