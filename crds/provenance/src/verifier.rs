@@ -39,7 +39,7 @@ pub struct Claim<'a> {
     pub archive: &'a Archive,
 }
 
-/// Selects whether to follow the way from an image's digest to the object.
+/// Says whether to follow the way from an image's digest to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chain {
     /// It was followed when the image was pulled, and the bytes are those that were stored then.

@@ -80,7 +80,8 @@ impl Object {
         fs::write(&header, dump.unwrap().stdout).unwrap();
         fs::write(&source, Source::new(btf, number).text()).unwrap();
         let clang = env::var("SOCKEYE_CLANG").unwrap_or_else(|_| "clang-16".to_owned());
-        let args = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wno-everything", "-ferror-limit=3", "-c"];
+        // The accesses write, too, and some members are const.
+        let args = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Dconst=", "-Wno-everything", "-ferror-limit=3", "-c"];
         let done = Command::new(clang).args(args).arg(&source).arg("-o").arg(&object).status();
         if !done.unwrap().success() {
             panic!("{}", fs::read_to_string(&source).unwrap());
