@@ -3,7 +3,7 @@
 # on their disks, in machine() what emulates them, and in $repo and $here where the repository and these files are.
 
 # A guest that takes longer than so many seconds is ended.
-limit=1800
+limit=3600
 
 # guest_root BUSYBOX [TEST...]: what every guest's disk holds, from a static busybox of its processor; in /tests are the
 # filters of each guest's tests.

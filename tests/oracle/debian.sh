@@ -45,8 +45,17 @@ release_apt() {
 # update_lists RELEASE/ARCHITECTURE: asks the archive at most once a day. Where it can't be asked, the lists of before
 # are taken.
 update_lists() {
-    local apt=$oracle_cache/apt/$1
+    local apt=$oracle_cache/apt/$1 lock
     mkdir -p "$apt"/{lists,cache}
+    # Two stages may want the same lists: apt fails where another one updates them.
+    exec {lock}>"$apt/lock"
+    flock "$lock"
+    update_old_lists "$1" || { exec {lock}>&-; return 1; }
+    exec {lock}>&-
+}
+
+update_old_lists() {
+    local apt=$oracle_cache/apt/$1
     [[ ! $(find "$apt/updated" -mmin -1440 2>/dev/null) ]] || return 0
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive ${1%/*} main" >"$apt/sources.list"
     if release_apt "$1" apt-get update -qq >&2; then

@@ -14,7 +14,7 @@ pod=$1 path=$2
 shift 2
 kubectl "$@" -n sockeye-system port-forward "pod/$pod" 18082:8082 >&2 &
 forward=$!
-trap 'kill $forward' EXIT
+trap 'kill $forward; wait $forward' EXIT
 for _ in $(seq 100); do
     kill -0 $forward 2>/dev/null || exit 1
     curl -s --http2-prior-knowledge "http://127.0.0.1:18082$path" && exit

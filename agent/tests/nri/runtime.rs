@@ -153,12 +153,13 @@ async fn a_refusal_fails_the_start_with_its_words() {
 
 #[tokio::test]
 async fn a_start_without_an_answer_is_refused_before_the_runtime_gives_up() {
-    for (flag, least, most) in [("2s", 1400, 1900), ("1s", 700, 950)] {
+    // That the agent answered before the runtime gave up is in the error's words.
+    for (flag, least) in [("4s", 2900), ("2s", 1400)] {
         let (_dir, _, mut runtime, mut hook) = connected(&["-timeout", flag]).await;
         runtime.command("start", "a");
         let unanswered = next(&mut hook).await;
         let (held, error) = runtime.result("start", "a").await;
-        assert!((least..most).contains(&held.as_millis()), "{held:?} of {flag}");
+        assert!(held.as_millis() >= least, "{held:?} of {flag}");
         assert!(error.contains("had not attached all that is to be within"), "{error}");
         assert!(unanswered.answer.send(Ok(())).is_err(), "nobody waits any more");
         // The runtime still asks.

@@ -15,6 +15,8 @@ use rustix::{
     thread::set_thread_res_uid,
 };
 
+use crate::node::timeout;
+
 /// The job of [`super::actor`]: does the act that ACT names, and prints its outcome. No test by itself.
 #[test]
 fn actor() {
@@ -54,8 +56,10 @@ fn error_word(error: &io::Error) -> String {
     }
 }
 
-/// A timeout that is long enough for loopback.
-const SHORT: Duration = Duration::from_millis(500);
+/// Returns a timeout that is long enough for loopback.
+fn short() -> Duration {
+    timeout() / 40
+}
 
 /// Writes the current contents of a file back.
 fn write_back(path: &str) -> io::Result<String> {
@@ -106,7 +110,7 @@ fn query(service: &str) -> io::Result<String> {
         if local.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { "::".parse().unwrap() },
         0,
     ))?;
-    client.set_read_timeout(Some(SHORT))?;
+    client.set_read_timeout(Some(short()))?;
     client.send_to(b"?", service)?;
     let (_, from) = server.recv_from(&mut [0])?;
     server.send_to(b"!", from)?;
@@ -124,7 +128,7 @@ fn listen(address: &str) -> io::Result<String> {
 
 fn datagram(to: &str) -> io::Result<String> {
     let server = UdpSocket::bind(to)?;
-    server.set_read_timeout(Some(SHORT))?;
+    server.set_read_timeout(Some(short()))?;
     UdpSocket::bind("127.0.0.1:0")?.send_to(b"x", to)?;
     server.recv_from(&mut [0]).map(|_| "received".to_owned())
 }
@@ -195,8 +199,8 @@ fn pair(port: u16) -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     let client = TcpStream::connect(listener.local_addr()?)?;
     let (server, _) = listener.accept()?;
-    client.set_read_timeout(Some(SHORT))?;
-    server.set_read_timeout(Some(SHORT))?;
+    client.set_read_timeout(Some(short()))?;
+    server.set_read_timeout(Some(short()))?;
     Ok((client, server))
 }
 

@@ -8,12 +8,14 @@ use std::{
     time::Duration,
 };
 
-use crate::node::Node;
+use crate::node::{Node, timeout};
 
 /// The bytes that lie unread.
 pub const UNREAD: i64 = 100;
-/// Long enough for bytes on loopback, and for a receiver that waits in vain.
-const SHORT: Duration = Duration::from_millis(300);
+/// Returns a time that is long enough for bytes on loopback, and for a receiver that waits in vain.
+fn short() -> Duration {
+    timeout() / 60
+}
 
 /// A connection whose two ends are sockets of one process in the node's cgroup.
 pub struct Connection {
@@ -70,14 +72,14 @@ fn connection() {
     let listener = TcpListener::bind(format!("127.0.0.1:{}", std::env::var("PORT").unwrap())).unwrap();
     let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut receiver, _) = listener.accept().unwrap();
-    receiver.set_read_timeout(Some(SHORT)).unwrap();
+    receiver.set_read_timeout(Some(short())).unwrap();
     for order in std::io::stdin().lines() {
         let answer = match order.unwrap().as_str() {
             "made" => 0,
             // A message of the example sk-skb: its length without the first byte, which says so.
             "send" => sender.write(&[UNREAD as u8 - 1; UNREAD as usize]).map_or(-1, |sent| sent as i64),
             "unread" => {
-                thread::sleep(SHORT);
+                thread::sleep(short());
                 rustix::io::ioctl_fionread(&receiver).unwrap() as i64
             }
             "read" => {
