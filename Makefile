@@ -37,7 +37,7 @@ images: ## build localhost/sockeye-operator:dev and localhost/sockeye-agent:dev
 package: ## package the chart, with its SBOM, into target/chart
 	@deploy/package.sh
 
-sbom: ## write CycloneDX SBOMs of images and chart: target/sbom/{operator,agent,chart}.json
+sbom: ## write CycloneDX SBOMs: target/sbom/{operator,agent,cli,chart}.json
 	@deploy/sbom.sh
 
 release: ## build and sign a release of the commit that is checked out: KEY=cosign.key (docs/releases.md)

@@ -1,6 +1,6 @@
 """Completes an SBOM (CycloneDX, JSON) with what cargo does not know; used by deploy/sbom.sh.
 
-sbom.py image REPO LIBC < made-by-cargo-cyclonedx    of an image: the C library is linked in; the checkout's path is not told
+sbom.py binary REPO LIBC < made-by-cargo-cyclonedx   of a binary: the C library is linked in; the checkout's path is not told
 sbom.py chart IMAGE...                               of the chart: the images that it installs, and the SBOM in each
 """
 
@@ -9,7 +9,7 @@ import json
 import sys
 
 
-def image(repo, libc):
+def binary(repo, libc):
     bom = json.loads(sys.stdin.read().replace(f"file://{repo}", "file://."))
     reference = f"pkg:generic/glibc@{libc}"
     bom["components"].append({
@@ -71,7 +71,7 @@ def chart(*images):
 
 
 def main():
-    bom = {"image": image, "chart": chart}[sys.argv[1]](*sys.argv[2:])
+    bom = {"binary": binary, "chart": chart}[sys.argv[1]](*sys.argv[2:])
     json.dump(bom, sys.stdout, indent=1)
     print()
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the SBOMs of images and chart as CycloneDX: target/sbom/{operator,agent,chart}.json.
+# Writes the SBOMs of images, command line and chart as CycloneDX: target/sbom/{operator,agent,cli,chart}.json.
 #
 # cargo-cyclonedx lists the crates of Cargo.lock, and deploy/sbom.py adds what cargo does not know. The same sources give the
 # same bytes, so that images are rebuilt only after a change.
@@ -19,11 +19,11 @@ tool=$(cargo_tool cargo-cyclonedx 0.5.9)
 # With this, cargo-cyclonedx writes no serial number and a fixed time.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$repo" log -1 --format=%ct -- Cargo.lock 2>/dev/null || true)}
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
-trap 'rm -f "$repo"/*/"$mark.json"' EXIT
+trap 'rm -f "$repo"/{*,*/*}/"$mark.json"' EXIT
 (cd "$repo" && "$tool" cyclonedx --quiet --manifest-path Cargo.toml --format json --spec-version 1.5 --target "$target" \
   --no-build-deps --override-filename "$mark")
 mkdir -p "$out"
-for name in operator agent; do
-  /usr/bin/python3 "$repo/deploy/sbom.py" image "$repo" "${libc#glibc }" <"$repo/$name/$mark.json" >"$out/$name.json"
+for folder in operator agent crds/cli; do
+  /usr/bin/python3 "$repo/deploy/sbom.py" binary "$repo" "${libc#glibc }" <"$repo/$folder/$mark.json" >"$out/${folder##*/}.json"
 done
 /usr/bin/python3 "$repo/deploy/sbom.py" chart "$out"/{operator,agent}.json >"$out/chart.json"

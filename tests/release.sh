@@ -91,6 +91,35 @@ runs() {
     [[ $($emulator "$work/one/sockeye-$1-$2" --version) == "sockeye-$1 $version" ]]
 }
 
+# command_line_holds ARCH: the archive has the command line, which starts on that architecture, its licence, and nothing else.
+command_line_holds() {
+    local folder=$work/command-line emulator=
+    [[ $1 == amd64 ]] || emulator=qemu-aarch64-static
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    tar -xzf "$work/one/sockeye-linux-$1.tar.gz" -C "$folder" &&
+        [[ $(cd "$folder" && find . -mindepth 1 | sort | xargs) == "./LICENSE ./sockeye" ]] &&
+        [[ $($emulator "$folder/sockeye" --version) == "sockeye $version" ]]
+}
+
+# Krew's validator installs the archives by the manifest, which names where users will find them: here that is loopback.
+krew_installs_it() {
+    local port folder=$work/krew
+    mkdir -p "$folder"
+    "$repo/tests/cluster/build-tools.sh" kubectl kubectl-krew validate-krew-manifest
+    port=$(free_port)
+    /usr/bin/python3 -m http.server --bind 127.0.0.1 --directory "$work/one" "$port" &
+    local server=$!
+    sed "s|https://github.com/sockeye-dev/sockeye/releases/download/v$version|http://127.0.0.1:$port|" \
+        "$work/one/sockeye.yaml" >"$folder/sockeye.yaml"
+    # shellcheck disable=SC2016 # the inner shell's own
+    wait_for_port "$port" && "$BASH" -c 'source "$1" && PATH=$(tools_path) validate-krew-manifest -manifest "$2"' - "$repo/tests/cluster/lib.sh" \
+        "$folder/sockeye.yaml"
+    local status=$?
+    kill "$server"
+    return "$status"
+}
+
 # What was made, for tests/release.json.
 recorded() { "$repo/tests/release_record.py" "$work/one" "$work/two" >"$work/release.json"; }
 
@@ -133,6 +162,10 @@ for name in operator agent; do
     done
 done
 test_that the_chart_names_the_images_by_digest chart_names_the_images
+for arch in amd64 arm64; do
+    test_that "the_command_line_for_${arch}_runs" command_line_holds "$arch"
+done
+test_that krew_installs_the_command_line krew_installs_it
 test_that the_release_can_be_recorded recorded
 
 echo "test result: $( ((failed)) && echo FAILED || echo ok). $passed passed; $failed failed"

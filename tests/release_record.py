@@ -14,8 +14,9 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 # The files that determine what is in a release and how it is laid out. What only signs, copies or checks is not among them.
-PACKAGING = ["deploy/release/layout.sh", "deploy/release/provenance.py", "deploy/release/release.sh",
-             "deploy/release/values.py", "deploy/sbom.py", "deploy/sbom.sh", "tests/debian_root.sh"]
+PACKAGING = ["deploy/release/krew.py", "deploy/release/layout.sh", "deploy/release/provenance.py",
+             "deploy/release/release.sh", "deploy/release/values.py", "deploy/sbom.py", "deploy/sbom.sh",
+             "tests/debian_root.sh"]
 # The packages whose versions are worth a line: the compilers and the C library.
 PACKAGES = {"rustc", "cargo", "clang-19", "libc6-dev", "libbpf-dev"}
 

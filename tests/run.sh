@@ -37,7 +37,7 @@ declare -A packages=(
         /etc/ssl/certs/ca-certificates.crt:ca-certificates /usr/bin/python3:python3-minimal"
     [signatures]="openssl:openssl curl:curl faketime:faketime ip:iproute2
         /usr/bin/python3:python3-minimal"
-    [api]="$builds setpriv:util-linux bpftool:bpftool"
+    [api]="$builds setpriv:util-linux bpftool:bpftool strip:binutils"
     [e2e]="$builds bpftool:bpftool busybox:busybox-static setpriv:util-linux llvm-strip-16:llvm-16 curl:curl"
 )
 
@@ -110,7 +110,7 @@ stage_signatures() {
 # Needs root, for the last of these.
 stage_api() {
     local dir=$PWD/target/api
-    nice -n 5 tests/cluster/build-tools.sh helm helm3 etcd kube-apiserver kubectl
+    nice -n 5 tests/cluster/build-tools.sh helm helm3 etcd kube-apiserver kubectl kubectl-krew validate-krew-manifest
     tests/cluster/cluster.sh api-up "$dir"
     # shellcheck disable=SC2064 # the directory of now
     trap "tests/cluster/cluster.sh api-down '$dir'" EXIT
@@ -121,7 +121,7 @@ stage_api() {
     nice -n 5 cargo build --locked --workspace --features "$test_features" --bins
     tests/registry/tools.sh >/dev/null
     cargo_test --test api --test cli_api --test rights --test leader --test pulls -- --test-threads=1
-    cargo_test --test scale
+    cargo_test --test scale --test krew
     # The last, for it stops the API server.
     cargo_test --test api_away -- --test-threads=1
 }

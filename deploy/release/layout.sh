@@ -2,12 +2,17 @@
 # Sourced: images in OCI layouts, made without a daemon. The same content gives the same digests: $epoch is the time of all of
 # it.
 
+# tar_of FOLDER: prints a folder as a tar, which says nothing of who made it, when, and under what umask.
+tar_of() {
+    tar --sort=name --mtime="@$epoch" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=posix \
+        --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime -c -C "$1" .
+}
+
 # layout_image LAYOUT TAG ARCH USER FOLDER: makes an image whose one layer is a folder, and whose command is /sockeye in it.
 layout_image() {
     local layout=$1 tag=$2 arch=$3 user=$4 made
     made=$(mktemp -d)
-    tar --sort=name --mtime="@$epoch" --owner=0 --group=0 --numeric-owner --format=posix \
-        --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime -c -C "$5" . >"$made/layer.tar"
+    tar_of "$5" >"$made/layer.tar"
     /usr/bin/python3 - "$made/layer.tar" "$arch" "$user" "$epoch" >"$made/config.json" <<'PYTHON'
 import datetime, hashlib, json, sys
 

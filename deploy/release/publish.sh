@@ -24,4 +24,4 @@ for name in sockeye-operator sockeye-agent charts/sockeye; do
 done
 [[ ! ${GH_TOKEN:-} ]] ||
     gh release create "v$version" --verify-tag --notes-file "$repo/CHANGELOG.md" "$out"/sockeye-*-* "$out"/sockeye-*.tgz \
-        "$out"/provenance.json "$out"/SHA256SUMS* "$out"/builtins/*
+        "$out"/sockeye.yaml "$out"/provenance.json "$out"/SHA256SUMS* "$out"/builtins/*

@@ -10,6 +10,8 @@
 #   charts/sockeye/                     an OCI layout: the chart, its signature and provenance
 #   sockeye-VERSION.tgz                 the same chart as a file; it names both images by digest
 #   sockeye-{operator,agent}-ARCH       the binaries
+#   sockeye-linux-ARCH.tar.gz           the command line, and its licence
+#   sockeye.yaml                        Krew's manifest of it (kubectl krew install)
 #   builtins/NAME.o, NAME.bundle.json   the programs that ship with sockeye, and a signature of each
 #   NAME-ARCH.cdx.json, provenance.json what was built from what
 #   SHA256SUMS, SHA256SUMS.bundle.json  the digests of all these files and layouts, and their signature
@@ -27,6 +29,10 @@ source "$repo/tests/debian_root.sh"
 source "$here/tools.sh"
 # shellcheck source=deploy/release/layout.sh
 source "$here/layout.sh"
+
+# The builder's modes, time zone and language are nobody's business.
+umask 022
+export TZ=UTC LC_ALL=C
 
 architectures=(amd64 arm64)
 declare -A target_of=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu)
@@ -59,7 +65,8 @@ binaries() {
             flags='$flags'
             for crates in /cargo/registry/src/*; do flags=\"\$flags --remap-path-prefix=\$crates=/crates\"; done
             export RUSTFLAGS=\"\$flags\" CARGO_PROFILE_RELEASE_LTO=${SOCKEYE_RELEASE_LTO:-thin}
-            cargo build --quiet --offline --locked --release --target ${target_of[$arch]} -p sockeye-operator -p sockeye-agent"
+            cargo build --quiet --offline --locked --release --target ${target_of[$arch]} \
+                -p sockeye-operator -p sockeye-agent -p sockeye-cli"
         for name in operator agent; do
             install -D "$work/target/${target_of[$arch]}/release/sockeye-$name" "$out/sockeye-$name-$arch"
         done
@@ -76,7 +83,21 @@ sboms() {
     for arch in "${architectures[@]}"; do
         SBOM_TARGET=${target_of[$arch]} SBOM_LIBC=$libc SBOM_OUT=$work/sbom-$arch "$work/sources/deploy/sbom.sh"
         for name in operator agent; do cp "$work/sbom-$arch/$name.json" "$out/sockeye-$name-$arch.cdx.json"; done
+        cp "$work/sbom-$arch/cli.json" "$out/sockeye-linux-$arch.cdx.json"
     done
+}
+
+# The command line, one archive an architecture, and the manifest by which Krew installs them.
+command_line() {
+    local arch folder
+    for arch in "${architectures[@]}"; do
+        folder=$work/command-line-$arch
+        install -D "$work/target/${target_of[$arch]}/release/sockeye" "$folder/sockeye"
+        install -m 644 "$work/sources/LICENSE" "$folder/LICENSE"
+        tar_of "$folder" | gzip -n -9 >"$out/sockeye-linux-$arch.tar.gz"
+    done
+    /usr/bin/python3 "$here/krew.py" "$version" "https://github.com/sockeye-dev/sockeye/releases/download/v$version" \
+        "$out"/sockeye-linux-*.tar.gz >"$out/sockeye.yaml"
 }
 
 images() {
@@ -148,7 +169,7 @@ checksums() {
         for name in sockeye-operator sockeye-agent charts/sockeye; do
             printf '%s  %s:%s\n' "$(layout_digest "$out/$name" "$version" | cut -d: -f2)" "$name" "$version"
         done
-        (cd "$out" && sha256sum -- sockeye-*-* sockeye-*.tgz provenance.json builtins/*.o)
+        (cd "$out" && sha256sum -- sockeye-*-* sockeye-*.tgz sockeye.yaml provenance.json builtins/*.o)
     } >"$work/SHA256SUMS"
     install -m 644 "$work/SHA256SUMS" "$out/SHA256SUMS"
     sign_blob "$out/SHA256SUMS" "$out/SHA256SUMS.bundle.json"
@@ -167,6 +188,7 @@ export SOURCE_DATE_EPOCH=$epoch
 sources
 binaries
 sboms
+command_line
 images
 chart
 provenance

@@ -20,6 +20,7 @@ declare -A package_of=(
   [etcd]=go.etcd.io/etcd/server/v3
   [helm]=helm.sh/helm/v4/cmd/helm [helm3]=helm.sh/helm/v3/cmd/helm
   [actionlint]=github.com/rhysd/actionlint/cmd/actionlint
+  [kubectl-krew]=sigs.k8s.io/krew/cmd/krew [validate-krew-manifest]=sigs.k8s.io/krew/cmd/validate-krew-manifest
   [containerd]=github.com/containerd/containerd/v2/cmd/containerd
   [containerd-shim-runc-v2]=github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
   [ctr]=github.com/containerd/containerd/v2/cmd/ctr
@@ -29,8 +30,9 @@ for tool in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kub
 done
 
 [ $# -gt 0 ] || set -- "${!module_of[@]}"
-# A test needs helm3, and the lint actionlint: they are asked for by name.
+# Tests need helm3 and krew, and the lint actionlint: they are asked for by name.
 module_of[helm3]=helm3 module_of[actionlint]=actionlint
+module_of[kubectl-krew]=krew module_of[validate-krew-manifest]=krew
 declare -A asked=()
 for tool; do asked[${module_of[$tool]:?unknown tool $tool}]+="$tool "; done
 
@@ -53,6 +55,7 @@ build() {
     CGO_ENABLED=0 go build "${build_flags[@]}" -ldflags "-s -w $(flags_of "$module")" -o "$out.part/" "${packages[@]}")
   [ ! -e "$out.part/server" ] || mv "$out.part/server" "$out.part/etcd"
   [ "$module" != helm3 ] || mv "$out.part/helm" "$out.part/helm3"
+  [ ! -e "$out.part/krew" ] || mv "$out.part/krew" "$out.part/kubectl-krew"
   [ ! -e "$out.part/v3" ] || mv "$out.part/v3" "$out.part/etcd"
   mkdir -p "$out"
   mv -f "$out.part"/* "$out/"

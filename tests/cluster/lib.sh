@@ -33,6 +33,7 @@ version_of() {
     helm3) pinned helm3 helm.sh/helm/v3 ;;
     containerd) pinned containerd github.com/containerd/containerd/v2 ;;
     actionlint) pinned actionlint github.com/rhysd/actionlint ;;
+    krew) pinned krew sigs.k8s.io/krew ;;
   esac
 }
 
@@ -64,7 +65,7 @@ tools_dir() {
 
 tools_path() {
   local path=${KUBEBUILDER_ASSETS:+$KUBEBUILDER_ASSETS:} module
-  for module in kubernetes etcd helm helm3 containerd; do path+="$(tools_dir $module):"; done
+  for module in kubernetes etcd helm helm3 containerd krew; do path+="$(tools_dir $module):"; done
   printf '%s' "$path$PATH"
 }
 

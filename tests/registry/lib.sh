@@ -23,6 +23,20 @@ use_registry_tools() {
     done
 }
 
+# free_port: prints a port of loopback that nobody listens on.
+free_port() {
+    /usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# wait_for_port PORT: waits until somebody listens on a port of loopback; fails after ten seconds.
+wait_for_port() {
+    for _ in {1..100}; do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return; fi
+        sleep 0.1
+    done
+    return 1
+}
+
 # start_registry FOLDER: starts an empty registry on loopback, which keeps its content in that folder. registry_host is its
 # host and port.
 start_registry() {
@@ -30,13 +44,10 @@ start_registry() {
     stop_registry
     rm -rf "$1"
     mkdir -p "$1"
-    port=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    port=$(free_port)
     "${repo:-.}/tests/registry/serve.sh" "$1" "127.0.0.1:$port" >"$1/log" 2>&1 &
     registry_pid=$! registry_host=127.0.0.1:$port
-    for _ in {1..100}; do
-        if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
-        sleep 0.1
-    done
+    wait_for_port "$port" && return
     echo "the registry does not answer: $(tail -n 3 "$1/log")" >&2
     return 1
 }

@@ -112,9 +112,13 @@ fn images_and_chart_are_signed_and_have_what_was_promised() -> Result<()> {
 #[test]
 fn all_files_are_there_and_those_that_stand_alone_are_signed() -> Result<()> {
     let record = record()?;
-    let mut expected = BTreeSet::from(["provenance.json".to_owned(), format!("sockeye-{}.tgz", record.version)]);
+    let chart = format!("sockeye-{}.tgz", record.version);
+    let mut expected = BTreeSet::from([chart, "provenance.json".to_owned(), "sockeye.yaml".to_owned()]);
     for (name, architecture) in BINARIES.iter().flat_map(|name| ARCHITECTURES.map(|one| (name, one))) {
         expected.extend([format!("{name}-{architecture}"), format!("{name}-{architecture}.cdx.json")]);
+    }
+    for name in ARCHITECTURES.map(|architecture| format!("sockeye-linux-{architecture}")) {
+        expected.extend([format!("{name}.tar.gz"), format!("{name}.cdx.json")]);
     }
     let builtins: BTreeSet<String> = Builtin::ALL.iter().map(|name| format!("builtins/{name}.o")).collect();
     let (objects, others): (BTreeSet<_>, BTreeSet<_>) =
