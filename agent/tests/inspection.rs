@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sockeye_agent::{
     control::{
         Controller,
@@ -19,25 +19,31 @@ use sockeye_crds::{BpfRevision, names::digest};
 use sockeye_ebpf::programs::fixtures::LISTS;
 use sockeye_fake::{FakeNode, settings};
 
-/// A node with so many BpfPrograms, `p0` and so on. The agent has the object at hand.
-fn assignment(programs: usize) -> Assignment {
+/// The template of a BpfProgram whose object the agent has at hand.
+fn template() -> Value {
     let hash = json!({"name": "hash", "type": "Hash", "keySizeBytes": 4, "valueSizeBytes": 4, "maxEntries": 16,
         "definition": "BTF"});
-    let revision = |n: usize| {
-        let template = json!({
-            "digest": digest(LISTS), "programs": [{"name": "ask", "attach": [{"type": "Node"}]}],
-            "object": {
-                "programs": [{"name": "ask", "section": "cgroup_skb/egress", "type": "CgroupSkb"}], "maps": [hash],
-            },
-        });
-        let spec = json!({
-            "state": "Active", "programRef": {"name": format!("p{n}"), "uid": "u"}, "programGeneration": 1,
-            "sequence": 1, "template": template,
-        });
-        (format!("p{n}"), Arc::new(BpfRevision::of(serde_json::from_value(spec).unwrap())))
-    };
+    json!({
+        "digest": digest(LISTS), "programs": [{"name": "ask", "attach": [{"type": "Node"}]}],
+        "object": {
+            "programs": [{"name": "ask", "section": "cgroup_skb/egress", "type": "CgroupSkb"}], "maps": [hash],
+        },
+    })
+}
+
+fn revision(program: &str, sequence: u32, template: &Value) -> Arc<BpfRevision> {
+    let spec = json!({
+        "state": "Active", "programRef": {"name": program, "uid": "u"}, "programGeneration": sequence,
+        "sequence": sequence, "template": template,
+    });
+    Arc::new(BpfRevision::of(serde_json::from_value(spec).unwrap()))
+}
+
+/// A node with so many BpfPrograms, `p0` and so on.
+fn assignment(programs: usize) -> Assignment {
+    let names = (0..programs).map(|n| format!("p{n}"));
     Assignment {
-        revisions: (0..programs).map(revision).collect(),
+        revisions: names.map(|name| (name.clone(), revision(&name, 1, &template()))).collect(),
         objects: [(digest(LISTS), LISTS.into())].into(),
         complete: true,
         ..Assignment::default()
@@ -133,4 +139,24 @@ fn a_bpf_program_that_was_removed_is_not_here_from_then_on() {
     let inquiry = Inquiry::Stream(name("p0", "hash"));
     let effects = agent.controller.step(agent.now, [Event::Asked(7, inquiry)]).effects;
     assert!(matches!(effects[0], Effect::AnswerInquiry(7, Inspection::Missing(Missing::Program))), "{effects:?}");
+}
+
+#[test]
+fn a_stream_is_that_of_the_revision_in_effect() {
+    let mut agent = Agent::new();
+    let with_stream = |digest: String, type_name: &str| {
+        let mut template = template();
+        template["digest"] = json!(digest);
+        template["maps"] = json!([{"name": "hash", "stream": {"reader": "Agent", "typeName": type_name}}]);
+        template
+    };
+    let mut assignment = assignment(0);
+    assignment.revisions.insert("p0".to_owned(), revision("p0", 1, &with_stream(digest(LISTS), "first")));
+    agent.work(vec![Event::AssignmentChanged(Arc::new(assignment.clone()))]);
+    // The next revision's object does not arrive.
+    assignment.revisions.insert("p0".to_owned(), revision("p0", 2, &with_stream(digest(b"other"), "second")));
+    agent.work(vec![Event::AssignmentChanged(Arc::new(assignment))]);
+    let Inspection::Stream(found) = agent.ask(Inquiry::Stream(name("p0", "hash"))) else { panic!() };
+    assert_eq!(found.stream.unwrap().type_name.unwrap(), "first");
+    assert!(matches!(found.map.object, InspectedObject::Bytes(of, _) if of == digest(LISTS)));
 }

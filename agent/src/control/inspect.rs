@@ -88,8 +88,9 @@ impl<N: Node> Controller<N> {
 
     fn inspect_stream(&self, name: &MapName) -> Result<InspectedStream, Missing> {
         let map = self.inspect_map(name)?;
-        let desired = self.programs.get(&name.program).and_then(|program| program.desired.as_ref());
-        let settings = desired.and_then(|desired| desired.settings.iter().find(|settings| settings.name == map.name));
+        // As the object: a newer revision that is not in effect may declare other records.
+        let in_effect = self.programs.get(&name.program).and_then(ProgramState::template_in_effect);
+        let settings = in_effect.and_then(|template| template.maps.iter().find(|settings| settings.name == map.name));
         Ok(InspectedStream {
             stream: settings.and_then(|settings| settings.stream.clone()),
             pods: self.inputs.assignment.as_ref().and_then(|assignment| assignment.pods.clone()).unwrap_or_default(),
@@ -109,15 +110,16 @@ impl<N: Node> Controller<N> {
         let Some(revision) = program.observed.revision.as_deref() else {
             return InspectedObject::Unknown("no revision of the BpfProgram is in effect".to_owned());
         };
-        let Some(digest) = program.digest_of(revision) else {
+        let Some(template) = program.template_in_effect() else {
             let why =
                 format!("the agent does not know the object of revision {revision}, which an earlier agent loaded");
             return InspectedObject::Unknown(why);
         };
+        let digest = &template.digest;
         let at_hand = self.inputs.assignment.as_ref().and_then(|assignment| assignment.objects.get(digest));
         match at_hand {
-            Some(bytes) => InspectedObject::Bytes(digest.to_owned(), bytes.clone()),
-            None => InspectedObject::Digest(digest.to_owned()),
+            Some(bytes) => InspectedObject::Bytes(digest.clone(), bytes.clone()),
+            None => InspectedObject::Digest(digest.clone()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use sockeye_crds::BpfRevision;
+use sockeye_crds::{BpfRevision, RevisionTemplate};
 
 use super::ProgramState;
 use crate::model::pods::RequiredInputs;
@@ -25,11 +25,12 @@ impl ProgramState {
         self.observed.revision.as_deref().or(reported)
     }
 
-    /// Returns the digest of a revision's object, if the revision is the assigned one or a known good one.
-    pub fn digest_of(&self, revision: &str) -> Option<&str> {
-        let assigned = self.assigned.revision.as_ref().filter(|one| one.metadata.name.as_deref() == Some(revision));
-        let known = assigned.or_else(|| self.known_good.get(revision).map(|(good, _)| good));
-        known.map(|revision| revision.spec.template.digest.as_str())
+    /// Returns the template of the revision that is in effect, if that is the assigned one or a known good one.
+    pub fn template_in_effect(&self) -> Option<&RevisionTemplate> {
+        let name = self.observed.revision.as_deref()?;
+        let assigned = self.assigned.revision.as_ref().filter(|one| one.metadata.name.as_deref() == Some(name));
+        let known = assigned.or_else(|| self.known_good.get(name).map(|(good, _)| good));
+        known.map(|revision| &revision.spec.template)
     }
 
     /// Returns the name of the known good revision that is to be kept running because the assigned one fails.
