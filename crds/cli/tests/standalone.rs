@@ -69,7 +69,7 @@ fn the_status_is_the_agents_and_the_exit_code_says_whether_all_is_well() {
     let folder = node.path();
     fs::write(folder.join("tcp-rtt.yaml"), PROGRAM).unwrap();
     let (code, _, error) = sockeye(folder, &["status"]);
-    assert!(code == 3 && error.contains("no status yet"), "{error}");
+    assert!(code == 3 && error.contains("without a status yet"), "{error}");
     report(folder, "False", "KernelUnsupported");
     let (code, table, error) = sockeye(folder, &["status"]);
     let said = error.contains("tcp-rtt: KernelUnsupported: m");

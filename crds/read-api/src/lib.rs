@@ -19,7 +19,7 @@ pub mod record;
 pub mod route;
 
 pub use failure::{Failure, FailureReason};
-pub use route::Route;
+pub use route::{Route, segment};
 
 /// The port on the loopback of the agent's pod.
 pub const PORT: u16 = 8082;

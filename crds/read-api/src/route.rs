@@ -1,5 +1,8 @@
 //! `Route`: what can be asked for, as a path and its query.
 
+use std::fmt::Display;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sockeye_crds::names;
 
 use crate::failure::{Failure, FailureReason};
@@ -82,17 +85,19 @@ pub enum Cpus {
 impl Route {
     /// Returns the path, with its query.
     pub fn path(&self) -> String {
+        let of_program = |program| format!("/v1/programs/{}", segment(program));
+        let of_map = |program, map| format!("{}/maps/{}", of_program(program), segment(map));
         match self {
             Self::Node => "/v1/node".to_owned(),
-            Self::Program { program } => format!("/v1/programs/{program}"),
-            Self::VerifierLog { program } => format!("/v1/programs/{program}/log"),
+            Self::Program { program } => of_program(program),
+            Self::VerifierLog { program } => format!("{}/log", of_program(program)),
             Self::Entries { program, map, query } => {
                 let query = query.text();
                 let mark = if query.is_empty() { "" } else { "?" };
-                format!("/v1/programs/{program}/maps/{map}/entries{mark}{query}")
+                format!("{}/entries{mark}{query}", of_map(program, map))
             }
-            Self::References { program, map } => format!("/v1/programs/{program}/maps/{map}/references"),
-            Self::Records { program, map } => format!("/v1/programs/{program}/maps/{map}/records"),
+            Self::References { program, map } => format!("{}/references", of_map(program, map)),
+            Self::Records { program, map } => format!("{}/records", of_map(program, map)),
         }
     }
 
@@ -173,14 +178,26 @@ fn cpus(value: &str) -> Result<Cpus, Failure> {
     }
 }
 
-fn bpf_program(name: &str) -> Result<String, Failure> {
-    let is_name = names::is_dns_label(name);
-    is_name.then(|| name.to_owned()).ok_or_else(|| bad_request(format!("{name} can't be the name of a BpfProgram")))
+/// Returns a segment of a path: what a name may not have there is encoded (RFC 3986, section 2.1).
+pub fn segment(name: &str) -> impl Display {
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(name, ENCODED)
 }
 
-fn map_name(name: &str) -> Result<String, Failure> {
-    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.~-".contains(&byte));
-    is_name.then(|| name.to_owned()).ok_or_else(|| bad_request(format!("{name} can't be the name of a map")))
+fn bpf_program(segment: &str) -> Result<String, Failure> {
+    let name = percent_decode_str(segment).decode_utf8_lossy();
+    if !names::is_dns_label(&name) {
+        return Err(bad_request(format!("{} can't be the name of a BpfProgram", names::printable(&name))));
+    }
+    Ok(name.into_owned())
+}
+
+fn map_name(segment: &str) -> Result<String, Failure> {
+    let name = percent_decode_str(segment).decode_utf8_lossy();
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.~-".contains(&byte)) {
+        return Err(bad_request(format!("{} can't be the name of a map", names::printable(&name))));
+    }
+    Ok(name.into_owned())
 }
 
 fn no_such_path(path: &str) -> Failure {
@@ -215,6 +232,14 @@ mod tests {
             let refused = Route::parse(path, query).unwrap_err();
             assert_eq!(refused.reason, FailureReason::BadRequest, "{path} {query:?}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused_by_its_words() {
+        let route = Route::Program { program: "a b/../c?d".to_owned() };
+        assert_eq!(route.path(), "/v1/programs/a%20b%2F..%2Fc%3Fd");
+        let refused = Route::parse(&route.path(), None).unwrap_err();
+        assert_eq!(refused.message, "\"a b/../c?d\" can't be the name of a BpfProgram");
     }
 
     fn route() -> impl Strategy<Value = Route> {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use serde_json::{Map, Value};
 use sockeye_crds::names;
 use sockeye_ebpf::Object;
 use sockeye_image::{Architecture, Reference};
@@ -124,7 +125,39 @@ fn client(settings: Settings) -> anyhow::Result<Client> {
         return Ok(client);
     };
     let text = fs::read(&path).with_context(|| path.display().to_string())?;
-    let credentials = Credentials::from_docker_config(&text);
-    // A file that names a credential helper alone has no secrets that could be used.
-    Ok(credentials.map(|credentials| client.with_credentials(credentials)).unwrap_or(client))
+    Ok(match credentials(&text).with_context(|| path.display().to_string())? {
+        Some(credentials) => client.with_credentials(credentials),
+        None => client,
+    })
+}
+
+/// Reads the configuration of docker. One that names credential helpers alone has no secrets that could be used.
+fn credentials(text: &[u8]) -> anyhow::Result<Option<Credentials>> {
+    let config: Map<String, Value> = serde_json::from_slice(text).context("it is no configuration of docker")?;
+    if !config.contains_key("auths") {
+        return Ok(None);
+    }
+    match Credentials::from_docker_config(text) {
+        Err(sockeye_registry::Error::Credentials(problem)) => anyhow::bail!("it {problem}"),
+        read => Ok(Some(read?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_are_damaged_are_not_left_out_silently() {
+        assert!(credentials(br#"{"credsStore": "pass"}"#).unwrap().is_none());
+        assert!(credentials(br#"{"auths": {"registry.example": {"auth": "dTpw"}}}"#).unwrap().is_some());
+        for (text, problem) in [
+            (&b"{"[..], "no configuration of docker"),
+            (br#"{"auths": []}"#, "no .dockerconfigjson"),
+            (br#"{"auths": {"registry.example": {"auth": "%"}}}"#, "registry.example"),
+        ] {
+            let error = credentials(text).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
 }

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
-use sockeye_crds::{BpfNode, BpfProgram, BpfProgramStatus, ConditionType, Reason, condition, condition::Status};
+use sockeye_crds::{
+    BpfNode, BpfProgram, BpfProgramStatus, ConditionType, Reason, condition, condition::Status, names,
+};
 
 use super::{context::Context, manifests::is_manifest, print};
 use crate::{
@@ -49,9 +51,11 @@ pub fn run(context: &Context, _: &Args) -> anyhow::Result<ExitCode> {
             notes.push(format!("{name}: {}: {}", ready.reason.as_str(), ready.message));
         }
     }
-    let unreported = unreported(&standalone, programs.len())?;
-    if unreported > 0 {
-        notes.push(format!("{unreported} manifests have no status yet: is the agent running on this folder?"));
+    let unreported = unreported(&standalone)?;
+    if !unreported.is_empty() {
+        let names: Vec<&str> = unreported.iter().map(String::as_str).collect();
+        let listed = names::list(&names, 5);
+        notes.push(format!("manifests without a status yet: {listed}: is the agent running on this folder?"));
     }
     if context.format.is_table() {
         let now = Timestamp::now();
@@ -64,7 +68,7 @@ pub fn run(context: &Context, _: &Args) -> anyhow::Result<ExitCode> {
         print::structured(context, &json!({"node": nodes.first(), "programs": programs}))?;
     }
     print::notes(&notes);
-    let is_well = unready.is_empty() && unread + unreported == 0;
+    let is_well = unready.is_empty() && unread == 0 && unreported.is_empty();
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_IN_EFFECT) })
 }
 
@@ -76,9 +80,11 @@ fn is_well(program: &BpfProgram) -> bool {
     ready.is_some_and(|ready| ready.status == Status::True || ready.reason == Reason::Suspended)
 }
 
-/// Returns the number of manifests without a status.
-fn unreported(standalone: &Standalone, reported: usize) -> anyhow::Result<usize> {
+/// Returns the names of the manifests' files beside which the agent wrote no status.
+fn unreported(standalone: &Standalone) -> anyhow::Result<Vec<String>> {
     let paths = std::fs::read_dir(standalone.folder()?)?.map(|entry| Ok(entry?.path()));
-    let paths = paths.collect::<std::io::Result<Vec<_>>>()?;
-    Ok(paths.iter().filter(|path| is_manifest(path)).count().saturating_sub(reported))
+    let mut paths = paths.collect::<std::io::Result<Vec<_>>>()?;
+    paths.retain(|path| is_manifest(path) && !path.with_extension("status.yaml").exists());
+    paths.sort();
+    Ok(paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
 }

@@ -1,6 +1,6 @@
 //! `top`: what programs cost, as a page that goes on or once.
 
-use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, pin::pin, process::ExitCode, time::Duration};
 
 use sockeye_read_api::node::Node;
 use tokio::{sync::mpsc, time::sleep};
@@ -65,30 +65,36 @@ async fn look(context: &Context, source: &Source, args: &Args, notes: &mut Vec<S
 
 /// Shows the page until a key ends it. The terminal is as it was afterwards, whatever happens.
 async fn page(context: &Context, source: &Source, args: &Args) -> anyhow::Result<()> {
-    let mut notes = Vec::new();
-    let mut before = look(context, source, args, &mut notes).await?;
+    let mut missing = Vec::new();
+    let mut before = look(context, source, args, &mut missing).await?;
+    let mut after: Option<Vec<Node>> = None;
     let mut screen = Screen::open(args.by)?;
     let (sender, mut keys) = mpsc::channel(8);
     std::thread::spawn(move || super::top_page::read_keys(&sender));
-    let mut after: Vec<Node> = Vec::new();
+    // A look takes as long as the slowest node. Keys do not wait for it.
+    let mut next = pin!(look_later(context, source, args));
     loop {
-        let shown = if after.is_empty() { &before } else { &after };
-        notes.extend(top::notes(shown));
-        screen.draw(&before, shown, &notes)?;
+        let shown = after.as_ref().unwrap_or(&before);
+        screen.draw(&before, shown, &[missing.clone(), top::notes(shown)].concat())?;
         tokio::select! {
             key = keys.recv() => match key {
                 Some(key) if screen.press(key) => {}
                 _ => return Ok(()),
             },
-            () = sleep(Duration::from_secs(args.interval.max(1))) => {
-                let mut missing = Vec::new();
-                let newest = look(context, source, args, &mut missing).await?;
-                if !after.is_empty() {
-                    before = after;
-                }
-                (after, notes) = (newest, missing);
+            newest = &mut next => {
+                let nodes;
+                (nodes, missing) = newest?;
+                before = after.replace(nodes).unwrap_or(before);
+                next.set(look_later(context, source, args));
             }
         }
-        notes.retain(|note| !note.contains("count no runs"));
     }
+}
+
+/// Looks once the interval is over. Returns the nodes, and notes about those that are missing.
+async fn look_later(context: &Context, source: &Source, args: &Args) -> anyhow::Result<(Vec<Node>, Vec<String>)> {
+    sleep(Duration::from_secs(args.interval.max(1))).await;
+    let mut missing = Vec::new();
+    let nodes = look(context, source, args, &mut missing).await?;
+    Ok((nodes, missing))
 }

@@ -12,6 +12,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sockeye_crds::names;
+use sockeye_read_api::segment;
 use tokio::time::timeout;
 
 use super::{Agent, Kind, SourceError, agent::Endpoint, error::causes};
@@ -128,7 +129,7 @@ impl Cluster {
     /// # Errors
     /// Fails where there is none.
     pub async fn get(&self, kind: Kind, name: &str) -> Result<Value, SourceError> {
-        let path = format!("/apis/{}/{}/{}/{name}", names::GROUP, names::VERSION, kind.plural());
+        let path = format!("/apis/{}/{}/{}/{}", names::GROUP, names::VERSION, kind.plural(), segment(name));
         self.ask(&path, &format!("get {} {name}", resource(kind))).await
     }
 
@@ -158,7 +159,7 @@ impl Cluster {
     /// Fails where they can't be listed.
     pub async fn pods(&self, namespace: Option<&str>) -> Result<Vec<Pod>, SourceError> {
         let (path, right) = match namespace {
-            Some(namespace) => (format!("/api/v1/namespaces/{namespace}/pods"), format!("list pods in {namespace}")),
+            Some(namespace) => (format!("/api/v1/namespaces/{}/pods", segment(namespace)), format!("list pods in {namespace}")),
             None => ("/api/v1/pods".to_owned(), "list pods".to_owned()),
         };
         self.read_pages(&path, "", &right).await
@@ -169,7 +170,7 @@ impl Cluster {
     /// # Errors
     /// Fails where there is none.
     pub async fn pod(&self, namespace: &str, name: &str) -> Result<Pod, SourceError> {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        let path = format!("/api/v1/namespaces/{}/pods/{}", segment(namespace), segment(name));
         let right = format!("get pods {namespace}/{name}");
         read(self.ask(&path, &right).await?, &right)
     }
@@ -180,7 +181,7 @@ impl Cluster {
     /// Fails where there are none.
     pub async fn config_map_key(&self, name: &str, key: &str) -> Result<Vec<u8>, SourceError> {
         let namespace = &self.sockeye_namespace;
-        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+        let path = format!("/api/v1/namespaces/{}/configmaps/{}", segment(namespace), segment(name));
         let right = format!("get configmaps {name} in {namespace}");
         let map: k8s_openapi::api::core::v1::ConfigMap = read(self.ask(&path, &right).await?, &right)?;
         let binary = map.binary_data.and_then(|mut data| data.remove(key)).map(|bytes| bytes.0);
@@ -196,7 +197,7 @@ impl Cluster {
     /// Fails where pods of sockeye's namespace can't be listed.
     pub async fn agents(&self) -> Result<Vec<Agent>, SourceError> {
         let namespace = &self.sockeye_namespace;
-        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let path = format!("/api/v1/namespaces/{}/pods", segment(namespace));
         let right = format!("list pods in {namespace}");
         let pods: Vec<Pod> = self.read_pages(&path, &format!("&labelSelector={AGENTS}"), &right).await?;
         let agent = |pod: Pod| {
