@@ -157,6 +157,6 @@ fn a_stream_is_that_of_the_revision_in_effect() {
     assignment.revisions.insert("p0".to_owned(), revision("p0", 2, &with_stream(digest(b"other"), "second")));
     agent.work(vec![Event::AssignmentChanged(Arc::new(assignment))]);
     let Inspection::Stream(found) = agent.ask(Inquiry::Stream(name("p0", "hash"))) else { panic!() };
-    assert_eq!(found.stream.unwrap().type_name.unwrap(), "first");
-    assert!(matches!(found.map.object, InspectedObject::Bytes(of, _) if of == digest(LISTS)));
+    assert_eq!(found.stream.as_ref().and_then(|stream| stream.type_name.as_deref()), Some("first"));
+    assert!(matches!(&found.map.object, InspectedObject::Bytes(of, _) if *of == digest(LISTS)));
 }

@@ -27,7 +27,7 @@ static ARCHIVE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     fs::copy(repo().join("LICENSE"), folder.path().join("LICENSE")).unwrap();
     let mut tar = Command::new("tar");
     tar.args(["--use-compress-program", "gzip -1", "-c", "-C"]).arg(folder.path()).arg(".");
-    stdout(&mut tar).into()
+    stdout(&mut tar)
 });
 
 fn repo() -> PathBuf {

@@ -4,9 +4,7 @@ use std::process::ExitCode;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
-use sockeye_crds::{
-    BpfNode, BpfProgram, BpfProgramStatus, ConditionType, Reason, condition, condition::Status, names,
-};
+use sockeye_crds::{BpfNode, BpfProgram, BpfProgramStatus, ConditionType, Reason, condition, condition::Status, names};
 
 use super::{context::Context, manifests::is_manifest, print};
 use crate::{

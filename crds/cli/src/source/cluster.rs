@@ -159,7 +159,9 @@ impl Cluster {
     /// Fails where they can't be listed.
     pub async fn pods(&self, namespace: Option<&str>) -> Result<Vec<Pod>, SourceError> {
         let (path, right) = match namespace {
-            Some(namespace) => (format!("/api/v1/namespaces/{}/pods", segment(namespace)), format!("list pods in {namespace}")),
+            Some(namespace) => {
+                (format!("/api/v1/namespaces/{}/pods", segment(namespace)), format!("list pods in {namespace}"))
+            }
             None => ("/api/v1/pods".to_owned(), "list pods".to_owned()),
         };
         self.read_pages(&path, "", &right).await
