@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use sockeye_crds::program::ImageSource;
 
+use crate::images::pulled::PulledImage;
+
 /// An image as a spec names it. BpfPrograms with equal keys share a pull.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ImageKey {
@@ -39,4 +41,25 @@ pub struct Want {
     pub known: BTreeSet<String>,
     /// True if the tag is to be resolved again at intervals.
     pub follows: bool,
+    /// The content that lacks a signature, which may be pushed at any time: it is pulled again at intervals.
+    pub unsigned: Option<Unsigned>,
+}
+
+impl Want {
+    /// Reports whether the content of an image is not needed: neither its bytes, nor its signatures.
+    pub fn has(&self, image: &PulledImage) -> bool {
+        let is_judged = |unsigned: &Unsigned| {
+            unsigned.digest != image.digest || unsigned.signatures.as_ref() == Some(&image.signatures_digest())
+        };
+        self.known.contains(&image.digest) && self.unsigned.as_ref().is_none_or(is_judged)
+    }
+}
+
+/// The content of an image to which the policy objects, as it was judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsigned {
+    /// The digest of the image.
+    pub digest: String,
+    /// The signatures that were judged, by [`PulledImage::signatures_digest`]; none if they were stored ones.
+    pub signatures: Option<String>,
 }

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sockeye_crds::Refusal;
-use sockeye_image::SignatureManifest;
+use sockeye_crds::{Refusal, names};
+use sockeye_image::{SignatureKind, SignatureManifest};
 
 /// An image, pulled, each digest checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,13 @@ pub struct PulledObject {
 }
 
 impl PulledImage {
+    /// Identifies the signatures, in whatever order they were found.
+    pub fn signatures_digest(&self) -> String {
+        let mut digests: Vec<String> = self.signatures.iter().map(signature_digest).collect();
+        digests.sort();
+        names::digest(digests.concat().as_bytes())
+    }
+
     /// Returns the number of bytes that the image takes in memory.
     pub fn size(&self) -> usize {
         let index = self.index.as_ref().map_or(0, |index| index.len());
@@ -45,6 +52,20 @@ impl PulledImage {
         });
         index + objects.sum::<usize>()
     }
+}
+
+/// Identifies a signature. Each part is hashed by itself, so that none can be taken for the beginning of another.
+fn signature_digest(signature: &SignatureManifest) -> String {
+    let parts: Vec<&[u8]> = match &signature.kind {
+        SignatureKind::Bundle(bundle) => vec![bundle],
+        SignatureKind::SimpleSigning { payload, signature, certificate, chain, bundle } => {
+            let texts = [Some(signature), certificate.as_ref(), chain.as_ref(), bundle.as_ref()];
+            let texts = texts.into_iter().map(|text| text.map_or(&[][..], |text| text.as_bytes()));
+            std::iter::once(payload.as_slice()).chain(texts).collect()
+        }
+    };
+    let digests: Vec<String> = parts.into_iter().map(names::digest).collect();
+    names::digest(digests.concat().as_bytes())
 }
 
 /// The end of a pull.

@@ -52,9 +52,9 @@ impl Puller {
         self.run(&job).await.unwrap_or_else(|error| failed(&error))
     }
 
-    async fn run(&self, Job { key, known }: &Job) -> Result<Outcome, Error> {
+    async fn run(&self, Job { key, known, digest }: &Job) -> Result<Outcome, Error> {
         let mut reference: Reference = key.reference.parse()?;
-        if let Some(pinned) = &key.pinned {
+        if let Some(pinned) = digest.as_ref().or(key.pinned.as_ref()) {
             reference.digest = Some(pinned.parse()?);
         }
         let client = self.client_of(key)?;

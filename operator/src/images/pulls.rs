@@ -4,6 +4,8 @@
 //! - An image is pulled while a BpfProgram needs its content, a few at a time, and few of one registry. Registries that
 //!   failed last share half of the places, so that those which hang delay no other for long.
 //! - A tag that a BpfProgram follows is resolved at intervals. Only other content is pulled.
+//! - What the policy objects to is pulled again at intervals, as long as it does: a signature may be pushed after the
+//!   image. It is pulled by the digest that the tag was resolved to, unless a BpfProgram follows the tag.
 //! - What fails is tried again with a growing delay. An edit of a BpfProgram ends it.
 //! - Content is held until every BpfProgram that wanted it has it, and no longer than [`HOLD`].
 
@@ -62,6 +64,8 @@ pub struct Job {
     pub key: ImageKey,
     /// The digests whose content is not needed.
     pub known: BTreeSet<String>,
+    /// The digest that the reference was resolved to, if it is not to be resolved again.
+    pub digest: Option<String>,
 }
 
 /// The knowledge of an image.
@@ -176,7 +180,7 @@ impl Pulls {
         // After a start of the operator, tags whose content is known are not all resolved at the same time.
         let first_due = now + if want.known.is_empty() { Duration::ZERO } else { (self.jitter)(self.interval) };
         let entry = self.entries.entry(want.key.clone()).or_insert_with(|| Entry::due(first_due));
-        let (follows, generation) = (want.follows, want.generation);
+        let (recurs, generation) = (want.follows || want.unsigned.is_some(), want.generation);
         let before = entry.wants.insert(program.to_owned(), want);
         let is_edited = before.is_some_and(|before| before.generation != generation);
         let is_urgent = match entry.failures {
@@ -185,7 +189,7 @@ impl Pulls {
         };
         entry.phase = match entry.phase {
             Phase::Due(_) | Phase::Idle if is_urgent => Phase::Due(now),
-            Phase::Idle if follows => Phase::Due(first_due),
+            Phase::Idle if recurs => Phase::Due(first_due),
             phase => phase,
         };
         self.drop_content(now);
@@ -221,26 +225,27 @@ impl Pulls {
                 return (before.1 != entry.failure).then(|| entry.programs());
             }
         }
-        let follows = entry.wants.values().any(|want| want.follows);
+        let recurs = entry.wants.values().any(|want| want.follows || want.unsigned.is_some());
         let next = now + self.interval - self.interval / 10 + (self.jitter)(self.interval / 5);
-        entry.phase = match (entry.needs_content(), follows) {
+        entry.phase = match (entry.needs_content(), recurs) {
             // Somebody has asked for it while the pull ran.
             (true, _) => Phase::Due(now),
             (false, true) => Phase::Due(next),
             (false, false) => Phase::Idle,
         };
         let is_news = before != (entry.resolved.as_ref().map(|resolved| resolved.digest.clone()), None)
-            || entry.resolved.as_ref().is_some_and(|resolved| resolved.content.is_some());
+            || entry.resolved.as_ref().is_some_and(|resolved| entry.is_awaited(resolved));
         is_news.then(|| entry.programs())
     }
 
     /// Drops the content that everybody has who wanted it, or that nobody has taken for long.
     fn drop_content(&mut self, now: Instant) {
         for entry in self.entries.values_mut() {
-            let Some(resolved) = &mut entry.resolved else { continue };
+            let Some(resolved) = &entry.resolved else { continue };
             let Some((_, since)) = &resolved.content else { continue };
-            let is_taken = entry.wants.values().all(|want| want.known.contains(&resolved.digest));
-            if is_taken || now >= *since + HOLD {
+            if (!entry.is_awaited(resolved) || now >= *since + HOLD)
+                && let Some(resolved) = &mut entry.resolved
+            {
                 resolved.content = None;
             }
         }
@@ -258,7 +263,7 @@ impl Pulls {
             }
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.phase = Phase::Running;
-            jobs.push(Job { known: entry.known_to_all(), key });
+            jobs.push(Job { known: entry.known_to_all(), digest: entry.digest_to_keep(), key });
         }
         jobs
     }
@@ -307,9 +312,23 @@ impl Entry {
         self.wants.keys().cloned().collect()
     }
 
+    /// Reports whether content is held that a BpfProgram lacks.
+    fn is_awaited(&self, resolved: &Resolved) -> bool {
+        resolved.content.as_ref().is_some_and(|(image, _)| !self.wants.values().all(|want| want.has(image)))
+    }
+
+    /// Returns the digest that stays the meaning of the reference, since nobody asks for another one.
+    fn digest_to_keep(&self) -> Option<String> {
+        let follows = self.wants.values().any(|want| want.follows);
+        self.resolved.as_ref().filter(|_| !follows).map(|resolved| resolved.digest.clone())
+    }
+
     /// Returns the digests whose content no BpfProgram needs.
     fn known_to_all(&self) -> BTreeSet<String> {
-        let mut known = self.wants.values().map(|want| want.known.clone());
+        let mut known = self.wants.values().map(|want| {
+            let unsigned = want.unsigned.as_ref().map(|unsigned| &unsigned.digest);
+            want.known.iter().filter(|known| Some(*known) != unsigned).cloned().collect::<BTreeSet<_>>()
+        });
         let first = known.next().unwrap_or_default();
         known.fold(first, |all, these| &all & &these)
     }

@@ -79,13 +79,8 @@ impl BytecodeReader<'_> {
                 return Ok(GatheredBytecode::Unavailable(Refusal { reason: Reason::InvalidSpec, message }));
             }
         };
-        let mut input = CheckInput {
-            uid: intent.program.uid.clone(),
-            generation: intent.generation(),
-            config_map: None,
-            image: None,
-            lists: Vec::new(),
-        };
+        let mut input =
+            CheckInput { uid: intent.program.uid.clone(), generation: intent.generation(), ..CheckInput::default() };
         let object = spec.bytecode.config_map_ref.as_ref();
         // The watch may not have brought the ConfigMaps yet: users apply them together with the BpfProgram.
         let watched =
@@ -102,7 +97,10 @@ impl BytecodeReader<'_> {
                 None
             }
         };
-        input.image = image.as_ref().map(|(_, found)| found.digest.clone());
+        if let Some((_, found)) = &image {
+            input.signatures = found.signatures(&input, cache);
+            input.image = Some(found.digest.clone());
+        }
         let is_watched = input.config_map.is_some() == object.is_some() && input.lists.iter().all(Option::is_some);
         if is_watched && self.is_checked(&input, cache).await? {
             return Ok(GatheredBytecode::Checked);

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use sockeye_crds::{BpfProgramStatus, Refusal};
+use sockeye_crds::{BpfProgramStatus, Reason, Refusal};
 use sockeye_ebpf::Accepted;
 
 use crate::{
     events::drift::DriftTracker,
+    images::key::Unsigned,
     reconcile::{step::ObjectVersion, throttle::StatusThrottle},
 };
 
@@ -29,7 +30,7 @@ pub struct ProgramCache {
 pub type CheckResult = Result<Accepted, Refusal>;
 
 /// Identifies a spec and its bytes. Equal inputs have equal results.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckInput {
     /// The BpfProgram's UID.
     pub uid: String,
@@ -39,6 +40,8 @@ pub struct CheckInput {
     pub config_map: Option<Version>,
     /// The digest that the reference of the image means; none if the bytes come from elsewhere.
     pub image: Option<String>,
+    /// The signatures beside the image, by `PulledImage::signatures_digest`; none if they are those that are stored.
+    pub signatures: Option<String>,
     /// The UIDs and resource versions of the ConfigMaps with lists of entries, in the spec's order.
     pub lists: Vec<Option<Version>>,
 }
@@ -57,10 +60,28 @@ pub struct LastWrite {
     pub status: BpfProgramStatus,
 }
 
+impl CheckInput {
+    /// Reports whether two inputs differ in nothing but the image.
+    pub fn is_like(&self, other: &Self) -> bool {
+        *self == Self { image: self.image.clone(), signatures: self.signatures.clone(), ..other.clone() }
+    }
+}
+
 impl ProgramCache {
     /// Returns the result of the last check, if its input was the same.
     pub fn checked(&self, input: &CheckInput) -> Option<Arc<CheckResult>> {
         self.check.as_ref().filter(|(last, _)| last == input).map(|(_, result)| Arc::clone(result))
+    }
+
+    /// Returns the image of the last check, if the policy objects to it, so that another signature may help.
+    pub fn unsigned(&self) -> Option<Unsigned> {
+        let (input, result) = self.check.as_ref()?;
+        let objects = match result.as_ref() {
+            Ok(accepted) => accepted.origin.warning.is_some(),
+            Err(refusal) => refusal.reason == Reason::SignatureRequired,
+        };
+        let digest = input.image.clone().filter(|_| objects)?;
+        Some(Unsigned { digest, signatures: input.signatures.clone() })
     }
 
     /// Returns the newer of the status that the watch brought and the one that was written last. Where the watch
@@ -126,6 +147,30 @@ mod tests {
         assert_eq!(latest("u", "10"), Some(1));
         assert_eq!(latest("another", "9"), Some(1));
         assert_eq!(latest("u", "not a number"), Some(1));
+    }
+
+    fn checked(result: CheckResult) -> ProgramCache {
+        let input =
+            CheckInput { image: Some("sha256:1".into()), signatures: Some("s".into()), ..CheckInput::default() };
+        ProgramCache { check: Some((input, Arc::new(result))), ..ProgramCache::default() }
+    }
+
+    #[test]
+    fn an_image_that_another_signature_may_help_is_told_apart() {
+        let refused = |reason| checked(Err(Refusal { reason, message: String::new() })).unsigned();
+        let unsigned = Unsigned { digest: "sha256:1".into(), signatures: Some("s".into()) };
+        assert_eq!(refused(Reason::SignatureRequired), Some(unsigned));
+        assert_eq!((refused(Reason::SourceDenied), refused(Reason::InvalidObject)), (None, None));
+        assert_eq!(ProgramCache::default().unsigned(), None);
+    }
+
+    #[test]
+    fn other_signatures_are_checked_anew() {
+        let cache = checked(Err(Refusal { reason: Reason::SignatureRequired, message: String::new() }));
+        let (input, _) = cache.check.clone().unwrap();
+        let other = CheckInput { signatures: Some("t".into()), ..input.clone() };
+        assert!(cache.checked(&input).is_some() && cache.checked(&other).is_none());
+        assert!(other.is_like(&input) && !other.is_like(&CheckInput { generation: 2, ..input }));
     }
 
     #[test]

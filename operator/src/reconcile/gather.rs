@@ -119,6 +119,11 @@ impl Reader {
         Ok(self.bytecode_reader().all_stored(accepted.digests()).await?)
     }
 
+    /// Has the signatures of an image looked for again, if the policy objects to those that a check has just seen.
+    pub async fn await_signature(&self, intent: &Intent, cache: &ProgramCache) -> Result<(), Error> {
+        Ok(self.bytecode_reader().await_signature(intent, cache).await?)
+    }
+
     fn bytecode_reader(&self) -> BytecodeReader<'_> {
         let Self { client, namespace, stores, stored, images, needs_proof } = self;
         BytecodeReader { client, namespace, stores, stored, images, needs_proof: *needs_proof }

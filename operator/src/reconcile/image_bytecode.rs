@@ -15,7 +15,7 @@ use sockeye_crds::{
 
 use crate::{
     images::{
-        key::{ImageKey, Want},
+        key::{ImageKey, Unsigned, Want},
         pulled::PulledImage,
         pulls::{Answer, Latest},
     },
@@ -40,6 +40,28 @@ enum FoundSource {
     Checked,
 }
 
+/// The image of the last check of a spec.
+#[derive(Default)]
+struct LastCheck {
+    /// Its digest, if its content is no longer needed: it was refused, or it is stored.
+    done: Option<String>,
+    /// Its digest, if it was accepted as a registry gave it, and is to be stored.
+    pending: Option<String>,
+    /// The image, if the policy objects to it.
+    unsigned: Option<Unsigned>,
+}
+
+impl FoundImage {
+    /// Identifies the signatures that are judged: those that a registry gave now, or gave at the last check.
+    pub(super) fn signatures(&self, input: &CheckInput, cache: &ProgramCache) -> Option<String> {
+        if let FoundSource::Pulled(pulled) = &self.source {
+            return Some(pulled.signatures_digest());
+        }
+        let (last, _) = cache.check.as_ref().filter(|(last, _)| last.is_like(input))?;
+        last.signatures.clone().filter(|_| last.image.as_ref() == Some(&self.digest))
+    }
+}
+
 impl BytecodeReader<'_> {
     /// Finds out what the reference of a BpfProgram's image means, without waiting for a registry.
     pub(super) async fn find_image(
@@ -57,8 +79,8 @@ impl BytecodeReader<'_> {
             Some(template) if has_proof && self.all_stored(template.digests()).await? => Some(template),
             _ => None,
         };
-        let checked = self.checked_digest(input, cache).await?;
-        let answer = self.ask(intent, image, (template, stored), checked.as_ref());
+        let last = self.last_check(input, cache).await?;
+        let answer = self.ask(intent, image, (template, stored), last);
         let found = |digest: &str, source| Ok(FoundImage { digest: digest.to_owned(), source });
         let digest_of = |template: &RevisionTemplate| template.image.as_ref().map(|image| image.digest.clone());
         Ok(match (answer.latest, stored) {
@@ -100,40 +122,49 @@ impl BytecodeReader<'_> {
         Ok(Ok(ImageContent::Stored(revision_image, objects)))
     }
 
+    /// Has the signatures of an image looked for again, if the policy objects to those that a check has just seen.
+    pub(super) async fn await_signature(&self, intent: &Intent, cache: &ProgramCache) -> Result<(), Error> {
+        let image = intent.spec().ok().and_then(|spec| spec.bytecode.image.as_ref());
+        let (Some(image), Some(_), Some((input, _))) = (image, cache.unsigned(), &cache.check) else { return Ok(()) };
+        self.find_image(intent, image, input, cache).await.map(|_| ())
+    }
+
     /// Says what is wanted of the registry, and returns what is known.
     fn ask(
         &self,
         intent: &Intent,
         image: &ImageSource,
         (current, stored): (Option<&RevisionTemplate>, Option<&RevisionTemplate>),
-        checked: Option<&String>,
+        last: LastCheck,
     ) -> Answer {
         let program = intent.program.name.as_str();
         let follows = image.follows_tag();
-        if stored.is_some() && !follows {
+        let LastCheck { done, pending, unsigned } = last;
+        if stored.is_some() && !follows && pending.is_none() && unsigned.is_none() {
             self.images.release(program);
             return Answer::default();
         }
         let digest = |template: &RevisionTemplate| template.image.as_ref().map(|image| image.digest.clone());
-        let known: BTreeSet<String> = stored.and_then(digest).into_iter().chain(checked.cloned()).collect();
+        let known = stored.and_then(digest).into_iter().chain(done).filter(|digest| Some(digest) != pending.as_ref());
+        let known: BTreeSet<String> = known.collect();
         // The bytes were deleted. Which ones they were is known, and a tag is resolved once.
         let pinned = current.and_then(digest).filter(|_| !follows);
         let key = ImageKey { pinned, ..ImageKey::of(image) };
-        self.images.want(program, Want { key, generation: intent.generation(), known, follows })
+        self.images.want(program, Want { key, generation: intent.generation(), known, follows, unsigned })
     }
 
-    /// Returns the image of the last check of the same input, if its content is no longer needed: it was refused, or it
-    /// is stored.
-    async fn checked_digest(&self, input: &CheckInput, cache: &ProgramCache) -> Result<Option<String>, Error> {
-        let Some((last, result)) = &cache.check else { return Ok(None) };
-        if *last != (CheckInput { image: last.image.clone(), ..input.clone() }) {
-            return Ok(None);
-        }
+    /// Returns what is left to do for the image of the last check, if the input is the same but for the image.
+    async fn last_check(&self, input: &CheckInput, cache: &ProgramCache) -> Result<LastCheck, Error> {
+        let Some((last, result)) = cache.check.as_ref().filter(|(last, _)| last.is_like(input)) else {
+            return Ok(LastCheck::default());
+        };
         let is_done = match result.as_ref() {
             Ok(accepted) => self.all_stored(accepted.digests()).await?,
             Err(_) => true,
         };
-        Ok(last.image.clone().filter(|_| is_done))
+        let done = last.image.clone().filter(|_| is_done);
+        let pending = last.image.clone().filter(|_| !is_done && last.signatures.is_some());
+        Ok(LastCheck { done, pending, unsigned: cache.unsigned() })
     }
 
     /// Reads stored bytes. None if they are not there, or are others.

@@ -155,6 +155,7 @@ async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> R
     };
     let mut gathered = reader.gather(object, cache).await?;
     let mut validated = validate(&mut gathered, cache, signing).await?;
+    reader.await_signature(&gathered.intent, cache).await?;
     refuse_unshared(&gathered, &mut validated);
     let is_stored = match validated.accepted() {
         Some(accepted) => reader.are_stored(accepted).await?,

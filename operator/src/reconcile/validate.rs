@@ -183,7 +183,7 @@ mod tests {
             "kind": "BpfProgram", "metadata": {"name": "p", "uid": "u", "generation": 2}, "spec": spec,
             "status": status}))
         .unwrap();
-        let input = CheckInput { uid: "u".into(), generation: 2, config_map: None, image: None, lists: Vec::new() };
+        let input = CheckInput { uid: "u".into(), generation: 2, ..CheckInput::default() };
         Gathered {
             intent: Intent::new(Arc::new(object), &ProgramCache::default()),
             bytecode: GatheredBytecode::Fetched(input, b"other".to_vec(), Lists::new()),

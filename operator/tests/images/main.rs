@@ -29,7 +29,11 @@ fn puller(registry: &Registry, secrets: &Path, with_signatures: bool) -> Puller 
 }
 
 fn job(reference: &str) -> Job {
-    Job { key: ImageKey { reference: reference.to_owned(), secret: None, pinned: None }, known: [].into() }
+    Job {
+        key: ImageKey { reference: reference.to_owned(), secret: None, pinned: None },
+        known: [].into(),
+        digest: None,
+    }
 }
 
 async fn pull(registry: &Registry, job: Job) -> Outcome {

@@ -71,7 +71,7 @@ async fn only_a_tag_that_means_something_else_is_pulled_again() {
     registry.push("a", "v1", other_object(), &other);
     assert_eq!(pulled(pull(&registry, known).await).digest, other.digest);
     let key = ImageKey { pinned: Some(one.digest.clone()), ..job(&reference).key };
-    let pinned = pulled(pull(&registry, Job { key, known: [].into() }).await);
+    let pinned = pulled(pull(&registry, Job { key, known: [].into(), digest: None }).await);
     assert_eq!(pinned.digest, one.digest, "what was resolved before is not resolved again");
 }
 
@@ -98,7 +98,7 @@ async fn credentials_are_those_of_the_mounted_secret() {
     let folder = tempfile::tempdir().unwrap();
     let with_secret = |secret: &str| {
         let key = ImageKey { secret: Some(secret.to_owned()), ..job(&reference).key };
-        puller(&registry, folder.path(), false).pull(Job { key, known: [].into() })
+        puller(&registry, folder.path(), false).pull(Job { key, known: [].into(), digest: None })
     };
     let (reason, message) = failed(with_secret("team").await);
     assert_eq!(reason, Reason::ImagePullFailed);

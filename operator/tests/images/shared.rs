@@ -20,7 +20,7 @@ use tokio::{
 
 fn want(reference: &str) -> Want {
     let key = ImageKey { reference: reference.to_owned(), secret: None, pinned: None };
-    Want { key, generation: 1, known: BTreeSet::new(), follows: false }
+    Want { key, generation: 1, known: BTreeSet::new(), follows: false, unsigned: None }
 }
 
 /// Hangs, panics or ends, as the registry's name says.

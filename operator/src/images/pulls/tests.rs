@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use sockeye_crds::Reason;
 
 use super::*;
-use crate::images::pulled::PulledObject;
+use crate::images::{key::Unsigned, pulled::PulledObject};
 
 const INTERVAL: Duration = Duration::from_secs(600);
 
@@ -16,7 +16,7 @@ fn key(reference: &str) -> ImageKey {
 
 fn want(reference: &str, known: &[&str], follows: bool) -> Want {
     let known = known.iter().map(|digest| (*digest).to_owned()).collect();
-    Want { key: key(reference), generation: 1, known, follows }
+    Want { key: key(reference), generation: 1, known, follows, unsigned: None }
 }
 
 fn image(digest: &str, bytes: usize) -> Arc<PulledImage> {
@@ -100,6 +100,55 @@ fn a_followed_tag_is_resolved_at_intervals_and_only_other_content_is_news() {
     pulls.step(Event::Tick, third);
     let moved = Outcome::Pulled(image("sha256:2", 7));
     assert_eq!(changed(&finish(&mut pulls, "r.example/x:v1", moved, third)), ["a"]);
+}
+
+fn bundle(bytes: &[u8]) -> sockeye_image::SignatureManifest {
+    let kind = sockeye_image::SignatureKind::Bundle(bytes.to_vec());
+    sockeye_image::SignatureManifest { subject: sockeye_image::Digest::of(b"subject"), kind }
+}
+
+#[test]
+fn what_nobody_signed_is_pulled_again_by_its_digest_and_other_signatures_are_news() {
+    let (mut pulls, now) = pulls();
+    pulls.want("a", want("r.example/x:v1", &[], false), now);
+    pulls.step(Event::Tick, now);
+    let unsigned = image("sha256:1", 7);
+    finish(&mut pulls, "r.example/x:v1", Outcome::Pulled(Arc::clone(&unsigned)), now);
+    let judged = |image: &PulledImage| {
+        Some(Unsigned { digest: image.digest.clone(), signatures: Some(image.signatures_digest()) })
+    };
+    let refused =
+        |image: &PulledImage| Want { unsigned: judged(image), ..want("r.example/x:v1", &["sha256:1"], false) };
+    pulls.want("a", refused(&unsigned), now);
+    assert_eq!(pulls.answer("a").latest, Some(Latest::Known("sha256:1".to_owned())), "nothing is held");
+    assert!(begun(&pulls.step(Event::Tick, now)).is_empty(), "it waits for the interval");
+    let first = now + INTERVAL;
+    let job = Job { key: key("r.example/x:v1"), known: BTreeSet::new(), digest: Some("sha256:1".to_owned()) };
+    assert_eq!(pulls.step(Event::Tick, first), [Effect::Pull(job)]);
+    let same = finish(&mut pulls, "r.example/x:v1", Outcome::Pulled(Arc::clone(&unsigned)), first);
+    assert!(changed(&same).is_empty(), "the same signatures are no news");
+    let second = pulls.wake(first).unwrap();
+    assert_eq!(begun(&pulls.step(Event::Tick, second)).len(), 1);
+    let signed = Arc::new(PulledImage { signatures: vec![bundle(b"signed")], ..unsigned.as_ref().clone() });
+    let effects = finish(&mut pulls, "r.example/x:v1", Outcome::Pulled(Arc::clone(&signed)), second);
+    assert_eq!(changed(&effects), ["a"]);
+    assert_eq!(pulls.answer("a").latest, Some(Latest::Pulled(Arc::clone(&signed))));
+    pulls.want("a", refused(&signed), second);
+    assert_eq!(pulls.answer("a").latest, Some(Latest::Known("sha256:1".to_owned())), "they were judged");
+    pulls.want("a", want("r.example/x:v1", &["sha256:1"], false), second);
+    let third = pulls.wake(second).unwrap();
+    pulls.step(Event::Tick, third);
+    finish(&mut pulls, "r.example/x:v1", Outcome::Known("sha256:1".to_owned()), third);
+    assert_eq!(pulls.wake(third), None, "what is accepted is left alone");
+}
+
+#[test]
+fn a_tag_that_is_followed_is_resolved_also_while_nobody_has_signed_it() {
+    let (mut pulls, now) = pulls();
+    let unsigned = Some(Unsigned { digest: "sha256:1".to_owned(), signatures: None });
+    pulls.want("a", Want { unsigned, ..want("r.example/x:v1", &["sha256:1"], true) }, now);
+    let job = Job { key: key("r.example/x:v1"), known: BTreeSet::new(), digest: None };
+    assert_eq!(pulls.step(Event::Tick, now + INTERVAL), [Effect::Pull(job)]);
 }
 
 #[test]
@@ -286,7 +335,7 @@ impl World {
         };
         for _ in 0..2 {
             let key = key(&Self::reference(*image));
-            let want = Want { key, generation: 1, known: known.clone(), follows: *follows };
+            let want = Want { key, generation: 1, known: known.clone(), follows: *follows, unsigned: None };
             self.pulls.want(program, want, self.now);
             if let Some(Latest::Pulled(pulled)) = self.pulls.answer(program).latest {
                 known.insert(pulled.digest.clone());
