@@ -189,20 +189,22 @@ impl Descriptor {
             && self.platform.as_ref().is_none_or(|platform| platform.os == "linux" || platform.os.is_empty())
     }
 
-    fn architecture(&self) -> Architecture {
-        self.platform.as_ref().and_then(|platform| platform.architecture.parse().ok()).unwrap_or_default()
+    /// Returns the architecture; none if its name is none that can be one.
+    fn architecture(&self) -> Option<Architecture> {
+        self.platform.as_ref().map_or_else(|| Some(Architecture::any()), |platform| platform.architecture.parse().ok())
     }
 }
 
 impl Index {
-    /// Returns the first image for each of these architectures, and the one that is for any.
+    /// Returns the first image for each of these architectures, and the one that is for any. An entry whose architecture
+    /// has no name that one can have is left out.
     ///
     /// # Errors
     /// Fails where there is none at all, or several that name no platform: none of them is the right one.
     pub fn images(&self, wanted: &[Architecture]) -> Result<BTreeMap<Architecture, &Descriptor>, Error> {
         let mut images = BTreeMap::new();
         for descriptor in self.manifests.iter().filter(|descriptor| descriptor.is_image()) {
-            let architecture = descriptor.architecture();
+            let Some(architecture) = descriptor.architecture() else { continue };
             if architecture.is_any() && images.contains_key(&architecture) {
                 return Err(Error::Format(
                     "the index lists several images without a platform; name each one's with `--platform`".to_owned(),

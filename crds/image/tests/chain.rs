@@ -158,6 +158,8 @@ fn an_index_is_read_by_architecture() {
     // The first one of an architecture, and one for any.
     let first = read(&[("linux/arm64", b"a"), ("linux/arm64", b"b"), ("", b"c")]);
     assert_eq!(first, Ok(vec![own("", b"c"), own("arm64", b"a")]));
+    let unreadable = read(&[("linux/AMD 64", b"a"), ("linux/amd64", b"b")]);
+    assert_eq!(unreadable, Ok(vec![own("amd64", b"b")]), "a name that is none does not stand for any");
     let error = read(&[("linux/s390x", b"a"), ("unknown/unknown", b"b")]).unwrap_err().to_string();
     assert!(error.contains("linux on amd64 or arm64; it has linux/s390x, unknown/unknown"), "{error}");
     assert!(read(&[]).unwrap_err().to_string().contains("it has nothing"));

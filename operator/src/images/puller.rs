@@ -93,7 +93,7 @@ impl Puller {
         Ok(self.client.with_credentials(Credentials::from_docker_config(&config)?))
     }
 
-    /// Returns the objects of an image: one if they are all the same, and otherwise one for each architecture.
+    /// Returns the objects of an image: one if they are all the same and no architecture lacks one, and otherwise one for each architecture.
     fn objects(&self, images: BTreeMap<Architecture, Image>) -> Vec<PulledObject> {
         let object = |(architecture, image): (Architecture, Image)| {
             let Image { manifest, format, layer, object, .. } = image;
@@ -107,8 +107,20 @@ impl Puller {
                 layer: layer.map(Arc::from),
             }
         };
+        let is_for_all = images.contains_key(&Architecture::any())
+            || Architecture::supported().iter().all(|architecture| images.contains_key(architecture));
         let mut objects: Vec<PulledObject> = images.into_iter().map(object).collect();
-        if objects.iter().all(|other| other.digest == objects[0].digest) {
+        if objects.len() > 1 && objects[0].architecture.is_empty() {
+            // What is for any architecture is that of each which has none of its own.
+            let any = objects.remove(0);
+            for architecture in Architecture::supported() {
+                if objects.iter().all(|object| object.architecture != architecture.as_str()) {
+                    objects.push(PulledObject { architecture: architecture.as_str().to_owned(), ..any.clone() });
+                }
+            }
+            objects.sort_by(|a, b| a.architecture.cmp(&b.architecture));
+        }
+        if is_for_all && objects.iter().all(|other| other.digest == objects[0].digest) {
             objects.truncate(1);
             objects.iter_mut().for_each(|object| object.architecture.clear());
         }

@@ -97,7 +97,8 @@ fn combine(
     signing: &Signing,
 ) -> Result<Checked, Refusal> {
     let mut further: Vec<(String, Vec<u8>)> = Vec::new();
-    let differ = checked.len() > 1;
+    // One that is for a single architecture must not run on others.
+    let differ = checked.len() > 1 || checked.iter().any(|one| !one.architecture.is_empty());
     for one in &mut checked {
         let proof_digests: Vec<String> = one.proof.iter().map(|(digest, _)| digest.clone()).collect();
         further.append(&mut one.proof);

@@ -182,6 +182,16 @@ fn objects_that_differ_by_architecture_are_variants_with_a_proof_each() {
 }
 
 #[test]
+fn an_object_for_one_architecture_is_a_variant_that_no_other_node_runs() {
+    let one = image(object());
+    let image = index(&[("amd64", &one)], 0);
+    let read = pulled(&image, &[("amd64", object())], &Key::new(1));
+    let checked = judge(&of_image(), read, &signing("Enforce", false)).unwrap();
+    let named: Vec<_> = checked.accepted.origin.variants.iter().map(|variant| &*variant.architecture).collect();
+    assert_eq!(named, ["amd64"]);
+}
+
+#[test]
 fn objects_with_different_programs_are_refused_by_architecture() {
     let one = image(object());
     let read = pulled(&one, &[("amd64", object()), ("arm64", other_object())], &Key::new(1));

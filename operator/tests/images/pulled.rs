@@ -60,6 +60,25 @@ async fn an_index_gives_one_object_if_all_are_the_same_and_otherwise_one_for_eac
 }
 
 #[tokio::test]
+async fn an_architecture_that_an_index_leaves_out_has_the_object_for_any_or_none() {
+    let registry = Registry::start().await;
+    let (one, other) = (image(object()), image(other_object()));
+    let lone = index(&[("amd64", &one)], 0);
+    let found = pulled(pull(&registry, job(&registry.push("a", "lone", object(), &lone))).await);
+    let objects: Vec<_> = found.objects.iter().map(|object| (&*object.architecture, &*object.bytes)).collect();
+    assert_eq!(objects, [("amd64", object())], "it is not for arm64");
+    let mut mixed = index(&[("amd64", &one), ("arm64", &other)], 0);
+    registry.push("a", "other", other_object(), &index(&[("arm64", &other)], 0));
+    let text = String::from_utf8(mixed.archive.index.clone().unwrap()).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value["manifests"][1].as_object_mut().unwrap().remove("platform");
+    mixed.archive.index = Some(value.to_string().into_bytes());
+    let found = pulled(pull(&registry, job(&registry.push("a", "mixed", object(), &mixed))).await);
+    let objects: Vec<_> = found.objects.iter().map(|object| (&*object.architecture, &*object.bytes)).collect();
+    assert_eq!(objects, [("amd64", object()), ("arm64", other_object())]);
+}
+
+#[tokio::test]
 async fn only_a_tag_that_means_something_else_is_pulled_again() {
     let registry = Registry::start().await;
     let (one, other) = (image(object()), image(other_object()));
