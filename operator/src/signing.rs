@@ -76,6 +76,11 @@ impl Signing {
         self.verifier.is_some()
     }
 
+    /// Reports whether what the policy objects to must not run.
+    pub fn enforces(&self) -> bool {
+        self.verifier.as_ref().is_some_and(|verifier| verifier.enforces())
+    }
+
     /// Judges an object. One that must not run is refused.
     pub fn judge(&self, source: &Source, object: &[u8], archive: &Archive) -> Result<Signed, Refusal> {
         let Some(verifier) = &self.verifier else { return Ok(Signed::default()) };

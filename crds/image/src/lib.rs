@@ -21,6 +21,7 @@
 //! Begin with [`chain::verify_chain`].
 
 mod architecture;
+mod bounded;
 pub mod chain;
 mod digest;
 mod error;
@@ -44,5 +45,5 @@ pub use error::{Error, shown};
 pub use format::Format;
 pub use limits::Limits;
 pub use packed::Packed;
-pub use reference::Reference;
+pub use reference::{DOCKER_HUB, Reference};
 pub use signature::{SignatureKind, SignatureManifest};

@@ -69,9 +69,9 @@ pub struct Descriptor {
     /// The type of the artifact that a manifest is.
     #[serde(default)]
     pub artifact_type: Option<String>,
-    /// More about the bytes.
-    #[serde(default)]
-    pub annotations: Option<BTreeMap<String, String>>,
+    /// More about the bytes: those annotations that are read here.
+    #[serde(default, deserialize_with = "crate::bounded::annotations")]
+    pub annotations: Vec<(String, String)>,
     /// In an index, what the manifest is for.
     #[serde(default)]
     pub platform: Option<Platform>,
@@ -100,9 +100,9 @@ struct Fields {
     artifact_type: Option<String>,
     #[serde(default)]
     config: Option<Descriptor>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::bounded::list")]
     layers: Option<Vec<Descriptor>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::bounded::list")]
     manifests: Option<Vec<Descriptor>>,
     #[serde(default)]
     subject: Option<Descriptor>,
@@ -159,7 +159,7 @@ impl Descriptor {
 
     /// Returns an annotation.
     pub fn annotation(&self, key: &str) -> Option<&str> {
-        self.annotations.as_ref()?.get(key).map(String::as_str)
+        self.annotations.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     /// Checks bytes against the digest and the size; `what` names them in errors.

@@ -7,6 +7,8 @@ use crate::{
     error::{Error, shown},
 };
 
+/// The names of Docker Hub's registry, under which it has the same repositories. References say the first one.
+pub const DOCKER_HUB: [&str; 4] = ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 /// The tag that a reference without tag and digest stands for, as everywhere in Kubernetes.
 const DEFAULT_TAG: &str = "latest";
 /// The longest reference. A registry's host has 253 bytes at most, a repository 255, a tag 128.

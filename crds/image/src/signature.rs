@@ -21,6 +21,8 @@ const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 const CHAIN: &str = "dev.sigstore.cosign/chain";
 const REKOR_BUNDLE: &str = "dev.sigstore.cosign/bundle";
+/// All annotations that are read.
+pub(crate) const ANNOTATIONS: [&str; 4] = [SIGNATURE, CERTIFICATE, CHAIN, REKOR_BUNDLE];
 
 /// A signature that lies beside an image. It is not verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,11 @@ impl<'a> SignatureLayer<'a> {
             let is_signed = descriptor.media_type == SIMPLE_SIGNING && descriptor.annotation(SIGNATURE).is_some();
             (is_bundle || is_signed).then_some(Self { descriptor, is_bundle })
         })
+    }
+
+    /// Tells whether the layer is a bundle.
+    pub const fn is_bundle(&self) -> bool {
+        self.is_bundle
     }
 
     /// Returns the signature, from the layer's bytes.

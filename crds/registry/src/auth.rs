@@ -106,9 +106,9 @@ impl Auth {
         let secret = self.credentials.of(reference);
         let bearer = challenges.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
         let (header, validity) = match (bearer, secret) {
-            (Some(Challenge::Bearer { realm, service, scope }), secret) => {
+            (Some(Challenge::Bearer { realm, service }), secret) => {
                 let realm = self.realm(registry, reference, realm, secret.is_some())?;
-                let url = token_url(&realm, reference, service.as_deref(), (scope.as_deref(), self.purpose));
+                let url = token_url(&realm, reference, service.as_deref(), self.purpose);
                 self.token(transport, reference, &url, secret).await?
             }
             (_, Some(secret)) if challenges.contains(&Challenge::Basic) => (secret.header().clone(), MAX_VALIDITY),
@@ -207,30 +207,20 @@ fn refused(answer: &Answer, what: String, has_secret: bool) -> Error {
     crate::error::of_status(answer.status, &answer.headers, what, answer.url.host_and_port(), has_secret)
 }
 
-/// Returns the URL of a token that is for pulling, or for pushing, and for nothing else.
-fn token_url(
-    realm: &Url,
-    reference: &Reference,
-    service: Option<&str>,
-    (scope, purpose): (Option<&str>, Purpose),
-) -> Url {
+/// Returns the URL of a token that is for pulling from the image's repository, or for pushing, and for nothing else. The
+/// registry's own wish does not count: it could have a secret's token issued for another repository.
+fn token_url(realm: &Url, reference: &Reference, service: Option<&str>, purpose: Purpose) -> Url {
     let (path, query) = realm.path.split_once('?').unwrap_or((&realm.path, ""));
     let mut query = query.to_owned();
     if let Some(service) = service {
         add_parameter(&mut query, "service", service);
     }
-    let own = |actions: &str| format!("repository:{}:{actions}", reference.repository);
-    let scope = match purpose {
-        Purpose::Pull => scope.filter(|scope| is_for_pulling(scope)).map_or_else(|| own("pull"), str::to_owned),
-        Purpose::Push => own("pull,push"),
+    let actions = match purpose {
+        Purpose::Pull => "pull",
+        Purpose::Push => "pull,push",
     };
-    add_parameter(&mut query, "scope", &scope);
+    add_parameter(&mut query, "scope", &format!("repository:{}:{actions}", reference.repository));
     realm.with_path(format!("{path}?{query}"))
-}
-
-/// Tells whether a scope allows no more than to pull.
-fn is_for_pulling(scope: &str) -> bool {
-    scope.split(' ').all(|scope| scope.starts_with("repository:") && scope.ends_with(":pull"))
 }
 
 #[cfg(test)]
@@ -262,19 +252,5 @@ mod tests {
         let image = "a.b/new".parse().unwrap();
         auth.keep(&image, HeaderValue::from_static("Bearer x"), 60);
         assert!(auth.kept(&image).is_some() && auth.lock().len() == 1);
-    }
-
-    #[test]
-    fn a_scope_for_more_than_pulling_is_not_asked_for() {
-        for (scope, is_for_pulling_only) in [
-            ("repository:a/b:pull", true),
-            ("repository:a/b:pull repository:c:pull", true),
-            ("repository:a/b:pull,push", false),
-            ("repository:a/b:*", false),
-            ("registry:catalog:*", false),
-            ("", false),
-        ] {
-            assert_eq!(is_for_pulling(scope), is_for_pulling_only, "{scope}");
-        }
     }
 }

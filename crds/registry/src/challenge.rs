@@ -16,8 +16,6 @@ pub enum Challenge {
         realm: String,
         /// The name of the registry there.
         service: Option<String>,
-        /// The scope that the token has to have.
-        scope: Option<String>,
     },
 }
 
@@ -39,7 +37,7 @@ fn parse(text: &str) -> Vec<Challenge> {
         if scheme.eq_ignore_ascii_case("basic") {
             challenges.push(Challenge::Basic);
         } else if let (true, Some(realm)) = (scheme.eq_ignore_ascii_case("bearer"), find("realm")) {
-            challenges.push(Challenge::Bearer { realm, service: find("service"), scope: find("scope") });
+            challenges.push(Challenge::Bearer { realm, service: find("service") });
         }
         rest = after;
     }
@@ -91,9 +89,8 @@ fn token(text: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
-    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
-        let own = |text: Option<&str>| text.map(str::to_owned);
-        Challenge::Bearer { realm: realm.to_owned(), service: own(service), scope: own(scope) }
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
+        Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) }
     }
 
     #[test]
@@ -103,12 +100,12 @@ mod tests {
             ("basic", vec![Challenge::Basic]),
             (
                 r#"Bearer realm="https://a.b/token",service="c",scope="repository:d/e:pull,push""#,
-                vec![bearer("https://a.b/token", Some("c"), Some("repository:d/e:pull,push"))],
+                vec![bearer("https://a.b/token", Some("c"))],
             ),
-            (r#"bearer  Realm = "https://a.b/t" , error=invalid_token"#, vec![bearer("https://a.b/t", None, None)]),
+            (r#"bearer  Realm = "https://a.b/t" , error=invalid_token"#, vec![bearer("https://a.b/t", None)]),
             (
                 r#"Negotiate, Basic realm="a, \"b\"", Bearer realm="https://c""#,
-                vec![Challenge::Basic, bearer("https://c", None, None)],
+                vec![Challenge::Basic, bearer("https://c", None)],
             ),
             (r#"Bearer service="no realm""#, vec![]),
             (r#"Bearer realm="not closed"#, vec![]),

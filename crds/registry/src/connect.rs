@@ -10,18 +10,16 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{Error, Proxy, Settings, url::Url};
+use crate::{Error, Proxy, Settings, resolver::Resolver, url::Url};
 
 /// The most bytes of a proxy's answer.
 const MAX_PROXY_ANSWER: usize = 8 << 10;
-/// The most addresses of a host that are tried.
-const MAX_ADDRESSES: usize = 8;
 /// An address is tried so long after the one before it (RFC 8305, 5), since some lead nowhere and say nothing.
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -34,6 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub struct Connector {
     tls: TlsConnector,
     proxy: Option<Proxy>,
+    resolver: Resolver,
     limit: Duration,
 }
 
@@ -52,6 +51,7 @@ impl Connector {
         Ok(Self {
             tls: TlsConnector::from(Arc::new(tls)),
             proxy: settings.proxy.clone(),
+            resolver: Resolver::new(),
             limit: settings.timeouts.connect,
         })
     }
@@ -70,10 +70,8 @@ impl Connector {
         let host = url.bare_host();
         let proxy = self.proxy.as_ref().filter(|proxy| url.is_https && proxy.is_for(host, url.port));
         let stream = match proxy {
-            Some(proxy) => tunnel(proxy, url).await?,
-            None => {
-                TcpStream::connect((host, url.port)).await.map_err(|error| unreachable(url.host_and_port(), &error))?
-            }
+            Some(proxy) => self.tunnel(proxy, url).await?,
+            None => self.dial(host, url.port).await.map_err(|error| unreachable(url.host_and_port(), &error))?,
         };
         // Requests are small, and each is followed by a wait for its answer.
         stream.set_nodelay(true).map_err(|error| unreachable(url.host_and_port(), &error))?;
@@ -84,6 +82,44 @@ impl Connector {
             .map_err(|_| Error::Tls { host: url.host_and_port(), problem: "its name is no host name".to_owned() })?;
         let stream = self.tls.connect(name, stream).await.map_err(|error| failed(url.host_and_port(), &error))?;
         Ok(Box::new(stream))
+    }
+
+    /// Connects to a host at the first of its addresses that answers.
+    async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        first(self.resolver.addresses(host, port).await?.into_iter()).await
+    }
+
+    /// Has the proxy open a tunnel to the host.
+    async fn tunnel(&self, proxy: &Proxy, url: &Url) -> Result<TcpStream, Error> {
+        let name = format!("the proxy {}:{}", proxy.host, proxy.port);
+        let broken = |error: io::Error| unreachable(name.clone(), &error);
+        let mut stream = self.dial(&proxy.host, proxy.port).await.map_err(broken)?;
+        let target = url.host_and_port();
+        let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes();
+        if let Some(authorization) = &proxy.authorization {
+            request.extend_from_slice(b"Proxy-Authorization: ");
+            request.extend_from_slice(authorization.as_bytes());
+            request.extend_from_slice(b"\r\n");
+        }
+        request.extend_from_slice(b"\r\n");
+        stream.write_all(&request).await.map_err(broken)?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            // The host's own bytes follow at once, so no byte too many may be read.
+            let byte = stream.read_u8().await.map_err(broken)?;
+            answer.push(byte);
+            if answer.len() > MAX_PROXY_ANSWER {
+                return Err(Error::Unreachable { host: target, problem: format!("{name} sends an endless answer") });
+            }
+        }
+        let line = String::from_utf8_lossy(answer.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
+        if line.starts_with("HTTP/1.") && line.split(' ').nth(1).is_some_and(|status| status.starts_with('2')) {
+            return Ok(stream);
+        }
+        Err(Error::Unreachable {
+            host: target,
+            problem: format!("{name} answers {:?}", line.get(..64).unwrap_or(&line)),
+        })
     }
 }
 
@@ -106,11 +142,6 @@ fn authorities(settings: &Settings) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// Connects to a host at the first of its addresses that answers.
-async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    first(lookup_host((host, port)).await?.take(MAX_ADDRESSES)).await
-}
-
 async fn first(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = JoinSet::new();
     for (at, address) in (0..).zip(addresses) {
@@ -128,36 +159,6 @@ async fn first(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStr
         }
     }
     Err(failure)
-}
-
-/// Has the proxy open a tunnel to the host.
-async fn tunnel(proxy: &Proxy, url: &Url) -> Result<TcpStream, Error> {
-    let name = format!("the proxy {}:{}", proxy.host, proxy.port);
-    let broken = |error: io::Error| unreachable(name.clone(), &error);
-    let mut stream = dial(&proxy.host, proxy.port).await.map_err(broken)?;
-    let target = url.host_and_port();
-    let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes();
-    if let Some(authorization) = &proxy.authorization {
-        request.extend_from_slice(b"Proxy-Authorization: ");
-        request.extend_from_slice(authorization.as_bytes());
-        request.extend_from_slice(b"\r\n");
-    }
-    request.extend_from_slice(b"\r\n");
-    stream.write_all(&request).await.map_err(broken)?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        // The host's own bytes follow at once, so no byte too many may be read.
-        let byte = stream.read_u8().await.map_err(broken)?;
-        answer.push(byte);
-        if answer.len() > MAX_PROXY_ANSWER {
-            return Err(Error::Unreachable { host: target, problem: format!("{name} sends an endless answer") });
-        }
-    }
-    let line = String::from_utf8_lossy(answer.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
-    if line.starts_with("HTTP/1.") && line.split(' ').nth(1).is_some_and(|status| status.starts_with('2')) {
-        return Ok(stream);
-    }
-    Err(Error::Unreachable { host: target, problem: format!("{name} answers {:?}", line.get(..64).unwrap_or(&line)) })
 }
 
 /// Names the failure of a connection: of the certificate, or of the network.

@@ -9,12 +9,10 @@ use std::{collections::BTreeMap, fmt};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 use serde::Deserialize;
-use sockeye_image::Reference;
+use sockeye_image::{DOCKER_HUB, Reference};
 
 use crate::Error;
 
-/// The names under which Docker Hub's secrets are stored: what `docker login` writes, and what references say.
-const DOCKER_HUB: [&str; 4] = ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 /// The most bytes of a Secret (Kubernetes, `MaxSecretSize`).
 const MAX: usize = 1 << 20;
 

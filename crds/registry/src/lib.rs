@@ -12,12 +12,14 @@
 //! | [`Proxy`] | which connections go through a proxy | none |
 //! | [`Error`] | why nothing was pulled | none |
 //! | `url`, `challenge` | parts of HTTP that hyper leaves to its users | none |
+//! | `resolver` | the addresses of a host, by threads of its own | threads |
 //! | `connect` | a connection, with proxy and TLS | sockets |
 //! | `transport` | one request and its answer, within bounds | requests |
 //! | `auth` | what a registry is shown to know who asks | requests |
 //! | `repository` | requests to one repository: redirects, authentication, failures | requests |
 //! | `pull` | tags, manifests, layers | requests |
 //! | `push` | an image's blobs and manifest | requests |
+//! | `attestation` | what lies beside an image and is no signature | none |
 //! | `referrers` | the signatures beside an image | requests |
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
@@ -26,6 +28,7 @@ pub use sockeye_image::Packed;
 use sockeye_image::{Architecture, Digest, Image, Reference, SignatureManifest};
 use tokio::time::timeout;
 
+mod attestation;
 mod auth;
 mod challenge;
 mod connect;
@@ -36,6 +39,7 @@ mod pull;
 mod push;
 mod referrers;
 mod repository;
+mod resolver;
 mod settings;
 mod transport;
 mod url;

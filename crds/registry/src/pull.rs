@@ -78,25 +78,27 @@ impl Puller<'_> {
         let bytes = self.by_digest(digest).await?;
         match chain::read_document(digest, &bytes, self.limits()).map_err(|error| self.wrong(error))? {
             Document::Manifest(manifest) => {
-                let image = self.image(digest, None, bytes, &manifest).await?;
+                let image = self.image(digest, None, bytes, *manifest).await?;
                 Ok([(Architecture::any(), image)].into())
             }
-            Document::Index(index) => self.images(digest, &index, bytes).await,
+            Document::Index(index) => self.images(digest, index, bytes).await,
         }
     }
 
     async fn images(
         &self,
         digest: &Digest,
-        index: &Index,
+        index: Index,
         index_bytes: Vec<u8>,
     ) -> Result<BTreeMap<Architecture, Image>, Error> {
         let mut images = BTreeMap::new();
-        for (architecture, descriptor) in
-            index.images(&self.settings.architectures).map_err(|error| self.wrong(error))?
-        {
-            let (bytes, manifest) = self.listed(descriptor).await?;
-            images.insert(architecture, self.image(digest, Some(index_bytes.clone()), bytes, &manifest).await?);
+        let chosen = index.images(&self.settings.architectures).map_err(|error| self.wrong(error))?;
+        let chosen: Vec<_> = chosen.into_iter().map(|(name, descriptor)| (name, descriptor.clone())).collect();
+        // It may take much more memory than its text, and a layer may take two minutes.
+        drop(index);
+        for (architecture, descriptor) in chosen {
+            let (bytes, manifest) = self.listed(&descriptor).await?;
+            images.insert(architecture, self.image(digest, Some(index_bytes.clone()), bytes, manifest).await?);
         }
         Ok(images)
     }
@@ -126,13 +128,14 @@ impl Puller<'_> {
         digest: &Digest,
         index: Option<Vec<u8>>,
         bytes: Vec<u8>,
-        manifest: &Manifest,
+        manifest: Manifest,
     ) -> Result<Image, Error> {
-        let layer = ObjectLayer::of(manifest, self.limits()).map_err(|error| self.wrong(error))?;
+        let layer = ObjectLayer::of(&manifest, self.limits()).map_err(|error| self.wrong(error))?;
         let format = layer.format;
         if format == Format::Bpfman {
             self.check_labels(&manifest.config).await?;
         }
+        drop(manifest);
         let Extracted { layer, object } = self.layer(layer).await?;
         Ok(Image { digest: digest.clone(), index, manifest: bytes, format, layer, object })
     }

@@ -14,20 +14,29 @@ use sockeye_image::{
     signature::{SignatureLayer, is_about},
 };
 
-use crate::{Error, pull::Puller, repository::Get, transport::Answer, url::Url};
+use crate::{Error, attestation::is_attestation, pull::Puller, repository::Get, transport::Answer, url::Url};
+
+/// The most bytes of all signatures of an image.
+const MAX_BYTES: u64 = 4 << 20;
+/// So many attestations are kept, for messages that say what is there instead of a signature.
+const MAX_ATTESTATIONS: usize = 4;
 
 /// Collects signatures.
 pub struct Collector<'a> {
     puller: &'a Puller<'a>,
-    /// The manifests that were read.
+    /// The manifests that were read about the present digest.
     seen: BTreeSet<String>,
+    /// The signatures of the digests before.
+    before: usize,
     found: Vec<SignatureManifest>,
+    attestations: usize,
+    bytes: u64,
 }
 
 impl<'a> Collector<'a> {
     /// Returns one that has none.
     pub fn new(puller: &'a Puller<'a>) -> Self {
-        Self { puller, seen: BTreeSet::new(), found: Vec::new() }
+        Self { puller, seen: BTreeSet::new(), before: 0, found: Vec::new(), attestations: 0, bytes: 0 }
     }
 
     /// Returns the signatures of these digests.
@@ -40,6 +49,9 @@ impl<'a> Collector<'a> {
     /// referrers than are read.
     pub async fn collect(mut self, digests: &[Digest]) -> Result<Vec<SignatureManifest>, Error> {
         for digest in digests {
+            // A manifest may be listed under several digests, and is about one.
+            self.seen.clear();
+            self.before = self.found.len();
             let fallback = format!("sha256-{}", digest.hex());
             for descriptor in self.listed(digest).await?.into_iter().chain(self.tagged(&fallback, digest).await?) {
                 self.referrer(&descriptor, digest).await?;
@@ -72,11 +84,22 @@ impl<'a> Collector<'a> {
     async fn signatures_of(&mut self, manifest: &Manifest, subject: &Digest) -> Result<(), Error> {
         let (limits, image) = (self.puller.settings.answers, self.puller.image.clone());
         for layer in SignatureLayer::of(manifest) {
-            if self.found.len() >= limits.referrers {
+            if self.found.len() - self.before >= limits.referrers {
                 return Err(Error::TooManyReferrers { what: image, limit: limits.referrers });
             }
             let bytes = self.puller.blob(layer.descriptor, "signature", limits.signature).await;
             if let Some(bytes) = self.unless_unusable(bytes)? {
+                let is_other = layer.is_bundle() && is_attestation(&bytes);
+                self.attestations += usize::from(is_other);
+                if is_other && self.attestations > MAX_ATTESTATIONS {
+                    continue;
+                }
+                self.bytes += bytes.len() as u64;
+                if self.bytes > MAX_BYTES {
+                    let (what, host) =
+                        (format!("what lies beside {image}"), self.puller.repository.url("/").host_and_port());
+                    return Err(Error::TooLarge { what, host, limit: MAX_BYTES });
+                }
                 let kind = layer.signature(bytes);
                 self.found.push(SignatureManifest { subject: subject.clone(), kind });
             }
@@ -90,16 +113,21 @@ impl<'a> Collector<'a> {
         let what = repository.name_of("list of referrers of", digest);
         let mut path = format!("referrers/{digest}");
         let mut descriptors = Vec::new();
-        for _ in 0..self.puller.settings.answers.pages {
+        for page in 0..self.puller.settings.answers.pages {
             let get = Get { method: Method::GET, path: &path, accept: OCI_INDEX, what: &what };
             let answer = match repository.get(&get).await {
                 Ok(answer) => answer,
-                Err(Error::NotFound { .. } | Error::Unexpected { .. }) => return Ok(descriptors),
+                // A registry that has a first page has the others.
+                Err(Error::NotFound { .. } | Error::Unexpected { .. }) if page == 0 => return Ok(descriptors),
                 Err(error) => return Err(error),
             };
             // Anything else is from a registry that does not know the request.
             if answer.header(header::CONTENT_TYPE).is_none_or(|kind| !kind.starts_with(OCI_INDEX)) {
-                return Ok(descriptors);
+                if page == 0 {
+                    return Ok(descriptors);
+                }
+                let problem = "answers a further page with something else".to_owned();
+                return Err(Error::Unexpected { what, host: answer.url.host_and_port(), problem });
             }
             let next = next_page(&answer, &repository.url("/"));
             let bytes = answer.read(&what, self.puller.settings.limits.manifest).await?;
@@ -152,9 +180,25 @@ impl<'a> Collector<'a> {
 
 /// Returns the path of the next page, if the answer names one at the same registry (RFC 8288, `rel="next"`).
 fn next_page(answer: &Answer, base: &Url) -> Option<String> {
-    let link = answer.header(header::LINK)?;
-    let (target, parameters) = link.trim_start().strip_prefix('<')?.split_once('>')?;
-    let is_next = parameters.split(';').any(|parameter| matches!(parameter.trim(), "rel=\"next\"" | "rel=next"));
+    let values = answer.headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
+    let target = values.flat_map(links).find(|(_, parameters)| is_next(parameters)).map(|(target, _)| target)?;
     let url = answer.url.join(target).ok()?;
-    (is_next && url.is_same_origin(base)).then_some(url.path)
+    url.is_same_origin(base).then_some(url.path)
+}
+
+/// Returns the links of a header's value: the target and the parameters of each.
+fn links(value: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        let (target, after) = rest.split_once('<')?.1.split_once('>')?;
+        // What comes before the next target are this one's parameters.
+        let parameters = after.split('<').next().unwrap_or_default();
+        rest = after;
+        Some((target, parameters))
+    })
+}
+
+fn is_next(parameters: &str) -> bool {
+    let mut parameters = parameters.split([';', ',']);
+    parameters.any(|parameter| matches!(parameter.trim(), "rel=\"next\"" | "rel=next"))
 }

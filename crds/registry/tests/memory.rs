@@ -74,6 +74,17 @@ async fn with_many_images() -> (Server, Digest) {
     (Server::plain(move |seen| content.reply(seen)).await, Digest::of(&list))
 }
 
+/// Returns a registry with a manifest of 1 MiB whose entries have few bytes each.
+async fn with_many_small_entries() -> (Server, Digest) {
+    let mut manifest: serde_json::Value = serde_json::from_slice(&artifact(&object(b"x"))).unwrap();
+    let entry = json!({"digest": "", "size": 0, "annotations": {"": ""}});
+    let layers = manifest["layers"].as_array_mut().unwrap();
+    layers.resize(layers.len() + (1 << 20) / entry.to_string().len(), entry);
+    let manifest = manifest.to_string().into_bytes();
+    let content = Content::default().manifest("v1", &manifest).blob(&object(b"x"));
+    (Server::plain(move |seen| content.reply(seen)).await, Digest::of(&manifest))
+}
+
 #[tokio::test]
 async fn attacks_cost_a_bounded_amount_of_memory() {
     let nothing = Digest::of(b"");
@@ -91,6 +102,7 @@ async fn attacks_cost_a_bounded_amount_of_memory() {
         ("an endless token", Server::plain(move |_| challenge(&with)).await, nothing, true),
         ("a layer of 64 MiB", with_large_layer().await.0, with_large_layer().await.1, true),
         ("a bomb", with_bomb().await.0, with_bomb().await.1, true),
+        ("a manifest of small entries", with_many_small_entries().await.0, with_many_small_entries().await.1, true),
         ("an index of 10,000 images", with_many_images().await.0, with_many_images().await.1, false),
     ];
     for (what, server, digest, fails) in attacks {

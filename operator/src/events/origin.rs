@@ -26,14 +26,19 @@ pub fn origin_events(before: Option<&BpfRevision>, next: &BpfRevision, accepted:
         ),
         quoted: vec![],
     });
-    let warning = accepted.origin.warning.as_ref().map(|warning| ProgramEvent {
+    let warning = accepted.origin.warning.as_deref().map(warning_event);
+    moved.into_iter().chain(warning).collect()
+}
+
+/// Returns the Event for an object that the policy objects to and lets run.
+pub fn warning_event(warning: &str) -> ProgramEvent {
+    ProgramEvent {
         is_warning: true,
         reason: Reason::SignatureRequired.as_str().to_owned(),
         action: "Verify",
         note: format!("{warning}; it runs all the same, because the policy only warns"),
         quoted: vec![],
-    });
-    moved.into_iter().chain(warning).collect()
+    }
 }
 
 #[cfg(test)]

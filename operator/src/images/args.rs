@@ -9,9 +9,8 @@ use sockeye_registry::{AnswerLimits, Proxy, RegistrySettings, Settings, Timeouts
 
 /// A manifest of an image of ours has some KiB. Several are held at a time.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
-/// Signatures have 2 to 12 KB. A policy looks at no more than 32.
+/// Signatures have 2 to 12 KB.
 const MAX_SIGNATURE_BYTES: u64 = 64 << 10;
-const MAX_REFERRERS: usize = 64;
 
 /// The registries that images are pulled from.
 #[derive(Clone, Debug, Args)]
@@ -88,11 +87,7 @@ impl ImageArgs {
             authorities: authorities.transpose()?.unwrap_or_default(),
             proxy: proxy.transpose()?,
             limits: Limits { manifest: MAX_MANIFEST_BYTES, ..Limits::default() },
-            answers: AnswerLimits {
-                signature: MAX_SIGNATURE_BYTES,
-                referrers: MAX_REFERRERS,
-                ..AnswerLimits::default()
-            },
+            answers: AnswerLimits { signature: MAX_SIGNATURE_BYTES, ..AnswerLimits::default() },
             timeouts: Timeouts::default(),
             ..Settings::default()
         })
@@ -107,7 +102,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 fn realm(text: &str) -> Result<(String, String), String> {
     let (registry, host) = text.split_once('=').ok_or("write it as registry.example=auth.example")?;
-    Ok((registry.to_owned(), host.to_owned()))
+    // Hosts are compared in small letters.
+    Ok((registry.to_owned(), host.to_ascii_lowercase()))
 }
 
 #[cfg(test)]
@@ -119,7 +115,7 @@ mod tests {
         let args = ImageArgs {
             image_insecure_registry: vec!["Registry.example:5000".into()],
             image_token_realm: vec![
-                realm("registry.example:5000=auth.example").unwrap(),
+                realm("registry.example:5000=Auth.Example").unwrap(),
                 realm("other.example=auth.example:8443").unwrap(),
             ],
             ..ImageArgs::default()

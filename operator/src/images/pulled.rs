@@ -50,7 +50,8 @@ impl PulledImage {
         let objects = objects.map(|object| {
             object.bytes.len() + object.manifest.len() + object.layer.as_ref().map_or(0, |layer| layer.len())
         });
-        index + objects.sum::<usize>()
+        let signatures = self.signatures.iter().map(signature_size);
+        index + objects.sum::<usize>() + signatures.sum::<usize>()
     }
 }
 
@@ -66,6 +67,16 @@ fn signature_digest(signature: &SignatureManifest) -> String {
     };
     let digests: Vec<String> = parts.into_iter().map(names::digest).collect();
     names::digest(digests.concat().as_bytes())
+}
+
+fn signature_size(signature: &SignatureManifest) -> usize {
+    match &signature.kind {
+        SignatureKind::Bundle(bundle) => bundle.len(),
+        SignatureKind::SimpleSigning { payload, signature, certificate, chain, bundle } => {
+            let texts = [certificate, chain, bundle].into_iter().flatten().map(String::len);
+            payload.len() + signature.len() + texts.sum::<usize>()
+        }
+    }
 }
 
 /// The end of a pull.

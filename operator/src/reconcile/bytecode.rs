@@ -87,6 +87,17 @@ impl BytecodeReader<'_> {
             |source: &ConfigMapKeyRef| version(&self.stores.config_map(self.namespace, &source.name)?.metadata);
         input.config_map = object.and_then(watched);
         input.lists = lists_of(spec).map(|(_, _, source)| watched(source)).collect();
+        // The content of an image that waits for a list would be in the way of other images.
+        let mut read = None;
+        if spec.bytecode.image.is_some() && !cache.check.as_ref().is_some_and(|(last, _)| last.is_like(&input)) {
+            match self.lists(spec).await? {
+                Ok(lists) => read = Some(lists),
+                Err(refusal) => {
+                    self.images.release(&intent.program.name);
+                    return Ok(GatheredBytecode::Unavailable(refusal));
+                }
+            }
+        }
         let image = match &spec.bytecode.image {
             Some(image) => match self.find_image(intent, image, &input, cache).await? {
                 Ok(found) => Some((image, found)),
@@ -105,16 +116,13 @@ impl BytecodeReader<'_> {
         if is_watched && self.is_checked(&input, cache).await? {
             return Ok(GatheredBytecode::Checked);
         }
-        let (mut lists, mut versions) = (Lists::new(), Vec::new());
-        for (field, map, source) in lists_of(spec) {
-            match self.fetch(&field, source, true).await? {
-                Ok((version, bytes)) => {
-                    versions.push(version);
-                    lists.insert(map.to_owned(), bytes.into());
-                }
+        let (lists, versions) = match read {
+            Some(read) => read,
+            None => match self.lists(spec).await? {
+                Ok(read) => read,
                 Err(refusal) => return Ok(GatheredBytecode::Unavailable(refusal)),
-            }
-        }
+            },
+        };
         input.lists = versions;
         if let Some((image, found)) = image {
             return Ok(match self.image_content(image, found).await? {
@@ -129,6 +137,21 @@ impl BytecodeReader<'_> {
             }
             Err(refusal) => GatheredBytecode::Unavailable(refusal),
         })
+    }
+
+    /// Reads the lists of entries that a spec names, with the versions of their ConfigMaps.
+    async fn lists(&self, spec: &BpfProgramSpec) -> Result<Result<(Lists, Vec<Option<Version>>), Refusal>, Error> {
+        let (mut lists, mut versions) = (Lists::new(), Vec::new());
+        for (field, map, source) in lists_of(spec) {
+            match self.fetch(&field, source, true).await? {
+                Ok((version, bytes)) => {
+                    versions.push(version);
+                    lists.insert(map.to_owned(), bytes.into());
+                }
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        Ok(Ok((lists, versions)))
     }
 
     /// Reads a key of a ConfigMap, in binaryData or, for text, in data. Returns it with the ConfigMap's version.

@@ -4,13 +4,17 @@
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{
-    BpfRevision, names,
+    BpfProgramStatus, BpfRevision, ConditionType, condition, names,
     summary::{self, Acceptance, Subject},
 };
+use sockeye_ebpf::Accepted;
 
 use crate::{
-    events::transitions::{detached, transitions},
-    reconcile::{gather::Gathered, step::Step, validate::Validated},
+    events::{
+        origin::warning_event,
+        transitions::{detached, transitions},
+    },
+    reconcile::{gather::Gathered, plan::undispatched, step::Step, validate::Validated},
 };
 
 /// Plans the writes that follow an applied plan. `current` is the revision that agents run.
@@ -25,6 +29,10 @@ pub fn update_status(
     }
     let intent = &gathered.intent;
     let acceptance = acceptance(gathered, validated);
+    // A revision stays when only the policy changes, and then says who signed by the policy of its time.
+    let dispatched = validated.accepted().filter(|accepted| undispatched(gathered, accepted).is_none());
+    let current = current.map(|current| with_signers(current, dispatched));
+    let current = current.as_ref();
     let subject = Subject {
         program: &intent.program,
         generation: intent.generation(),
@@ -36,8 +44,25 @@ pub fn update_status(
     if status == intent.status {
         return vec![];
     }
-    let events = transitions(&intent.status, &status).into_iter().map(Step::PublishEvent);
+    let warning = dispatched.and_then(|accepted| accepted.origin.warning.as_deref());
+    let warning = warning.filter(|warning| !says(&intent.status, warning)).map(warning_event);
+    let events = transitions(&intent.status, &status).into_iter().chain(warning).map(Step::PublishEvent);
     std::iter::once(Step::WriteStatus(Box::new(status))).chain(events).collect()
+}
+
+/// Returns a revision with the signers that the present policy accepts, if its spec was checked.
+fn with_signers(revision: &BpfRevision, checked: Option<&Accepted>) -> BpfRevision {
+    let mut revision = revision.clone();
+    if let Some(accepted) = checked {
+        revision.spec.template.signed_by.clone_from(&accepted.origin.signed_by);
+    }
+    revision
+}
+
+/// Reports whether a status has a warning already.
+fn says(status: &BpfProgramStatus, warning: &str) -> bool {
+    let accepted = condition::find(&status.conditions, ConditionType::Accepted);
+    accepted.is_some_and(|accepted| accepted.message.contains(warning))
 }
 
 /// Plans the end of a deletion. The last status precedes the removal of the finalizer, which removes the object.

@@ -81,7 +81,7 @@ pub async fn validate(
     let bytecode = mem::replace(&mut gathered.bytecode, GatheredBytecode::Checked);
     let intent = &gathered.intent;
     let mut validated = check_bytecode(intent, bytecode, cache, signing).await?;
-    if validated.refusal().is_some_and(|refusal| was_accepted(intent, refusal)) {
+    if validated.refusal().is_some_and(|refusal| was_accepted(intent, refusal)) && !is_unjudged(gathered, signing) {
         validated.outcome = CheckOutcome::AcceptedEarlier;
     }
     Ok(validated)
@@ -160,6 +160,12 @@ fn was_accepted(intent: &Intent, refusal: &Refusal) -> bool {
         })
 }
 
+/// Reports whether what is dispatched must not count as accepted, since it was never judged by the policy. It was
+/// dispatched before there was one.
+fn is_unjudged(gathered: &Gathered, signing: &Signing) -> bool {
+    signing.enforces() && gathered.revisions.newest().is_none_or(|newest| newest.spec.template.proof.is_none())
+}
+
 #[cfg(test)]
 mod tests {
     use kube::core::DeserializeGuard;
@@ -168,6 +174,7 @@ mod tests {
     use sockeye_crds_testing::provoked;
 
     use super::*;
+    use crate::signing::PolicyFiles;
     use crate::watch::{nodes::Nodes, revisions::Revisions};
 
     /// Gathers a BpfProgram of generation 2 whose ConfigMap holds other bytes than the spec says, and whose status
@@ -202,6 +209,21 @@ mod tests {
             // The second time the result is cached.
             let validated = validate(&mut gathered, &mut cache, &Signing::default()).await.unwrap();
             assert!(matches!(validated.outcome, CheckOutcome::AcceptedEarlier), "{validated:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_enforced_policy_has_judged_is_not_accepted_while_its_bytes_are_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.json");
+        for (mode, is_accepted) in [("Warn", true), ("Enforce", false)] {
+            let policy = json!({"mode": mode, "rules": [], "default": {"type": "Allow"}});
+            std::fs::write(&path, policy.to_string()).unwrap();
+            let files = PolicyFiles { policy: Some(path.clone()), trust_root: None, nodes_verify: false };
+            let signing = Signing::read(&files).unwrap();
+            let (mut gathered, mut cache) = (gathered_with_other_bytes(2), ProgramCache::default());
+            let validated = validate(&mut gathered, &mut cache, &signing).await.unwrap();
+            assert_eq!(matches!(validated.outcome, CheckOutcome::AcceptedEarlier), is_accepted, "{validated:?}");
         }
     }
 

@@ -91,6 +91,24 @@ async fn without_a_secret_there_is_nothing_to_steal() {
 }
 
 #[tokio::test]
+async fn a_token_is_for_the_image_s_own_repository_whatever_the_registry_asks_for() {
+    for scope in ["repository:other/secret:pull", "repository:team/guard:pull repository:other/secret:pull"] {
+        let (digest, content) = content();
+        let realm = Server::plain(token).await;
+        let text = format!(r#"Bearer realm="http://{}/token",scope="{scope}""#, realm.authority);
+        let server = Server::plain(move |seen| match seen.authorization.as_deref() {
+            Some("Bearer valid") => content.reply(seen),
+            _ => challenge(&text),
+        })
+        .await;
+        let client = Client::new(with_realms(&server, &[&realm])).unwrap();
+        let client = client.with_credentials(secret(&server.authority));
+        assert!(client.pull(&image(&server), &digest).await.is_ok());
+        assert_eq!(realm.lines()[0], "GET /token?scope=repository:team/guard:pull");
+    }
+}
+
+#[tokio::test]
 async fn a_registry_may_be_its_own_realm() {
     let (digest, content) = content();
     let own = std::sync::Arc::new(std::sync::Mutex::new(String::new()));

@@ -120,6 +120,50 @@ async fn pages_are_followed_within_the_registry() {
 }
 
 #[tokio::test]
+async fn a_further_page_that_is_missing_is_no_end_of_the_list() {
+    let first = about(&subject(), (BUNDLE, b"{1}"));
+    let (page, path) = (list(&[&first]), referrers());
+    for reply in [
+        (|| answer(404, &[], b"")) as fn() -> Reply,
+        || answer(400, &[], b""),
+        || answer(200, &[("Content-Type", "text/html")], b"<html>"),
+    ] {
+        let content = Content::default().manifest("a", &first).blob(b"{1}");
+        let (page, path) = (page.clone(), path.clone());
+        let link = format!("<{path}?page=0>; rel=\"first\", <{path}?page=2>; title=\"a\"; rel=\"next\"");
+        let server = Server::plain(move |seen| match seen.line.strip_prefix(&format!("GET {path}")) {
+            Some("") => answer(200, &[("Content-Type", OCI_INDEX), ("Link", "<x>; rel=a"), ("Link", &link)], &page),
+            Some("?page=2") => reply(),
+            _ => content.reply(seen),
+        })
+        .await;
+        assert!(client_of(&server).signatures(&image(&server), &[subject()]).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn attestations_keep_no_signature_from_being_found_and_are_not_kept_themselves() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let sbom = |at: usize| {
+        let statement = json!({"predicateType": "https://cyclonedx.org/bom", "predicate": at}).to_string();
+        json!({"dsseEnvelope": {"payload": STANDARD.encode(statement)}}).to_string().into_bytes()
+    };
+    let boms: Vec<Vec<u8>> = (0..100).map(sbom).collect();
+    let mut manifests: Vec<Vec<u8>> = boms.iter().map(|bom| about(&subject(), (BUNDLE, bom))).collect();
+    manifests.push(about(&subject(), (BUNDLE, b"{good}")));
+    let listed = list(&manifests.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let mut content = Content::default().at(&referrers(), OCI_INDEX, &listed).blob(b"{good}");
+    for (at, manifest) in manifests.iter().enumerate() {
+        content = content.manifest(&format!("m{at}"), manifest);
+    }
+    for bom in &boms {
+        content = content.blob(bom);
+    }
+    let found = collected(content).await.unwrap();
+    assert_eq!((found.len(), found.last()), (5, Some(&bundle(b"{good}"))));
+}
+
+#[tokio::test]
 async fn endless_pages_and_referrers_end() {
     let path = referrers();
     let link = format!("<{path}>; rel=\"next\"");

@@ -22,8 +22,8 @@ const MAX_IDENTITY: usize = 512;
 impl Policy {
     /// Decides about an object, and says why.
     ///
-    /// `evidence` is whatever was found, in any order and for whatever it may be; at most 32 pieces of it are looked
-    /// at. `now` is only compared with the times of signatures by identity.
+    /// `evidence` is whatever was found, in any order and for whatever it may be; at most 256 pieces of it are looked
+    /// at, and at most 32 verified. `now` is only compared with the times of signatures by identity.
     pub fn decide(&self, subject: &Subject<'_>, evidence: &[Evidence], trust: &Trust, now: SystemTime) -> Decision {
         let rule = self.rules.iter().find(|rule| rule.matches.covers(subject));
         let (name, require) = match rule {

@@ -1,6 +1,7 @@
 //! Patterns: of repositories, and of the texts in certificates.
 
 use regex::{Regex, RegexBuilder};
+use sockeye_image::DOCKER_HUB;
 
 /// The longest pattern.
 pub const MAX_PATTERN: usize = 512;
@@ -106,7 +107,7 @@ fn normal_registry(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix(":443").unwrap_or(&host).trim_end_matches('.');
     match host {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io".into(),
+        _ if DOCKER_HUB.contains(&host) => DOCKER_HUB[0].to_owned(),
         _ => host.to_owned(),
     }
 }

@@ -34,6 +34,8 @@ fn other_spellings_of_a_registry_are_the_same_registry() {
     for (pattern, repository) in [
         ("docker.io/team/*", "index.docker.io/team/guard"),
         ("docker.io/team/*", "registry-1.docker.io/team/guard"),
+        ("docker.io/team/*", "registry.hub.docker.com/team/guard"),
+        ("registry.hub.docker.com/team/*", "docker.io/team/guard"),
         ("Registry.Example.com/team/*", "registry.example.com:443/team/guard"),
         ("registry.example.com/team/*", "REGISTRY.example.com./team/guard"),
         ("registry.example.com:443/team/*", "registry.example.com/team/guard"),
