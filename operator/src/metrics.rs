@@ -54,3 +54,33 @@ async fn scrape(ask: mpsc::Sender<oneshot::Sender<OperatorState>>, metrics: Oper
     let state = timeout(ANSWER, asked).await.ok().flatten().unwrap_or_default();
     metrics.scrape(&state)
 }
+
+#[cfg(test)]
+mod tests {
+    use sockeye_metrics::exposition::Format;
+
+    use super::*;
+
+    fn text(scrape: &Scrape) -> String {
+        Format::Prometheus.write(&Registry::default(), scrape).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scrape_asks_the_loop_and_does_without_one_that_does_not_run() {
+        let (ask, mut questions) = mpsc::channel::<oneshot::Sender<OperatorState>>(1);
+        let metrics = OperatorMetrics::default();
+        let unanswered = text(&scrape(ask.clone(), metrics.clone()).await);
+        assert!(unanswered.contains("sockeye_operator_leader 0"), "{unanswered}");
+        // The question that nobody answered in time.
+        drop(questions.recv().await);
+        let answers = async {
+            let state = OperatorState { queued: 4, leads: true, ..OperatorState::default() };
+            let answer = questions.recv().await.unwrap();
+            answer.send(state).unwrap();
+        };
+        let (answered, ()) = tokio::join!(scrape(ask, metrics), answers);
+        let answered = text(&answered);
+        assert!(answered.contains("sockeye_operator_queue_depth 4"), "{answered}");
+        assert!(answered.contains("sockeye_operator_leader 1"), "{answered}");
+    }
+}
