@@ -18,8 +18,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent.parent
 
 CRATES = [
-    "crds", "crds/cli", "crds/client", "crds/image", "crds/provenance", "crds/read-api", "crds/registry", "crds/signature", "ebpf",
-    "operator", "agent",
+    "crds", "crds/cli", "crds/client", "crds/image", "crds/metrics", "crds/provenance", "crds/read-api", "crds/registry",
+    "crds/signature", "ebpf", "operator", "agent",
 ]
 
 # The rooms of a crate, lowest floor first. A room imports rooms below it.

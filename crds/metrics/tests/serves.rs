@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fs,
     net::SocketAddr,
     sync::{
         Arc,
@@ -9,6 +10,7 @@ use std::{
     },
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use kube::{Client, client::Body};
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 use sockeye_metrics::{
     OperatorMetrics,
     operator::OperatorState,
-    serve::{Protection, Settings, Source, serve_on},
+    serve::{Asked, Protection, Settings, Source, serve_on},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -65,7 +67,7 @@ fn source() -> Source {
     metrics.errors.inc(&["apply"]);
     let ask = move || {
         let scrape = metrics.scrape(&OperatorState { leads: true, ..OperatorState::default() });
-        Box::pin(async move { scrape }) as _
+        Box::pin(async move { scrape }) as Asked
     };
     Source { counters, ask: Box::new(ask) }
 }
@@ -195,6 +197,18 @@ async fn a_mounted_certificate_is_shown_and_one_that_is_missing_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings { certificate: Some(folder.path().to_owned()), ..Settings::default() };
     let client = api_server(Arc::default());
-    let error = settings.protection(client).err().unwrap().to_string();
+    let error = settings.protection(client.clone()).err().unwrap().to_string();
     assert!(error.contains("tls.crt"), "{error}");
+    let made = rcgen::generate_simple_self_signed(vec!["mounted".to_owned()]).unwrap();
+    for (file, label, der) in [
+        ("tls.crt", "CERTIFICATE", made.cert.der().to_vec()),
+        ("tls.key", "PRIVATE KEY", made.signing_key.serialize_der()),
+    ] {
+        let pem = format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der));
+        fs::write(folder.path().join(file), pem).unwrap();
+    }
+    let address = started(settings.protection(client).unwrap()).await;
+    let stream = tls::connect(address).await;
+    let shown = stream.get_ref().1.peer_certificates().unwrap();
+    assert_eq!(shown, [made.cert.der().clone()]);
 }
