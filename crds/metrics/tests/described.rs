@@ -1,6 +1,8 @@
 //! Every metric, in both formats: it has a help and a unit, and its labels are the described ones. The tables in the
 //! docs are those that the descriptions make.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
 use std::{collections::BTreeSet, time::Duration};
 
 use prometheus_client::registry::Registry;

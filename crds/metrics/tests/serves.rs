@@ -1,5 +1,7 @@
 //! The server of `/metrics` against a made-up API server: who gets an answer, in which format.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
 use std::{
     convert::Infallible,
     fs,
