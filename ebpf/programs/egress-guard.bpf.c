@@ -3,10 +3,12 @@
  * egress-guard allows connections to a list of networks and ports, and refuses all others with EPERM.
  *
  * It decides once, when a process names a destination: in connect(), and in sendto() and the like on an unconnected
- * socket. It does not look at packets, so earlier connections, accepted connections and replies pass.
+ * socket. It does not look at packets, so earlier connections, accepted connections and replies pass. What it refuses,
+ * or would in a dry run, is counted by caller and destination in sockeye_refusals.
  */
 #include <linux/bpf.h>
 #include "address.h"
+#include "sockeye_refusals.h"
 
 /* If true, nothing is refused; what would be refused is counted. */
 const volatile bool dry_run = false;
@@ -57,22 +59,6 @@ struct {
 	__uint(max_entries, 1);
 } decisions SEC(".maps");
 
-/* Counts refusals by caller and destination, dry runs included. A full map drops the least recent ones. */
-struct refusal {
-	__u64 cgroup;	       /* the caller's */
-	union address address; /* IPv4 as ::ffff:a.b.c.d */
-	__u16 port;
-	__u16 protocol;	       /* IPPROTO_TCP, IPPROTO_UDP, ... */
-	__u32 reserved;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__type(key, struct refusal);
-	__type(value, __u64);
-	__uint(max_entries, 1024);
-} refusals SEC(".maps");
-
 static __always_inline struct ports *ports_of(const union address *address)
 {
 	struct network6 network6 = {.prefixlen = 128};
@@ -105,20 +91,10 @@ static __always_inline bool is_allowed(const union address *address, __u16 port)
 	return !named;
 }
 
-static __always_inline void note(const struct refusal *refusal)
-{
-	__u64 *count = bpf_map_lookup_elem(&refusals, refusal), one = 1;
-
-	if (count)
-		__sync_fetch_and_add(count, 1);
-	else
-		bpf_map_update_elem(&refusals, refusal, &one, BPF_ANY);
-}
-
 static __always_inline int decide(struct bpf_sock_addr *ctx, union address address)
 {
-	struct refusal refusal = {.address = address, .port = bpf_ntohs(ctx->user_port), .protocol = ctx->protocol};
-	bool allowed = is_allowed(&address, refusal.port);
+	__u16 port = bpf_ntohs(ctx->user_port);
+	bool allowed = is_allowed(&address, port);
 	struct decisions *counted;
 	__u32 first = 0;
 
@@ -130,8 +106,7 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, union address addre
 				     1);
 	if (allowed)
 		return 1;
-	refusal.cgroup = bpf_get_current_cgroup_id();
-	note(&refusal);
+	sockeye_count_refusal(&address, port, ctx->protocol, dry_run);
 	return dry_run;
 }
 

@@ -16,6 +16,9 @@ pub struct Config {
     pub agent_selector: String,
     /// The port of `/healthz` and `/readyz`; 0 for none.
     pub health_port: u16,
+    /// Pods whose connections were refused get Events, for which the operator needs rights to pods and to Events
+    /// everywhere.
+    pub pod_events: bool,
     /// The number of BpfPrograms that are reconciled at the same time.
     pub concurrency: usize,
     /// The time after which a BpfProgram is reconciled without a trigger.
@@ -38,6 +41,7 @@ impl Config {
             namespace: namespace.into(),
             agent_selector: Self::AGENT_SELECTOR.to_owned(),
             health_port: 0,
+            pod_events: false,
             concurrency: 4,
             resync: Duration::from_secs(300),
             images: ImageArgs::default(),

@@ -37,6 +37,8 @@
 //! | release namespace | | pods | list, watch |
 //! | release namespace | coordination.k8s.io | leases | create; and of its own, get, list, watch, update |
 //! | namespace `default` | events.k8s.io | events | create, patch |
+//! | cluster, with `--pod-events` | | pods | get |
+//! | cluster, with `--pod-events` | events.k8s.io | events | create, patch |
 //!
 //! The command `crds` needs get, create and patch of the CustomResourceDefinitions. The command `uninstall` needs list
 //! and delete of BpfPrograms, list of BpfNodes, deletecollection of ConfigMaps, and with `--crds` delete of the
@@ -48,8 +50,8 @@
 //!
 //! - Environment: `POD_NAMESPACE` (the release namespace; required), `POD_NAME` (the reporting instance of Events),
 //!   `POD_NAME` and `POD_UID` (the identity in the Lease; all optional), `RUST_LOG` (the log's level).
-//! - Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`, each also by environment; see
-//!   `--help`.
+//! - Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`, each also by environment;
+//!   `--pod-events` and others; see `--help`.
 //! - It listens on `--health-port` (8080) alone, for `/healthz` and `/readyz`.
 //! - Agents' pods are those in the release namespace with the labels of [`Config::AGENT_SELECTOR`].
 
@@ -79,7 +81,7 @@ use tokio::{
 
 pub use config::Config;
 use controller::{Controller, WatchesEnded};
-use events::publisher::Publisher;
+use events::{pod_events::PodEvents, publisher::Publisher};
 pub use health::Health;
 use images::{Images, puller::Puller};
 use leader::{
@@ -148,11 +150,12 @@ pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Out
     let candidate = Candidate { identity, requests, leases, gate };
 
     let publisher = Publisher::new(guarded.clone(), Reporter { controller: config::MANAGER.to_owned(), instance: pod });
+    let pod_events = config.pod_events.then(|| PodEvents::new(guarded.clone(), publisher.clone()));
     let stored = StoredObjects::new(guarded.clone(), &namespace);
     let writer = Writer::new(guarded.clone(), namespace.clone(), stored.clone(), publisher, health.clone());
     let needs_proof = signing.has_policy();
     let reader = Reader { client: guarded, namespace, stores: stores.clone(), stored, images, needs_proof };
-    let context = Context { reader, writer, event_budget: Arc::default(), signing };
+    let context = Context { reader, writer, event_budget: Arc::default(), pod_events, signing };
     let (phases, phase) = channel(Phase::StandBy);
     let elected = async {
         // It stands for election once it could do the work.

@@ -46,6 +46,10 @@ struct Args {
     /// Nodes verify signatures too: what they could not verify is refused.
     #[arg(long)]
     nodes_verify: bool,
+    /// Publish Events on pods whose connections a guard refused. It needs the rights to get pods, and to create and
+    /// patch Events, in all namespaces.
+    #[arg(long)]
+    pod_events: bool,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -103,7 +107,7 @@ fn start(args: Args) -> anyhow::Result<()> {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let Args { command, namespace, agent_selector, health_port, images, .. } = args;
+    let Args { command, namespace, agent_selector, health_port, images, pod_events, .. } = args;
     let policy =
         PolicyFiles { policy: args.signature_policy, trust_root: args.trusted_root, nodes_verify: args.nodes_verify };
     match command {
@@ -120,7 +124,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         None => {
             let namespace = namespace.context("--namespace is missing")?;
             let kubeconfig = kubeconfig().await?;
-            let config = Config { agent_selector, health_port, images, policy, ..Config::new(namespace) };
+            let config = Config { agent_selector, health_port, images, policy, pod_events, ..Config::new(namespace) };
             info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
             let told = told_to_stop()?;
             let stop = async { info!("{}", told.await) };

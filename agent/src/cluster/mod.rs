@@ -65,7 +65,7 @@ use crate::{
         verify::Verification,
     },
     node::Node,
-    read_api::{ReadApi, Sources, inquirer::Inquirer},
+    read_api::{ReadApi, Sources, inquirer::Inquirer, refused},
 };
 
 /// The cluster that a node belongs to.
@@ -114,6 +114,7 @@ impl Cluster {
             objects: Arc::new(StoredObjects::new(self.config_maps())),
         })?;
         self.spawn_tasks(inboxes, &events, (&watches, pods.requirement(), &context), &mut tasks);
+        tasks.spawn(refused::follow(read_api.inquirer(), events.clone()));
         // Before anything is assigned, so that no program seems to be in effect that the runtime does not ask about.
         admission.connect(events.clone());
         let view = View::new(watches, pods, self.namespace);

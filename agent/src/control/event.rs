@@ -1,8 +1,13 @@
 //! `Event` and `Effect`: all that the controller is told, and all that it asks of the tasks around it. Values.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
 
-use sockeye_crds::{BpfNodeDetailStatus, BpfNodeStatus, BpfRevision};
+use sockeye_crds::{BpfNodeDetailStatus, BpfNodeStatus, BpfRevision, node::RefusedConnections};
 
 use super::{
     connectivity::ProbeResult,
@@ -64,6 +69,8 @@ pub enum Event {
         /// Not checked yet.
         answer: Result<Arc<BpfRevision>, String>,
     },
+    /// The pods whose connections guards refused were counted, by BpfProgram.
+    RefusedCounted(BTreeMap<String, Vec<RefusedConnections>>),
     /// Somebody asks what the controller knows. It changes nothing.
     Asked(InquiryId, Inquiry),
 }

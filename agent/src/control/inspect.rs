@@ -1,19 +1,25 @@
 //! The controller's answers to inquiries, from what it knows. It makes no system call for them, and changes nothing.
 
+use std::sync::Arc;
+
 use aya_obj::generated::bpf_map_type;
 use sockeye_crds::node::{NodeProgram, ProgramDetail};
 
 use super::{
     Controller,
     inspection::{
-        Inquiry, InspectedMap, InspectedNode, InspectedObject, InspectedProgram, InspectedReferences, InspectedStream,
-        Inspection, MapName, Missing, OuterMap, UsingProgram,
+        Inquiry, InspectedMap, InspectedNode, InspectedObject, InspectedProgram, InspectedReferences, InspectedRefused,
+        InspectedStream, Inspection, MapName, Missing, OuterMap, UsingProgram,
     },
     program::ProgramState,
     report::full,
 };
 use crate::{
-    model::observed::{LinkKey, ObservedLink, ObservedMap},
+    model::{
+        observed::{LinkKey, ObservedLink, ObservedMap},
+        pod::Pod,
+        refused::COUNTS,
+    },
     node::{
         Node,
         layout::{self, Home},
@@ -36,6 +42,7 @@ impl<N: Node> Controller<N> {
             Inquiry::Map(name) => self.inspect_map(name).map(|map| Inspection::Map(Box::new(map))),
             Inquiry::References(name) => self.inspect_references(name).map(|by| Inspection::References(Box::new(by))),
             Inquiry::VerifierLog(name) => self.inspect_log(name),
+            Inquiry::Refused => Ok(Inspection::Refused(Box::new(self.inspect_refused()))),
             Inquiry::Stream(name) => self.inspect_stream(name).map(|stream| Inspection::Stream(Box::new(stream))),
         };
         answer.unwrap_or_else(Inspection::Missing)
@@ -93,10 +100,25 @@ impl<N: Node> Controller<N> {
         let settings = in_effect.and_then(|template| template.maps.iter().find(|settings| settings.name == map.name));
         Ok(InspectedStream {
             stream: settings.and_then(|settings| settings.stream.clone()),
-            pods: self.inputs.assignment.as_ref().and_then(|assignment| assignment.pods.clone()).unwrap_or_default(),
+            pods: self.known_pods(),
             cgroups: self.node.cgroup_root(),
             map,
         })
+    }
+
+    fn inspect_refused(&self) -> InspectedRefused {
+        let mut maps = Vec::new();
+        for (name, program) in self.programs.iter() {
+            // A map that is another BpfProgram's is listed with that one.
+            let own = program.observed.maps.get(COUNTS).filter(|map| map.from.is_none());
+            let fd = own.and_then(|_| self.node.descriptors(name).maps.remove(COUNTS));
+            maps.extend(own.zip(fd).map(|(map, fd)| (name.to_owned(), map.info.clone(), fd)));
+        }
+        InspectedRefused { maps, pods: self.known_pods(), cgroups: self.node.cgroup_root() }
+    }
+
+    fn known_pods(&self) -> Arc<Vec<Pod>> {
+        self.inputs.assignment.as_ref().and_then(|assignment| assignment.pods.clone()).unwrap_or_default()
     }
 
     /// Returns a BpfProgram that the node has or should have. One that was just removed has a state for a moment yet.

@@ -34,6 +34,8 @@ pub enum Inquiry {
     VerifierLog(String),
     /// A BpfProgram's buffer, and what its spec says of the records.
     Stream(MapName),
+    /// The maps in which guards count what they refuse.
+    Refused,
 }
 
 /// The name of a map.
@@ -60,6 +62,8 @@ pub enum Inspection {
     VerifierLog(Arc<str>),
     /// The buffer.
     Stream(Box<InspectedStream>),
+    /// The maps.
+    Refused(Box<InspectedRefused>),
     /// There is no such thing.
     Missing(Missing),
 }
@@ -119,6 +123,17 @@ pub struct InspectedStream {
     pub map: InspectedMap,
     /// The spec's settings for its records. Absent if there are none.
     pub stream: Option<StreamSpec>,
+    /// The node's pods, as far as they are known.
+    pub pods: Arc<Vec<Pod>>,
+    /// The root of the node's cgroups.
+    pub cgroups: Option<Root>,
+}
+
+/// The maps in which guards count what they refuse.
+#[derive(Clone, Debug)]
+pub struct InspectedRefused {
+    /// Each with its BpfProgram.
+    pub maps: Vec<(String, MapInfo, Fd)>,
     /// The node's pods, as far as they are known.
     pub pods: Arc<Vec<Pod>>,
     /// The root of the node's cgroups.

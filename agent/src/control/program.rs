@@ -11,7 +11,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{
     BpfRevision, Reason,
-    node::{Drift, State},
+    node::{Drift, RefusedConnections, State},
     program::MapRef,
 };
 
@@ -79,6 +79,8 @@ pub struct ProgramState {
     pub entries: ProgramEntries,
     /// Recent external changes to it.
     pub drift: Vec<Drift>,
+    /// The pods whose connections it refused, as counted last.
+    pub refused: Vec<RefusedConnections>,
 }
 
 /// The revision that the assignment names.

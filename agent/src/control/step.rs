@@ -1,10 +1,13 @@
 //! One step of the controller: it takes the events, does a bounded amount of work, and returns the effects.
 
 use std::{
+    collections::BTreeMap,
     mem,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use sockeye_crds::node::RefusedConnections;
 
 use super::{
     Controller,
@@ -82,6 +85,7 @@ impl<N: Node> Controller<N> {
                 let inspection = self.inspect(&inquiry);
                 return self.effects.push(Effect::AnswerInquiry(id, inspection));
             }
+            Event::RefusedCounted(counted) => return self.take_refused(counted),
             Event::ProbeAnswered(probe) => return self.take_probe(probe, now),
             Event::BytesArrived { digest, bytes } => {
                 let users = self.programs.those_mut(|_, program| program.uses(&digest));
@@ -114,6 +118,14 @@ impl<N: Node> Controller<N> {
                 }
             }
             Change::Anything => self.programs.all_mut().for_each(|(_, program)| program.pending.dirty = true),
+        }
+        self.timer.pass_due = true;
+    }
+
+    /// Takes the refused connections that were counted. The next pass reports them.
+    fn take_refused(&mut self, mut counted: BTreeMap<String, Vec<RefusedConnections>>) {
+        for (name, program) in self.programs.all_mut() {
+            program.refused = counted.remove(name).unwrap_or_default();
         }
         self.timer.pass_due = true;
     }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sockeye_crds::{BpfRevision, Reason, Refusal, program::Format};
 
-use super::pods::{Labels, Pod, RequiredInputs};
+use super::{
+    pods::{Labels, Pod, RequiredInputs},
+    refused,
+};
 
 /// A revision that was in effect on the node when its BpfNode was written last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +55,13 @@ impl Assignment {
         RequiredInputs::of(self.revisions.values().flat_map(|revision| revision.spec.template.targets()))
     }
 
-    /// Returns whether any revision has a stream that shows pods' names. It does without where they are not known.
+    /// Returns whether any revision has a stream that shows pods' names, or counts the connections that it refuses them.
+    /// It does without where they are not known.
     pub fn names_pods(&self) -> bool {
+        let mut objects = self.revisions.values().map(|revision| &revision.spec.template.object);
+        if objects.any(|object| object.maps.iter().any(|map| map.name == refused::COUNTS)) {
+            return true;
+        }
         let streams = self.revisions.values().flat_map(|revision| &revision.spec.template.maps);
         let mut streams = streams.filter_map(|map| map.stream.as_ref()).filter(|stream| stream.is_agents());
         streams.any(|stream| stream.fields.iter().any(|field| field.format == Format::Pod))

@@ -20,6 +20,7 @@
 //! | `regressions` | which known regressions this kernel has |
 //! | `trial` | the connectivity trial of a revision |
 //! | `refusal` | the reason why a revision can't run here |
+//! | `refused` | the connections that guards refused, counted by pod |
 
 pub mod architecture;
 pub mod assignment;
@@ -40,6 +41,7 @@ pub mod pin_names;
 pub mod pod;
 pub mod pods;
 pub mod refusal;
+pub mod refused;
 pub mod regressions;
 mod resolve;
 pub mod start;

@@ -13,6 +13,7 @@
 //! | `node` | the answers about the node and its BpfPrograms |
 //! | `entries`, `codec`, `sum` | the entries of a map, what their bytes mean, and the sum over processors |
 //! | `references` | what keeps a map alive |
+//! | [`refused`] | reads what guards count, for the node's status |
 //! | [`objects`] | the objects that say what the bytes in maps mean |
 //! | `records` | streams of records |
 //! | `answers`, `failures` | how answers are made; failures in words |
@@ -35,6 +36,7 @@ mod node;
 pub mod objects;
 mod records;
 mod references;
+pub mod refused;
 mod service;
 mod sum;
 
@@ -107,9 +109,10 @@ impl ReadApi {
     /// # Errors
     /// Fails where no thread can be started.
     pub fn serve(&mut self, sources: Sources) -> Result<()> {
-        let Some(listener) = self.listener.take() else { return Ok(()) };
         let Sources { node_name, events, objects } = sources;
+        // Whoever is within the agent asks in any case.
         self.inquirer.connect(events);
+        let Some(listener) = self.listener.take() else { return Ok(()) };
         let service = Service::new(node_name, self.inquirer(), objects);
         let (stop, stopped) = oneshot::channel();
         let thread = Builder::new().name("read-api".to_owned()).spawn(move || {

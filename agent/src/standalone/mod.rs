@@ -18,7 +18,7 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::jiff::Timestamp;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use self::folder::Folder;
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
         run,
     },
     node::{Node, watch::Watch},
-    read_api::{ReadApi, Sources, inquirer::Inquirer, objects::NoObjects},
+    read_api::{ReadApi, Sources, inquirer::Inquirer, objects::NoObjects, refused},
 };
 
 /// The folder is scanned at this interval, whether or not anything is reported of it.
@@ -53,6 +53,9 @@ pub async fn run<N: Node + Send + 'static>(
         events: events.clone(),
         objects: Arc::new(NoObjects),
     })?;
+    // Ends with this function.
+    let mut counting = JoinSet::new();
+    counting.spawn(refused::follow(read_api.inquirer(), events.clone()));
     let gap = "an agent without a cluster does not hook into the container runtime";
     events.send(Event::RuntimeChanged(Some(gap.to_owned())));
     let (mut watch, mut happenings) = Watch::new();

@@ -8,6 +8,7 @@ mod detail;
 mod drift;
 mod entries;
 mod program;
+mod refused_connections;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -23,6 +24,7 @@ pub use detail::{
 pub use drift::{Drift, DriftKind};
 pub use entries::EntryCounts;
 pub use program::{NodeProgram, State};
+pub use refused_connections::RefusedConnections;
 
 /// A BpfNode reports what sockeye holds on the node of the same name. The node's agent writes it.
 #[allow(clippy::duplicated_attributes, reason = "clippy takes the columns' settings for attributes")]
@@ -93,7 +95,8 @@ pub struct BpfNodeStatus {
     pub counts: NodeProgramCounts,
     /// Every BpfProgram that the node holds or should hold, by name: its state as JSON text, with `uid`, `revision`,
     /// `desiredRevision` if that is another one, `state` (Attached, Failed, Suspended or Removing), `reason`,
-    /// `message`, `programIDs`, `mapIDs`, the numbers of `links` and `pods`, and `drift`. None is ever left out.
+    /// `message`, `programIDs`, `mapIDs`, the numbers of `links` and `pods`, `refusedConnections`, and `drift`. None is
+    /// ever left out.
     #[serde(default, with = "program::text", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "program::text::schema")]
     pub programs: Vec<NodeProgram>,
@@ -200,6 +203,10 @@ pub struct Omitted {
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     #[schemars(range(min = 0))]
     pub drift: i64,
+    /// Pods whose connections were refused.
+    #[serde(default, skip_serializing_if = "schema::is_zero")]
+    #[schemars(range(min = 0))]
+    pub refused_pods: i64,
     /// Messages.
     #[serde(default, skip_serializing_if = "schema::is_zero")]
     #[schemars(range(min = 0))]

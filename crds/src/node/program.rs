@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value, from_value};
 
-use super::{Drift, EntryCounts};
+use super::{Drift, EntryCounts, RefusedConnections};
 use crate::{Reason, names, schema, size};
 
 /// The state of one BpfProgram on the node.
@@ -56,6 +56,9 @@ pub struct NodeProgram {
     /// The entries that the spec lists for all maps, and those that are in place. Absent if it lists none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries: Option<EntryCounts>,
+    /// The pods whose connections it refused, by namespace and name: those that it refused last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused_connections: Vec<RefusedConnections>,
     /// Recent changes to the BpfProgram's objects of which users of these should know, the latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<Drift>,
@@ -92,6 +95,8 @@ impl NodeProgram {
     pub const MAX_WARNINGS: usize = 4;
     /// The maximum number of bytes of a warning.
     pub const MAX_WARNING: usize = 320;
+    /// The maximum number of pods whose connections were refused.
+    pub const MAX_REFUSED: usize = 8;
     /// The maximum number of recent changes.
     pub const MAX_DRIFT: usize = 8;
     /// The maximum number of bytes of a UID.
@@ -133,6 +138,7 @@ impl NodeProgram {
     /// Names the field.
     fn check(&self) -> Result<(), String> {
         let revisions = self.revision.iter().chain(&self.desired_revision).chain(&self.known_good_revision);
+        let refused = self.refused_connections.iter();
         let lengths = [
             ("uid", self.uid.len(), Self::MAX_UID),
             ("revision", revisions.map(String::len).max().unwrap_or_default(), Self::MAX_REVISION),
@@ -141,6 +147,8 @@ impl NodeProgram {
             ("mapIDs", self.map_ids.len(), Self::MAX_MAP_IDS),
             ("warnings", self.warnings.len(), Self::MAX_WARNINGS),
             ("warnings", self.warnings.iter().map(String::len).max().unwrap_or_default(), Self::MAX_WARNING),
+            ("refusedConnections", self.refused_connections.len(), Self::MAX_REFUSED),
+            ("refusedConnections", refused.map(RefusedConnections::longest).max().unwrap_or_default(), 253),
             ("drift", self.drift.len(), Self::MAX_DRIFT),
             ("drift.seenTime", self.drift.iter().map(|drift| drift.seen_time.len()).max().unwrap_or_default(), 40),
             ("drift.message", self.drift.iter().map(|drift| drift.message.len()).max().unwrap_or_default(), 512),
@@ -149,7 +157,13 @@ impl NodeProgram {
             return Err(format!("{field} has {length} items or bytes; at most {max} are read"));
         }
         let EntryCounts { wanted, applied } = self.entries.unwrap_or_default();
-        let counts = [("links", self.links), ("pods", self.pods), ("entries", wanted.min(applied))];
+        let refused = self.refused_connections.iter().map(|pod| pod.count).min().unwrap_or_default();
+        let counts = [
+            ("links", self.links),
+            ("pods", self.pods),
+            ("entries", wanted.min(applied)),
+            ("refusedConnections", refused),
+        ];
         match counts.into_iter().find(|(_, count)| *count < 0) {
             Some((field, count)) => Err(format!("{field} is {count}, and no count is negative")),
             None => Ok(()),
@@ -259,6 +273,19 @@ mod tests {
         let running = read(r#"{"uid": "u", "revision": "p-1", "desiredRevision": "p-2", "state": "AsNeverBefore"}"#);
         let NodeProgram { revision, desired_revision, .. } = &running.programs[1];
         assert_eq!((revision.as_deref(), desired_revision.as_deref()), (Some("p-1"), Some("p-2")));
+    }
+
+    #[test]
+    fn refused_connections_are_bounded_and_not_negative() {
+        let refused = |count: i64, name: &str| json!({"namespace": "shop", "name": name, "uid": "p", "count": count, "sinceTime": "a", "lastTime": "b"});
+        let state = |refused: Value| {
+            let text = json!({"uid": "u", "state": "Attached", "refusedConnections": refused});
+            read(&json!({"p": text.to_string()})).programs[0].state
+        };
+        assert_eq!(state(json!([refused(3, "web")])), State::Attached);
+        assert_eq!(state(json!([refused(-1, "web")])), State::Failed);
+        assert_eq!(state(json!([refused(1, &"w".repeat(254))])), State::Failed);
+        assert_eq!(state(json!(vec![refused(1, "web"); 9])), State::Failed);
     }
 
     #[test]

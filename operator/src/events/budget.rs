@@ -20,21 +20,37 @@ const INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 /// Beyond this number of nodes, those that may have all their Events are forgotten.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// A token bucket for each node, and one for each BpfProgram.
-#[derive(Clone, Debug, Default)]
+/// A token bucket for each node, and one for each BpfProgram; or for each of whatever else causes Events.
+#[derive(Clone, Debug)]
 pub struct EventBudget {
+    burst: u32,
+    interval: SignedDuration,
     buckets: HashMap<String, Bucket>,
 }
 
 #[derive(Clone, Debug)]
 struct Bucket {
+    burst: u32,
+    interval: SignedDuration,
     tokens: u32,
     /// The time from which on the next token is earned.
     since: Timestamp,
     suppressed: u64,
 }
 
+impl Default for EventBudget {
+    fn default() -> Self {
+        Self::within(BURST, INTERVAL)
+    }
+}
+
 impl EventBudget {
+    /// Returns a budget of so many Events at once, and one more each time the interval has passed, which is at least a
+    /// second.
+    pub fn within(burst: u32, interval: SignedDuration) -> Self {
+        Self { burst, interval, buckets: HashMap::new() }
+    }
+
     /// Takes a token of each node that an Event about a BpfProgram quotes, or of the BpfProgram if it follows from what
     /// nodes report and quotes none. Returns the Event unless none of them has one. It says how many Events of theirs
     /// were suppressed before.
@@ -66,13 +82,22 @@ impl EventBudget {
         (allowed, suppressed)
     }
 
+    /// Returns whether a node has a token. One that never took any is not remembered.
+    pub(super) fn has_token(&mut self, node: &str, now: Timestamp) -> bool {
+        self.buckets.get_mut(node).is_none_or(|bucket| {
+            bucket.refill(now);
+            bucket.tokens > 0
+        })
+    }
+
     /// Takes a node's token for one Event. Returns the number of its Events that were suppressed before; none if this
     /// one is suppressed too.
-    fn take(&mut self, node: &str, now: Timestamp) -> Option<u64> {
+    pub(super) fn take(&mut self, node: &str, now: Timestamp) -> Option<u64> {
         if self.buckets.len() >= MAX_REMEMBERED && !self.buckets.contains_key(node) {
             self.buckets.retain(|_, bucket| !bucket.is_idle(now));
         }
-        let full = Bucket { tokens: BURST, since: now, suppressed: 0 };
+        let (burst, interval) = (self.burst, self.interval);
+        let full = Bucket { burst, interval, tokens: burst, since: now, suppressed: 0 };
         self.buckets.entry(node.to_owned()).or_insert(full).take(now)
     }
 }
@@ -99,13 +124,13 @@ impl Bucket {
 
     /// Adds the tokens that were earned. A clock that was set back earns none.
     fn refill(&mut self, now: Timestamp) {
-        let earned = now.duration_since(self.since).as_secs().div_euclid(INTERVAL.as_secs());
-        let tokens = i64::from(self.tokens).saturating_add(earned.max(0)).min(i64::from(BURST));
-        self.tokens = u32::try_from(tokens).unwrap_or(BURST);
-        if earned < 0 || self.tokens == BURST {
+        let earned = now.duration_since(self.since).as_secs().div_euclid(self.interval.as_secs());
+        let tokens = i64::from(self.tokens).saturating_add(earned.max(0)).min(i64::from(self.burst));
+        self.tokens = u32::try_from(tokens).unwrap_or(self.burst);
+        if earned < 0 || self.tokens == self.burst {
             self.since = now;
         } else {
-            let spent = SignedDuration::from_secs(earned * INTERVAL.as_secs());
+            let spent = SignedDuration::from_secs(earned * self.interval.as_secs());
             self.since = self.since.checked_add(spent).unwrap_or(now);
         }
     }
@@ -113,7 +138,7 @@ impl Bucket {
     /// Returns whether the bucket is as a new one.
     fn is_idle(&mut self, now: Timestamp) -> bool {
         self.refill(now);
-        self.tokens == BURST && self.suppressed == 0
+        self.tokens == self.burst && self.suppressed == 0
     }
 }
 

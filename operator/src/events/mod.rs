@@ -1,10 +1,13 @@
 //! Kubernetes Events about a BpfProgram: [`transitions`], [`origin`] and [`drift`] decide on them, [`budget`] bounds
-//! those that quote nodes, [`publisher`] writes them.
+//! those that quote nodes, [`publisher`] writes them. And Events on pods: [`refused`] decides on them, and [`pod_events`]
+//! writes them.
 
 pub mod budget;
 pub mod drift;
 pub mod origin;
+pub mod pod_events;
 pub mod publisher;
+pub mod refused;
 pub mod transitions;
 
 use sockeye_crds::names;

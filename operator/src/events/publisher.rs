@@ -47,7 +47,6 @@ impl Publisher {
 
     /// Publishes an Event about a BpfProgram.
     pub async fn publish(&self, program: &ProgramRef, event: ProgramEvent) -> Result<(), kube::Error> {
-        let ProgramEvent { is_warning, reason, action, note, quoted: _ } = event;
         let regarding = ObjectReference {
             api_version: Some(BpfProgram::api_version(&()).into_owned()),
             kind: Some(BpfProgram::kind(&()).into_owned()),
@@ -55,8 +54,15 @@ impl Publisher {
             uid: Some(program.uid.clone()),
             ..ObjectReference::default()
         };
+        self.publish_about(regarding, event).await
+    }
+
+    /// Publishes an Event about another object. It is written into that object's namespace.
+    pub async fn publish_about(&self, regarding: ObjectReference, event: ProgramEvent) -> Result<(), kube::Error> {
+        let ProgramEvent { is_warning, reason, action, note, quoted: _ } = event;
         let note = names::clip(&note, MAX_NOTE_BYTES);
-        let key = EventKey { uid: program.uid.clone(), reason: reason.clone(), note: note.clone() };
+        let uid = regarding.uid.clone().unwrap_or_default();
+        let key = EventKey { uid, reason: reason.clone(), note: note.clone() };
         let type_ = if is_warning { EventType::Warning } else { EventType::Normal };
         let event = Event { type_, reason, note: Some(note), action: action.to_owned(), secondary: None };
         self.recorder(key).publish(&event, &regarding).await

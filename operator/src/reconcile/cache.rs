@@ -8,7 +8,7 @@ use sockeye_crds::{BpfProgramStatus, Refusal};
 use sockeye_ebpf::Accepted;
 
 use crate::{
-    events::drift::DriftTracker,
+    events::{drift::DriftTracker, refused::RefusedTracker},
     reconcile::{step::ObjectVersion, throttle::StatusThrottle},
 };
 
@@ -23,6 +23,8 @@ pub struct ProgramCache {
     pub throttle: StatusThrottle,
     /// The drift that was reported before.
     pub drift: DriftTracker,
+    /// The refused connections that were reported before.
+    pub refused: RefusedTracker,
 }
 
 /// The result of checking a spec and its bytes.

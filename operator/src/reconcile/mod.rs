@@ -45,7 +45,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::{
-    events::{budget::EventBudget, drift::DriftTracker},
+    events::{budget::EventBudget, drift::DriftTracker, pod_events::PodEvents},
     reconcile::{
         apply::Writer,
         cache::ProgramCache,
@@ -75,6 +75,8 @@ pub struct Context {
     pub writer: Writer,
     /// Bounds the Events that quote nodes.
     pub event_budget: Arc<Mutex<EventBudget>>,
+    /// Writes Events on pods, if it has the right to.
+    pub pod_events: Option<PodEvents>,
     /// The policy for signatures.
     pub signing: Signing,
 }
@@ -148,7 +150,7 @@ pub async fn reconcile(context: &Context, name: &str, cache: &mut ProgramCache) 
 }
 
 async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> Result<Outcome, Error> {
-    let Context { reader, writer, event_budget, signing } = context;
+    let Context { reader, writer, event_budget, pod_events, signing } = context;
     let Some(object) = reader.stores.program(name) else {
         reader.images.release(name);
         return Ok(Outcome::Gone);
@@ -178,6 +180,11 @@ async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> R
     };
     let drift = drift_events(&gathered, &mut cache.drift, event_budget);
     writer.apply(&mut version, drift).await?;
+    if let Some(pod_events) = pod_events {
+        let program = &gathered.intent.program;
+        let refused = cache.refused.observe(program, &gathered.nodes.views(), now());
+        pod_events.publish(program, &refused, now()).await;
+    }
     let steps = update_status(&gathered, &validated, current.as_ref(), now());
     if failure.is_none()
         && let Some(until) = throttled_until(&gathered, &steps, cache)

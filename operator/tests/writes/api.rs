@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sockeye_crds::{BpfRevision, names};
 use sockeye_operator::{
     Health,
-    events::publisher::Publisher,
+    events::{pod_events::PodEvents, publisher::Publisher},
     reconcile::{apply::Writer, stored_object::StoredObjects},
 };
 use tower::util::service_fn;
@@ -39,6 +39,7 @@ type Asked = (String, String, Option<Value>);
 pub struct Api {
     pub writer: Writer,
     pub health: Health,
+    pub pod_events: PodEvents,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
@@ -74,8 +75,9 @@ impl Api {
         let reporter = Reporter { controller: "sockeye-operator".to_owned(), instance: None };
         let publisher = Publisher::new(client.clone(), reporter);
         let stored = StoredObjects::new(client.clone(), "n");
+        let pod_events = PodEvents::new(client.clone(), publisher.clone());
         let writer = Writer::new(client, "n".to_owned(), stored, publisher, health.clone());
-        Self { writer, health, asked }
+        Self { writer, health, pod_events, asked }
     }
 
     fn asked(&self, of_events: bool) -> Vec<Asked> {
@@ -97,10 +99,15 @@ impl Api {
         self.asked(false).into_iter().filter_map(|(.., body)| body).collect()
     }
 
+    /// Lists the Events.
+    pub fn event_bodies(&self) -> Vec<Value> {
+        self.asked(true).into_iter().filter_map(|(.., body)| body).collect()
+    }
+
     /// Lists the types and reasons of the Events.
     pub fn events(&self) -> Vec<String> {
         let word = |body: &Value, field: &str| body[field].as_str().unwrap_or_default().to_owned();
-        let events = self.asked(true).into_iter().filter_map(|(.., body)| body);
+        let events = self.event_bodies().into_iter();
         events.map(|body| format!("{} {}", word(&body, "type"), word(&body, "reason"))).collect()
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod api;
+mod pods;
 
 use serde_json::json;
 use sockeye_client::probes::Health as _;

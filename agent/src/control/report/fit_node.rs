@@ -18,15 +18,16 @@ pub const MAX_BYTES: usize = 320 << 10;
 /// [`MAX_MESSAGE`]: super::conditions
 const ADDED_BYTES: usize = 2 * (6 * super::conditions::MAX_MESSAGE + 256) + 256;
 
-/// Leaves items out of a status until it fits, from the last BpfProgram on: earlier drift, the latest drift, warnings,
-/// messages, the IDs of maps, and those of programs, in this order. The list of BpfPrograms stays whole.
+/// Leaves items out of a status until it fits, from the last BpfProgram on: earlier drift, the latest drift, pods whose
+/// connections were refused, warnings, messages, the IDs of maps, and those of programs, in this order. The list of
+/// BpfPrograms stays whole.
 pub fn fit(mut status: BpfNodeStatus) -> BpfNodeStatus {
     // The size of a status costs as much as writing it out: of one that fits, it is taken once.
     let mut over = json_len(&status).saturating_sub(MAX_BYTES - ADDED_BYTES);
     if over == 0 {
         return status;
     }
-    let Omitted { drift, messages, map_ids, program_ids } = status.omitted.take().unwrap_or_default();
+    let Omitted { drift, refused_pods, messages, map_ids, program_ids } = status.omitted.take().unwrap_or_default();
     let mut leaver = Leaver { programs: &mut status.programs, over: &mut over };
     let earlier = |program: &mut NodeProgram| {
         let latest = program.drift.len().saturating_sub(1);
@@ -34,6 +35,7 @@ pub fn fit(mut status: BpfNodeStatus) -> BpfNodeStatus {
     };
     status.omitted = Some(Omitted {
         drift: drift + leaver.leave_out(earlier) + leaver.leave_out(|program| mem::take(&mut program.drift).len()),
+        refused_pods: refused_pods + leaver.leave_out(|program| mem::take(&mut program.refused_connections).len()),
         messages: messages
             + leaver.leave_out(|program| mem::take(&mut program.warnings).len())
             + leaver.leave_out(|program| usize::from(program.message.take().is_some())),
@@ -71,7 +73,7 @@ impl Leaver<'_> {
 mod tests {
     use sockeye_crds::{
         Reason,
-        node::{Drift, DriftKind, State},
+        node::{Drift, DriftKind, RefusedConnections, State},
     };
 
     use super::*;
@@ -120,9 +122,15 @@ mod tests {
         assert!(status.programs[0].message.is_some() && status.programs[499].message.is_none());
 
         // A thousand BpfPrograms with the longest names and the most maps, all of whose pins were removed at once.
-        let largest = NodeProgram { map_ids: vec![1_000_000; 128], program_ids: vec![1_000_000], ..said };
+        let refused = RefusedConnections { name: "n".repeat(63), count: 1, ..RefusedConnections::default() };
+        let largest = NodeProgram {
+            map_ids: vec![1_000_000; 128],
+            program_ids: vec![1_000_000],
+            refused_connections: vec![refused; 8],
+            ..said
+        };
         let (_, omitted) = fitted(1000, &largest);
-        assert_eq!((omitted.drift, omitted.messages), (8000, 1000));
+        assert_eq!((omitted.drift, omitted.refused_pods, omitted.messages), (8000, 8000, 1000));
         assert!(omitted.map_ids > 120_000, "{omitted:?}");
         assert!(fit(status).omitted.is_some_and(|omitted| omitted.messages < 500), "a status that fits stays as it is");
     }

@@ -55,6 +55,7 @@ pub(super) fn node_program(name: &str, program: &ProgramState, contents: &Conten
         links: count(observed.links.values().filter(|link| link.in_effect).count()),
         pods: count(pods(program).len()),
         entries: program.entries.counts.values().map(entry_counts).reduce(EntryCounts::plus),
+        refused_connections: program.refused.clone(),
         drift: drift.clone(),
         ..NodeProgram::default()
     }
