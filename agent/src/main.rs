@@ -49,8 +49,8 @@ enum Command {
     /// leaves them alone, reports them in the BpfNode's condition PinsCurrent, and runs nothing until they are gone.
     /// Maps and their content go too. Prints what it removes. Needs no cluster.
     RemoveOlderPins(PathArgs),
-    /// Print the events of the builtin connect-audit on this node, one line of JSON each, until ended. Each event is
-    /// read once: two readers see a part of them each.
+    /// Print the events of the builtin connect-audit on this node, one line of JSON each, with pod and container. Each
+    /// event is read once: two readers see a part of them each.
     Audit(Audit),
 }
 
@@ -80,6 +80,18 @@ struct Audit {
     /// The mount point of bpffs.
     #[arg(long, default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
+    /// The node's cgroup root; absent means the cgroup2 mount with the outermost root.
+    #[arg(long)]
+    cgroup_root: Option<PathBuf>,
+    /// A file that lists this node's pods, as for `standalone`. Absent means that the API server is asked.
+    #[arg(long)]
+    pods: Option<PathBuf>,
+    /// This node's name in the cluster. Absent, and without --pods, no pod is named.
+    #[arg(long, env = "NODE_NAME")]
+    node_name: Option<String>,
+    /// Go on until ended. Otherwise the events that are in the buffer are printed.
+    #[arg(long, short)]
+    follow: bool,
     /// The name of the BpfProgram.
     #[arg(default_value = "connect-audit")]
     program: String,
@@ -258,7 +270,10 @@ fn start(command: Command) -> Result<()> {
             }
             Command::Attach(Attach { paths, all: _ }) => detach::attach_all(&paths.into()),
             Command::RemoveOlderPins(paths) => until_signal(async { remove_older_pins::run(paths.into()) }).await,
-            Command::Audit(Audit { bpffs, program }) => until_signal(audit::follow(&bpffs, &program)).await,
+            Command::Audit(Audit { bpffs, cgroup_root, pods, node_name, follow, program }) => {
+                let options = audit::Options { bpffs, cgroup_root, pods, node_name, follow };
+                until_signal(audit::run(options, &program)).await
+            }
         }
     })
 }

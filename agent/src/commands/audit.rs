@@ -1,22 +1,30 @@
-//! `audit`: prints the events of the builtin connect-audit on this node as they come, one line of JSON each. Does IO:
-//! reads the program's ring buffer. Needs no cluster, and no running agent.
+//! `audit`: prints the events of the builtin connect-audit on this node, one line of JSON each, as the read API streams
+//! them: with the pod and the container that connected. Does IO: reads the program's ring buffer, lists cgroups and
+//! pods. Needs no cluster, and no running agent.
 
 use std::{
     io::{self, Write as _},
-    net::Ipv6Addr,
-    path::Path,
-    time::Duration,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use k8s_openapi::jiff::Timestamp;
-use serde::Serialize;
-use sockeye_crds::names;
+use k8s_openapi::api::core::v1 as core;
+use kube::{Api, api::ListParams};
+use sockeye_crds::{
+    Builtin, names,
+    program::{Format, StreamField, StreamReader, StreamSpec},
+};
+use sockeye_ebpf::{Object, programs::builtin, values::RecordShape};
 
 use super::bpffs;
 use crate::{
-    kernel::{SysError, bpffs::Dir, info, ring::Ring},
+    kernel::{SysError, bpffs::Dir, cgroup::Root, ring::Ring},
+    model::pod::Pod,
     node::layout::{self, DIRECTORY, Layout},
+    standalone::pod_list::PodList,
+    streams::{pods::Owners, record_writer::RecordWriter},
 };
 
 /// The map that connect-audit writes its events to.
@@ -26,30 +34,31 @@ const EVENTS: &str = "events";
 /// wake-up.
 const POLL: Duration = Duration::from_millis(100);
 
-/// One event, as `struct event` in ebpf/programs/connect-audit.bpf.c has it.
-#[derive(Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    time: Timestamp,
-    what: &'static str,
-    pid: u32,
-    uid: u32,
-    comm: String,
-    cgroup: u64,
-    protocol: String,
-    address: String,
-    port: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    took_micros: Option<u64>,
-    socket: u64,
+/// The interval at which the API server is asked for the node's pods.
+const LIST_PODS: Duration = Duration::from_secs(10);
+
+/// Where to look, and for how long.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The mount point of bpffs.
+    pub bpffs: PathBuf,
+    /// The node's cgroup root; found where absent.
+    pub cgroup_root: Option<PathBuf>,
+    /// A file that lists the node's pods; absent means that the API server is asked.
+    pub pods: Option<PathBuf>,
+    /// The node's name in the cluster; absent means that there is none.
+    pub node_name: Option<String>,
+    /// Go on until the process ends. Otherwise what is in the buffer is printed.
+    pub follow: bool,
 }
 
-/// Prints the events of a BpfProgram until the process ends.
+/// Prints the events of a BpfProgram.
 ///
 /// # Errors
 /// Fails where there is no bpffs, or where the BpfProgram has no pins there, or is not connect-audit.
-pub async fn follow(bpffs: &Path, program: &str) -> Result<()> {
-    let layout = Layout::new(bpffs, bpffs);
+pub async fn run(options: Options, program: &str) -> Result<()> {
+    let Options { bpffs, cgroup_root, pods, node_name, follow } = options;
+    let layout = Layout::new(&bpffs, &bpffs);
     let root = bpffs::open(&layout)?;
     if let Some(why) = missing(&root, &layout, program)? {
         bail!(why);
@@ -59,13 +68,88 @@ pub async fn follow(bpffs: &Path, program: &str) -> Result<()> {
     let pin = layout.home(program).directory().join(layout::map(EVENTS));
     let mut ring =
         Ring::open(&pin).map_err(|error| anyhow!("the events of BpfProgram {program} can't be read: {error}"))?;
+    let mut pods = PodSource::new(pods, node_name).await;
+    // Without one, no event names a pod.
+    let cgroups = Root::find(cgroup_root.as_deref()).inspect_err(|error| tracing::warn!(%error, "no pod is named"));
+    let writer = RecordWriter::new(shape()?, Owners::new(cgroups.ok(), Arc::default()));
     loop {
-        while let Some(event) = ring.take(|record| Event::read(record, |ns| info::time_of_day(ns).ok())) {
-            let line = serde_json::to_string(&event.context("a record is not connect-audit's")?)?;
-            writeln!(io::stdout(), "{line}")?;
+        if let Some(pods) = pods.changed().await {
+            writer.update(|owners| owners.set_pods(pods));
+        }
+        while let Some(line) = ring.take(|record| writer.line(record)) {
+            io::stdout().write_all(&line)?;
+        }
+        if !follow {
+            return Ok(());
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Returns the type of connect-audit's events, shown as its example's stream shows them.
+fn shape() -> Result<RecordShape> {
+    let field = |name: &str, format| StreamField { name: name.to_owned(), format };
+    let stream = StreamSpec {
+        reader: StreamReader::Agent,
+        type_name: Some("event".to_owned()),
+        fields: vec![field("address", Format::IPAddress), field("cgroup", Format::Pod)],
+    };
+    let object = Object::read(builtin(Builtin::ConnectAudit)).map_err(|error| anyhow!("connect-audit: {error}"))?;
+    RecordShape::of(&object, &stream).map_err(|mistake| anyhow!("connect-audit: stream{mistake}"))
+}
+
+/// Where the node's pods come from.
+enum PodSource {
+    /// Nowhere: no pod is named.
+    None,
+    File(PodList),
+    /// The API server, asked with the credentials of the agent's pod.
+    Cluster {
+        api: Api<core::Pod>,
+        node_name: String,
+        asked: Option<Instant>,
+    },
+}
+
+impl PodSource {
+    async fn new(file: Option<PathBuf>, node_name: Option<String>) -> Self {
+        if let Some(file) = file {
+            return Self::File(PodList::new(file));
+        }
+        let Some(node_name) = node_name else { return Self::None };
+        match cluster().await {
+            Ok(api) => Self::Cluster { api, node_name, asked: None },
+            Err(error) => {
+                tracing::warn!("no pod is named: {error:#}");
+                Self::None
+            }
+        }
+    }
+
+    /// Returns the pods, if they may be others than before.
+    async fn changed(&mut self) -> Option<Arc<Vec<Pod>>> {
+        match self {
+            Self::None => None,
+            Self::File(list) => list.scan().then(|| list.pods.clone()).flatten(),
+            Self::Cluster { asked, .. } if asked.is_some_and(|at| at.elapsed() < LIST_PODS) => None,
+            Self::Cluster { api, node_name, asked } => {
+                *asked = Some(Instant::now());
+                let here = ListParams::default().fields(&format!("spec.nodeName={node_name}"));
+                match api.list(&here).await {
+                    Ok(pods) => Some(Arc::new(pods.items.iter().map(Pod::read).collect())),
+                    Err(error) => {
+                        tracing::warn!(%error, "the node's pods can't be listed");
+                        None
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn cluster() -> Result<Api<core::Pod>> {
+    let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
+    Ok(Api::all(sockeye_client::client(config).context("no way to the Kubernetes API")?))
 }
 
 /// Returns why a BpfProgram's events can't be there, if its pin of them is missing.
@@ -89,40 +173,6 @@ fn missing(root: &Dir, layout: &Layout, program: &str) -> Result<Option<String>,
          another bpffs than the agent's, {}",
         bpffs::HINT
     )))
-}
-
-impl Event {
-    fn read(record: &[u8], time_of_day: impl FnOnce(u64) -> Option<Timestamp>) -> Option<Self> {
-        let word = |at: usize| record.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
-        let half = |at: usize| record.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
-        let comm = record.get(40..56)?;
-        let comm = comm.split(|byte| *byte == 0).next().unwrap_or_default();
-        let address = Ipv6Addr::from(<[u8; 16]>::try_from(record.get(56..72)?).ok()?).to_canonical();
-        let what = match record.get(75)? {
-            0 => "attempt",
-            1 => "established",
-            2 => "failed",
-            _ => return None,
-        };
-        let protocol = match record.get(74)? {
-            6 => "tcp".to_owned(),
-            17 => "udp".to_owned(),
-            other => other.to_string(),
-        };
-        Some(Self {
-            time: time_of_day(word(0)?)?,
-            what,
-            pid: half(32)?,
-            uid: half(36)?,
-            comm: String::from_utf8_lossy(comm).into_owned(),
-            cgroup: word(24)?,
-            protocol,
-            address: address.to_string(),
-            port: record.get(72..74)?.try_into().ok().map(u16::from_ne_bytes)?,
-            took_micros: (what != "attempt").then_some(word(8)? / 1000),
-            socket: word(16)?,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -154,25 +204,19 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_decoded_as_the_program_writes_it() {
+    fn an_event_is_written_as_its_stream_is() {
+        use sockeye_read_api::record::Record;
+
         let mut record = [0u8; 80];
-        record[..8].copy_from_slice(&1_500_000_000u64.to_ne_bytes());
-        record[8..16].copy_from_slice(&2_000_000u64.to_ne_bytes());
-        record[24..32].copy_from_slice(&77u64.to_ne_bytes());
         record[32..36].copy_from_slice(&4242u32.to_ne_bytes());
         record[40..44].copy_from_slice(b"curl");
-        record[56..72].copy_from_slice(&"::ffff:10.1.2.3".parse::<Ipv6Addr>().unwrap().octets());
+        record[56..72].copy_from_slice(&"::ffff:10.1.2.3".parse::<std::net::Ipv6Addr>().unwrap().octets());
         record[72..74].copy_from_slice(&443u16.to_ne_bytes());
         record[74..76].copy_from_slice(&[6, 2]);
-        let since_1970 = |ns: u64| Timestamp::from_nanosecond(ns.into()).ok();
-        let event = Event::read(&record, since_1970).unwrap();
-        assert_eq!(
-            serde_json::to_string(&event).unwrap(),
-            concat!(
-                r#"{"time":"1970-01-01T00:00:01.5Z","what":"failed","pid":4242,"uid":0,"comm":"curl","cgroup":77,"#,
-                r#""protocol":"tcp","address":"10.1.2.3","port":443,"tookMicros":2000,"socket":0}"#
-            )
-        );
-        assert_eq!(Event::read(&record[..70], since_1970), None);
+        let line = RecordWriter::new(shape().unwrap(), Owners::default()).line(&record);
+        let Record::Record { value, undecoded, .. } = serde_json::from_slice(&line).unwrap() else { panic!() };
+        assert_eq!(undecoded, None);
+        let shown = ["pid", "comm", "address", "port", "protocol", "what"].map(|field| value[field].to_string());
+        assert_eq!(shown, ["4242", r#""curl""#, r#""10.1.2.3""#, "443", "6", r#""FAILED""#]);
     }
 }

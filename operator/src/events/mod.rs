@@ -1,6 +1,6 @@
 //! Kubernetes Events about a BpfProgram: [`transitions`], [`origin`] and [`drift`] decide on them, [`budget`] bounds
-//! those that quote nodes, [`publisher`] writes them. And Events on pods: [`refused`] decides on them, and [`pod_events`]
-//! writes them.
+//! those that quote nodes, [`publisher`] writes them. And Events on pods: [`refused`] decides on them, and
+//! [`pod_events`] writes them.
 
 pub mod budget;
 pub mod drift;

@@ -46,7 +46,7 @@ impl PodEvents {
                     continue;
                 }
                 Err(error) => {
-                    warn!(program = program.name, namespace, pod, %error, "cannot read a pod that was refused something");
+                    warn!(program = program.name, namespace, pod, %error, "cannot read a refused pod");
                     continue;
                 }
             };

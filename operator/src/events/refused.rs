@@ -3,8 +3,8 @@
 //! - A node's first report since the operator started is news only if the last refusal is recent: the operator may have
 //!   been away when it happened.
 //! - A pod that the node reported before with the same count is no news.
-//! - A pod has an Event in ten minutes, a node ten at once and one more a minute, and the cluster twenty at once and one
-//!   more in three seconds. What is suppressed is no news later: the next Event has the whole count.
+//! - A pod has an Event in ten minutes, a node ten at once and one more a minute, and the cluster twenty at once and
+//!   one more in three seconds. What is suppressed is no news later: the next Event has the whole count.
 
 use std::{collections::BTreeMap, mem};
 

@@ -48,7 +48,10 @@ async fn a_pod_that_is_on_the_node_gets_an_event() {
 
 #[tokio::test]
 async fn a_mirror_pod_is_known_by_the_uid_of_its_static_pod() {
-    let mirror = |hash: &str| json!({"name": "web", "namespace": "shop", "uid": "u", "annotations": {"kubernetes.io/config.mirror": hash}});
+    let mirror = |hash: &str| {
+        let annotations = json!({"kubernetes.io/config.mirror": hash});
+        json!({"name": "web", "namespace": "shop", "uid": "u", "annotations": annotations})
+    };
     let (_, events) = publish(pod("node-1", &mirror("0a1b")), &refused("0a1b", "web")).await;
     assert_eq!(events[0]["regarding"]["uid"], "u");
     let forged = "0b5c1f9e-5d7a-4a44-9f0e-0e1d2c3b4a59";

@@ -3,6 +3,7 @@
 
 mod links;
 mod objects;
+mod refused;
 mod strict;
 
 use std::path::PathBuf;

@@ -58,7 +58,9 @@ pub const NEEDS: [(&str, &[Need]); 4] = [
             need("", "nodes", "", &["list", "watch"]),
             need("", "configmaps", RELEASE, &["get", "list", "watch", "create", "delete"]),
             need("", "pods", RELEASE, &["list", "watch"]),
-            need("events.k8s.io", "events", "default", &["create", "patch"]),
+            // For Events on pods: operator.podEvents.
+            need("", "pods", "", &["get"]),
+            need("events.k8s.io", "events", "", &["create", "patch"]),
             // And, of its own Lease alone, get, list, watch and update: `access` tests that.
             need(LEASES, "leases", RELEASE, &["create"]),
         ],

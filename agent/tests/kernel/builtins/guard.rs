@@ -8,7 +8,9 @@ use std::{
 use serde_json::{Value, json};
 use sockeye_crds::Builtin::EgressGuard;
 
-use super::{apply_with, cgroup_id, continue_job, echo, print_result, reach, reach_from, result_of, wait_for_go};
+use super::{
+    add_pod, apply_with, cgroup_id, continue_job, echo, print_result, reach, reach_from, result_of, wait_for_go,
+};
 use crate::node::Node;
 
 const ALL: [&str; 4] = ["connect4", "connect6", "sendmsg4", "sendmsg6"];
@@ -71,13 +73,14 @@ fn only_listed_destinations_are_reached() {
     apply(&node, true);
     assert_eq!(results(&node), json!(vec!["ok"; 9]), "a dry run refuses nothing");
     assert_eq!(decisions(&node), json!({"allowed": 0, "refused": 0, "would_refuse": 9}));
-    let refusals = node.entries("egress-guard", "refusals");
+    let refusals = node.entries("egress-guard", "sockeye_refusals");
     let inner = cgroup_id(&node, "inner");
     let is_tcp_to_listed = |entry: &&Value| entry["key"]["port"] == listed && entry["key"]["protocol"] == 6;
     let refusal = refusals.iter().find(is_tcp_to_listed).unwrap();
+    let value = json!({"refused": 0, "would_refuse": 2, "first_ns": 0, "last_ns": 0});
     assert_eq!(
         (&refusal["key"]["cgroup"], &refusal["value"]),
-        (&json!(inner), &json!(2)),
+        (&json!(inner), &value),
         "both forms of the address: {refusal}"
     );
 
@@ -103,5 +106,35 @@ fn only_listed_destinations_are_reached() {
     assert_eq!(reach_from(&node, "inner", &[format!("send 127.0.0.2:{other}")])["results"], json!(["ok"]));
     node.remove("egress-guard");
     assert_eq!(results(&node), json!(vec!["ok"; 9]));
+    node.nothing_left();
+}
+
+#[test]
+fn what_is_refused_is_counted_by_pod() {
+    let mut node = Node::new("refused");
+    let (pods, of_container) = add_pod(&node);
+    node.make_cgroup("outside");
+    node.start_with(&["--pods", &pods]);
+    let closed = ["tcp 127.0.0.1:1".to_owned()];
+    apply(&node, true);
+    assert_eq!(reach_from(&node, &of_container, &closed)["results"], json!(["ConnectionRefused"]));
+    apply(&node, false);
+    // What a dry run counted is none of them. Neither is what no pod asked for.
+    for cgroup in [of_container.as_str(), "outside"] {
+        assert_eq!(reach_from(&node, cgroup, &closed)["results"], json!(["PermissionDenied"]));
+    }
+    node.until("the report", |node| node.entry("egress-guard")["refusedConnections"].is_array());
+    let refused = node.entry("egress-guard")["refusedConnections"].clone();
+    let [pod] = &refused.as_array().unwrap()[..] else { panic!("{refused}") };
+    assert_eq!((&pod["namespace"], &pod["name"], &pod["count"]), (&json!("shop"), &json!("web-0"), &json!(1)));
+    assert_eq!(pod["uid"], "0000002a-0000-4000-8000-000000000000");
+    assert!(pod["sinceTime"].is_string() && pod["sinceTime"] == pod["lastTime"], "{pod}");
+
+    // The next agent counts what was refused before it came, too.
+    node.stop("KILL");
+    assert_eq!(reach_from(&node, &of_container, &closed)["results"], json!(["PermissionDenied"]));
+    node.start_with(&["--pods", &pods]);
+    node.until("the report", |node| node.entry("egress-guard")["refusedConnections"][0]["count"] == 2);
+    node.remove("egress-guard");
     node.nothing_left();
 }

@@ -40,6 +40,25 @@ fn apply_with(node: &Node, name: Builtin, programs: &[&str], globals: Value) {
     node.ready(&name.to_string());
 }
 
+/// Makes the cgroups of pod shop/web-0 and of its container app. Returns the path of a list of pods, and the
+/// container's cgroup below the node's.
+fn add_pod(node: &Node) -> (String, String) {
+    let (uid, container) = ("0000002a-0000-4000-8000-000000000000", "c".repeat(64));
+    let status = json!({
+        "name": "app", "containerID": format!("containerd://{container}"), "image": "", "imageID": "", "ready": true,
+        "restartCount": 0, "state": {"running": {}},
+    });
+    let pod = json!({
+        "kind": "Pod", "metadata": {"name": "web-0", "namespace": "shop", "uid": uid},
+        "status": {"containerStatuses": [status]},
+    });
+    let pods = node.folder().join("pods.json");
+    std::fs::write(&pods, json!({"items": [pod]}).to_string()).unwrap();
+    let cgroup = format!("kubepods/burstable/pod{uid}/{container}");
+    std::fs::create_dir_all(node.cgroup().join(&cgroup)).unwrap();
+    (pods.display().to_string(), cgroup)
+}
+
 /// Returns what a job printed. The job must succeed.
 fn result_of(job: Child) -> Value {
     let done = job.wait_with_output().unwrap();

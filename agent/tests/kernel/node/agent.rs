@@ -88,15 +88,8 @@ impl Node {
     }
 
     /// Starts `sockeye-agent audit` with its output piped.
-    pub fn audit(&self, program: &str) -> Child {
-        let mut command = self.inside("setpriv");
-        command
-            .args(["--pdeathsig", "KILL"])
-            .arg(agent_path())
-            .args(["audit", program])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
+    pub fn audit(&self, program: &str, arguments: &[&str]) -> Child {
+        self.command(&[], "audit").arg(program).args(arguments).stdout(Stdio::piped()).spawn().unwrap()
     }
 
     pub fn stop(&mut self, signal: &str) {
