@@ -15,7 +15,7 @@ use sockeye_agent::{
     },
     model::assignment::Assignment,
 };
-use sockeye_crds::{BpfRevision, names::digest};
+use sockeye_crds::{BpfRevision, names::digest, node::RefusedConnections};
 use sockeye_ebpf::programs::fixtures::LISTS;
 use sockeye_fake::{FakeNode, settings};
 
@@ -159,4 +159,21 @@ fn a_stream_is_that_of_the_revision_in_effect() {
     let Inspection::Stream(found) = agent.ask(Inquiry::Stream(name("p0", "hash"))) else { panic!() };
     assert_eq!(found.stream.as_ref().and_then(|stream| stream.type_name.as_deref()), Some("first"));
     assert!(matches!(&found.map.object, InspectedObject::Bytes(of, _) if *of == digest(LISTS)));
+}
+
+#[test]
+fn what_guards_refused_is_asked_for_and_reported_until_the_next_count() {
+    let mut agent = Agent::new();
+    agent.work(vec![Event::AssignmentChanged(Arc::new(assignment(2)))]);
+    let Inspection::Refused(found) = agent.ask(Inquiry::Refused) else { panic!() };
+    assert!(found.maps.is_empty(), "no map has the name: {:?}", found.maps);
+    let pod = RefusedConnections { name: "web-0".to_owned(), count: 3, ..RefusedConnections::default() };
+    agent.work(vec![Event::RefusedCounted([("p1".to_owned(), vec![pod.clone()])].into())]);
+    let reported = |agent: &Agent| {
+        let programs = agent.controller.report().status.programs.into_iter();
+        programs.map(|program| program.refused_connections).collect::<Vec<_>>()
+    };
+    assert_eq!(reported(&agent), [vec![], vec![pod]]);
+    agent.work(vec![Event::RefusedCounted([].into())]);
+    assert_eq!(reported(&agent), [vec![], vec![]]);
 }

@@ -37,7 +37,8 @@ pub struct Count {
 impl Count {
     /// Reads an entry; none if nothing was refused, as in a dry run.
     pub fn read(RawEntry { key, value }: &RawEntry) -> Option<Self> {
-        let (key, value) = (key.as_slice().try_into().ok()?, value.as_deref()?);
+        let key: [u8; KEY] = key.as_slice().try_into().ok()?;
+        let value = value.as_deref()?;
         let word = |at: usize| value.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
         let count = Self { key, refused: word(0)?, first: word(16)?, last: word(24)? };
         (count.refused > 0).then_some(count)
