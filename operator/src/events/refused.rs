@@ -36,8 +36,8 @@ impl RefusedPod {
         let Self { node, pod } = self;
         let since = names::line(&pod.since_time, 40);
         let note = format!(
-            "BpfProgram {} refused {} connections of this pod on node {node} since {since}; which, says its map \
-             sockeye_refusals",
+            "BpfProgram {} refused {} connections of this pod on node {node} since {since}; its map sockeye_refusals \
+             there has the destinations",
             program.name, pod.count
         );
         ProgramEvent {
