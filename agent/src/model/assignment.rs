@@ -55,7 +55,7 @@ impl Assignment {
         RequiredInputs::of(self.revisions.values().flat_map(|revision| revision.spec.template.targets()))
     }
 
-    /// Returns whether any revision has a stream that shows pods' names, or counts the connections that it refuses them.
+    /// Returns whether any revision has a stream that shows pods' names, or a map that counts what it refuses them.
     /// It does without where they are not known.
     pub fn names_pods(&self) -> bool {
         let mut objects = self.revisions.values().map(|revision| &revision.spec.template.object);

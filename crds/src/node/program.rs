@@ -277,7 +277,11 @@ mod tests {
 
     #[test]
     fn refused_connections_are_bounded_and_not_negative() {
-        let refused = |count: i64, name: &str| json!({"namespace": "shop", "name": name, "uid": "p", "count": count, "sinceTime": "a", "lastTime": "b"});
+        let refused = |count: i64, name: &str| {
+            let times = ("a", "b");
+            json!({"namespace": "shop", "name": name, "uid": "p", "count": count, "sinceTime": times.0,
+                "lastTime": times.1})
+        };
         let state = |refused: Value| {
             let text = json!({"uid": "u", "state": "Attached", "refusedConnections": refused});
             read(&json!({"p": text.to_string()})).programs[0].state
