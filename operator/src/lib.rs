@@ -20,7 +20,8 @@
 //! - A rejected edit changes no revision. A BpfProgram has one active revision.
 //! - A write that is based on an old version of its object changes nothing. So an operator that is late, because
 //!   another one took its place, undoes nothing.
-//! - A deleted BpfProgram goes when no live node reports it, after its last status. Other nodes delay nothing.
+//! - A deleted BpfProgram goes when every live node has reported and none reports it, after its last status. Other nodes
+//!   delay nothing.
 //! - All state is in the API, so the operator may be killed at any time. An object that cannot be read, or whose
 //!   reconciliation panics, affects no other.
 //!

@@ -109,7 +109,8 @@ pub fn fold_deletion(
     }
 }
 
-/// Returns the names of the live nodes that hold the BpfProgram. A deletion waits for them and for no others.
+/// Returns the names of the live nodes that hold the BpfProgram, or have not reported yet. A deletion waits for them and
+/// for no others.
 pub fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<&'a str> {
     placement::holders(program, nodes).iter().map(|placed| placed.node).collect()
 }

@@ -71,12 +71,14 @@ pub(super) fn of<'a>(program: &ProgramRef, revision: &BpfRevision, nodes: &[Node
     }))
 }
 
-/// Returns every live node that still holds the program, by name. A deletion waits for these.
+/// Returns every live node that still holds the program, or that has not reported yet and so may hold it, by name. A
+/// deletion waits for these.
 pub(super) fn holders<'a>(program: &ProgramRef, nodes: &[NodeView<'a>]) -> Vec<NodePlacement<'a>> {
     let live = nodes.iter().filter(|node| node.liveness == Liveness::Live);
     sorted(live.filter_map(|node| {
-        let entry = node.program(program)?;
-        Some(NodePlacement { node: node.name, state: PlacementState::Leaving, entry: Some(entry) })
+        let entry = node.program(program);
+        let may_hold = entry.is_some() || node.report.is_none();
+        may_hold.then_some(NodePlacement { node: node.name, state: PlacementState::Leaving, entry })
     }))
 }
 

@@ -214,7 +214,7 @@ fn throttled_until(gathered: &Gathered, steps: &[Step], cache: &ProgramCache) ->
     let is_last = steps.iter().any(|step| matches!(step, Step::RemoveFinalizer { .. }));
     let status = status_in(steps).filter(|_| !is_last)?;
     let earliest = cache.throttle.earliest(&gathered.intent.status, status, gathered.nodes.len());
-    earliest.filter(|earliest| *earliest > Instant::now())
+    earliest.filter(|earliest| *earliest > instant())
 }
 
 /// Runs the steps of `update_status` on a version of the BpfProgram, and caches the status until the watch brings it
@@ -232,7 +232,7 @@ async fn write_status(
     if let Some(status) = status
         && (result.is_ok() || *version != before)
     {
-        cache.throttle.record(&intent.status, &status, Instant::now());
+        cache.throttle.record(&intent.status, &status, instant());
         cache.record_write(version, &status);
     }
     result
@@ -243,6 +243,11 @@ fn status_in(steps: &[Step]) -> Option<&BpfProgramStatus> {
         Step::WriteStatus(status) => Some(&**status),
         _ => None,
     })
+}
+
+/// Returns the time by the runtime's clock, which tests may pause.
+fn instant() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Returns the time in whole seconds, as Kubernetes writes it.

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use k8s_openapi::{
@@ -182,10 +182,17 @@ impl ReportingNode {
             name: node.metadata.name.as_deref().unwrap_or_default(),
             labels: node.labels(),
             liveness: *liveness,
-            report: report.as_ref().and_then(|report| status(report)),
+            report: report.as_ref().and_then(|report| match &report.0 {
+                Ok(_) => status(report),
+                Err(_) => Some(&*UNREADABLE),
+            }),
         }
     }
 }
+
+/// The status of a report that can't be read. It counts as one that names no BpfProgram: a deletion waits for a first
+/// report, and must not wait until somebody mends this one.
+static UNREADABLE: LazyLock<BpfNodeStatus> = LazyLock::new(BpfNodeStatus::default);
 
 fn status(report: &DeserializeGuard<BpfNode>) -> Option<&BpfNodeStatus> {
     report.0.as_ref().ok().and_then(|report| report.status.as_ref())
@@ -260,6 +267,16 @@ mod tests {
         let has_report = |owner| Nodes::new([node("True")], [], [report(owner, &[])]).views()[0].report.is_some();
         assert!(has_report("1"));
         assert!(!has_report("0"));
+    }
+
+    #[test]
+    fn a_report_that_can_not_be_read_is_one_and_names_nothing() {
+        let unreadable = json!({"apiVersion": "sockeye.dev/v1alpha1", "kind": "BpfNode", "metadata": {"name": "a"},
+            "spec": {}, "status": {"programs": 7}});
+        let unreadable: Report = Arc::new(serde_json::from_value(unreadable).unwrap());
+        assert!(unreadable.0.is_err());
+        let nodes = Nodes::new([node("True")], [pod("True")], [unreadable]);
+        assert!(nodes.views()[0].report.is_some_and(|report| report.programs.is_empty()));
     }
 
     #[test]

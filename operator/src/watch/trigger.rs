@@ -102,6 +102,10 @@ fn with_lenders<K>(
 
 impl Watched for DeserializeGuard<BpfNode> {
     fn trigger(old: Option<&Self>, new: Option<&Self>) -> Trigger {
+        // A deletion waits for nodes that have not reported. The first report need not name what is being deleted.
+        if !has_reported(old) && has_reported(new) {
+            return Trigger::All;
+        }
         let (before, after) = (entries(old), entries(new));
         // Another Node owns the report now, so all of it is about another node.
         let is_other_node = old.map(Self::owner_references) != new.map(Self::owner_references);
@@ -110,6 +114,11 @@ impl Watched for DeserializeGuard<BpfNode> {
         let names: BTreeSet<String> = changed.map(str::to_owned).collect();
         if names.is_empty() { Trigger::Nothing } else { Trigger::Programs(names, Pace::Paced) }
     }
+}
+
+/// Returns whether an agent has written a status.
+fn has_reported(report: Option<&DeserializeGuard<BpfNode>>) -> bool {
+    report.and_then(|report| report.0.as_ref().ok()).is_some_and(|node| node.status.is_some())
 }
 
 /// Returns a report's entries by BpfProgram.
@@ -228,6 +237,17 @@ mod tests {
         let start = Instant::now();
         assert_eq!(Watched::trigger(Some(&old), Some(&new)), paced(["p7"]));
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn the_first_report_of_a_node_triggers_all_though_it_is_empty() {
+        let empty = report(&[]);
+        let mut unwritten = empty.clone();
+        unwritten.0.as_mut().unwrap().status = None;
+        assert_eq!(Watched::trigger(None, Some(&empty)), Trigger::All);
+        assert_eq!(Watched::trigger(Some(&unwritten), Some(&empty)), Trigger::All);
+        assert_eq!(Watched::trigger(None, Some(&unwritten)), Trigger::Nothing);
+        assert_eq!(Watched::trigger(Some(&empty), Some(&empty.clone())), Trigger::Nothing);
     }
 
     #[test]

@@ -328,7 +328,12 @@ fn listed_nodes_are_bounded_and_the_omitted_ones_counted() {
 
 #[test]
 fn a_deletion_waits_for_live_holders_only() {
-    let nodes = [(Live, Some(attached("r2"))), (Unknown, Some(attached("r2"))), (Live, None)];
+    let nodes = [
+        (Live, Some(attached("r2"))),
+        (Unknown, Some(attached("r2"))),
+        (Live, Some(BpfNodeStatus::default())),
+        (Unknown, None),
+    ];
     let mut cluster = Cluster::new(nodes);
     let before = cluster.fold();
     let now = Timestamp::from_second(9).unwrap();
@@ -343,6 +348,8 @@ fn a_deletion_waits_for_live_holders_only() {
     assert_eq!(fold_deletion(&program(), 4, &cluster.views(), &during, Timestamp::now()), during);
 
     cluster.nodes[0].2 = None;
+    assert_eq!(holders(&program(), &cluster.views()), ["node-000"], "nobody knows what it holds");
+    cluster.nodes[0].2 = Some(BpfNodeStatus::default());
     assert!(holders(&program(), &cluster.views()).is_empty());
     let last = fold_deletion(&program(), 4, &cluster.views(), &during, now);
     assert_eq!(message(&last, Ready), "no Ready node holds it any more");
