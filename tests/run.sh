@@ -17,7 +17,7 @@ source tests/packages.sh
 source tests/cargo.sh
 
 # The longest lane is first. The last one computes.
-lanes=("e2e" "kernel api" "unit oracle nri registry kernels${SOCKEYE_CHAOS:+ arm64 signatures release}")
+lanes=("e2e" "kernel api" "unit simulation oracle nri registry kernels${SOCKEYE_CHAOS:+ arm64 signatures release}")
 
 # The Debian packages of each stage, as THING:PACKAGE (tests/packages.sh).
 builds="clang-16:clang-16 /usr/include/bpf/bpf_helpers.h:libbpf-dev"
@@ -25,6 +25,7 @@ declare -A packages=(
     [unit]="$builds lua5.4:lua5.4 /usr/bin/python3:python3-minimal"
     [oracle]="$builds llvm-strip-16:llvm-16 bpftool:bpftool gcc:gcc /usr/include/gelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev
         /usr/bin/pdb3:python3 xz:xz-utils zstd:zstd lz4:lz4"
+    [simulation]="$builds"
     [nri]="$builds"
     [registry]="$builds buildah:buildah /etc/ssl/certs/ca-certificates.crt:ca-certificates"
     [kernel]="$builds bpftool:bpftool nsenter:util-linux /usr/bin/python3:python3-minimal"
@@ -46,8 +47,8 @@ stage_unit() {
     local tests=() name
     renice -n 5 -p "$BASHPID" >/dev/null
     for name in $(plain_tests); do
-        # That is a stage of its own.
-        [[ $name == nri ]] || tests+=(--test "$name")
+        # These are stages of their own.
+        [[ $name == nri || $name == simulation ]] || tests+=(--test "$name")
     done
     cargo_test --lib --bins "${tests[@]}"
 }
@@ -59,6 +60,13 @@ stage_oracle() {
     tests/oracle/compare.sh || failed=1
     tests/oracle/real.sh || failed=1
     [[ ! $failed ]]
+}
+
+# The operator and the agents in random worlds: 800 fixed ones, in the long form many more from a random seed.
+# SOCKEYE_SEED is one world's seed. Needs no root.
+stage_simulation() {
+    renice -n 5 -p "$BASHPID" >/dev/null
+    cargo_test --test simulation -- --nocapture
 }
 
 # The agent's hook against the runtime's own half of NRI, which is Go. Needs no root.
