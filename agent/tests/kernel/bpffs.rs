@@ -27,8 +27,11 @@ fn a_new_bpffs_under_a_running_agent_is_filled_again() {
     node.run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"]);
     let start = Instant::now();
     node.connect(1);
-    for (name, before) in ["legacy", "btf"].into_iter().zip(before) {
+    for name in ["legacy", "btf"] {
         node.until("its pins", |node| node.pins(name).len() == 3);
+    }
+    assert!(start.elapsed() < timeout() / 2, "a poll detects it: {:?}", start.elapsed());
+    for (name, before) in ["legacy", "btf"].into_iter().zip(before) {
         node.ready(name);
         let now = node.verified_details(name);
         for kind in ["programs", "maps", "links"] {
@@ -36,14 +39,13 @@ fn a_new_bpffs_under_a_running_agent_is_filled_again() {
         }
         assert_eq!(node.events(name)[4], 6, "no connection was missed");
     }
-    assert!(start.elapsed() < timeout() / 4, "a poll detects it: {:?}", start.elapsed());
     // Changes on the new bpffs are detected. It is watched before what was found is reported.
     node.until("the report", |node| node.entry("btf")["drift"].is_array());
     let map = format!("{}/maps/my_map", node.home("btf"));
     let start = Instant::now();
     node.run("rm", &[&map]);
     node.until("the map's pin", |node| node.exists(&map));
-    assert!(start.elapsed() < timeout() / 4, "it is watched: {:?}", start.elapsed());
+    assert!(start.elapsed() < timeout() / 2, "it is watched: {:?}", start.elapsed());
     node.run("umount", &["/mnt"]);
     for name in ["legacy", "btf"] {
         node.remove(name);
@@ -91,8 +93,8 @@ fn a_read_only_bpffs_is_reported_and_waited_for() {
     node.until("four attempts", |node| attempts(node).len() >= 4);
     let attempts = attempts(&node);
     let waits = attempts.windows(2).map(|two| two[1].duration_since(two[0]).as_secs_f64());
-    // An attempt's line comes some milliseconds after its start, from which the wait counts.
-    let is_longer = waits.zip([1.0, 2.0, 4.0]).all(|(wait, least)| wait >= 0.9 * least);
+    // An attempt's line comes after its start, from which the wait counts: the sooner, the less busy the machine is.
+    let is_longer = waits.zip([1.0, 2.0, 4.0]).all(|(wait, least)| wait >= 0.5 * least);
     assert!(is_longer, "it waits longer each time: {attempts:?}");
 
     node.run("mount", &["-o", "remount,rw", "/sys/fs/bpf"]);

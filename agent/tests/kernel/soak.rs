@@ -74,6 +74,7 @@ fn churn_leaves_nothing_behind() {
         turns += 1;
     }
     node.nothing_left();
+    node.until("as few descriptors as before", |node| resources(node).descriptors <= before.descriptors);
     let after = resources(&node);
     println!("{turns} turns of {PROGRAMS} BpfPrograms: {before:?}, then {after:?}");
     assert!(after.descriptors <= before.descriptors, "{before:?} {after:?}");

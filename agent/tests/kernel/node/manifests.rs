@@ -53,8 +53,8 @@ impl Node {
     pub fn remove(&self, name: &str) {
         self.withdraw(name);
         self.until("its removal", |node| {
-            node.entry(name).is_null() && !node.exists(&format!("{}/programs", node.home(name)))
-                || node.is_retained(name)
+            let is_gone = node.entry(name).is_null() && !node.exists(&format!("{}/programs", node.home(name)));
+            node.details(name).is_null() && (is_gone || node.is_retained(name))
         });
     }
 
