@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Driver, Pods, container_id, of_app, uid};
+use super::{Driver, Pods, assert_soon, container_id, of_app, uid};
 use crate::node::Node;
 
 const DRIVER: Driver = Driver::Cgroupfs;
@@ -50,10 +50,14 @@ fn pods_are_found_below(name: &str, pods_root: &str, path: impl Fn(usize) -> Str
     pods.wait_for_links("web", vec![path(1)]);
     pods.node.ready("web");
     // Others are then found as usual, by inotify.
-    pods.set_pod(2, "shop", "web", &[]);
-    pods.write_list();
-    pods.make_cgroup(&path(2));
-    pods.wait_shortly_for_links("web", vec![path(1), path(2)]);
+    assert_soon([2, 3, 4].map(|n| {
+        let come = || {
+            pods.set_pod(n, "shop", "web", &[]);
+            pods.write_list();
+            pods.make_cgroup(&path(n));
+        };
+        pods.time_to_links("web", come, (1..=n).map(&path).collect())
+    }));
     // The cgroup of all pods is known by them.
     pods.apply("all", &[json!({"type": "AllPods"})]);
     pods.wait_for_links("all", vec![pods_root.to_owned()]);
@@ -98,8 +102,9 @@ fn containers_outside_their_pods_cgroups_are_found_by_their_ids() {
     pods.write_list();
     pods.wait_for_links("web", vec![DRIVER.pod(1), outside.clone(), DRIVER.pod(2)]);
     let other = format!("/system.slice/containerd.service/{}", outside_name(2));
-    pods.make_cgroup(&other);
-    pods.wait_shortly_for_links("web", vec![DRIVER.pod(1), outside, DRIVER.pod(2), other.clone()]);
+    let without = [DRIVER.pod(1), outside, DRIVER.pod(2)];
+    let with = [&without[..], std::slice::from_ref(&other)].concat();
+    pods.links_soon_follow("web", (&|| pods.make_cgroup(&other), &with), (&|| pods.remove_cgroup(&other), &without));
     pods.remove_cgroup(&other);
     pods.node.until("its end", |_| pods.links("web").len() == 3);
     drop(process);

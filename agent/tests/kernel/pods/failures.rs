@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
-use super::{Driver, Pods, of_app};
+use super::{Driver, Pods, assert_soon, of_app};
 use crate::node::Node;
 
 #[test]
@@ -25,10 +25,12 @@ fn a_refusal_at_one_pod_does_not_affect_the_others() {
     assert!(ready["reason"] == "AttachFailed" && message.contains(&driver.pod(2)), "{ready}");
     pods.wait_for_links("web", vec![driver.pod(1), driver.pod(3)]);
     // A pod that comes meanwhile is attached at once.
-    pods.add_pod(driver, 4);
-    pods.wait_shortly_for_links("web", vec![driver.pod(1), driver.pod(3), driver.pod(4)]);
+    assert_soon([4, 5, 6].map(|n| {
+        let others = [1].into_iter().chain(3..=n);
+        pods.time_to_links("web", || pods.add_pod(driver, n), others.map(|n| driver.pod(n)).collect())
+    }));
     pods.node.run("bpftool", &["cgroup", "detach", &second, "sock_ops", "pinned", "/sys/fs/bpf/foreign"]);
-    pods.wait_for_links("web", (1..5).map(|n| driver.pod(n)).collect());
+    pods.wait_for_links("web", (1..7).map(|n| driver.pod(n)).collect());
     pods.node.ready("web");
     pods.node.remove("web");
     pods.node.nothing_left();
@@ -81,9 +83,12 @@ fn the_known_good_revision_keeps_running_while_a_newer_one_fails() {
     for bad in [fixtures::REFUSED, fixtures::RESHAPED] {
         apply(bad);
         pods.node.condition_is("web", "Ready", "False");
-        let n = pods.links("web").len() + 1;
-        pods.add_pod(driver, n);
-        pods.wait_shortly_for_links("web", (1..=n).map(|n| driver.pod(n)).collect());
+        let n = pods.links("web").len() + 3;
+        assert_soon(
+            [n - 2, n - 1, n].map(|n| {
+                pods.time_to_links("web", || pods.add_pod(driver, n), (1..=n).map(|n| driver.pod(n)).collect())
+            }),
+        );
         // External changes are repaired and reported as usual, except at the moment in which the newer revision loads.
         let before = detachments(&pods);
         let is_reported = (0..3).any(|_| {
@@ -116,12 +121,13 @@ fn a_missing_cgroup_path_does_not_affect_pods_and_is_attached_when_it_appears() 
         &[json!({"type": "CgroupPath", "cgroupPath": path}), json!({"type": "Pods", "pods": {"podSelector": {}}})],
     );
     pods.wait_for_links("web", vec![path.clone()]);
+    let mut times = Vec::new();
     for n in 1..3 {
         pods.remove_cgroup(&path);
         let ready = pods.node.condition_is("web", "Ready", "False");
         assert!(ready["reason"] == "CgroupNotFound" && ready["message"].as_str().unwrap().contains(&path), "{ready}");
-        pods.add_pod(driver, n);
-        pods.wait_shortly_for_links("web", (1..=n).map(|n| driver.pod(n)).collect());
+        let with_this = (1..=n).map(|n| driver.pod(n)).collect();
+        times.push(pods.time_to_links("web", || pods.add_pod(driver, n), with_this));
         // Long enough that the next retry is far away.
         std::thread::sleep(Duration::from_secs(8));
         pods.make_cgroup(&path);
@@ -130,6 +136,7 @@ fn a_missing_cgroup_path_does_not_affect_pods_and_is_attached_when_it_appears() 
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         pods.node.ready("web");
     }
+    assert_soon(times);
     // Links stay until the new cgroup path exists.
     let elsewhere = "/db.service".to_owned();
     pods.apply("web", &[json!({"type": "CgroupPath", "cgroupPath": elsewhere})]);

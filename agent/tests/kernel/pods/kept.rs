@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, thread::sleep, time::Duration};
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::{TCP_EVENTS_BTF, fixtures};
 
-use super::{Driver, Pods, of_app, uid};
+use super::{Driver, Pods, assert_soon, of_app, uid};
 use crate::{
     killed::calls_of_an_idle_pass,
     node::{Node, text},
@@ -78,8 +78,8 @@ fn a_relabelled_pod_keeps_its_link_until_it_ends_if_the_target_says_so() {
     let made = link_ids(&pods, "keeps");
     assert_eq!((kept(&pods.node, "keeps"), kept(&pods.node, "detaches")), (2, 0));
 
-    pods.relabel(1, "other");
-    pods.wait_shortly_for_links("detaches", vec![DRIVER.pod(2)]);
+    let relabelled: (&dyn Fn(), _) = (&|| pods.relabel(1, "other"), &both[1..]);
+    pods.links_soon_follow("detaches", relabelled, (&|| pods.relabel(1, "web"), &both));
     sleep(Duration::from_secs(1));
     assert_eq!(link_ids(&pods, "keeps"), made, "the very links");
     assert!(pods.counts("keeps", 1) && !pods.counts("detaches", 1) && pods.counts("detaches", 2));
@@ -119,7 +119,7 @@ fn a_relabelled_pod_keeps_its_link_until_it_ends_if_the_target_says_so() {
     sleep(Duration::from_secs(1));
     assert_eq!(link_ids(&pods, "keeps"), made, "the pod ends, and its cgroup lives");
     pods.remove_cgroup(&DRIVER.pod(1));
-    pods.wait_shortly_for_links("keeps", vec![DRIVER.pod(2)]);
+    pods.wait_for_links("keeps", vec![DRIVER.pod(2)]);
     pods.node.until("one note", |node| kept(node, "keeps") == 1);
     pods.make_cgroup(&DRIVER.pod(1));
     pods.relabel(1, "other");
@@ -128,12 +128,32 @@ fn a_relabelled_pod_keeps_its_link_until_it_ends_if_the_target_says_so() {
 
     // What keeps nothing any more loses what was kept.
     pods.apply("keeps", &[web("Detach")]);
-    pods.wait_shortly_for_links("keeps", vec![]);
+    pods.wait_for_links("keeps", vec![]);
     assert_eq!(kept(&pods.node, "keeps"), 0);
     pods.node.ready("keeps");
     for name in ["keeps", "detaches"] {
         pods.node.remove(name);
     }
+    pods.node.nothing_left();
+}
+
+#[test]
+fn the_links_of_kept_pods_end_soon_after_their_cgroups() {
+    let pods = Pods::new("kept-ends");
+    (1..5).for_each(|n| pods.add_pod(DRIVER, n));
+    pods.apply("keeps", &[web("KeepUntilPodEnds")]);
+    pods.wait_for_links("keeps", (1..5).map(|n| DRIVER.pod(n)).collect());
+    pods.listed.borrow_mut().clear();
+    pods.write_list();
+    sleep(Duration::from_secs(1));
+    let end = |n| {
+        let others = (n + 1..5).map(|n| DRIVER.pod(n)).collect();
+        pods.time_to_links("keeps", || pods.remove_cgroup(&DRIVER.pod(n)), others)
+    };
+    // A poll of each two seconds may come just after the first.
+    end(1);
+    assert_soon([2, 3, 4].map(end));
+    pods.node.remove("keeps");
     pods.node.nothing_left();
 }
 
@@ -165,15 +185,15 @@ fn containers_of_a_pod_whose_namespace_was_relabelled_keep_their_links() {
     assert_eq!(link_ids(&pods, "team"), made);
     assert_eq!((&pods.links("team")[0].1, &pods.links("team")[0].2), (&json!("shop/pod-1"), &json!("app")));
     // A container that is restarted has another cgroup.
-    pods.remove_cgroup(&app);
-    pods.wait_shortly_for_links("team", vec![]);
+    let its = std::slice::from_ref(&app);
+    pods.links_soon_follow("team", (&|| pods.remove_cgroup(&app), &[]), (&|| pods.make_cgroup(&app), its));
     pods.make_cgroup(&app);
-    pods.wait_shortly_for_links("team", vec![app.clone()]);
+    pods.wait_for_links("team", vec![app.clone()]);
     // The pod is no longer listed, so that the names of its containers are unknown.
     pods.listed.borrow_mut().remove(&uid(1));
     pods.write_list();
     sleep(Duration::from_secs(1));
-    pods.wait_shortly_for_links("team", vec![app.clone()]);
+    pods.wait_for_links("team", vec![app.clone()]);
     for container in [&app, &proxy] {
         pods.remove_cgroup(container);
     }

@@ -8,7 +8,13 @@ mod kept;
 mod restarted;
 mod selection;
 
-use std::{cell::RefCell, collections::BTreeMap, fs, path::PathBuf, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
@@ -60,6 +66,13 @@ impl Driver {
 /// Returns the target of the pods with a label `app`.
 fn of_app(app: &str) -> Value {
     json!({"type": "Pods", "pods": {"podSelector": {"matchLabels": {"app": app}}}})
+}
+
+/// Asserts of the times that links took after several changes of one kind that the shortest is that of an event, not of
+/// a poll of each two seconds. Any other may be long on a busy machine, and all are on an emulated processor.
+fn assert_soon(times: impl IntoIterator<Item = Duration>) {
+    let shortest = times.into_iter().min().unwrap();
+    assert!(is_emulated() || shortest < timeout() / 20, "{shortest:?}");
 }
 
 impl Pods {
@@ -144,11 +157,23 @@ impl Pods {
         self.node.until(&format!("links at {paths:?}"), |_| found() == paths);
     }
 
-    /// Waits for links, and asserts that they come soon: by an event, not by the poll of each second. On an emulated
-    /// processor they come before the sweep of each five minutes.
-    fn wait_shortly_for_links(&self, name: &str, paths: Vec<String>) {
+    /// Makes a change, waits for the links that follow from it, and returns the time that they took.
+    fn time_to_links(&self, name: &str, change: impl FnOnce(), paths: Vec<String>) -> Duration {
         let start = Instant::now();
+        change();
         self.wait_for_links(name, paths);
-        assert!(is_emulated() || start.elapsed() < timeout() / 20, "{:?}", start.elapsed());
+        start.elapsed()
+    }
+
+    /// Makes a change and undoes it, a few times, and asserts that links soon follow the change. Leaves it made.
+    ///
+    /// Each comes with the cgroup paths of the links that follow. The first time does not count: what only a poll of
+    /// each two seconds finds may come just before one. It then comes just after one.
+    fn links_soon_follow(&self, name: &str, change: (&dyn Fn(), &[String]), undo: (&dyn Fn(), &[String])) {
+        self.time_to_links(name, change.0, change.1.to_vec());
+        assert_soon([(); 3].map(|()| {
+            self.time_to_links(name, undo.0, undo.1.to_vec());
+            self.time_to_links(name, change.0, change.1.to_vec())
+        }));
     }
 }
