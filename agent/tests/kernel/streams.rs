@@ -5,7 +5,7 @@ use std::{
     process::{Child, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread::{JoinHandle, sleep, spawn},
     time::{Duration, Instant},
@@ -15,10 +15,10 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use sockeye_ebpf::programs::fixtures;
 use sockeye_read_api::{FailureReason, record::Record};
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::runtime::Runtime;
 
 use crate::{
-    node::Node,
+    node::{Node, timeout},
     read_api::client::{self, Client, connect, request, socket},
 };
 
@@ -36,17 +36,24 @@ struct Got {
 
 /// A reader of a stream, on a thread of its own.
 struct Reader {
-    stop: Arc<AtomicBool>,
+    /// The number of records that it has to get before it ends, or [`ENDLESS`].
+    expected: Arc<AtomicU64>,
+    /// The number of records that it got or lost so far.
+    received: Arc<AtomicU64>,
     thread: JoinHandle<Got>,
 }
+
+/// A reader that is not to finish yet expects so many records.
+const ENDLESS: u64 = u64::MAX;
 
 impl Reader {
     /// Starts to read; returns once the agent answers. `pause` is how long each piece of an answer takes, until it
     /// is to finish.
     fn start(node: &Node, program: &str, map: &str, pause: Duration) -> Self {
         let (path, socket) = (format!("/v1/programs/{program}/maps/{map}/records"), socket(node));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, (ready, answered)) = (Arc::clone(&stop), std::sync::mpsc::channel());
+        let [expected, received] = [ENDLESS, 0].map(|number| Arc::new(AtomicU64::new(number)));
+        let (ready, answered) = std::sync::mpsc::channel();
+        let (expects, receives) = (Arc::clone(&expected), Arc::clone(&received));
         let thread = spawn(move || {
             Runtime::new().unwrap().block_on(async {
                 let mut sender = connect(&socket).await.unwrap();
@@ -54,33 +61,37 @@ impl Reader {
                 assert_eq!(response.status(), 200, "{path}");
                 ready.send(()).unwrap();
                 let (mut body, mut rest, mut got) = (response.into_body(), Vec::new(), Got::default());
+                let (is_finishing, mut silence) = (|| expects.load(Ordering::Relaxed) != ENDLESS, Duration::ZERO);
                 loop {
-                    let Ok(frame) = timeout(QUIET, body.frame()).await else {
-                        if stopped.load(Ordering::Relaxed) {
+                    let Ok(frame) = tokio::time::timeout(QUIET, body.frame()).await else {
+                        silence += QUIET;
+                        if got.total() >= expects.load(Ordering::Relaxed) || is_finishing() && silence > timeout() {
                             break;
                         }
                         continue;
                     };
+                    silence = Duration::ZERO;
                     let Some(Ok(frame)) = frame else { break };
                     rest.extend_from_slice(&frame.into_data().unwrap());
                     let end = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
                     let lines = serde_json::Deserializer::from_slice(&rest[..end]).into_iter();
                     lines.for_each(|record| got.take(record.unwrap()));
                     rest.drain(..end);
-                    if !stopped.load(Ordering::Relaxed) {
+                    receives.store(got.total(), Ordering::Relaxed);
+                    if !is_finishing() {
                         tokio::time::sleep(pause).await;
                     }
                 }
                 got
             })
         });
-        answered.recv_timeout(Duration::from_secs(20)).unwrap();
-        Self { stop, thread }
+        answered.recv_timeout(timeout()).unwrap();
+        Self { expected, received, thread }
     }
 
-    /// Ends it once nothing comes any more.
-    fn finish(self) -> Got {
-        self.stop.store(true, Ordering::Relaxed);
+    /// Ends it once it has got or lost so many records and nothing comes any more, or if nothing comes for long.
+    fn finish(self, expected: u64) -> Got {
+        self.expected.store(expected, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 
@@ -105,14 +116,19 @@ impl Got {
         }
     }
 
+    /// Returns the number of records that came or were lost.
+    fn total(&self) -> u64 {
+        self.numbers.len() as u64 + self.lost
+    }
+
     fn is_in_order(&self) -> bool {
         self.numbers.windows(2).all(|two| two[0] < two[1])
     }
 }
 
 const STREAM: &str = "stream";
-/// A reader to whom nothing comes for so long has had everything.
-const QUIET: Duration = Duration::from_millis(1500);
+/// A reader that has what it expects, and to whom nothing more comes for so long, has had everything.
+const QUIET: Duration = Duration::from_millis(700);
 
 fn stream(fields: Value) -> Value {
     json!({"reader": "Agent", "typeName": "record", "fields": fields})
@@ -168,11 +184,11 @@ fn each_reader_gets_each_record_decoded_and_in_order() {
     let leaves = Reader::start(&node, STREAM, "events", Duration::ZERO);
     let other = Reader::start(&node, STREAM, "others", Duration::ZERO);
     sleep(Duration::from_millis(300));
-    assert!(leaves.finish().numbers.len() <= 100);
+    assert!(leaves.finish(0).numbers.len() <= 100);
     let late = Reader::start(&node, STREAM, "events", Duration::ZERO);
     run_all(&node, "send", 1000);
     run_all(&node, "send_other", 200);
-    let (first, late, other) = (first.finish(), late.finish(), other.finish());
+    let (first, late, other) = (first.finish(1100), late.finish(1000), other.finish(200));
     assert_eq!(first.numbers, (0..1100).collect::<Vec<u64>>());
     assert_eq!(late.numbers, (100..1100).collect::<Vec<u64>>());
     assert_eq!(other.numbers, (0..200).collect::<Vec<u64>>());
@@ -182,7 +198,7 @@ fn each_reader_gets_each_record_decoded_and_in_order() {
     assert_eq!((&value["parity"], &value["name"]), (&json!("EVEN"), &json!("stream")));
     // Nobody listens, so that nothing is read.
     run_all(&node, "send", 10);
-    let next = Reader::start(&node, STREAM, "events", Duration::ZERO).finish();
+    let next = Reader::start(&node, STREAM, "events", Duration::ZERO).finish(10);
     assert_eq!(next.numbers, (1100..1110).collect::<Vec<u64>>());
     node.remove(STREAM);
     node.nothing_left();
@@ -197,15 +213,16 @@ fn a_slow_reader_loses_by_a_count_and_others_lose_nothing() {
     let (rounds, each) = (40, 1000);
     for _ in 0..rounds {
         run_all(&node, "send", each);
-        // What a test's own reader keeps up with.
-        sleep(Duration::from_millis(40));
+        // At the pace of the quick one.
+        let (written, _) = counts(&client, 0);
+        node.until("all that was written", |_| quick.received.load(Ordering::Relaxed) >= written);
     }
-    let (quick, slow) = (quick.finish(), slow.finish());
     let (written, refused) = counts(&client, 0);
+    let (quick, slow) = (quick.finish(written), slow.finish(written));
     assert_eq!(written + refused, u64::from(rounds * each));
     assert_eq!((quick.numbers.len() as u64, quick.lost), (written, 0), "{rounds} rounds");
     assert!(quick.is_in_order() && slow.is_in_order());
-    assert_eq!(slow.numbers.len() as u64 + slow.lost, written);
+    assert_eq!(slow.total(), written);
     assert!(slow.lost > 0, "{} records are not slow to read", slow.numbers.len());
 }
 
@@ -220,8 +237,8 @@ fn a_hundred_thousand_records_a_second_are_read_or_counted() {
         sent += 50_000;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let got = reader.finish();
     let (written, refused) = counts(&client, 0);
+    let got = reader.finish(written);
     println!(
         "{:.0} records a second; {} read, {} lost by the reader, {refused} found no room",
         f64::from(sent) / seconds,
@@ -229,7 +246,7 @@ fn a_hundred_thousand_records_a_second_are_read_or_counted() {
         got.lost
     );
     assert!(got.is_in_order());
-    assert_eq!(got.numbers.len() as u64 + got.lost, written);
+    assert_eq!(got.total(), written);
     assert_eq!(written + refused, u64::from(sent));
 }
 
@@ -246,16 +263,16 @@ fn a_perf_buffer_is_read_where_the_kernel_lets_the_agent() {
     let one = Reader::start(&node, STREAM, "samples", Duration::ZERO);
     let two = Reader::start(&node, STREAM, "samples", Duration::ZERO);
     run_all(&node, "sample", 300);
-    for got in [one.finish(), two.finish()] {
+    for got in [one.finish(300), two.finish(300)] {
         // A perf buffer exists only while it is read: what came before found none.
         assert_eq!((got.numbers, got.lost), ((0..300).collect::<Vec<u64>>(), 0));
     }
     // More at once than a buffer holds.
     let burst = Reader::start(&node, STREAM, "samples", Duration::ZERO);
     run_all(&node, "sample", 200_000);
-    let burst = burst.finish();
     let (written, refused) = counts(&client, 2);
-    assert_eq!(burst.numbers.len() as u64 + burst.lost + 300, written);
+    let burst = burst.finish(written - 300);
+    assert_eq!(burst.total() + 300, written);
     assert_eq!(refused, 10 + 200_000 + 300 - written);
     assert!(burst.dropped <= refused, "{} of {refused}", burst.dropped);
 }
@@ -280,7 +297,7 @@ fn an_edit_of_a_stream_reloads_nothing_and_ends_what_it_changes() {
     let again = Reader::start(&node, STREAM, "events", Duration::ZERO);
     run_all(&node, "send", 5);
     run_all(&node, "send_other", 5);
-    let again = again.finish();
+    let again = again.finish(5);
     let Record::Record { value, .. } = &again.records[0] else { panic!() };
     assert_eq!((again.numbers.len(), &value["address"]), (5, &json!("10.0.0.1")));
     // Another process reads it from now on.
@@ -328,8 +345,8 @@ fn a_record_names_the_pod_and_the_container_of_its_cgroup() {
     node.apply_from("audit", json!({"builtin": "connect-audit"}), spec);
     node.ready("audit");
     let reader = Reader::start(&node, "audit", "events", Duration::ZERO);
-    node.connect_during([&of_container, "."], 1, || ());
-    let got = reader.finish();
+    let made = node.connect_during([&of_container, "."], 1, || ());
+    let got = reader.finish(made.iter().sum());
     let shown = |record: &Record| match record {
         Record::Record { value, pod, .. } => {
             assert_eq!((&value["address"], &value["what"]), (&json!("127.0.0.1"), &json!("ATTEMPT")));
