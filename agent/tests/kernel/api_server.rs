@@ -5,7 +5,8 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -16,6 +17,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rustix::net;
 use serde_json::{Value, json};
 use sockeye_agent::{kernel::facts, standalone::folder::Folder};
 use sockeye_crds::names::{OBJECT_KEY, digest, object_config_map};
@@ -75,7 +77,7 @@ impl Server {
         let stored = stored.iter().map(config_map).collect();
         let (is_reachable, new_revisions, last_status) = (AtomicBool::new(true), Mutex::default(), Mutex::default());
         let server = Arc::new(Self { is_reachable, objects, new_revisions, stored, last_status });
-        let (listener, all) = (TcpListener::bind(at).unwrap(), Arc::clone(&server));
+        let (listener, all) = (listen(at), Arc::clone(&server));
         spawn(move || {
             for stream in listener.incoming().flatten() {
                 let one = Arc::clone(&all);
@@ -159,9 +161,25 @@ impl Server {
     }
 }
 
+/// The sockets of addresses at which no server has started yet. They are bound, so that nobody else gets the address,
+/// and do not listen.
+static RESERVED: Mutex<BTreeMap<SocketAddr, OwnedFd>> = Mutex::new(BTreeMap::new());
+
 /// Returns an address without a listener, where connections are refused until a server starts.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let flags = net::SocketFlags::CLOEXEC;
+    let socket = net::socket_with(net::AddressFamily::INET, net::SocketType::STREAM, flags, None).unwrap();
+    net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let at = net::getsockname(&socket).unwrap().try_into().unwrap();
+    RESERVED.lock().unwrap().insert(at, socket);
+    at
+}
+
+/// Listens at an address that [`free_address`] returned.
+fn listen(at: SocketAddr) -> TcpListener {
+    let socket = RESERVED.lock().unwrap().remove(&at).unwrap();
+    net::listen(&socket, 128).unwrap();
+    socket.into()
 }
 
 /// Writes a kubeconfig for the API server at an address.
