@@ -194,6 +194,17 @@ async fn an_agent_that_ends_without_a_runtime_ends_at_once() {
 
 #[tokio::test]
 async fn a_socket_that_comes_later_is_found_at_once() {
+    // A machine may be busy once. An attempt of each two seconds is seldom as soon, and hardly ever is one of two.
+    let at_once = Duration::from_millis(250);
+    let first = time_until_found().await;
+    if first > at_once {
+        let second = time_until_found().await;
+        assert!(second <= at_once, "{first:?}, then {second:?}");
+    }
+}
+
+/// Makes a socket long after the agent began to look for it, and returns how long the agent takes to find it.
+async fn time_until_found() -> Duration {
     let (dir, path) = socket();
     let below = dir.path().join("run");
     let path = below.join(path.file_name().unwrap());
@@ -203,5 +214,7 @@ async fn a_socket_that_comes_later_is_found_at_once() {
     // By then the agent's attempts are seconds apart, and it has seen the directory.
     sleep(Duration::from_secs(5)).await;
     let listener = UnixListener::bind(&path).unwrap();
-    timeout(Duration::from_millis(500), listener.accept()).await.expect("within half a second").unwrap();
+    let start = Instant::now();
+    accept(&listener).await;
+    start.elapsed()
 }

@@ -18,7 +18,10 @@ mod runtime;
 /// The agent's side, with the test as its controller.
 struct Hook {
     starts: mpsc::Receiver<Starting>,
-    status: watch::Receiver<RuntimeHook>,
+    /// The status that was taken last from those that follow.
+    status: RuntimeHook,
+    /// Each status since, so that a short one is not missed.
+    statuses: mpsc::UnboundedReceiver<RuntimeHook>,
     ending: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -26,18 +29,36 @@ struct Hook {
 impl Hook {
     fn at(socket: &Path) -> Self {
         let (send, starts) = mpsc::channel(16);
-        let (report, status) = watch::channel(RuntimeHook::Disconnected { why: "not tried yet".to_owned() });
+        let status = RuntimeHook::Disconnected { why: "not tried yet".to_owned() };
+        let (report, mut reported) = watch::channel(status.clone());
+        let (keep, statuses) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while reported.changed().await.is_ok() {
+                let newest = reported.borrow_and_update().clone();
+                if keep.send(newest).is_err() {
+                    break;
+                }
+            }
+        });
         let (ending, ended) = watch::channel(false);
         let socket = socket.to_owned();
         let task = tokio::spawn(async move { nri::serve(&socket, send, report, ended).await });
-        Self { starts, status, ending, task }
+        Self { starts, status, statuses, ending, task }
     }
 
-    /// Waits for a status.
+    /// Waits for a status: the next such one, or the present one if none followed.
     async fn status(&mut self, what: &str, is: impl Fn(&RuntimeHook) -> bool) -> RuntimeHook {
-        let seen = timeout(Duration::from_secs(10), self.status.wait_for(is)).await;
-        let status = seen.map(|status| status.unwrap().clone());
-        status.unwrap_or_else(|_| panic!("not {what}: {:?}", *self.status.borrow()))
+        let reached = timeout(Duration::from_secs(10), async {
+            while !self.statuses.is_empty() || !is(&self.status) {
+                self.status = self.statuses.recv().await.unwrap();
+                if is(&self.status) {
+                    break;
+                }
+            }
+        });
+        let reached = reached.await;
+        assert!(reached.is_ok(), "not {what}: {:?}", self.status);
+        self.status.clone()
     }
 
     async fn connected(&mut self) -> RuntimeHook {
