@@ -6,18 +6,18 @@ use sockeye_image::{
     Digest, Error as Wrong, Limits,
     fixtures::{artifact, bpfman, bpfman_config, entry, gzip, object, tar},
 };
-use sockeye_registry::{AnswerLimits, Client, Error, Settings};
+use sockeye_registry::{AnswerLimits, Client, Error, Settings, Timeouts};
 
 use crate::{
-    content::{Content, client_of, image, insecure},
+    content::{Content, client_of, client_with, image, insecure, timeouts},
     server::{Reply, Seen, Server, answer, head, timed},
 };
 
 const NO_PAUSE: Duration = Duration::ZERO;
 /// The bytes that both sockets of a connection take beyond those that are read (net.ipv4.tcp_rmem and tcp_wmem).
 const BUFFERED: u64 = 12 << 20;
-/// The longest that any of these takes on a busy machine; the times of the client's are 3 s.
-const SOON: Duration = Duration::from_secs(8);
+/// The longest that any of these takes on a busy machine.
+const SOON: Duration = Duration::from_secs(40);
 
 /// Runs work that has to fail soon, before the server has sent much more than `limit` bytes.
 async fn fails_within<T: std::fmt::Debug>(
@@ -56,8 +56,9 @@ async fn an_endless_manifest_is_read_up_to_its_limit() {
 #[tokio::test]
 async fn a_length_that_is_too_large_is_believed() {
     let server = Server::plain(|_| Reply::Stall(head(200, &[], Some(5_000_000_000)))).await;
-    let (result, took) = timed(async { client_of(&server).pull(&image(&server), &Digest::of(b"")).await }).await;
-    assert!(matches!(result, Err(Error::TooLarge { .. })) && took < Duration::from_millis(500), "{took:?}");
+    // The server sends nothing more, so that only the length tells.
+    let error = client_of(&server).pull(&image(&server), &Digest::of(b"")).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -119,7 +120,8 @@ async fn answers_that_only_announce_one_end_in_time() {
         pause: Duration::from_millis(1),
     })
     .await;
-    let client = client_of(&server);
+    let short = Timeouts { silence: Duration::from_millis(600), resolve: Duration::from_secs(3), ..timeouts() };
+    let client = client_with(&server, short);
     fails_within(&server, 1 << 20, async { client.resolve(&image(&server)).await }).await;
 }
 
@@ -144,7 +146,7 @@ async fn one_byte_after_another_ends_in_time() {
         pause: Duration::from_millis(100),
     })
     .await;
-    let client = client_of(&server);
+    let client = client_with(&server, Timeouts { pull: Duration::from_secs(3), ..timeouts() });
     let pulling = async { client.pull(&image(&server), &Digest::of(b"")).await };
     let error = fails_within(&server, 1 << 10, pulling).await;
     assert!(matches!(&error, Error::TimedOut { what, .. } if what.contains("pulling")), "{error}");
@@ -153,15 +155,16 @@ async fn one_byte_after_another_ends_in_time() {
 
 #[tokio::test]
 async fn silence_ends_in_time() {
+    let silence = Duration::from_millis(600);
     for bytes in [Vec::new(), b"HTTP/1.1 2".to_vec(), head(200, &[], Some(10)), b"HTTP/1.1 200 OK\r\nA: b\r\n".to_vec()]
     {
         let server = Server::plain(move |_| Reply::Stall(bytes.clone())).await;
-        let client = client_of(&server);
+        let client = client_with(&server, Timeouts { silence, ..timeouts() });
         let pulling = async { client.pull(&image(&server), &Digest::of(b"")).await };
         let (result, took) = timed(pulling).await;
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::TimedOut { .. }) && error.is_transient(), "{error}");
-        assert!(took >= Duration::from_millis(600) && took < Duration::from_millis(2500), "{took:?}");
+        assert!(matches!(error, Error::TimedOut { limit, .. } if limit == silence), "{error}");
+        assert!(error.is_transient() && took >= silence, "{took:?}: {error}");
     }
 }
 

@@ -45,15 +45,10 @@ impl Content {
     }
 }
 
-/// Short times, so that tests of them are short.
+/// The times in tests of others than them: long enough for a busy machine.
 pub fn timeouts() -> Timeouts {
-    Timeouts {
-        connect: Duration::from_secs(2),
-        silence: Duration::from_millis(600),
-        resolve: Duration::from_secs(3),
-        pull: Duration::from_secs(3),
-        signatures: Duration::from_secs(3),
-    }
+    let long = Duration::from_secs(60);
+    Timeouts { connect: long, silence: Duration::from_secs(10), resolve: long, pull: long, signatures: long }
 }
 
 /// Returns settings in which these registries have no TLS.
@@ -65,6 +60,11 @@ pub fn insecure(servers: &[&Server]) -> Settings {
         timeouts: timeouts(),
         ..Settings::default()
     }
+}
+
+/// Returns a client of one registry without TLS, with these times.
+pub fn client_with(server: &Server, timeouts: Timeouts) -> Client {
+    Client::new(Settings { timeouts, ..insecure(&[server]) }).unwrap()
 }
 
 /// Returns a client of one registry without TLS.
