@@ -12,7 +12,8 @@ unpacked() {
     local path=$1 digest=$2 from kept part
     shift 2
     kept=$oracle_cache/${digest:0:16}
-    part=$kept.part.$$
+    # Of this subshell: several may want the same package.
+    part=$kept.part.$BASHPID
     if [[ ! -e $kept ]]; then
         mkdir -p "$part"
         for from in "$archive" "$snapshot"; do
