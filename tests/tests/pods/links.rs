@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use sockeye_tests::{
-    NODES, TIMEOUT, helper, json,
+    NODES, TIMEOUT, helper, json, kubectl,
     program::{TestProgram, report},
     wait_until,
 };
 
-/// The time within which links follow, that of the API server and of the test's own requests included.
-pub const SOON: Duration = Duration::from_secs(3);
+/// The time within which links follow the fastest of a few changes, that of the API server and of the test's own
+/// requests included.
+const SOON: Duration = Duration::from_secs(3);
 
 /// The directory with the pods' cgroups, in a node's mount namespace.
 const PODS: &str = "/run/sockeye/cgroup/kubepods";
@@ -67,6 +68,26 @@ fn owners(node: &str) -> Result<BTreeMap<String, String>> {
 
 /// Waits until a BpfProgram has links at exactly these pods and containers on a node, and its BpfNode reports as many.
 pub fn links_are(node: &str, program: &TestProgram, within: Duration, names: &[&str]) -> Result<()> {
+    time_to_links(node, program, within, names).map(drop)
+}
+
+/// Gives an object one label after another, and waits each time for the links at these pods and containers. Fails if
+/// they follow none of the labels soon: a machine may be busy once, and not always.
+pub fn links_soon_follow(
+    (node, program): (&str, &TestProgram),
+    object: &[&str],
+    labels: &[(&str, &[&str])],
+) -> Result<()> {
+    let mut times = Vec::new();
+    for (label, names) in labels {
+        kubectl(&[&["label", "--overwrite"], object, &[label]].concat())?;
+        times.push(time_to_links(node, program, TIMEOUT, names)?);
+    }
+    ensure!(times.iter().any(|time| *time < SOON), "links of {} followed after {times:?}", program.home());
+    Ok(())
+}
+
+fn time_to_links(node: &str, program: &TestProgram, within: Duration, names: &[&str]) -> Result<Duration> {
     let mut found = Vec::new();
     let took = wait_until(within, &format!("links of {} on {node} at {names:?}", program.home()), || {
         found = linked(node, program)?;
@@ -75,7 +96,7 @@ pub fn links_are(node: &str, program: &TestProgram, within: Duration, names: &[&
     })
     .with_context(|| format!("{found:?}"))?;
     println!("links of {} on {node} followed within {took:?}", program.home());
-    Ok(())
+    Ok(took)
 }
 
 /// Waits until the BpfNodeDetail names the pods and containers at which a BpfProgram has links on a node.

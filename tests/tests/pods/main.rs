@@ -8,7 +8,7 @@ mod strict;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use links::{SOON, at, counted, detail_names, linked, links_are};
+use links::{at, counted, detail_names, linked, links_are, links_soon_follow};
 use objects::{Objects, Static, completed, connecting, container, pod, running};
 use serde_json::json;
 use sockeye_ebpf::programs::TCP_EVENTS_BTF;
@@ -57,7 +57,7 @@ fn links_follow_labels_namespaces_and_containers() -> Result<()> {
         running(namespace, name)?;
     }
     links_are("node-1", &team, TIMEOUT, &["shop/one main", "shop/two main"])?;
-    links_are("node-2", &web, SOON, &["default/three"])?;
+    links_are("node-2", &web, TIMEOUT, &["default/three"])?;
     detail_names("node-1", &web, &["shop/one"])?;
     detail_names("node-1", &team, &["shop/one main", "shop/two main"])?;
     for (program, [on_first, on_second]) in [(&web, [1, 1]), (&team, [2, 0])] {
@@ -70,15 +70,15 @@ fn links_follow_labels_namespaces_and_containers() -> Result<()> {
         .with_context(|| format!("{:#}", program.get().unwrap_or_default()["status"]))?;
     }
 
-    kubectl(&["label", "-n", "shop", "pod/two", "app=web", "--overwrite"])?;
-    links_are("node-1", &web, SOON, &["shop/one", "shop/two"])?;
-    kubectl(&["label", "namespace/shop", "team=bank", "--overwrite"])?;
-    links_are("node-1", &team, SOON, &[])?;
-    kubectl(&["label", "namespace/shop", "team=shop", "--overwrite"])?;
-    links_are("node-1", &team, SOON, &["shop/one main", "shop/two main"])?;
+    let (one, both): (&[_], &[_]) = (&["shop/one"], &["shop/one", "shop/two"]);
+    let labels = [("app=web", both), ("app=db", one), ("app=web", both)];
+    links_soon_follow(("node-1", &web), &["-n", "shop", "pod/two"], &labels)?;
+    let (none, both): (&[_], &[_]) = (&[], &["shop/one main", "shop/two main"]);
+    let labels = [("team=bank", none), ("team=shop", both), ("team=bank", none), ("team=shop", both)];
+    links_soon_follow(("node-1", &team), &["namespace/shop"], &labels)?;
     kubectl(&["delete", "-n", "shop", "pod/one", "--wait", "--grace-period=0", "--force"])?;
     links_are("node-1", &web, TIMEOUT, &["shop/two"])?;
-    links_are("node-1", &team, SOON, &["shop/two main"])?;
+    links_are("node-1", &team, TIMEOUT, &["shop/two main"])?;
     web.ready_on("2/2")?;
     drop(objects);
     for (node, program) in [("node-1", &web), ("node-2", &web), ("node-1", &team)] {
@@ -99,8 +99,9 @@ fn a_relabelled_pod_keeps_the_program_if_the_spec_says_so() -> Result<()> {
     for program in [&keeps, &detaches] {
         links_are("node-1", program, TIMEOUT, &["default/guarded"])?;
     }
-    kubectl(&["label", "pod/guarded", "app-"])?;
-    links_are("node-1", &detaches, SOON, &[])?;
+    let (none, guarded): (&[_], &[_]) = (&[], &["default/guarded"]);
+    let labels = [("app-", none), ("app=guarded", guarded), ("app-", none)];
+    links_soon_follow(("node-1", &detaches), &["pod/guarded"], &labels)?;
     // The next agent keeps it too.
     let agents = pods("agent")?;
     kubectl(&["delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent", "--wait"])?;
