@@ -69,7 +69,7 @@ fn an_image_runs_follows_its_tag_and_outlives_its_registry() -> Result<()> {
         Ok(status["bytecode"]["imageDigest"] == second && status["currentRevision"]["name"] == "from-image-2")
     })?;
     program.ready_on("2/2")?;
-    ensure!(has_event("from-image", "ImageChanged")?, "no Event");
+    wait_until(TIMEOUT, "its Event", || has_event("from-image", "ImageChanged"))?;
 
     registry.go_away();
     wait_until(TIMEOUT, "the failure to resolve the tag", || {
