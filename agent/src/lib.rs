@@ -13,6 +13,7 @@
 //! | [`cluster`] | run by an API server: watches, bytecode, the node's status | API server |
 //! | [`standalone`] | run by a folder of manifests | files |
 //! | [`read_api`] | answers what the node holds | one listening socket |
+//! | [`metrics`] | what a scraper is answered | one listening socket |
 //! | [`commands`] | commands that need no running agent | bpffs |
 //!
 //! One BpfProgram's way through them: [`cluster`] or [`standalone`] sends an assignment; [`control`] has [`node`]
@@ -23,6 +24,7 @@ pub mod cluster;
 pub mod commands;
 pub mod control;
 pub mod kernel;
+pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod plan;

@@ -5,12 +5,14 @@ use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use k8s_openapi::jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use sockeye_agent::{
     admission::Admission,
     cluster::Cluster,
     commands::{audit, detach, remove_older_pins},
     control::{Controller, controller::Settings},
     kernel::{facts, heap, memlock},
+    metrics,
     node::{
         KernelNode,
         open::{NodePaths, Opened},
@@ -20,6 +22,7 @@ use sockeye_agent::{
     standalone::{self, folder::Folder, pod_list::PodList},
 };
 use sockeye_client::{LogArgs, Readiness, probes};
+use sockeye_metrics::{AgentMetrics, serve::MetricsArgs};
 use sockeye_provenance::Verifier;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -112,6 +115,8 @@ struct Run {
     /// port-forward, and what runs in the agent's network namespace. Absent means that it is not served.
     #[arg(long, value_name = "PORT")]
     read_api_port: Option<u16>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
     #[command(flatten)]
     policy: PolicyArgs,
 }
@@ -274,13 +279,16 @@ async fn until_signal(work: impl Future<Output = Result<()>>) -> Result<()> {
 }
 
 async fn in_cluster(run: Run) -> Result<()> {
-    let Run { paths, quota, memlock: _, kernel, node_name, namespace, health_port, nri_socket, read_api_port, policy } =
-        run;
+    let Run { paths, quota, memlock: _, kernel, node_name, namespace, .. } = run;
+    let Run { health_port, nri_socket, read_api_port, metrics: metrics_args, policy, .. } = run;
     let verifier = policy.verifier()?;
     let config = kube::Config::infer().await.context("no way to the Kubernetes API")?;
-    let client = sockeye_client::client(config.clone()).context("no way to the Kubernetes API")?;
+    let mut counters = Registry::default();
+    let metrics = AgentMetrics::new(&mut counters);
+    let counted = Some(metrics.client.clone());
+    let client = sockeye_client::counting_client(config.clone(), counted).context("no way to the Kubernetes API")?;
     let paths = NodePaths { has_api: true, ..paths.into() };
-    let controller = controller(paths, quota.into(), kernel, Some(namespace.clone()))?;
+    let controller = controller(paths, quota.into(), kernel, Some(namespace.clone()))?.counting(metrics.clone());
     let readiness = Readiness::default();
     let mut admission = Admission::new(nri_socket);
     let mut read_api = match ReadApi::open(read_api_port.map(ListenAddress::Loopback).as_ref()) {
@@ -291,12 +299,14 @@ async fn in_cluster(run: Run) -> Result<()> {
             ReadApi::default()
         }
     };
+    let scraping = metrics::run(client.clone(), metrics_args.into(), (counters, metrics), read_api.inquirer());
     let cluster =
         Cluster { client, config: Some(config), node_name, namespace, verifier, readiness: readiness.clone() };
     let ended = until_signal(async {
         tokio::select! {
             ended = cluster.run(controller, &mut admission, &mut read_api) => match ended? {},
             ended = probes::serve(health_port, readiness) => match ended? {},
+            ended = scraping => match ended? {},
         }
     })
     .await;

@@ -108,6 +108,8 @@ fn a_program_that_harms_nobody_passes_and_nothing_is_probed_any_more() {
     agent.run(5, well);
     assert_eq!(agent.state(), (true, "passed.guard-1".to_owned()));
     assert_eq!(agent.run(600, well), 0);
+    let metrics = agent.controller.metrics();
+    assert_eq!((metrics.loads(), metrics.rollbacks.get(&[])), ((1, 0), 0));
 }
 
 #[test]
@@ -121,6 +123,7 @@ fn a_program_without_which_the_kubelet_renews_its_lease_again_is_not_attached_ag
     agent.run(600, well);
     assert_eq!(agent.state(), (false, "reverted-by-lease.guard-1".to_owned()));
     agent.assert_reports(&Reason::ConnectivityLost, "the Lease of this node's kubelet was then not renewed until");
+    assert_eq!(agent.controller.metrics().rollbacks.get(&[]), 1, "once, whatever the trial finds out later");
 }
 
 #[test]

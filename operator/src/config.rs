@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sockeye_metrics::serve;
+
 use crate::{images::args::ImageArgs, signing::PolicyFiles};
 
 /// The field manager of the operator's writes, and the reporting controller of its Events.
@@ -16,6 +18,8 @@ pub struct Config {
     pub agent_selector: String,
     /// The port of `/healthz` and `/readyz`; 0 for none.
     pub health_port: u16,
+    /// Where `/metrics` is served, and to whom.
+    pub metrics: serve::Settings,
     /// The number of BpfPrograms that are reconciled at the same time.
     pub concurrency: usize,
     /// The time after which a BpfProgram is reconciled without a trigger.
@@ -38,6 +42,7 @@ impl Config {
             namespace: namespace.into(),
             agent_selector: Self::AGENT_SELECTOR.to_owned(),
             health_port: 0,
+            metrics: serve::Settings::default(),
             concurrency: 4,
             resync: Duration::from_secs(300),
             images: ImageArgs::default(),

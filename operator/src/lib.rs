@@ -11,7 +11,8 @@
 //! | [`events`] | Kubernetes Events about status transitions and drift | writes |
 //! | [`leader`] | the election of the one operator that writes | requests about one Lease |
 //!
-//! Beside them: [`config`], [`health`] and [`signing`], and [`commands`] that run once, as the chart's Jobs.
+//! Beside them: [`config`], [`health`], [`metrics`] and [`signing`], and [`commands`] that run once, as the chart's
+//! Jobs.
 //!
 //! Guarantees
 //! - Nothing is written when nothing changed, but for the leader's Lease every two seconds.
@@ -36,6 +37,8 @@
 //! | release namespace | | configmaps | get, list, watch, create, delete |
 //! | release namespace | | pods | list, watch |
 //! | release namespace | coordination.k8s.io | leases | create; and of its own, get, list, watch, update |
+//! | cluster | authentication.k8s.io | tokenreviews | create (metrics that are secure) |
+//! | cluster | authorization.k8s.io | subjectaccessreviews | create (metrics that are secure) |
 //! | namespace `default` | events.k8s.io | events | create, patch |
 //!
 //! The command `crds` needs get, create and patch of the CustomResourceDefinitions. The command `uninstall` needs list
@@ -48,9 +51,10 @@
 //!
 //! - Environment: `POD_NAMESPACE` (the release namespace; required), `POD_NAME` (the reporting instance of Events),
 //!   `POD_NAME` and `POD_UID` (the identity in the Lease; all optional), `RUST_LOG` (the log's level).
-//! - Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`, each also by environment; see
-//!   `--help`.
-//! - It listens on `--health-port` (8080) alone, for `/healthz` and `/readyz`.
+//! - Arguments: `--namespace`, `--agent-selector`, `--health-port`, `--log-format`, each also by environment;
+//!   `--metrics-port`; see `--help`.
+//! - It listens on `--health-port` (8080) for `/healthz` and `/readyz`, and on `--metrics-port`, if it is given, for
+//!   `/metrics`.
 //! - Agents' pods are those in the release namespace with the labels of [`Config::AGENT_SELECTOR`].
 
 pub mod commands;
@@ -60,6 +64,7 @@ pub mod events;
 pub mod health;
 pub mod images;
 pub mod leader;
+pub mod metrics;
 pub mod reconcile;
 pub mod signing;
 pub mod watch;
@@ -70,7 +75,9 @@ use kube::{
     Api,
     runtime::{events::Reporter, reflector::store::WriterDropped},
 };
-use sockeye_client::{client, probes, urgent_client};
+use prometheus_client::registry::Registry;
+use sockeye_client::{counting_client, probes, urgent_client};
+use sockeye_metrics::OperatorMetrics;
 use tokio::{
     select,
     sync::{mpsc, watch::channel},
@@ -107,6 +114,9 @@ pub enum Error {
     /// The probes' port cannot be opened.
     #[error(transparent)]
     Probes(#[from] probes::Error),
+    /// The metrics can't be served.
+    #[error(transparent)]
+    Metrics(#[from] sockeye_metrics::serve::Error),
     /// A task panicked.
     #[error("a task panicked: {0}")]
     Panic(#[from] JoinError),
@@ -131,11 +141,14 @@ pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Out
         let (health, port) = (health.clone(), config.health_port);
         tasks.spawn(async move { Ok(probes::serve(port, health).await?) });
     }
-    let client = client(kubeconfig.clone())?;
+    let mut counters = Registry::default();
+    let metrics = OperatorMetrics::new(&mut counters);
+    let client = counting_client(kubeconfig.clone(), Some(metrics.client.clone()))?;
+    let questions = metrics::start(client.clone(), &config.metrics, (counters, &metrics), &mut tasks)?;
     let (triggers, triggered) = mpsc::unbounded_channel();
-    let stores = watch::start(&client, &config, &triggers, &mut tasks);
+    let stores = watch::start(&client, (&config, &metrics.client), &triggers, &mut tasks);
     let signing = Signing::read(&config.policy)?;
-    let images = start_images(&config, &signing, &triggers, &mut tasks)?;
+    let images = start_images(&config, &signing, (&triggers, &metrics), &mut tasks)?;
     // The watches have the only senders that count, so the loop notices when they end.
     drop(triggers);
     let pod = env::var("POD_NAME").ok();
@@ -150,9 +163,10 @@ pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Out
     let publisher = Publisher::new(guarded.clone(), Reporter { controller: config::MANAGER.to_owned(), instance: pod });
     let stored = StoredObjects::new(guarded.clone(), &namespace);
     let writer = Writer::new(guarded.clone(), namespace.clone(), stored.clone(), publisher, health.clone());
+    let writer = writer.counting(metrics.clone());
     let needs_proof = signing.has_policy();
     let reader = Reader { client: guarded, namespace, stores: stores.clone(), stored, images, needs_proof };
-    let context = Context { reader, writer, event_budget: Arc::default(), signing };
+    let context = Context { reader, writer, event_budget: Arc::default(), signing, metrics };
     let (phases, phase) = channel(Phase::StandBy);
     let elected = async {
         // It stands for election once it could do the work.
@@ -161,7 +175,7 @@ pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Out
             () = &mut stop => return Ok(()),
         }
         health.set_listed();
-        let controller = Controller::new(context, config, health.clone());
+        let controller = Controller::new(context, config, health.clone(), questions);
         let work = async { Ok::<_, Error>(controller.run(triggered, phase).await?) };
         candidate.run(stop, phases, work).await
     };
@@ -176,13 +190,13 @@ pub async fn run(kubeconfig: kube::Config, config: Config, stop: impl Future<Out
 fn start_images(
     config: &Config,
     signing: &Signing,
-    triggers: &watch::Triggers,
+    (triggers, metrics): (&watch::Triggers, &OperatorMetrics),
     tasks: &mut JoinSet<Result<Infallible, Error>>,
 ) -> Result<Images, Error> {
     let args = &config.images;
     let client = RegistryClient::new(args.settings()?).map_err(images::args::Error::from)?;
     let puller = Puller::new(client, args.image_pull_secrets.clone(), signing.has_policy());
-    let images = Images::new(args.image_resolve_interval);
+    let images = Images::new(args.image_resolve_interval).counting(metrics.clone());
     let (shared, triggers) = (images.clone(), triggers.downgrade());
     tasks.spawn(async move { Ok(shared.run(triggers, move |job| puller.clone().pull(job)).await) });
     Ok(images)

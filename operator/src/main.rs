@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use sockeye_client::LogArgs;
+use sockeye_metrics::serve::MetricsArgs;
 use sockeye_operator::{
     Config,
     commands::{builtins, crds, uninstall},
@@ -35,6 +36,8 @@ struct Args {
     /// The port of /healthz and /readyz; 0 for none.
     #[arg(long, env = "SOCKEYE_HEALTH_PORT", default_value_t = 8080)]
     health_port: u16,
+    #[command(flatten)]
+    metrics: MetricsArgs,
     #[command(flatten)]
     images: ImageArgs,
     /// A file with the policy for signatures, as JSON. Without one, nothing needs a signature.
@@ -103,7 +106,7 @@ fn start(args: Args) -> anyhow::Result<()> {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let Args { command, namespace, agent_selector, health_port, images, .. } = args;
+    let Args { command, namespace, agent_selector, health_port, metrics, images, .. } = args;
     let policy =
         PolicyFiles { policy: args.signature_policy, trust_root: args.trusted_root, nodes_verify: args.nodes_verify };
     match command {
@@ -120,7 +123,14 @@ async fn run(args: Args) -> anyhow::Result<()> {
         None => {
             let namespace = namespace.context("--namespace is missing")?;
             let kubeconfig = kubeconfig().await?;
-            let config = Config { agent_selector, health_port, images, policy, ..Config::new(namespace) };
+            let config = Config {
+                agent_selector,
+                health_port,
+                metrics: metrics.into(),
+                images,
+                policy,
+                ..Config::new(namespace)
+            };
             info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
             let told = told_to_stop()?;
             let stop = async { info!("{}", told.await) };

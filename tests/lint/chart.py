@@ -12,6 +12,13 @@ MEMLOCK_LABEL = "sockeye.dev/memlock"
 HOOK_DELETION = "before-hook-creation,hook-succeeded"
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_SECONDS = 3600
+SCRAPER = {
+    "from": [{
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}},
+    }],
+    "ports": [{"protocol": "TCP", "port": 9443}],
+}
 LOG_SETTINGS = {"RUST_LOG", "SOCKEYE_LOG_FORMAT"}
 ARCHITECTURES = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
 
@@ -177,8 +184,13 @@ def token(pod, container):
 
 
 def network(spec):
-    if spec["ingress"] or "Ingress" not in spec["policyTypes"]:
+    component = spec["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+    if "Ingress" not in spec["policyTypes"]:
         yield "lets something connect"
+    # The scraper that values.yaml of these checks names, and it alone.
+    for rule in spec["ingress"]:
+        if component not in ("operator", "agent") or rule != SCRAPER:
+            yield f"lets something connect: {rule}"
     # An egress rule without peers or ports would let everything out.
     if ("Egress" in spec["policyTypes"]) != bool(spec.get("egress")):
         yield "outgoing connections are limited by no rule"
@@ -199,6 +211,10 @@ def hook(o):
 
 
 def role(rule):
+    if "nonResourceURLs" in rule:
+        if rule != {"nonResourceURLs": ["/metrics"], "verbs": ["get"]}:
+            yield f"more than a scraper needs: {rule}"
+        return
     if "*" in rule["apiGroups"] + rule["resources"] + rule["verbs"]:
         yield f"a wildcard: {rule}"
     if "secrets" in rule["resources"]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent.parent
 
-# Other crates' items, the kernel's names, and the example of how a test is named.
-FOREIGN = re.compile(r"(sockeye_\w+|std|tokio|kube|aya|aya_obj|libc)::.*|(bpf|cgroup|sk|sock)_\w+|file::test")
+# Other crates' items, the kernel's names, metrics' names (crds/metrics tests these), and the example of how a test is named.
+FOREIGN = re.compile(r"(sockeye_\w+|std|tokio|kube|aya|aya_obj|libc)::.*|(bpf|cgroup|sk|sock)_\w+|sockeye_(agent|api|build|operator|watch)_\w+|file::test")
 CODE = re.compile(r"`([^`\s]+)`")
 ITEM = re.compile(r"((?:[\w./-]+\.rs|[a-z]\w*)(?:::[a-z]\w*)*)::(\w+|\*)|([a-z0-9]+(?:_[a-z0-9]+){3,})")
 FILE = re.compile(r"(?:agent|crds|deploy|docs|ebpf|operator|tests)/[a-z0-9_./-]+\.[a-z]+|[a-z0-9_]+\.rs")

@@ -4,6 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use anyhow::Result;
 use sockeye_client::{Backoff, Readiness};
+use sockeye_metrics::ClientMetrics;
 use tokio::{sync::Notify, task::JoinSet};
 
 /// The tasks of a process: each runs as long as the process does.
@@ -18,4 +19,6 @@ pub(super) struct WatchContext {
     pub backoff: Arc<Backoff>,
     /// Not ready while a watch is rejected.
     pub readiness: Readiness,
+    /// Counts streams of watch events, and failures.
+    pub metrics: Option<ClientMetrics>,
 }

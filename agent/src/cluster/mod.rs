@@ -42,6 +42,7 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, Config};
 use sockeye_client::Readiness;
+use sockeye_metrics::AgentMetrics;
 use sockeye_provenance::Verifier;
 use tokio::sync::{mpsc, watch};
 
@@ -103,7 +104,12 @@ impl Cluster {
         let Self { client, node_name, .. } = &self;
         let controller = controller.verifying(self.verifier.is_some());
         let mut tasks = Tasks::new();
-        let context = WatchContext { readiness: self.readiness.clone(), ..WatchContext::default() };
+        let metrics = controller.metrics();
+        let context = WatchContext {
+            readiness: self.readiness.clone(),
+            metrics: Some(metrics.client.clone()),
+            ..WatchContext::default()
+        };
         let watches = Watches::start(client, node_name, &self.namespace, &context, &mut tasks);
         let pods = PodWatches::start(client, node_name, &context, &mut tasks);
         let (on_effect, inboxes) = channels(admission.answers(), read_api.inquirer());
@@ -113,7 +119,7 @@ impl Cluster {
             events: events.clone(),
             objects: Arc::new(StoredObjects::new(self.config_maps())),
         })?;
-        self.spawn_tasks(inboxes, &events, (&watches, pods.requirement(), &context), &mut tasks);
+        self.spawn_tasks(inboxes, &events, (&watches, pods.requirement(), &context, &metrics), &mut tasks);
         // Before anything is assigned, so that no program seems to be in effect that the runtime does not ask about.
         admission.connect(events.clone());
         let view = View::new(watches, pods, self.namespace);
@@ -130,7 +136,7 @@ impl Cluster {
         &self,
         inboxes: Inboxes,
         events: &Events,
-        (watches, requirement, context): (&Watches, Requirement, &WatchContext),
+        (watches, requirement, context, metrics): (&Watches, Requirement, &WatchContext, &AgentMetrics),
         tasks: &mut Tasks,
     ) {
         let Self { client, config, node_name, namespace: _, verifier, readiness: _ } = self;
@@ -154,7 +160,8 @@ impl Cluster {
         let (detail, details) = watch::channel(None);
         let (client, node_name, node) = (client.clone(), node_name.clone(), watches.node.clone());
         tasks.spawn(DetailWriter::new(client.clone(), node_name.clone(), node.clone()).run(details));
-        let writer = StatusWriter::new(client, node_name, node, watches.bpf_node.clone(), detail);
+        let writer =
+            StatusWriter::new(client, node_name, node, watches.bpf_node.clone(), detail).counting(metrics.clone());
         tasks.spawn(writer.run(reports, context.readiness.clone(), backoff()));
     }
 

@@ -128,7 +128,8 @@ impl Starter<'_> {
         V: Clone + PartialEq + Send + Sync + 'static,
     {
         let (newest, receiver) = latest::channel(None);
-        let WatchContext { changed, backoff, readiness } = self.context.clone();
+        let WatchContext { changed, backoff, readiness, metrics } = self.context.clone();
+        let selection = Selection { metrics, ..selection };
         let mut requirement = self.requirement.clone();
         let (mut listing, mut all) = (BTreeMap::new(), BTreeMap::new());
         let on_event = move |event: Event<K>| {

@@ -23,6 +23,7 @@ use sockeye_crds::{
     BpfNode, BpfNodeDetailStatus, BpfNodeStatus, Condition,
     condition::{self, ConditionState},
 };
+use sockeye_metrics::AgentMetrics;
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -54,6 +55,7 @@ pub struct StatusWriter {
     details: watch::Sender<Option<BpfNodeDetailStatus>>,
     /// The time at which the object's version was known last.
     last_check: Instant,
+    metrics: AgentMetrics,
 }
 
 impl StatusWriter {
@@ -75,7 +77,14 @@ impl StatusWriter {
             conditions: None,
             details,
             last_check: Instant::now(),
+            metrics: AgentMetrics::default(),
         }
+    }
+
+    /// Has it count reports.
+    #[must_use]
+    pub fn counting(self, metrics: AgentMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Writes every report that comes. Ready while none is rejected; an API server that is away rejects nothing.
@@ -98,7 +107,9 @@ impl StatusWriter {
             let mut failing = None;
             let (start, written) = loop {
                 let start = Instant::now();
-                let error = match self.write().await {
+                let written = self.write().await;
+                self.count(&written);
+                let error = match written {
                     Ok(written) => break (start, written),
                     Err(error) => error,
                 };
@@ -122,14 +133,26 @@ impl StatusWriter {
         }
     }
 
+    /// Counts the outcome of a write. While there is nowhere to write, there is none.
+    fn count(&self, written: &Result<bool>) {
+        match written {
+            Ok(true) => self.metrics.status_writes.inc(&["written"]),
+            Ok(false) => {}
+            Err(_) => self.metrics.status_writes.inc(&["failed"]),
+        }
+    }
+
     /// Records a report as far as the throttle lets it pass.
     fn take(&mut self, report: Report) {
         let older_layout = report.older_layout.clone();
         let of_earlier_agent = self.states.is_empty().then(|| self.stored());
         let last = of_earlier_agent.as_ref().unwrap_or(&self.newest);
-        if let Some(passed) = self.throttle.pass(report, last, std::time::Instant::now()) {
-            self.states = conditions(&passed.status, &passed.awaiting, older_layout.as_deref());
-            self.newest = passed;
+        match self.throttle.pass(report, last, std::time::Instant::now()) {
+            Some(passed) => {
+                self.states = conditions(&passed.status, &passed.awaiting, older_layout.as_deref());
+                self.newest = passed;
+            }
+            None => self.metrics.status_writes.inc(&["throttled"]),
         }
     }
 

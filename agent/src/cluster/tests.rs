@@ -23,6 +23,7 @@ use sockeye_crds::{
     BpfNode, BpfNodeDetailStatus, BpfNodeStatus, Reason,
     node::{NodeProgram, ProgramDetail, State},
 };
+use sockeye_metrics::AgentMetrics;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -130,6 +131,7 @@ struct Agent {
     bpf_node: Writer<DeserializeGuard<BpfNode>>,
     node: Writer<PartialObjectMeta<Node>>,
     readiness: Readiness,
+    metrics: AgentMetrics,
     _tasks: JoinSet<()>,
 }
 
@@ -140,13 +142,15 @@ impl Agent {
         let reports = Arc::new(Newest::default());
         let (detail, details) = watch::channel(None);
         let readiness = Readiness::default();
-        let status_writer = StatusWriter::new(server.client(), "n".to_owned(), nodes.clone(), bpf_nodes, detail);
+        let metrics = AgentMetrics::default();
+        let status_writer = StatusWriter::new(server.client(), "n".to_owned(), nodes.clone(), bpf_nodes, detail)
+            .counting(metrics.clone());
         let detail_writer = DetailWriter::new(server.client(), "n".to_owned(), nodes);
         let mut tasks = JoinSet::new();
         let status_writing = status_writer.run(Arc::clone(&reports), readiness.clone(), Arc::<Backoff>::default());
         tasks.spawn(async move { drop(status_writing.await) });
         tasks.spawn(async move { drop(detail_writer.run(details).await) });
-        let mut agent = Self { reports, bpf_node, node, readiness, _tasks: tasks };
+        let mut agent = Self { reports, bpf_node, node, readiness, metrics, _tasks: tasks };
         agent.watch_node(NODE_UID);
         agent.watch(server);
         agent
@@ -230,6 +234,8 @@ async fn a_detail_that_can_not_be_written_delays_no_status_and_is_written_later(
     agent.report(&server, ("2", "b"), 2).await;
     agent.report(&server, ("3", "c"), 5).await;
     assert_eq!((server.writes(NODES), server.writes(DETAILS)), (vec![0, 1, 2], vec![]));
+    let count = |result: &str| agent.metrics.status_writes.get(&[result]);
+    assert_eq!((count("written"), count("failed"), count("throttled")), (3, 0, 0));
     assert_eq!(agent.readiness.ready(), Ok(()), "only the BpfNode counts");
     server.lock().failing = None;
     agent.report(&server, ("3", "c"), 30).await;

@@ -76,7 +76,8 @@ impl Starter<'_> {
         R: PartialEq + Send + 'static,
     {
         let (store, mut writer) = reflector::store();
-        let WatchContext { changed, backoff, readiness } = self.context.clone();
+        let WatchContext { changed, backoff, readiness, metrics } = self.context.clone();
+        let selection = Selection { metrics, ..selection };
         let mut last = None;
         let on_event = move |event: watcher::Event<K>| {
             let event = event.modify(|object| object.meta_mut().managed_fields = None);

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_ebpf::kinds::section::attach_type_name;
+use sockeye_metrics::AgentMetrics;
 
 use super::{drift, program::ProgramState, programs::Programs};
 use crate::{
@@ -69,7 +70,13 @@ impl AttachmentMonitor {
     /// Queries every hook once. A BpfProgram with a link that is no longer listed becomes dirty; a program that others
     /// attached since the last poll is recorded as drift of each BpfProgram at its hook. Returns whether there is
     /// anything new.
-    pub fn poll(&mut self, node: &impl Node, programs: &mut Programs, time_of_day: fn() -> Timestamp) -> bool {
+    pub fn poll(
+        &mut self,
+        node: &impl Node,
+        programs: &mut Programs,
+        time_of_day: fn() -> Timestamp,
+        metrics: &AgentMetrics,
+    ) -> bool {
         let hooks = hooks(programs);
         self.0.retain(|hook, _| hooks.contains_key(hook));
         let mut news = false;
@@ -96,6 +103,7 @@ impl AttachmentMonitor {
             if !new.is_empty() {
                 let change = drift::attached_beside(path, &attach_type_name(*attach_type), &new);
                 tracing::warn!("{}", change.message);
+                drift::count(metrics, std::slice::from_ref(&change));
                 for OwnLink { name, .. } in &own {
                     let program = programs.entry(name);
                     drift::remember(&mut program.drift, change.clone(), time_of_day());

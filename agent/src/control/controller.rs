@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{BpfNodeStatus, node::NodeFacts};
+use sockeye_metrics::AgentMetrics;
 
 use super::{
     all_pods::AllPodsSearch,
@@ -70,6 +71,8 @@ pub struct Controller<N> {
     pub(super) began_only: bool,
     /// The effects of this step so far.
     pub(super) effects: Vec<Effect>,
+    /// Counts what happens.
+    pub(super) metrics: AgentMetrics,
 }
 
 /// The facts and limits that do not change while the agent runs.
@@ -185,6 +188,7 @@ impl<N> Controller<N> {
             knows_node: false,
             began_only: false,
             effects: Vec::new(),
+            metrics: AgentMetrics::default(),
             settings,
         }
     }
@@ -193,6 +197,17 @@ impl<N> Controller<N> {
     #[must_use]
     pub fn verifying(self, verifies: bool) -> Self {
         Self { verifies, ..self }
+    }
+
+    /// Has it count what happens.
+    #[must_use]
+    pub fn counting(self, metrics: AgentMetrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Returns what it counts in.
+    pub fn metrics(&self) -> AgentMetrics {
+        self.metrics.clone()
     }
 
     /// Returns whether a pass is going on: its work is not all done.

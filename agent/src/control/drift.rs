@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::{Timestamp, Unit};
 use sockeye_crds::node::{Drift, DriftKind, NodeProgram};
+use sockeye_metrics::AgentMetrics;
 
 use crate::model::{
     desired::Desired,
@@ -22,6 +23,11 @@ pub struct Change {
     pub kind: DriftKind,
     /// What was changed, and what the agent does about it.
     pub message: String,
+}
+
+/// Counts changes.
+pub fn count(metrics: &AgentMetrics, changes: &[Change]) {
+    changes.iter().for_each(|change| metrics.drift.inc(&[&change.kind.as_str()]));
 }
 
 /// Returns the external changes between two observations. `cgroups` are those that exist: a link that died with its

@@ -15,6 +15,7 @@
 //! | `reconcile` | one BpfProgram: observe, plan, execute, observe again |
 //! | `bytes` | the bytes that a revision needs |
 //! | [`verify`] | whether the node's own policy accepts an object; `verdicts` are remembered |
+//! | `foreign_devices` | device programs of others beside a BpfProgram's |
 //! | [`fetches`] | the ELF objects that loads wait for |
 //! | `held_bytes` | those that have come, while others are awaited |
 //! | [`program`] | the state of one BpfProgram; [`retry`] says when it is tried again |
@@ -51,6 +52,7 @@ mod draining_maps;
 pub mod drift;
 pub mod event;
 pub mod fetches;
+mod foreign_devices;
 mod held_bytes;
 mod inspect;
 pub mod inspection;

@@ -136,7 +136,8 @@ impl<N: Node> Controller<N> {
         let touched: BTreeSet<String> = mem::take(&mut self.touched).into_iter().collect();
         if !touched.is_empty() {
             // The report is of what runs now, and what others attach from here on is drift.
-            self.timer.pass_due |= self.monitor.poll(&self.node, &mut self.programs, self.settings.time_of_day);
+            self.timer.pass_due |=
+                self.monitor.poll(&self.node, &mut self.programs, self.settings.time_of_day, &self.metrics);
         }
         let directories = touched.into_iter().flat_map(|name| self.watched_directories(name)).collect();
         let bpffs = match self.survey.bpffs {

@@ -1,11 +1,7 @@
 //! One BpfProgram: observe, plan, execute, observe again. What a failed attempt left is observed too, and is what is
 //! reported.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use sockeye_crds::{BpfRevision, Reason};
 
@@ -33,8 +29,6 @@ use crate::{
     plan::{self, Step, context::PlanContext, plan},
 };
 
-/// `BPF_CGROUP_DEVICE`
-const CGROUP_DEVICE: u32 = 6;
 /// How often a plan is made again at once if the node changed under it, for example because a cgroup was removed.
 const ROUNDS: usize = 4;
 
@@ -88,6 +82,10 @@ impl<N: Node> Controller<N> {
     pub(super) fn attempt(&mut self, name: &str, attempt: &Attempt<'_>) -> (bool, Result<(), Failure>) {
         let mut loaded = false;
         let outcome = self.try_attempt(name, attempt, &mut loaded);
+        // An object that is on its way is no failure.
+        if let Some(failure) = outcome.as_ref().err().filter(|failure| !failure.awaits) {
+            self.metrics.errors.inc(&[failure.reason.as_str()]);
+        }
         (loaded, outcome.map_err(|failure| self.all_pods.explain(failure, &attempt.context.pods_root)))
     }
 
@@ -230,6 +228,7 @@ impl<N: Node> Controller<N> {
             }
             _ => Vec::new(),
         };
+        drift::count(&self.metrics, &changes);
         let (now, time_of_day) = (self.now, (self.settings.time_of_day)());
         let program = self.touch(name);
         let is_assigned = desired.as_ref().is_none_or(|desired| Some(desired.revision.as_str()) == program.revision());
@@ -291,7 +290,14 @@ impl<N: Node> Controller<N> {
         };
         let (bytes, lists) = bytes.map(|RevisionBytes { object, lists }| (object, lists)).unzip();
         let execution = Execution { steps: &steps, desired, bytes: bytes.as_deref(), lists, kernel: attempt.kernel };
-        let Executed { unpinned, load_notes, refused, moved, left } = self.execute(name, &execution)?;
+        let executed = self.execute(name, &execution);
+        if loads {
+            match &executed {
+                Ok(executed) => self.metrics.loaded(executed.load_time),
+                Err(_) => self.metrics.load_failed(),
+            }
+        }
+        let Executed { unpinned, load_notes, refused, moved, left, load_time: _ } = executed?;
         let program = self.touch(name);
         program.moved += moved;
         if loads {
@@ -319,10 +325,12 @@ impl<N: Node> Controller<N> {
             Err(failure) => (Err(failure), self.node.observe(name)),
         };
         let time_of_day = (self.settings.time_of_day)();
-        let program = self.touch(name);
         if let (Some(desired), Ok(observed)) = (execution.desired, &observed) {
-            program.record_recreated(drift::recreated(&before, observed, desired), time_of_day);
+            let changes = drift::recreated(&before, observed, desired);
+            drift::count(&self.metrics, &changes);
+            self.touch(name).record_recreated(changes, time_of_day);
         }
+        let program = self.touch(name);
         program.observed = before;
         program.observe(observed?);
         executed
@@ -369,27 +377,6 @@ impl<N: Node> Controller<N> {
             _ => {}
         }
         program.finish_attempt(outcome, now);
-    }
-
-    /// Finds device programs of others at or below a BpfProgram's: container runtimes have theirs. They are reported,
-    /// and left alone.
-    fn find_foreign_devices(&mut self, name: &str) {
-        let desired = self.programs.get(name).and_then(|program| program.desired.as_ref());
-        let functions = desired.into_iter().flat_map(|desired| desired.functions.values());
-        let devices = functions.filter(|function| function.kind.attach_type == CGROUP_DEVICE);
-        let paths: BTreeSet<&String> = devices.flat_map(|function| function.paths.keys()).collect();
-        // Hardly any BpfProgram has one, and to know which are ours takes a walk over all of them.
-        let found = match paths.is_empty() {
-            true => BTreeMap::new(),
-            false => {
-                let links = self.programs.values().flat_map(|program| program.observed.links.values());
-                let ours: BTreeSet<u32> = links.map(|link| link.info.program_id).collect();
-                let foreign =
-                    |path: &String| Some((path.clone(), self.node.foreign_program(path, CGROUP_DEVICE, &ours)?));
-                paths.into_iter().filter_map(foreign).collect()
-            }
-        };
-        self.touch(name).foreign_devices = found;
     }
 
     fn cgroups(&self, desired: Option<&Desired>) -> Result<BTreeMap<String, Cgroup>, SysError> {

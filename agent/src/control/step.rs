@@ -120,7 +120,7 @@ impl<N: Node> Controller<N> {
 
     /// Polls what is attached, and looks for what a pass would see. Returns whether there is anything for one to do.
     fn poll(&mut self) -> bool {
-        let Self { node, programs, monitor, survey, settings, .. } = self;
+        let Self { node, programs, monitor, survey, settings, metrics, .. } = self;
         let found = node.bpffs();
         let mounted_anew = BpffsSeen::of(&found) != survey.bpffs;
         let marked = found.is_ok_and(|bpffs| bpffs.suspended.is_some() != survey.mark.is_some());
@@ -133,7 +133,8 @@ impl<N: Node> Controller<N> {
             }
         }
         let searches = self.pod_search.is_due(self.now) || self.all_pods.is_due(self.now);
-        monitor.poll(node, programs, settings.time_of_day) || mounted_anew || marked || has_cgroup || searches
+        let attached = monitor.poll(node, programs, settings.time_of_day, metrics);
+        attached || mounted_anew || marked || has_cgroup || searches
     }
 
     /// Continues the pass, or begins one that is due.

@@ -11,7 +11,7 @@ use sockeye_ebpf::{Object, values::settings::Settings};
 use super::{
     Controller,
     bytes::{RevisionBytes, has_entries},
-    drift::Change,
+    drift::{self, Change},
     program::ProgramState,
     program_entries::{EntriesOnTrial, Listed},
 };
@@ -163,6 +163,7 @@ impl<N: Node> Controller<N> {
             return Ok(outcomes);
         }
         let (now, time_of_day) = (self.now, (self.settings.time_of_day)());
+        drift::count(&self.metrics, &changes);
         self.touch(name).record_drift(changes, now, time_of_day)?;
         self.node.sync_entries(name, listed, EntriesTask::Apply)
     }

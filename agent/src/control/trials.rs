@@ -30,6 +30,9 @@ impl<N: Node> Controller<N> {
             if state.has_passed() {
                 self.touch(name).entries.on_trial = None;
             }
+            if reverts {
+                self.metrics.rollbacks.inc(&[]);
+            }
             let reverted = if reverts { self.revert(name, &revision) } else { Ok(()) };
             if let Err(failure) = reverted.and_then(|()| self.execute_alone(name, &note)) {
                 tracing::error!(program = name, %failure, ?state, "the outcome of this trial can't be carried out");

@@ -58,7 +58,7 @@ impl Inquirer {
     }
 
     /// Asks the controller.
-    pub(super) async fn ask(&self, inquiry: Inquiry) -> Result<Inspection, Failure> {
+    pub(crate) async fn ask(&self, inquiry: Inquiry) -> Result<Inspection, Failure> {
         let mut turn = self.0.turn.lock().await;
         if let Some(next) = *turn {
             sleep_until(next).await;

@@ -107,9 +107,10 @@ impl ReadApi {
     /// # Errors
     /// Fails where no thread can be started.
     pub fn serve(&mut self, sources: Sources) -> Result<()> {
-        let Some(listener) = self.listener.take() else { return Ok(()) };
         let Sources { node_name, events, objects } = sources;
+        // Whoever scrapes metrics asks by the same inquirer, also where the API is not served.
         self.inquirer.connect(events);
+        let Some(listener) = self.listener.take() else { return Ok(()) };
         let service = Service::new(node_name, self.inquirer(), objects);
         let (stop, stopped) = oneshot::channel();
         let thread = Builder::new().name("read-api".to_owned()).spawn(move || {

@@ -11,11 +11,12 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, header::RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode, header::RETRY_AFTER};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
 };
+use sockeye_metrics::ClientMetrics;
 use tokio::time::{Instant, sleep_until};
 use tower::{Layer, Service};
 
@@ -31,13 +32,18 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(130);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Builds a client of the API server in `config`.
-pub fn client(mut config: Config) -> kube::Result<Client> {
+pub fn client(config: Config) -> kube::Result<Client> {
+    counting_client(config, None)
+}
+
+/// Builds a client like [`client()`], whose answers are counted.
+pub fn counting_client(mut config: Config, metrics: Option<ClientMetrics>) -> kube::Result<Client> {
     // kube would retry up to 15 times, the first time after 5 ms and the last time minutes later.
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&RetryAfterLayer::default()).build())
+    Ok(ClientBuilder::try_from(config)?.with_layer(&RetryAfterLayer { metrics, ..RetryAfterLayer::default() }).build())
 }
 
 /// Builds a client for requests that can't wait: it ignores `Retry-After`. The caller bounds the time of a request.
@@ -59,7 +65,11 @@ pub fn is_transient(error: &kube::Error) -> bool {
 
 /// Delays requests until the time that the API server's last `Retry-After` names.
 #[derive(Clone, Debug, Default)]
-struct RetryAfterLayer(Arc<Mutex<Option<Instant>>>);
+struct RetryAfterLayer {
+    not_before: Arc<Mutex<Option<Instant>>>,
+    /// Counts the answers.
+    metrics: Option<ClientMetrics>,
+}
 
 /// The service that [`RetryAfterLayer`] adds.
 struct RetryAfterService<S> {
@@ -77,7 +87,7 @@ impl<S> Layer<S> for RetryAfterLayer {
 
 impl RetryAfterLayer {
     fn not_before(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.not_before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores an answer's `Retry-After`. Jitter is added, because all clients that failed at once got the same one.
@@ -105,6 +115,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let verb = verb(&request);
         // Nothing is sent before this future is polled.
         let answer = self.inner.call(request);
         let layer = self.layer.clone();
@@ -113,16 +124,36 @@ where
             if let Some(instant) = not_before {
                 sleep_until(instant).await;
             }
-            let answer = answer.await?;
+            let answer = answer.await;
+            if let Some(metrics) = &layer.metrics {
+                metrics.answered(verb, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
+            }
+            let answer = answer?;
             layer.observe(&answer);
             Ok(answer)
         })
     }
 }
 
+/// Returns what a request asks for, nearly in the API server's words: a list is a `get`.
+fn verb<B>(request: &Request<B>) -> &'static str {
+    let parameter = |wanted: &str| request.uri().query().is_some_and(|query| query.split('&').any(|one| one == wanted));
+    match *request.method() {
+        Method::GET if parameter("watch=true") => "watch",
+        Method::GET => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "other",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+
+    use sockeye_metrics::OperatorMetrics;
 
     use super::*;
 
@@ -159,6 +190,21 @@ mod tests {
         answer().await;
         let (code, second) = answer().await;
         assert!(code == 200 && (30..=45).contains(&(second - first)), "bounded: after {} s", second - first);
+    }
+
+    #[tokio::test]
+    async fn answers_are_counted_by_verb_and_code() {
+        let metrics = OperatorMetrics::default().client;
+        let layer = RetryAfterLayer { metrics: Some(metrics.clone()), ..RetryAfterLayer::default() };
+        let service = tower::util::service_fn(|_: Request<Body>| async {
+            Ok::<_, Infallible>(Response::builder().status(404).body(()).expect("a response"))
+        });
+        let mut service = layer.layer(service);
+        for uri in ["/api/v1/nodes?limit=50", "/api/v1/nodes?allowWatchBookmarks=true&watch=true", "/api/v1/nodes/n"] {
+            let request = Request::get(uri).body(Body::empty()).expect("a request");
+            service.call(request).await.expect("an answer");
+        }
+        assert_eq!((metrics.answers("get", 404), metrics.answers("watch", 404)), (2, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,7 +35,7 @@ pub mod probes;
 pub mod watch;
 
 pub use backoff::Backoff;
-pub use client::{client, is_transient, urgent_client};
+pub use client::{client, counting_client, is_transient, urgent_client};
 pub use decode::Decode;
 pub use log::LogArgs;
 pub use probes::Readiness;

@@ -18,6 +18,7 @@ use kube::{
     runtime::watcher::Event,
 };
 use serde_json::value::RawValue;
+use sockeye_metrics::ClientMetrics;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -44,6 +45,8 @@ pub struct Selection {
     pub fields: Option<String>,
     /// The number of objects in a page of a list; absent means all.
     pub page_size: Option<u32>,
+    /// Counts streams and failures, if anything does.
+    pub metrics: Option<ClientMetrics>,
 }
 
 /// Lists and watches for ever.
@@ -62,6 +65,7 @@ where
 {
     let mut watch = Watch {
         plural: K::plural(&()).into_owned(),
+        metrics: selection.metrics.clone(),
         resource_version: None,
         decoder: Decoder::default(),
         failing: None,
@@ -89,6 +93,7 @@ where
 /// The state of one kind's watch.
 struct Watch<R> {
     plural: String,
+    metrics: Option<ClientMetrics>,
     /// The version to watch from; a list comes first where there is none.
     resource_version: Option<String>,
     decoder: Decoder,
@@ -114,7 +119,7 @@ impl<R: FnMut(bool)> Watch<R> {
             Some(version) => version.clone(),
             None => self.list(api, selection, on_event).await?,
         };
-        let Selection { labels, fields, page_size: _ } = selection.clone();
+        let Selection { labels, fields, page_size: _, metrics: _ } = selection.clone();
         let params = WatchParams {
             label_selector: labels,
             field_selector: fields,
@@ -129,6 +134,7 @@ impl<R: FnMut(bool)> Watch<R> {
         };
         let client = api.clone().into_client();
         let events = client.request_events::<Box<RawValue>>(request.map_err(Error::BuildRequest)?).await?;
+        self.count(ClientMetrics::watch_began);
         let mut stream = pin!(events);
         self.resource_version = Some(version);
         let mut recovered = pin!(sleep(RECOVERED));
@@ -141,7 +147,9 @@ impl<R: FnMut(bool)> Watch<R> {
                 }
             };
             let Some(event) = event else { return Ok(()) };
-            let (event, version) = match event? {
+            let event = event?;
+            self.count(ClientMetrics::watch_heard);
+            let (event, version) = match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => self.read(&object, Event::Apply),
                 WatchEvent::Deleted(object) => self.read(&object, Event::Delete),
                 WatchEvent::Bookmark(bookmark) => (None, Some(bookmark.metadata.resource_version)),
@@ -167,7 +175,7 @@ impl<R: FnMut(bool)> Watch<R> {
         selection: &Selection,
         on_event: &mut impl FnMut(Event<K>),
     ) -> Result<String, Error> {
-        let Selection { labels, fields, page_size } = selection.clone();
+        let Selection { labels, fields, page_size, metrics: _ } = selection.clone();
         let mut params =
             ListParams { label_selector: labels, field_selector: fields, limit: page_size, ..ListParams::default() };
         on_event(Event::Init);
@@ -184,6 +192,7 @@ impl<R: FnMut(bool)> Watch<R> {
 
     async fn back_off(&mut self, error: Option<&Error>, backoff: &Backoff) {
         let message = error.map_or_else(|| "the stream ended as soon as it began".to_owned(), Error::to_string);
+        self.count(ClientMetrics::watch_failed);
         let is_rejected = error.is_some_and(|error| !is_transient(error) && !is_expired(error));
         self.set_rejected(is_rejected);
         let resource = &self.plural;
@@ -202,6 +211,12 @@ impl<R: FnMut(bool)> Watch<R> {
             }
         };
         self.failing = Some((since, backoff.wait().await));
+    }
+
+    fn count(&self, what: fn(&ClientMetrics, &str)) {
+        if let Some(metrics) = &self.metrics {
+            what(metrics, &self.plural);
+        }
     }
 
     fn recover(&mut self, backoff: &Backoff) {

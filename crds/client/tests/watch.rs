@@ -24,6 +24,7 @@ use sockeye_client::{
     objects::{get, list, write},
     watch,
 };
+use sockeye_metrics::OperatorMetrics;
 use tokio::time::timeout;
 use tower::util::service_fn;
 
@@ -105,6 +106,25 @@ async fn a_410_answer_or_event_leads_to_a_new_list() {
     .await;
     assert_eq!(requests, ["list", "watch", "watch", "list", "watch", "watch", "list", "watch"]);
     assert_eq!(events, ["begin", "complete", "a", "begin", "complete", "b", "begin", "complete"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_begin_and_failures_are_counted() {
+    let mut answers: VecDeque<_> =
+        [(500, ""), (200, EMPTY_LIST), (403, ""), (200, "")].map(|(code, body)| (code, body.to_owned())).into();
+    let service = service_fn(move |_: Request<Body>| {
+        let answer = answers.pop_front();
+        async move {
+            let Some((code, body)) = answer else { return pending().await };
+            Response::builder().status(code).body(Body::from(body.into_bytes()))
+        }
+    });
+    let metrics = OperatorMetrics::default().client;
+    let selection = Selection { metrics: Some(metrics.clone()), ..Selection::default() };
+    let api = Api::<ConfigMap>::all(Client::new(service, "default"));
+    let _ = timeout(MINUTE, watch(api, &selection, &Backoff::default(), |_| {}, |_| ())).await;
+    // A list failed, a stream was refused, and one ended as soon as it began.
+    assert_eq!(metrics.watch_counts("configmaps"), (1, 3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -183,7 +183,19 @@ gives its address. Call with
 {{- define "sockeye.networkPolicySpec" -}}
 podSelector:
   matchLabels: {{- include "sockeye.selectorLabels" . | nindent 4 }}
+{{- $metrics := .root.Values.metrics }}
+{{- if and $metrics.enabled $metrics.scraper.namespace (has .component (list "operator" "agent")) }}
+ingress:
+- from:
+  - namespaceSelector:
+      matchLabels: {kubernetes.io/metadata.name: {{ $metrics.scraper.namespace | quote }}}
+    podSelector:
+      matchLabels: {{- toYaml $metrics.scraper.podLabels | nindent 8 }}
+  ports:
+  - {protocol: TCP, port: {{ $metrics.port }}}
+{{- else }}
 ingress: []
+{{- end }}
 {{- with .root.Values.networkPolicy.apiServer }}
 policyTypes: [Ingress, Egress]
 egress:

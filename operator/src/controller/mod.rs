@@ -15,8 +15,13 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use sockeye_metrics::operator::OperatorState;
 use tokio::{
-    sync::{mpsc::UnboundedReceiver, watch::Receiver},
+    sync::{
+        mpsc::{self, UnboundedReceiver},
+        oneshot,
+        watch::Receiver,
+    },
     task::{Id, JoinError, JoinSet},
     time::{sleep, timeout},
 };
@@ -50,14 +55,19 @@ pub struct Controller {
     caches: HashMap<String, ProgramCache>,
     running: JoinSet<(ProgramCache, Outcome)>,
     names: HashMap<Id, String>,
+    /// Questions of those who scrape metrics.
+    questions: Questions,
 }
+
+/// Where the loop receives questions about its state.
+pub type Questions = mpsc::Receiver<oneshot::Sender<OperatorState>>;
 
 impl Controller {
     /// Creates a loop.
-    pub fn new(context: Context, config: Config, health: Health) -> Self {
+    pub fn new(context: Context, config: Config, health: Health, questions: Questions) -> Self {
         let queue = Queue::new(config.resync);
         let (caches, running, names) = (HashMap::new(), JoinSet::new(), HashMap::new());
-        Self { context: Arc::new(context), config, health, queue, caches, running, names }
+        Self { context: Arc::new(context), config, health, queue, caches, running, names, questions }
     }
 
     /// Runs until it is to stop, or with an error if the watches end. The stores must be ready.
@@ -95,6 +105,7 @@ impl Controller {
                     }
                 }
                 Some(joined) = self.running.join_next_with_id() => self.finish(joined),
+                Some(answer) = self.questions.recv() => drop(answer.send(self.state(true))),
                 Ok(()) = phase.changed() => {}
                 () = sleep(wake.saturating_duration_since(now)) => {}
             }
@@ -103,7 +114,7 @@ impl Controller {
 
     /// Waits while another process leads. No trigger is kept: the leader reconciles every BpfProgram at first.
     async fn stand_by(
-        &self,
+        &mut self,
         triggers: &mut UnboundedReceiver<Trigger>,
         phase: &mut Receiver<Phase>,
     ) -> Result<(), WatchesEnded> {
@@ -111,11 +122,24 @@ impl Controller {
             self.health.beat();
             tokio::select! {
                 trigger = triggers.recv() => drop(trigger.ok_or(WatchesEnded)?),
+                Some(answer) = self.questions.recv() => drop(answer.send(self.state(false))),
                 Ok(()) = phase.changed() => {}
                 () = sleep(LOOP_INTERVAL) => {}
             }
         }
         Ok(())
+    }
+
+    /// Returns what those who scrape metrics ask for.
+    fn state(&self, leads: bool) -> OperatorState {
+        let (queued, oldest) = self.queue.backlog(Instant::now());
+        OperatorState {
+            queued,
+            oldest,
+            running: self.running.len(),
+            leads,
+            objects: self.context.reader.stores.counts().to_vec(),
+        }
     }
 
     fn trigger(&mut self, trigger: Trigger) {
@@ -157,6 +181,7 @@ impl Controller {
             Ok((id, (cache, outcome))) => (id, cache, outcome),
             Err(panic) => {
                 error!(%panic, "a reconciliation panicked");
+                self.context.metrics.errors.inc(&["panic"]);
                 (panic.id(), ProgramCache::default(), Outcome::Failed)
             }
         };

@@ -78,6 +78,13 @@ impl Queue {
         self.entries.values().filter(|entry| !entry.is_running).filter_map(|entry| entry.due).min()
     }
 
+    /// Returns the number of BpfPrograms that are due and wait, and for how long the first of them has.
+    pub fn backlog(&self, now: Instant) -> (usize, Duration) {
+        let waiting = self.entries.values().filter(|entry| !entry.is_running);
+        let due: Vec<_> = waiting.filter_map(|entry| entry.due.filter(|due| *due <= now)).collect();
+        (due.len(), due.iter().min().map_or(Duration::ZERO, |first| now.saturating_duration_since(*first)))
+    }
+
     /// Records the outcome of a reconciliation, and schedules the next one.
     pub fn finish(&mut self, name: &str, outcome: Outcome, now: Instant) {
         let Some(entry) = self.entries.get_mut(name) else { return };
@@ -136,6 +143,18 @@ mod tests {
         assert_eq!(queue.start(start + INTERVAL).as_deref(), Some("a"));
         queue.finish("a", Outcome::Done, start + INTERVAL);
         assert_eq!(queue.next_due(), Some(start + INTERVAL + Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn the_backlog_is_what_is_due_and_does_not_run() {
+        let (mut queue, start) = queue();
+        assert_eq!(queue.backlog(start), (0, Duration::ZERO));
+        queue.trigger("a", Pace::Immediate, INTERVAL, start);
+        queue.trigger("b", Pace::Immediate, INTERVAL, start + INTERVAL);
+        assert_eq!(queue.backlog(start), (1, Duration::ZERO));
+        assert_eq!(queue.backlog(start + 3 * INTERVAL), (2, 3 * INTERVAL));
+        assert_eq!(queue.start(start + 3 * INTERVAL).as_deref(), Some("a"));
+        assert_eq!(queue.backlog(start + 3 * INTERVAL), (1, 2 * INTERVAL));
     }
 
     #[test]

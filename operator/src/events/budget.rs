@@ -24,6 +24,8 @@ const MAX_REMEMBERED: usize = 10_000;
 #[derive(Clone, Debug, Default)]
 pub struct EventBudget {
     buckets: HashMap<String, Bucket>,
+    /// Events that were suppressed and not counted yet.
+    dropped: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -56,14 +58,21 @@ impl EventBudget {
         nodes: impl IntoIterator<Item = &'n str>,
         now: Timestamp,
     ) -> (Vec<&'n str>, u64) {
-        let (mut allowed, mut suppressed) = (Vec::new(), 0);
+        let (mut allowed, mut suppressed, mut quotes) = (Vec::new(), 0, false);
         for node in nodes {
+            quotes = true;
             if let Some(before) = self.take(node, now) {
                 allowed.push(node);
                 suppressed += before;
             }
         }
+        self.dropped += u64::from(quotes && allowed.is_empty());
         (allowed, suppressed)
+    }
+
+    /// Returns the number of Events that were suppressed since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// Takes a node's token for one Event. Returns the number of its Events that were suppressed before; none if this
@@ -174,6 +183,10 @@ mod tests {
         let mut budget = EventBudget::default();
         take_all(&mut budget, "a", at(0));
         assert_eq!((budget.take("a", at(0)), budget.take("b", at(0))), (None, Some(0)));
+        assert_eq!(budget.take_dropped(), 0, "these are tokens, not Events");
+        assert!(budget.take_of_each(["a"], at(0)).0.is_empty());
+        assert_eq!(budget.take_of_each(["a", "b"], at(0)).0, ["b"]);
+        assert_eq!((budget.take_dropped(), budget.take_dropped()), (1, 0));
     }
 
     #[test]

@@ -62,3 +62,14 @@ pub enum Outcome {
         retry_after: Option<Duration>,
     },
 }
+
+impl Outcome {
+    /// Returns the name that metrics give it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Known(_) => "known",
+            Self::Pulled(_) => "pulled",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}

@@ -10,6 +10,7 @@ use std::{
 
 use sockeye_client::backoff::with_jitter;
 use sockeye_crds::{Reason, Refusal};
+use sockeye_metrics::OperatorMetrics;
 use tokio::{
     sync::{Notify, mpsc::WeakUnboundedSender},
     task::JoinSet,
@@ -35,12 +36,20 @@ pub struct Images {
     pulls: Arc<Mutex<Pulls>>,
     /// Wakes the task that pulls.
     wanted: Arc<Notify>,
+    metrics: OperatorMetrics,
 }
 
 impl Images {
     /// Creates an empty state. A tag that is followed is resolved again every `interval`.
     pub fn new(interval: Duration) -> Self {
-        Self { pulls: Arc::new(Mutex::new(Pulls::new(interval, with_jitter))), wanted: Arc::default() }
+        let pulls = Arc::new(Mutex::new(Pulls::new(interval, with_jitter)));
+        Self { pulls, wanted: Arc::default(), metrics: OperatorMetrics::default() }
+    }
+
+    /// Has it count pulls.
+    #[must_use]
+    pub fn counting(self, metrics: OperatorMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Records what a BpfProgram wants in place of what it wanted before, and returns what is known of that. It waits
@@ -102,6 +111,7 @@ impl Images {
                 // A pull is guarded, so that none panics.
                 Some(Ok((key, outcome))) = running.join_next() => {
                     log(&key.reference, &outcome);
+                    self.metrics.pulls.inc(&[outcome.as_str()]);
                     Event::Finished(key, outcome)
                 }
                 () = self.wanted.notified() => Event::Tick,

@@ -13,6 +13,7 @@ use sockeye_client::{
     objects::{WriteRequest, get, list, write, write_object},
 };
 use sockeye_crds::{BpfRevision, names, revision::ProgramRef};
+use sockeye_metrics::OperatorMetrics;
 use tracing::{info, warn};
 
 use crate::{
@@ -88,13 +89,20 @@ pub struct Writer {
     stored: StoredObjects,
     publisher: Publisher,
     health: Health,
+    metrics: OperatorMetrics,
 }
 
 impl Writer {
     /// Creates a writer that stores bytes in the namespace of `stored`, and records in `health` whether writes are
     /// accepted.
     pub fn new(client: Client, namespace: String, stored: StoredObjects, publisher: Publisher, health: Health) -> Self {
-        Self { client, namespace, stored, publisher, health }
+        Self { client, namespace, stored, publisher, health, metrics: OperatorMetrics::default() }
+    }
+
+    /// Has it count Events.
+    #[must_use]
+    pub fn counting(self, metrics: OperatorMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Runs the steps in order. `program` is the version of the BpfProgram that they are about, and becomes the one
@@ -221,7 +229,9 @@ impl Writer {
     async fn publish(&self, program: &ObjectVersion, event: ProgramEvent) {
         let reason = event.reason.clone();
         let ObjectVersion { name, uid, resource_version: _ } = program.clone();
-        match self.publisher.publish(&ProgramRef { name, uid }, event).await {
+        let published = self.publisher.publish(&ProgramRef { name, uid }, event).await;
+        self.metrics.events.inc(&[if published.is_ok() { "published" } else { "failed" }]);
+        match published {
             Ok(()) => info!(program = program.name, reason, "published an Event"),
             Err(error) => warn!(program = program.name, reason, %error, "an Event could not be published"),
         }

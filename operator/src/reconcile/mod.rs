@@ -41,6 +41,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use sockeye_crds::{BpfProgramStatus, Reason, Refusal, names, revision::ProgramRef};
+use sockeye_metrics::OperatorMetrics;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -77,6 +78,8 @@ pub struct Context {
     pub event_budget: Arc<Mutex<EventBudget>>,
     /// The policy for signatures.
     pub signing: Signing,
+    /// Counts what happens.
+    pub metrics: OperatorMetrics,
 }
 
 /// The outcome of a reconciliation.
@@ -92,6 +95,19 @@ pub enum Outcome {
     Failed,
     /// A step failed because the API server is away or overloaded, or another writer was quicker.
     Transient,
+}
+
+impl Outcome {
+    /// Returns the name that metrics give it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Throttled(_) => "throttled",
+            Self::Gone => "gone",
+            Self::Failed => "failed",
+            Self::Transient => "transient",
+        }
+    }
 }
 
 /// A step failed.
@@ -135,8 +151,10 @@ impl Error {
 
 /// Reconciles the BpfProgram of this name.
 pub async fn reconcile(context: &Context, name: &str, cache: &mut ProgramCache) -> Outcome {
+    let start = Instant::now();
     let result = timeout(TIMEOUT, run_steps(context, name, cache)).await.unwrap_or(Err(Error::Timeout));
-    result.unwrap_or_else(|error| {
+    let outcome = result.unwrap_or_else(|error| {
+        context.metrics.errors.inc(&[if error.is_conflict() { "conflict" } else { error.step() }]);
         let (step, text) = (error.step(), names::line(&error.to_string(), MAX_LOGGED_ERROR));
         if error.is_conflict() {
             debug!(program = name, step, error = text, "another write was quicker; reconciling again");
@@ -144,11 +162,13 @@ pub async fn reconcile(context: &Context, name: &str, cache: &mut ProgramCache) 
             warn!(program = name, step, error = text, "reconciliation failed; retrying later");
         }
         if error.is_transient() { Outcome::Transient } else { Outcome::Failed }
-    })
+    });
+    context.metrics.reconciled(outcome.as_str(), start.elapsed());
+    outcome
 }
 
 async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> Result<Outcome, Error> {
-    let Context { reader, writer, event_budget, signing } = context;
+    let Context { reader, writer, event_budget, signing, metrics } = context;
     let Some(object) = reader.stores.program(name) else {
         reader.images.release(name);
         return Ok(Outcome::Gone);
@@ -185,6 +205,8 @@ async fn run_steps(context: &Context, name: &str, cache: &mut ProgramCache) -> R
         return Ok(Outcome::Throttled(until));
     }
     let steps = within_budget(steps, &gathered.intent.program, event_budget);
+    let dropped = event_budget.lock().unwrap_or_else(PoisonError::into_inner).take_dropped();
+    metrics.events.add(&["dropped"], dropped);
     write_status(writer, &gathered.intent, &mut version, steps, cache).await?;
     match failure {
         Some(error) => Err(error.into()),

@@ -26,6 +26,7 @@ use kube::{
     },
 };
 use sockeye_client::{Backoff, Decode, Selection, watch};
+use sockeye_metrics::ClientMetrics;
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::debug;
 
@@ -47,11 +48,11 @@ pub type Triggers = mpsc::UnboundedSender<Trigger>;
 /// Starts a watch of each kind as a task in `tasks`. A watch retries for ever.
 pub fn start<E: Send + 'static>(
     client: &Client,
-    config: &Config,
+    (config, metrics): (&Config, &ClientMetrics),
     triggers: &Triggers,
     tasks: &mut JoinSet<Result<Infallible, E>>,
 ) -> Stores {
-    let all = Selection { page_size: Some(PAGE_SIZE), ..Selection::default() };
+    let all = Selection { page_size: Some(PAGE_SIZE), metrics: Some(metrics.clone()), ..Selection::default() };
     let agents = Selection { labels: Some(config.agent_selector.clone()), ..all.clone() };
     let namespace = config.namespace.as_str();
     let mut watches = Watches { triggers, backoff: Arc::default(), tasks };

@@ -48,6 +48,19 @@ impl Stores {
         config_maps.wait_until_ready().await
     }
 
+    /// Returns the number of objects of each resource.
+    pub fn counts(&self) -> [(&'static str, usize); 6] {
+        let Self { programs, revisions, reports, nodes, pods, config_maps } = self;
+        [
+            ("bpfprograms", programs.len()),
+            ("bpfrevisions", revisions.len()),
+            ("bpfnodes", reports.len()),
+            ("nodes", nodes.len()),
+            ("pods", pods.len()),
+            ("configmaps", config_maps.len()),
+        ]
+    }
+
     /// Returns the BpfProgram of this name.
     pub fn program(&self, name: &str) -> Option<Arc<DeserializeGuard<BpfProgram>>> {
         self.programs.get(&ObjectRef::new(name))

@@ -10,6 +10,7 @@ use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
 use kube::{Client, client::Body, runtime::events::Reporter};
 use serde_json::{Value, json};
 use sockeye_crds::{BpfRevision, names};
+use sockeye_metrics::OperatorMetrics;
 use sockeye_operator::{
     Health,
     events::publisher::Publisher,
@@ -39,6 +40,7 @@ type Asked = (String, String, Option<Value>);
 pub struct Api {
     pub writer: Writer,
     pub health: Health,
+    pub metrics: OperatorMetrics,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
@@ -74,8 +76,9 @@ impl Api {
         let reporter = Reporter { controller: "sockeye-operator".to_owned(), instance: None };
         let publisher = Publisher::new(client.clone(), reporter);
         let stored = StoredObjects::new(client.clone(), "n");
-        let writer = Writer::new(client, "n".to_owned(), stored, publisher, health.clone());
-        Self { writer, health, asked }
+        let metrics = OperatorMetrics::default();
+        let writer = Writer::new(client, "n".to_owned(), stored, publisher, health.clone()).counting(metrics.clone());
+        Self { writer, health, metrics, asked }
     }
 
     fn asked(&self, of_events: bool) -> Vec<Asked> {

@@ -73,6 +73,15 @@ async fn an_event_that_cannot_be_published_fails_no_write() {
 }
 
 #[tokio::test]
+async fn events_are_counted_by_what_became_of_them() {
+    for (api, published, failed) in [(Api::new([]), 1, 0), (Api::without_events([]), 0, 1)] {
+        api.writer.apply(&mut program(), publish()).await.unwrap();
+        let events = &api.metrics.events;
+        assert_eq!((events.get(&["published"]), events.get(&["failed"])), (published, failed));
+    }
+}
+
+#[tokio::test]
 async fn a_deletion_of_a_missing_object_succeeds() {
     let api = Api::new([Answer::failure(404, "NotFound")]);
     api.writer.delete_bytes(&program()).await.unwrap();

@@ -1,6 +1,6 @@
 //! `Execution` and `Executed`: the input and the result of executing a plan. Values.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use sockeye_ebpf::values::list::Lists;
 
@@ -32,6 +32,8 @@ pub struct Executed {
     pub unpinned: BTreeMap<String, MapInfo>,
     /// The failures at single pods' cgroups, by the cgroups' paths.
     pub refused: BTreeMap<String, Failure>,
+    /// The time that the kernel took for the object; zero if none was loaded.
+    pub load_time: Duration,
     /// What the user may not expect of the programs and maps that were loaded.
     pub load_notes: Vec<String>,
     /// The number of links that were attached anew to run at another place in the order.

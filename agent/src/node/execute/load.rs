@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsFd as _,
+    time::Instant,
 };
 
 use sockeye_crds::{Reason, names::pin_name, program::MapRef};
@@ -58,7 +59,9 @@ impl Executor<'_> {
             request.maps.insert(name, source);
         }
         request.programs.extend(desired.functions.iter().map(|(name, function)| (name.as_str(), function.kind)));
+        let start = Instant::now();
         let loaded = load::load(&object, request, self.execution.kernel)?;
+        progress.executed.load_time = start.elapsed();
         for (name, fd) in &loaded.maps {
             if desired.maps.get(name).is_some_and(|map| !map.pin) {
                 progress.executed.unpinned.insert(name.clone(), info::map(fd.as_fd())?);
